@@ -1,0 +1,327 @@
+use std::any::TypeId;
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo_hooks::{CodecError, CodecSet, JSON, JobFields, SourceLocation};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::driver::ReplyRecord;
+use crate::{Error, Job, JobError, NewJob, RetryDelay};
+
+/// The queue of abilities that name none.
+pub(crate) const DEFAULT_QUEUE: &str = "default";
+
+/// A kind of work that a manager can do.
+///
+/// Usually written with `#[qudo::ability]` on a function; implementing the trait is an equal path.
+pub trait Ability: 'static {
+    /// The stored name; renaming it strands jobs in flight.
+    const NAME: &'static str;
+
+    /// What a job carries.
+    type Arg: Serialize + DeserializeOwned + Send + Sync + 'static;
+
+    /// What the worker sends back; `()` stores no reply.
+    type Reply: Serialize + 'static;
+
+    /// Options of the ability; see [`AbilityOptions`] for the defaults.
+    fn options() -> AbilityOptions {
+        AbilityOptions::default()
+    }
+
+    /// Does the work. Called on a worker thread; a panic counts as a failed attempt.
+    ///
+    /// # Errors
+    ///
+    /// Any error fails the attempt; [`JobError`] also says abort, snooze or retry later.
+    fn work(job: &Job, arg: Self::Arg) -> Result<Self::Reply, JobError>;
+
+    /// A job of this ability, ready to be enqueued.
+    fn job(arg: Self::Arg) -> NewJob {
+        let options = Self::options();
+        let fields = JobFields::typed(options.queue, options.codec, arg);
+        NewJob::from_fields(Cow::Borrowed(Self::NAME), fields).priority(options.priority)
+    }
+}
+
+/// How an ability's jobs are queued, retried and leased.
+#[derive(Debug, Clone)]
+pub struct AbilityOptions {
+    pub(crate) queue: Cow<'static, str>,
+    pub(crate) codec: Cow<'static, str>,
+    pub(crate) priority: i32,
+    pub(crate) max_retries: u32,
+    pub(crate) max_crashes: u32,
+    pub(crate) retry_delay: RetryDelay,
+    pub(crate) grab_for: Option<Duration>,
+    pub(crate) set_job_status: bool,
+}
+
+impl Default for AbilityOptions {
+    /// Queue `default`, codec `json`, priority 0, no retries, no delay, five crashes,
+    /// the manager's `grab_for`, no job status.
+    fn default() -> Self {
+        Self {
+            queue: Cow::Borrowed(DEFAULT_QUEUE),
+            codec: Cow::Borrowed(JSON),
+            priority: 0,
+            max_retries: 0,
+            max_crashes: 5,
+            retry_delay: RetryDelay::default(),
+            grab_for: None,
+            set_job_status: false,
+        }
+    }
+}
+
+impl AbilityOptions {
+    /// The queue of new jobs. Default: `default`.
+    #[must_use]
+    pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
+        self.queue = queue.into();
+        self
+    }
+
+    /// The codec of new jobs. Default: `json`.
+    #[must_use]
+    pub fn codec(mut self, codec: impl Into<Cow<'static, str>>) -> Self {
+        self.codec = codec.into();
+        self
+    }
+
+    /// The priority of new jobs; higher runs first. Default: 0.
+    #[must_use]
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// How many times a failed job is tried again. Default: 0, as in Qudo.
+    #[must_use]
+    pub fn max_retries(mut self, retries: u32) -> Self {
+        self.max_retries = retries;
+        self
+    }
+
+    /// How many times a job may take its worker process down, or outlive its lease, before it
+    /// goes to the exception log. Counted apart from failures. Default: 5.
+    #[must_use]
+    pub fn max_crashes(mut self, crashes: u32) -> Self {
+        self.max_crashes = crashes;
+        self
+    }
+
+    /// How long a failed job waits: a constant, a [`Backoff`](crate::Backoff), or a function of
+    /// the job. Default: no wait, as in Qudo.
+    #[must_use]
+    pub fn retry_delay(mut self, delay: impl Into<RetryDelay>) -> Self {
+        self.retry_delay = delay.into();
+        self
+    }
+
+    /// How long a lease lasts: the longest that a run may take. Default: the manager's.
+    #[must_use]
+    pub fn grab_for(mut self, lease: Duration) -> Self {
+        self.grab_for = Some(lease);
+        self
+    }
+
+    /// Keeps a history row for each run. Default: off.
+    #[must_use]
+    pub fn set_job_status(mut self, on: bool) -> Self {
+        self.set_job_status = on;
+        self
+    }
+}
+
+/// What functions under `#[ability]` may return: `Result<T, E>` or nothing.
+pub trait AbilityReturn {
+    /// What is sent back.
+    type Reply: Serialize + 'static;
+
+    /// The reply, or what to do with the job instead.
+    ///
+    /// # Errors
+    ///
+    /// The function's own error.
+    fn into_result(self) -> Result<Self::Reply, JobError>;
+}
+
+impl<T: Serialize + 'static, E: Into<JobError>> AbilityReturn for Result<T, E> {
+    type Reply = T;
+
+    fn into_result(self) -> Result<T, JobError> {
+        self.map_err(Into::into)
+    }
+}
+
+impl AbilityReturn for () {
+    type Reply = ();
+
+    fn into_result(self) -> Result<(), JobError> {
+        Ok(())
+    }
+}
+
+/// Why [`AbilityEntry::run`] gave no reply.
+#[derive(Debug)]
+pub(crate) enum RunError {
+    Decode(CodecError),
+    EncodeReply(CodecError),
+    Job(JobError),
+}
+
+/// An ability with its types erased.
+#[derive(Clone)]
+pub(crate) struct AbilityEntry {
+    pub(crate) name: Arc<str>,
+    pub(crate) options: AbilityOptions,
+    pub(crate) location: SourceLocation,
+    type_id: TypeId,
+    pub(crate) run: fn(&Job, &AbilityOptions, &CodecSet) -> Result<Option<ReplyRecord>, RunError>,
+}
+
+fn run_erased<A: Ability>(
+    job: &Job,
+    options: &AbilityOptions,
+    codecs: &CodecSet,
+) -> Result<Option<ReplyRecord>, RunError> {
+    let arg = codecs.decode::<A::Arg>(job.codec(), job.arg_bytes()).map_err(RunError::Decode)?;
+    let reply = A::work(job, arg).map_err(RunError::Job)?;
+    if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
+        return Ok(None);
+    }
+    let codec = codecs.get(&options.codec).map_err(RunError::EncodeReply)?;
+    let body = codec.encode(&reply).map_err(RunError::EncodeReply)?;
+    Ok(Some(ReplyRecord { codec: options.codec.clone(), body }))
+}
+
+/// An ability that registers itself at link time; `#[qudo::ability]` submits one.
+pub struct AbilityRegistration {
+    build: fn() -> AbilityEntry,
+    location: SourceLocation,
+}
+
+impl AbilityRegistration {
+    /// Names the ability and the place of its registration.
+    pub const fn of<A: Ability>(location: SourceLocation) -> Self {
+        Self { build: entry::<A>, location }
+    }
+}
+
+inventory::collect!(AbilityRegistration);
+
+fn entry<A: Ability>() -> AbilityEntry {
+    AbilityEntry {
+        name: Arc::from(A::NAME),
+        options: A::options(),
+        location: SourceLocation::new("", 0),
+        type_id: TypeId::of::<A>(),
+        run: run_erased::<A>,
+    }
+}
+
+/// An ability as [`Manager::abilities`](crate::Manager::abilities) lists it.
+#[derive(Debug, Clone)]
+pub struct Linked {
+    /// Its name.
+    pub name: String,
+    /// The queue of its new jobs.
+    pub queue: String,
+    /// Where it is registered.
+    pub location: SourceLocation,
+}
+
+/// The abilities of a manager, by name.
+#[derive(Clone, Default)]
+pub struct AbilitySet {
+    entries: BTreeMap<Arc<str>, AbilityEntry>,
+}
+
+impl fmt::Debug for AbilitySet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.entries.keys()).finish()
+    }
+}
+
+impl AbilitySet {
+    /// The abilities that registered themselves at link time.
+    ///
+    /// # Errors
+    ///
+    /// When two of them have one name.
+    pub fn linked() -> Result<Self, Error> {
+        let mut set = Self::default();
+        for registration in inventory::iter::<AbilityRegistration> {
+            let mut entry = (registration.build)();
+            entry.location = registration.location;
+            set.insert_entry(entry)?;
+        }
+        Ok(set)
+    }
+
+    /// Adds an ability; adding the same type twice is harmless.
+    ///
+    /// # Errors
+    ///
+    /// When another ability has its name.
+    pub fn insert<A: Ability>(&mut self, location: SourceLocation) -> Result<(), Error> {
+        self.insert_entry(AbilityEntry { location, ..entry::<A>() })
+    }
+
+    fn insert_entry(&mut self, entry: AbilityEntry) -> Result<(), Error> {
+        if let Some(other) = self.entries.get(&entry.name) {
+            if other.type_id == entry.type_id {
+                return Ok(());
+            }
+            return Err(Error::DuplicateAbility {
+                name: entry.name.to_string(),
+                first: other.location,
+                second: entry.location,
+            });
+        }
+        self.entries.insert(Arc::clone(&entry.name), entry);
+        Ok(())
+    }
+
+    /// Whether an ability of this name is there.
+    pub fn can_do(&self, name: &str) -> bool {
+        self.entries.contains_key(name)
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// The abilities with the places of their registration, by name.
+    pub fn list(&self) -> Vec<Linked> {
+        self.iter()
+            .map(|entry| Linked {
+                name: entry.name.to_string(),
+                queue: entry.options.queue.to_string(),
+                location: entry.location,
+            })
+            .collect()
+    }
+
+    pub(crate) fn get(&self, name: &str) -> Option<&AbilityEntry> {
+        self.entries.get(name)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &AbilityEntry> {
+        self.entries.values()
+    }
+
+    /// The queues of the abilities, each once.
+    pub(crate) fn queues(&self) -> Vec<Arc<str>> {
+        let mut queues: Vec<_> = self.iter().map(|entry| entry.options.queue.as_ref()).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues.into_iter().map(Arc::from).collect()
+    }
+}

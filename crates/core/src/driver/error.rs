@@ -1,0 +1,77 @@
+use std::fmt;
+
+/// What an error of a database means to the manager; decided in one place per driver.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// Connection lost or refused, starting up, read-only, too many connections, timed out.
+    Down,
+    /// Deadlock, lock wait, busy or serialization trouble that outlasted the driver's retries.
+    Contention,
+    /// The schema is missing, too old or too new.
+    Schema,
+    /// The database account may not do this.
+    Permission,
+    /// Anything else: the caller's error.
+    Other,
+}
+
+/// An error of one database.
+#[derive(Debug)]
+pub struct DriverError {
+    kind: ErrorKind,
+    ambiguous: bool,
+    message: String,
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl DriverError {
+    /// An error with its meaning; the message must not contain a password.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Self { kind, ambiguous: false, message: message.into(), source: None }
+    }
+
+    /// Keeps the cause.
+    #[must_use]
+    pub fn with_source(
+        mut self,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        self.source = Some(source.into());
+        self
+    }
+
+    /// Marks that the statement may have run although its answer was lost.
+    #[must_use]
+    pub fn ambiguous(mut self, ambiguous: bool) -> Self {
+        self.ambiguous = ambiguous;
+        self
+    }
+
+    /// What the error means.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    /// Whether the database cannot be used now; the manager goes on with the others.
+    pub fn is_down(&self) -> bool {
+        self.kind == ErrorKind::Down
+    }
+
+    /// Whether the statement may have run although its answer was lost.
+    pub fn is_ambiguous(&self) -> bool {
+        self.ambiguous
+    }
+}
+
+impl fmt::Display for DriverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for DriverError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.source.as_deref().map(|source| source as _)
+    }
+}

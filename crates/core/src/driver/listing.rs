@@ -1,0 +1,210 @@
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use qudo_hooks::{FailureKind, JobId};
+use uuid::Uuid;
+
+use super::WorkerId;
+
+/// Where a live job stands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum JobState {
+    /// Waits for an instant: delayed, snoozed, or to be retried.
+    Scheduled {
+        /// The instant.
+        run_after: DateTime<Utc>,
+    },
+    /// Waits for a free worker.
+    Ready,
+    /// Claimed by a worker.
+    Running {
+        /// The worker process.
+        worker: WorkerId,
+        /// When the lease ends.
+        until: DateTime<Utc>,
+    },
+}
+
+impl JobState {
+    /// The word for listings and counts.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Scheduled { .. } => "scheduled",
+            Self::Ready => "ready",
+            Self::Running { .. } => "running",
+        }
+    }
+}
+
+/// A live job as listings show it.
+#[derive(Debug, Clone)]
+pub struct JobInfo {
+    /// Its id.
+    pub id: JobId,
+    /// The kind of work.
+    pub ability: String,
+    /// The queue.
+    pub queue: String,
+    /// The unique key.
+    pub uniqkey: Option<String>,
+    /// Higher runs first.
+    pub priority: i32,
+    /// How many runs were started.
+    pub attempt: i32,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+    /// The name of the codec of `arg`.
+    pub codec: String,
+    /// The encoded argument.
+    pub arg: Vec<u8>,
+    /// Where it stands.
+    pub state: JobState,
+}
+
+/// Which live jobs a listing shows.
+#[derive(Debug, Clone)]
+pub struct JobFilter {
+    /// Only these abilities; all when empty.
+    pub abilities: Vec<String>,
+    /// Only this queue.
+    pub queue: Option<String>,
+    /// At most so many.
+    pub limit: u32,
+    /// Leaves out so many first.
+    pub offset: u32,
+}
+
+impl Default for JobFilter {
+    fn default() -> Self {
+        Self { abilities: Vec::new(), queue: None, limit: 30, offset: 0 }
+    }
+}
+
+/// A count of live jobs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CountRow {
+    /// The queue.
+    pub queue: String,
+    /// The kind of work.
+    pub ability: String,
+    /// `ready`, `scheduled` or `running`.
+    pub state: &'static str,
+    /// How many.
+    pub count: u64,
+}
+
+/// A row of the exception log.
+#[derive(Debug, Clone)]
+pub struct Exception {
+    /// Its id.
+    pub id: Uuid,
+    /// The job that failed.
+    pub job: JobId,
+    /// The kind of work.
+    pub ability: String,
+    /// The queue.
+    pub queue: String,
+    /// Which run failed.
+    pub attempt: i32,
+    /// Why.
+    pub kind: FailureKind,
+    /// The error with its causes.
+    pub message: String,
+    /// When, by the database's clock.
+    pub failed_at: DateTime<Utc>,
+    /// Whether the job left the queue with this failure; only these can be redriven.
+    pub discarded: bool,
+    /// The job that it was enqueued as again.
+    pub redriven_as: Option<JobId>,
+    /// The unique key.
+    pub uniqkey: Option<String>,
+    /// The name of the codec of `arg`; only when discarded.
+    pub codec: Option<String>,
+    /// The original bytes of the argument; only when discarded.
+    pub arg: Option<Vec<u8>>,
+}
+
+/// Which rows of the exception log a listing shows.
+#[derive(Debug, Clone)]
+pub struct ExceptionFilter {
+    /// Only these abilities; all when empty.
+    pub abilities: Vec<String>,
+    /// Only this job.
+    pub job: Option<JobId>,
+    /// Only this row.
+    pub id: Option<Uuid>,
+    /// Only failures with which a job left the queue.
+    pub discarded_only: bool,
+    /// At most so many.
+    pub limit: u32,
+    /// Leaves out so many first.
+    pub offset: u32,
+}
+
+impl Default for ExceptionFilter {
+    fn default() -> Self {
+        Self {
+            abilities: Vec::new(),
+            job: None,
+            id: None,
+            discarded_only: false,
+            limit: 30,
+            offset: 0,
+        }
+    }
+}
+
+/// What became of a redrive.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Redrive {
+    /// The job is enqueued again under this id.
+    Enqueued(JobId),
+    /// It was redriven before, as this job.
+    Already(JobId),
+    /// This live job holds its unique key; nothing changed.
+    Conflict(JobId),
+    /// The failure was not the job's last: it was retried.
+    NotDiscarded,
+    /// No such row.
+    NotFound,
+}
+
+/// A row of a job's history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StatusRow {
+    /// The job.
+    pub job: JobId,
+    /// The kind of work.
+    pub ability: String,
+    /// How the run ended: `completed`, `replaced`, `retried`, `failed` or `snoozed`.
+    pub status: String,
+    /// Which run it was.
+    pub attempt: i32,
+    /// The unique key.
+    pub uniqkey: Option<String>,
+    /// When the job was enqueued.
+    pub enqueued_at: DateTime<Utc>,
+    /// When the run began.
+    pub started_at: DateTime<Utc>,
+    /// When the run was settled.
+    pub finished_at: DateTime<Utc>,
+    /// The error, if it failed.
+    pub message: Option<String>,
+}
+
+impl StatusRow {
+    /// How long the run took.
+    pub fn took(&self) -> Duration {
+        (self.finished_at - self.started_at).to_std().unwrap_or_default()
+    }
+}
+
+/// A stored reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReplyRow {
+    /// The name of the codec of `body`.
+    pub codec: String,
+    /// The encoded reply.
+    pub body: Vec<u8>,
+}

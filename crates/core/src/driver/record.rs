@@ -1,0 +1,243 @@
+use std::borrow::Cow;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use qudo_hooks::{FailureKind, JobId};
+use uuid::Uuid;
+
+/// The identity of a worker process: fresh at each start, never a host name.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerId(Uuid);
+
+impl WorkerId {
+    /// A fresh identity.
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "a default identity would not be fresh")]
+    pub fn new() -> Self {
+        Self(Uuid::now_v7())
+    }
+
+    /// An identity read from a database.
+    pub const fn from_uuid(uuid: Uuid) -> Self {
+        Self(uuid)
+    }
+
+    /// The identity as a UUID.
+    pub const fn as_uuid(&self) -> &Uuid {
+        &self.0
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl fmt::Debug for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// What a heartbeat tells of a worker process.
+#[derive(Debug, Clone)]
+pub struct WorkerInfo {
+    /// Its identity.
+    pub id: WorkerId,
+    /// A name for people: host and process id.
+    pub name: String,
+}
+
+/// When a stored job may run, before the database's clock is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Due {
+    /// At once.
+    Now,
+    /// At this instant.
+    At(DateTime<Utc>),
+    /// This long after now.
+    In(Duration),
+}
+
+/// A job to be stored.
+#[derive(Debug, Clone)]
+pub struct JobRecord {
+    /// Its id, made by the client.
+    pub id: JobId,
+    /// The kind of work.
+    pub ability: Cow<'static, str>,
+    /// The queue.
+    pub queue: Cow<'static, str>,
+    /// The name of the codec of `arg`.
+    pub codec: Cow<'static, str>,
+    /// The encoded argument.
+    pub arg: Vec<u8>,
+    /// The unique key.
+    pub uniqkey: Option<String>,
+    /// Higher runs first.
+    pub priority: i32,
+    /// When it may run.
+    pub due: Due,
+}
+
+/// What became of a job to be stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Inserted {
+    /// It is stored.
+    New,
+    /// This live job holds its unique key; nothing was stored.
+    Existing(JobId),
+}
+
+/// An ability that the claiming worker has.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AbilityLease {
+    /// Its name.
+    pub name: Arc<str>,
+    /// How long its lease lasts at most.
+    pub grab_for: Duration,
+}
+
+/// A claim of one queue.
+#[derive(Debug)]
+pub struct ClaimRequest<'a> {
+    /// Who claims.
+    pub worker: WorkerId,
+    /// The number of this claim, never used before by this worker.
+    pub claim: i64,
+    /// The queue.
+    pub queue: &'a Arc<str>,
+    /// What the worker can do; other jobs are left where they are.
+    pub abilities: &'a [AbilityLease],
+    /// How many jobs at most.
+    pub limit: u32,
+}
+
+/// A leased job with its facts.
+#[derive(Debug, Clone)]
+pub struct ClaimedJob {
+    /// Its id.
+    pub id: JobId,
+    /// The number of the claim that leased it.
+    pub claim: i64,
+    /// Which run this is; 1 on the first.
+    pub attempt: i32,
+    /// How many of the earlier runs ended with the worker's death or a lease that ran out.
+    pub crashes: i32,
+    /// The queue.
+    pub queue: Arc<str>,
+    /// The kind of work.
+    pub ability: Arc<str>,
+    /// The name of the codec of `arg`.
+    pub codec: Cow<'static, str>,
+    /// The encoded argument.
+    pub arg: Vec<u8>,
+    /// The unique key.
+    pub uniqkey: Option<String>,
+    /// Higher runs first.
+    pub priority: i32,
+    /// When it was enqueued, by the database's clock.
+    pub enqueued_at: DateTime<Utc>,
+}
+
+/// What a promotion did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Promotion {
+    /// How many jobs became ready.
+    pub moved: u32,
+    /// How long until the next one is due; `None` when nothing is scheduled.
+    pub next: Option<Duration>,
+}
+
+/// How a run ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Done: the job is removed.
+    Complete,
+    /// Runs again after this delay; the attempt is spent.
+    Retry(Duration),
+    /// Runs again after this delay; the attempt is not spent.
+    Snooze(Duration),
+    /// Never runs again: the job is removed, its facts go to the exception log.
+    Discard,
+    /// Was not started: ready again, the attempt is not spent.
+    GiveBack,
+}
+
+/// A claimed job with the end of its run.
+#[derive(Debug)]
+pub struct Settlement {
+    /// The job as it was claimed.
+    pub job: Box<ClaimedJob>,
+    /// How the run ended.
+    pub verdict: Verdict,
+    /// What else is written in the same transaction; `None` on the common path.
+    pub extras: Option<Box<Extras>>,
+}
+
+/// Rows written together with a settlement.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// A row of the exception log.
+    pub exception: Option<ExceptionRecord>,
+    /// The replies, in order.
+    pub replies: Vec<ReplyRecord>,
+    /// A row of the job status.
+    pub status: Option<StatusRecord>,
+    /// Jobs enqueued in the place of this one.
+    pub replacements: Vec<JobRecord>,
+}
+
+/// A failed attempt to be logged.
+#[derive(Debug, Clone)]
+pub struct ExceptionRecord {
+    /// The id of the row.
+    pub id: Uuid,
+    /// Why it failed.
+    pub kind: FailureKind,
+    /// The error with its causes.
+    pub message: String,
+}
+
+/// A reply to be stored.
+#[derive(Debug, Clone)]
+pub struct ReplyRecord {
+    /// The name of the codec of `body`.
+    pub codec: Cow<'static, str>,
+    /// The encoded reply.
+    pub body: Vec<u8>,
+}
+
+/// A history row to be stored.
+#[derive(Debug, Clone)]
+pub struct StatusRecord {
+    /// How the run ended.
+    pub status: &'static str,
+    /// How long it took.
+    pub took: Duration,
+    /// The error, if it failed.
+    pub message: Option<String>,
+}
+
+/// What became of a settlement.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settled {
+    /// It is durable.
+    Done,
+    /// The lease was no longer held; nothing changed.
+    LeaseLost,
+}
+
+/// A job taken back from a dead worker or a lease past its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rescued {
+    /// The job.
+    pub id: JobId,
+    /// Who held it.
+    pub worker: WorkerId,
+    /// Why it was taken back.
+    pub kind: FailureKind,
+}

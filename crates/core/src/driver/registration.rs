@@ -1,0 +1,52 @@
+use std::sync::Arc;
+
+use super::Driver;
+
+/// A driver with the short name that its data source suggests.
+pub struct NamedDriver {
+    /// The suggestion; the manager's builder can be told another name.
+    pub name: String,
+    /// The driver.
+    pub driver: Arc<dyn Driver>,
+}
+
+/// Schemes that a linked driver opens.
+///
+/// Drivers register themselves at link time, so that `database("sqlite:jobs.db")` works
+/// in every crate; a driver value can always be given to the builder instead.
+pub struct DriverRegistration {
+    /// The schemes, such as `sqlite`.
+    pub schemes: &'static [&'static str],
+    /// Parses a data source name; does not connect. The error says what is wrong with it
+    /// and never contains a password.
+    pub open: fn(dsn: &str) -> Result<NamedDriver, String>,
+}
+
+inventory::collect!(DriverRegistration);
+
+impl DriverRegistration {
+    /// Opens a data source with the linked driver of its scheme.
+    ///
+    /// # Errors
+    ///
+    /// When the scheme is unknown or the name is malformed.
+    pub fn open_linked(dsn: &str) -> Result<NamedDriver, String> {
+        let linked = || inventory::iter::<Self>.into_iter();
+        let mut schemes: Vec<_> = linked().flat_map(|one| one.schemes).copied().collect();
+        schemes.sort_unstable();
+        let Some((scheme, _)) = dsn.split_once(':') else {
+            return Err(format!(
+                "it has no scheme; expected something like sqlite:jobs.db (linked: {})",
+                schemes.join(", ")
+            ));
+        };
+        match linked().find(|one| one.schemes.contains(&scheme)) {
+            Some(registration) => (registration.open)(dsn),
+            None => Err(format!(
+                "no driver for the scheme {scheme:?} is linked (linked: {}); PostgreSQL and \
+                 MySQL/MariaDB are the features `postgres` and `mysql` of the crate qudo",
+                schemes.join(", ")
+            )),
+        }
+    }
+}

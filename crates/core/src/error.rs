@@ -1,0 +1,267 @@
+use std::time::Duration;
+
+use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
+
+use crate::driver::DriverError;
+
+/// What can go wrong with a manager. Every message names the thing and what to do.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The builder got no database.
+    #[error("the manager has no database; give its builder at least one, such as .database(\"sqlite:jobs.db\")")]
+    NoDatabase,
+    /// A data source name is malformed or nobody linked its driver.
+    #[error("cannot use the data source {dsn:?}: {reason}")]
+    InvalidDsn {
+        /// The name with its password hidden.
+        dsn: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Two databases have one short name.
+    #[error("two databases are named {0:?}; give one another name with .database_as(name, dsn)")]
+    DuplicateDatabase(String),
+    /// No database of this short name.
+    #[error("no database is named {name:?}; the manager knows {known}")]
+    UnknownDatabase {
+        /// The name asked for.
+        name: String,
+        /// The names there are.
+        known: String,
+    },
+    /// The manager was told to work but can do nothing.
+    #[error(
+        "no ability is linked, so there is nothing to work on; if your abilities live in another \
+         crate, name it (`use my_jobs as _;`), because the linker drops crates nobody names, or \
+         register them with the builder's .ability::<T>()"
+    )]
+    NoAbilities,
+    /// Two abilities have one name.
+    #[error("two abilities are named {name:?}: one at {first}, one at {second}; rename one")]
+    DuplicateAbility {
+        /// The name.
+        name: String,
+        /// Where the first is registered.
+        first: SourceLocation,
+        /// Where the second is registered.
+        second: SourceLocation,
+    },
+    /// Two hooks have one name.
+    #[error(transparent)]
+    DuplicateHook(#[from] HookSetError),
+    /// Two plugins have one type, or an ability misses one.
+    #[error(transparent)]
+    Plugin(#[from] PluginError),
+    /// An option of the builder makes no sense.
+    #[error("the option {option} is out of range: {reason}")]
+    InvalidOption {
+        /// Which one.
+        option: &'static str,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+    /// A queue, an ability or a unique key that cannot be stored.
+    #[error("the {what} {name:?} cannot be used: {reason}")]
+    InvalidName {
+        /// What it names.
+        what: &'static str,
+        /// The offending text, cut to a readable length.
+        name: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// An encoded argument is larger than the manager allows.
+    #[error(
+        "the argument of a job for {ability:?} takes {size} bytes, more than the limit of {limit}; \
+         store large data elsewhere and pass its place, or raise the builder's max_arg_size"
+    )]
+    ArgTooLarge {
+        /// The ability.
+        ability: String,
+        /// Its encoded size.
+        size: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// An argument or a reply does not fit its codec.
+    #[error("{what}")]
+    Codec {
+        /// Which value.
+        what: String,
+        /// Why.
+        #[source]
+        source: CodecError,
+    },
+    /// A `pre_enqueue` hook refused the job; nothing was stored.
+    #[error("the hook {hook:?} refused a job for {ability:?}")]
+    Refused {
+        /// The hook.
+        hook: String,
+        /// The ability.
+        ability: String,
+        /// Its reason.
+        #[source]
+        source: HookError,
+    },
+    /// A database answered with an error.
+    #[error("database {database:?} could not {action}")]
+    Database {
+        /// Its short name.
+        database: String,
+        /// What was asked.
+        action: &'static str,
+        /// Its answer.
+        #[source]
+        source: DriverError,
+    },
+    /// The database is known to be down; it was not asked.
+    #[error("database {database:?} is down: {reason}")]
+    DatabaseDown {
+        /// Its short name.
+        database: String,
+        /// Why.
+        reason: String,
+    },
+    /// No database could take the job.
+    #[error("no database can take the job: {}", list(.0))]
+    AllDatabasesDown(Vec<DownReason>),
+    /// The answer to an insert was lost: the job may be stored or not.
+    #[error(
+        "database {database:?} broke off while storing the job {job}: it may be stored or not; \
+         enqueue it again with the same id, which is safe"
+    )]
+    Uncertain {
+        /// Its short name.
+        database: String,
+        /// The job.
+        job: JobId,
+        /// What happened.
+        #[source]
+        source: DriverError,
+    },
+    /// A bulk enqueue over several databases stopped half way.
+    #[error("{stored} of {total} jobs were stored before one database failed")]
+    PartlyEnqueued {
+        /// How many are stored.
+        stored: usize,
+        /// How many were asked for.
+        total: usize,
+        /// Why the rest is not.
+        #[source]
+        source: Box<Error>,
+    },
+    /// The schema of the database is missing, behind or newer than this program.
+    #[error("database {database:?}: {reason}")]
+    Schema {
+        /// Its short name.
+        database: String,
+        /// What is wrong and which command mends it.
+        reason: String,
+    },
+    /// The job did not end in time.
+    #[error("job {job} did not end within {} s", .after.as_secs_f32())]
+    WaitTimeout {
+        /// The job.
+        job: JobId,
+        /// How long was waited.
+        after: Duration,
+    },
+    /// The job failed for good.
+    #[error("job {job} failed for good after attempt {attempt}: {message}")]
+    JobFailed {
+        /// The job.
+        job: JobId,
+        /// Its last attempt.
+        attempt: i32,
+        /// The error of that attempt.
+        message: String,
+    },
+    /// The job ended without a reply of the type asked for.
+    #[error("job {job} left no reply")]
+    NoReply {
+        /// The job.
+        job: JobId,
+    },
+    /// No live job, reply or exception of this id anywhere.
+    #[error("no database knows the job {0}; it may have ended without a trace")]
+    UnknownJob(JobId),
+    /// The exception was redriven before.
+    #[error("exception {exception} was already enqueued again, as job {job}")]
+    AlreadyRedriven {
+        /// The row.
+        exception: uuid::Uuid,
+        /// The job.
+        job: JobId,
+    },
+    /// The exception cannot be redriven.
+    #[error("exception {exception} cannot be enqueued again: {reason}")]
+    NotRedrivable {
+        /// The row.
+        exception: uuid::Uuid,
+        /// Why.
+        reason: String,
+    },
+    /// The manager already works.
+    #[error("this manager already works; build a second manager for a second set of workers")]
+    AlreadyWorking,
+    /// The system refused something: a thread or a signal handler.
+    #[error("cannot {action}")]
+    System {
+        /// What.
+        action: &'static str,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// Why one database is down.
+#[derive(Debug, Clone)]
+pub struct DownReason {
+    /// Its short name.
+    pub database: String,
+    /// Why.
+    pub reason: String,
+}
+
+fn list(reasons: &[DownReason]) -> String {
+    let parts: Vec<_> =
+        reasons.iter().map(|one| format!("{:?} ({})", one.database, one.reason)).collect();
+    parts.join(", ")
+}
+
+impl Error {
+    /// Whether nothing but the databases' absence was in the way: a later try may succeed.
+    pub fn is_down(&self) -> bool {
+        match self {
+            Self::AllDatabasesDown(_) | Self::DatabaseDown { .. } => true,
+            Self::Database { source, .. } => source.is_down(),
+            Self::PartlyEnqueued { source, .. } => source.is_down(),
+            _ => false,
+        }
+    }
+
+    pub(crate) fn database(database: &str, action: &'static str, source: DriverError) -> Self {
+        if source.kind() == crate::driver::ErrorKind::Schema {
+            return Self::Schema { database: database.to_owned(), reason: source.to_string() };
+        }
+        Self::Database { database: database.to_owned(), action, source }
+    }
+}
+
+/// An error with its causes in one line, as logs and the exception log show it.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let part = error.to_string();
+        // Some libraries repeat their cause in their own message.
+        if !text.ends_with(&part) {
+            text.push_str(": ");
+            text.push_str(&part);
+        }
+        cause = error.source();
+    }
+    text
+}

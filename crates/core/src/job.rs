@@ -1,0 +1,154 @@
+use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use chrono::{DateTime, Utc};
+use qudo_hooks::{CodecSet, JobId, JobView, PluginError};
+use serde::Serialize;
+
+use crate::driver::{ClaimedJob, ReplyRecord};
+use crate::{Error, Manager, NewJob};
+
+/// A running job, as its ability sees it.
+pub struct Job {
+    pub(crate) claimed: Box<ClaimedJob>,
+    pub(crate) database: Arc<str>,
+    pub(crate) manager: Manager,
+    pub(crate) max_retries: u32,
+    pub(crate) reply_codec: std::borrow::Cow<'static, str>,
+    pub(crate) stopping: Arc<AtomicBool>,
+    pub(crate) written: Mutex<Written>,
+}
+
+/// What the ability asked to be written when it completes.
+#[derive(Default)]
+pub(crate) struct Written {
+    pub(crate) replies: Vec<ReplyRecord>,
+    pub(crate) replacements: Vec<NewJob>,
+}
+
+impl fmt::Debug for Job {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The argument may hold secrets.
+        f.debug_struct("Job")
+            .field("id", &self.claimed.id)
+            .field("ability", &self.claimed.ability)
+            .field("attempt", &self.claimed.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Job {
+    /// The job's id.
+    pub fn id(&self) -> JobId {
+        self.claimed.id
+    }
+
+    /// The kind of work.
+    pub fn ability(&self) -> &str {
+        &self.claimed.ability
+    }
+
+    /// The queue the job came from.
+    pub fn queue(&self) -> &str {
+        &self.claimed.queue
+    }
+
+    /// The short name of the job's database.
+    pub fn database(&self) -> &str {
+        &self.database
+    }
+
+    /// Which run this is; 1 on the first.
+    pub fn attempt(&self) -> u32 {
+        self.claimed.attempt.unsigned_abs()
+    }
+
+    /// How many retries the ability allows after the first run.
+    pub fn max_retries(&self) -> u32 {
+        self.max_retries
+    }
+
+    /// The unique key.
+    pub fn uniqkey(&self) -> Option<&str> {
+        self.claimed.uniqkey.as_deref()
+    }
+
+    /// The priority; higher runs first.
+    pub fn priority(&self) -> i32 {
+        self.claimed.priority
+    }
+
+    /// When the job was enqueued, by its database's clock.
+    pub fn enqueued_at(&self) -> DateTime<Utc> {
+        self.claimed.enqueued_at
+    }
+
+    /// The name of the codec that encoded the argument.
+    pub fn codec(&self) -> &str {
+        &self.claimed.codec
+    }
+
+    /// The argument as it is stored.
+    pub fn arg_bytes(&self) -> &[u8] {
+        &self.claimed.arg
+    }
+
+    /// The manager that runs the job, for enqueuing more.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
+    }
+
+    /// Whether the worker process is stopping; long work may end early with a snooze.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// The plugin of this type.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has none of that type.
+    pub fn plugin<P: Send + Sync + 'static>(&self) -> Result<&P, PluginError> {
+        self.manager.plugins().get()
+    }
+
+    /// Sends a reply to the client. May be called several times; replies are stored in order,
+    /// in the transaction that completes the job, before the ability's own return value.
+    /// A run that fails leaves no reply.
+    ///
+    /// # Errors
+    ///
+    /// When the value cannot be encoded.
+    pub fn reply(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        let codecs: &CodecSet = self.manager.codecs();
+        let record = codecs
+            .get(&self.reply_codec)
+            .and_then(|codec| codec.encode(&value))
+            .map(|body| ReplyRecord { codec: self.reply_codec.clone(), body })
+            .map_err(|source| Error::Codec { what: format!("a reply of job {}", self.id()), source })?;
+        self.written().replies.push(record);
+        Ok(())
+    }
+
+    /// Enqueues another job in the place of this one: both happen in one transaction when the
+    /// ability returns `Ok`, and neither when it does not. The new job goes to this job's database.
+    pub fn replace(&self, with: NewJob) {
+        self.written().replacements.push(with);
+    }
+
+    fn written(&self) -> std::sync::MutexGuard<'_, Written> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(crate) fn view(&self) -> JobView<'_> {
+        let claimed = &self.claimed;
+        JobView::new(claimed.id, &claimed.ability, &claimed.queue)
+            .with_database(&self.database)
+            .with_uniqkey(claimed.uniqkey.as_deref())
+            .with_priority(claimed.priority)
+            .with_attempt(self.attempt(), self.max_retries)
+            .with_enqueued_at(Some(claimed.enqueued_at))
+            .with_arg(&claimed.codec, &claimed.arg)
+    }
+}

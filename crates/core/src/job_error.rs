@@ -1,0 +1,81 @@
+use std::fmt;
+use std::time::Duration;
+
+use crate::error::with_causes;
+
+/// What an ability returns: its reply, or what to do with the job instead.
+pub type Result<T = (), E = JobError> = std::result::Result<T, E>;
+
+type Source = Box<dyn std::error::Error + Send + Sync>;
+
+/// Why a run did not succeed, and what the ability wants done about it.
+///
+/// Any error converts with `?` into a failure, which is retried by the ability's rule.
+/// Like other catch-all errors it does not itself implement [`std::error::Error`].
+#[derive(Debug)]
+pub struct JobError {
+    pub(crate) wish: Wish,
+    source: Source,
+}
+
+/// What is to happen to the job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wish {
+    /// By the ability's retry rule.
+    Fail,
+    /// By the rule, but with this delay.
+    RetryAfter(Duration),
+    /// Never again.
+    Abort,
+    /// Later, no attempt spent.
+    Snooze(Duration),
+}
+
+impl JobError {
+    /// A failed attempt: retried by the ability's rule.
+    pub fn fail(message: impl Into<Source>) -> Self {
+        Self { wish: Wish::Fail, source: message.into() }
+    }
+
+    /// A failed attempt that is retried after this delay, if the rule allows another.
+    pub fn retry_after(delay: Duration, message: impl Into<Source>) -> Self {
+        Self { wish: Wish::RetryAfter(delay), source: message.into() }
+    }
+
+    /// Never run again: the job goes to the exception log at once.
+    pub fn abort(message: impl Into<Source>) -> Self {
+        Self { wish: Wish::Abort, source: message.into() }
+    }
+
+    /// Run later; no attempt is spent and nothing is logged as an exception.
+    pub fn snooze(delay: Duration) -> Self {
+        Self { wish: Wish::Snooze(delay), source: "snoozed".into() }
+    }
+
+    /// The error with its causes in one line.
+    pub fn message(&self) -> String {
+        with_causes(self.source.as_ref())
+    }
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.source.fmt(f)
+    }
+}
+
+impl<E: std::error::Error + Send + Sync + 'static> From<E> for JobError {
+    fn from(error: E) -> Self {
+        Self::fail(error)
+    }
+}
+
+/// Ends the run so that the job never runs again: `return Err(abort("no such user"))`.
+pub fn abort(message: impl Into<Source>) -> JobError {
+    JobError::abort(message)
+}
+
+/// Ends the run so that the job runs later without spending an attempt.
+pub fn snooze(delay: Duration) -> JobError {
+    JobError::snooze(delay)
+}

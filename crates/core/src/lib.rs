@@ -1,0 +1,57 @@
+//! The manager of the `qudo` job queue, abilities, and the storage port.
+//!
+//! Core knows *what* happens to a job and *when*; a [`Driver`] knows *how* it
+//! is stored. No database library is named here. Applications use the facade
+//! crate `qudo`, which adds drivers and the `#[ability]` macro.
+//!
+//! ```
+//! use std::time::Duration;
+//! use qudo_core::{Ability, Job, Manager, Result};
+//!
+//! struct Double;
+//!
+//! impl Ability for Double {
+//!     const NAME: &'static str = "double";
+//!     type Arg = u64;
+//!     type Reply = u64;
+//!
+//!     fn work(_job: &Job, n: u64) -> Result<u64> {
+//!         Ok(n * 2)
+//!     }
+//! }
+//!
+//! let manager = Manager::builder().database("memory:docs").ability::<Double>().build()?;
+//! let ticket = manager.enqueue(Double::job(21))?;
+//! manager.work_once()?;
+//! assert_eq!(ticket.wait::<u64>(Duration::from_secs(1))?, 42);
+//! # Ok::<(), qudo_core::Error>(())
+//! ```
+
+mod ability;
+mod backoff;
+mod clock;
+pub mod driver;
+mod error;
+mod job;
+mod job_error;
+mod manager;
+mod memory;
+mod new_job;
+mod ticket;
+
+pub use ability::{Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Linked};
+pub use backoff::{Backoff, RetryDelay};
+pub use clock::{Clock, SettableClock, SystemClock};
+pub use driver::{Driver, DriverError, DriverRegistration};
+pub use error::{DownReason, Error};
+pub use job::Job;
+pub use job_error::{JobError, Result, abort, snooze};
+pub use manager::{
+    DatabaseReport, DatabaseState, Enqueued, JobCount, Manager, ManagerBuilder, On, WorkHandle,
+};
+pub use memory::MemoryDriver;
+pub use new_job::{NewJob, UniqPolicy};
+pub use ticket::{Progress, Ticket};
+
+#[doc(hidden)]
+pub use inventory;

@@ -1,0 +1,250 @@
+//! The local queue between claims and worker threads.
+//!
+//! One short lock per job. Each database has its own lane; worker threads take from the lanes in
+//! turn, so a database full of work cannot starve another, and a slow one only empties its own
+//! lane. How much a lane may hold ahead adapts to how long jobs take: nothing while jobs are long,
+//! so that other processes can have them; full batches while they are short.
+
+use std::collections::VecDeque;
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::bell::lock;
+use super::session::Lane;
+use crate::driver::ClaimedJob;
+
+/// Prefetched work should last about this long: a few claims' worth of round trips.
+const HORIZON: Duration = Duration::from_millis(100);
+
+/// The first claims ask for so many (Qudo's `find_job_limit_size`).
+const FIRST_LIMIT: u32 = 30;
+
+/// Larger claims gain nothing measurable and lengthen each statement.
+const LARGEST_LIMIT: u32 = 1_000;
+
+/// A reservation this old belongs to a database that hangs; its slots are not held for it.
+const STALE_RESERVATION: Duration = Duration::from_millis(50);
+
+pub(crate) struct Dispatch {
+    inner: Mutex<Inner>,
+    work: Condvar,
+    workers: usize,
+    fixed_limit: Option<u32>,
+}
+
+struct Inner {
+    slots: Vec<Slot>,
+    next: usize,
+    idle: usize,
+    queued: usize,
+    /// Moving average of how long a job runs, in seconds; `None` before the first.
+    pace: Option<f64>,
+    limit: u32,
+    last_pop: Instant,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Slot {
+    queue: VecDeque<Box<ClaimedJob>>,
+    reserved: usize,
+    reserved_at: Option<Instant>,
+    hungry: bool,
+}
+
+impl Inner {
+    fn prefetch(&self, workers: usize) -> usize {
+        let Some(pace) = self.pace else { return 0 };
+        let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
+        // Less than one job per worker within the horizon: jobs are long, hold none back.
+        if jobs < workers as f64 { 0 } else { (jobs as usize).min(2 * self.limit as usize) }
+    }
+}
+
+impl Dispatch {
+    pub(crate) fn new(lanes: usize, workers: usize, fixed_limit: Option<u32>) -> Self {
+        let inner = Inner {
+            slots: (0..lanes).map(|_| Slot::default()).collect(),
+            next: 0,
+            idle: 0,
+            queued: 0,
+            pace: None,
+            limit: fixed_limit.unwrap_or(FIRST_LIMIT),
+            last_pop: Instant::now(),
+            closed: false,
+        };
+        Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
+    }
+
+    /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
+    /// which rings when room appears.
+    pub(crate) fn reserve(&self, lane: usize) -> u32 {
+        let mut inner = lock(&self.inner);
+        if inner.closed {
+            return 0;
+        }
+        let now = Instant::now();
+        let others: usize = inner
+            .slots
+            .iter()
+            .filter(|slot| slot.reserved_at.is_some_and(|at| now - at < STALE_RESERVATION))
+            .map(|slot| slot.reserved)
+            .sum();
+        let free = inner.idle.saturating_sub(inner.queued + others);
+        let target = inner.prefetch(self.workers);
+        let limit = inner.limit as usize;
+        let slot = &mut inner.slots[lane];
+        let have = slot.queue.len() + slot.reserved;
+        let ahead = if have <= target / 2 { target - have } else { 0 };
+        let want = free.max(ahead).min(limit);
+        if want == 0 {
+            slot.hungry = true;
+        } else {
+            slot.reserved = want;
+            slot.reserved_at = Some(now);
+        }
+        want as u32
+    }
+
+    /// Ends a reservation with what was claimed.
+    pub(crate) fn deliver(&self, lanes: &[std::sync::Arc<Lane>], lane: usize, jobs: Vec<ClaimedJob>) {
+        let got = jobs.len();
+        let mut inner = lock(&self.inner);
+        let wanted = std::mem::take(&mut inner.slots[lane].reserved);
+        inner.slots[lane].reserved_at = None;
+        if got == 0 {
+            // Slots that another lane went without are free again.
+            drop(inner);
+            return self.feed_hungry(lanes, lane);
+        }
+        let full = got == wanted && got >= inner.limit as usize;
+        if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
+            inner.limit = (inner.limit * 2).min(LARGEST_LIMIT);
+        }
+        inner.slots[lane].queue.extend(jobs.into_iter().map(Box::new));
+        inner.queued += got;
+        let idle = inner.idle;
+        drop(inner);
+        if got >= idle {
+            self.work.notify_all();
+        } else {
+            (0..got).for_each(|_| self.work.notify_one());
+        }
+    }
+
+    fn feed_hungry(&self, lanes: &[std::sync::Arc<Lane>], except: usize) {
+        let mut inner = lock(&self.inner);
+        if inner.idle <= inner.queued {
+            return;
+        }
+        for (at, slot) in inner.slots.iter_mut().enumerate() {
+            if at != except && std::mem::take(&mut slot.hungry) {
+                lanes[at].database.bell.ring();
+            }
+        }
+    }
+
+    /// The next job for a worker thread, with its lane; blocks. `None` when closed and empty.
+    /// `took` is how long the thread's last job ran.
+    pub(crate) fn pop(
+        &self,
+        lanes: &[std::sync::Arc<Lane>],
+        took: Option<Duration>,
+    ) -> Option<(usize, Box<ClaimedJob>)> {
+        let mut inner = lock(&self.inner);
+        if let Some(took) = took {
+            self.note_pace(&mut inner, took.as_secs_f64());
+        }
+        loop {
+            let count = inner.slots.len();
+            let found = (0..count)
+                .map(|step| (inner.next + step) % count)
+                .find(|&lane| !inner.slots[lane].queue.is_empty());
+            if let Some(lane) = found {
+                inner.next = (lane + 1) % count;
+                inner.queued -= 1;
+                inner.last_pop = Instant::now();
+                let target = inner.prefetch(self.workers);
+                let slot = &mut inner.slots[lane];
+                let job = slot.queue.pop_front().expect("the lane was found not empty");
+                let low = slot.queue.len() + slot.reserved <= target / 2;
+                if low && target > 0 && std::mem::take(&mut slot.hungry) {
+                    lanes[lane].database.bell.ring();
+                }
+                return Some((lane, job));
+            }
+            if inner.closed {
+                return None;
+            }
+            inner.idle += 1;
+            for (at, slot) in inner.slots.iter_mut().enumerate() {
+                if std::mem::take(&mut slot.hungry) {
+                    lanes[at].database.bell.ring();
+                }
+            }
+            inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner.idle -= 1;
+        }
+    }
+
+    /// Follows long jobs at once and short ones slowly, so that one long job stops the prefetch.
+    fn note_pace(&self, inner: &mut Inner, took: f64) {
+        let pace = inner.pace.unwrap_or(took);
+        let share = if took > pace * 4.0 { 0.5 } else { 1.0 / 16.0 };
+        inner.pace = Some(pace + (took - pace) * share);
+        if self.fixed_limit.is_none() && inner.prefetch(self.workers) == 0 {
+            inner.limit = FIRST_LIMIT;
+        }
+    }
+
+    /// Takes back the jobs of a lane that no worker thread has started.
+    pub(crate) fn drain(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
+        let mut inner = lock(&self.inner);
+        let jobs: Vec<_> = inner.slots[lane].queue.drain(..).collect();
+        inner.queued -= jobs.len();
+        jobs
+    }
+
+    /// As [`drain`](Self::drain), if no worker thread took anything for so long: the threads are
+    /// busy with long jobs, and another process may be free.
+    pub(crate) fn drain_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
+        let stuck = lock(&self.inner).last_pop.elapsed() > limit;
+        if stuck { self.drain(lane) } else { Vec::new() }
+    }
+
+    /// Ends the flow: fetchers get no more room, worker threads end when their lanes are empty.
+    pub(crate) fn close(&self) {
+        lock(&self.inner).closed = true;
+        self.work.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inner(pace: f64, limit: u32) -> Inner {
+        let dispatch = Dispatch::new(1, 2, None);
+        let mut inner = dispatch.inner.into_inner().expect("fresh");
+        inner.pace = Some(pace);
+        inner.limit = limit;
+        inner
+    }
+
+    #[test]
+    fn long_jobs_are_not_fetched_ahead_and_short_ones_are_in_full_batches() {
+        assert_eq!(inner(1.0, 30).prefetch(2), 0);
+        assert_eq!(inner(0.2, 30).prefetch(2), 0);
+        assert_eq!(inner(0.01, 30).prefetch(2), 20);
+        assert_eq!(inner(1e-6, 1000).prefetch(2), 2000);
+    }
+
+    #[test]
+    fn one_long_job_among_short_ones_stops_the_prefetch_at_once() {
+        let dispatch = Dispatch::new(1, 2, None);
+        let mut inner = inner(1e-6, 1000);
+        dispatch.note_pace(&mut inner, 10.0);
+        assert_eq!(inner.prefetch(2), 0);
+        assert_eq!(inner.limit, FIRST_LIMIT);
+    }
+}

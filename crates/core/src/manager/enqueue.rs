@@ -1,0 +1,335 @@
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo_hooks::{Arg, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
+use serde::de::DeserializeOwned;
+
+use super::Manager;
+use super::bell::lock;
+use super::database::Database;
+use super::names::{check_name, check_uniqkey};
+use super::run::panic_message;
+use crate::backoff::LONGEST_DELAY;
+use crate::driver::{Due, DriverError, Inserted, JobRecord};
+use crate::error::DownReason;
+use crate::{Error, NewJob, Ticket};
+
+/// What became of an enqueue.
+#[derive(Debug, Clone)]
+#[must_use = "tells a new job from one that already held the unique key"]
+pub enum Enqueued {
+    /// The job is stored; the ticket awaits its reply.
+    New(Ticket),
+    /// A live job holds the unique key; the ticket is for that one.
+    Existing(Ticket),
+    /// A hook or the caller suppressed the job; nothing is stored.
+    Suppressed,
+}
+
+impl Enqueued {
+    /// Whether a job was stored.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Self::New(_))
+    }
+
+    /// The ticket of the new or the existing job.
+    pub fn ticket(&self) -> Option<&Ticket> {
+        match self {
+            Self::New(ticket) | Self::Existing(ticket) => Some(ticket),
+            Self::Suppressed => None,
+        }
+    }
+
+    /// The id of the new or the existing job.
+    pub fn id(&self) -> Option<JobId> {
+        self.ticket().map(Ticket::id)
+    }
+
+    /// Waits for the reply; see [`Ticket::wait`]. A suppressed job has none.
+    ///
+    /// # Errors
+    ///
+    /// As [`Ticket::wait`].
+    pub fn wait<T: DeserializeOwned + 'static>(&self, limit: Duration) -> Result<T, Error> {
+        match self.ticket() {
+            Some(ticket) => ticket.wait(limit),
+            None => Err(Error::NoReply { job: JobId::from_uuid(uuid::Uuid::nil()) }),
+        }
+    }
+}
+
+/// A job that went through the hooks and is encoded, with where it may go.
+struct Prepared {
+    record: JobRecord,
+    candidates: Vec<Arc<Database>>,
+    failover_when_uncertain: bool,
+}
+
+impl Manager {
+    /// Stores a job durably and tells what became of it. Blocks for one round trip or two.
+    ///
+    /// # Errors
+    ///
+    /// A hook's refusal, an argument or name that cannot be stored, or no database that can take
+    /// the job. After [`Error::Uncertain`] the job may be stored; repeating with the same
+    /// [id](NewJob::with_id) is safe.
+    pub fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
+        let hooks = self.hooks();
+        let Some(prepared) = self.prepare(job, &hooks)? else { return Ok(Enqueued::Suppressed) };
+        let (inserted, database) = self.insert_one(&prepared)?;
+        database.bell.ring();
+        Ok(self.conclude(&prepared.record, inserted, &database, &hooks))
+    }
+
+    /// Stores many jobs in few statements; answers one for one.
+    ///
+    /// Jobs that may go anywhere go to one database together. Per database it is all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue); before the first insert nothing is stored. When one of
+    /// several databases fails after another stored its share: [`Error::PartlyEnqueued`].
+    pub fn enqueue_many(
+        &self,
+        jobs: impl IntoIterator<Item = NewJob>,
+    ) -> Result<Vec<Enqueued>, Error> {
+        let hooks = self.hooks();
+        let prepared: Vec<_> =
+            jobs.into_iter().map(|job| self.prepare(job, &hooks)).collect::<Result<_, _>>()?;
+        let total = prepared.len();
+        let mut answers: Vec<_> = (0..total).map(|_| Enqueued::Suppressed).collect();
+        // Jobs with the same candidates in the same order travel together; those without a home
+        // share the order of the first of them.
+        let mut groups: HashMap<Vec<Arc<str>>, Vec<(usize, Prepared)>> = HashMap::new();
+        for (at, one) in prepared.into_iter().enumerate() {
+            let Some(one) = one else { continue };
+            let key = if one.failover_when_uncertain {
+                Vec::new()
+            } else {
+                one.candidates.iter().map(|database| Arc::clone(&database.name)).collect()
+            };
+            groups.entry(key).or_default().push((at, one));
+        }
+        let mut stored = 0;
+        for group in groups.into_values() {
+            let (places, group): (Vec<_>, Vec<_>) = group.into_iter().unzip();
+            let first = &group[0];
+            let (candidates, free) = (first.candidates.clone(), first.failover_when_uncertain);
+            let records: Vec<_> = group.into_iter().map(|one| one.record).collect();
+            let (inserted, database) =
+                self.insert_somewhere(&records, &candidates, free).map_err(|source| {
+                    if stored == 0 {
+                        return source;
+                    }
+                    Error::PartlyEnqueued { stored, total, source: Box::new(source) }
+                })?;
+            stored += records.len();
+            database.bell.ring();
+            for ((place, record), inserted) in places.into_iter().zip(&records).zip(inserted) {
+                answers[place] = self.conclude(record, inserted, &database, &hooks);
+            }
+        }
+        Ok(answers)
+    }
+
+    /// Hooks and encoding for a job that is stored by other means than [`enqueue`](Self::enqueue):
+    /// in the caller's own transaction, or in place of a running job. `None` when suppressed.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue), before the insert.
+    pub fn prepare_record(&self, job: NewJob) -> Result<Option<JobRecord>, Error> {
+        let hooks = self.hooks();
+        self.encode(job, &hooks)
+    }
+
+    fn prepare(&self, job: NewJob, hooks: &HookSet) -> Result<Option<Prepared>, Error> {
+        // The route needs the unique key, which a hook may set: so hooks first.
+        let mut job = job;
+        if !self.pass_hooks(&mut job, hooks)? {
+            return Ok(None);
+        }
+        let route = self.route(&job)?;
+        let record = self.encode_draft(job)?;
+        Ok(Some(Prepared {
+            record,
+            candidates: route.candidates,
+            failover_when_uncertain: route.failover_when_uncertain,
+        }))
+    }
+
+    fn encode(&self, mut job: NewJob, hooks: &HookSet) -> Result<Option<JobRecord>, Error> {
+        if !self.pass_hooks(&mut job, hooks)? {
+            return Ok(None);
+        }
+        self.encode_draft(job).map(Some)
+    }
+
+    /// Runs the `pre_enqueue` hooks; `false` when the job is suppressed.
+    fn pass_hooks(&self, job: &mut NewJob, hooks: &HookSet) -> Result<bool, Error> {
+        for hook in hooks.of(&job.ability) {
+            let mut draft = JobDraft::new(&job.ability, &mut job.fields);
+            let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_enqueue(&mut draft)))
+                .unwrap_or_else(|panic| Err(qudo_hooks::HookError::new(panic_message(&*panic))));
+            passed.map_err(|source| Error::Refused {
+                hook: hook.name().to_owned(),
+                ability: job.ability.to_string(),
+                source,
+            })?;
+        }
+        Ok(!job.fields.is_suppressed())
+    }
+
+    fn encode_draft(&self, mut job: NewJob) -> Result<JobRecord, Error> {
+        check_name("ability", &job.ability)?;
+        check_name("queue", job.fields.queue())?;
+        if let Some(key) = job.fields.uniqkey() {
+            check_uniqkey(key)?;
+        }
+        self.warn_once_of_unknown(&job.ability);
+        let arg = self.encode_arg(&mut job)?;
+        if arg.len() > self.options().max_arg_size {
+            return Err(Error::ArgTooLarge {
+                ability: job.ability.to_string(),
+                size: arg.len(),
+                limit: self.options().max_arg_size,
+            });
+        }
+        let due = match job.fields.schedule() {
+            Schedule::At(at) => Due::At(at),
+            Schedule::In(delay) if delay > LONGEST_DELAY => {
+                return Err(Error::InvalidOption {
+                    option: "delay",
+                    reason: "a job cannot be delayed for more than a year".to_owned(),
+                });
+            }
+            Schedule::In(delay) if !delay.is_zero() => Due::In(delay),
+            _ => Due::Now,
+        };
+        let codec = match job.fields.codec() {
+            JSON => Cow::Borrowed(JSON),
+            other => Cow::Owned(other.to_owned()),
+        };
+        Ok(JobRecord {
+            id: job.id,
+            queue: Cow::Owned(job.fields.queue().to_owned()),
+            codec,
+            arg,
+            uniqkey: job.fields.uniqkey().map(str::to_owned),
+            // The stored rank is minus the priority, which the lowest number does not have.
+            priority: job.fields.priority().max(-i32::MAX),
+            due,
+            ability: job.ability,
+        })
+    }
+
+    fn encode_arg(&self, job: &mut NewJob) -> Result<Vec<u8>, Error> {
+        let arg = job.fields.take_arg();
+        let codec = self.codecs().get(job.fields.codec());
+        let encoded = match arg {
+            // Bytes come from the client as they are; a worker that cannot read them says so.
+            Arg::Encoded(bytes) => Ok(bytes),
+            Arg::Typed(value) => codec.and_then(|codec| codec.encode(&value)),
+            Arg::Json(value) => codec.and_then(|codec| codec.encode(&value)),
+        };
+        encoded.map_err(|source| Error::Codec {
+            what: format!("the argument of a job for {:?} cannot be stored", job.ability),
+            source,
+        })
+    }
+
+    /// A client need not link the ability, but a typing error should not pass in silence.
+    fn warn_once_of_unknown(&self, ability: &str) {
+        if self.inner.abilities.is_empty() || self.can_do(ability) {
+            return;
+        }
+        if lock(&self.inner.unknown_abilities).insert(ability.to_owned(), ()).is_none() {
+            log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
+        }
+    }
+
+    fn insert_one(&self, job: &Prepared) -> Result<(Inserted, Arc<Database>), Error> {
+        let records = std::slice::from_ref(&job.record);
+        let (inserted, database) =
+            self.insert_somewhere(records, &job.candidates, job.failover_when_uncertain)?;
+        Ok((inserted[0], database))
+    }
+
+    /// Tries the candidates in order until one stores the jobs.
+    fn insert_somewhere(
+        &self,
+        records: &[JobRecord],
+        candidates: &[Arc<Database>],
+        failover_when_uncertain: bool,
+    ) -> Result<(Vec<Inserted>, Arc<Database>), Error> {
+        let mut reasons = Vec::new();
+        for database in candidates {
+            if let Some(reason) = database.reason() {
+                reasons.push(DownReason { database: database.name.to_string(), reason });
+                continue;
+            }
+            match insert_at(database, records) {
+                Ok(inserted) => return Ok((inserted, Arc::clone(database))),
+                Err(error) if error.is_ambiguous() && !failover_when_uncertain => {
+                    database.mark_down(&error);
+                    return Err(Error::Uncertain {
+                        database: database.name.to_string(),
+                        job: records[0].id,
+                        source: error,
+                    });
+                }
+                Err(error) if error.is_down() => {
+                    database.mark_down(&error);
+                    let reason = crate::error::with_causes(&error);
+                    reasons.push(DownReason { database: database.name.to_string(), reason });
+                }
+                Err(error) => return Err(Error::database(&database.name, "store a job", error)),
+            }
+        }
+        Err(Error::AllDatabasesDown(reasons))
+    }
+
+    fn conclude(
+        &self,
+        record: &JobRecord,
+        inserted: Inserted,
+        database: &Arc<Database>,
+        hooks: &HookSet,
+    ) -> Enqueued {
+        let ticket = |id| Ticket::new(self.clone(), id, Some(Arc::clone(database)));
+        let id = match inserted {
+            Inserted::New => record.id,
+            Inserted::Existing(id) => return Enqueued::Existing(ticket(id)),
+        };
+        if !hooks.is_empty() {
+            let view = JobView::new(id, &record.ability, &record.queue)
+                .with_database(&database.name)
+                .with_uniqkey(record.uniqkey.as_deref())
+                .with_priority(record.priority)
+                .with_arg(&record.codec, &record.arg);
+            for hook in hooks.of(&record.ability) {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_enqueue(&view))) {
+                    let (hook, panic) = (hook.name(), panic_message(&*panic));
+                    log::error!("the hook {hook:?} panicked after job {id} was stored: {panic}");
+                }
+            }
+        }
+        Enqueued::New(ticket(id))
+    }
+}
+
+/// Inserts, and repeats by id when the answer was lost: harmless, and it turns most uncertain
+/// answers into certain ones.
+fn insert_at(database: &Database, records: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+    match database.driver().insert(records) {
+        Err(error) if error.is_ambiguous() => {
+            log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
+            // If the repetition fails too, the first attempt may still have been committed.
+            database.driver().insert(records).map_err(|again| again.ambiguous(true))
+        }
+        answer => answer,
+    }
+}

@@ -1,0 +1,196 @@
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use super::jitter;
+use super::session::{Lane, Session};
+use crate::driver::{ClaimRequest, ClaimedJob, DriverError, ErrorKind, WakeSource};
+
+/// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
+const PROMOTE_AT_MOST: u32 = 1_000;
+
+/// While there is work, due jobs are looked for this often.
+const PROMOTE_EVERY: Duration = Duration::from_millis(200);
+
+/// Claimed but unsettled jobs beyond this wait for the settler: memory stays bounded when a
+/// database takes claims but is slow to settle.
+const MOST_IN_FLIGHT: usize = 10_000;
+
+/// The shortest pause between two looks at a database that has to be asked.
+const SHORTEST_POLL: Duration = Duration::from_millis(3);
+
+/// A database that has been idle for a while is asked every 1/200 of that while: the first job
+/// after a quiet time waits half a percent of it, and an idle server sees ever fewer questions.
+const IDLE_SHARE: u32 = 200;
+
+/// What the fetcher remembers between rounds.
+struct Fetcher<'a> {
+    session: &'a Session,
+    lane: &'a Lane,
+    /// Which queue is asked first: it turns, so that a full queue does not starve the next.
+    turn: usize,
+    last_work: Instant,
+    next_promotion: Instant,
+    /// Claims whose answer was lost: their leases must be released before the next claim.
+    uncertain: Vec<i64>,
+    /// The last look at every queue found nothing.
+    idle: bool,
+}
+
+/// Claims for one database until the session stops.
+pub(super) fn run(session: &Session, lane: &Lane) {
+    let now = Instant::now();
+    let mut fetcher = Fetcher {
+        session,
+        lane,
+        turn: 0,
+        last_work: now,
+        next_promotion: now,
+        uncertain: Vec::new(),
+        idle: false,
+    };
+    while !session.is_stopping() {
+        if !lane.database.is_up() || !lane.holds_leases() {
+            // The bell rings when the database is back; the pause covers a missed heartbeat.
+            lane.database.bell.wait(Duration::from_millis(500));
+            continue;
+        }
+        match fetcher.round() {
+            Ok(Some(pause)) => fetcher.sleep(pause),
+            Ok(None) => {}
+            Err(error) => fetcher.recover(&error),
+        }
+    }
+}
+
+impl Fetcher<'_> {
+    /// One look at the database: promote what is due, then claim from the queues in turn.
+    /// Returns how long to sleep, or `None` to go on at once.
+    fn round(&mut self) -> Result<Option<Duration>, DriverError> {
+        while let Some(&claim) = self.uncertain.last() {
+            let driver = self.lane.database.driver();
+            driver.release_claim(self.session.worker.id, claim)?;
+            self.uncertain.pop();
+        }
+        if Instant::now() >= self.next_promotion {
+            self.promote()?;
+        }
+        if self.lane.in_flight.load(Ordering::Relaxed) > MOST_IN_FLIGHT {
+            return Ok(Some(Duration::from_millis(5)));
+        }
+        let wanted = self.session.dispatch.reserve(self.lane.index);
+        if wanted == 0 {
+            // No worker thread needs anything: the bell rings when one does.
+            return Ok(Some(self.session.manager.options().delay));
+        }
+        let claimed = self.claim(wanted);
+        let (jobs, result) = match claimed {
+            Ok(jobs) => (jobs, Ok(())),
+            Err((jobs, error)) => (jobs, Err(error)),
+        };
+        let found = jobs.len();
+        self.lane.in_flight.fetch_add(found, Ordering::Relaxed);
+        self.session.dispatch.deliver(&self.session.lanes, self.lane.index, jobs);
+        result?;
+        self.lane.database.note_claim();
+        self.idle = found == 0;
+        if found > 0 {
+            self.last_work = Instant::now();
+            return Ok(None);
+        }
+        let due = self.next_promotion.saturating_duration_since(Instant::now());
+        Ok(Some(due.min(self.session.manager.options().delay)))
+    }
+
+    fn promote(&mut self) -> Result<(), DriverError> {
+        let promotion = self.lane.database.driver().promote_due(PROMOTE_AT_MOST)?;
+        let pause = if promotion.moved == PROMOTE_AT_MOST {
+            Duration::ZERO
+        } else {
+            let far = self.session.manager.options().delay;
+            let next = promotion.next.unwrap_or(far).min(far);
+            // A due time rounds to the database's microsecond; a millisecond later it is past.
+            if self.idle { next + Duration::from_millis(1) } else { next.min(PROMOTE_EVERY) }
+        };
+        self.next_promotion = Instant::now() + pause;
+        Ok(())
+    }
+
+    /// Claims up to `wanted` jobs, queue after queue. What was claimed before an error is kept.
+    fn claim(&mut self, wanted: u32) -> Result<Vec<ClaimedJob>, (Vec<ClaimedJob>, DriverError)> {
+        let queues = &self.session.queues;
+        let mut jobs = Vec::new();
+        for step in 0..queues.len() {
+            let queue = &queues[(self.turn + step) % queues.len()];
+            let claim = self.session.claims.fetch_add(1, Ordering::Relaxed);
+            let request = ClaimRequest {
+                worker: self.session.worker.id,
+                claim,
+                queue,
+                abilities: &self.session.abilities,
+                limit: wanted - jobs.len() as u32,
+            };
+            match self.lane.database.driver().claim(&request) {
+                Ok(claimed) if jobs.is_empty() => jobs = claimed,
+                Ok(claimed) => jobs.extend(claimed),
+                Err(error) => {
+                    if error.is_ambiguous() || error.is_down() {
+                        self.uncertain.push(claim);
+                    }
+                    return Err((jobs, error));
+                }
+            }
+            if jobs.len() as u32 >= wanted {
+                self.turn = (self.turn + step + 1) % queues.len();
+                break;
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Sleeps until the pause is over, the bell rings, or the database says that it changed.
+    fn sleep(&mut self, pause: Duration) {
+        let WakeSource::Poll { at_most } = self.lane.database.driver().wake_source() else {
+            self.lane.database.bell.wait(jitter(pause));
+            // A wake-up may be for a job that is due before the next promotion.
+            self.next_promotion = self.next_promotion.min(Instant::now());
+            return;
+        };
+        if !self.idle {
+            self.lane.database.bell.wait(jitter(pause));
+            return;
+        }
+        let until = Instant::now() + pause;
+        let queues: Vec<&str> = self.session.queues.iter().map(AsRef::as_ref).collect();
+        let longest = at_most.unwrap_or(pause).min(pause);
+        while !self.session.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let step = (self.last_work.elapsed() / IDLE_SHARE).min(longest).max(SHORTEST_POLL);
+            if self.lane.database.bell.wait(jitter(step).min(left)) {
+                break;
+            }
+            // An error shows again in the next round, where it is dealt with.
+            if self.lane.database.driver().changed(&queues).unwrap_or(true) {
+                break;
+            }
+        }
+        self.next_promotion = self.next_promotion.min(Instant::now());
+    }
+
+    fn recover(&mut self, error: &DriverError) {
+        match error.kind() {
+            ErrorKind::Down | ErrorKind::Schema | ErrorKind::Permission => {
+                // Neither mends itself at once; the probe finds out when it has.
+                let lane = &self.session.lanes[self.lane.index];
+                lane.database.mark_down(error);
+            }
+            _ => {
+                let text = crate::error::with_causes(error);
+                log::error!("database {:?} could not claim: {text}", &*self.lane.database.name);
+                self.lane.database.bell.wait(jitter(Duration::from_secs(1)));
+            }
+        }
+    }
+}

@@ -1,0 +1,180 @@
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::Manager;
+use crate::driver::{
+    CountRow, Driver, DriverError, Due, Exception, ExceptionFilter, JobFilter, JobInfo, Redrive,
+    StatusRow, WorkerInfo,
+};
+use crate::new_job::UniqPolicy;
+use crate::{Error, NewJob, Ticket};
+
+/// The answer of one database: listings say what they know even when one is dead.
+#[derive(Debug)]
+pub struct On<T> {
+    /// The database's short name.
+    pub database: String,
+    /// Its answer, or why there is none.
+    pub answer: Result<T, Error>,
+}
+
+/// Live jobs of one queue, ability and state, in one database.
+pub type JobCount = CountRow;
+
+impl Manager {
+    pub(super) fn on_each<T>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError>,
+    ) -> Vec<On<T>> {
+        self.all()
+            .iter()
+            .map(|database| {
+                let answer = database.call(action, &ask);
+                if let Err(Error::Database { source, .. }) = &answer
+                    && source.is_down()
+                {
+                    database.mark_down(source);
+                }
+                On { database: database.name.to_string(), answer }
+            })
+            .collect()
+    }
+
+    /// The first database that knows; an error only if none knows and one could not say.
+    pub(crate) fn first<T>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError>,
+    ) -> Result<Option<(String, T)>, Error> {
+        let mut failed = None;
+        for one in self.on_each(action, ask) {
+            match one.answer {
+                Ok(Some(found)) => return Ok(Some((one.database, found))),
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        failed.map_or(Ok(None), Err)
+    }
+
+    /// A live job with the short name of its database.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn lookup(&self, id: JobId) -> Result<Option<(String, JobInfo)>, Error> {
+        self.first("look up a job", |driver| driver.lookup(id))
+    }
+
+    /// The live job that holds a unique key, with the short name of its database.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the key and one did not answer.
+    pub fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<(String, JobId)>, Error> {
+        self.first("look up a unique key", |driver| driver.holder(ability, uniqkey))
+    }
+
+    /// Live jobs, one list per database. `limit` and `offset` count in each database.
+    pub fn jobs(&self, filter: &JobFilter) -> Vec<On<Vec<JobInfo>>> {
+        self.on_each("list jobs", |driver| driver.list(filter))
+    }
+
+    /// Live jobs counted by queue, ability and state, one list per database.
+    pub fn job_count(&self) -> Vec<On<Vec<JobCount>>> {
+        self.on_each("count jobs", |driver| driver.count())
+    }
+
+    /// The worker processes that each database knows, with how long they have been silent.
+    pub fn workers(&self) -> Vec<On<Vec<(WorkerInfo, std::time::Duration)>>> {
+        self.on_each("list worker processes", |driver| driver.workers())
+    }
+
+    /// Removes a live job that is not running; tells whether it did.
+    ///
+    /// # Errors
+    ///
+    /// When no database removed it and one did not answer.
+    pub fn dequeue(&self, id: JobId) -> Result<bool, Error> {
+        let removed =
+            self.first("dequeue a job", |driver| Ok(driver.dequeue(id)?.then_some(())))?;
+        self.inner.settled.advance();
+        Ok(removed.is_some())
+    }
+
+    /// Changes when a waiting job runs, keeping its id and its attempts; tells whether it did.
+    /// A running job is left alone.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn reenqueue(&self, id: JobId, due: Due) -> Result<bool, Error> {
+        let moved = self
+            .first("reenqueue a job", |driver| Ok(driver.reschedule(id, due)?.then_some(())))?;
+        let Some((name, ())) = moved else { return Ok(false) };
+        self.find(&name)?.bell.ring();
+        Ok(true)
+    }
+
+    /// The exception log, newest first, one list per database. `limit` and `offset` count in each.
+    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<On<Vec<Exception>>> {
+        self.on_each("read the exception log", |driver| driver.exceptions(filter))
+    }
+
+    /// Redrive: enqueues a discarded job again from the exception log, with its original argument
+    /// and unique key, under a new id, in the same database. Once.
+    ///
+    /// # Errors
+    ///
+    /// When the row does not exist, was not the job's last failure, was redriven before, or its
+    /// unique key is taken by a live job.
+    pub fn enqueue_from_failed_job(&self, exception: Uuid) -> Result<Ticket, Error> {
+        let refused = |reason: String| Error::NotRedrivable { exception, reason };
+        let new = JobId::new();
+        let found = self.first("redrive a job", |driver| {
+            Ok(Some(driver.redrive(exception, new)?).filter(|one| *one != Redrive::NotFound))
+        })?;
+        match found {
+            Some((name, Redrive::Enqueued(job))) => {
+                let database = self.find(&name)?;
+                database.bell.ring();
+                Ok(Ticket::new(self.clone(), job, Some(std::sync::Arc::clone(database))))
+            }
+            Some((_, Redrive::Already(job))) => Err(Error::AlreadyRedriven { exception, job }),
+            Some((_, Redrive::Conflict(job))) => {
+                Err(refused(format!("job {job} lives and holds its unique key")))
+            }
+            Some((_, Redrive::NotDiscarded)) => Err(refused(
+                "it was not the job's last failure: the job was retried".to_owned(),
+            )),
+            _ => Err(refused("no database has such a row".to_owned())),
+        }
+    }
+
+    /// The history of a job whose ability asks for it with `set_job_status`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn job_status(&self, job: JobId) -> Result<Vec<StatusRow>, Error> {
+        let found = self.first("read a job's status", |driver| {
+            Ok(Some(driver.status(job)?).filter(|rows| !rows.is_empty()))
+        })?;
+        Ok(found.map_or_else(Vec::new, |(_, rows)| rows))
+    }
+
+    /// The short name of the database where a new job would go if all are up: the key's home for
+    /// a job with a unique key, the named one, or `None` when any will do.
+    ///
+    /// # Errors
+    ///
+    /// When the job names an unknown database.
+    pub fn home(&self, job: &NewJob) -> Result<Option<String>, Error> {
+        let route = self.route(job)?;
+        let fixed = job.database.is_some()
+            || (job.fields.uniqkey().is_some() && job.policy == UniqPolicy::Refuse)
+            || self.all().len() == 1;
+        Ok(fixed.then(|| route.candidates[0].name.to_string()))
+    }
+}

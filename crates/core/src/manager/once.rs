@@ -1,0 +1,119 @@
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, mpsc};
+
+use qudo_hooks::Outcome;
+
+use super::Manager;
+use super::database::Database;
+use super::run::{Context, run_job};
+use crate::Error;
+use crate::driver::{ClaimRequest, Driver, DriverError, Settled, WorkerInfo};
+
+/// One call of `work_once` promotes at most so many due jobs per database.
+const PROMOTE_AT_MOST: u32 = 100;
+
+impl Manager {
+    /// Runs at most one job on the calling thread and settles it; `None` when there is none.
+    ///
+    /// The databases are asked in random order, each queue in turn. For tests and cron; a service
+    /// calls [`work`](Self::work).
+    ///
+    /// # Errors
+    ///
+    /// When no ability is there, every database is down, or one answers with an error.
+    pub fn work_once(&self) -> Result<Option<Outcome>, Error> {
+        if self.inner.abilities.is_empty() {
+            return Err(Error::NoAbilities);
+        }
+        let mut databases = self.all().to_vec();
+        fastrand::shuffle(&mut databases);
+        let mut reasons = Vec::new();
+        for database in &databases {
+            if let Some(reason) = database.reason() {
+                reasons.push(crate::DownReason { database: database.name.to_string(), reason });
+                continue;
+            }
+            let worked =
+                Self::check_schema(database).and_then(|()| self.work_once_at(database));
+            match worked {
+                Ok(None) => {}
+                Ok(done) => return Ok(done),
+                Err(Error::Database { source, database: name, .. }) if source.is_down() => {
+                    database.mark_down(&source);
+                    let reason = crate::error::with_causes(&source);
+                    reasons.push(crate::DownReason { database: name, reason });
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        if reasons.len() == databases.len() {
+            return Err(Error::AllDatabasesDown(reasons));
+        }
+        Ok(None)
+    }
+
+    fn work_once_at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
+        let worker = self.worker_info();
+        let ended = database.call("work once", |driver| {
+            driver.promote_due(PROMOTE_AT_MOST)?;
+            driver.rescue(self.options().dead_after, PROMOTE_AT_MOST)?;
+            driver.heartbeat(&worker)?;
+            let ended = self.claim_and_run(database, driver, &worker);
+            // Whatever happened, the row of this worker must not wait to be declared dead.
+            let removed = driver.remove_worker(worker.id);
+            let ended = ended?;
+            removed?;
+            Ok(ended)
+        });
+        self.inner.settled.advance();
+        ended
+    }
+
+    fn claim_and_run(
+        &self,
+        database: &Database,
+        driver: &dyn Driver,
+        worker: &WorkerInfo,
+    ) -> Result<Option<Outcome>, DriverError> {
+        let abilities = self.leases();
+        for (claim, queue) in (1..).zip(&self.queues()) {
+            let request =
+                ClaimRequest { worker: worker.id, claim, queue, abilities: &abilities, limit: 1 };
+            let Some(job) = driver.claim(&request)?.pop() else { continue };
+            let stopping = Arc::new(AtomicBool::new(false));
+            let context =
+                Context { manager: self, database: &database.name, stopping: &stopping };
+            let (settlement, outcome) =
+                self.while_alive(driver, worker, || run_job(&context, Box::new(job)));
+            let answers = driver.settle(worker.id, &[settlement])?;
+            if answers.first() == Some(&Settled::LeaseLost) {
+                log::warn!("the job's lease was lost, so its end changed nothing");
+            }
+            return Ok(Some(outcome));
+        }
+        Ok(None)
+    }
+
+    /// Keeps heartbeats going on another thread while a job runs on this one.
+    fn while_alive<T>(
+        &self,
+        driver: &dyn Driver,
+        worker: &WorkerInfo,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        let every = self.options().heartbeat_every;
+        let (done, waits) = mpsc::channel::<()>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || {
+                while waits.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    if let Err(error) = driver.heartbeat(worker) {
+                        log::warn!("heartbeat: {error}");
+                    }
+                }
+            });
+            let value = run();
+            drop(done);
+            value
+        })
+    }
+}

@@ -1,0 +1,294 @@
+//! One run of one job: hooks, decode, ability, and what follows from how it ended.
+
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
+
+use qudo_hooks::{Decision, Failure, FailureKind, Hook, HookError, HookSet, JobView, Outcome, Veto};
+use uuid::Uuid;
+
+use super::Manager;
+use crate::ability::{AbilityEntry, RunError};
+use crate::backoff::LONGEST_DELAY;
+use crate::driver::{
+    ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict,
+};
+use crate::error::with_causes;
+use crate::job_error::{JobError, Wish};
+use crate::Job;
+
+/// What a run needs to know of where it runs.
+pub(super) struct Context<'a> {
+    pub(super) manager: &'a Manager,
+    pub(super) database: &'a Arc<str>,
+    pub(super) stopping: &'a Arc<AtomicBool>,
+}
+
+/// How the ability's part ended.
+enum Ended {
+    Ok { reply: Option<ReplyRecord>, replacements: Vec<JobRecord> },
+    Failed { failure: Failure, wish: Wish },
+    Snoozed(Duration),
+}
+
+/// The message of a panic, as far as it has one.
+pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
+    let text = panic
+        .downcast_ref::<&str>()
+        .copied()
+        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    format!("panicked: {}", text.unwrap_or("with a value that is no text"))
+}
+
+/// The longest message kept, in bytes.
+const LONGEST_MESSAGE: usize = 20_000;
+
+/// A message that every engine can store: without NUL, which PostgreSQL refuses, and not endless.
+fn storable(message: &str) -> String {
+    let mut text = message.replace('\0', "\u{fffd}");
+    if text.len() > LONGEST_MESSAGE {
+        text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+        text.push('…');
+    }
+    text
+}
+
+/// Runs a claimed job to its settlement.
+pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settlement, Outcome) {
+    let Some(entry) = context.manager.inner.abilities.get(&claimed.ability) else {
+        // The claim asks for our abilities only; one that appears all the same is left to others.
+        let settlement = Settlement { job: claimed, verdict: Verdict::GiveBack, extras: None };
+        return (settlement, Outcome::Snoozed(Duration::ZERO));
+    };
+    let begun = Instant::now();
+    let job = Job {
+        claimed,
+        database: Arc::clone(context.database),
+        manager: context.manager.clone(),
+        max_retries: entry.options.max_retries,
+        reply_codec: entry.options.codec.clone(),
+        stopping: Arc::clone(context.stopping),
+        written: std::sync::Mutex::default(),
+    };
+    let hooks = context.manager.hooks();
+    let ended = if job.claimed.crashes.unsigned_abs() > entry.options.max_crashes {
+        let message = format!(
+            "the job outlived its worker or its lease {} times, more than max_crashes allows",
+            job.claimed.crashes
+        );
+        Ended::Failed { failure: Failure::new(FailureKind::Crash, message), wish: Wish::Abort }
+    } else {
+        perform(&job, entry, &hooks)
+    };
+    let (outcome, verdict, mut extras) = conclude(&job, entry, &hooks, ended);
+    if !hooks.is_empty() {
+        after(&job, &hooks, &outcome);
+    }
+    if entry.options.set_job_status {
+        extras.get_or_insert_default().status = Some(StatusRecord {
+            status: outcome.as_str(),
+            took: begun.elapsed(),
+            message: outcome.failure().map(|failure| storable(failure.message())),
+        });
+    }
+    log_outcome(&job, &outcome);
+    (Settlement { job: job.claimed, verdict, extras }, outcome)
+}
+
+/// `pre_work` hooks, then the ability inside its `around_work` hooks.
+fn perform(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
+    if hooks.is_empty() {
+        return run_ability(job, entry);
+    }
+    let view = job.view();
+    for hook in hooks.of(job.ability()) {
+        let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_work(&view)))
+            .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
+        if let Err(error) = passed {
+            return refused(hook, &error);
+        }
+    }
+    let mut ended = None;
+    let around: Vec<_> = hooks.of(job.ability()).collect();
+    let wrapped = catch_unwind(AssertUnwindSafe(|| {
+        wrap(&around, &view, &mut || {
+            if ended.is_none() {
+                ended = Some(run_ability(job, entry));
+            }
+        });
+    }));
+    if let Err(panic) = &wrapped {
+        // The ability may have done its work: its own result counts more than an observer's panic.
+        log::error!("a hook around job {} {}", job.id(), panic_message(&**panic));
+    }
+    ended.unwrap_or_else(|| {
+        let message = "an around_work hook did not let the job run";
+        Ended::Failed { failure: Failure::new(FailureKind::Hook, message), wish: Wish::Fail }
+    })
+}
+
+fn wrap(hooks: &[&dyn Hook], view: &JobView<'_>, run: &mut dyn FnMut()) {
+    match hooks.split_first() {
+        None => run(),
+        Some((first, rest)) => first.around_work(view, &mut || wrap(rest, view, run)),
+    }
+}
+
+fn refused(hook: &dyn Hook, error: &HookError) -> Ended {
+    let message = format!("hook {:?}: {}", hook.name(), with_causes(error));
+    match error.veto() {
+        Some(Veto::Snooze(delay)) => Ended::Snoozed(delay),
+        Some(Veto::Abort) => Ended::Failed {
+            failure: Failure::new(FailureKind::Abort, message),
+            wish: Wish::Abort,
+        },
+        _ => Ended::Failed { failure: Failure::new(FailureKind::Hook, message), wish: Wish::Fail },
+    }
+}
+
+fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
+    let codecs = job.manager.codecs();
+    let result =
+        catch_unwind(AssertUnwindSafe(|| (entry.run)(job, &entry.options, codecs)));
+    let failed = |kind, message, wish| Ended::Failed { failure: Failure::new(kind, message), wish };
+    match result {
+        Ok(Ok(reply)) => match replacements(job) {
+            Ok(replacements) => Ended::Ok { reply, replacements },
+            Err(error) => failed(
+                FailureKind::Error,
+                format!("a replacement cannot be enqueued: {}", with_causes(&error)),
+                Wish::Fail,
+            ),
+        },
+        Ok(Err(RunError::Decode(error))) => {
+            failed(FailureKind::Decode, with_causes(&error), Wish::Fail)
+        }
+        Ok(Err(RunError::EncodeReply(error))) => {
+            failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)), Wish::Fail)
+        }
+        Ok(Err(RunError::Job(error))) => ended_by(&error),
+        Err(panic) => failed(FailureKind::Panic, panic_message(&*panic), Wish::Fail),
+    }
+}
+
+fn ended_by(error: &JobError) -> Ended {
+    match error.wish {
+        Wish::Snooze(delay) => Ended::Snoozed(delay.min(LONGEST_DELAY)),
+        wish => {
+            let kind =
+                if wish == Wish::Abort { FailureKind::Abort } else { FailureKind::Error };
+            Ended::Failed { failure: Failure::new(kind, error.message()), wish }
+        }
+    }
+}
+
+fn replacements(job: &Job) -> Result<Vec<JobRecord>, crate::Error> {
+    let mut written = job.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    std::mem::take(&mut written.replacements)
+        .into_iter()
+        .filter_map(|new| job.manager.prepare_record(new).transpose())
+        .collect()
+}
+
+type Conclusion = (Outcome, Verdict, Option<Box<Extras>>);
+
+/// What follows from how the run ended, `on_failure` hooks included.
+fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, ended: Ended) -> Conclusion {
+    match ended {
+        Ended::Snoozed(delay) => (Outcome::Snoozed(delay), Verdict::Snooze(delay), None),
+        Ended::Ok { reply, replacements } => {
+            let mut written = job.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut replies = std::mem::take(&mut written.replies);
+            replies.extend(reply);
+            let outcome = match replacements.len() {
+                0 => Outcome::Completed,
+                count => Outcome::Replaced(count),
+            };
+            let extras = (!replies.is_empty() || !replacements.is_empty())
+                .then(|| Box::new(Extras { replies, replacements, ..Extras::default() }));
+            (outcome, Verdict::Complete, extras)
+        }
+        Ended::Failed { failure, wish } => {
+            let decision = decide(job, entry, hooks, &failure, wish);
+            let exception = ExceptionRecord {
+                id: Uuid::now_v7(),
+                kind: failure.kind(),
+                message: storable(failure.message()),
+            };
+            let extras =
+                Some(Box::new(Extras { exception: Some(exception), ..Extras::default() }));
+            match decision {
+                Decision::Retry(delay) => {
+                    let delay = delay.min(LONGEST_DELAY);
+                    (Outcome::Retried(failure, delay), Verdict::Retry(delay), extras)
+                }
+                _ => (Outcome::Discarded(failure), Verdict::Discard, extras),
+            }
+        }
+    }
+}
+
+/// The ability's rule first; hooks may change it. An abort is final.
+fn decide(
+    job: &Job,
+    entry: &AbilityEntry,
+    hooks: &HookSet,
+    failure: &Failure,
+    wish: Wish,
+) -> Decision {
+    if wish == Wish::Abort {
+        return Decision::Discard;
+    }
+    // Crashes have a limit of their own and use up no retry.
+    let runs = job.attempt().saturating_sub(job.claimed.crashes.unsigned_abs());
+    let view = job.view();
+    let mut decision = if runs > entry.options.max_retries {
+        Decision::Discard
+    } else if let Wish::RetryAfter(delay) = wish {
+        Decision::Retry(delay)
+    } else {
+        let delay = catch_unwind(AssertUnwindSafe(|| entry.options.retry_delay.delay(&view)));
+        Decision::Retry(delay.unwrap_or_else(|panic| {
+            log::error!("the retry_delay of {:?} {}", entry.name, panic_message(&*panic));
+            Duration::ZERO
+        }))
+    };
+    for hook in hooks.of(job.ability()) {
+        let before = decision;
+        let changed =
+            catch_unwind(AssertUnwindSafe(|| hook.on_failure(&view, failure, &mut decision)))
+                .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
+        if let Err(error) = changed {
+            decision = before;
+            log::error!("hook {:?}, on_failure of job {}: {}", hook.name(), job.id(), with_causes(&error));
+        }
+    }
+    decision
+}
+
+fn after(job: &Job, hooks: &HookSet, outcome: &Outcome) {
+    let view = job.view();
+    for hook in hooks.of(job.ability()) {
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_work(&view, outcome))) {
+            log::error!("hook {:?}, post_work of job {}: {}", hook.name(), job.id(), panic_message(&*panic));
+        }
+    }
+}
+
+fn log_outcome(job: &Job, outcome: &Outcome) {
+    let (id, ability, attempt) = (job.id(), job.ability(), job.attempt());
+    match outcome {
+        Outcome::Retried(failure, delay) => log::warn!(
+            "job {id} ({ability}) attempt {attempt} failed, next in {:.1} s: {}",
+            delay.as_secs_f32(),
+            failure.message()
+        ),
+        Outcome::Discarded(failure) => log::error!(
+            "job {id} ({ability}) attempt {attempt} failed for good: {}",
+            failure.message()
+        ),
+        other => log::trace!("job {id} ({ability}) attempt {attempt} {}", other.as_str()),
+    }
+}

@@ -1,0 +1,25 @@
+use std::time::Instant;
+
+use super::run::{Context, run_job};
+use super::session::Session;
+
+/// Runs jobs on one thread until the session stops.
+pub(super) fn run(session: &Session) {
+    let mut took = None;
+    while let Some((lane, job)) = session.dispatch.pop(&session.lanes, took.take()) {
+        let lane = &session.lanes[lane];
+        if session.is_stopping() || !lane.holds_leases() {
+            lane.give_back(job);
+            continue;
+        }
+        let begun = Instant::now();
+        let context = Context {
+            manager: &session.manager,
+            database: &lane.database.name,
+            stopping: &session.stopping,
+        };
+        let (settlement, _) = run_job(&context, job);
+        took = Some(begun.elapsed());
+        lane.settle.push(settlement);
+    }
+}

@@ -1,0 +1,437 @@
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use qudo_hooks::{FailureKind, JobId};
+use uuid::Uuid;
+
+use crate::driver::{
+    ClaimRequest, ClaimedJob, CountRow, Due, Exception, ExceptionFilter, ExceptionRecord, Inserted,
+    JobFilter, JobInfo, JobRecord, JobState, Promotion, Redrive, ReplyRow, Rescued, Settled,
+    Settlement, StatusRow, Verdict, WorkerId, WorkerInfo,
+};
+
+/// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
+#[derive(Default)]
+pub(super) struct Store {
+    pub(super) now: DateTime<Utc>,
+    jobs: BTreeMap<JobId, Facts>,
+    ready: BTreeMap<(String, i32, JobId), Stand>,
+    scheduled: BTreeMap<(DateTime<Utc>, JobId), Stand>,
+    leases: BTreeMap<JobId, Lease>,
+    unique: HashMap<(String, String), JobId>,
+    exceptions: Vec<Exception>,
+    priorities: HashMap<Uuid, i32>,
+    status: Vec<StatusRow>,
+    replies: HashMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
+    workers: BTreeMap<WorkerId, (String, DateTime<Utc>)>,
+}
+
+struct Facts {
+    record: JobRecord,
+    enqueued_at: DateTime<Utc>,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Stand {
+    attempt: i32,
+    crashes: i32,
+}
+
+pub(super) struct Lease {
+    pub(super) worker: WorkerId,
+    pub(super) claim: i64,
+    until: DateTime<Utc>,
+    stand: Stand,
+}
+
+impl Store {
+    pub(super) fn insert(&mut self, record: &JobRecord) -> Inserted {
+        if self.jobs.contains_key(&record.id) {
+            return Inserted::New;
+        }
+        if let Some(key) = &record.uniqkey {
+            let key = (record.ability.to_string(), key.clone());
+            if let Some(holder) = self.unique.get(&key) {
+                return Inserted::Existing(*holder);
+            }
+            self.unique.insert(key, record.id);
+        }
+        let due = record.due;
+        self.jobs
+            .insert(record.id, Facts { record: record.clone(), enqueued_at: self.now });
+        self.place(record.id, due, Stand::default());
+        Inserted::New
+    }
+
+    fn place(&mut self, id: JobId, due: Due, stand: Stand) {
+        let at = match due {
+            Due::In(delay) => self.now + delay,
+            Due::At(at) => at,
+            Due::Now => self.now,
+        };
+        if at > self.now {
+            self.scheduled.insert((at, id), stand);
+        } else {
+            let job = &self.jobs[&id].record;
+            self.ready.insert((job.queue.to_string(), -job.priority, id), stand);
+        }
+    }
+
+    fn remove(&mut self, id: JobId) -> Option<Facts> {
+        let facts = self.jobs.remove(&id)?;
+        if let Some(key) = &facts.record.uniqkey {
+            self.unique.remove(&(facts.record.ability.to_string(), key.clone()));
+        }
+        Some(facts)
+    }
+
+    pub(super) fn claim(&mut self, request: &ClaimRequest<'_>) -> Vec<ClaimedJob> {
+        let first = (request.queue.to_string(), i32::MIN, JobId::from_uuid(Uuid::nil()));
+        let picked: Vec<_> = self
+            .ready
+            .range(first..)
+            .take_while(|((queue, ..), _)| **queue == **request.queue)
+            .filter_map(|(key, stand)| {
+                let ability = &self.jobs[&key.2].record.ability;
+                let ours = request.abilities.iter().find(|one| *one.name == **ability)?;
+                Some((key.clone(), *stand, ours))
+            })
+            .take(request.limit as usize)
+            .collect();
+        picked
+            .into_iter()
+            .map(|(key, mut stand, ability)| {
+                self.ready.remove(&key);
+                stand.attempt += 1;
+                let until = self.now + ability.grab_for;
+                let (worker, claim) = (request.worker, request.claim);
+                self.leases.insert(key.2, Lease { worker, claim, until, stand });
+                let facts = &self.jobs[&key.2];
+                ClaimedJob {
+                    id: key.2,
+                    claim,
+                    attempt: stand.attempt,
+                    crashes: stand.crashes,
+                    queue: Arc::clone(request.queue),
+                    ability: Arc::clone(&ability.name),
+                    codec: facts.record.codec.clone(),
+                    arg: facts.record.arg.clone(),
+                    uniqkey: facts.record.uniqkey.clone(),
+                    priority: facts.record.priority,
+                    enqueued_at: facts.enqueued_at,
+                }
+            })
+            .collect()
+    }
+
+    /// Returns leases to ready with the attempt unspent.
+    pub(super) fn give_back(&mut self, which: impl Fn(&Lease) -> bool) -> usize {
+        let ids: Vec<_> =
+            self.leases.iter().filter(|(_, lease)| which(lease)).map(|(id, _)| *id).collect();
+        for id in &ids {
+            if let Some(mut lease) = self.leases.remove(id) {
+                lease.stand.attempt -= 1;
+                self.place(*id, Due::Now, lease.stand);
+            }
+        }
+        ids.len()
+    }
+
+    pub(super) fn promote_due(&mut self, limit: u32) -> Promotion {
+        let due: Vec<_> = self
+            .scheduled
+            .range(..=(self.now, JobId::from_uuid(Uuid::max())))
+            .take(limit as usize)
+            .map(|(key, stand)| (*key, *stand))
+            .collect();
+        for (key, stand) in &due {
+            self.scheduled.remove(key);
+            self.place(key.1, Due::Now, *stand);
+        }
+        let next = self.scheduled.keys().next();
+        let next = next.map(|(at, _)| (*at - self.now).to_std().unwrap_or_default());
+        Promotion { moved: due.len() as u32, next }
+    }
+
+    pub(super) fn settle(&mut self, worker: WorkerId, one: &Settlement) -> Settled {
+        let id = one.job.id;
+        let held = self.leases.get(&id);
+        if !held.is_some_and(|lease| lease.worker == worker && lease.claim == one.job.claim) {
+            return Settled::LeaseLost;
+        }
+        let Some(Lease { mut stand, .. }) = self.leases.remove(&id) else {
+            return Settled::LeaseLost;
+        };
+        if let Some(extras) = &one.extras {
+            if let Some(exception) = &extras.exception {
+                self.log_exception(id, stand.attempt, exception, one.verdict == Verdict::Discard);
+            }
+            if !extras.replies.is_empty() {
+                let row = |reply: &crate::driver::ReplyRecord| ReplyRow {
+                    codec: reply.codec.to_string(),
+                    body: reply.body.clone(),
+                };
+                let rows = extras.replies.iter().map(row).collect();
+                self.replies.insert(id, (self.now, rows));
+            }
+            if let Some(status) = &extras.status {
+                self.status.push(StatusRow {
+                    job: id,
+                    ability: one.job.ability.to_string(),
+                    status: status.status.to_owned(),
+                    attempt: stand.attempt,
+                    uniqkey: one.job.uniqkey.clone(),
+                    enqueued_at: one.job.enqueued_at,
+                    started_at: self.now - status.took,
+                    finished_at: self.now,
+                    message: status.message.clone(),
+                });
+            }
+        }
+        match one.verdict {
+            Verdict::Complete | Verdict::Discard => {
+                self.remove(id);
+            }
+            Verdict::Retry(delay) => self.place(id, Due::In(delay), stand),
+            Verdict::Snooze(delay) => {
+                stand.attempt -= 1;
+                self.place(id, Due::In(delay), stand);
+            }
+            Verdict::GiveBack => {
+                stand.attempt -= 1;
+                self.place(id, Due::Now, stand);
+            }
+        }
+        // Last, so that a replacement may take the unique key of the job it replaces.
+        for new in one.extras.iter().flat_map(|extras| &extras.replacements) {
+            self.insert(new);
+        }
+        Settled::Done
+    }
+
+    fn log_exception(&mut self, id: JobId, attempt: i32, what: &ExceptionRecord, last: bool) {
+        let Some(facts) = self.jobs.get(&id) else { return };
+        let record = &facts.record;
+        self.priorities.insert(what.id, record.priority);
+        self.exceptions.push(Exception {
+            id: what.id,
+            job: id,
+            ability: record.ability.to_string(),
+            queue: record.queue.to_string(),
+            attempt,
+            kind: what.kind,
+            message: what.message.clone(),
+            failed_at: self.now,
+            discarded: last,
+            redriven_as: None,
+            uniqkey: record.uniqkey.clone(),
+            codec: last.then(|| record.codec.to_string()),
+            arg: last.then(|| record.arg.clone()),
+        });
+    }
+
+    pub(super) fn heartbeat(&mut self, worker: &WorkerInfo) -> bool {
+        self.workers.insert(worker.id, (worker.name.clone(), self.now)).is_some()
+    }
+
+    pub(super) fn rescue(&mut self, dead_after: Duration, limit: usize) -> Vec<Rescued> {
+        let now = self.now;
+        self.workers.retain(|_, (_, seen)| *seen + dead_after >= now);
+        let lost: Vec<_> = self
+            .leases
+            .iter()
+            .filter_map(|(id, lease)| {
+                let kind = if !self.workers.contains_key(&lease.worker) {
+                    FailureKind::Crash
+                } else if lease.until < now {
+                    FailureKind::LeaseExpired
+                } else {
+                    return None;
+                };
+                Some(Rescued { id: *id, worker: lease.worker, kind })
+            })
+            .take(limit)
+            .collect();
+        for one in &lost {
+            let Some(mut lease) = self.leases.remove(&one.id) else { continue };
+            lease.stand.crashes += 1;
+            let record = ExceptionRecord {
+                id: Uuid::now_v7(),
+                kind: one.kind,
+                message: format!("taken back from worker {}", one.worker),
+            };
+            self.log_exception(one.id, lease.stand.attempt, &record, false);
+            self.place(one.id, Due::Now, lease.stand);
+        }
+        lost
+    }
+
+    pub(super) fn remove_worker(&mut self, worker: WorkerId) -> usize {
+        self.workers.remove(&worker);
+        self.give_back(|lease| lease.worker == worker)
+    }
+
+    pub(super) fn workers(&self) -> Vec<(WorkerInfo, Duration)> {
+        self.workers
+            .iter()
+            .map(|(id, (name, seen))| {
+                let silent = (self.now - *seen).to_std().unwrap_or_default();
+                (WorkerInfo { id: *id, name: name.clone() }, silent)
+            })
+            .collect()
+    }
+
+    fn stand(&self, id: JobId) -> Option<(JobState, Stand)> {
+        let record = &self.jobs.get(&id)?.record;
+        if let Some(lease) = self.leases.get(&id) {
+            let state = JobState::Running { worker: lease.worker, until: lease.until };
+            return Some((state, lease.stand));
+        }
+        let key = (record.queue.to_string(), -record.priority, id);
+        if let Some(stand) = self.ready.get(&key) {
+            return Some((JobState::Ready, *stand));
+        }
+        let ((run_after, _), stand) = self.scheduled.iter().find(|((_, other), _)| *other == id)?;
+        Some((JobState::Scheduled { run_after: *run_after }, *stand))
+    }
+
+    pub(super) fn lookup(&self, id: JobId) -> Option<JobInfo> {
+        let (state, stand) = self.stand(id)?;
+        let facts = &self.jobs[&id];
+        let record = &facts.record;
+        Some(JobInfo {
+            id,
+            ability: record.ability.to_string(),
+            queue: record.queue.to_string(),
+            uniqkey: record.uniqkey.clone(),
+            priority: record.priority,
+            attempt: stand.attempt,
+            enqueued_at: facts.enqueued_at,
+            codec: record.codec.to_string(),
+            arg: record.arg.clone(),
+            state,
+        })
+    }
+
+    pub(super) fn holder(&self, ability: &str, uniqkey: &str) -> Option<JobId> {
+        self.unique.get(&(ability.to_owned(), uniqkey.to_owned())).copied()
+    }
+
+    pub(super) fn list(&self, filter: &JobFilter) -> Vec<JobInfo> {
+        self.jobs
+            .iter()
+            .filter(|(_, facts)| {
+                let record = &facts.record;
+                (filter.abilities.is_empty()
+                    || filter.abilities.iter().any(|one| *one == record.ability))
+                    && filter.queue.as_ref().is_none_or(|queue| *queue == record.queue)
+            })
+            .skip(filter.offset as usize)
+            .take(filter.limit as usize)
+            .filter_map(|(id, _)| self.lookup(*id))
+            .collect()
+    }
+
+    pub(super) fn count(&self) -> Vec<CountRow> {
+        let mut counts: BTreeMap<(String, String, &'static str), u64> = BTreeMap::new();
+        for (id, facts) in &self.jobs {
+            let Some((state, _)) = self.stand(*id) else { continue };
+            let record = &facts.record;
+            let key = (record.queue.to_string(), record.ability.to_string(), state.as_str());
+            *counts.entry(key).or_default() += 1;
+        }
+        counts
+            .into_iter()
+            .map(|((queue, ability, state), count)| CountRow { queue, ability, state, count })
+            .collect()
+    }
+
+    fn take_waiting(&mut self, id: JobId) -> Option<Stand> {
+        let record = &self.jobs.get(&id)?.record;
+        let key = (record.queue.to_string(), -record.priority, id);
+        if let Some(stand) = self.ready.remove(&key) {
+            return Some(stand);
+        }
+        let key = *self.scheduled.keys().find(|(_, other)| *other == id)?;
+        self.scheduled.remove(&key)
+    }
+
+    pub(super) fn dequeue(&mut self, id: JobId) -> bool {
+        self.take_waiting(id).is_some() && self.remove(id).is_some()
+    }
+
+    pub(super) fn reschedule(&mut self, id: JobId, due: Due) -> bool {
+        let Some(stand) = self.take_waiting(id) else { return false };
+        self.place(id, due, stand);
+        true
+    }
+
+    pub(super) fn exceptions(&self, filter: &ExceptionFilter) -> Vec<Exception> {
+        self.exceptions
+            .iter()
+            .rev()
+            .filter(|row| {
+                (filter.abilities.is_empty() || filter.abilities.contains(&row.ability))
+                    && filter.job.is_none_or(|job| job == row.job)
+                    && filter.id.is_none_or(|id| id == row.id)
+                    && (row.discarded || !filter.discarded_only)
+            })
+            .skip(filter.offset as usize)
+            .take(filter.limit as usize)
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn redrive(&mut self, exception: Uuid, new: JobId) -> Redrive {
+        let Some(at) = self.exceptions.iter().position(|row| row.id == exception) else {
+            return Redrive::NotFound;
+        };
+        let row = self.exceptions[at].clone();
+        if let Some(job) = row.redriven_as {
+            return Redrive::Already(job);
+        }
+        let (Some(codec), Some(arg)) = (row.codec, row.arg) else { return Redrive::NotDiscarded };
+        let record = JobRecord {
+            id: new,
+            ability: row.ability.into(),
+            queue: row.queue.into(),
+            codec: codec.into(),
+            arg,
+            uniqkey: row.uniqkey,
+            priority: self.priorities.get(&exception).copied().unwrap_or_default(),
+            due: Due::Now,
+        };
+        match self.insert(&record) {
+            Inserted::Existing(holder) => Redrive::Conflict(holder),
+            Inserted::New => {
+                self.exceptions[at].redriven_as = Some(new);
+                Redrive::Enqueued(new)
+            }
+        }
+    }
+
+    pub(super) fn status(&self, job: JobId) -> Vec<StatusRow> {
+        self.status.iter().filter(|row| row.job == job).cloned().collect()
+    }
+
+    pub(super) fn replies(&self, job: JobId) -> Vec<ReplyRow> {
+        self.replies.get(&job).map(|(_, rows)| rows.clone()).unwrap_or_default()
+    }
+
+    pub(super) fn purge(&mut self, replies: Duration, status: Duration) -> usize {
+        let (now, before) = (self.now, self.replies.len() + self.status.len());
+        self.replies.retain(|_, (at, _)| *at + replies >= now);
+        self.status.retain(|row| row.finished_at + status >= now);
+        before - self.replies.len() - self.status.len()
+    }
+
+    pub(super) fn has_ready(&self, queues: &[&str]) -> bool {
+        let nil = JobId::from_uuid(Uuid::nil());
+        queues.iter().any(|queue| {
+            let mut from = self.ready.range(((*queue).to_owned(), i32::MIN, nil)..);
+            from.next().is_some_and(|((other, ..), _)| other == queue)
+        }) || self.scheduled.keys().next().is_some_and(|(at, _)| *at <= self.now)
+    }
+}

@@ -1,0 +1,140 @@
+use std::borrow::Cow;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use qudo_hooks::{JobFields, JobId, Schedule};
+use serde_json::Value;
+
+use crate::ability::DEFAULT_QUEUE;
+
+/// What happens to a job with a unique key when the key's home database is down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub enum UniqPolicy {
+    /// The enqueue is refused with an error: the key stays unique.
+    #[default]
+    Refuse,
+    /// The next live database takes it: the key may then live twice.
+    Available,
+}
+
+/// A job to be enqueued.
+///
+/// ```
+/// use std::time::Duration;
+/// use qudo_core::NewJob;
+///
+/// // A client that does not link the ability names it and sends plain JSON.
+/// let job = NewJob::named("thumbnail", serde_json::json!({"path": "cat.jpg"}))
+///     .queue("images")
+///     .priority(5)
+///     .uniqkey("cat.jpg")
+///     .delay(Duration::from_secs(60));
+/// assert_eq!(job.ability(), "thumbnail");
+/// ```
+#[derive(Debug)]
+#[must_use = "a job does nothing until it is enqueued"]
+pub struct NewJob {
+    pub(crate) id: JobId,
+    pub(crate) ability: Cow<'static, str>,
+    pub(crate) fields: JobFields,
+    pub(crate) database: Option<String>,
+    pub(crate) policy: UniqPolicy,
+}
+
+impl NewJob {
+    /// A job for an ability known by name, with a plain JSON argument.
+    pub fn named(ability: impl Into<Cow<'static, str>>, arg: Value) -> Self {
+        Self::from_fields(ability.into(), JobFields::json(DEFAULT_QUEUE, arg))
+    }
+
+    /// A job for an ability known by name, with an argument that is already encoded.
+    pub fn encoded(
+        ability: impl Into<Cow<'static, str>>,
+        codec: impl Into<Cow<'static, str>>,
+        arg: Vec<u8>,
+    ) -> Self {
+        Self::from_fields(ability.into(), JobFields::encoded(DEFAULT_QUEUE, codec, arg))
+    }
+
+    pub(crate) fn from_fields(ability: Cow<'static, str>, fields: JobFields) -> Self {
+        Self {
+            id: JobId::new(),
+            ability,
+            fields,
+            database: None,
+            policy: UniqPolicy::default(),
+        }
+    }
+
+    /// The ability's name.
+    pub fn ability(&self) -> &str {
+        &self.ability
+    }
+
+    /// The id that the job will have.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// Sets the id: enqueuing twice with one id while the job lives stores it once.
+    pub fn with_id(mut self, id: JobId) -> Self {
+        self.id = id;
+        self
+    }
+
+    /// Sets the queue; the ability's own by default.
+    pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
+        self.fields.set_queue(queue);
+        self
+    }
+
+    /// Sets the priority; higher runs first.
+    pub fn priority(mut self, priority: i32) -> Self {
+        self.fields.set_priority(priority);
+        self
+    }
+
+    /// Sets a unique key: while a job of the same ability with this key lives, no second is
+    /// stored. At most 500 bytes.
+    pub fn uniqkey(mut self, key: impl Into<String>) -> Self {
+        self.fields.set_uniqkey(Some(key.into()));
+        self
+    }
+
+    /// What to do when the unique key's home database is down.
+    pub fn uniq_policy(mut self, policy: UniqPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// Not before this instant, by the database's clock.
+    pub fn run_after(mut self, at: DateTime<Utc>) -> Self {
+        self.fields.set_schedule(Schedule::At(at));
+        self
+    }
+
+    /// Not before this long after the insert, by the database's clock.
+    pub fn delay(mut self, delay: Duration) -> Self {
+        self.fields.set_schedule(Schedule::In(delay));
+        self
+    }
+
+    /// Stores the job in the database of this short name, and only there.
+    pub fn database(mut self, name: impl Into<String>) -> Self {
+        self.database = Some(name.into());
+        self
+    }
+
+    /// Chooses the codec; the ability's own by default.
+    pub fn codec(mut self, codec: impl Into<Cow<'static, str>>) -> Self {
+        self.fields.set_codec(codec);
+        self
+    }
+
+    /// Goes through the hooks but is not stored (Qudo's `suppress_job`).
+    pub fn suppress(mut self) -> Self {
+        self.fields.suppress();
+        self
+    }
+}

@@ -1,0 +1,182 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use qudo_hooks::JobId;
+use serde::de::DeserializeOwned;
+
+use crate::driver::{Driver, DriverError, Exception, ExceptionFilter, JobState, ReplyRow};
+use crate::manager::database::Database;
+use crate::{Error, Manager};
+
+/// The first look for a reply that another process sends comes this soon.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
+/// Looks are never farther apart.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// What a client holds to await the reply of a job.
+///
+/// Rebuilt from a job id after a restart with [`Manager::ticket`].
+#[derive(Clone)]
+pub struct Ticket {
+    manager: Manager,
+    job: JobId,
+    database: Option<Arc<Database>>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Progress {
+    /// It lives.
+    Waiting(JobState),
+    /// It completed and left this many replies.
+    Replied(usize),
+    /// It failed for good.
+    Failed(Box<Exception>),
+    /// It is gone without reply or failure: it completed with nothing to say, was dequeued, or
+    /// never was there.
+    Gone,
+}
+
+/// An answer of one database.
+enum Known {
+    Lives(JobState),
+    Replies(Vec<ReplyRow>),
+    Failed(Box<Exception>),
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket").field("job", &self.job).field("database", &self.database()).finish()
+    }
+}
+
+impl Ticket {
+    pub(crate) fn new(manager: Manager, job: JobId, database: Option<Arc<Database>>) -> Self {
+        Self { manager, job, database }
+    }
+
+    /// The job.
+    pub fn id(&self) -> JobId {
+        self.job
+    }
+
+    /// The short name of the job's database; `None` for a ticket rebuilt from an id.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_ref().map(|database| &*database.name)
+    }
+
+    /// Looks once how far the job is.
+    ///
+    /// # Errors
+    ///
+    /// When the job's database does not answer.
+    pub fn check(&self) -> Result<Progress, Error> {
+        Ok(match self.look()? {
+            Some(Known::Lives(state)) => Progress::Waiting(state),
+            Some(Known::Replies(replies)) => Progress::Replied(replies.len()),
+            Some(Known::Failed(exception)) => Progress::Failed(exception),
+            None => Progress::Gone,
+        })
+    }
+
+    /// Waits until the job ended and returns its last reply. For an ability that returns nothing
+    /// ask for `()`.
+    ///
+    /// A worker in the same process wakes the waiter at once; other processes are looked after
+    /// every 1 to 100 ms. A database that is down is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WaitTimeout`], [`Error::JobFailed`], or a reply that is not of this type.
+    pub fn wait<T: DeserializeOwned + 'static>(&self, limit: Duration) -> Result<T, Error> {
+        let replies = self.wait_for_end(limit)?;
+        match replies.last() {
+            Some(reply) => self.decode(reply),
+            // `()` decodes from null, which is what a job without a reply says.
+            None => serde_json::from_value(serde_json::Value::Null)
+                .map_err(|_| Error::NoReply { job: self.job }),
+        }
+    }
+
+    /// Waits until the job ended and returns all its replies: those sent with
+    /// [`Job::reply`](crate::Job::reply) in order, then the ability's return value.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn replies<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
+        self.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
+    }
+
+    fn decode<T: DeserializeOwned>(&self, reply: &ReplyRow) -> Result<T, Error> {
+        self.manager.codecs().decode(&reply.codec, &reply.body).map_err(|source| Error::Codec {
+            what: format!("the reply of job {} is not of the type asked for", self.job),
+            source,
+        })
+    }
+
+    fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
+        let begun = Instant::now();
+        let mut pause = FIRST_LOOK;
+        let mut watch = self.manager.inner.settled.watch();
+        loop {
+            match self.look() {
+                Ok(Some(Known::Lives(_))) => {}
+                Ok(Some(Known::Replies(replies))) => return Ok(replies),
+                Ok(Some(Known::Failed(exception))) => {
+                    return Err(Error::JobFailed {
+                        job: self.job,
+                        attempt: exception.attempt,
+                        message: exception.message,
+                    });
+                }
+                Ok(None) => return Ok(Vec::new()),
+                // A dead database may come back with the answer; the limit bounds the wait.
+                Err(error) if error.is_down() => {}
+                Err(error) => return Err(error),
+            }
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(Error::WaitTimeout { job: self.job, after: limit });
+            }
+            watch.wait(pause.min(left));
+            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
+        }
+    }
+
+    fn look(&self) -> Result<Option<Known>, Error> {
+        if let Some(database) = &self.database {
+            let answer = database.call("say how far a job is", |driver| ask(driver, self.job));
+            if let Err(Error::Database { source, .. }) = &answer
+                && source.is_down()
+            {
+                database.mark_down(source);
+            }
+            return answer;
+        }
+        let found = self.manager.first("say how far a job is", |driver| ask(driver, self.job))?;
+        Ok(found.map(|(_, known)| known))
+    }
+}
+
+/// The order matters: once the job is seen gone, everything that its end wrote is there, because
+/// both happen in one transaction.
+fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
+    if let Some(state) = driver.state(job)? {
+        return Ok(Some(Known::Lives(state)));
+    }
+    let replies = driver.replies(job)?;
+    if !replies.is_empty() {
+        return Ok(Some(Known::Replies(replies)));
+    }
+    let filter = ExceptionFilter {
+        job: Some(job),
+        discarded_only: true,
+        limit: 1,
+        ..ExceptionFilter::default()
+    };
+    Ok(driver.exceptions(&filter)?.pop().map(|exception| Known::Failed(Box::new(exception))))
+}

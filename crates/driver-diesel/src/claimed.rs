@@ -1,0 +1,105 @@
+//! A claimed job as all engines read it.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use diesel::deserialize;
+use qudo_core::driver::{AbilityLease, ClaimRequest, ClaimedJob};
+use qudo_hooks::{JSON, JobId};
+use uuid::Uuid;
+
+use crate::sql::{Columns, FromRow};
+use crate::statements::lookup::instant;
+
+/// The columns of a narrow row that a claim reads, in order.
+pub(crate) const READY: &str = "r.id, r.claim_rank, r.ability, r.attempt, r.crashes";
+
+/// The columns of the facts that a claim reads, in order.
+pub(crate) const FACTS: &str = "j.codec, j.arg, j.uniqkey, j.enqueued_at";
+
+/// A row of [`READY`] and [`FACTS`].
+pub(crate) struct ClaimRow {
+    pub(crate) ready: ReadyRow,
+    facts: FactsRow,
+}
+
+/// A row of [`READY`].
+pub(crate) struct ReadyRow {
+    pub(crate) id: Uuid,
+    pub(crate) claim_rank: i32,
+    pub(crate) ability: String,
+    /// Before this run.
+    pub(crate) attempt: i32,
+    pub(crate) crashes: i32,
+}
+
+/// A row of [`FACTS`].
+pub(crate) struct FactsRow {
+    codec: Cow<'static, str>,
+    arg: Vec<u8>,
+    uniqkey: Option<String>,
+    enqueued_at: i64,
+}
+
+impl FromRow for ReadyRow {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self {
+            id: columns.id()?,
+            claim_rank: columns.int()?,
+            ability: columns.text()?,
+            attempt: columns.int()?,
+            crashes: columns.int()?,
+        })
+    }
+}
+
+impl FromRow for FactsRow {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let codec = columns.text()?;
+        Ok(Self {
+            codec: if codec == JSON { Cow::Borrowed(JSON) } else { Cow::Owned(codec) },
+            arg: columns.bytes()?,
+            uniqkey: columns.opt_text()?,
+            enqueued_at: columns.big()?,
+        })
+    }
+}
+
+impl FromRow for ClaimRow {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self { ready: ReadyRow::from_row(columns)?, facts: FactsRow::from_row(columns)? })
+    }
+}
+
+impl ClaimRow {
+    pub(crate) fn into_claimed(self, request: &ClaimRequest<'_>) -> ClaimedJob {
+        claimed(self.ready, self.facts, request)
+    }
+}
+
+/// Puts the halves of a claimed job together. The names are those of the request, shared.
+pub(crate) fn claimed(
+    ready: ReadyRow,
+    facts: FactsRow,
+    request: &ClaimRequest<'_>,
+) -> ClaimedJob {
+    ClaimedJob {
+        id: JobId::from_uuid(ready.id),
+        claim: request.claim,
+        attempt: ready.attempt + 1,
+        crashes: ready.crashes,
+        queue: Arc::clone(request.queue),
+        ability: lease_of(request, &ready.ability)
+            .map_or_else(|| Arc::from(ready.ability.as_str()), |lease| Arc::clone(&lease.name)),
+        codec: facts.codec,
+        arg: facts.arg,
+        uniqkey: facts.uniqkey,
+        priority: -ready.claim_rank,
+        enqueued_at: instant(facts.enqueued_at),
+    }
+}
+
+/// The request's word on an ability.
+pub(crate) fn lease_of<'r>(request: &'r ClaimRequest<'_>, ability: &str) -> Option<&'r AbilityLease> {
+    request.abilities.iter().find(|lease| *lease.name == *ability)
+}

@@ -1,0 +1,210 @@
+//! What an error means: the one place where transient errors are told from others.
+//!
+//! diesel keeps no SQLSTATE and no error number, only a kind for a few of them and the server's
+//! text. The texts below are those of PostgreSQL 13–17, MySQL 8, MariaDB 10.6–11 and SQLite 3.
+
+use diesel::result::{DatabaseErrorKind, Error};
+use qudo_core::driver::{DriverError, ErrorKind};
+
+/// What to do about an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// The same call again, soon: deadlock, lock wait, busy, serialization.
+    Retry,
+    /// The database cannot be used now.
+    Down,
+    /// The tables are not there.
+    Schema,
+    /// The account may not do this.
+    Permission,
+    /// A row with this key is there already.
+    Unique,
+    /// The caller's error.
+    Other,
+}
+
+const RETRY: &[&str] = &[
+    "deadlock detected",
+    "could not serialize access",
+    "lock timeout",
+    "deadlock found when trying to get lock",
+    "lock wait timeout exceeded",
+    "record has changed since last read",
+    "database is locked",
+    "database table is locked",
+    "database schema is locked",
+];
+
+const DOWN: &[&str] = &[
+    // The connection.
+    "server closed the connection",
+    "connection to server",
+    "could not connect",
+    "could not receive data from server",
+    "could not send data to server",
+    "connection not open",
+    "no connection to the server",
+    "connection refused",
+    "connection reset",
+    "connection timed out",
+    "connection is closed",
+    "broken pipe",
+    "ssl connection has been closed",
+    "ssl syscall error",
+    "lost connection",
+    "server has gone away",
+    "can't connect",
+    "unknown server host",
+    "could not translate host name",
+    "connection was killed",
+    "timed out waiting for connection",
+    // The server.
+    "terminating connection",
+    "is starting up",
+    "is shutting down",
+    "shutdown in progress",
+    "in recovery mode",
+    "not yet accepting connections",
+    "the database system is not accepting",
+    "too many connections",
+    "too many clients",
+    "remaining connection slots",
+    "statement timeout",
+    "execution was interrupted",
+    "maximum statement execution time exceeded",
+    "out of memory",
+    "no space left",
+    "could not extend file",
+    "could not write",
+    // Read-only: a standby after a failover, or a full disk.
+    "read-only",
+    "readonly database",
+    "read only",
+    // SQLite's file.
+    "unable to open database file",
+    "disk i/o error",
+    "database or disk is full",
+    "database disk image is malformed",
+    "file is not a database",
+    "locking protocol",
+];
+
+const PERMISSION: &[&str] = &[
+    "permission denied",
+    "command denied",
+    "access denied",
+    "authentication failed",
+    "must be owner",
+    "no pg_hba.conf entry",
+    "is not authorized",
+];
+
+const SCHEMA: &[&str] = &["no such table", "no such column", "doesn't exist", "does not exist", "unknown column"];
+
+/// Classifies an error of diesel.
+pub(crate) fn classify(error: &Error) -> Class {
+    let (kind, text) = match error {
+        Error::DatabaseError(kind, info) => (Some(kind), info.message().to_lowercase()),
+        Error::BrokenTransactionManager => return Class::Down,
+        Error::RollbackErrorOnCommit { rollback_error, commit_error } => {
+            return match classify(commit_error) {
+                Class::Other => classify(rollback_error),
+                class => class,
+            };
+        }
+        other => (None, other.to_string().to_lowercase()),
+    };
+    match kind {
+        Some(DatabaseErrorKind::UniqueViolation) => return Class::Unique,
+        Some(DatabaseErrorKind::SerializationFailure) => return Class::Retry,
+        Some(
+            DatabaseErrorKind::ClosedConnection
+            | DatabaseErrorKind::ReadOnlyTransaction
+            | DatabaseErrorKind::UnableToSendCommand,
+        ) => return Class::Down,
+        _ => {}
+    }
+    classify_text(&text)
+}
+
+/// Classifies the text of an error, in lower case.
+pub(crate) fn classify_text(text: &str) -> Class {
+    let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
+    if has(RETRY) {
+        Class::Retry
+    } else if has(DOWN) {
+        Class::Down
+    } else if has(PERMISSION) {
+        Class::Permission
+    } else if text.contains("qudo_") && has(SCHEMA) {
+        Class::Schema
+    } else {
+        Class::Other
+    }
+}
+
+/// The error as the manager sees it. `wrote` says that a write may have been under way, so that
+/// a lost connection leaves open whether it was committed.
+pub(crate) fn to_driver_error(error: Error, wrote: bool) -> DriverError {
+    let class = classify(&error);
+    let kind = match class {
+        Class::Down => ErrorKind::Down,
+        Class::Retry => ErrorKind::Contention,
+        Class::Schema => ErrorKind::Schema,
+        Class::Permission => ErrorKind::Permission,
+        Class::Unique | Class::Other => ErrorKind::Other,
+    };
+    let message = match class {
+        Class::Schema => format!(
+            "the tables of qudo are missing or old ({error}); run `qudo migrate --database DSN` or \
+             call Manager::migrate"
+        ),
+        _ => error.to_string(),
+    };
+    DriverError::new(kind, message)
+        .with_source(error)
+        .ambiguous(wrote && class == Class::Down)
+}
+
+/// An error from before anything was asked: nothing can have been written.
+pub(crate) fn connect_error(message: &str) -> DriverError {
+    let kind = match classify_text(&message.to_lowercase()) {
+        Class::Permission => ErrorKind::Permission,
+        _ => ErrorKind::Down,
+    };
+    // A database that refuses our account is as unusable as a dead one, and others go on.
+    let kind = if kind == ErrorKind::Permission { ErrorKind::Down } else { kind };
+    DriverError::new(kind, message.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_every_engine_are_told_apart() {
+        for (text, class) in [
+            ("Deadlock found when trying to get lock; try restarting transaction", Class::Retry),
+            ("Lock wait timeout exceeded; try restarting transaction", Class::Retry),
+            ("database is locked", Class::Retry),
+            ("FATAL:  the database system is starting up", Class::Down),
+            ("FATAL:  sorry, too many clients already", Class::Down),
+            ("Lost connection to server during query", Class::Down),
+            ("Lost connection to MySQL server at 'handshake'", Class::Down),
+            ("cannot execute INSERT in a read-only transaction", Class::Down),
+            (
+                "The MariaDB server is running with the --read-only option so it cannot execute this",
+                Class::Down,
+            ),
+            ("database or disk is full", Class::Down),
+            ("permission denied for table qudo_job", Class::Permission),
+            ("relation \"qudo_job\" does not exist", Class::Schema),
+            ("Table 'app.qudo_ready' doesn't exist", Class::Schema),
+            ("no such table: qudo_ready", Class::Schema),
+            ("relation \"customers\" does not exist", Class::Other),
+            ("value too long for type character varying(100)", Class::Other),
+        ] {
+            assert_eq!(classify_text(&text.to_lowercase()), class, "{text}");
+        }
+    }
+}

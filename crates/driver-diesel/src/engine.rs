@@ -1,0 +1,128 @@
+use std::time::Duration;
+
+use diesel::result::QueryResult;
+use qudo_core::driver::{
+    AbilityLease, ClaimRequest, ClaimedJob, DriverError, JobRecord, Wake, WakeSource,
+};
+use uuid::Uuid;
+
+use crate::sql::{Bind, SqlConn};
+
+/// What one engine adds to the statements that all share.
+///
+/// Everything here differs between engines for a reason: the clock, the locking words, and the
+/// statements on the hot path, which each engine does best in its own way.
+pub(crate) trait Engine: Send + Sync + Sized + 'static {
+    /// diesel's connection.
+    type Conn: SqlConn + diesel::Connection + Send + 'static;
+
+    /// For logs and reports.
+    const NAME: &'static str;
+
+    /// SQL for the server's clock in microseconds since 1970, UTC.
+    const NOW: &'static str;
+
+    /// The name of a 64-bit integer in a `CAST`.
+    const BIG: &'static str;
+
+    /// What makes a `SELECT` lock its rows; empty where the transaction already holds the lock.
+    const FOR_UPDATE: &'static str;
+
+    /// The same, passing over rows that another transaction locks.
+    const SKIP_LOCKED: &'static str;
+
+    /// `INSERT` words that leave a row with a taken key alone: before and after the values.
+    const INSERT_IGNORE: (&'static str, &'static str);
+
+    /// The migrations that this engine carries.
+    fn migrations() -> diesel_migrations::EmbeddedMigrations;
+
+    /// Runs `act` on a connection that may write.
+    fn write<T>(
+        &self,
+        act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+    ) -> Result<T, DriverError>;
+
+    /// Runs `act` on a connection that reads.
+    fn read<T>(
+        &self,
+        act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+    ) -> Result<T, DriverError>;
+
+    /// Connects anew, outside the pool, and checks that the database takes writes.
+    fn probe(&self) -> Result<(), DriverError>;
+
+    /// Runs `act` while no other migrator runs, in a transaction where the engine's DDL takes part.
+    fn migrate_alone<T>(
+        &self,
+        act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+    ) -> Result<T, DriverError>;
+
+    /// The data source without a password.
+    fn describe(&self) -> String;
+
+    /// How work of other processes is noticed.
+    fn wake_source(&self) -> WakeSource;
+
+    /// Stores new jobs that are known to collide with nothing.
+    fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord]) -> QueryResult<()>;
+
+    /// Stores jobs in a transaction of its own; several callers may share it.
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<qudo_core::driver::Inserted>, DriverError>;
+
+    /// Leases ready jobs of one queue.
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>;
+
+    /// Ends runs that completed and wrote nothing: removes lease and job. Returns the ids whose
+    /// lease was held.
+    fn complete(
+        &self,
+        worker: &Uuid,
+        ids: &[Uuid],
+        claims: &[i64],
+    ) -> Result<Vec<Uuid>, DriverError>;
+
+    /// Tells other processes that these queues have work; after the commit.
+    fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
+        let _ = queues;
+    }
+
+    /// Tells other processes the same when the open transaction of `conn` commits.
+    fn notify_at_commit(conn: &mut Self::Conn, queue: &str) -> QueryResult<()> {
+        let _ = (conn, queue);
+        Ok(())
+    }
+
+    /// Whether the queues may have work since the last call.
+    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError>;
+
+    /// Blocks and reports wake-ups.
+    fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
+        let _ = on_wake;
+        Ok(())
+    }
+}
+
+/// SQL that is true for the abilities of a claim: `ability IN (?, ..)`, with its binds.
+pub(crate) fn ability_filter<'a>(column: &str, abilities: &'a [AbilityLease]) -> (String, Vec<Bind<'a>>) {
+    let marks = ["?"].repeat(abilities.len()).join(",");
+    let binds = abilities.iter().map(|one| Bind::Text(&one.name)).collect();
+    (format!("{column} IN ({marks})"), binds)
+}
+
+/// SQL for how many microseconds a lease lasts: one bind when all abilities agree, else a `CASE`.
+pub(crate) fn lease_length<'a>(column: &str, abilities: &'a [AbilityLease]) -> (String, Vec<Bind<'a>>) {
+    let micros = |lease: &AbilityLease| Bind::Big(micros(lease.grab_for));
+    let first = &abilities[0];
+    if abilities.iter().all(|one| one.grab_for == first.grab_for) {
+        return ("?".to_owned(), vec![micros(first)]);
+    }
+    let whens = ["WHEN ? THEN ?"].repeat(abilities.len()).join(" ");
+    let binds = abilities.iter().flat_map(|one| [Bind::Text(&one.name), micros(one)]).collect();
+    (format!("CASE {column} {whens} END"), binds)
+}
+
+/// Microseconds of a span; a year fits many times.
+pub(crate) fn micros(span: Duration) -> i64 {
+    i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4)
+}

@@ -1,0 +1,24 @@
+//! Storage of the `qudo` job queue in SQLite, PostgreSQL and MySQL/MariaDB, on diesel and r2d2.
+//!
+//! The only crate of the tower that names diesel. Each engine has a folder with the same file
+//! names: what differs is there, what all share is in `statements`. Linking this crate registers
+//! its schemes, so `Manager::builder().database("sqlite:jobs.db")` works.
+
+mod bulk;
+mod claimed;
+mod classify;
+mod driver;
+mod engine;
+mod migrate;
+#[cfg(feature = "mysql")]
+mod mysql;
+mod pool;
+#[cfg(feature = "postgres")]
+mod postgres;
+mod sql;
+#[cfg(feature = "sqlite")]
+mod sqlite;
+mod statements;
+mod transactional;
+
+pub use transactional::{EnqueueIn, Transactional};

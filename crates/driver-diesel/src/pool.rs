@@ -1,0 +1,162 @@
+//! Pools of connections to a server, built lazily and with a hard limit on every wait.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::result::Error;
+use qudo_core::driver::DriverError;
+
+use crate::classify::{Class, classify, connect_error, to_driver_error};
+
+/// How long a checkout waits for a connection, a new one included.
+pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(5);
+
+/// A pool waits in slices so that a refused connection is reported when it is refused.
+const SLICE: Duration = Duration::from_millis(50);
+
+/// Loops of one manager hold one connection each; clients' threads take the rest in turn.
+const MOST_CONNECTIONS: u32 = 10;
+
+/// Transient errors are tried again so often; with doubling pauses that is about two seconds.
+const MOST_TRIES: u32 = 9;
+
+/// A pooled connection that knows whether its server went away.
+///
+/// diesel's own manager can only find out by asking the server at every checkout, a round trip
+/// each; this one notes the error that told us.
+pub(crate) struct Pooled<C> {
+    pub(crate) conn: C,
+    broken: bool,
+}
+
+/// Makes connections for r2d2.
+pub(crate) struct Connector<C> {
+    connect: Box<dyn Fn() -> Result<C, String> + Send + Sync>,
+    last_error: LastError,
+}
+
+type LastError = Arc<Mutex<Option<(Instant, String)>>>;
+
+#[derive(Debug)]
+pub(crate) struct ConnectError(String);
+
+impl std::fmt::Display for ConnectError {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConnectError {}
+
+impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
+    type Connection = Pooled<C>;
+    type Error = ConnectError;
+
+    fn connect(&self) -> Result<Pooled<C>, ConnectError> {
+        (self.connect)().map(|conn| Pooled { conn, broken: false }).map_err(|error| {
+            let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            *last = Some((Instant::now(), error.clone()));
+            ConnectError(error)
+        })
+    }
+
+    fn is_valid(&self, _: &mut Pooled<C>) -> Result<(), ConnectError> {
+        Ok(())
+    }
+
+    fn has_broken(&self, pooled: &mut Pooled<C>) -> bool {
+        pooled.broken
+    }
+}
+
+/// A pool of one server's connections.
+pub(crate) struct Pool<C: Send + 'static> {
+    pool: r2d2::Pool<Connector<C>>,
+    last_error: LastError,
+}
+
+#[derive(Debug)]
+struct LogConnects;
+
+impl r2d2::HandleError<ConnectError> for LogConnects {
+    fn handle_error(&self, error: ConnectError) {
+        log::debug!("cannot connect: {error}");
+    }
+}
+
+impl<C: Send + 'static> Pool<C> {
+    /// A pool that connects when it must.
+    pub(crate) fn new(connect: impl Fn() -> Result<C, String> + Send + Sync + 'static) -> Self {
+        let last_error = LastError::default();
+        let connector =
+            Connector { connect: Box::new(connect), last_error: Arc::clone(&last_error) };
+        let pool = r2d2::Pool::builder()
+            .max_size(MOST_CONNECTIONS)
+            .min_idle(Some(0))
+            .test_on_check_out(false)
+            .connection_timeout(CHECKOUT_LIMIT)
+            .idle_timeout(Some(Duration::from_secs(300)))
+            .error_handler(Box::new(LogConnects))
+            .build_unchecked(connector);
+        Self { pool, last_error }
+    }
+
+    fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
+        let begun = Instant::now();
+        loop {
+            let failed = match self.pool.get_timeout(SLICE) {
+                Ok(conn) => return Ok(conn),
+                Err(failed) => failed,
+            };
+            let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((at, message)) = &*last
+                && *at >= begun
+            {
+                return Err(connect_error(message));
+            }
+            if begun.elapsed() > CHECKOUT_LIMIT {
+                return Err(connect_error("timed out waiting for connection").with_source(failed));
+            }
+        }
+    }
+
+    /// Runs `act` on a connection; transient errors are tried again with jitter.
+    pub(crate) fn with<T>(
+        &self,
+        writes: bool,
+        mut act: impl FnMut(&mut C) -> Result<T, Error>,
+    ) -> Result<T, DriverError> {
+        let mut tries = 0;
+        let mut stale = 0;
+        loop {
+            let mut pooled = self.get()?;
+            match act(&mut pooled.conn) {
+                Ok(value) => return Ok(value),
+                Err(error) => match classify(&error) {
+                    Class::Retry if tries < MOST_TRIES => {
+                        drop(pooled);
+                        pause(tries);
+                        tries += 1;
+                    }
+                    Class::Down => {
+                        pooled.broken = true;
+                        drop(pooled);
+                        // Connections that died while they lay in the pool say so one by one;
+                        // a read is simply asked again on the next one.
+                        if writes || stale >= MOST_CONNECTIONS {
+                            return Err(to_driver_error(error, writes));
+                        }
+                        stale += 1;
+                    }
+                    _ => return Err(to_driver_error(error, writes)),
+                },
+            }
+        }
+    }
+}
+
+/// Sleeps before try number `tries` + 1: 2 ms doubling, with jitter.
+pub(crate) fn pause(tries: u32) {
+    let ceiling = 2_u64 << tries.min(9);
+    std::thread::sleep(Duration::from_micros(fastrand::u64(ceiling * 500..=ceiling * 1_000)));
+}

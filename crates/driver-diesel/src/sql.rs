@@ -1,0 +1,316 @@
+//! SQL text with typed binds over diesel, for all three engines.
+//!
+//! diesel's own `sql_query` is never cached as a prepared statement. [`Statement`] is: its text is
+//! constant for a given shape, so each connection parses it once. Rows are read by position, which
+//! spares a lookup by name per column.
+
+use diesel::backend::Backend;
+use diesel::deserialize::{self, QueryableByName};
+use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
+use diesel::result::QueryResult;
+use diesel::row::{NamedRow, Row};
+use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Untyped};
+use diesel::RunQueryDsl;
+use uuid::Uuid;
+
+/// A value for a `?` of a [`Statement`].
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Bind<'a> {
+    Int(i32),
+    Big(i64),
+    OptBig(Option<i64>),
+    Text(&'a str),
+    OptText(Option<&'a str>),
+    Bytes(&'a [u8]),
+    OptBytes(Option<&'a [u8]>),
+    Id(&'a Uuid),
+    #[cfg(feature = "postgres")]
+    Array(&'a crate::postgres::Array<'a>),
+}
+
+/// What the three backends differ in when values go in and come out.
+pub(crate) trait Dialect: Backend + Sized {
+    fn bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()>;
+    fn id<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<Uuid>;
+    fn int<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<i32>;
+    fn big<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<i64>;
+    fn text<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<String>;
+    fn bytes<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<Vec<u8>>;
+    fn is_null<'r>(row: &impl Row<'r, Self>, at: usize) -> bool;
+}
+
+/// SQL with a `?` for each bind; a `?` may stand nowhere else in the text.
+pub(crate) struct Statement<'a> {
+    sql: &'a str,
+    binds: &'a [Bind<'a>],
+}
+
+impl<DB: Dialect> QueryFragment<DB> for Statement<'_> {
+    fn walk_ast<'b>(&'b self, mut out: AstPass<'_, 'b, DB>) -> QueryResult<()> {
+        let mut binds = self.binds.iter();
+        for (place, part) in self.sql.split('?').enumerate() {
+            if place > 0 {
+                let bind = binds.next().ok_or_else(|| mismatch(self))?;
+                DB::bind(&mut out, bind)?;
+            }
+            out.push_sql(part);
+        }
+        if binds.next().is_some() { Err(mismatch(self)) } else { Ok(()) }
+    }
+}
+
+fn mismatch(statement: &Statement<'_>) -> diesel::result::Error {
+    let text = format!("{} binds for {:?}", statement.binds.len(), statement.sql);
+    diesel::result::Error::QueryBuilderError(text.into())
+}
+
+impl QueryId for Statement<'_> {
+    type QueryId = ();
+    // The text decides: diesel caches by it.
+    const HAS_STATIC_QUERY_ID: bool = false;
+}
+
+impl Query for Statement<'_> {
+    type SqlType = Untyped;
+}
+
+impl<C> RunQueryDsl<C> for Statement<'_> {}
+
+/// The columns of one row, taken from left to right.
+pub(crate) trait Columns {
+    fn id(&mut self) -> deserialize::Result<Uuid>;
+    fn opt_id(&mut self) -> deserialize::Result<Option<Uuid>>;
+    fn int(&mut self) -> deserialize::Result<i32>;
+    fn big(&mut self) -> deserialize::Result<i64>;
+    fn opt_big(&mut self) -> deserialize::Result<Option<i64>>;
+    fn text(&mut self) -> deserialize::Result<String>;
+    fn opt_text(&mut self) -> deserialize::Result<Option<String>>;
+    fn bytes(&mut self) -> deserialize::Result<Vec<u8>>;
+    fn opt_bytes(&mut self) -> deserialize::Result<Option<Vec<u8>>>;
+}
+
+/// A value read from one row.
+pub(crate) trait FromRow: Sized + 'static {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self>;
+}
+
+struct Cursor<'r, R> {
+    row: &'r R,
+    at: usize,
+}
+
+impl<R> Cursor<'_, R> {
+    fn next(&mut self) -> usize {
+        self.at += 1;
+        self.at - 1
+    }
+}
+
+/// Ties a row to its backend, so that [`Columns`] need not name it.
+struct Typed<'r, R, DB>(Cursor<'r, R>, std::marker::PhantomData<DB>);
+
+impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
+    fn id(&mut self) -> deserialize::Result<Uuid> {
+        let at = self.0.next();
+        DB::id(self.0.row, at)
+    }
+    fn opt_id(&mut self) -> deserialize::Result<Option<Uuid>> {
+        let at = self.0.next();
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::id(self.0.row, at).map(Some) }
+    }
+    fn int(&mut self) -> deserialize::Result<i32> {
+        let at = self.0.next();
+        DB::int(self.0.row, at)
+    }
+    fn big(&mut self) -> deserialize::Result<i64> {
+        let at = self.0.next();
+        DB::big(self.0.row, at)
+    }
+    fn opt_big(&mut self) -> deserialize::Result<Option<i64>> {
+        let at = self.0.next();
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::big(self.0.row, at).map(Some) }
+    }
+    fn text(&mut self) -> deserialize::Result<String> {
+        let at = self.0.next();
+        DB::text(self.0.row, at)
+    }
+    fn opt_text(&mut self) -> deserialize::Result<Option<String>> {
+        let at = self.0.next();
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::text(self.0.row, at).map(Some) }
+    }
+    fn bytes(&mut self) -> deserialize::Result<Vec<u8>> {
+        let at = self.0.next();
+        DB::bytes(self.0.row, at)
+    }
+    fn opt_bytes(&mut self) -> deserialize::Result<Option<Vec<u8>>> {
+        let at = self.0.next();
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::bytes(self.0.row, at).map(Some) }
+    }
+}
+
+struct Loaded<T>(T);
+
+impl<DB: Dialect, T: FromRow> QueryableByName<DB> for Loaded<T> {
+    fn build<'a>(row: &impl NamedRow<'a, DB>) -> deserialize::Result<Self> {
+        let mut columns = Typed(Cursor { row, at: 0 }, std::marker::PhantomData::<DB>);
+        T::from_row(&mut columns).map(Self)
+    }
+}
+
+impl FromRow for Uuid {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        columns.id()
+    }
+}
+
+impl FromRow for i64 {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        columns.big()
+    }
+}
+
+impl FromRow for String {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        columns.text()
+    }
+}
+
+/// A connection that runs [`Statement`]s.
+pub(crate) trait SqlConn: Sized {
+    /// Runs a statement; returns the number of rows it touched.
+    fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize>;
+
+    /// Runs a statement and reads its rows.
+    fn rows<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Vec<T>>;
+
+    /// Runs statements without binds or results, in one round trip where the engine can.
+    fn batch(&mut self, sql: &str) -> QueryResult<()>;
+
+    /// Runs in a transaction that may write; inside another one, in a savepoint.
+    fn transaction<T>(&mut self, act: impl FnOnce(&mut Self) -> QueryResult<T>) -> QueryResult<T>;
+
+    /// The first row, if any.
+    fn row<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Option<T>> {
+        Ok(self.rows(sql, binds)?.into_iter().next())
+    }
+}
+
+macro_rules! sql_conn {
+    ($conn:ty, $transaction:ident) => {
+        impl SqlConn for $conn {
+            fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize> {
+                Statement { sql, binds }.execute(self)
+            }
+            fn rows<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Vec<T>> {
+                let rows: Vec<Loaded<T>> = Statement { sql, binds }.load(self)?;
+                Ok(rows.into_iter().map(|row| row.0).collect())
+            }
+            fn batch(&mut self, sql: &str) -> QueryResult<()> {
+                diesel::connection::SimpleConnection::batch_execute(self, sql)
+            }
+            fn transaction<T>(
+                &mut self,
+                act: impl FnOnce(&mut Self) -> QueryResult<T>,
+            ) -> QueryResult<T> {
+                self.$transaction(act)
+            }
+        }
+    };
+}
+
+/// Everything of [`Dialect`] but the binds and ids, which differ.
+macro_rules! plain_reads {
+    () => {
+        fn int<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<i32> {
+            row.get_value::<Integer, i32, usize>(at)
+        }
+        fn big<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<i64> {
+            row.get_value::<BigInt, i64, usize>(at)
+        }
+        fn text<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<String> {
+            row.get_value::<Text, String, usize>(at)
+        }
+        fn bytes<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<Vec<u8>> {
+            row.get_value::<Binary, Vec<u8>, usize>(at)
+        }
+        fn is_null<'r>(row: &impl Row<'r, Self>, at: usize) -> bool {
+            use diesel::row::Field;
+            row.get(at).is_none_or(|field| field.is_null())
+        }
+    };
+}
+
+/// Binds and ids of engines without a UUID type: 16 bytes.
+macro_rules! dialect_with_binary_ids {
+    ($backend:ty) => {
+        impl Dialect for $backend {
+            fn bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()> {
+                match bind {
+                    Bind::Int(value) => out.push_bind_param::<Integer, _>(value),
+                    Bind::Big(value) => out.push_bind_param::<BigInt, _>(value),
+                    Bind::OptBig(value) => out.push_bind_param::<Nullable<BigInt>, _>(value),
+                    Bind::Text(value) => out.push_bind_param::<Text, str>(value),
+                    Bind::OptText(value) => out.push_bind_param::<Nullable<Text>, _>(value),
+                    Bind::Bytes(value) => out.push_bind_param::<Binary, [u8]>(value),
+                    Bind::OptBytes(value) => out.push_bind_param::<Nullable<Binary>, _>(value),
+                    Bind::Id(value) => out.push_bind_param::<Binary, [u8]>(value.as_bytes()),
+                    #[cfg(feature = "postgres")]
+                    Bind::Array(_) => Err(diesel::result::Error::QueryBuilderError(
+                        "arrays exist on PostgreSQL only".into(),
+                    )),
+                }
+            }
+            fn id<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<Uuid> {
+                let bytes: Vec<u8> = row.get_value::<Binary, Vec<u8>, usize>(at)?;
+                Ok(Uuid::from_slice(&bytes)?)
+            }
+            plain_reads!();
+        }
+    };
+}
+
+#[cfg(feature = "sqlite")]
+mod sqlite {
+    use super::*;
+    dialect_with_binary_ids!(diesel::sqlite::Sqlite);
+    // A read transaction that turns into a writing one cannot wait for its lock; this one can.
+    sql_conn!(diesel::SqliteConnection, immediate_transaction);
+}
+
+#[cfg(feature = "mysql")]
+mod mysql {
+    use diesel::Connection;
+
+    use super::*;
+    dialect_with_binary_ids!(diesel::mysql::Mysql);
+    sql_conn!(diesel::MysqlConnection, transaction);
+}
+
+#[cfg(feature = "postgres")]
+mod postgres {
+    use diesel::Connection;
+    use diesel::sql_types::Uuid as SqlUuid;
+
+    use super::*;
+
+    impl Dialect for diesel::pg::Pg {
+        fn bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()> {
+            match bind {
+                Bind::Int(value) => out.push_bind_param::<Integer, _>(value),
+                Bind::Big(value) => out.push_bind_param::<BigInt, _>(value),
+                Bind::OptBig(value) => out.push_bind_param::<Nullable<BigInt>, _>(value),
+                Bind::Text(value) => out.push_bind_param::<Text, str>(value),
+                Bind::OptText(value) => out.push_bind_param::<Nullable<Text>, _>(value),
+                Bind::Bytes(value) => out.push_bind_param::<Binary, [u8]>(value),
+                Bind::OptBytes(value) => out.push_bind_param::<Nullable<Binary>, _>(value),
+                Bind::Id(value) => out.push_bind_param::<SqlUuid, Uuid>(value),
+                Bind::Array(array) => array.bind(out),
+            }
+        }
+        fn id<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<Uuid> {
+            row.get_value::<SqlUuid, Uuid, usize>(at)
+        }
+        plain_reads!();
+    }
+    sql_conn!(diesel::PgConnection, transaction);
+}

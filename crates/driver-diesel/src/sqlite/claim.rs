@@ -1,0 +1,62 @@
+use diesel::SqliteConnection;
+use diesel::result::QueryResult;
+use qudo_core::driver::{ClaimRequest, ClaimedJob};
+
+use super::Sqlite;
+use crate::claimed::{ClaimRow, FACTS, READY};
+use crate::engine::{Engine, ability_filter, lease_length};
+use crate::sql::{Bind, SqlConn};
+
+/// Leases the first ready jobs of a queue: three statements, whatever their number.
+///
+/// Locking: the caller's `BEGIN IMMEDIATE` holds the file, so what the first statement reads is
+/// still there for the others. `CROSS JOIN` fixes the order of the join: the narrow table from the
+/// start of its key, then the facts by id; no sort, whatever the statistics say.
+pub(super) fn claim(
+    conn: &mut SqliteConnection,
+    request: &ClaimRequest<'_>,
+) -> QueryResult<Vec<ClaimedJob>> {
+    let (filter, abilities) = ability_filter("r.ability", request.abilities);
+    let rows = first_ready(conn, request, &filter, &abilities)?;
+    let Some(last) = rows.last() else { return Ok(Vec::new()) };
+    let (rank, id) = (last.ready.claim_rank, last.ready.id);
+    let (length, lengths) = lease_length("r.ability", request.abilities);
+    let range = format!(
+        "r.queue = ? AND (r.claim_rank, r.id) <= (?, ?) AND {filter}"
+    );
+    let mut range_binds = vec![Bind::Text(request.queue), Bind::Int(rank), Bind::Id(&id)];
+    range_binds.extend(abilities.iter().copied());
+    // The rows read are those of the range: both take the first of the queue by ability.
+    let lease = format!(
+        "INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, \
+         attempt, crashes) SELECT r.id, ?, ?, {now} + {length}, r.queue, r.claim_rank, r.ability, \
+         r.attempt + 1, r.crashes FROM qudo_ready r WHERE {range}",
+        now = Sqlite::NOW
+    );
+    let mut binds = vec![Bind::Id(request.worker.as_uuid()), Bind::Big(request.claim)];
+    binds.extend(lengths);
+    binds.extend(range_binds.iter().copied());
+    conn.run(&lease, &binds)?;
+    conn.run(&format!("DELETE FROM qudo_ready AS r WHERE {range}"), &range_binds)?;
+    Ok(rows.into_iter().map(|row| row.into_claimed(request)).collect())
+}
+
+/// The statement whose plan the tests check.
+pub(crate) fn claim_sql(filter: &str) -> String {
+    format!(
+        "SELECT {READY}, {FACTS} FROM qudo_ready r CROSS JOIN qudo_job j ON j.id = r.id \
+         WHERE r.queue = ? AND {filter} ORDER BY r.queue, r.claim_rank, r.id LIMIT ?"
+    )
+}
+
+fn first_ready(
+    conn: &mut SqliteConnection,
+    request: &ClaimRequest<'_>,
+    filter: &str,
+    abilities: &[Bind<'_>],
+) -> QueryResult<Vec<ClaimRow>> {
+    let mut binds = vec![Bind::Text(request.queue)];
+    binds.extend(abilities.iter().copied());
+    binds.push(Bind::Big(request.limit.into()));
+    conn.rows(&claim_sql(filter), &binds)
+}

@@ -1,0 +1,53 @@
+use std::path::{Path, PathBuf};
+
+use diesel::{Connection, SqliteConnection};
+
+use crate::sql::SqlConn;
+
+/// The file of `sqlite:FILE` or `sqlite://FILE`.
+pub(super) fn path(dsn: &str) -> Result<PathBuf, String> {
+    let rest = dsn.strip_prefix("sqlite:").unwrap_or(dsn);
+    let file = rest.strip_prefix("//").unwrap_or(rest);
+    if file.is_empty() {
+        return Err("it names no file; expected something like sqlite:jobs.db".to_owned());
+    }
+    if file.contains(":memory:") || file.starts_with("file:") {
+        return Err("qudo needs a plain file, because it opens several connections; \
+                    for tests use memory:NAME"
+            .to_owned());
+    }
+    if file.contains('\0') {
+        return Err("a file's name cannot contain a NUL byte".to_owned());
+    }
+    Ok(PathBuf::from(file))
+}
+
+fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
+    let text = path.to_str().ok_or("the file's name is not UTF-8")?;
+    let wrong = |error: &dyn std::fmt::Display| format!("{text}: {error}");
+    // SQLite says only that it cannot open the file; this is the most common reason.
+    if let Some(parent) = path.parent()
+        && !parent.as_os_str().is_empty()
+        && !parent.is_dir()
+    {
+        return Err(format!("unable to open database file {text}: its directory does not exist"));
+    }
+    let mut conn = SqliteConnection::establish(text).map_err(|error| wrong(&error))?;
+    conn.batch(pragmas).map_err(|error| wrong(&error))?;
+    Ok(conn)
+}
+
+/// The busy timeout comes first: switching to WAL needs a lock itself. FULL makes every commit
+/// durable; in WAL mode that is one sync of the log.
+pub(super) fn writer(path: &Path) -> Result<SqliteConnection, String> {
+    open(
+        path,
+        "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
+         PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
+    )
+}
+
+/// A connection that cannot write by mistake.
+pub(super) fn reader(path: &Path) -> Result<SqliteConnection, String> {
+    open(path, "PRAGMA busy_timeout = 5000; PRAGMA query_only = ON;")
+}

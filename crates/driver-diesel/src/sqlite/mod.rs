@@ -1,0 +1,220 @@
+//! SQLite: WAL, `synchronous=FULL`, one writing connection per process and file, readers beside it.
+
+mod claim;
+mod complete;
+mod connect;
+mod insert;
+
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use diesel::SqliteConnection;
+use diesel::result::QueryResult;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use qudo_core::driver::{
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
+    WakeSource,
+};
+use uuid::Uuid;
+
+use crate::classify::{Class, classify, connect_error, to_driver_error};
+use crate::driver::DieselDriver;
+use crate::engine::Engine;
+use crate::pool::{Pool, pause};
+use crate::sql::SqlConn;
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+
+/// Another process may hold the write lock this long before we give up, on top of SQLite's own
+/// busy timeout of 5 s a try.
+const MOST_TRIES: u32 = 6;
+
+/// The engine of one SQLite file.
+pub(crate) struct Sqlite {
+    path: PathBuf,
+    writer: Mutex<Option<SqliteConnection>>,
+    waiting: insert::Waiting,
+    readers: Pool<SqliteConnection>,
+    watcher: Mutex<Option<SqliteConnection>>,
+    seen_version: AtomicI64,
+}
+
+impl std::fmt::Debug for Sqlite {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "sqlite:{}", self.path.display())
+    }
+}
+
+inventory::submit! { DriverRegistration { schemes: &["sqlite"], open: DieselDriver::<Sqlite>::open } }
+
+impl DieselDriver<Sqlite> {
+    /// Opens `sqlite:FILE`; the file is made when first written. Does not connect.
+    ///
+    /// # Errors
+    ///
+    /// When the name is malformed.
+    pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
+        let path = connect::path(dsn)?;
+        let name = path
+            .file_stem()
+            .and_then(|stem| stem.to_str())
+            .ok_or("the file's name is not UTF-8; give the database a name with database_as")?
+            .to_owned();
+        let reading = path.clone();
+        let engine = Sqlite {
+            writer: Mutex::default(),
+            waiting: insert::Waiting::default(),
+            readers: Pool::new(move || connect::reader(&reading)),
+            watcher: Mutex::default(),
+            seen_version: AtomicI64::new(-1),
+            path,
+        };
+        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
+    }
+}
+
+impl Sqlite {
+    /// Runs `act` on the one writing connection. The thread's turn comes with the mutex, so writers
+    /// of this process never meet SQLite's own lock; only other processes do.
+    fn with_writer<T>(
+        &self,
+        mut act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        let mut tries = 0;
+        loop {
+            let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+            let conn = match &mut *writer {
+                Some(conn) => conn,
+                none => {
+                    let conn = connect::writer(&self.path).map_err(|error| connect_error(&error))?;
+                    none.insert(conn)
+                }
+            };
+            let error = match act(conn) {
+                Ok(value) => return Ok(value),
+                Err(error) => error,
+            };
+            match classify(&error) {
+                Class::Retry if tries < MOST_TRIES => {
+                    drop(writer);
+                    pause(tries);
+                    tries += 1;
+                }
+                Class::Down => {
+                    *writer = None;
+                    // A full disk or a read-only file rolls back and says so; only an I/O error
+                    // can leave open whether the commit reached the disk.
+                    let unknown = error.to_string().to_lowercase().contains("i/o");
+                    return Err(to_driver_error(error, unknown));
+                }
+                _ => return Err(to_driver_error(error, false)),
+            }
+        }
+    }
+}
+
+impl Engine for Sqlite {
+    type Conn = SqliteConnection;
+
+    const NAME: &'static str = "sqlite";
+    // Milliseconds are all that SQLite's clock has.
+    const NOW: &'static str = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)";
+    const BIG: &'static str = "INTEGER";
+    // Every write is in a `BEGIN IMMEDIATE`, which holds the whole file.
+    const FOR_UPDATE: &'static str = "";
+    const SKIP_LOCKED: &'static str = "";
+    const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
+
+    fn migrations() -> EmbeddedMigrations {
+        MIGRATIONS
+    }
+
+    fn write<T>(
+        &self,
+        act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.with_writer(act)
+    }
+
+    fn read<T>(
+        &self,
+        act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.readers.with(false, act)
+    }
+
+    fn probe(&self) -> Result<(), DriverError> {
+        let mut conn = connect::writer(&self.path).map_err(|error| connect_error(&error))?;
+        // Takes the write lock and writes nothing that lasts: a full disk or a read-only file
+        // shows itself only in a write.
+        conn.batch(
+            "BEGIN IMMEDIATE; CREATE TABLE qudo_probe (filler BLOB); \
+             INSERT INTO qudo_probe VALUES (zeroblob(16384)); ROLLBACK;",
+        )
+        .map_err(|error| to_driver_error(error, false))
+    }
+
+    fn migrate_alone<T>(
+        &self,
+        mut act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.with_writer(|conn| conn.transaction(&mut act))
+    }
+
+    fn describe(&self) -> String {
+        format!("sqlite:{}", self.path.display())
+    }
+
+    fn wake_source(&self) -> WakeSource {
+        // Asking costs a look into shared memory, so it is asked often.
+        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
+    }
+
+    fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+        crate::statements::insert::insert_new_rows::<Self>(conn, jobs)
+    }
+
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+        insert::insert_commit(self, jobs)
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        self.with_writer(|conn| conn.transaction(|conn| claim::claim(conn, request)))
+    }
+
+    fn complete(
+        &self,
+        worker: &Uuid,
+        ids: &[Uuid],
+        claims: &[i64],
+    ) -> Result<Vec<Uuid>, DriverError> {
+        self.with_writer(|conn| {
+            conn.transaction(|conn| complete::complete(conn, worker, ids, claims))
+        })
+    }
+
+    /// `data_version` changes when any other connection committed, the ones of other processes
+    /// included: no table is read.
+    fn changed(&self, _: &[&str]) -> Result<bool, DriverError> {
+        let mut watcher = self.watcher.lock().unwrap_or_else(PoisonError::into_inner);
+        let conn = match &mut *watcher {
+            Some(conn) => conn,
+            none => {
+                let conn = connect::reader(&self.path).map_err(|error| connect_error(&error))?;
+                none.insert(conn)
+            }
+        };
+        match conn.row::<i64>("PRAGMA data_version", &[]) {
+            Ok(version) => {
+                let version = version.unwrap_or_default();
+                Ok(self.seen_version.swap(version, Ordering::Relaxed) != version)
+            }
+            Err(error) => {
+                *watcher = None;
+                Err(to_driver_error(error, false))
+            }
+        }
+    }
+}

@@ -1,0 +1,161 @@
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{Due, Exception, ExceptionFilter, Inserted, JobRecord, Redrive};
+use qudo_hooks::{FailureKind, JobId};
+use uuid::Uuid;
+
+use super::insert::insert_within;
+use super::lookup::instant;
+use crate::bulk::insert_rows;
+use crate::engine::Engine;
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// A row to be logged.
+pub(crate) struct NewException<'a> {
+    pub(crate) id: &'a Uuid,
+    pub(crate) job: &'a Uuid,
+    pub(crate) ability: &'a str,
+    pub(crate) queue: &'a str,
+    pub(crate) worker: &'a Uuid,
+    pub(crate) attempt: i32,
+    pub(crate) kind: &'a str,
+    pub(crate) message: &'a str,
+    pub(crate) discarded: bool,
+    pub(crate) uniqkey: Option<&'a str>,
+    pub(crate) priority: i32,
+    pub(crate) codec: Option<&'a str>,
+    pub(crate) arg: Option<&'a [u8]>,
+}
+
+/// Appends to the exception log. New ids, so nothing is waited for.
+pub(crate) fn log_exceptions<E: Engine>(
+    conn: &mut E::Conn,
+    exceptions: &[NewException<'_>],
+) -> QueryResult<()> {
+    let rows: Vec<_> = exceptions
+        .iter()
+        .map(|one| {
+            vec![
+                Bind::Id(one.id),
+                Bind::Id(one.job),
+                Bind::Text(one.ability),
+                Bind::Text(one.queue),
+                Bind::Id(one.worker),
+                Bind::Int(one.attempt),
+                Bind::Text(one.kind),
+                Bind::Text(one.message),
+                Bind::Int(one.discarded.into()),
+                Bind::OptText(one.uniqkey),
+                Bind::Int(one.priority),
+                Bind::OptText(one.codec),
+                Bind::OptBytes(one.arg),
+            ]
+        })
+        .collect();
+    let head = "INSERT INTO qudo_exception_log (id, job_id, ability, queue, worker, attempt, kind, \
+                message, discarded, uniqkey, priority, codec, arg, failed_at) VALUES ";
+    let row = format!("(?,?,?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
+    // A few at a time: a row may carry a large argument.
+    for piece in rows.chunks(16) {
+        insert_rows(conn, head, &row, piece, "")?;
+    }
+    Ok(())
+}
+
+struct Row {
+    exception: Exception,
+    priority: i32,
+}
+
+const COLUMNS: &str = "id, job_id, ability, queue, attempt, kind, message, failed_at, discarded, \
+                       redriven_as, uniqkey, priority, codec, arg";
+
+impl FromRow for Row {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let mut exception = Exception {
+            id: columns.id()?,
+            job: JobId::from_uuid(columns.id()?),
+            ability: columns.text()?,
+            queue: columns.text()?,
+            attempt: columns.int()?,
+            kind: FailureKind::from_stored(&columns.text()?),
+            message: columns.text()?,
+            failed_at: instant(columns.big()?),
+            discarded: columns.int()? != 0,
+            redriven_as: columns.opt_id()?.map(JobId::from_uuid),
+            uniqkey: columns.opt_text()?,
+            codec: None,
+            arg: None,
+        };
+        let priority = columns.int()?;
+        exception.codec = columns.opt_text()?;
+        exception.arg = columns.opt_bytes()?;
+        Ok(Self { exception, priority })
+    }
+}
+
+/// Reads the exception log, newest first: the ids sort by time.
+pub(crate) fn exceptions<E: Engine>(
+    conn: &mut E::Conn,
+    filter: &ExceptionFilter,
+) -> QueryResult<Vec<Exception>> {
+    let mut sql = format!("SELECT {COLUMNS} FROM qudo_exception_log WHERE 1 = 1");
+    let mut binds = Vec::new();
+    if !filter.abilities.is_empty() {
+        let marks = ["?"].repeat(filter.abilities.len()).join(",");
+        sql.push_str(&format!(" AND ability IN ({marks})"));
+        binds.extend(filter.abilities.iter().map(|ability| Bind::Text(ability)));
+    }
+    if let Some(job) = &filter.job {
+        sql.push_str(" AND job_id = ?");
+        binds.push(Bind::Id(job.as_uuid()));
+    }
+    if let Some(id) = &filter.id {
+        sql.push_str(" AND id = ?");
+        binds.push(Bind::Id(id));
+    }
+    if filter.discarded_only {
+        sql.push_str(" AND discarded = 1");
+    }
+    sql.push_str(" ORDER BY id DESC LIMIT ? OFFSET ?");
+    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
+    let rows: Vec<Row> = conn.rows(&sql, &binds)?;
+    Ok(rows.into_iter().map(|row| row.exception).collect())
+}
+
+/// Enqueues a discarded job again, once: the row's lock decides between two who try.
+pub(crate) fn redrive<E: Engine>(
+    conn: &mut E::Conn,
+    exception: &Uuid,
+    new: JobId,
+) -> QueryResult<Redrive> {
+    let sql = format!("SELECT {COLUMNS} FROM qudo_exception_log WHERE id = ?{}", E::FOR_UPDATE);
+    let Some(Row { exception: row, priority }) = conn.row(&sql, &[Bind::Id(exception)])? else {
+        return Ok(Redrive::NotFound);
+    };
+    match row.redriven_as {
+        // Our own, if the answer to the first try was lost.
+        Some(job) if job == new => return Ok(Redrive::Enqueued(job)),
+        Some(job) => return Ok(Redrive::Already(job)),
+        None => {}
+    }
+    let (Some(codec), Some(arg)) = (row.codec, row.arg) else { return Ok(Redrive::NotDiscarded) };
+    let record = JobRecord {
+        id: new,
+        ability: row.ability.into(),
+        queue: row.queue.into(),
+        codec: codec.into(),
+        arg,
+        uniqkey: row.uniqkey,
+        priority,
+        due: Due::Now,
+    };
+    if let Inserted::Existing(holder) = insert_within::<E>(conn, &[record])?[0] {
+        return Ok(Redrive::Conflict(holder));
+    }
+    conn.run(
+        "UPDATE qudo_exception_log SET redriven_as = ? WHERE id = ?",
+        &[Bind::Id(new.as_uuid()), Bind::Id(exception)],
+    )?;
+    Ok(Redrive::Enqueued(new))
+}

@@ -1,0 +1,229 @@
+use std::collections::{HashMap, HashSet};
+
+use diesel::deserialize;
+use diesel::result::{Error, QueryResult};
+use qudo_core::driver::{Due, Inserted, JobRecord};
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::{Place, When, put_ready, put_scheduled};
+use crate::bulk::{insert_rows, rows_in};
+use crate::classify::{Class, classify};
+use crate::engine::{Engine, micros};
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// How often a unique key whose holder vanishes under our eyes is tried again.
+const MOST_TRIES: usize = 5;
+
+/// Stores jobs in a transaction. Ids that are there already are looked for only when the insert
+/// stumbles over one: a repeated insert is rare, and looking costs a round trip.
+pub(crate) fn insert<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[JobRecord],
+) -> QueryResult<Vec<Inserted>> {
+    let first = conn.transaction(|conn| insert_checked::<E>(conn, jobs, false));
+    match first {
+        Err(error) if classify(&error) == Class::Unique => {
+            conn.transaction(|conn| insert_checked::<E>(conn, jobs, true))
+        }
+        other => other,
+    }
+}
+
+/// Stores jobs inside the caller's transaction. An id that is there already must not break it,
+/// so they are always looked for.
+pub(crate) fn insert_within<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[JobRecord],
+) -> QueryResult<Vec<Inserted>> {
+    insert_checked::<E>(conn, jobs, true)
+}
+
+fn insert_checked<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[JobRecord],
+    look_for_ids: bool,
+) -> QueryResult<Vec<Inserted>> {
+    let mut answers = vec![Inserted::New; jobs.len()];
+    let mut stored: HashSet<Uuid> = HashSet::new();
+    if look_for_ids {
+        let ids: Vec<_> = jobs.iter().map(|job| *job.id.as_uuid()).collect();
+        stored.extend(rows_in::<_, Uuid>(
+            conn,
+            "SELECT id FROM qudo_job WHERE id IN",
+            &[],
+            &ids,
+            "",
+        )?);
+    }
+    // An id twice in one call is stored once.
+    let mut fresh: Vec<(usize, &JobRecord)> = if look_for_ids {
+        jobs.iter().enumerate().filter(|(_, job)| stored.insert(*job.id.as_uuid())).collect()
+    } else {
+        jobs.iter().enumerate().collect()
+    };
+    if fresh.iter().any(|(_, job)| job.uniqkey.is_some()) {
+        let taken = take_keys::<E>(conn, &fresh)?;
+        fresh.retain(|(place, _)| match taken.get(place) {
+            Some(holder) => {
+                answers[*place] = Inserted::Existing(JobId::from_uuid(*holder));
+                false
+            }
+            None => true,
+        });
+    }
+    let fresh: Vec<&JobRecord> = fresh.into_iter().map(|(_, job)| job).collect();
+    if !fresh.is_empty() {
+        E::insert_new(conn, &fresh)?;
+    }
+    Ok(answers)
+}
+
+type Key<'a> = (&'a str, &'a str);
+
+/// Takes the unique keys of the jobs that have one; returns those held by others, by place.
+///
+/// The index decides, never a prior look: of two transactions that overlap, the second waits for
+/// the first's row. Keys are taken in their order, so that two bulk inserts cannot deadlock.
+fn take_keys<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[(usize, &JobRecord)],
+) -> QueryResult<HashMap<usize, Uuid>> {
+    let mut wanted: Vec<(usize, Key<'_>, &Uuid)> = jobs
+        .iter()
+        .filter_map(|(place, job)| {
+            Some((*place, (job.ability.as_ref(), job.uniqkey.as_deref()?), job.id.as_uuid()))
+        })
+        .collect();
+    wanted.sort_by_key(|(place, key, _)| (*key, *place));
+    let mut taken = HashMap::new();
+    for _ in 0..MOST_TRIES {
+        let rows: Vec<_> = wanted
+            .iter()
+            .map(|(_, (ability, key), id)| vec![Bind::Text(ability), Bind::Text(key), Bind::Id(id)])
+            .collect();
+        let (words, tail) = E::INSERT_IGNORE;
+        let head = format!("{words} INTO qudo_unique (ability, uniqkey, id) VALUES ");
+        if insert_rows(conn, &head, "(?,?,?)", &rows, tail)? == wanted.len() {
+            return Ok(taken);
+        }
+        let holders = holders::<E>(conn, &wanted)?;
+        wanted.retain(|(place, (ability, key), id)| {
+            match holders.get(&((*ability).to_owned(), (*key).to_owned())) {
+                Some(holder) if holder == *id => false,
+                Some(holder) => {
+                    taken.insert(*place, *holder);
+                    false
+                }
+                // The holder ended between the insert and the look: the key is free again.
+                None => true,
+            }
+        });
+        if wanted.is_empty() {
+            return Ok(taken);
+        }
+    }
+    Err(Error::QueryBuilderError("a unique key changed hands too often; try again".into()))
+}
+
+struct Holder(String, String, Uuid);
+
+impl FromRow for Holder {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.text()?, columns.id()?))
+    }
+}
+
+/// Who holds these keys now. A locking read: in a caller's repeatable-read transaction a plain
+/// one would not see a holder that committed after the transaction began.
+fn holders<E: Engine>(
+    conn: &mut E::Conn,
+    wanted: &[(usize, Key<'_>, &Uuid)],
+) -> QueryResult<HashMap<(String, String), Uuid>> {
+    let mut holders = HashMap::new();
+    for piece in wanted.chunks(64) {
+        let pairs = vec!["(ability = ? AND uniqkey = ?)"; piece.len()].join(" OR ");
+        let sql =
+            format!("SELECT ability, uniqkey, id FROM qudo_unique WHERE {pairs}{}", E::FOR_UPDATE);
+        let binds: Vec<_> =
+            piece.iter().flat_map(|(_, (a, k), _)| [Bind::Text(a), Bind::Text(k)]).collect();
+        for Holder(ability, key, id) in conn.rows::<Holder>(&sql, &binds)? {
+            holders.insert((ability, key), id);
+        }
+    }
+    Ok(holders)
+}
+
+/// Facts first, then the narrow rows: for engines without arrays. Nothing is waited for, because
+/// the ids are new.
+pub(crate) fn insert_new_rows<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[&JobRecord],
+) -> QueryResult<()> {
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|job| {
+            vec![
+                Bind::Id(job.id.as_uuid()),
+                Bind::Text(&job.queue),
+                Bind::Text(&job.ability),
+                Bind::Text(&job.codec),
+                Bind::Bytes(&job.arg),
+                Bind::OptText(job.uniqkey.as_deref()),
+                Bind::Int(job.priority),
+            ]
+        })
+        .collect();
+    let head = "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, \
+                enqueued_at) VALUES ";
+    let row = format!("(?,?,?,?,?,?,?,{})", E::NOW);
+    // Large arguments travel in smaller statements: a server limits the size of a packet.
+    let mut rest = &rows[..];
+    let mut sizes = jobs.iter().map(|job| job.arg.len());
+    while !rest.is_empty() {
+        let mut bytes = 0;
+        let fit = sizes
+            .by_ref()
+            .take(rest.len())
+            .take_while(|size| {
+                bytes += size;
+                bytes < MOST_BYTES
+            })
+            .count();
+        // `take_while` consumed the size of the first row that did not fit; it travels along.
+        let fit = (fit + 1).min(rest.len());
+        let (now, later) = rest.split_at(fit);
+        insert_rows(conn, head, &row, now, "")?;
+        rest = later;
+    }
+    let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
+        jobs.iter().partition(|job| job.due == Due::Now);
+    let ready: Vec<_> = ready.into_iter().map(place).collect();
+    put_ready::<E>(conn, &ready)?;
+    let scheduled: Vec<_> = scheduled.into_iter().map(|job| (place(job), when(job.due))).collect();
+    put_scheduled::<E>(conn, &scheduled)
+}
+
+/// `max_allowed_packet` is 16 MiB by default on MariaDB and 64 MiB on MySQL.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
+/// The narrow row of a new job.
+pub(crate) fn place(job: &JobRecord) -> Place<'_> {
+    Place {
+        id: job.id.as_uuid(),
+        queue: &job.queue,
+        claim_rank: -job.priority,
+        ability: &job.ability,
+        attempt: 0,
+        crashes: 0,
+    }
+}
+
+/// When a job is due, for the scheduled table.
+pub(crate) fn when(due: Due) -> When {
+    match due {
+        Due::Now => When::In(0),
+        Due::At(at) => When::At(at.timestamp_micros()),
+        Due::In(after) => When::In(micros(after)),
+    }
+}

@@ -1,0 +1,162 @@
+use chrono::{DateTime, Utc};
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{CountRow, JobFilter, JobInfo, JobState, WorkerId};
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use crate::engine::Engine;
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// A stored time: microseconds since 1970, UTC.
+pub(crate) fn instant(micros: i64) -> DateTime<Utc> {
+    DateTime::from_timestamp_micros(micros).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// Where a job stands: the three narrow tables, joined by their keys. One statement, so that a
+/// job on its way from one to the next is seen in exactly one of them.
+const PLACES: &str = "FROM qudo_job j \
+    LEFT JOIN qudo_ready r ON r.queue = j.queue AND r.claim_rank = -j.priority AND r.id = j.id \
+    LEFT JOIN qudo_scheduled s ON s.id = j.id \
+    LEFT JOIN qudo_lease l ON l.id = j.id";
+
+const STATE: &str = "r.attempt, s.run_after, s.attempt, l.worker, l.leased_until, l.attempt";
+
+struct State(JobState, i32);
+
+impl FromRow for State {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        // Every column may be NULL; they are read in order all the same.
+        let ready = columns.opt_big()?;
+        let (run_after, scheduled) = (columns.opt_big()?, columns.opt_big()?);
+        let worker = columns.opt_id()?;
+        let (until, running) = (columns.opt_big()?, columns.opt_big()?);
+        let attempt = |count: Option<i64>| count.unwrap_or_default() as i32;
+        Ok(match (run_after, worker) {
+            (_, Some(worker)) => Self(
+                JobState::Running {
+                    worker: WorkerId::from_uuid(worker),
+                    until: instant(until.unwrap_or_default()),
+                },
+                attempt(running),
+            ),
+            (Some(at), None) => {
+                Self(JobState::Scheduled { run_after: instant(at) }, attempt(scheduled))
+            }
+            (None, None) => Self(JobState::Ready, attempt(ready)),
+        })
+    }
+}
+
+/// Attempts are 32 bits wide in the tables but read as 64: the joins make them nullable, and one
+/// reader for nullable integers is enough.
+fn state_columns() -> String {
+    STATE.replace("r.attempt", "CAST(r.attempt AS {big})")
+        .replace("s.attempt", "CAST(s.attempt AS {big})")
+        .replace("l.attempt", "CAST(l.attempt AS {big})")
+}
+
+/// Where a live job stands.
+pub(crate) fn state<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<JobState>> {
+    let columns = state_columns().replace("{big}", E::BIG);
+    let sql = format!("SELECT {columns} {PLACES} WHERE j.id = ?");
+    Ok(conn.row::<State>(&sql, &[Bind::Id(id)])?.map(|state| state.0))
+}
+
+struct Info(JobInfo);
+
+impl FromRow for Info {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let mut info = JobInfo {
+            id: JobId::from_uuid(columns.id()?),
+            ability: columns.text()?,
+            queue: columns.text()?,
+            uniqkey: columns.opt_text()?,
+            priority: columns.int()?,
+            attempt: 0,
+            enqueued_at: instant(columns.big()?),
+            codec: columns.text()?,
+            arg: columns.bytes()?,
+            state: JobState::Ready,
+        };
+        let State(state, attempt) = State::from_row(columns)?;
+        (info.state, info.attempt) = (state, attempt);
+        Ok(Self(info))
+    }
+}
+
+fn info_sql<E: Engine>() -> String {
+    let state = state_columns().replace("{big}", E::BIG);
+    format!(
+        "SELECT j.id, j.ability, j.queue, j.uniqkey, j.priority, j.enqueued_at, j.codec, j.arg, \
+         {state} {PLACES}"
+    )
+}
+
+/// A live job.
+pub(crate) fn lookup<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<JobInfo>> {
+    let sql = format!("{} WHERE j.id = ?", info_sql::<E>());
+    Ok(conn.row::<Info>(&sql, &[Bind::Id(id)])?.map(|info| info.0))
+}
+
+/// Live jobs in the order of their ids: the key of the facts.
+pub(crate) fn list<E: Engine>(
+    conn: &mut E::Conn,
+    filter: &JobFilter,
+) -> QueryResult<Vec<JobInfo>> {
+    let mut sql = format!("{} WHERE 1 = 1", info_sql::<E>());
+    let mut binds = Vec::new();
+    if !filter.abilities.is_empty() {
+        let marks = ["?"].repeat(filter.abilities.len()).join(",");
+        sql.push_str(&format!(" AND j.ability IN ({marks})"));
+        binds.extend(filter.abilities.iter().map(|ability| Bind::Text(ability)));
+    }
+    if let Some(queue) = &filter.queue {
+        sql.push_str(" AND j.queue = ?");
+        binds.push(Bind::Text(queue));
+    }
+    sql.push_str(" ORDER BY j.id LIMIT ? OFFSET ?");
+    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
+    Ok(conn.rows::<Info>(&sql, &binds)?.into_iter().map(|info| info.0).collect())
+}
+
+struct Count(String, String, i64);
+
+impl FromRow for Count {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.text()?, columns.big()?))
+    }
+}
+
+/// Counts live jobs in the narrow tables; the wide one is not read.
+pub(crate) fn count<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<CountRow>> {
+    let mut counts = Vec::new();
+    for (table, state) in
+        [("qudo_ready", "ready"), ("qudo_scheduled", "scheduled"), ("qudo_lease", "running")]
+    {
+        let sql = format!(
+            "SELECT queue, ability, COUNT(*) FROM {table} GROUP BY queue, ability \
+             ORDER BY queue, ability"
+        );
+        let rows: Vec<Count> = conn.rows(&sql, &[])?;
+        counts.extend(rows.into_iter().map(|Count(queue, ability, count)| CountRow {
+            queue,
+            ability,
+            state,
+            count: count.unsigned_abs(),
+        }));
+    }
+    Ok(counts)
+}
+
+/// The live job that holds a unique key.
+pub(crate) fn holder<E: Engine>(
+    conn: &mut E::Conn,
+    ability: &str,
+    uniqkey: &str,
+) -> QueryResult<Option<Uuid>> {
+    conn.row(
+        "SELECT id FROM qudo_unique WHERE ability = ? AND uniqkey = ?",
+        &[Bind::Text(ability), Bind::Text(uniqkey)],
+    )
+}

@@ -1,0 +1,123 @@
+//! The statements that all engines share, one function each, named after its effect.
+//!
+//! They are plain SQL that the three engines read alike; what differs (the clock, the locking
+//! words) comes from [`Engine`](crate::engine::Engine). Lock order, everywhere: lease before ready
+//! or scheduled before job before unique; rows of one table in the order of their keys.
+
+pub(crate) mod exception;
+pub(crate) mod insert;
+pub(crate) mod lookup;
+pub(crate) mod schedule;
+pub(crate) mod settle;
+pub(crate) mod trace;
+pub(crate) mod worker;
+
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use uuid::Uuid;
+
+use crate::bulk::insert_rows;
+use crate::engine::Engine;
+use crate::sql::{Bind, Columns, FromRow};
+
+/// A job's row in one of the narrow tables: where it is in the order of the claim, and its runs.
+#[derive(Debug, Clone)]
+pub(crate) struct Stand {
+    pub(crate) id: Uuid,
+    pub(crate) queue: String,
+    pub(crate) claim_rank: i32,
+    pub(crate) ability: String,
+    pub(crate) attempt: i32,
+    pub(crate) crashes: i32,
+}
+
+/// The columns of a [`Stand`], in the order in which it is read.
+pub(crate) const STAND: &str = "id, queue, claim_rank, ability, attempt, crashes";
+
+impl FromRow for Stand {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self {
+            id: columns.id()?,
+            queue: columns.text()?,
+            claim_rank: columns.int()?,
+            ability: columns.text()?,
+            attempt: columns.int()?,
+            crashes: columns.int()?,
+        })
+    }
+}
+
+/// One row to be put into ready or scheduled.
+pub(crate) struct Place<'a> {
+    pub(crate) id: &'a Uuid,
+    pub(crate) queue: &'a str,
+    pub(crate) claim_rank: i32,
+    pub(crate) ability: &'a str,
+    pub(crate) attempt: i32,
+    pub(crate) crashes: i32,
+}
+
+impl<'a> From<&'a Stand> for Place<'a> {
+    fn from(stand: &'a Stand) -> Self {
+        Self {
+            id: &stand.id,
+            queue: &stand.queue,
+            claim_rank: stand.claim_rank,
+            ability: &stand.ability,
+            attempt: stand.attempt,
+            crashes: stand.crashes,
+        }
+    }
+}
+
+impl<'a> Place<'a> {
+    fn binds(&self) -> [Bind<'a>; 6] {
+        [
+            Bind::Id(self.id),
+            Bind::Text(self.queue),
+            Bind::Int(self.claim_rank),
+            Bind::Text(self.ability),
+            Bind::Int(self.attempt),
+            Bind::Int(self.crashes),
+        ]
+    }
+}
+
+/// Makes jobs ready. The ids are in no narrow table, so nothing is waited for.
+pub(crate) fn put_ready<E: Engine>(conn: &mut E::Conn, places: &[Place<'_>]) -> QueryResult<()> {
+    let rows: Vec<_> = places.iter().map(|place| place.binds().to_vec()).collect();
+    let head = "INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes) VALUES ";
+    insert_rows(conn, head, "(?,?,?,?,?,?)", &rows, "").map(drop)
+}
+
+/// When a scheduled row is due.
+#[derive(Clone, Copy)]
+pub(crate) enum When {
+    /// Microseconds since 1970, UTC.
+    At(i64),
+    /// Microseconds from the server's now.
+    In(i64),
+}
+
+/// Schedules jobs. The ids are in no narrow table, so nothing is waited for.
+pub(crate) fn put_scheduled<E: Engine>(
+    conn: &mut E::Conn,
+    places: &[(Place<'_>, When)],
+) -> QueryResult<()> {
+    let rows: Vec<_> = places
+        .iter()
+        .map(|(place, when)| {
+            let (at, after) = match when {
+                When::At(at) => (Some(*at), 0),
+                When::In(after) => (None, *after),
+            };
+            let mut binds = place.binds().to_vec();
+            binds.extend([Bind::OptBig(at), Bind::Big(after)]);
+            binds
+        })
+        .collect();
+    let head = "INSERT INTO qudo_scheduled (id, queue, claim_rank, ability, attempt, crashes, \
+                run_after) VALUES ";
+    let row = format!("(?,?,?,?,?,?,COALESCE(?, {} + ?))", E::NOW);
+    insert_rows(conn, head, &row, &rows, "").map(drop)
+}

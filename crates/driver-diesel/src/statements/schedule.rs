@@ -1,0 +1,135 @@
+use std::time::Duration;
+
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{Due, Promotion};
+use uuid::Uuid;
+
+use super::insert::when;
+use super::{Place, STAND, Stand, put_ready, put_scheduled};
+use crate::bulk::run_in;
+use crate::engine::Engine;
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// How long until the next scheduled job is due, in microseconds; negative when it is overdue.
+/// One row at the start of the primary key.
+fn next_due<E: Engine>(conn: &mut E::Conn) -> QueryResult<Option<i64>> {
+    let sql = format!("SELECT run_after - {} FROM qudo_scheduled ORDER BY run_after LIMIT 1", E::NOW);
+    conn.row(&sql, &[])
+}
+
+/// Moves due jobs to ready: reads from the start of the primary key, so the cost is that of the
+/// due rows alone. Rows that another promotion moves are skipped.
+pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<u32> {
+    let sql = format!(
+        "SELECT {STAND} FROM qudo_scheduled WHERE run_after <= {} ORDER BY run_after, id \
+         LIMIT ?{}",
+        E::NOW,
+        E::SKIP_LOCKED
+    );
+    let due: Vec<Stand> = conn.rows(&sql, &[Bind::Big(limit.into())])?;
+    let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
+    ids.sort_unstable();
+    run_in(conn, "DELETE FROM qudo_scheduled WHERE id IN", &[], &ids)?;
+    let places: Vec<_> = due.iter().map(Place::from).collect();
+    put_ready::<E>(conn, &places)?;
+    Ok(due.len() as u32)
+}
+
+/// Looks first, without a lock: most calls find nothing due and write nothing.
+pub(crate) fn promote<E: Engine>(
+    engine: &E,
+    limit: u32,
+) -> Result<Promotion, qudo_core::DriverError> {
+    let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+    match engine.read(next_due::<E>)? {
+        Some(left) if left <= 0 => {}
+        next => return Ok(Promotion { moved: 0, next: next.map(span) }),
+    }
+    let (moved, next) = engine.write(|conn| {
+        let moved = conn.transaction(|conn| promote_due::<E>(conn, limit))?;
+        Ok((moved, next_due::<E>(conn)?))
+    })?;
+    Ok(Promotion { moved, next: next.map(span) })
+}
+
+struct Facts {
+    queue: String,
+    ability: String,
+    priority: i32,
+    uniqkey: Option<String>,
+}
+
+impl FromRow for Facts {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self {
+            queue: columns.text()?,
+            ability: columns.text()?,
+            priority: columns.int()?,
+            uniqkey: columns.opt_text()?,
+        })
+    }
+}
+
+/// Takes a waiting job out of ready or scheduled. A claim that locks the row first wins, and then
+/// the job is not found waiting.
+fn take_waiting<E: Engine>(
+    conn: &mut E::Conn,
+    id: &Uuid,
+) -> QueryResult<Option<(Facts, Stand)>> {
+    let Some(facts) = conn.row::<Facts>(
+        "SELECT queue, ability, priority, uniqkey FROM qudo_job WHERE id = ?",
+        &[Bind::Id(id)],
+    )?
+    else {
+        return Ok(None);
+    };
+    let ready = "qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?";
+    let key = [Bind::Text(&facts.queue), Bind::Int(-facts.priority), Bind::Id(id)];
+    let mut stand = take_row::<E>(conn, ready, &key)?;
+    if stand.is_none() {
+        stand = take_row::<E>(conn, "qudo_scheduled WHERE id = ?", &key[2..])?;
+    }
+    Ok(stand.map(|stand| (facts, stand)))
+}
+
+fn take_row<E: Engine>(
+    conn: &mut E::Conn,
+    place: &str,
+    key: &[Bind<'_>],
+) -> QueryResult<Option<Stand>> {
+    let sql = format!("SELECT {STAND} FROM {place}{}", E::FOR_UPDATE);
+    let stand = conn.row::<Stand>(&sql, key)?;
+    if stand.is_some() {
+        conn.run(&format!("DELETE FROM {place}"), key)?;
+    }
+    Ok(stand)
+}
+
+/// Removes a waiting job with its facts and its unique key.
+pub(crate) fn dequeue<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<bool> {
+    let Some((facts, _)) = take_waiting::<E>(conn, id)? else { return Ok(false) };
+    conn.run("DELETE FROM qudo_job WHERE id = ?", &[Bind::Id(id)])?;
+    if let Some(key) = &facts.uniqkey {
+        conn.run(
+            "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ?",
+            &[Bind::Text(&facts.ability), Bind::Text(key)],
+        )?;
+    }
+    Ok(true)
+}
+
+/// Changes when a waiting job runs.
+pub(crate) fn reschedule<E: Engine>(
+    conn: &mut E::Conn,
+    id: &Uuid,
+    due: Due,
+) -> QueryResult<bool> {
+    let Some((_, stand)) = take_waiting::<E>(conn, id)? else { return Ok(false) };
+    let place = Place::from(&stand);
+    match due {
+        Due::Now => put_ready::<E>(conn, &[place])?,
+        due => put_scheduled::<E>(conn, &[(place, when(due))])?,
+    }
+    Ok(true)
+}

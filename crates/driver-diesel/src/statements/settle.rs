@@ -1,0 +1,192 @@
+use std::collections::HashSet;
+
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{JobRecord, Settled, Settlement, Verdict};
+use uuid::Uuid;
+
+use super::exception::{NewException, log_exceptions};
+use super::insert::insert_within;
+use super::trace::{write_replies, write_status};
+use super::{Place, When, put_ready, put_scheduled};
+use crate::bulk::{insert_rows, rows_in, run_in};
+use crate::engine::{Engine, micros};
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// Whether a group can take the short way: every run completed and wrote nothing else.
+pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
+    settlements.iter().all(|one| {
+        one.verdict == Verdict::Complete && one.extras.is_none() && one.job.uniqkey.is_none()
+    })
+}
+
+struct Held(Uuid, i64);
+
+impl FromRow for Held {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.id()?, columns.big()?))
+    }
+}
+
+/// Removes the leases that this worker still holds under these claims; returns their ids.
+///
+/// The row lock decides between this settle, a rescue and a settle that is repeated: whoever comes
+/// second finds no row. Inside a transaction.
+pub(crate) fn take_leases<E: Engine>(
+    conn: &mut E::Conn,
+    worker: &Uuid,
+    leases: &[(Uuid, i64)],
+) -> QueryResult<HashSet<Uuid>> {
+    let mut ids: Vec<_> = leases.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    let held: Vec<Held> = rows_in(
+        conn,
+        "SELECT id, claim FROM qudo_lease WHERE worker = ? AND id IN",
+        &[Bind::Id(worker)],
+        &ids,
+        E::FOR_UPDATE,
+    )?;
+    let found: HashSet<(Uuid, i64)> = held.into_iter().map(|held| (held.0, held.1)).collect();
+    let mut ours: Vec<_> =
+        leases.iter().filter(|lease| found.contains(lease)).map(|(id, _)| *id).collect();
+    ours.sort_unstable();
+    run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ours)?;
+    Ok(ours.into_iter().collect())
+}
+
+/// Ends runs of every kind in one transaction.
+pub(crate) fn settle<E: Engine>(
+    conn: &mut E::Conn,
+    worker: &Uuid,
+    settlements: &[Settlement],
+) -> QueryResult<Vec<Settled>> {
+    let leases: Vec<_> =
+        settlements.iter().map(|one| (*one.job.id.as_uuid(), one.job.claim)).collect();
+    let held = take_leases::<E>(conn, worker, &leases)?;
+    let ours: Vec<&Settlement> =
+        settlements.iter().filter(|one| held.contains(one.job.id.as_uuid())).collect();
+    write_exceptions::<E>(conn, worker, &ours)?;
+    write_replies::<E>(conn, &ours)?;
+    write_status::<E>(conn, &ours)?;
+    put_back::<E>(conn, &ours)?;
+    remove_ended::<E>(conn, &ours)?;
+    // Last, so that a replacement may take the unique key of the job it replaces.
+    let replacements: Vec<JobRecord> = ours
+        .iter()
+        .filter_map(|one| one.extras.as_ref())
+        .flat_map(|extras| extras.replacements.iter().cloned())
+        .collect();
+    if !replacements.is_empty() {
+        insert_within::<E>(conn, &replacements)?;
+    }
+    Ok(settlements
+        .iter()
+        .map(|one| {
+            if held.contains(one.job.id.as_uuid()) { Settled::Done } else { Settled::LeaseLost }
+        })
+        .collect())
+}
+
+fn write_exceptions<E: Engine>(
+    conn: &mut E::Conn,
+    worker: &Uuid,
+    ours: &[&Settlement],
+) -> QueryResult<()> {
+    let rows: Vec<_> = ours
+        .iter()
+        .filter_map(|one| {
+            let record = one.extras.as_ref()?.exception.as_ref()?;
+            let (job, last) = (&one.job, one.verdict == Verdict::Discard);
+            Some(NewException {
+                id: &record.id,
+                job: job.id.as_uuid(),
+                ability: &job.ability,
+                queue: &job.queue,
+                worker,
+                attempt: job.attempt,
+                kind: record.kind.as_str(),
+                message: &record.message,
+                discarded: last,
+                uniqkey: job.uniqkey.as_deref(),
+                priority: job.priority,
+                codec: last.then_some(&*job.codec),
+                arg: last.then_some(&job.arg[..]),
+            })
+        })
+        .collect();
+    log_exceptions::<E>(conn, &rows)
+}
+
+/// Jobs that run again: ready at once or scheduled. Their facts are not touched.
+fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<()> {
+    let (mut ready, mut scheduled) = (Vec::new(), Vec::new());
+    for one in ours {
+        let (after, spent) = match one.verdict {
+            Verdict::Complete | Verdict::Discard => continue,
+            Verdict::Retry(delay) => (micros(delay), 0),
+            Verdict::Snooze(delay) => (micros(delay), 1),
+            Verdict::GiveBack => (0, 1),
+        };
+        let job = &one.job;
+        let place = Place {
+            id: job.id.as_uuid(),
+            queue: &job.queue,
+            claim_rank: -job.priority,
+            ability: &job.ability,
+            attempt: job.attempt - spent,
+            crashes: job.crashes,
+        };
+        if after == 0 {
+            ready.push(place);
+        } else {
+            scheduled.push((place, When::In(after)));
+        }
+    }
+    put_ready::<E>(conn, &ready)?;
+    put_scheduled::<E>(conn, &scheduled)
+}
+
+/// Jobs that are gone: their facts and their unique keys.
+fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<()> {
+    let ended: Vec<_> = ours
+        .iter()
+        .filter(|one| matches!(one.verdict, Verdict::Complete | Verdict::Discard))
+        .collect();
+    let mut ids: Vec<_> = ended.iter().map(|one| *one.job.id.as_uuid()).collect();
+    ids.sort_unstable();
+    run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], &ids)?;
+    let mut keys: Vec<_> = ended
+        .iter()
+        .filter_map(|one| Some((&*one.job.ability, one.job.uniqkey.as_deref()?)))
+        .collect();
+    keys.sort_unstable();
+    for (ability, key) in keys {
+        conn.run(
+            "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ?",
+            &[Bind::Text(ability), Bind::Text(key)],
+        )?;
+    }
+    Ok(())
+}
+
+/// Writes the leases of a claim from rows that were read: for engines without arrays.
+#[cfg(feature = "mysql")]
+pub(crate) fn put_leases<E: Engine>(
+    conn: &mut E::Conn,
+    worker: &Uuid,
+    claim: i64,
+    places: &[(Place<'_>, i64)],
+) -> QueryResult<()> {
+    let rows: Vec<_> = places
+        .iter()
+        .map(|(place, length)| {
+            let mut binds = place.binds().to_vec();
+            binds.extend([Bind::Id(worker), Bind::Big(claim), Bind::Big(*length)]);
+            binds
+        })
+        .collect();
+    let head = "INSERT INTO qudo_lease (id, queue, claim_rank, ability, attempt, crashes, worker, \
+                claim, leased_until) VALUES ";
+    let row = format!("(?,?,?,?,?,?,?,?,{} + ?)", E::NOW);
+    insert_rows(conn, head, &row, &rows, "").map(drop)
+}

@@ -1,0 +1,136 @@
+//! What a run leaves behind for others to read: replies and the job status.
+
+use std::time::Duration;
+
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{ReplyRow, Settlement, StatusRow};
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::lookup::instant;
+use crate::bulk::{insert_rows, run_in};
+use crate::engine::{Engine, micros};
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// Writes the replies of settled jobs; in the settling transaction, so that a reply always belongs
+/// to the attempt that settled.
+pub(crate) fn write_replies<E: Engine>(
+    conn: &mut E::Conn,
+    ours: &[&Settlement],
+) -> QueryResult<()> {
+    let rows: Vec<_> = ours
+        .iter()
+        .filter_map(|one| Some((one, one.extras.as_ref()?)))
+        .flat_map(|(one, extras)| {
+            extras.replies.iter().zip(0..).map(|(reply, seq)| {
+                vec![
+                    Bind::Id(one.job.id.as_uuid()),
+                    Bind::Int(seq),
+                    Bind::Text(&reply.codec),
+                    Bind::Bytes(&reply.body),
+                ]
+            })
+        })
+        .collect();
+    let head = "INSERT INTO qudo_reply (job_id, seq, codec, body, created_at) VALUES ";
+    insert_rows(conn, head, &format!("(?,?,?,?,{})", E::NOW), &rows, "").map(drop)
+}
+
+/// Writes the history of settled jobs whose ability asks for it.
+pub(crate) fn write_status<E: Engine>(
+    conn: &mut E::Conn,
+    ours: &[&Settlement],
+) -> QueryResult<()> {
+    let with: Vec<_> = ours
+        .iter()
+        .filter_map(|one| Some((*one, one.extras.as_ref()?.status.as_ref()?, Uuid::now_v7())))
+        .collect();
+    let rows: Vec<_> = with
+        .iter()
+        .map(|(one, status, id)| {
+            let job = &one.job;
+            vec![
+                Bind::Id(id),
+                Bind::Id(job.id.as_uuid()),
+                Bind::Text(&job.ability),
+                Bind::Text(status.status),
+                Bind::Int(job.attempt),
+                Bind::OptText(job.uniqkey.as_deref()),
+                Bind::Big(job.enqueued_at.timestamp_micros()),
+                Bind::OptText(status.message.as_deref()),
+                Bind::Big(micros(status.took)),
+            ]
+        })
+        .collect();
+    let head = "INSERT INTO qudo_job_status (id, job_id, ability, status, attempt, uniqkey, \
+                enqueued_at, message, started_at, finished_at) VALUES ";
+    let row = format!("(?,?,?,?,?,?,?,?,{} - ?,{})", E::NOW, E::NOW);
+    insert_rows(conn, head, &row, &rows, "").map(drop)
+}
+
+struct Reply(ReplyRow);
+
+impl FromRow for Reply {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(ReplyRow { codec: columns.text()?, body: columns.bytes()? }))
+    }
+}
+
+/// The replies of a job, in order.
+pub(crate) fn replies<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Vec<ReplyRow>> {
+    let sql = "SELECT codec, body FROM qudo_reply WHERE job_id = ? ORDER BY seq";
+    let rows: Vec<Reply> = conn.rows(sql, &[Bind::Id(job)])?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+struct Status(StatusRow);
+
+impl FromRow for Status {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(StatusRow {
+            job: JobId::from_uuid(columns.id()?),
+            ability: columns.text()?,
+            status: columns.text()?,
+            attempt: columns.int()?,
+            uniqkey: columns.opt_text()?,
+            enqueued_at: instant(columns.big()?),
+            started_at: instant(columns.big()?),
+            finished_at: instant(columns.big()?),
+            message: columns.opt_text()?,
+        }))
+    }
+}
+
+/// The history of a job, oldest first.
+pub(crate) fn status<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Vec<StatusRow>> {
+    let sql = "SELECT job_id, ability, status, attempt, uniqkey, enqueued_at, started_at, \
+               finished_at, message FROM qudo_job_status WHERE job_id = ? ORDER BY id";
+    let rows: Vec<Status> = conn.rows(sql, &[Bind::Id(job)])?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// Removes old replies and history, a bounded number of each: found by index, deleted by key.
+pub(crate) fn purge<E: Engine>(
+    conn: &mut E::Conn,
+    replies: Duration,
+    status: Duration,
+    limit: u32,
+) -> QueryResult<usize> {
+    let mut removed = 0;
+    for (table, key, time, age) in [
+        ("qudo_reply", "job_id", "created_at", replies),
+        ("qudo_job_status", "id", "finished_at", status),
+    ] {
+        let sql = format!(
+            "SELECT {key} FROM {table} WHERE {time} < {} - ? ORDER BY {time} LIMIT ?",
+            E::NOW
+        );
+        let binds = [Bind::Big(micros(age)), Bind::Big(limit.into())];
+        let mut ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
+        ids.sort_unstable();
+        ids.dedup();
+        removed += run_in(conn, &format!("DELETE FROM {table} WHERE {key} IN"), &[], &ids)?;
+    }
+    Ok(removed)
+}

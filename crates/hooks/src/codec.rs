@@ -1,0 +1,219 @@
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+
+/// The name of the default codec.
+pub const JSON: &str = "json";
+
+/// Turns typed arguments and replies into bytes and back.
+///
+/// The codec's name is stored beside the bytes, so changing the default never
+/// strands jobs already in flight. Called on the enqueuing and the worker threads.
+pub trait Codec: Send + Sync {
+    /// The stored name, such as `json`.
+    fn name(&self) -> &str;
+
+    /// Encodes a value.
+    ///
+    /// # Errors
+    ///
+    /// When the value cannot be represented in this format.
+    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError>;
+
+    /// Decodes bytes by handing a deserializer to `visit`, exactly once.
+    ///
+    /// # Errors
+    ///
+    /// When the bytes are not of this format or `visit` refuses them.
+    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError>;
+}
+
+/// What [`Codec::decode`] calls with its deserializer.
+pub(crate) type Visit<'v> =
+    dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'v;
+
+/// Bytes and a type that do not fit each other, or a codec nobody linked.
+#[derive(Debug, thiserror::Error)]
+#[error("{action} with the codec {codec:?}")]
+pub struct CodecError {
+    action: &'static str,
+    codec: String,
+    #[source]
+    source: Option<Box<dyn std::error::Error + Send + Sync>>,
+}
+
+impl CodecError {
+    /// A value that the codec named cannot represent.
+    pub fn encode(
+        codec: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            action: "cannot encode the value",
+            codec: codec.to_owned(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// Bytes that the codec named cannot read into the type asked for.
+    pub fn decode(
+        codec: &str,
+        source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
+    ) -> Self {
+        Self {
+            action: "cannot decode the bytes",
+            codec: codec.to_owned(),
+            source: Some(source.into()),
+        }
+    }
+
+    /// A codec that is not among those of this manager.
+    pub fn unknown(codec: &str) -> Self {
+        Self {
+            action: "cannot use: add it to the manager's builder or switch on its feature; nothing to do",
+            codec: codec.to_owned(),
+            source: None,
+        }
+    }
+}
+
+/// Decodes bytes into a type with any codec.
+///
+/// # Errors
+///
+/// When the bytes are not of the codec's format or do not fit the type.
+pub fn decode<T: DeserializeOwned>(codec: &dyn Codec, bytes: &[u8]) -> Result<T, CodecError> {
+    let mut value = None;
+    codec.decode(bytes, &mut |deserializer| {
+        value = Some(erased_serde::deserialize(deserializer)?);
+        Ok(())
+    })?;
+    value.ok_or_else(|| CodecError::decode(codec.name(), "the codec produced no value"))
+}
+
+#[derive(Debug)]
+struct Json;
+
+impl Codec for Json {
+    fn name(&self) -> &'static str {
+        JSON
+    }
+
+    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
+        serde_json::to_vec(value).map_err(|error| CodecError::encode(JSON, error))
+    }
+
+    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+        let mut json = serde_json::Deserializer::from_slice(bytes);
+        visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))
+            .map_err(|error| CodecError::decode(JSON, error))?;
+        json.end().map_err(|error| CodecError::decode(JSON, error))
+    }
+}
+
+#[cfg(feature = "msgpack")]
+mod msgpack {
+    use super::{Codec, CodecError, Visit};
+
+    /// The codec `msgpack`: compact, with field names kept so that structs can grow.
+    #[derive(Debug)]
+    pub(super) struct MessagePack;
+
+    const NAME: &str = "msgpack";
+
+    impl Codec for MessagePack {
+        fn name(&self) -> &'static str {
+            NAME
+        }
+
+        fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
+            rmp_serde::to_vec_named(value).map_err(|error| CodecError::encode(NAME, error))
+        }
+
+        fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+            let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
+            visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut msgpack))
+                .map_err(|error| CodecError::decode(NAME, error))
+        }
+    }
+}
+
+/// The codecs a manager knows, by name.
+#[derive(Clone)]
+pub struct CodecSet {
+    codecs: BTreeMap<String, Arc<dyn Codec>>,
+}
+
+impl Default for CodecSet {
+    /// `json`, and `msgpack` with the feature of that name.
+    fn default() -> Self {
+        let mut set = Self { codecs: BTreeMap::new() };
+        set.insert(Arc::new(Json));
+        #[cfg(feature = "msgpack")]
+        set.insert(Arc::new(msgpack::MessagePack));
+        set
+    }
+}
+
+impl fmt::Debug for CodecSet {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.codecs.keys()).finish()
+    }
+}
+
+impl CodecSet {
+    /// Adds a codec; one of the same name is replaced.
+    pub fn insert(&mut self, codec: Arc<dyn Codec>) {
+        self.codecs.insert(codec.name().to_owned(), codec);
+    }
+
+    /// Finds a codec by its stored name.
+    ///
+    /// # Errors
+    ///
+    /// When no codec of that name is in the set.
+    pub fn get(&self, name: &str) -> Result<&dyn Codec, CodecError> {
+        self.codecs.get(name).map(AsRef::as_ref).ok_or_else(|| CodecError::unknown(name))
+    }
+
+    /// Decodes bytes with the codec named.
+    ///
+    /// # Errors
+    ///
+    /// When the codec is unknown or the bytes do not fit the type.
+    pub fn decode<T: DeserializeOwned>(&self, name: &str, bytes: &[u8]) -> Result<T, CodecError> {
+        if name == JSON {
+            // The default goes without the erased deserializer: the hot path of every worker.
+            return serde_json::from_slice(bytes).map_err(|error| CodecError::decode(JSON, error));
+        }
+        decode(self.get(name)?, bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_codec_returns_what_was_put_in() {
+        let set = CodecSet::default();
+        for codec in set.codecs.values() {
+            let value = ("äöü\0".to_owned(), vec![1_u64, u64::MAX], Some(-1.5_f64));
+            let bytes = codec.encode(&value).expect("encodes");
+            let back: (String, Vec<u64>, Option<f64>) =
+                decode(codec.as_ref(), &bytes).expect("decodes");
+            assert_eq!(back, value, "{}", codec.name());
+        }
+    }
+
+    #[test]
+    fn trailing_bytes_and_unknown_codecs_are_errors_that_name_the_codec() {
+        let set = CodecSet::default();
+        let json = set.get(JSON).expect("json is always there");
+        assert!(decode::<u8>(json, b"1 2").is_err());
+        let error = set.decode::<u8>("sealing-wax", b"1").expect_err("unknown");
+        assert!(error.to_string().contains("sealing-wax"));
+    }
+}

@@ -1,0 +1,83 @@
+use crate::{Decision, Failure, HookError, JobDraft, JobView, Outcome};
+
+/// Code around the life of every job: metrics, policies, logging, retry rules.
+///
+/// Every method has a default that does nothing. Hooks run in the order of
+/// ([`order`](Self::order), [`name`](Self::name)), on the thread that enqueues
+/// or works the job, and never hold a database connection. A panic in a hook is
+/// caught and treated as its error.
+pub trait Hook: Send + Sync {
+    /// The hook's unique name, for order, removal and messages.
+    fn name(&self) -> &str;
+
+    /// Lower runs earlier; hooks of the same order run by name. 0 by default.
+    fn order(&self) -> i32 {
+        0
+    }
+
+    /// Whether the hook is called for jobs of this ability; all by default.
+    fn applies_to(&self, ability: &str) -> bool {
+        let _ = ability;
+        true
+    }
+
+    /// Called on the enqueuing thread before the argument is encoded; may change the draft.
+    ///
+    /// # Errors
+    ///
+    /// An error vetoes the job: nothing is stored and the caller of enqueue gets the error.
+    fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), HookError> {
+        let _ = job;
+        Ok(())
+    }
+
+    /// Called on the enqueuing thread after the insert was committed.
+    ///
+    /// It cannot fail the enqueue; a panic is logged.
+    fn post_enqueue(&self, job: &JobView<'_>) {
+        let _ = job;
+    }
+
+    /// Called on the worker thread after the claim, before the argument is decoded.
+    ///
+    /// # Errors
+    ///
+    /// A veto aborts or snoozes the job; any other error fails the attempt.
+    fn pre_work(&self, job: &JobView<'_>) -> Result<(), HookError> {
+        let _ = job;
+        Ok(())
+    }
+
+    /// Called around the ability on the worker thread; must call `next` exactly once.
+    ///
+    /// A hook that does not call `next`, or panics before it does, fails the attempt.
+    fn around_work(&self, job: &JobView<'_>, next: &mut dyn FnMut()) {
+        let _ = job;
+        next();
+    }
+
+    /// Called on the worker thread when an attempt failed; may change what happens next.
+    ///
+    /// Not called for aborts, which are final by the ability's own word. `decision` starts
+    /// as the ability's retry rule says.
+    ///
+    /// # Errors
+    ///
+    /// An error is logged and leaves the decision as it was.
+    fn on_failure(
+        &self,
+        job: &JobView<'_>,
+        failure: &Failure,
+        decision: &mut Decision,
+    ) -> Result<(), HookError> {
+        let _ = (job, failure, decision);
+        Ok(())
+    }
+
+    /// Called on the worker thread after every run, whatever the outcome, before it is settled.
+    ///
+    /// It cannot change the outcome; a panic is logged.
+    fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
+        let _ = (job, outcome);
+    }
+}

@@ -1,0 +1,56 @@
+//! Hooks and plugins of the `qudo` job queue, and the views they see.
+//!
+//! This is the ground floor of the tower: it knows neither databases nor the
+//! manager. A [`Hook`] is called at fixed points of a job's life, a plugin is a
+//! named, typed object that abilities reach through their job, and a [`Codec`]
+//! turns a typed argument into bytes and back.
+//!
+//! ```
+//! use qudo_hooks::{Hook, HookError, JobDraft, JobFields};
+//!
+//! struct NoEmptyQueues;
+//!
+//! impl Hook for NoEmptyQueues {
+//!     fn name(&self) -> &str {
+//!         "no-empty-queues"
+//!     }
+//!
+//!     fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), HookError> {
+//!         if job.queue().is_empty() {
+//!             job.set_queue("default");
+//!         }
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let mut fields = JobFields::json("", serde_json::json!({"n": 1}));
+//! NoEmptyQueues.pre_enqueue(&mut JobDraft::new("count", &mut fields))?;
+//! assert_eq!(fields.queue(), "default");
+//! # Ok::<(), HookError>(())
+//! ```
+
+mod codec;
+mod draft;
+mod error;
+mod hook;
+mod id;
+mod location;
+mod outcome;
+mod plugin;
+mod set;
+mod view;
+
+pub use codec::{Codec, CodecError, CodecSet, JSON, decode};
+pub use draft::{Arg, JobDraft, JobFields, Schedule};
+pub use error::{HookError, Veto};
+pub use hook::Hook;
+pub use id::{JobId, ParseJobIdError};
+pub use location::SourceLocation;
+pub use outcome::{Decision, Failure, FailureKind, Outcome};
+pub use plugin::{PluginError, PluginSet};
+pub use set::{HookRegistration, HookSet, HookSetError};
+pub use view::JobView;
+
+/// The `inventory` that [`register_hook!`] submits to; not part of the public interface.
+#[doc(hidden)]
+pub use inventory;

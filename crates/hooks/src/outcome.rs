@@ -1,0 +1,135 @@
+use std::fmt;
+use std::time::Duration;
+
+/// Why an attempt failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum FailureKind {
+    /// The ability returned an error.
+    Error,
+    /// The ability panicked.
+    Panic,
+    /// The stored argument did not decode, or its codec is not linked here.
+    Decode,
+    /// The worker process died or was silent for too long.
+    Crash,
+    /// The lease ran out while the worker was alive.
+    LeaseExpired,
+    /// A hook failed before the ability ran.
+    Hook,
+    /// The ability or a hook asked never to run the job again.
+    Abort,
+}
+
+impl FailureKind {
+    /// The word stored in the exception log.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Panic => "panic",
+            Self::Decode => "decode",
+            Self::Crash => "crash",
+            Self::LeaseExpired => "lease_expired",
+            Self::Hook => "hook",
+            Self::Abort => "abort",
+        }
+    }
+
+    /// Reads the word stored in the exception log; an unknown word is an [`Error`](Self::Error).
+    pub fn from_stored(word: &str) -> Self {
+        match word {
+            "panic" => Self::Panic,
+            "decode" => Self::Decode,
+            "crash" => Self::Crash,
+            "lease_expired" => Self::LeaseExpired,
+            "hook" => Self::Hook,
+            "abort" => Self::Abort,
+            _ => Self::Error,
+        }
+    }
+}
+
+impl fmt::Display for FailureKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// A failed attempt as hooks see it.
+#[derive(Debug, Clone)]
+pub struct Failure {
+    kind: FailureKind,
+    message: String,
+}
+
+impl Failure {
+    /// Describes a failure; public so that hooks can be tested alone.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into() }
+    }
+
+    /// Why the attempt failed.
+    pub fn kind(&self) -> FailureKind {
+        self.kind
+    }
+
+    /// The error with its causes, as it will stand in the exception log.
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+}
+
+/// What happens to a job whose attempt failed; `on_failure` hooks may change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Decision {
+    /// Runs again after this delay.
+    Retry(Duration),
+    /// Never runs again: the job leaves the queue and stays in the exception log.
+    Discard,
+}
+
+/// How a run ended, as [`post_work`](crate::Hook::post_work) sees it.
+///
+/// The outcome is what the worker asked for. It is settled afterwards, and a
+/// worker that lost its lease meanwhile changes nothing.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// The ability returned `Ok`.
+    Completed,
+    /// The ability returned `Ok` and enqueued this many jobs in the same transaction.
+    Replaced(usize),
+    /// The attempt failed and the job runs again after the delay.
+    Retried(Failure, Duration),
+    /// The attempt failed and the job went to the exception log.
+    Discarded(Failure),
+    /// The job runs later; no attempt was spent.
+    Snoozed(Duration),
+}
+
+impl Outcome {
+    /// Whether the ability did its work.
+    pub fn is_success(&self) -> bool {
+        matches!(self, Self::Completed | Self::Replaced(_))
+    }
+
+    /// The failure, if the attempt failed.
+    pub fn failure(&self) -> Option<&Failure> {
+        match self {
+            Self::Retried(failure, _) | Self::Discarded(failure) => Some(failure),
+            _ => None,
+        }
+    }
+
+    /// The word that logs and the job status use.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Completed => "completed",
+            Self::Replaced(_) => "replaced",
+            Self::Retried(..) => "retried",
+            Self::Discarded(_) => "failed",
+            Self::Snoozed(_) => "snoozed",
+        }
+    }
+}

@@ -1,0 +1,140 @@
+use chrono::{DateTime, Utc};
+
+use crate::JobId;
+
+/// A job as hooks see it: read-only, without leases or connections.
+///
+/// The fields can grow without breaking hooks. The constructor and the setters are public so that
+/// a hook can be tested without a database.
+#[derive(Debug, Clone)]
+pub struct JobView<'a> {
+    id: JobId,
+    ability: &'a str,
+    queue: &'a str,
+    database: &'a str,
+    uniqkey: Option<&'a str>,
+    priority: i32,
+    attempt: u32,
+    max_retries: u32,
+    enqueued_at: Option<DateTime<Utc>>,
+    codec: &'a str,
+    arg: &'a [u8],
+}
+
+impl<'a> JobView<'a> {
+    /// A view with an empty argument on its first attempt.
+    pub fn new(id: JobId, ability: &'a str, queue: &'a str) -> Self {
+        Self {
+            id,
+            ability,
+            queue,
+            database: "",
+            uniqkey: None,
+            priority: 0,
+            attempt: 1,
+            max_retries: 0,
+            enqueued_at: None,
+            codec: crate::JSON,
+            arg: b"null",
+        }
+    }
+
+    /// Sets the short name of the job's database.
+    #[must_use]
+    pub fn with_database(mut self, database: &'a str) -> Self {
+        self.database = database;
+        self
+    }
+
+    /// Sets the unique key.
+    #[must_use]
+    pub fn with_uniqkey(mut self, uniqkey: Option<&'a str>) -> Self {
+        self.uniqkey = uniqkey;
+        self
+    }
+
+    /// Sets the priority.
+    #[must_use]
+    pub fn with_priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
+        self
+    }
+
+    /// Sets the attempt and how many retries the ability allows.
+    #[must_use]
+    pub fn with_attempt(mut self, attempt: u32, max_retries: u32) -> Self {
+        self.attempt = attempt;
+        self.max_retries = max_retries;
+        self
+    }
+
+    /// Sets when the job was enqueued.
+    #[must_use]
+    pub fn with_enqueued_at(mut self, at: Option<DateTime<Utc>>) -> Self {
+        self.enqueued_at = at;
+        self
+    }
+
+    /// Sets the encoded argument and the name of its codec.
+    #[must_use]
+    pub fn with_arg(mut self, codec: &'a str, arg: &'a [u8]) -> Self {
+        self.codec = codec;
+        self.arg = arg;
+        self
+    }
+
+    /// The job's id.
+    pub fn id(&self) -> JobId {
+        self.id
+    }
+
+    /// The kind of work.
+    pub fn ability(&self) -> &'a str {
+        self.ability
+    }
+
+    /// The queue the job is in.
+    pub fn queue(&self) -> &'a str {
+        self.queue
+    }
+
+    /// The short name of the job's database.
+    pub fn database(&self) -> &'a str {
+        self.database
+    }
+
+    /// The unique key, if the job has one.
+    pub fn uniqkey(&self) -> Option<&'a str> {
+        self.uniqkey
+    }
+
+    /// The priority; higher runs first.
+    pub fn priority(&self) -> i32 {
+        self.priority
+    }
+
+    /// Which run this is; 1 on the first.
+    pub fn attempt(&self) -> u32 {
+        self.attempt
+    }
+
+    /// How many retries the ability allows after the first run.
+    pub fn max_retries(&self) -> u32 {
+        self.max_retries
+    }
+
+    /// When the job was enqueued, by its database's clock; not known before the insert.
+    pub fn enqueued_at(&self) -> Option<DateTime<Utc>> {
+        self.enqueued_at
+    }
+
+    /// The name of the codec that encoded the argument.
+    pub fn codec(&self) -> &'a str {
+        self.codec
+    }
+
+    /// The encoded argument.
+    pub fn arg(&self) -> &'a [u8] {
+        self.arg
+    }
+}

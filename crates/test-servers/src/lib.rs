@@ -1,0 +1,46 @@
+//! Private database servers for tests.
+//!
+//! [`PostgresServer::start`] and [`MariadbServer::start`] find the binaries of the system, make a
+//! data directory of their own, and listen on a port of 127.0.0.1 that nobody else uses. A test may
+//! then do to the server what a bad night does to it: [`kill`](Server::kill) it in mid-write,
+//! [`pause`](Server::pause) it so that it accepts connections and never answers,
+//! [`restart`](Server::restart) it. The server and its directory are gone when the value is dropped,
+//! and also when the test process dies without dropping anything.
+//!
+//! ```no_run
+//! use qudo_test_servers::{Options, PostgresServer};
+//!
+//! let server = PostgresServer::start(Options { durable: true, ..Options::default() })?;
+//! assert_eq!(server.query("SELECT 6 * 7")?, "42");
+//! server.kill()?;
+//! server.restart()?;
+//! # Ok::<(), qudo_test_servers::Error>(())
+//! ```
+//!
+//! The processes of a server are found through `/proc`, so faults can be injected on Linux only.
+
+mod account;
+mod binaries;
+mod client;
+mod engine;
+mod error;
+mod guardian;
+mod install;
+mod mariadb;
+mod options;
+mod place;
+mod port;
+mod postgres;
+mod processes;
+mod program;
+mod server;
+
+pub use account::Account;
+pub use client::{create_database, drop_database, run_sql};
+pub use engine::Engine;
+pub use error::Error;
+pub use install::{Package, ensure_installed};
+pub use mariadb::{Mariadb, MariadbServer, mariadb_available};
+pub use options::Options;
+pub use postgres::{Postgres, PostgresServer, postgres_available};
+pub use server::Server;

@@ -1,0 +1,111 @@
+//! The processes of a server: all those whose working directory lies in the server's directory.
+//!
+//! A process group would miss most of them, since every backend of PostgreSQL starts a session of
+//! its own, and parenthood is lost when the postmaster dies first. The working directory is
+//! inherited by each child and kept by orphans. Nobody else has business in that directory; a shell
+//! that a developer opens there shares the server's fate.
+
+use std::fs;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process};
+
+/// How long processes may take to disappear after SIGKILL.
+const REAP_LIMIT: Duration = Duration::from_secs(10);
+
+/// How often processes are looked for again.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+
+/// The living processes that work inside this directory, in ascending order.
+pub(crate) fn inside(root: &Path) -> Vec<u32> {
+    let Ok(entries) = fs::read_dir("/proc") else {
+        return Vec::new();
+    };
+    let mut found: Vec<u32> = entries
+        .filter_map(Result::ok)
+        .filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(|pid| {
+            // A zombie has no working directory any more, and so counts as gone.
+            fs::read_link(format!("/proc/{pid}/cwd")).is_ok_and(|cwd| cwd.starts_with(root))
+        })
+        .collect();
+    found.sort_unstable();
+    found
+}
+
+/// Sends a signal to one process; one that is already gone is not an error worth reporting.
+pub(crate) fn send(pid: u32, signal: Signal) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _gone = kill_process(pid, signal);
+    }
+}
+
+/// Sends a signal to every process inside the directory.
+pub(crate) fn send_all(root: &Path, signal: Signal) {
+    send_each(&inside(root), signal);
+}
+
+fn send_each(pids: &[u32], signal: Signal) {
+    for &pid in pids {
+        send(pid, signal);
+    }
+}
+
+/// Stops the main process, then all others, until no new one appears.
+///
+/// The main process is the one that forks, so it goes first.
+pub(crate) fn freeze(root: &Path, main: u32) {
+    send(main, Signal::STOP);
+    let mut frozen = Vec::new();
+    loop {
+        let now = inside(root);
+        if now == frozen {
+            return;
+        }
+        send_each(&now, Signal::STOP);
+        frozen = now;
+    }
+}
+
+/// Kills every process inside the directory and waits until they are gone; answers those left.
+///
+/// The loop catches a child that was forked between the look and the kill.
+pub(crate) fn kill_all(root: &Path) -> Vec<u32> {
+    let deadline = Instant::now() + REAP_LIMIT;
+    loop {
+        let left = inside(root);
+        if left.is_empty() || Instant::now() > deadline {
+            return left;
+        }
+        send_each(&left, Signal::KILL);
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::{freeze, inside, kill_all};
+
+    #[test]
+    fn processes_are_found_by_their_directory_and_die_even_when_frozen() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().canonicalize().unwrap();
+        // The shell runs the first sleep in a session of its own, as PostgreSQL runs a backend.
+        let mut shell = Command::new("sh")
+            .args(["-c", "setsid sleep 600 & sleep 600"])
+            .current_dir(&path)
+            .spawn()
+            .unwrap();
+        while inside(&path).len() < 3 {
+            std::thread::yield_now();
+        }
+        freeze(&path, shell.id());
+        // The dead shell stays a zombie until it is waited for and must not count as alive.
+        assert_eq!(kill_all(&path), Vec::<u32>::new());
+        shell.wait().unwrap();
+    }
+}

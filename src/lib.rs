@@ -1,0 +1,22 @@
+#![doc = include_str!("../README.md")]
+
+pub use qudo_core::driver;
+pub use qudo_core::{
+    Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Backoff, Clock,
+    DatabaseReport, DatabaseState, DownReason, Driver, DriverError, Enqueued, Error, Job, JobCount,
+    JobError, Linked, Manager, ManagerBuilder, MemoryDriver, NewJob, On, Progress, Result,
+    RetryDelay, SettableClock, SystemClock, Ticket, UniqPolicy, WorkHandle, abort, snooze,
+};
+pub use qudo_driver_diesel::{EnqueueIn, Transactional};
+pub use qudo_hooks::{
+    Arg, Codec, CodecError, CodecSet, Decision, Failure, FailureKind, Hook, HookError,
+    HookRegistration, HookSet, JobDraft, JobFields, JobId, JobView, Outcome, PluginSet, Schedule,
+    SourceLocation, Veto, register_hook,
+};
+pub use qudo_macros::ability;
+
+/// Naming the drivers keeps the linker from dropping their registration.
+#[doc(hidden)]
+pub use qudo_driver_diesel as drivers;
+#[doc(hidden)]
+pub use inventory;

@@ -1,0 +1,140 @@
+use std::env;
+
+use clap::ValueEnum;
+use qudo_test_servers::Package;
+
+/// The variable that names an existing PostgreSQL server for the tests.
+pub(crate) const POSTGRES_URL: &str = "QUDO_TEST_POSTGRES_URL";
+
+/// The variable that names an existing MySQL or MariaDB server for the tests.
+pub(crate) const MYSQL_URL: &str = "QUDO_TEST_MYSQL_URL";
+
+/// What the behaviour suite can run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Engine {
+    /// The driver in memory, which needs no database.
+    Memory,
+    /// SQLite.
+    Sqlite,
+    /// PostgreSQL.
+    Postgres,
+    /// MySQL or MariaDB.
+    Mysql,
+    /// One manager over one database of each kind.
+    Mixed,
+}
+
+/// The engines of one run.
+#[derive(Debug)]
+pub(crate) struct Engines {
+    chosen: Vec<Engine>,
+}
+
+impl Engines {
+    /// The engines that the developer named, or all when none was.
+    pub(crate) fn chosen(engines: &[Engine]) -> Self {
+        Self {
+            chosen: engines.to_vec(),
+        }
+    }
+
+    /// All engines.
+    pub(crate) fn all() -> Self {
+        Self::chosen(&[])
+    }
+
+    /// Whether a PostgreSQL server takes part.
+    pub(crate) fn postgres(&self) -> bool {
+        self.include(Engine::Postgres)
+    }
+
+    /// Whether a MySQL or MariaDB server takes part.
+    pub(crate) fn mysql(&self) -> bool {
+        self.include(Engine::Mysql)
+    }
+
+    /// The arguments that turn on what the engines need. A partial run asks for no more, so that
+    /// it works on a machine without the other client libraries.
+    pub(crate) fn features(&self) -> Vec<String> {
+        if self.chosen.is_empty() {
+            return vec!["--all-features".into()];
+        }
+        [(self.postgres(), "postgres"), (self.mysql(), "mysql")]
+            .into_iter()
+            .filter(|(needed, _)| *needed)
+            .map(|(_, feature)| format!("--features={feature}"))
+            .collect()
+    }
+
+    /// The value of `QUDO_TEST_ENGINES` for the tests, when the run is a partial one.
+    pub(crate) fn names(&self) -> Option<String> {
+        let names: Vec<String> = self
+            .chosen
+            .iter()
+            .filter_map(ValueEnum::to_possible_value)
+            .map(|value| value.get_name().to_owned())
+            .collect();
+        (!names.is_empty()).then(|| names.join(","))
+    }
+
+    /// What the machine needs; of an engine whose server is given by a variable, only what it
+    /// takes to talk to it.
+    pub(crate) fn packages(&self) -> Vec<Package> {
+        let mut packages = Vec::new();
+        if self.postgres() {
+            packages.extend([Package::PkgConfig, Package::PostgresHeaders]);
+            packages.push(match given(POSTGRES_URL) {
+                Some(_) => Package::PostgresClient,
+                None => Package::PostgresServer,
+            });
+        }
+        if self.mysql() {
+            packages.extend([Package::PkgConfig, Package::MariadbHeaders]);
+            packages.push(match given(MYSQL_URL) {
+                Some(_) => Package::MariadbClient,
+                None => Package::MariadbServer,
+            });
+        }
+        packages
+    }
+
+    fn include(&self, engine: Engine) -> bool {
+        self.chosen.is_empty()
+            || self
+                .chosen
+                .iter()
+                .any(|&chosen| chosen == engine || chosen == Engine::Mixed)
+    }
+}
+
+/// The value of a variable that names a server; an empty one counts as not set.
+pub(crate) fn given(variable: &str) -> Option<String> {
+    env::var(variable).ok().filter(|url| !url.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Engine, Engines};
+
+    #[test]
+    fn a_partial_run_asks_only_for_what_its_engines_need() {
+        let sqlite = Engines::chosen(&[Engine::Memory, Engine::Sqlite]);
+        assert!(sqlite.packages().is_empty() && sqlite.features().is_empty());
+        assert_eq!(sqlite.names().as_deref(), Some("memory,sqlite"));
+        let postgres = Engines::chosen(&[Engine::Postgres]);
+        assert_eq!(postgres.features(), ["--features=postgres"]);
+        let mixed = Engines::chosen(&[Engine::Mixed]);
+        assert_eq!(
+            mixed.features(),
+            ["--features=postgres", "--features=mysql"]
+        );
+    }
+
+    #[test]
+    fn a_run_without_a_choice_is_about_everything() {
+        let all = Engines::all();
+        assert!(all.postgres() && all.mysql());
+        assert_eq!(all.features(), ["--all-features"]);
+        assert_eq!(all.names(), None);
+    }
+}

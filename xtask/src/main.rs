@@ -1,0 +1,47 @@
+//! The chores of the workspace, run as `cargo xtask <command>`.
+//!
+//! Each command has a file of its own, named after it. This package must build on a machine that
+//! has nothing but Rust and a C compiler, because it installs the rest.
+
+use std::error::Error;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod cargo;
+mod checksums;
+mod databases;
+mod engine;
+mod examples;
+mod lints;
+mod packages;
+mod program;
+mod report;
+mod servers;
+mod tally;
+mod test;
+mod tree;
+
+/// The error of a chore: a sentence for the developer who reads the terminal.
+type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;
+
+/// The chores of the workspace.
+#[derive(Debug, Parser)]
+#[command(bin_name = "cargo xtask")]
+struct Xtask {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Test(test::Arguments),
+    Servers(servers::Arguments),
+}
+
+fn main() -> ExitCode {
+    match Xtask::parse().command {
+        Command::Test(arguments) => test::run(&arguments),
+        Command::Servers(arguments) => servers::run(&arguments),
+    }
+}

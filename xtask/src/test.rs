@@ -1,0 +1,65 @@
+use std::process::ExitCode;
+
+use clap::Args;
+use qudo_test_servers::ensure_installed;
+
+use crate::cargo::Cargo;
+use crate::databases::Databases;
+use crate::engine::{Engine, Engines};
+use crate::report::Report;
+use crate::tally::Tally;
+use crate::{Result, examples, lints, packages, program};
+
+/// Check everything: format, lints, docs, tests, examples, packages.
+///
+/// Ends at the first step that fails. The last line is always `N passed, M failed`.
+#[derive(Debug, Args)]
+pub(crate) struct Arguments {
+    /// Test this engine alone; may be repeated. Without it, all are tested.
+    #[arg(long, value_enum)]
+    engine: Vec<Engine>,
+    /// Leave out the checks of format, lints and docs.
+    #[arg(long)]
+    skip_lints: bool,
+}
+
+/// Runs the command.
+pub(crate) fn run(arguments: &Arguments) -> ExitCode {
+    let mut report = Report::default();
+    let outcome = steps(arguments, &mut report);
+    report.finish(outcome)
+}
+
+fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
+    let engines = Engines::chosen(&arguments.engine);
+    // First, because cargo cannot build the drivers without the client libraries.
+    report.step("install what is missing", |_| {
+        Ok(ensure_installed(&engines.packages())?)
+    })?;
+    let mut cargo = Cargo::new(&engines)?;
+    if !arguments.skip_lints {
+        lints::run(&cargo, report)?;
+    }
+    let databases = report.step("start database servers", |_| {
+        Databases::start(&engines, false)
+    })?;
+    cargo.export(databases.variables());
+    report.step("tests", |tally| tests(&cargo, tally))?;
+    report.step("examples", |tally| examples::run(&cargo, &databases, tally))?;
+    report.step("packages", |tally| packages::run(&cargo, tally))
+}
+
+/// Runs all tests of the workspace and adds up what each test program reports.
+fn tests(cargo: &Cargo, tally: &mut Tally) -> Result<()> {
+    let mut command = cargo.with_features("test");
+    command.args(["--workspace", "--no-fail-fast"]);
+    let outcome = program::stream(&mut command, |line| tally.read(line));
+    let ignored = tally.refuse_ignored();
+    outcome?;
+    if ignored > 0 {
+        return Err(
+            format!("{ignored} ignored: an ignored test is a promise nobody checks").into(),
+        );
+    }
+    tally.verdict()
+}
