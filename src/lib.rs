@@ -15,8 +15,8 @@ pub use qudo_hooks::{
 };
 pub use qudo_macros::ability;
 
+#[doc(hidden)]
+pub use inventory;
 /// Naming the drivers keeps the linker from dropping their registration.
 #[doc(hidden)]
 pub use qudo_driver_diesel as drivers;
-#[doc(hidden)]
-pub use inventory;

@@ -9,7 +9,9 @@ use crate::driver::DriverError;
 #[non_exhaustive]
 pub enum Error {
     /// The builder got no database.
-    #[error("the manager has no database; give its builder at least one, such as .database(\"sqlite:jobs.db\")")]
+    #[error(
+        "the manager has no database; give its builder at least one, such as .database(\"sqlite:jobs.db\")"
+    )]
     NoDatabase,
     /// A data source name is malformed or nobody linked its driver.
     #[error("cannot use the data source {dsn:?}: {reason}")]
@@ -226,8 +228,10 @@ pub struct DownReason {
 }
 
 fn list(reasons: &[DownReason]) -> String {
-    let parts: Vec<_> =
-        reasons.iter().map(|one| format!("{:?} ({})", one.database, one.reason)).collect();
+    let parts: Vec<_> = reasons
+        .iter()
+        .map(|one| format!("{:?} ({})", one.database, one.reason))
+        .collect();
     parts.join(", ")
 }
 
@@ -244,9 +248,16 @@ impl Error {
 
     pub(crate) fn database(database: &str, action: &'static str, source: DriverError) -> Self {
         if source.kind() == crate::driver::ErrorKind::Schema {
-            return Self::Schema { database: database.to_owned(), reason: source.to_string() };
+            return Self::Schema {
+                database: database.to_owned(),
+                reason: source.to_string(),
+            };
         }
-        Self::Database { database: database.to_owned(), action, source }
+        Self::Database {
+            database: database.to_owned(),
+            action,
+            source,
+        }
     }
 }
 

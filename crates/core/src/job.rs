@@ -125,8 +125,14 @@ impl Job {
         let record = codecs
             .get(&self.reply_codec)
             .and_then(|codec| codec.encode(&value))
-            .map(|body| ReplyRecord { codec: self.reply_codec.clone(), body })
-            .map_err(|source| Error::Codec { what: format!("a reply of job {}", self.id()), source })?;
+            .map(|body| ReplyRecord {
+                codec: self.reply_codec.clone(),
+                body,
+            })
+            .map_err(|source| Error::Codec {
+                what: format!("a reply of job {}", self.id()),
+                source,
+            })?;
         self.written().replies.push(record);
         Ok(())
     }

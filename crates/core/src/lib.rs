@@ -39,7 +39,9 @@ mod memory;
 mod new_job;
 mod ticket;
 
-pub use ability::{Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Linked};
+pub use ability::{
+    Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Linked,
+};
 pub use backoff::{Backoff, RetryDelay};
 pub use clock::{Clock, SettableClock, SystemClock};
 pub use driver::{Driver, DriverError, DriverRegistration};

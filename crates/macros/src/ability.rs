@@ -13,16 +13,25 @@ struct Shape {
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let options: Options = syn::parse2(options)?;
     let function: ItemFn = syn::parse2(item.clone()).map_err(|error| {
-        syn::Error::new(error.span(), "#[ability] goes on a function; for other types implement the trait `qudo::Ability`")
+        syn::Error::new(
+            error.span(),
+            "#[ability] goes on a function; for other types implement the trait `qudo::Ability`",
+        )
     })?;
     let shape = shape(&function)?;
     let (name, visibility) = (&function.sig.ident, &function.vis);
-    let stored = options
-        .name
-        .as_ref()
-        .map_or_else(|| { let text = name.to_string(); quote!(#text) }, |name| quote!(#name));
+    let stored = options.name.as_ref().map_or_else(
+        || {
+            let text = name.to_string();
+            quote!(#text)
+        },
+        |name| quote!(#name),
+    );
     let calls = &options.calls;
-    let arg = shape.arg.clone().map_or_else(|| quote!(()), |arg| quote!(#arg));
+    let arg = shape
+        .arg
+        .clone()
+        .map_or_else(|| quote!(()), |arg| quote!(#arg));
     let output = match &function.sig.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, output) => quote!(#output),
@@ -83,16 +92,26 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<Tok
 fn shape(function: &ItemFn) -> syn::Result<Shape> {
     let signature = &function.sig;
     if let Some(token) = &signature.asyncness {
-        return Err(syn::Error::new_spanned(token, "an ability is not async: it runs on a worker thread and may block"));
+        return Err(syn::Error::new_spanned(
+            token,
+            "an ability is not async: it runs on a worker thread and may block",
+        ));
     }
     if !signature.generics.params.is_empty() {
-        let message = "an ability cannot be generic: its argument type decides how stored jobs are read";
+        let message =
+            "an ability cannot be generic: its argument type decides how stored jobs are read";
         return Err(syn::Error::new_spanned(&signature.generics, message));
     }
-    let mut shape = Shape { job: false, arg: None };
+    let mut shape = Shape {
+        job: false,
+        arg: None,
+    };
     for (place, input) in signature.inputs.iter().enumerate() {
         let FnArg::Typed(typed) = input else {
-            return Err(syn::Error::new_spanned(input, "an ability is a free function, without self"));
+            return Err(syn::Error::new_spanned(
+                input,
+                "an ability is a free function, without self",
+            ));
         };
         match &*typed.ty {
             Type::Reference(_) if place == 0 && is_job_reference(&typed.ty) => shape.job = true,
@@ -115,7 +134,14 @@ fn shape(function: &ItemFn) -> syn::Result<Shape> {
 }
 
 fn is_job_reference(ty: &Type) -> bool {
-    let Type::Reference(reference) = ty else { return false };
-    let Type::Path(path) = &*reference.elem else { return false };
-    path.path.segments.last().is_some_and(|segment| segment.ident == "Job")
+    let Type::Reference(reference) = ty else {
+        return false;
+    };
+    let Type::Path(path) = &*reference.elem else {
+        return false;
+    };
+    path.path
+        .segments
+        .last()
+        .is_some_and(|segment| segment.ident == "Job")
 }

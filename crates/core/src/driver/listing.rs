@@ -77,7 +77,12 @@ pub struct JobFilter {
 
 impl Default for JobFilter {
     fn default() -> Self {
-        Self { abilities: Vec::new(), queue: None, limit: 30, offset: 0 }
+        Self {
+            abilities: Vec::new(),
+            queue: None,
+            limit: 30,
+            offset: 0,
+        }
     }
 }
 
@@ -196,7 +201,9 @@ pub struct StatusRow {
 impl StatusRow {
     /// How long the run took.
     pub fn took(&self) -> Duration {
-        (self.finished_at - self.started_at).to_std().unwrap_or_default()
+        (self.finished_at - self.started_at)
+            .to_std()
+            .unwrap_or_default()
     }
 }
 

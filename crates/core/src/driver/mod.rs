@@ -272,8 +272,7 @@ pub trait Driver: Send + Sync + 'static {
     /// # Errors
     ///
     /// When the database does not answer.
-    fn purge(&self, replies: Duration, status: Duration, limit: u32)
-    -> Result<usize, DriverError>;
+    fn purge(&self, replies: Duration, status: Duration, limit: u32) -> Result<usize, DriverError>;
 
     /// Whether these queues may have work since the last call; cheap, for [`WakeSource::Poll`].
     ///

@@ -14,7 +14,10 @@ pub struct WorkerId(Uuid);
 impl WorkerId {
     /// A fresh identity.
     #[must_use]
-    #[expect(clippy::new_without_default, reason = "a default identity would not be fresh")]
+    #[expect(
+        clippy::new_without_default,
+        reason = "a default identity would not be fresh"
+    )]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }

@@ -92,7 +92,13 @@ impl Database {
             next_probe: None,
             last_claim: None,
         };
-        Self { name, driver, state: Mutex::new(state), retry, bell: Bell::default() }
+        Self {
+            name,
+            driver,
+            state: Mutex::new(state),
+            retry,
+            bell: Bell::default(),
+        }
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
@@ -136,7 +142,10 @@ impl Database {
         ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError>,
     ) -> Result<T, Error> {
         if let Some(reason) = self.reason() {
-            return Err(Error::DatabaseDown { database: self.name.to_string(), reason });
+            return Err(Error::DatabaseDown {
+                database: self.name.to_string(),
+                reason,
+            });
         }
         ask(self.driver()).map_err(|error| Error::database(&self.name, action, error))
     }
@@ -162,7 +171,10 @@ impl Database {
         if let Err(error) = spawned {
             // Without a thread the state would never change again, so better to stay in use:
             // the next call finds out and tries to start the thread anew.
-            log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
+            log::error!(
+                "cannot start a thread to probe database {:?}: {error}",
+                &*self.name
+            );
             self.mark_up();
         }
     }
@@ -173,7 +185,11 @@ impl Database {
             return;
         }
         let down_for = (Utc::now() - state.since).to_std().unwrap_or_default();
-        log::info!("database {:?} is up again after {:.1} s", &*self.name, down_for.as_secs_f32());
+        log::info!(
+            "database {:?} is up again after {:.1} s",
+            &*self.name,
+            down_for.as_secs_f32()
+        );
         state.now = DatabaseState::Up;
         state.since = Utc::now();
         state.reason = None;
@@ -188,7 +204,9 @@ impl Database {
 fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
     loop {
         std::thread::sleep(pause);
-        let Some(database) = database.upgrade() else { return };
+        let Some(database) = database.upgrade() else {
+            return;
+        };
         lock(&database.state).now = DatabaseState::Probing;
         match database.driver.probe() {
             Ok(()) => return database.mark_up(),

@@ -13,7 +13,7 @@ use super::database::Database;
 use super::names::{check_name, check_uniqkey};
 use super::run::panic_message;
 use crate::backoff::LONGEST_DELAY;
-use crate::driver::{Due, DriverError, Inserted, JobRecord};
+use crate::driver::{DriverError, Due, Inserted, JobRecord};
 use crate::error::DownReason;
 use crate::{Error, NewJob, Ticket};
 
@@ -56,7 +56,9 @@ impl Enqueued {
     pub fn wait<T: DeserializeOwned + 'static>(&self, limit: Duration) -> Result<T, Error> {
         match self.ticket() {
             Some(ticket) => ticket.wait(limit),
-            None => Err(Error::NoReply { job: JobId::from_uuid(uuid::Uuid::nil()) }),
+            None => Err(Error::NoReply {
+                job: JobId::from_uuid(uuid::Uuid::nil()),
+            }),
         }
     }
 }
@@ -78,7 +80,9 @@ impl Manager {
     /// [id](NewJob::with_id) is safe.
     pub fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
         let hooks = self.hooks();
-        let Some(prepared) = self.prepare(job, &hooks)? else { return Ok(Enqueued::Suppressed) };
+        let Some(prepared) = self.prepare(job, &hooks)? else {
+            return Ok(Enqueued::Suppressed);
+        };
         let (inserted, database) = self.insert_one(&prepared)?;
         database.bell.ring();
         Ok(self.conclude(&prepared.record, inserted, &database, &hooks))
@@ -97,8 +101,10 @@ impl Manager {
         jobs: impl IntoIterator<Item = NewJob>,
     ) -> Result<Vec<Enqueued>, Error> {
         let hooks = self.hooks();
-        let prepared: Vec<_> =
-            jobs.into_iter().map(|job| self.prepare(job, &hooks)).collect::<Result<_, _>>()?;
+        let prepared: Vec<_> = jobs
+            .into_iter()
+            .map(|job| self.prepare(job, &hooks))
+            .collect::<Result<_, _>>()?;
         let total = prepared.len();
         let mut answers: Vec<_> = (0..total).map(|_| Enqueued::Suppressed).collect();
         // Jobs with the same candidates in the same order travel together; those without a home
@@ -109,7 +115,10 @@ impl Manager {
             let key = if one.failover_when_uncertain {
                 Vec::new()
             } else {
-                one.candidates.iter().map(|database| Arc::clone(&database.name)).collect()
+                one.candidates
+                    .iter()
+                    .map(|database| Arc::clone(&database.name))
+                    .collect()
             };
             groups.entry(key).or_default().push((at, one));
         }
@@ -120,12 +129,17 @@ impl Manager {
             let (candidates, free) = (first.candidates.clone(), first.failover_when_uncertain);
             let records: Vec<_> = group.into_iter().map(|one| one.record).collect();
             let (inserted, database) =
-                self.insert_somewhere(&records, &candidates, free).map_err(|source| {
-                    if stored == 0 {
-                        return source;
-                    }
-                    Error::PartlyEnqueued { stored, total, source: Box::new(source) }
-                })?;
+                self.insert_somewhere(&records, &candidates, free)
+                    .map_err(|source| {
+                        if stored == 0 {
+                            return source;
+                        }
+                        Error::PartlyEnqueued {
+                            stored,
+                            total,
+                            source: Box::new(source),
+                        }
+                    })?;
             stored += records.len();
             database.bell.ring();
             for ((place, record), inserted) in places.into_iter().zip(&records).zip(inserted) {
@@ -236,7 +250,10 @@ impl Manager {
             Arg::Json(value) => codec.and_then(|codec| codec.encode(&value)),
         };
         encoded.map_err(|source| Error::Codec {
-            what: format!("the argument of a job for {:?} cannot be stored", job.ability),
+            what: format!(
+                "the argument of a job for {:?} cannot be stored",
+                job.ability
+            ),
             source,
         })
     }
@@ -246,7 +263,10 @@ impl Manager {
         if self.inner.abilities.is_empty() || self.can_do(ability) {
             return;
         }
-        if lock(&self.inner.unknown_abilities).insert(ability.to_owned(), ()).is_none() {
+        if lock(&self.inner.unknown_abilities)
+            .insert(ability.to_owned(), ())
+            .is_none()
+        {
             log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
         }
     }
@@ -268,7 +288,10 @@ impl Manager {
         let mut reasons = Vec::new();
         for database in candidates {
             if let Some(reason) = database.reason() {
-                reasons.push(DownReason { database: database.name.to_string(), reason });
+                reasons.push(DownReason {
+                    database: database.name.to_string(),
+                    reason,
+                });
                 continue;
             }
             match insert_at(database, records) {
@@ -284,7 +307,10 @@ impl Manager {
                 Err(error) if error.is_down() => {
                     database.mark_down(&error);
                     let reason = crate::error::with_causes(&error);
-                    reasons.push(DownReason { database: database.name.to_string(), reason });
+                    reasons.push(DownReason {
+                        database: database.name.to_string(),
+                        reason,
+                    });
                 }
                 Err(error) => return Err(Error::database(&database.name, "store a job", error)),
             }
@@ -326,9 +352,15 @@ impl Manager {
 fn insert_at(database: &Database, records: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
     match database.driver().insert(records) {
         Err(error) if error.is_ambiguous() => {
-            log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
+            log::info!(
+                "database {:?} broke off an insert; repeating it by id",
+                &*database.name
+            );
             // If the repetition fails too, the first attempt may still have been committed.
-            database.driver().insert(records).map_err(|again| again.ambiguous(true))
+            database
+                .driver()
+                .insert(records)
+                .map_err(|again| again.ambiguous(true))
         }
         answer => answer,
     }

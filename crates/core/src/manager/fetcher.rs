@@ -89,7 +89,9 @@ impl Fetcher<'_> {
         };
         let found = jobs.len();
         self.lane.in_flight.fetch_add(found, Ordering::Relaxed);
-        self.session.dispatch.deliver(&self.session.lanes, self.lane.index, jobs);
+        self.session
+            .dispatch
+            .deliver(&self.session.lanes, self.lane.index, jobs);
         result?;
         self.lane.database.note_claim();
         self.idle = found == 0;
@@ -97,7 +99,9 @@ impl Fetcher<'_> {
             self.last_work = Instant::now();
             return Ok(None);
         }
-        let due = self.next_promotion.saturating_duration_since(Instant::now());
+        let due = self
+            .next_promotion
+            .saturating_duration_since(Instant::now());
         Ok(Some(due.min(self.session.manager.options().delay)))
     }
 
@@ -109,7 +113,11 @@ impl Fetcher<'_> {
             let far = self.session.manager.options().delay;
             let next = promotion.next.unwrap_or(far).min(far);
             // A due time rounds to the database's microsecond; a millisecond later it is past.
-            if self.idle { next + Duration::from_millis(1) } else { next.min(PROMOTE_EVERY) }
+            if self.idle {
+                next + Duration::from_millis(1)
+            } else {
+                next.min(PROMOTE_EVERY)
+            }
         };
         self.next_promotion = Instant::now() + pause;
         Ok(())
@@ -167,7 +175,9 @@ impl Fetcher<'_> {
             if left.is_zero() {
                 break;
             }
-            let step = (self.last_work.elapsed() / IDLE_SHARE).min(longest).max(SHORTEST_POLL);
+            let step = (self.last_work.elapsed() / IDLE_SHARE)
+                .min(longest)
+                .max(SHORTEST_POLL);
             if self.lane.database.bell.wait(jitter(step).min(left)) {
                 break;
             }
@@ -188,7 +198,10 @@ impl Fetcher<'_> {
             }
             _ => {
                 let text = crate::error::with_causes(error);
-                log::error!("database {:?} could not claim: {text}", &*self.lane.database.name);
+                log::error!(
+                    "database {:?} could not claim: {text}",
+                    &*self.lane.database.name
+                );
                 self.lane.database.bell.wait(jitter(Duration::from_secs(1)));
             }
         }

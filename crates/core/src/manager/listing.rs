@@ -36,7 +36,10 @@ impl Manager {
                 {
                     database.mark_down(source);
                 }
-                On { database: database.name.to_string(), answer }
+                On {
+                    database: database.name.to_string(),
+                    answer,
+                }
             })
             .collect()
     }
@@ -73,7 +76,9 @@ impl Manager {
     ///
     /// When no database knows the key and one did not answer.
     pub fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<(String, JobId)>, Error> {
-        self.first("look up a unique key", |driver| driver.holder(ability, uniqkey))
+        self.first("look up a unique key", |driver| {
+            driver.holder(ability, uniqkey)
+        })
     }
 
     /// Live jobs, one list per database. `limit` and `offset` count in each database.
@@ -97,8 +102,9 @@ impl Manager {
     ///
     /// When no database removed it and one did not answer.
     pub fn dequeue(&self, id: JobId) -> Result<bool, Error> {
-        let removed =
-            self.first("dequeue a job", |driver| Ok(driver.dequeue(id)?.then_some(())))?;
+        let removed = self.first("dequeue a job", |driver| {
+            Ok(driver.dequeue(id)?.then_some(()))
+        })?;
         self.inner.settled.advance();
         Ok(removed.is_some())
     }
@@ -110,9 +116,12 @@ impl Manager {
     ///
     /// When no database knows the job and one did not answer.
     pub fn reenqueue(&self, id: JobId, due: Due) -> Result<bool, Error> {
-        let moved = self
-            .first("reenqueue a job", |driver| Ok(driver.reschedule(id, due)?.then_some(())))?;
-        let Some((name, ())) = moved else { return Ok(false) };
+        let moved = self.first("reenqueue a job", |driver| {
+            Ok(driver.reschedule(id, due)?.then_some(()))
+        })?;
+        let Some((name, ())) = moved else {
+            return Ok(false);
+        };
         self.find(&name)?.bell.ring();
         Ok(true)
     }
@@ -139,7 +148,11 @@ impl Manager {
             Some((name, Redrive::Enqueued(job))) => {
                 let database = self.find(&name)?;
                 database.bell.ring();
-                Ok(Ticket::new(self.clone(), job, Some(std::sync::Arc::clone(database))))
+                Ok(Ticket::new(
+                    self.clone(),
+                    job,
+                    Some(std::sync::Arc::clone(database)),
+                ))
             }
             Some((_, Redrive::Already(job))) => Err(Error::AlreadyRedriven { exception, job }),
             Some((_, Redrive::Conflict(job))) => {

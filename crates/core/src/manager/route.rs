@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::database::Database;
 use super::Manager;
+use super::database::Database;
 use crate::new_job::UniqPolicy;
 use crate::{Error, NewJob};
 
@@ -21,20 +21,30 @@ impl Manager {
     pub(super) fn route(&self, job: &NewJob) -> Result<Route, Error> {
         if let Some(name) = &job.database {
             let candidates = vec![Arc::clone(self.find(name)?)];
-            return Ok(Route { candidates, failover_when_uncertain: false });
+            return Ok(Route {
+                candidates,
+                failover_when_uncertain: false,
+            });
         }
         let mut candidates = self.all().to_vec();
         if let Some(key) = job.fields.uniqkey() {
-            candidates
-                .sort_by_key(|database| std::cmp::Reverse(weight(&database.name, &job.ability, key)));
+            candidates.sort_by_key(|database| {
+                std::cmp::Reverse(weight(&database.name, &job.ability, key))
+            });
             if job.policy == UniqPolicy::Refuse {
                 candidates.truncate(1);
             }
-            return Ok(Route { candidates, failover_when_uncertain: false });
+            return Ok(Route {
+                candidates,
+                failover_when_uncertain: false,
+            });
         }
         fastrand::shuffle(&mut candidates);
         candidates.sort_by_key(|database| !database.is_up());
-        Ok(Route { candidates, failover_when_uncertain: true })
+        Ok(Route {
+            candidates,
+            failover_when_uncertain: true,
+        })
     }
 }
 
@@ -45,7 +55,10 @@ impl Manager {
 fn weight(database: &str, ability: &str, key: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     // The separator cannot stand in a name, so parts cannot run into each other.
-    for byte in [database, "\0", ability, "\0", key].into_iter().flat_map(str::bytes) {
+    for byte in [database, "\0", ability, "\0", key]
+        .into_iter()
+        .flat_map(str::bytes)
+    {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash ^= hash >> 33;
@@ -60,12 +73,18 @@ mod tests {
     use super::*;
 
     fn home<'a>(databases: &[&'a str], key: &str) -> &'a str {
-        databases.iter().max_by_key(|name| weight(name, "ability", key)).expect("not empty")
+        databases
+            .iter()
+            .max_by_key(|name| weight(name, "ability", key))
+            .expect("not empty")
     }
 
     #[test]
     fn weights_never_change() {
-        assert_eq!(weight("a", "thumbnail", "cat.jpg"), 8_220_701_292_390_773_072);
+        assert_eq!(
+            weight("a", "thumbnail", "cat.jpg"),
+            8_220_701_292_390_773_072
+        );
         assert_eq!(weight("db@host", "köln", " "), 14_832_880_237_250_117_768);
     }
 
@@ -81,6 +100,9 @@ mod tests {
                 moved += 1;
             }
         }
-        assert!((2_300..2_700).contains(&moved), "{moved} of 10000 keys moved");
+        assert!(
+            (2_300..2_700).contains(&moved),
+            "{moved} of 10000 keys moved"
+        );
     }
 }

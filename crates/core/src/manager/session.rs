@@ -104,7 +104,11 @@ impl Lane {
 
     /// Hands a claimed job back unstarted.
     pub(crate) fn give_back(&self, job: Box<crate::driver::ClaimedJob>) {
-        self.settle.push(Settlement { job, verdict: Verdict::GiveBack, extras: None });
+        self.settle.push(Settlement {
+            job,
+            verdict: Verdict::GiveBack,
+            extras: None,
+        });
     }
 }
 
@@ -158,7 +162,10 @@ impl Session {
         self.stopping.store(true, Ordering::Release);
         self.dispatch.close();
         for lane in &self.lanes {
-            self.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
+            self.dispatch
+                .drain(lane.index)
+                .into_iter()
+                .for_each(|job| lane.give_back(job));
             lane.database.bell.ring();
             lane.heartbeat_bell.ring();
         }
@@ -177,7 +184,9 @@ impl Session {
         // A database that answers gets a moment to settle even when a job used up the time.
         let grace = deadline.max(Instant::now() + Duration::from_millis(500));
         if !self.wait_for(grace, all) {
-            log::warn!("a database did not answer before the shutdown timeout; its jobs will be rescued");
+            log::warn!(
+                "a database did not answer before the shutdown timeout; its jobs will be rescued"
+            );
         }
     }
 }
@@ -193,7 +202,9 @@ pub struct WorkHandle {
 
 impl std::fmt::Debug for WorkHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkHandle").field("worker", &self.session.worker).finish_non_exhaustive()
+        f.debug_struct("WorkHandle")
+            .field("worker", &self.session.worker)
+            .finish_non_exhaustive()
     }
 }
 
@@ -205,7 +216,11 @@ impl WorkHandle {
 
     /// How many settlements came too late because the lease was lost.
     pub fn lost_leases(&self) -> u64 {
-        self.session.lanes.iter().map(|lane| lane.lost_leases.load(Ordering::Relaxed)).sum()
+        self.session
+            .lanes
+            .iter()
+            .map(|lane| lane.lost_leases.load(Ordering::Relaxed))
+            .sum()
     }
 
     /// Stops softly: running jobs may finish within the shutdown timeout.
@@ -216,7 +231,11 @@ impl WorkHandle {
     fn finish(&mut self) {
         if !std::mem::replace(&mut self.stopped, true) {
             self.session.shut_down();
-            self.session.manager.inner.working.store(false, Ordering::Release);
+            self.session
+                .manager
+                .inner
+                .working
+                .store(false, Ordering::Release);
         }
     }
 }
@@ -242,18 +261,27 @@ impl Manager {
     pub fn work(&self) -> Result<(), Error> {
         let handle = self.start()?;
         let session = Arc::clone(&handle.session);
-        let mut signals = Signals::new([SIGTERM, SIGINT])
-            .map_err(|source| Error::System { action: "handle signals", source })?;
+        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|source| Error::System {
+            action: "handle signals",
+            source,
+        })?;
         let control = signals.handle();
         let listener = Arc::clone(&session);
         spawn("qudo-signals", move || {
             for (count, _) in signals.forever().enumerate() {
-                listener.request(if count == 0 { Request::Soft } else { Request::Hard });
+                listener.request(if count == 0 {
+                    Request::Soft
+                } else {
+                    Request::Hard
+                });
             }
         })?;
         let mut request = lock(&session.request);
         while *request == Request::None {
-            request = session.requested.wait(request).unwrap_or_else(PoisonError::into_inner);
+            request = session
+                .requested
+                .wait(request)
+                .unwrap_or_else(PoisonError::into_inner);
         }
         drop(request);
         handle.stop();
@@ -275,7 +303,10 @@ impl Manager {
             return Err(Error::AlreadyWorking);
         }
         let session = Arc::new(self.new_session());
-        let handle = WorkHandle { session: Arc::clone(&session), stopped: false };
+        let handle = WorkHandle {
+            session: Arc::clone(&session),
+            stopped: false,
+        };
         for entry in self.inner.abilities.iter() {
             log::debug!("can do {:?} ({})", entry.name, entry.location);
         }
@@ -347,7 +378,10 @@ impl Manager {
             "" => "host",
             name => name,
         };
-        WorkerInfo { id: WorkerId::new(), name: format!("{host}:{}", std::process::id()) }
+        WorkerInfo {
+            id: WorkerId::new(),
+            name: format!("{host}:{}", std::process::id()),
+        }
     }
 
     pub(super) fn leases(&self) -> Vec<AbilityLease> {
@@ -363,7 +397,10 @@ impl Manager {
     }
 
     pub(super) fn queues(&self) -> Vec<Arc<str>> {
-        self.options().queues.clone().unwrap_or_else(|| self.inner.abilities.queues())
+        self.options()
+            .queues
+            .clone()
+            .unwrap_or_else(|| self.inner.abilities.queues())
     }
 }
 
@@ -400,5 +437,8 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         .name(name.to_owned())
         .spawn(run)
         .map(drop)
-        .map_err(|source| Error::System { action: "start a thread", source })
+        .map_err(|source| Error::System {
+            action: "start a thread",
+            source,
+        })
 }

@@ -57,7 +57,10 @@ impl SettleQueue {
                 return None;
             }
             pending.settler_waits = true;
-            pending = self.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
+            pending = self
+                .filled
+                .wait(pending)
+                .unwrap_or_else(PoisonError::into_inner);
         }
     }
 }
@@ -97,7 +100,11 @@ fn settle_group(session: &Session, lane: &Lane, group: &[Settlement]) {
                 if failures >= 3 {
                     return settle_one_by_one(session, lane, group, &error);
                 }
-                log::warn!("database {:?} could not settle: {}", &*lane.database.name, with_causes(&error));
+                log::warn!(
+                    "database {:?} could not settle: {}",
+                    &*lane.database.name,
+                    with_causes(&error)
+                );
                 std::thread::sleep(jitter(Duration::from_millis(100 << failures)));
             }
         }

@@ -57,11 +57,17 @@ static NAMED: LazyLock<Mutex<HashMap<String, Arc<MemoryDriver>>>> = LazyLock::ne
 fn open(dsn: &str) -> Result<NamedDriver, String> {
     let name = dsn.strip_prefix("memory:").unwrap_or_default();
     if name.is_empty() {
-        return Ok(NamedDriver { name: "memory".to_owned(), driver: Arc::new(MemoryDriver::default()) });
+        return Ok(NamedDriver {
+            name: "memory".to_owned(),
+            driver: Arc::new(MemoryDriver::default()),
+        });
     }
     let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
     let driver = Arc::clone(named.entry(name.to_owned()).or_default());
-    Ok(NamedDriver { name: name.to_owned(), driver })
+    Ok(NamedDriver {
+        name: name.to_owned(),
+        driver,
+    })
 }
 
 inventory::submit! { DriverRegistration { schemes: &["memory"], open } }
@@ -69,7 +75,10 @@ inventory::submit! { DriverRegistration { schemes: &["memory"], open } }
 impl MemoryDriver {
     /// An empty store that asks this clock for the time.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self { store: Mutex::default(), clock }
+        Self {
+            store: Mutex::default(),
+            clock,
+        }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
@@ -90,7 +99,9 @@ impl Driver for MemoryDriver {
 
     fn wake_source(&self) -> WakeSource {
         // Managers of one process may share a store, and only their own enqueues ring a bell.
-        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
+        WakeSource::Poll {
+            at_most: Some(Duration::from_millis(5)),
+        }
     }
 
     fn probe(&self) -> Result<(), DriverError> {
@@ -119,9 +130,8 @@ impl Driver for MemoryDriver {
     }
 
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
-        Ok(self.with(|store| {
-            store.give_back(|lease| lease.worker == worker && lease.claim == claim)
-        }))
+        Ok(self
+            .with(|store| store.give_back(|lease| lease.worker == worker && lease.claim == claim)))
     }
 
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError> {
@@ -133,7 +143,12 @@ impl Driver for MemoryDriver {
         worker: WorkerId,
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
-        Ok(self.with(|store| settlements.iter().map(|one| store.settle(worker, one)).collect()))
+        Ok(self.with(|store| {
+            settlements
+                .iter()
+                .map(|one| store.settle(worker, one))
+                .collect()
+        }))
     }
 
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError> {

@@ -1,0 +1,118 @@
+//! The abilities that the behaviours use.
+
+use std::time::Duration;
+
+use qudo::{Job, JobError, JobView, NewJob, Result, abort, snooze};
+
+use crate::bed::Log;
+
+#[qudo::ability]
+pub fn echo(job: &Job, arg: String) -> Result<String> {
+    job.plugin::<Log>()?.add(arg.clone());
+    Ok(arg)
+}
+
+#[qudo::ability(name = "other-echo", queue = "other")]
+pub fn other_echo(job: &Job, arg: String) -> Result {
+    job.plugin::<Log>()?.add(format!("other {arg}"));
+    Ok(())
+}
+
+#[qudo::ability]
+pub fn double(n: i64) -> Result<i64> {
+    Ok(n * 2)
+}
+
+#[qudo::ability]
+pub fn no_argument(job: &Job) -> Result {
+    job.plugin::<Log>()?.add("called");
+    Ok(())
+}
+
+/// Fails as often as its argument says.
+#[qudo::ability(max_retries = 2, set_job_status = true)]
+pub fn stumble(job: &Job, times: u32) -> Result<u32> {
+    job.plugin::<Log>()?
+        .add(format!("attempt {}", job.attempt()));
+    job.reply(&job.attempt())?;
+    if job.attempt() <= times {
+        return Err(JobError::fail(format!(
+            "stumbled at attempt {}",
+            job.attempt()
+        )));
+    }
+    Ok(job.attempt())
+}
+
+#[qudo::ability(max_retries = 1, retry_delay = "400ms")]
+pub fn slow_retry(job: &Job) -> Result {
+    if job.attempt() == 1 {
+        Err(JobError::fail("once"))
+    } else {
+        Ok(())
+    }
+}
+
+fn from_the_job(job: &JobView<'_>) -> Duration {
+    Duration::from_secs(3600 * u64::from(job.attempt()))
+}
+
+#[qudo::ability(max_retries = 1, retry_delay = from_the_job)]
+pub fn computed_retry(_job: &Job) -> Result {
+    Err(JobError::fail("always"))
+}
+
+#[qudo::ability(max_retries = 5)]
+pub fn give_up(_job: &Job) -> Result {
+    Err(abort("no such user"))
+}
+
+#[qudo::ability(max_retries = 1)]
+pub fn panics(job: &Job) -> Result<u32> {
+    assert!(job.attempt() > 1, "the first attempt panics");
+    Ok(job.attempt())
+}
+
+#[qudo::ability]
+pub fn splits(job: &Job, fail: bool) -> Result {
+    job.replace(echo::job("left".to_owned()));
+    job.replace(NewJob::named("echo", "right".into()));
+    if fail {
+        Err(JobError::fail("not today"))
+    } else {
+        Ok(())
+    }
+}
+
+#[qudo::ability]
+pub fn again(job: &Job, left: u32) -> Result {
+    job.plugin::<Log>()?.add(format!("{left} left"));
+    if left > 0 {
+        job.replace(again::job(left - 1).uniqkey("the only one"));
+    }
+    Ok(())
+}
+
+/// Snoozes until its manager's log has two lines.
+#[qudo::ability(set_job_status = true)]
+pub fn sleepy(job: &Job) -> Result<u32> {
+    let log = job.plugin::<Log>()?;
+    log.add("woke");
+    if log.lines().len() < 3 {
+        return Err(snooze(Duration::ZERO));
+    }
+    Ok(job.attempt())
+}
+
+#[qudo::ability]
+pub fn parent(job: &Job) -> Result {
+    job.manager().enqueue(echo::job("child".to_owned()))?;
+    Ok(())
+}
+
+#[qudo::ability]
+pub fn replies(job: &Job) -> Result<String> {
+    job.reply("one")?;
+    job.reply("two")?;
+    Ok("three".to_owned())
+}

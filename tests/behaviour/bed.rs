@@ -1,0 +1,189 @@
+//! Databases for one test each, and what tests share.
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use qudo::driver::{Driver, DriverRegistration};
+use qudo::{Ability, Manager, ManagerBuilder};
+
+/// Every wait for a condition ends here.
+pub const DEADLINE: Duration = Duration::from_secs(30);
+
+/// The databases of one test: fresh, migrated, removed at the end.
+pub struct Bed {
+    pub databases: Vec<(String, String)>,
+    _guards: Vec<Box<dyn std::any::Any + Send + Sync>>,
+}
+
+/// What abilities write down for their test.
+#[derive(Clone, Default)]
+pub struct Log(Arc<Mutex<Vec<String>>>);
+
+impl Log {
+    pub fn add(&self, line: impl Into<String>) {
+        self.0
+            .lock()
+            .expect("no panic while logging")
+            .push(line.into());
+    }
+
+    pub fn lines(&self) -> Vec<String> {
+        self.0.lock().expect("no panic while logging").clone()
+    }
+}
+
+/// Runs a behaviour on an engine, unless the developer asked for others only.
+pub fn run(engine: &str, behaviour: fn(&Bed)) {
+    let chosen = std::env::var("QUDO_TEST_ENGINES").unwrap_or_default();
+    if !chosen.is_empty() && !chosen.split(',').any(|one| one == engine) {
+        eprintln!("left out: {engine} is not in QUDO_TEST_ENGINES={chosen}");
+        return;
+    }
+    drop(env_logger::builder().is_test(true).try_init());
+    behaviour(&Bed::new(engine));
+}
+
+impl Bed {
+    pub fn new(engine: &str) -> Self {
+        let bed = Self::unmigrated(engine);
+        bed.builder()
+            .build()
+            .expect("valid")
+            .migrate()
+            .expect("migrates");
+        bed
+    }
+
+    pub fn unmigrated(engine: &str) -> Self {
+        let engines: &[&str] = match engine {
+            "mixed" => MIXED,
+            "memory" => &["memory"],
+            "sqlite" => &["sqlite"],
+            "postgres" => &["postgres"],
+            "mysql" => &["mysql"],
+            other => panic!("unknown engine {other}"),
+        };
+        let mut bed = Self {
+            databases: Vec::new(),
+            _guards: Vec::new(),
+        };
+        for (number, engine) in engines.iter().enumerate() {
+            let (dsn, guard) = fresh(engine);
+            bed.databases.push((format!("{engine}{number}"), dsn));
+            bed._guards.push(guard);
+        }
+        bed
+    }
+
+    /// A manager's builder over the databases, without linked abilities, with short pauses.
+    pub fn builder(&self) -> ManagerBuilder {
+        let builder = Manager::builder()
+            .linked(false)
+            .delay(Duration::from_millis(200))
+            .workers(3);
+        self.databases.iter().fold(builder, |builder, (name, dsn)| {
+            builder.database_as(name, dsn)
+        })
+    }
+
+    pub fn manager<A: Ability>(&self) -> (Manager, Log) {
+        self.with(ManagerBuilder::ability::<A>)
+    }
+
+    pub fn with(&self, more: impl FnOnce(ManagerBuilder) -> ManagerBuilder) -> (Manager, Log) {
+        let log = Log::default();
+        let manager = more(self.builder())
+            .plugin(log.clone())
+            .build()
+            .expect("valid");
+        (manager, log)
+    }
+
+    /// The name of the first database: where order within one database matters.
+    pub fn first(&self) -> &str {
+        &self.databases[0].0
+    }
+
+    /// The storage port of the first database.
+    pub fn driver(&self) -> Arc<dyn Driver> {
+        DriverRegistration::open_linked(&self.databases[0].1)
+            .expect("opened before")
+            .driver
+    }
+}
+
+#[cfg(not(any(feature = "postgres", feature = "mysql")))]
+const MIXED: &[&str] = &["sqlite", "memory", "sqlite"];
+#[cfg(all(feature = "postgres", not(feature = "mysql")))]
+const MIXED: &[&str] = &["sqlite", "postgres"];
+#[cfg(all(feature = "mysql", not(feature = "postgres")))]
+const MIXED: &[&str] = &["sqlite", "mysql"];
+#[cfg(all(feature = "mysql", feature = "postgres"))]
+const MIXED: &[&str] = &["sqlite", "postgres", "mysql"];
+
+fn fresh(engine: &str) -> (String, Box<dyn std::any::Any + Send + Sync>) {
+    let unique = uuid::Uuid::now_v7().simple().to_string();
+    match engine {
+        "memory" => (format!("memory:{unique}"), Box::new(())),
+        "sqlite" => {
+            let directory = tempfile::tempdir().expect("a temporary directory");
+            let dsn = format!("sqlite:{}/jobs.db", directory.path().display());
+            (dsn, Box::new(directory))
+        }
+        server => {
+            let database = ServerDatabase::new(server, &format!("qudo_{unique}"));
+            (database.dsn.clone(), Box::new(database))
+        }
+    }
+}
+
+/// A database on a test server, dropped at the end.
+struct ServerDatabase {
+    server: String,
+    name: String,
+    dsn: String,
+}
+
+impl ServerDatabase {
+    fn new(engine: &str, name: &str) -> Self {
+        let variable = match engine {
+            "postgres" => "QUDO_TEST_POSTGRES_URL",
+            _ => "QUDO_TEST_MYSQL_URL",
+        };
+        let server = std::env::var(variable)
+            .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
+        let dsn = qudo_test_servers::create_database(&server, name).expect("a fresh database");
+        Self {
+            server,
+            name: name.to_owned(),
+            dsn,
+        }
+    }
+}
+
+impl Drop for ServerDatabase {
+    fn drop(&mut self) {
+        if let Err(error) = qudo_test_servers::drop_database(&self.server, &self.name) {
+            eprintln!("{} is left behind: {error}", self.name);
+        }
+    }
+}
+
+/// Waits for a condition, with a deadline.
+#[track_caller]
+pub fn eventually(what: &str, condition: impl Fn() -> bool) {
+    let deadline = Instant::now() + DEADLINE;
+    while !condition() {
+        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
+/// Works on the calling thread until nothing is ready.
+pub fn drain(manager: &Manager) -> usize {
+    let mut worked = 0;
+    while manager.work_once().expect("works").is_some() {
+        worked += 1;
+    }
+    worked
+}

@@ -1,0 +1,128 @@
+//! What qudo promises, written once against the public interface and run on every engine: in
+//! memory, SQLite, PostgreSQL, MySQL/MariaDB, and on a mixed set of several databases at once.
+
+#![allow(missing_docs, unreachable_pub, reason = "a test is read, not called")]
+
+mod abilities;
+mod bed;
+mod enqueue;
+mod exceptions;
+mod hooks;
+mod reply;
+mod session;
+mod transactional;
+mod work;
+
+macro_rules! on {
+    ($(#[$cfg:meta])* $engine:ident { $($group:ident { $($name:ident,)* })* }) => {
+        $(#[$cfg])*
+        mod $engine {
+            $(mod $group {
+                $(#[test]
+                fn $name() {
+                    crate::bed::run(stringify!($engine), crate::$group::$name);
+                })*
+            })*
+        }
+    };
+}
+
+macro_rules! behaviours {
+    ($($suite:tt)*) => {
+        on!(memory { $($suite)* });
+        on!(#[cfg(feature = "sqlite")] sqlite { $($suite)* });
+        on!(#[cfg(feature = "postgres")] postgres { $($suite)* });
+        on!(#[cfg(feature = "mysql")] mysql { $($suite)* });
+        on!(mixed { $($suite)* });
+    };
+}
+
+behaviours! {
+    enqueue {
+        a_job_is_stored_looked_up_and_worked_once,
+        arguments_of_every_shape_arrive_as_they_were_sent,
+        a_client_that_does_not_link_the_ability_enqueues_by_name_with_json,
+        higher_priority_runs_first_and_equals_run_in_order,
+        a_delayed_job_waits_until_it_is_due,
+        a_job_due_in_the_past_runs_at_once,
+        a_key_that_a_live_job_holds_is_not_stored_again,
+        a_key_is_free_again_when_its_job_is_done_failed_or_dequeued,
+        one_key_for_two_abilities_is_two_keys,
+        a_key_stays_held_while_its_job_waits_for_a_retry,
+        threads_that_race_for_a_key_store_one_job,
+        an_id_enqueued_twice_is_stored_once,
+        many_jobs_are_stored_at_once_and_conflicts_are_told_one_by_one,
+        a_suppressed_job_is_not_stored,
+        a_job_for_a_named_database_goes_there_and_an_unknown_name_is_refused,
+        what_cannot_be_stored_is_refused_by_name,
+        a_waiting_job_can_be_dequeued_and_a_running_one_cannot,
+        reenqueue_changes_when_a_waiting_job_runs,
+        jobs_are_listed_by_ability_with_limit_and_offset,
+        jobs_are_counted_by_ability_and_state,
+        threads_that_enqueue_at_once_lose_nothing,
+    }
+    work {
+        nothing_to_do_is_no_error,
+        a_manager_without_abilities_is_told_how_to_link_them,
+        jobs_of_abilities_that_a_manager_lacks_are_left_for_others,
+        a_failing_job_is_retried_up_to_max_retries_and_ends_in_the_exception_log,
+        the_next_attempt_waits_for_the_retry_delay,
+        the_retry_delay_may_be_computed_from_the_job,
+        an_aborted_job_never_runs_again,
+        a_panic_is_a_failed_attempt_and_the_thread_lives_on,
+        an_argument_that_does_not_decode_is_kept_in_the_exception_log,
+        replace_completes_one_job_and_enqueues_others,
+        a_run_that_fails_replaces_nothing,
+        a_job_may_be_replaced_by_one_with_the_same_key,
+        snooze_spends_no_attempt,
+        job_status_is_kept_on_request_and_only_then,
+        a_job_enqueues_more_through_its_manager,
+    }
+    reply {
+        the_return_value_reaches_the_client,
+        several_replies_arrive_in_order_before_the_return_value,
+        a_ticket_is_rebuilt_from_an_id,
+        check_tells_how_far_a_job_is,
+        a_job_without_a_reply_answers_with_nothing,
+        the_reply_of_a_failed_job_is_its_error,
+        waiting_ends_with_its_limit,
+        an_attempt_that_fails_leaves_no_reply,
+        old_replies_are_removed,
+    }
+    exceptions {
+        the_log_is_read_newest_first_with_limit_offset_and_ability,
+        a_failed_job_is_enqueued_again_once,
+        a_failure_that_was_retried_cannot_be_enqueued_again,
+        redrive_is_refused_while_a_live_job_holds_the_key,
+    }
+    hooks {
+        pre_enqueue_may_change_the_draft,
+        pre_enqueue_may_veto,
+        post_enqueue_sees_the_stored_job,
+        pre_work_may_abort_and_snooze,
+        around_work_surrounds_the_ability,
+        on_failure_may_change_the_decision,
+        post_work_sees_every_outcome,
+        a_hook_that_panics_has_one_effect_and_stops_nothing,
+        hooks_run_in_order_and_can_be_unregistered,
+    }
+    session {
+        every_job_is_worked_once_by_many_threads,
+        two_managers_share_the_work_and_nothing_runs_twice,
+        a_delayed_job_starts_when_it_is_due,
+        an_idle_worker_starts_a_new_job_at_once,
+        unstarted_jobs_are_given_back_at_shutdown_with_the_attempt_unspent,
+        a_running_job_finishes_before_shutdown,
+        several_queues_are_served_in_turn,
+        jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing,
+        a_lease_that_ends_gives_the_job_to_another,
+        a_job_that_outlives_its_workers_ends_in_the_exception_log,
+        a_claim_whose_answer_was_lost_is_released,
+        a_settle_that_is_repeated_changes_nothing,
+        long_jobs_are_not_hoarded,
+    }
+    transactional {
+        a_database_without_tables_is_refused_with_the_remedy,
+        migrating_twice_is_harmless_and_reverting_removes_everything,
+    }
+}

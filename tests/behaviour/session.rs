@@ -1,0 +1,429 @@
+use std::collections::HashMap;
+use std::sync::{Arc, Condvar, LazyLock, Mutex};
+use std::time::{Duration, Instant};
+
+use qudo::driver::{
+    AbilityLease, ClaimRequest, ClaimedJob, JobState, Settled, Settlement, Verdict, WorkerId,
+    WorkerInfo,
+};
+use qudo::{FailureKind, Job, JobId, Manager, Result};
+
+use crate::abilities::{echo, no_argument, other_echo};
+use crate::bed::{Bed, DEADLINE, Log, eventually};
+use crate::work::exceptions;
+
+/// Claims jobs of an ability in queue `default` for a worker that is not this process.
+pub fn claim_as_stranger(bed: &Bed, ability: &str, limit: u32) -> (WorkerId, Vec<ClaimedJob>) {
+    claim_for(bed, ability, limit, Duration::from_secs(3600))
+}
+
+fn claim_for(
+    bed: &Bed,
+    ability: &str,
+    limit: u32,
+    grab_for: Duration,
+) -> (WorkerId, Vec<ClaimedJob>) {
+    let worker = WorkerInfo {
+        id: WorkerId::new(),
+        name: "stranger".to_owned(),
+    };
+    let driver = bed.driver();
+    assert!(!driver.heartbeat(&worker).expect("beats"), "unknown before");
+    assert!(driver.heartbeat(&worker).expect("beats"), "known now");
+    let request = ClaimRequest {
+        worker: worker.id,
+        claim: 1,
+        queue: &Arc::from("default"),
+        abilities: &[AbilityLease {
+            name: Arc::from(ability),
+            grab_for,
+        }],
+        limit,
+    };
+    (worker.id, driver.claim(&request).expect("claims"))
+}
+
+fn enqueue(manager: &Manager, bed: &Bed, count: usize) -> Vec<JobId> {
+    let jobs = (0..count).map(|n| echo::job(n.to_string()).database(bed.first()));
+    let answers = manager.enqueue_many(jobs).expect("stored");
+    answers
+        .iter()
+        .map(|answer| answer.id().expect("new"))
+        .collect()
+}
+
+pub fn every_job_is_worked_once_by_many_threads(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| builder.ability::<echo>().workers(8));
+    let jobs = (0..3_000).map(|n| echo::job(n.to_string()));
+    assert_eq!(manager.enqueue_many(jobs).expect("stored").len(), 3_000);
+    let working = manager.start().expect("starts");
+    eventually("all are worked", || log.lines().len() >= 3_000);
+    working.stop();
+    let mut lines: Vec<u32> = log
+        .lines()
+        .iter()
+        .map(|line| line.parse().expect("n"))
+        .collect();
+    lines.sort_unstable();
+    assert_eq!(lines, (0..3_000).collect::<Vec<_>>());
+    let left: u64 = manager
+        .job_count()
+        .into_iter()
+        .flat_map(|on| on.answer.expect("up"))
+        .map(|row| row.count)
+        .sum();
+    assert_eq!(left, 0);
+    assert!(exceptions(&manager).is_empty());
+}
+
+pub fn two_managers_share_the_work_and_nothing_runs_twice(bed: &Bed) {
+    let (one, log_one) = bed.with(|builder| builder.ability::<echo>().workers(2));
+    let (two, log_two) = bed.with(|builder| builder.ability::<echo>().workers(2));
+    let running = [one.start().expect("starts"), two.start().expect("starts")];
+    for part in 0..10 {
+        let jobs = (0..100).map(|n| echo::job((part * 100 + n).to_string()));
+        assert_eq!(one.enqueue_many(jobs).expect("stored").len(), 100);
+    }
+    eventually("all are worked", || {
+        log_one.lines().len() + log_two.lines().len() >= 1_000
+    });
+    for handle in running {
+        assert_eq!(handle.lost_leases(), 0);
+        handle.stop();
+    }
+    let mut runs: HashMap<String, u32> = HashMap::new();
+    for line in log_one.lines().into_iter().chain(log_two.lines()) {
+        *runs.entry(line).or_default() += 1;
+    }
+    assert_eq!(runs.len(), 1_000);
+    assert!(runs.values().all(|count| *count == 1));
+}
+
+pub fn a_delayed_job_starts_when_it_is_due(bed: &Bed) {
+    let (manager, log) = bed.manager::<echo>();
+    let working = manager.start().expect("starts");
+    let begun = Instant::now();
+    let job = echo::job("due".to_owned()).delay(Duration::from_millis(300));
+    let sent = manager.enqueue(job).expect("stored");
+    sent.wait::<String>(DEADLINE).expect("runs");
+    assert!(
+        begun.elapsed() >= Duration::from_millis(295),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!(log.lines(), ["due"]);
+    working.stop();
+}
+
+pub fn an_idle_worker_starts_a_new_job_at_once(bed: &Bed) {
+    // An hour between looks: only a wake-up can start the job before the deadline.
+    let (manager, _) =
+        bed.with(|builder| builder.ability::<echo>().delay(Duration::from_secs(3600)));
+    let working = manager.start().expect("starts");
+    for n in 0..5 {
+        let sent = manager.enqueue(echo::job(n.to_string())).expect("stored");
+        sent.wait::<String>(DEADLINE).expect("woken up");
+    }
+    // From another manager, as from another process.
+    let client = bed.builder().build().expect("valid");
+    for n in 0..5 {
+        let sent = client.enqueue(echo::job(n.to_string())).expect("stored");
+        sent.wait::<String>(DEADLINE).expect("woken up");
+    }
+    working.stop();
+}
+
+/// A gate that jobs wait at until their test opens it.
+#[derive(Default)]
+struct Gate {
+    open: Mutex<bool>,
+    changed: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *self.open.lock().expect("no panic") = true;
+        self.changed.notify_all();
+    }
+
+    fn pass(&self) {
+        let open = self.open.lock().expect("no panic");
+        let waited = self
+            .changed
+            .wait_timeout_while(open, DEADLINE, |open| !*open);
+        assert!(*waited.expect("no panic").0, "the gate was never opened");
+    }
+}
+
+static GATES: LazyLock<Mutex<HashMap<String, Arc<Gate>>>> = LazyLock::new(Mutex::default);
+
+fn gate(name: &str) -> Arc<Gate> {
+    Arc::clone(
+        GATES
+            .lock()
+            .expect("no panic")
+            .entry(name.to_owned())
+            .or_default(),
+    )
+}
+
+#[qudo::ability]
+fn waits(job: &Job, at: String) -> Result {
+    job.plugin::<Log>()?.add("started");
+    gate(&at).pass();
+    job.plugin::<Log>()?.add("passed");
+    Ok(())
+}
+
+pub fn unstarted_jobs_are_given_back_at_shutdown_with_the_attempt_unspent(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| {
+        builder
+            .ability::<waits>()
+            .workers(1)
+            .find_job_limit_size(10)
+    });
+    let name = JobId::new().to_string();
+    // Short jobs first, so that more are fetched ahead than the one thread can start.
+    gate(&name).open();
+    let jobs = (0..200).map(|_| waits::job(name.clone()).database(bed.first()));
+    manager.enqueue_many(jobs).expect("stored");
+    let working = manager.start().expect("starts");
+    eventually("some are worked", || log.lines().len() > 20);
+    working.stop();
+    let passed = log.lines().iter().filter(|line| *line == "passed").count();
+    let jobs = manager.jobs(&qudo::driver::JobFilter {
+        limit: 1_000,
+        ..Default::default()
+    });
+    let left: Vec<_> = jobs
+        .into_iter()
+        .flat_map(|on| on.answer.expect("up"))
+        .collect();
+    assert_eq!(passed + left.len(), 200);
+    for job in left {
+        assert_eq!((job.state, job.attempt), (JobState::Ready, 0));
+    }
+    let workers = bed.driver().workers().expect("answers");
+    assert!(
+        workers.is_empty(),
+        "the worker's row is removed: {workers:?}"
+    );
+}
+
+pub fn a_running_job_finishes_before_shutdown(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| builder.ability::<waits>().workers(1));
+    let name = JobId::new().to_string();
+    let sent = manager.enqueue(waits::job(name.clone())).expect("stored");
+    let working = manager.start().expect("starts");
+    eventually("it runs", || log.lines() == ["started"]);
+    let stopping = std::thread::spawn(move || working.stop());
+    gate(&name).open();
+    stopping.join().expect("stops");
+    assert_eq!(log.lines(), ["started", "passed"]);
+    sent.wait::<()>(Duration::ZERO)
+        .expect("settled before the stop returned");
+}
+
+pub fn several_queues_are_served_in_turn(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| {
+        builder
+            .ability::<echo>()
+            .ability::<other_echo>()
+            .workers(1)
+            .find_job_limit_size(5)
+    });
+    let jobs = (0..300).map(|n| echo::job(n.to_string()).database(bed.first()));
+    manager.enqueue_many(jobs).expect("stored");
+    let jobs = (0..10).map(|n| other_echo::job(n.to_string()).database(bed.first()));
+    manager.enqueue_many(jobs).expect("stored");
+    let working = manager.start().expect("starts");
+    eventually("all are worked", || log.lines().len() == 310);
+    working.stop();
+    let lines = log.lines();
+    let last = lines
+        .iter()
+        .rposition(|line| line.starts_with("other"))
+        .expect("worked");
+    assert!(
+        last < 250,
+        "the small queue waited for the full one: position {last}"
+    );
+}
+
+pub fn jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| {
+        builder
+            .ability::<echo>()
+            .heartbeat(Duration::from_millis(50), Duration::from_millis(400))
+    });
+    let ids = enqueue(&manager, bed, 3);
+    let (stranger, claimed) = claim_as_stranger(bed, "echo", 2);
+    assert_eq!(claimed.len(), 2);
+    // The stranger says nothing more.
+    let working = manager.start().expect("starts");
+    eventually("all are worked", || log.lines().len() == 3);
+    eventually("all are settled", || {
+        ids.iter()
+            .all(|id| manager.lookup(*id).expect("answers").is_none())
+    });
+    working.stop();
+    let mut rows = exceptions(&manager);
+    rows.sort_by_key(|row| row.job);
+    assert_eq!(rows.len(), 2);
+    for (row, id) in rows.iter().zip(&ids) {
+        assert_eq!(
+            (row.job, row.kind, row.attempt),
+            (*id, FailureKind::Crash, 1)
+        );
+        assert!(
+            !row.discarded && row.message.contains(&stranger.to_string()),
+            "{}",
+            row.message
+        );
+    }
+    let late = settlements(claimed, Verdict::Complete);
+    let answers = bed.driver().settle(stranger, &late).expect("answers");
+    assert_eq!(answers, [Settled::LeaseLost; 2]);
+    let known = bed.driver().workers().expect("answers");
+    assert!(
+        known.iter().all(|(info, _)| info.id != stranger),
+        "the dead worker's row is gone"
+    );
+}
+
+fn settlements(claimed: Vec<ClaimedJob>, verdict: Verdict) -> Vec<Settlement> {
+    let settle = |job| Settlement {
+        job: Box::new(job),
+        verdict,
+        extras: None,
+    };
+    claimed.into_iter().map(settle).collect()
+}
+
+pub fn a_lease_that_ends_gives_the_job_to_another(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let id = enqueue(&manager, bed, 1)[0];
+    let (stranger, claimed) = claim_for(bed, "echo", 1, Duration::from_millis(50));
+    let day = Duration::from_secs(86_400);
+    let mut rescued = Vec::new();
+    let deadline = Instant::now() + DEADLINE;
+    while rescued.is_empty() && Instant::now() < deadline {
+        rescued = bed.driver().rescue(day, 10).expect("answers");
+    }
+    assert_eq!(rescued.len(), 1);
+    assert_eq!(
+        (rescued[0].id, rescued[0].kind),
+        (id, FailureKind::LeaseExpired)
+    );
+    let answers = bed
+        .driver()
+        .settle(stranger, &settlements(claimed, Verdict::Complete));
+    assert_eq!(answers.expect("answers"), [Settled::LeaseLost]);
+    let job = manager.lookup(id).expect("answers").expect("lives").1;
+    assert_eq!(
+        (job.state, job.attempt),
+        (JobState::Ready, 1),
+        "the attempt is spent"
+    );
+}
+
+pub fn a_job_that_outlives_its_workers_ends_in_the_exception_log(bed: &Bed) {
+    let (manager, log) = bed.manager::<echo>();
+    let id = enqueue(&manager, bed, 1)[0];
+    for crash in 1..=6 {
+        let (_, claimed) = claim_as_stranger(bed, "echo", 1);
+        assert_eq!((claimed[0].attempt, claimed[0].crashes), (crash, crash - 1));
+        // Silent for longer than nothing: dead.
+        let driver = bed.driver();
+        eventually("the stranger is declared dead", || {
+            !driver
+                .rescue(Duration::from_micros(1), 10)
+                .expect("answers")
+                .is_empty()
+        });
+    }
+    manager
+        .work_once()
+        .expect("works")
+        .expect("the job is claimed and given up");
+    assert!(log.lines().is_empty(), "it did not run");
+    let last = exceptions(&manager).remove(0);
+    assert_eq!(
+        (last.job, last.kind, last.discarded),
+        (id, FailureKind::Crash, true)
+    );
+}
+
+pub fn a_claim_whose_answer_was_lost_is_released(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let ids = enqueue(&manager, bed, 4);
+    let (stranger, claimed) = claim_as_stranger(bed, "echo", 3);
+    assert_eq!(claimed.len(), 3);
+    assert_eq!(
+        bed.driver().release_claim(stranger, 2).expect("answers"),
+        0,
+        "another claim"
+    );
+    assert_eq!(bed.driver().release_claim(stranger, 1).expect("answers"), 3);
+    for id in ids {
+        let job = manager.lookup(id).expect("answers").expect("lives").1;
+        assert_eq!((job.state, job.attempt), (JobState::Ready, 0));
+    }
+}
+
+pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let id = enqueue(&manager, bed, 1)[0];
+    let (stranger, claimed) = claim_as_stranger(bed, "echo", 1);
+    let driver = bed.driver();
+    let snooze = settlements(claimed, Verdict::Snooze(Duration::ZERO));
+    assert_eq!(
+        driver.settle(stranger, &snooze).expect("answers"),
+        [Settled::Done]
+    );
+    // The same worker claims the job anew, and the attempt is the same: it was not spent.
+    let request = ClaimRequest {
+        worker: stranger,
+        claim: 2,
+        queue: &Arc::from("default"),
+        abilities: &[AbilityLease {
+            name: Arc::from("echo"),
+            grab_for: DEADLINE,
+        }],
+        limit: 1,
+    };
+    let second = driver.claim(&request).expect("claims");
+    assert_eq!((second[0].id, second[0].attempt), (id, 1));
+    // The first settle, repeated because its answer was lost, must not end the second run.
+    assert_eq!(
+        driver.settle(stranger, &snooze).expect("answers"),
+        [Settled::LeaseLost]
+    );
+    let state = driver.state(id).expect("answers");
+    assert!(matches!(state, Some(JobState::Running { .. })), "{state:?}");
+    let done = settlements(second, Verdict::Complete);
+    assert_eq!(
+        driver.settle(stranger, &done).expect("answers"),
+        [Settled::Done]
+    );
+    assert!(driver.state(id).expect("answers").is_none());
+}
+
+pub fn long_jobs_are_not_hoarded(bed: &Bed) {
+    let name = JobId::new().to_string();
+    let (one, log_one) = bed.with(|builder| builder.ability::<waits>().workers(1));
+    let (two, log_two) = bed.with(|builder| builder.ability::<waits>().workers(1));
+    let jobs = (0..2).map(|_| waits::job(name.clone()).database(bed.first()));
+    one.enqueue_many(jobs).expect("stored");
+    let first = one.start().expect("starts");
+    eventually("one runs", || log_one.lines() == ["started"]);
+    // The first has no free thread, so the second job must be free for another process.
+    let second = two.start().expect("starts");
+    eventually("the other runs elsewhere", || {
+        log_two.lines() == ["started"]
+    });
+    gate(&name).open();
+    first.stop();
+    second.stop();
+    let _ = no_argument::job();
+}
