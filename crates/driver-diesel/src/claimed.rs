@@ -57,7 +57,11 @@ impl FromRow for FactsRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let codec = columns.text()?;
         Ok(Self {
-            codec: if codec == JSON { Cow::Borrowed(JSON) } else { Cow::Owned(codec) },
+            codec: if codec == JSON {
+                Cow::Borrowed(JSON)
+            } else {
+                Cow::Owned(codec)
+            },
             arg: columns.bytes()?,
             uniqkey: columns.opt_text()?,
             enqueued_at: columns.big()?,
@@ -67,7 +71,10 @@ impl FromRow for FactsRow {
 
 impl FromRow for ClaimRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self { ready: ReadyRow::from_row(columns)?, facts: FactsRow::from_row(columns)? })
+        Ok(Self {
+            ready: ReadyRow::from_row(columns)?,
+            facts: FactsRow::from_row(columns)?,
+        })
     }
 }
 
@@ -78,19 +85,17 @@ impl ClaimRow {
 }
 
 /// Puts the halves of a claimed job together. The names are those of the request, shared.
-pub(crate) fn claimed(
-    ready: ReadyRow,
-    facts: FactsRow,
-    request: &ClaimRequest<'_>,
-) -> ClaimedJob {
+pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'_>) -> ClaimedJob {
     ClaimedJob {
         id: JobId::from_uuid(ready.id),
         claim: request.claim,
         attempt: ready.attempt + 1,
         crashes: ready.crashes,
         queue: Arc::clone(request.queue),
-        ability: lease_of(request, &ready.ability)
-            .map_or_else(|| Arc::from(ready.ability.as_str()), |lease| Arc::clone(&lease.name)),
+        ability: lease_of(request, &ready.ability).map_or_else(
+            || Arc::from(ready.ability.as_str()),
+            |lease| Arc::clone(&lease.name),
+        ),
         codec: facts.codec,
         arg: facts.arg,
         uniqkey: facts.uniqkey,
@@ -100,6 +105,12 @@ pub(crate) fn claimed(
 }
 
 /// The request's word on an ability.
-pub(crate) fn lease_of<'r>(request: &'r ClaimRequest<'_>, ability: &str) -> Option<&'r AbilityLease> {
-    request.abilities.iter().find(|lease| *lease.name == *ability)
+pub(crate) fn lease_of<'r>(
+    request: &'r ClaimRequest<'_>,
+    ability: &str,
+) -> Option<&'r AbilityLease> {
+    request
+        .abilities
+        .iter()
+        .find(|lease| *lease.name == *ability)
 }

@@ -80,9 +80,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| {
-            worker::give_back::<E>(conn, worker.as_uuid(), Some(claim))
-        })
+        self.write_transaction(|conn| worker::give_back::<E>(conn, worker.as_uuid(), Some(claim)))
     }
 
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError> {
@@ -95,15 +93,23 @@ impl<E: Engine> Driver for DieselDriver<E> {
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
         if settle::is_plain(settlements) {
-            let ids: Vec<_> = settlements.iter().map(|one| *one.job.id.as_uuid()).collect();
+            let ids: Vec<_> = settlements
+                .iter()
+                .map(|one| *one.job.id.as_uuid())
+                .collect();
             let claims: Vec<_> = settlements.iter().map(|one| one.job.claim).collect();
             let held = self.engine.complete(worker.as_uuid(), &ids, &claims)?;
             if held.len() == ids.len() {
                 return Ok(vec![Settled::Done; ids.len()]);
             }
             let held: std::collections::HashSet<_> = held.into_iter().collect();
-            let answer =
-                |id| if held.contains(id) { Settled::Done } else { Settled::LeaseLost };
+            let answer = |id| {
+                if held.contains(id) {
+                    Settled::Done
+                } else {
+                    Settled::LeaseLost
+                }
+            };
             return Ok(ids.iter().map(answer).collect());
         }
         let answers = self
@@ -134,15 +140,19 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn lookup(&self, id: JobId) -> Result<Option<JobInfo>, DriverError> {
-        self.engine.read(|conn| lookup::lookup::<E>(conn, id.as_uuid()))
+        self.engine
+            .read(|conn| lookup::lookup::<E>(conn, id.as_uuid()))
     }
 
     fn state(&self, id: JobId) -> Result<Option<JobState>, DriverError> {
-        self.engine.read(|conn| lookup::state::<E>(conn, id.as_uuid()))
+        self.engine
+            .read(|conn| lookup::state::<E>(conn, id.as_uuid()))
     }
 
     fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<JobId>, DriverError> {
-        let holder = self.engine.read(|conn| lookup::holder::<E>(conn, ability, uniqkey))?;
+        let holder = self
+            .engine
+            .read(|conn| lookup::holder::<E>(conn, ability, uniqkey))?;
         Ok(holder.map(JobId::from_uuid))
     }
 
@@ -163,7 +173,8 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
-        self.engine.read(|conn| exception::exceptions::<E>(conn, filter))
+        self.engine
+            .read(|conn| exception::exceptions::<E>(conn, filter))
     }
 
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
@@ -171,19 +182,16 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
-        self.engine.read(|conn| trace::status::<E>(conn, job.as_uuid()))
+        self.engine
+            .read(|conn| trace::status::<E>(conn, job.as_uuid()))
     }
 
     fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
-        self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
+        self.engine
+            .read(|conn| trace::replies::<E>(conn, job.as_uuid()))
     }
 
-    fn purge(
-        &self,
-        replies: Duration,
-        status: Duration,
-        limit: u32,
-    ) -> Result<usize, DriverError> {
+    fn purge(&self, replies: Duration, status: Duration, limit: u32) -> Result<usize, DriverError> {
         self.write_transaction(|conn| trace::purge::<E>(conn, replies, status, limit))
     }
 

@@ -44,10 +44,8 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     ) -> Result<T, DriverError>;
 
     /// Runs `act` on a connection that reads.
-    fn read<T>(
-        &self,
-        act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
-    ) -> Result<T, DriverError>;
+    fn read<T>(&self, act: impl FnMut(&mut Self::Conn) -> QueryResult<T>)
+    -> Result<T, DriverError>;
 
     /// Connects anew, outside the pool, and checks that the database takes writes.
     fn probe(&self) -> Result<(), DriverError>;
@@ -68,7 +66,10 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord]) -> QueryResult<()>;
 
     /// Stores jobs in a transaction of its own; several callers may share it.
-    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<qudo_core::driver::Inserted>, DriverError>;
+    fn insert_commit(
+        &self,
+        jobs: &[JobRecord],
+    ) -> Result<Vec<qudo_core::driver::Inserted>, DriverError>;
 
     /// Leases ready jobs of one queue.
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>;
@@ -104,25 +105,88 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 }
 
 /// SQL that is true for the abilities of a claim: `ability IN (?, ..)`, with its binds.
-pub(crate) fn ability_filter<'a>(column: &str, abilities: &'a [AbilityLease]) -> (String, Vec<Bind<'a>>) {
+pub(crate) fn ability_filter<'a>(
+    column: &str,
+    abilities: &'a [AbilityLease],
+) -> (String, Vec<Bind<'a>>) {
     let marks = ["?"].repeat(abilities.len()).join(",");
     let binds = abilities.iter().map(|one| Bind::Text(&one.name)).collect();
     (format!("{column} IN ({marks})"), binds)
 }
 
 /// SQL for how many microseconds a lease lasts: one bind when all abilities agree, else a `CASE`.
-pub(crate) fn lease_length<'a>(column: &str, abilities: &'a [AbilityLease]) -> (String, Vec<Bind<'a>>) {
+pub(crate) fn lease_length<'a>(
+    column: &str,
+    abilities: &'a [AbilityLease],
+) -> (String, Vec<Bind<'a>>) {
     let micros = |lease: &AbilityLease| Bind::Big(micros(lease.grab_for));
     let first = &abilities[0];
     if abilities.iter().all(|one| one.grab_for == first.grab_for) {
         return ("?".to_owned(), vec![micros(first)]);
     }
     let whens = ["WHEN ? THEN ?"].repeat(abilities.len()).join(" ");
-    let binds = abilities.iter().flat_map(|one| [Bind::Text(&one.name), micros(one)]).collect();
+    let binds = abilities
+        .iter()
+        .flat_map(|one| [Bind::Text(&one.name), micros(one)])
+        .collect();
     (format!("CASE {column} {whens} END"), binds)
 }
 
 /// Microseconds of a span; a year fits many times.
 pub(crate) fn micros(span: Duration) -> i64 {
     i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4)
+}
+
+/// SQL that finds out, without writing, whether the database takes writes: a standby, a read-only
+/// server or a read-only default refuse it before they look for rows.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) const PROBE: &str = "UPDATE qudo_worker SET seen_at = seen_at WHERE id IS NULL";
+
+/// The answer to [`PROBE`]: a missing table shows that the server is there, and says so later.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn probe_answer(result: QueryResult<usize>) -> Result<(), DriverError> {
+    use crate::classify::{Class, classify, to_driver_error};
+    match result {
+        Err(error) if classify(&error) != Class::Schema => Err(to_driver_error(error, false)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether a queue has ready rows or something is overdue: one cheap statement for pollers.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn has_work<E: Engine>(conn: &mut E::Conn, queues: &[&str]) -> QueryResult<bool> {
+    let marks = ["?"].repeat(queues.len()).join(",");
+    let sql = format!(
+        "(SELECT id FROM qudo_ready WHERE queue IN ({marks}) LIMIT 1) UNION ALL \
+         (SELECT id FROM qudo_scheduled WHERE run_after <= {} LIMIT 1)",
+        E::NOW
+    );
+    let binds: Vec<_> = queues.iter().map(|queue| Bind::Text(queue)).collect();
+    Ok(conn.row::<Uuid>(&sql, &binds)?.is_some())
+}
+
+/// The short name of a server's database and its description without a password.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn names(url: &url::Url) -> Result<(String, String), String> {
+    let database = url.path().trim_start_matches('/');
+    if database.is_empty() {
+        return Err(format!(
+            "it names no database; expected something like {}://user@host/jobs",
+            url.scheme()
+        ));
+    }
+    let host = url
+        .host_str()
+        .filter(|host| !host.is_empty())
+        .unwrap_or("localhost");
+    let port = url
+        .port()
+        .map(|port| format!(":{port}"))
+        .unwrap_or_default();
+    let user = match url.username() {
+        "" => String::new(),
+        user => format!("{user}@"),
+    };
+    let described = format!("{}://{user}{host}{port}/{database}", url.scheme());
+    Ok((format!("{database}@{host}{port}"), described))
 }

@@ -7,6 +7,8 @@
 mod bulk;
 mod claimed;
 mod classify;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod cursor;
 mod driver;
 mod engine;
 mod migrate;

@@ -1,5 +1,6 @@
 //! Pools of connections to a server, built lazily and with a hard limit on every wait.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -27,12 +28,14 @@ const MOST_TRIES: u32 = 9;
 pub(crate) struct Pooled<C> {
     pub(crate) conn: C,
     broken: bool,
+    generation: u64,
 }
 
 /// Makes connections for r2d2.
 pub(crate) struct Connector<C> {
     connect: Box<dyn Fn() -> Result<C, String> + Send + Sync>,
     last_error: LastError,
+    generation: Arc<AtomicU64>,
 }
 
 type LastError = Arc<Mutex<Option<(Instant, String)>>>;
@@ -53,8 +56,17 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<Pooled<C>, ConnectError> {
-        (self.connect)().map(|conn| Pooled { conn, broken: false }).map_err(|error| {
-            let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+        let generation = self.generation.load(Ordering::Acquire);
+        let pooled = |conn| Pooled {
+            conn,
+            broken: false,
+            generation,
+        };
+        (self.connect)().map(pooled).map_err(|error| {
+            let mut last = self
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             *last = Some((Instant::now(), error.clone()));
             ConnectError(error)
         })
@@ -73,6 +85,9 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
 pub(crate) struct Pool<C: Send + 'static> {
     pool: r2d2::Pool<Connector<C>>,
     last_error: LastError,
+    /// Grows with each lost connection: those made before are not used again, because after a
+    /// server's restart all of them are dead and each would fail one more call.
+    generation: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -88,8 +103,12 @@ impl<C: Send + 'static> Pool<C> {
     /// A pool that connects when it must.
     pub(crate) fn new(connect: impl Fn() -> Result<C, String> + Send + Sync + 'static) -> Self {
         let last_error = LastError::default();
-        let connector =
-            Connector { connect: Box::new(connect), last_error: Arc::clone(&last_error) };
+        let generation = Arc::<AtomicU64>::default();
+        let connector = Connector {
+            connect: Box::new(connect),
+            last_error: Arc::clone(&last_error),
+            generation: Arc::clone(&generation),
+        };
         let pool = r2d2::Pool::builder()
             .max_size(MOST_CONNECTIONS)
             .min_idle(Some(0))
@@ -98,17 +117,30 @@ impl<C: Send + 'static> Pool<C> {
             .idle_timeout(Some(Duration::from_secs(300)))
             .error_handler(Box::new(LogConnects))
             .build_unchecked(connector);
-        Self { pool, last_error }
+        Self {
+            pool,
+            last_error,
+            generation,
+        }
     }
 
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
         loop {
             let failed = match self.pool.get_timeout(SLICE) {
-                Ok(conn) => return Ok(conn),
+                Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
+                    return Ok(conn);
+                }
+                Ok(mut old) => {
+                    old.broken = true;
+                    continue;
+                }
                 Err(failed) => failed,
             };
-            let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = self
+                .last_error
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             if let Some((at, message)) = &*last
                 && *at >= begun
             {
@@ -127,7 +159,7 @@ impl<C: Send + 'static> Pool<C> {
         mut act: impl FnMut(&mut C) -> Result<T, Error>,
     ) -> Result<T, DriverError> {
         let mut tries = 0;
-        let mut stale = 0;
+        let mut asked_again = false;
         loop {
             let mut pooled = self.get()?;
             match act(&mut pooled.conn) {
@@ -140,13 +172,14 @@ impl<C: Send + 'static> Pool<C> {
                     }
                     Class::Down => {
                         pooled.broken = true;
+                        self.generation.fetch_add(1, Ordering::AcqRel);
                         drop(pooled);
-                        // Connections that died while they lay in the pool say so one by one;
-                        // a read is simply asked again on the next one.
-                        if writes || stale >= MOST_CONNECTIONS {
+                        // The connection may have died while it lay in the pool: a read is
+                        // simply asked again on a new one.
+                        if writes || asked_again {
                             return Err(to_driver_error(error, writes));
                         }
-                        stale += 1;
+                        asked_again = true;
                     }
                     _ => return Err(to_driver_error(error, writes)),
                 },
@@ -158,5 +191,7 @@ impl<C: Send + 'static> Pool<C> {
 /// Sleeps before try number `tries` + 1: 2 ms doubling, with jitter.
 pub(crate) fn pause(tries: u32) {
     let ceiling = 2_u64 << tries.min(9);
-    std::thread::sleep(Duration::from_micros(fastrand::u64(ceiling * 500..=ceiling * 1_000)));
+    std::thread::sleep(Duration::from_micros(fastrand::u64(
+        ceiling * 500..=ceiling * 1_000,
+    )));
 }

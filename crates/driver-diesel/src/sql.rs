@@ -4,13 +4,13 @@
 //! constant for a given shape, so each connection parses it once. Rows are read by position, which
 //! spares a lookup by name per column.
 
+use diesel::RunQueryDsl;
 use diesel::backend::Backend;
 use diesel::deserialize::{self, QueryableByName};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::row::{NamedRow, Row};
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Untyped};
-use diesel::RunQueryDsl;
 use uuid::Uuid;
 
 /// A value for a `?` of a [`Statement`].
@@ -55,7 +55,11 @@ impl<DB: Dialect> QueryFragment<DB> for Statement<'_> {
             }
             out.push_sql(part);
         }
-        if binds.next().is_some() { Err(mismatch(self)) } else { Ok(()) }
+        if binds.next().is_some() {
+            Err(mismatch(self))
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -116,7 +120,11 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_id(&mut self) -> deserialize::Result<Option<Uuid>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::id(self.0.row, at).map(Some) }
+        if DB::is_null(self.0.row, at) {
+            Ok(None)
+        } else {
+            DB::id(self.0.row, at).map(Some)
+        }
     }
     fn int(&mut self) -> deserialize::Result<i32> {
         let at = self.0.next();
@@ -128,7 +136,11 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_big(&mut self) -> deserialize::Result<Option<i64>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::big(self.0.row, at).map(Some) }
+        if DB::is_null(self.0.row, at) {
+            Ok(None)
+        } else {
+            DB::big(self.0.row, at).map(Some)
+        }
     }
     fn text(&mut self) -> deserialize::Result<String> {
         let at = self.0.next();
@@ -136,7 +148,11 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_text(&mut self) -> deserialize::Result<Option<String>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::text(self.0.row, at).map(Some) }
+        if DB::is_null(self.0.row, at) {
+            Ok(None)
+        } else {
+            DB::text(self.0.row, at).map(Some)
+        }
     }
     fn bytes(&mut self) -> deserialize::Result<Vec<u8>> {
         let at = self.0.next();
@@ -144,7 +160,11 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_bytes(&mut self) -> deserialize::Result<Option<Vec<u8>>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::bytes(self.0.row, at).map(Some) }
+        if DB::is_null(self.0.row, at) {
+            Ok(None)
+        } else {
+            DB::bytes(self.0.row, at).map(Some)
+        }
     }
 }
 
@@ -196,7 +216,7 @@ pub(crate) trait SqlConn: Sized {
 }
 
 macro_rules! sql_conn {
-    ($conn:ty, $transaction:ident) => {
+    ($conn:ty, $transaction:path) => {
         impl SqlConn for $conn {
             fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize> {
                 Statement { sql, binds }.execute(self)
@@ -212,7 +232,7 @@ macro_rules! sql_conn {
                 &mut self,
                 act: impl FnOnce(&mut Self) -> QueryResult<T>,
             ) -> QueryResult<T> {
-                self.$transaction(act)
+                $transaction(self, act)
             }
         }
     };
@@ -274,7 +294,10 @@ mod sqlite {
     use super::*;
     dialect_with_binary_ids!(diesel::sqlite::Sqlite);
     // A read transaction that turns into a writing one cannot wait for its lock; this one can.
-    sql_conn!(diesel::SqliteConnection, immediate_transaction);
+    sql_conn!(
+        diesel::SqliteConnection,
+        diesel::SqliteConnection::immediate_transaction
+    );
 }
 
 #[cfg(feature = "mysql")]
@@ -283,7 +306,7 @@ mod mysql {
 
     use super::*;
     dialect_with_binary_ids!(diesel::mysql::Mysql);
-    sql_conn!(diesel::MysqlConnection, transaction);
+    sql_conn!(diesel::MysqlConnection, Connection::transaction);
 }
 
 #[cfg(feature = "postgres")]
@@ -312,5 +335,5 @@ mod postgres {
         }
         plain_reads!();
     }
-    sql_conn!(diesel::PgConnection, transaction);
+    sql_conn!(diesel::PgConnection, Connection::transaction);
 }

@@ -84,7 +84,9 @@ impl EnqueueIn for Manager {
         conn: &mut C,
         job: NewJob,
     ) -> Result<Option<JobId>, Error> {
-        let Some(record) = self.prepare_record(job)? else { return Ok(None) };
+        let Some(record) = self.prepare_record(job)? else {
+            return Ok(None);
+        };
         let inserted = conn.insert_job(&record).map_err(|error| Error::Database {
             database: "of the caller's connection".to_owned(),
             action: "store a job in the caller's transaction",

@@ -19,7 +19,6 @@ use crate::{Error, NewJob, Ticket};
 
 /// What became of an enqueue.
 #[derive(Debug, Clone)]
-#[must_use = "tells a new job from one that already held the unique key"]
 pub enum Enqueued {
     /// The job is stored; the ticket awaits its reply.
     New(Ticket),

@@ -18,12 +18,12 @@ pub(super) fn claim(
 ) -> QueryResult<Vec<ClaimedJob>> {
     let (filter, abilities) = ability_filter("r.ability", request.abilities);
     let rows = first_ready(conn, request, &filter, &abilities)?;
-    let Some(last) = rows.last() else { return Ok(Vec::new()) };
+    let Some(last) = rows.last() else {
+        return Ok(Vec::new());
+    };
     let (rank, id) = (last.ready.claim_rank, last.ready.id);
     let (length, lengths) = lease_length("r.ability", request.abilities);
-    let range = format!(
-        "r.queue = ? AND (r.claim_rank, r.id) <= (?, ?) AND {filter}"
-    );
+    let range = format!("r.queue = ? AND (r.claim_rank, r.id) <= (?, ?) AND {filter}");
     let mut range_binds = vec![Bind::Text(request.queue), Bind::Int(rank), Bind::Id(&id)];
     range_binds.extend(abilities.iter().copied());
     // The rows read are those of the range: both take the first of the queue by ability.
@@ -37,8 +37,14 @@ pub(super) fn claim(
     binds.extend(lengths);
     binds.extend(range_binds.iter().copied());
     conn.run(&lease, &binds)?;
-    conn.run(&format!("DELETE FROM qudo_ready AS r WHERE {range}"), &range_binds)?;
-    Ok(rows.into_iter().map(|row| row.into_claimed(request)).collect())
+    conn.run(
+        &format!("DELETE FROM qudo_ready AS r WHERE {range}"),
+        &range_binds,
+    )?;
+    Ok(rows
+        .into_iter()
+        .map(|row| row.into_claimed(request))
+        .collect())
 }
 
 /// The statement whose plan the tests check.

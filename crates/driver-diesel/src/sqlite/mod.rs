@@ -71,7 +71,10 @@ impl DieselDriver<Sqlite> {
             seen_version: AtomicI64::new(-1),
             path,
         };
-        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
+        Ok(NamedDriver {
+            name,
+            driver: Arc::new(Self { engine }),
+        })
     }
 }
 
@@ -88,7 +91,8 @@ impl Sqlite {
             let conn = match &mut *writer {
                 Some(conn) => conn,
                 none => {
-                    let conn = connect::writer(&self.path).map_err(|error| connect_error(&error))?;
+                    let conn =
+                        connect::writer(&self.path).map_err(|error| connect_error(&error))?;
                     none.insert(conn)
                 }
             };
@@ -169,7 +173,9 @@ impl Engine for Sqlite {
 
     fn wake_source(&self) -> WakeSource {
         // Asking costs a look into shared memory, so it is asked often.
-        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
+        WakeSource::Poll {
+            at_most: Some(Duration::from_millis(5)),
+        }
     }
 
     fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {

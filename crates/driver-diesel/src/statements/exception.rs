@@ -90,7 +90,10 @@ impl FromRow for Row {
         let priority = columns.int()?;
         exception.codec = columns.opt_text()?;
         exception.arg = columns.opt_bytes()?;
-        Ok(Self { exception, priority })
+        Ok(Self {
+            exception,
+            priority,
+        })
     }
 }
 
@@ -118,7 +121,10 @@ pub(crate) fn exceptions<E: Engine>(
         sql.push_str(" AND discarded = 1");
     }
     sql.push_str(" ORDER BY id DESC LIMIT ? OFFSET ?");
-    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
+    binds.extend([
+        Bind::Big(filter.limit.into()),
+        Bind::Big(filter.offset.into()),
+    ]);
     let rows: Vec<Row> = conn.rows(&sql, &binds)?;
     Ok(rows.into_iter().map(|row| row.exception).collect())
 }
@@ -129,8 +135,15 @@ pub(crate) fn redrive<E: Engine>(
     exception: &Uuid,
     new: JobId,
 ) -> QueryResult<Redrive> {
-    let sql = format!("SELECT {COLUMNS} FROM qudo_exception_log WHERE id = ?{}", E::FOR_UPDATE);
-    let Some(Row { exception: row, priority }) = conn.row(&sql, &[Bind::Id(exception)])? else {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM qudo_exception_log WHERE id = ?{}",
+        E::FOR_UPDATE
+    );
+    let Some(Row {
+        exception: row,
+        priority,
+    }) = conn.row(&sql, &[Bind::Id(exception)])?
+    else {
         return Ok(Redrive::NotFound);
     };
     match row.redriven_as {
@@ -139,7 +152,9 @@ pub(crate) fn redrive<E: Engine>(
         Some(job) => return Ok(Redrive::Already(job)),
         None => {}
     }
-    let (Some(codec), Some(arg)) = (row.codec, row.arg) else { return Ok(Redrive::NotDiscarded) };
+    let (Some(codec), Some(arg)) = (row.codec, row.arg) else {
+        return Ok(Redrive::NotDiscarded);
+    };
     let record = JobRecord {
         id: new,
         ability: row.ability.into(),

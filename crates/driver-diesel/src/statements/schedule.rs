@@ -14,7 +14,10 @@ use crate::sql::{Bind, Columns, FromRow, SqlConn};
 /// How long until the next scheduled job is due, in microseconds; negative when it is overdue.
 /// One row at the start of the primary key.
 fn next_due<E: Engine>(conn: &mut E::Conn) -> QueryResult<Option<i64>> {
-    let sql = format!("SELECT run_after - {} FROM qudo_scheduled ORDER BY run_after LIMIT 1", E::NOW);
+    let sql = format!(
+        "SELECT run_after - {} FROM qudo_scheduled ORDER BY run_after LIMIT 1",
+        E::NOW
+    );
     conn.row(&sql, &[])
 }
 
@@ -44,13 +47,21 @@ pub(crate) fn promote<E: Engine>(
     let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
     match engine.read(next_due::<E>)? {
         Some(left) if left <= 0 => {}
-        next => return Ok(Promotion { moved: 0, next: next.map(span) }),
+        next => {
+            return Ok(Promotion {
+                moved: 0,
+                next: next.map(span),
+            });
+        }
     }
     let (moved, next) = engine.write(|conn| {
         let moved = conn.transaction(|conn| promote_due::<E>(conn, limit))?;
         Ok((moved, next_due::<E>(conn)?))
     })?;
-    Ok(Promotion { moved, next: next.map(span) })
+    Ok(Promotion {
+        moved,
+        next: next.map(span),
+    })
 }
 
 struct Facts {
@@ -73,10 +84,7 @@ impl FromRow for Facts {
 
 /// Takes a waiting job out of ready or scheduled. A claim that locks the row first wins, and then
 /// the job is not found waiting.
-fn take_waiting<E: Engine>(
-    conn: &mut E::Conn,
-    id: &Uuid,
-) -> QueryResult<Option<(Facts, Stand)>> {
+fn take_waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<(Facts, Stand)>> {
     let Some(facts) = conn.row::<Facts>(
         "SELECT queue, ability, priority, uniqkey FROM qudo_job WHERE id = ?",
         &[Bind::Id(id)],
@@ -85,7 +93,11 @@ fn take_waiting<E: Engine>(
         return Ok(None);
     };
     let ready = "qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?";
-    let key = [Bind::Text(&facts.queue), Bind::Int(-facts.priority), Bind::Id(id)];
+    let key = [
+        Bind::Text(&facts.queue),
+        Bind::Int(-facts.priority),
+        Bind::Id(id),
+    ];
     let mut stand = take_row::<E>(conn, ready, &key)?;
     if stand.is_none() {
         stand = take_row::<E>(conn, "qudo_scheduled WHERE id = ?", &key[2..])?;
@@ -108,7 +120,9 @@ fn take_row<E: Engine>(
 
 /// Removes a waiting job with its facts and its unique key.
 pub(crate) fn dequeue<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<bool> {
-    let Some((facts, _)) = take_waiting::<E>(conn, id)? else { return Ok(false) };
+    let Some((facts, _)) = take_waiting::<E>(conn, id)? else {
+        return Ok(false);
+    };
     conn.run("DELETE FROM qudo_job WHERE id = ?", &[Bind::Id(id)])?;
     if let Some(key) = &facts.uniqkey {
         conn.run(
@@ -120,12 +134,10 @@ pub(crate) fn dequeue<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<b
 }
 
 /// Changes when a waiting job runs.
-pub(crate) fn reschedule<E: Engine>(
-    conn: &mut E::Conn,
-    id: &Uuid,
-    due: Due,
-) -> QueryResult<bool> {
-    let Some((_, stand)) = take_waiting::<E>(conn, id)? else { return Ok(false) };
+pub(crate) fn reschedule<E: Engine>(conn: &mut E::Conn, id: &Uuid, due: Due) -> QueryResult<bool> {
+    let Some((_, stand)) = take_waiting::<E>(conn, id)? else {
+        return Ok(false);
+    };
     let place = Place::from(&stand);
     match due {
         Due::Now => put_ready::<E>(conn, &[place])?,

@@ -33,15 +33,15 @@ pub(crate) fn write_replies<E: Engine>(
             })
         })
         .collect();
-    let head = "INSERT INTO qudo_reply (job_id, seq, codec, body, created_at) VALUES ";
-    insert_rows(conn, head, &format!("(?,?,?,?,{})", E::NOW), &rows, "").map(drop)
+    // A client may give a finished job's id to a new one; the first reply then stays, and the
+    // settle goes on.
+    let (words, tail) = E::INSERT_IGNORE;
+    let head = format!("{words} INTO qudo_reply (job_id, seq, codec, body, created_at) VALUES ");
+    insert_rows(conn, &head, &format!("(?,?,?,?,{})", E::NOW), &rows, tail).map(drop)
 }
 
 /// Writes the history of settled jobs whose ability asks for it.
-pub(crate) fn write_status<E: Engine>(
-    conn: &mut E::Conn,
-    ours: &[&Settlement],
-) -> QueryResult<()> {
+pub(crate) fn write_status<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<()> {
     let with: Vec<_> = ours
         .iter()
         .filter_map(|one| Some((*one, one.extras.as_ref()?.status.as_ref()?, Uuid::now_v7())))
@@ -73,7 +73,10 @@ struct Reply(ReplyRow);
 
 impl FromRow for Reply {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(ReplyRow { codec: columns.text()?, body: columns.bytes()? }))
+        Ok(Self(ReplyRow {
+            codec: columns.text()?,
+            body: columns.bytes()?,
+        }))
     }
 }
 
@@ -130,7 +133,12 @@ pub(crate) fn purge<E: Engine>(
         let mut ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
         ids.sort_unstable();
         ids.dedup();
-        removed += run_in(conn, &format!("DELETE FROM {table} WHERE {key} IN"), &[], &ids)?;
+        removed += run_in(
+            conn,
+            &format!("DELETE FROM {table} WHERE {key} IN"),
+            &[],
+            &ids,
+        )?;
     }
     Ok(removed)
 }

@@ -1,0 +1,99 @@
+use diesel::{Connection, MysqlConnection};
+use url::Url;
+
+use crate::engine::names;
+use crate::sql::SqlConn;
+
+/// A parsed data source name.
+pub(super) struct Source {
+    pub(super) url: String,
+    pub(super) name: String,
+    pub(super) described: String,
+}
+
+impl Source {
+    pub(super) fn parse(dsn: &str) -> Result<Self, String> {
+        let url = Url::parse(dsn).map_err(|error| error.to_string())?;
+        let (name, described) = names(&url)?;
+        // diesel knows the one scheme only.
+        let url = url.as_str().replacen("mariadb://", "mysql://", 1);
+        Ok(Self {
+            url,
+            name,
+            described,
+        })
+    }
+}
+
+/// Connects, sets what the statements rely on, and refuses servers without SKIP LOCKED.
+pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
+    let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
+    let version: Option<String> = conn
+        .row("SELECT VERSION()", &[])
+        .map_err(|error| error.to_string())?;
+    check_version(&version.unwrap_or_default())?;
+    for set in [
+        // Gap locks of the default level make claims and inserts deadlock.
+        "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        "SET SESSION innodb_lock_wait_timeout = 5",
+    ] {
+        conn.batch(set).map_err(|error| error.to_string())?;
+    }
+    Ok(conn)
+}
+
+/// MariaDB 10.6 and MySQL 8.0.1 are the first with SKIP LOCKED, which the claim needs.
+fn check_version(version: &str) -> Result<(), String> {
+    let mariadb = version.to_lowercase().contains("mariadb");
+    // Older MariaDB servers put a "5.5.5-" before their own version, for replication.
+    let digits = version.strip_prefix("5.5.5-").unwrap_or(version);
+    let mut parts = digits
+        .split(|c: char| !c.is_ascii_digit())
+        .map_while(|part| part.parse().ok());
+    let found: (u32, u32, u32) = (
+        parts.next().unwrap_or(0),
+        parts.next().unwrap_or(0),
+        parts.next().unwrap_or(0),
+    );
+    let (needed, name) = if mariadb {
+        ((10, 6, 0), "MariaDB 10.6")
+    } else {
+        ((8, 0, 1), "MySQL 8.0.1")
+    };
+    if found < needed {
+        return Err(format!(
+            "can't connect: the server is version {version}; qudo needs {name} or newer"
+        ));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::check_version;
+
+    #[test]
+    fn servers_without_skip_locked_are_refused_with_the_version_needed() {
+        for good in [
+            "8.0.36",
+            "8.4.0-log",
+            "10.6.0-MariaDB",
+            "5.5.5-10.11.19-MariaDB-0+deb12u1",
+            "11.4.2-MariaDB",
+        ] {
+            check_version(good).expect(good);
+        }
+        for bad in [
+            "5.7.44",
+            "8.0.0",
+            "10.5.9-MariaDB",
+            "5.5.5-10.3.2-MariaDB",
+            "",
+        ] {
+            assert!(
+                check_version(bad).expect_err(bad).contains("qudo needs"),
+                "{bad}"
+            );
+        }
+    }
+}

@@ -1,0 +1,144 @@
+//! MySQL and MariaDB: READ COMMITTED, claims by primary key with SKIP LOCKED, multi-row statements.
+
+mod claim;
+mod complete;
+mod connect;
+
+use std::sync::Arc;
+
+use diesel::MysqlConnection;
+use diesel::result::{Error, QueryResult};
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use qudo_core::driver::{
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
+    WakeSource,
+};
+use uuid::Uuid;
+
+use crate::classify::connect_error;
+use crate::cursor::Cursors;
+use crate::driver::DieselDriver;
+use crate::engine::{Engine, PROBE, has_work, probe_answer};
+use crate::pool::Pool;
+use crate::sql::SqlConn;
+use crate::statements::insert::{insert, insert_new_rows};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
+
+/// The engine of one MySQL or MariaDB database.
+pub(crate) struct Mysql {
+    source: connect::Source,
+    pool: Pool<MysqlConnection>,
+    cursors: Cursors,
+}
+
+inventory::submit! {
+    DriverRegistration { schemes: &["mysql", "mariadb"], open: DieselDriver::<Mysql>::open }
+}
+
+impl DieselDriver<Mysql> {
+    /// Opens `mysql://user:password@host/database`. Does not connect.
+    pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
+        let source = connect::Source::parse(dsn)?;
+        let (name, url) = (source.name.clone(), source.url.clone());
+        let pool = Pool::new(move || connect::connect(&url));
+        let engine = Mysql {
+            source,
+            pool,
+            cursors: Cursors::default(),
+        };
+        Ok(NamedDriver {
+            name,
+            driver: Arc::new(Self { engine }),
+        })
+    }
+}
+
+impl Engine for Mysql {
+    type Conn = MysqlConnection;
+
+    const NAME: &'static str = "mysql";
+    // Not UNIX_TIMESTAMP(NOW()), which goes through the session's time zone twice.
+    const NOW: &'static str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
+    const BIG: &'static str = "SIGNED";
+    const FOR_UPDATE: &'static str = " FOR UPDATE";
+    const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
+
+    fn migrations() -> EmbeddedMigrations {
+        MIGRATIONS
+    }
+
+    fn write<T>(
+        &self,
+        act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(true, act)
+    }
+
+    fn read<T>(
+        &self,
+        act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(false, act)
+    }
+
+    fn probe(&self) -> Result<(), DriverError> {
+        let mut conn = connect::connect(&self.source.url).map_err(|error| connect_error(&error))?;
+        probe_answer(conn.run(PROBE, &[]))
+    }
+
+    /// MySQL commits each DDL statement by itself, so a named lock of the session keeps others out.
+    fn migrate_alone<T>(
+        &self,
+        mut act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(true, |conn| {
+            let name = "CONCAT('qudo_', MD5(DATABASE()))";
+            let locked = format!("SELECT CAST(GET_LOCK({name}, 60) AS SIGNED)");
+            if conn.row::<i64>(&locked, &[])? != Some(1) {
+                return Err(Error::QueryBuilderError(
+                    "another migration takes too long".into(),
+                ));
+            }
+            let done = act(conn);
+            conn.row::<i64>(&format!("SELECT CAST(RELEASE_LOCK({name}) AS SIGNED)"), &[])?;
+            done
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.source.described.clone()
+    }
+
+    fn wake_source(&self) -> WakeSource {
+        WakeSource::Poll { at_most: None }
+    }
+
+    fn insert_new(conn: &mut MysqlConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+        insert_new_rows::<Self>(conn, jobs)
+    }
+
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+        self.pool.with(true, |conn| insert::<Self>(conn, jobs))
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        claim::claim(self, request)
+    }
+
+    fn complete(
+        &self,
+        worker: &Uuid,
+        ids: &[Uuid],
+        claims: &[i64],
+    ) -> Result<Vec<Uuid>, DriverError> {
+        self.pool.with(true, |conn| {
+            conn.transaction(|conn| complete::complete(conn, worker, ids, claims))
+        })
+    }
+
+    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
+        self.pool.with(false, |conn| has_work::<Self>(conn, queues))
+    }
+}

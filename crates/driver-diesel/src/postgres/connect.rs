@@ -1,0 +1,67 @@
+use diesel::{Connection, PgConnection};
+use url::Url;
+
+use crate::engine::names;
+use crate::sql::SqlConn;
+
+/// Added to a data source name that does not set them: a connection to a host that drops packets
+/// ends within seconds instead of minutes.
+const LIMITS: [(&str, &str); 6] = [
+    ("connect_timeout", "5"),
+    ("keepalives", "1"),
+    ("keepalives_idle", "10"),
+    ("keepalives_interval", "5"),
+    ("keepalives_count", "3"),
+    ("tcp_user_timeout", "20000"),
+];
+
+/// A parsed data source name.
+pub(crate) struct Source {
+    pub(super) url: String,
+    pub(super) name: String,
+    pub(super) described: String,
+    listen: Option<postgres::Config>,
+}
+
+impl Source {
+    pub(super) fn parse(dsn: &str) -> Result<Self, String> {
+        let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
+        let (name, described) = names(&url)?;
+        let given: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
+        for (key, value) in LIMITS {
+            if !given.iter().any(|one| one == key) {
+                url.query_pairs_mut().append_pair(key, value);
+            }
+        }
+        // The listening library does not know every parameter of libpq; without it we poll.
+        let listen = url.as_str().parse::<postgres::Config>();
+        if let Err(error) = &listen {
+            log::info!("{described}: no LISTEN ({error}); polling instead");
+        }
+        Ok(Self {
+            url: url.into(),
+            name,
+            described,
+            listen: listen.ok(),
+        })
+    }
+
+    pub(super) fn listens(&self) -> bool {
+        self.listen.is_some()
+    }
+
+    pub(super) fn listen_config(&self) -> Option<&postgres::Config> {
+        self.listen.as_ref()
+    }
+}
+
+/// Connects and sets limits with plain SQL, which poolers let through, unlike start-up parameters.
+pub(super) fn connect(url: &str) -> Result<PgConnection, String> {
+    let mut conn = PgConnection::establish(url).map_err(|error| error.to_string())?;
+    conn.batch(
+        "SET statement_timeout = '60s'; SET lock_timeout = '5s'; \
+         SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = 'warning'",
+    )
+    .map_err(|error| error.to_string())?;
+    Ok(conn)
+}

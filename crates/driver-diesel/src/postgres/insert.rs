@@ -1,0 +1,109 @@
+use diesel::PgConnection;
+use diesel::result::QueryResult;
+use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
+
+use super::{Array, Postgres};
+use crate::classify::{Class, classify};
+use crate::engine::{Engine, micros};
+use crate::sql::{Bind, SqlConn};
+use crate::statements::insert::insert;
+
+/// Rows of one statement: enough for full speed, few enough to keep its memory small.
+const MOST_ROWS: usize = 2_000;
+
+/// Bytes of arguments in one statement.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// The facts and the narrow rows of jobs that are ready at once.
+const READY: &str = "WITH job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, \
+     priority, enqueued_at) SELECT t.*, qudo_now() FROM unnest(?, ?, ?, ?, ?, ?, ?) AS t \
+     RETURNING id, queue, ability, priority) \
+     INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
+     SELECT queue, -priority, id, ability, 0, 0 FROM job";
+
+/// The same for jobs that wait; the last two arrays say until when.
+const SCHEDULED: &str = "WITH data AS (SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?) \
+     AS t (id, queue, ability, codec, arg, uniqkey, priority, at, after)), \
+     job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
+     SELECT id, queue, ability, codec, arg, uniqkey, priority, qudo_now() FROM data) \
+     INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
+     SELECT COALESCE(at, qudo_now() + after), id, queue, -priority, ability, 0, 0 FROM data";
+
+/// One statement, one commit, one round trip in the common case: no unique keys and few rows.
+///
+/// Locking: new ids only. An id that is there already violates the primary key, and then the long
+/// way finds out which.
+pub(super) fn insert_commit(
+    engine: &Postgres,
+    jobs: &[JobRecord],
+) -> Result<Vec<Inserted>, DriverError> {
+    let alike = jobs
+        .iter()
+        .all(|job| job.uniqkey.is_none() && job.due == Due::Now);
+    engine.write(|conn| {
+        if alike && pieces(jobs.iter().collect()).len() == 1 {
+            let all: Vec<&JobRecord> = jobs.iter().collect();
+            match insert_new(conn, &all) {
+                Ok(()) => return Ok(vec![Inserted::New; jobs.len()]),
+                Err(error) if classify(&error) == Class::Unique => {}
+                Err(error) => return Err(error),
+            }
+        }
+        insert::<Postgres>(conn, jobs)
+    })
+}
+
+/// Stores new jobs with arrays: a value per column instead of one per field.
+pub(super) fn insert_new(conn: &mut PgConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+    let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
+        jobs.iter().partition(|job| job.due == Due::Now);
+    for piece in pieces(ready) {
+        let columns = columns(&piece);
+        let binds: Vec<_> = columns.iter().map(Bind::Array).collect();
+        conn.run(READY, &binds)?;
+    }
+    for piece in pieces(scheduled) {
+        let mut columns = columns(&piece);
+        let (at, after): (Vec<_>, Vec<_>) = piece
+            .iter()
+            .map(|job| match job.due {
+                Due::At(at) => (Some(at.timestamp_micros()), 0),
+                Due::In(after) => (None, micros(after)),
+                Due::Now => (None, 0),
+            })
+            .unzip();
+        columns.extend([Array::OptBigs(at), Array::Bigs(after)]);
+        let binds: Vec<_> = columns.iter().map(Bind::Array).collect();
+        conn.run(SCHEDULED, &binds)?;
+    }
+    Ok(())
+}
+
+fn columns<'a>(jobs: &[&'a JobRecord]) -> Vec<Array<'a>> {
+    vec![
+        Array::Ids(jobs.iter().map(|job| *job.id.as_uuid()).collect()),
+        Array::Texts(jobs.iter().map(|job| &*job.queue).collect()),
+        Array::Texts(jobs.iter().map(|job| &*job.ability).collect()),
+        Array::Texts(jobs.iter().map(|job| &*job.codec).collect()),
+        Array::Bytes(jobs.iter().map(|job| &job.arg[..]).collect()),
+        Array::OptTexts(jobs.iter().map(|job| job.uniqkey.as_deref()).collect()),
+        Array::Ints(jobs.iter().map(|job| job.priority).collect()),
+    ]
+}
+
+/// Cuts jobs into pieces that one statement takes.
+fn pieces(jobs: Vec<&JobRecord>) -> Vec<Vec<&JobRecord>> {
+    let mut pieces: Vec<Vec<&JobRecord>> = Vec::new();
+    let mut bytes = 0;
+    for job in jobs {
+        bytes += job.arg.len();
+        match pieces.last_mut() {
+            Some(piece) if piece.len() < MOST_ROWS && bytes < MOST_BYTES => piece.push(job),
+            _ => {
+                bytes = job.arg.len();
+                pieces.push(vec![job]);
+            }
+        }
+    }
+    pieces
+}

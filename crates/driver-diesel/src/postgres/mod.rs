@@ -1,0 +1,173 @@
+//! PostgreSQL: one statement for the claim, one for the settle, arrays for bulk, LISTEN for wake-ups.
+
+mod arrays;
+mod claim;
+mod connect;
+mod insert;
+mod listen;
+mod notify;
+
+use std::sync::Arc;
+
+use diesel::PgConnection;
+use diesel::result::QueryResult;
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use qudo_core::driver::{
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
+    Wake, WakeSource,
+};
+use uuid::Uuid;
+
+pub(crate) use arrays::Array;
+
+use crate::classify::connect_error;
+use crate::cursor::Cursors;
+use crate::driver::DieselDriver;
+use crate::engine::{Engine, PROBE, has_work, probe_answer};
+use crate::pool::Pool;
+use crate::sql::{Bind, SqlConn};
+
+const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
+
+/// Two numbers that no other program is likely to lock: "qudo" and "migr" in ASCII.
+const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(1903518831, 1835624306)";
+
+/// The engine of one PostgreSQL database.
+pub(crate) struct Postgres {
+    source: connect::Source,
+    pool: Arc<Pool<PgConnection>>,
+    cursors: Cursors,
+    notifier: notify::Notifier,
+}
+
+inventory::submit! {
+    DriverRegistration {
+        schemes: &["postgres", "postgresql"],
+        open: DieselDriver::<Postgres>::open,
+    }
+}
+
+impl DieselDriver<Postgres> {
+    /// Opens `postgres://user:password@host/database?…`. Does not connect.
+    pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
+        let source = connect::Source::parse(dsn)?;
+        let name = source.name.clone();
+        let url = source.url.clone();
+        let pool = Arc::new(Pool::new(move || connect::connect(&url)));
+        let notifier = notify::Notifier::new(Arc::clone(&pool));
+        let engine = Postgres {
+            source,
+            pool,
+            cursors: Cursors::default(),
+            notifier,
+        };
+        Ok(NamedDriver {
+            name,
+            driver: Arc::new(Self { engine }),
+        })
+    }
+}
+
+impl Engine for Postgres {
+    type Conn = PgConnection;
+
+    const NAME: &'static str = "postgres";
+    const NOW: &'static str = "qudo_now()";
+    const BIG: &'static str = "BIGINT";
+    const FOR_UPDATE: &'static str = " FOR UPDATE";
+    const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
+
+    fn migrations() -> EmbeddedMigrations {
+        MIGRATIONS
+    }
+
+    fn write<T>(
+        &self,
+        act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(true, act)
+    }
+
+    fn read<T>(
+        &self,
+        act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(false, act)
+    }
+
+    fn probe(&self) -> Result<(), DriverError> {
+        let mut conn = connect::connect(&self.source.url).map_err(|error| connect_error(&error))?;
+        probe_answer(conn.run(PROBE, &[]))
+    }
+
+    fn migrate_alone<T>(
+        &self,
+        mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(true, |conn| {
+            conn.transaction(|conn| {
+                conn.batch(MIGRATION_LOCK)?;
+                act(conn)
+            })
+        })
+    }
+
+    fn describe(&self) -> String {
+        self.source.described.clone()
+    }
+
+    fn wake_source(&self) -> WakeSource {
+        if self.source.listens() {
+            WakeSource::Listen
+        } else {
+            WakeSource::Poll { at_most: None }
+        }
+    }
+
+    fn insert_new(conn: &mut PgConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+        insert::insert_new(conn, jobs)
+    }
+
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+        insert::insert_commit(self, jobs)
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        claim::claim(self, request)
+    }
+
+    /// Locking: leases by id, then facts by id; a lease that is rescued or settled elsewhere is
+    /// waited for and then found gone.
+    fn complete(
+        &self,
+        worker: &Uuid,
+        ids: &[Uuid],
+        claims: &[i64],
+    ) -> Result<Vec<Uuid>, DriverError> {
+        let (ids, claims) = (Array::Ids(ids.to_vec()), Array::Bigs(claims.to_vec()));
+        self.pool.with(true, |conn| {
+            conn.rows(
+                "SELECT * FROM qudo_complete(?, ?, ?)",
+                &[Bind::Id(worker), Bind::Array(&ids), Bind::Array(&claims)],
+            )
+        })
+    }
+
+    fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
+        self.notifier.notify(queues);
+    }
+
+    fn notify_at_commit(conn: &mut PgConnection, queue: &str) -> QueryResult<()> {
+        conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(queue)])
+            .map(drop)
+    }
+
+    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
+        self.pool.with(false, |conn| has_work::<Self>(conn, queues))
+    }
+
+    fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
+        listen::listen(&self.source, on_wake)
+    }
+}

@@ -1,0 +1,145 @@
+//! Notifications of the manager's own enqueues: after the commit, coalesced, on a thread of their
+//! own, because NOTIFY takes a lock of the whole server at commit.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use diesel::PgConnection;
+use diesel::deserialize;
+
+use crate::pool::Pool;
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// The channel; the payload is the queue's name and nothing else.
+pub(super) const CHANNEL: &str = "qudo";
+
+/// Inside a caller's transaction: heard at its commit.
+pub(super) const NOTIFY: &str = "SELECT pg_notify('qudo', ?)";
+
+/// By itself: losing it in a crash of the server costs a look `delay` later, so it does not wait
+/// for the disk.
+const NOTIFY_ALONE: &str =
+    "SELECT pg_notify('qudo', ?) FROM set_config('synchronous_commit', 'off', true)";
+
+/// At most one notification per queue in this time; the first goes out at once.
+const COALESCE: Duration = Duration::from_millis(2);
+
+/// How long the end of a client waits for its last notification to be sent.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
+/// The result of `pg_notify`, which is void.
+pub(super) struct Nothing;
+
+impl FromRow for Nothing {
+    fn from_row(_: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self)
+    }
+}
+
+#[derive(Default)]
+struct Pending {
+    queues: HashSet<String>,
+    started: bool,
+    sending: bool,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Shared {
+    pending: Mutex<Pending>,
+    changed: Condvar,
+}
+
+pub(super) struct Notifier {
+    shared: Arc<Shared>,
+    pool: Arc<Pool<PgConnection>>,
+}
+
+impl Notifier {
+    pub(super) fn new(pool: Arc<Pool<PgConnection>>) -> Self {
+        Self {
+            shared: Arc::default(),
+            pool,
+        }
+    }
+
+    pub(super) fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
+        let mut pending = self
+            .shared
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        for queue in queues {
+            if !pending.queues.contains(queue) {
+                pending.queues.insert(queue.to_owned());
+            }
+        }
+        if pending.queues.is_empty() {
+            return;
+        }
+        if !pending.started {
+            let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
+            let thread = std::thread::Builder::new().name("qudo-notify".to_owned());
+            pending.started = thread.spawn(move || send(&shared, &pool)).is_ok();
+        }
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Notifier {
+    /// A client that enqueues and ends must still be heard.
+    fn drop(&mut self) {
+        let deadline = Instant::now() + LAST_WORD;
+        let mut pending = self
+            .shared
+            .pending
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        pending.closed = true;
+        self.shared.changed.notify_all();
+        while pending.started && (pending.sending || !pending.queues.is_empty()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return;
+            }
+            let waited = self.shared.changed.wait_timeout(pending, left);
+            pending = waited.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+fn send(shared: &Shared, pool: &Pool<PgConnection>) {
+    loop {
+        let queues = {
+            let mut pending = shared
+                .pending
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            pending.sending = false;
+            shared.changed.notify_all();
+            while pending.queues.is_empty() {
+                if pending.closed {
+                    return;
+                }
+                pending = shared
+                    .changed
+                    .wait(pending)
+                    .unwrap_or_else(PoisonError::into_inner);
+            }
+            pending.sending = true;
+            std::mem::take(&mut pending.queues)
+        };
+        let sent = pool.with(false, |conn| {
+            for queue in &queues {
+                conn.rows::<Nothing>(NOTIFY_ALONE, &[Bind::Text(queue)])?;
+            }
+            Ok(())
+        });
+        if let Err(error) = sent {
+            // The jobs are stored; workers find them at their next regular look.
+            log::debug!("cannot notify: {error}");
+        }
+        std::thread::sleep(COALESCE);
+    }
+}

@@ -1,0 +1,12 @@
+-- Removes everything that up.sql made. All jobs are lost.
+DROP VIEW IF EXISTS qudo_exceptions;
+DROP VIEW IF EXISTS qudo_jobs;
+DROP TABLE IF EXISTS qudo_worker;
+DROP TABLE IF EXISTS qudo_reply;
+DROP TABLE IF EXISTS qudo_job_status;
+DROP TABLE IF EXISTS qudo_exception_log;
+DROP TABLE IF EXISTS qudo_unique;
+DROP TABLE IF EXISTS qudo_lease;
+DROP TABLE IF EXISTS qudo_scheduled;
+DROP TABLE IF EXISTS qudo_ready;
+DROP TABLE IF EXISTS qudo_job;
