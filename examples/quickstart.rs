@@ -31,15 +31,10 @@ fn send_mail(job: &Job, to: String) -> Result {
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let directory = tempfile::tempdir()?;
     let file = directory.path().join("quickstart.db");
-    let manager = Manager::builder()
-        .database(format!("sqlite:{}", file.display()))
-        .build()?;
+    let manager = Manager::builder().database(format!("sqlite:{}", file.display())).build()?;
     manager.migrate()?;
 
-    let cat = Thumbnail {
-        path: "cat.jpg".to_owned(),
-        width: 320,
-    };
+    let cat = Thumbnail { path: "cat.jpg".to_owned(), width: 320 };
     let scaled = manager.enqueue(thumbnail::job(cat).priority(5).uniqkey("cat.jpg"))?;
     let mailed = manager.enqueue(send_mail::job("eve@example.org".to_owned()))?;
 

@@ -32,25 +32,17 @@ pub fn no_argument(job: &Job) -> Result {
 /// Fails as often as its argument says.
 #[qudo::ability(max_retries = 2, set_job_status = true)]
 pub fn stumble(job: &Job, times: u32) -> Result<u32> {
-    job.plugin::<Log>()?
-        .add(format!("attempt {}", job.attempt()));
+    job.plugin::<Log>()?.add(format!("attempt {}", job.attempt()));
     job.reply(&job.attempt())?;
     if job.attempt() <= times {
-        return Err(JobError::fail(format!(
-            "stumbled at attempt {}",
-            job.attempt()
-        )));
+        return Err(JobError::fail(format!("stumbled at attempt {}", job.attempt())));
     }
     Ok(job.attempt())
 }
 
 #[qudo::ability(max_retries = 1, retry_delay = "400ms")]
 pub fn slow_retry(job: &Job) -> Result {
-    if job.attempt() == 1 {
-        Err(JobError::fail("once"))
-    } else {
-        Ok(())
-    }
+    if job.attempt() == 1 { Err(JobError::fail("once")) } else { Ok(()) }
 }
 
 fn from_the_job(job: &JobView<'_>) -> Duration {
@@ -77,11 +69,7 @@ pub fn panics(job: &Job) -> Result<u32> {
 pub fn splits(job: &Job, fail: bool) -> Result {
     job.replace(echo::job("left".to_owned()));
     job.replace(NewJob::named("echo", "right".into()));
-    if fail {
-        Err(JobError::fail("not today"))
-    } else {
-        Ok(())
-    }
+    if fail { Err(JobError::fail("not today")) } else { Ok(()) }
 }
 
 #[qudo::ability]

@@ -21,10 +21,7 @@ pub struct Log(Arc<Mutex<Vec<String>>>);
 
 impl Log {
     pub fn add(&self, line: impl Into<String>) {
-        self.0
-            .lock()
-            .expect("no panic while logging")
-            .push(line.into());
+        self.0.lock().expect("no panic while logging").push(line.into());
     }
 
     pub fn lines(&self) -> Vec<String> {
@@ -46,11 +43,7 @@ pub fn run(engine: &str, behaviour: fn(&Bed)) {
 impl Bed {
     pub fn new(engine: &str) -> Self {
         let bed = Self::unmigrated(engine);
-        bed.builder()
-            .build()
-            .expect("valid")
-            .migrate()
-            .expect("migrates");
+        bed.builder().build().expect("valid").migrate().expect("migrates");
         bed
     }
 
@@ -63,10 +56,7 @@ impl Bed {
             "mysql" => &["mysql"],
             other => panic!("unknown engine {other}"),
         };
-        let mut bed = Self {
-            databases: Vec::new(),
-            _guards: Vec::new(),
-        };
+        let mut bed = Self { databases: Vec::new(), _guards: Vec::new() };
         for (number, engine) in engines.iter().enumerate() {
             let (dsn, guard) = fresh(engine);
             bed.databases.push((format!("{engine}{number}"), dsn));
@@ -77,13 +67,8 @@ impl Bed {
 
     /// A manager's builder over the databases, without linked abilities, with short pauses.
     pub fn builder(&self) -> ManagerBuilder {
-        let builder = Manager::builder()
-            .linked(false)
-            .delay(Duration::from_millis(200))
-            .workers(3);
-        self.databases.iter().fold(builder, |builder, (name, dsn)| {
-            builder.database_as(name, dsn)
-        })
+        let builder = Manager::builder().linked(false).delay(Duration::from_millis(200)).workers(3);
+        self.databases.iter().fold(builder, |builder, (name, dsn)| builder.database_as(name, dsn))
     }
 
     pub fn manager<A: Ability>(&self) -> (Manager, Log) {
@@ -92,10 +77,7 @@ impl Bed {
 
     pub fn with(&self, more: impl FnOnce(ManagerBuilder) -> ManagerBuilder) -> (Manager, Log) {
         let log = Log::default();
-        let manager = more(self.builder())
-            .plugin(log.clone())
-            .build()
-            .expect("valid");
+        let manager = more(self.builder()).plugin(log.clone()).build().expect("valid");
         (manager, log)
     }
 
@@ -106,9 +88,7 @@ impl Bed {
 
     /// The storage port of the first database.
     pub fn driver(&self) -> Arc<dyn Driver> {
-        DriverRegistration::open_linked(&self.databases[0].1)
-            .expect("opened before")
-            .driver
+        DriverRegistration::open_linked(&self.databases[0].1).expect("opened before").driver
     }
 }
 
@@ -153,11 +133,7 @@ impl ServerDatabase {
         let server = std::env::var(variable)
             .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
         let dsn = qudo_test_servers::create_database(&server, name).expect("a fresh database");
-        Self {
-            server,
-            name: name.to_owned(),
-            dsn,
-        }
+        Self { server, name: name.to_owned(), dsn }
     }
 }
 

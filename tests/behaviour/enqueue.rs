@@ -16,43 +16,24 @@ fn id(enqueued: &Enqueued) -> JobId {
 
 pub fn a_job_is_stored_looked_up_and_worked_once(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
-    let job = id(&manager
-        .enqueue(echo::job("hello".to_owned()))
-        .expect("stored"));
+    let job = id(&manager.enqueue(echo::job("hello".to_owned())).expect("stored"));
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
-    assert_eq!(
-        (found.id, &*found.ability, &*found.queue),
-        (job, "echo", "default")
-    );
-    assert_eq!(
-        (found.attempt, found.priority, found.state),
-        (0, 0, JobState::Ready)
-    );
+    assert_eq!((found.id, &*found.ability, &*found.queue), (job, "echo", "default"));
+    assert_eq!((found.attempt, found.priority, found.state), (0, 0, JobState::Ready));
     assert_eq!(found.arg, b"\"hello\"");
     let age = Utc::now() - found.enqueued_at;
     assert!(age.abs() < TimeDelta::minutes(1), "enqueued {age} ago");
     assert_eq!(drain(&manager), 1);
     assert_eq!(log.lines(), ["hello"]);
-    assert!(
-        manager.lookup(job).expect("answers").is_none(),
-        "a finished job is gone"
-    );
+    assert!(manager.lookup(job).expect("answers").is_none(), "a finished job is gone");
 }
 
 pub fn arguments_of_every_shape_arrive_as_they_were_sent(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let long = "x".repeat(500_000);
-    let shapes = [
-        "",
-        "äöü € 🦀",
-        "it's \"quoted\" \\ and\nbroken ? $1 %s",
-        "nul \0 inside",
-        &long,
-    ];
+    let shapes = ["", "äöü € 🦀", "it's \"quoted\" \\ and\nbroken ? $1 %s", "nul \0 inside", &long];
     for shape in shapes {
-        let sent = manager
-            .enqueue(echo::job(shape.to_owned()))
-            .expect("stored");
+        let sent = manager.enqueue(echo::job(shape.to_owned())).expect("stored");
         manager.work_once().expect("works");
         let back: String = sent.wait(Duration::from_secs(5)).expect("replies");
         assert_eq!(back, shape);
@@ -62,15 +43,10 @@ pub fn arguments_of_every_shape_arrive_as_they_were_sent(bed: &Bed) {
 
 pub fn a_client_that_does_not_link_the_ability_enqueues_by_name_with_json(bed: &Bed) {
     let client = bed.builder().build().expect("valid");
-    let sent = client
-        .enqueue(NewJob::named("double", json!(21)))
-        .expect("stored");
+    let sent = client.enqueue(NewJob::named("double", json!(21))).expect("stored");
     let (manager, _) = bed.manager::<double>();
     assert_eq!(drain(&manager), 1);
-    assert_eq!(
-        sent.wait::<i64>(Duration::from_secs(5)).expect("replies"),
-        42
-    );
+    assert_eq!(sent.wait::<i64>(Duration::from_secs(5)).expect("replies"), 42);
 }
 
 pub fn higher_priority_runs_first_and_equals_run_in_order(bed: &Bed) {
@@ -83,31 +59,20 @@ pub fn higher_priority_runs_first_and_equals_run_in_order(bed: &Bed) {
         ("lowest", i32::MIN),
         ("top", i32::MAX),
     ] {
-        let job = echo::job(name.to_owned())
-            .priority(priority)
-            .database(bed.first());
+        let job = echo::job(name.to_owned()).priority(priority).database(bed.first());
         assert!(manager.enqueue(job).expect("stored").is_new());
     }
     assert_eq!(drain(&manager), 6);
-    assert_eq!(
-        log.lines(),
-        ["top", "high", "first", "second", "low", "lowest"]
-    );
+    assert_eq!(log.lines(), ["top", "high", "first", "second", "low", "lowest"]);
 }
 
 pub fn a_delayed_job_waits_until_it_is_due(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let delay = Duration::from_millis(300);
-    let job = id(&manager
-        .enqueue(echo::job("later".to_owned()).delay(delay))
-        .expect("stored"));
+    let job = id(&manager.enqueue(echo::job("later".to_owned()).delay(delay)).expect("stored"));
     assert_eq!(drain(&manager), 0);
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
-    assert!(
-        matches!(found.state, JobState::Scheduled { .. }),
-        "{:?}",
-        found.state
-    );
+    assert!(matches!(found.state, JobState::Scheduled { .. }), "{:?}", found.state);
     eventually("the job is due", || drain(&manager) == 1);
     assert_eq!(log.lines(), ["later"]);
 }
@@ -116,10 +81,7 @@ pub fn a_job_due_in_the_past_runs_at_once(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let past = Utc::now() - TimeDelta::days(3);
     assert!(
-        manager
-            .enqueue(echo::job("late".to_owned()).run_after(past))
-            .expect("stored")
-            .is_new()
+        manager.enqueue(echo::job("late".to_owned()).run_after(past)).expect("stored").is_new()
     );
     assert_eq!(drain(&manager), 1);
     assert_eq!(log.lines(), ["late"]);
@@ -134,18 +96,9 @@ pub fn a_key_that_a_live_job_holds_is_not_stored_again(bed: &Bed) {
     assert_eq!(id(&first), id(&second));
     // Keys that only look alike are others.
     for other in ["CAT.jpg", "cat.jpg ", " cat.jpg", "cat.jpg\u{301}"] {
-        assert!(
-            manager
-                .enqueue(job().uniqkey(other))
-                .expect("stored")
-                .is_new(),
-            "{other:?}"
-        );
+        assert!(manager.enqueue(job().uniqkey(other)).expect("stored").is_new(), "{other:?}");
     }
-    let holder = manager
-        .holder("echo", "cat.jpg")
-        .expect("answers")
-        .expect("held");
+    let holder = manager.holder("echo", "cat.jpg").expect("answers").expect("held");
     assert_eq!(holder.1, id(&first));
     assert_eq!(drain(&manager), 5);
     assert_eq!(log.lines().len(), 5);
@@ -159,32 +112,18 @@ pub fn a_key_is_free_again_when_its_job_is_done_failed_or_dequeued(bed: &Bed) {
     let again = manager.enqueue(done()).expect("stored");
     assert!(again.is_new(), "free after completion");
     assert!(manager.dequeue(id(&again)).expect("answers"));
-    assert!(
-        manager.enqueue(done()).expect("stored").is_new(),
-        "free after dequeue"
-    );
+    assert!(manager.enqueue(done()).expect("stored").is_new(), "free after dequeue");
     let failing = || stumble::job(9).uniqkey("k");
     assert!(manager.enqueue(failing()).expect("stored").is_new());
     drain(&manager);
-    assert!(
-        manager.enqueue(failing()).expect("stored").is_new(),
-        "free after the last failure"
-    );
+    assert!(manager.enqueue(failing()).expect("stored").is_new(), "free after the last failure");
 }
 
 pub fn one_key_for_two_abilities_is_two_keys(bed: &Bed) {
     let (manager, _) = bed.manager::<echo>();
+    assert!(manager.enqueue(echo::job("x".to_owned()).uniqkey("k")).expect("stored").is_new());
     assert!(
-        manager
-            .enqueue(echo::job("x".to_owned()).uniqkey("k"))
-            .expect("stored")
-            .is_new()
-    );
-    assert!(
-        manager
-            .enqueue(other_echo::job("x".to_owned()).uniqkey("k"))
-            .expect("stored")
-            .is_new()
+        manager.enqueue(other_echo::job("x".to_owned()).uniqkey("k")).expect("stored").is_new()
     );
 }
 
@@ -210,10 +149,7 @@ pub fn threads_that_race_for_a_key_store_one_job(bed: &Bed) {
                 usize::from(manager.enqueue(job).expect("answers").is_new())
             };
             let racers: Vec<_> = (0..6).map(|_| scope.spawn(race)).collect();
-            racers
-                .into_iter()
-                .map(|racer| racer.join().expect("no panic"))
-                .sum()
+            racers.into_iter().map(|racer| racer.join().expect("no panic")).sum()
         });
         assert_eq!(new, 1);
     }
@@ -227,9 +163,7 @@ pub fn an_id_enqueued_twice_is_stored_once(bed: &Bed) {
     for key in [None, Some("key")] {
         let fixed = key.map_or(fixed, |_| JobId::new());
         for _ in 0..3 {
-            let mut job = echo::job("once".to_owned())
-                .with_id(fixed)
-                .database(bed.first());
+            let mut job = echo::job("once".to_owned()).with_id(fixed).database(bed.first());
             if let Some(key) = key {
                 job = job.uniqkey(key);
             }
@@ -242,9 +176,7 @@ pub fn an_id_enqueued_twice_is_stored_once(bed: &Bed) {
 
 pub fn many_jobs_are_stored_at_once_and_conflicts_are_told_one_by_one(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
-    let held = manager
-        .enqueue(echo::job("held".to_owned()).uniqkey("5"))
-        .expect("stored");
+    let held = manager.enqueue(echo::job("held".to_owned()).uniqkey("5")).expect("stored");
     let jobs = (0..2_500).map(|n| {
         let job = echo::job(format!("{n}"));
         // Every tenth has a key; key 5 is held, key 7 comes twice.
@@ -271,9 +203,7 @@ pub fn many_jobs_are_stored_at_once_and_conflicts_are_told_one_by_one(bed: &Bed)
 
 pub fn a_suppressed_job_is_not_stored(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
-    let answer = manager
-        .enqueue(echo::job("x".to_owned()).suppress())
-        .expect("no error");
+    let answer = manager.enqueue(echo::job("x".to_owned()).suppress()).expect("no error");
     assert!(matches!(answer, Enqueued::Suppressed));
     assert_eq!(drain(&manager), 0);
     assert!(log.lines().is_empty());
@@ -284,14 +214,10 @@ pub fn a_job_for_a_named_database_goes_there_and_an_unknown_name_is_refused(bed:
     for (name, _) in &bed.databases {
         let job = echo::job("x".to_owned()).database(name.clone());
         let job = id(&manager.enqueue(job).expect("stored"));
-        assert_eq!(
-            &manager.lookup(job).expect("answers").expect("lives").0,
-            name
-        );
+        assert_eq!(&manager.lookup(job).expect("answers").expect("lives").0, name);
     }
-    let error = manager
-        .enqueue(echo::job("x".to_owned()).database("nowhere"))
-        .expect_err("unknown");
+    let error =
+        manager.enqueue(echo::job("x".to_owned()).database("nowhere")).expect_err("unknown");
     assert!(error.to_string().contains("nowhere") && error.to_string().contains(bed.first()));
 }
 
@@ -320,28 +246,21 @@ pub fn what_cannot_be_stored_is_refused_by_name(bed: &Bed) {
     }
     // Nothing of a bulk is stored when one of it cannot be.
     let bulk = [job(), job().uniqkey("nul\0")];
-    assert!(matches!(
-        manager.enqueue_many(bulk),
-        Err(Error::InvalidName { .. })
-    ));
+    assert!(matches!(manager.enqueue_many(bulk), Err(Error::InvalidName { .. })));
     assert_eq!(drain(&manager), 0);
 }
 
 pub fn a_waiting_job_can_be_dequeued_and_a_running_one_cannot(bed: &Bed) {
     let (manager, log) = bed.manager::<no_argument>();
     let ready = id(&manager.enqueue(no_argument::job()).expect("stored"));
-    let delayed = no_argument::job()
-        .delay(Duration::from_secs(3600))
-        .uniqkey("k");
+    let delayed = no_argument::job().delay(Duration::from_secs(3600)).uniqkey("k");
     let delayed = id(&manager.enqueue(delayed).expect("stored"));
     assert!(manager.dequeue(ready).expect("answers"));
     assert!(manager.dequeue(delayed).expect("answers"));
     assert!(!manager.dequeue(ready).expect("answers"), "already gone");
     assert_eq!(drain(&manager), 0);
     assert!(log.lines().is_empty());
-    let running = id(&manager
-        .enqueue(no_argument::job().database(bed.first()))
-        .expect("stored"));
+    let running = id(&manager.enqueue(no_argument::job().database(bed.first())).expect("stored"));
     crate::session::claim_as_stranger(bed, "no_argument", 1);
     assert!(!manager.dequeue(running).expect("answers"), "running");
     assert!(manager.lookup(running).expect("answers").is_some());
@@ -354,14 +273,9 @@ pub fn reenqueue_changes_when_a_waiting_job_runs(bed: &Bed) {
     assert!(manager.reenqueue(job, Due::In(hour)).expect("answers"));
     assert_eq!(drain(&manager), 0);
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
-    let JobState::Scheduled { run_after } = found.state else {
-        panic!("{:?}", found.state)
-    };
+    let JobState::Scheduled { run_after } = found.state else { panic!("{:?}", found.state) };
     let left = run_after - Utc::now();
-    assert!(
-        left > TimeDelta::minutes(58) && left < TimeDelta::minutes(62),
-        "{left}"
-    );
+    assert!(left > TimeDelta::minutes(58) && left < TimeDelta::minutes(62), "{left}");
     assert!(manager.reenqueue(job, Due::Now).expect("answers"));
     assert_eq!(drain(&manager), 1);
     assert_eq!(log.lines(), ["x"]);
@@ -372,75 +286,35 @@ pub fn jobs_are_listed_by_ability_with_limit_and_offset(bed: &Bed) {
     let (manager, _) = bed.manager::<echo>();
     let mut ids = Vec::new();
     for n in 0..6 {
-        let job = if n % 2 == 0 {
-            echo::job(n.to_string())
-        } else {
-            other_echo::job(n.to_string())
-        };
-        ids.push(id(&manager
-            .enqueue(job.database(bed.first()))
-            .expect("stored")));
+        let job =
+            if n % 2 == 0 { echo::job(n.to_string()) } else { other_echo::job(n.to_string()) };
+        ids.push(id(&manager.enqueue(job.database(bed.first())).expect("stored")));
     }
     let list = |filter: JobFilter| -> Vec<JobId> {
         let answers = manager.jobs(&filter);
-        assert_eq!(
-            answers.len(),
-            bed.databases.len(),
-            "one answer per database"
-        );
-        answers
-            .into_iter()
-            .flat_map(|on| on.answer.expect("up"))
-            .map(|job| job.id)
-            .collect()
+        assert_eq!(answers.len(), bed.databases.len(), "one answer per database");
+        answers.into_iter().flat_map(|on| on.answer.expect("up")).map(|job| job.id).collect()
     };
     assert_eq!(list(JobFilter::default()), ids);
-    let echoes = JobFilter {
-        abilities: vec!["echo".to_owned()],
-        ..JobFilter::default()
-    };
+    let echoes = JobFilter { abilities: vec!["echo".to_owned()], ..JobFilter::default() };
     assert_eq!(list(echoes.clone()), [ids[0], ids[2], ids[4]]);
-    assert_eq!(
-        list(JobFilter {
-            limit: 1,
-            offset: 1,
-            ..echoes
-        }),
-        [ids[2]]
-    );
-    let other = JobFilter {
-        queue: Some("other".to_owned()),
-        ..JobFilter::default()
-    };
+    assert_eq!(list(JobFilter { limit: 1, offset: 1, ..echoes }), [ids[2]]);
+    let other = JobFilter { queue: Some("other".to_owned()), ..JobFilter::default() };
     assert_eq!(list(other), [ids[1], ids[3], ids[5]]);
 }
 
 pub fn jobs_are_counted_by_ability_and_state(bed: &Bed) {
     let (manager, _) = bed.manager::<echo>();
     let count = |manager: &Manager, ability: &str, state: &str| -> u64 {
-        let rows = manager
-            .job_count()
-            .into_iter()
-            .flat_map(|on| on.answer.expect("up"));
-        rows.filter(|row| row.ability == ability && row.state == state)
-            .map(|row| row.count)
-            .sum()
+        let rows = manager.job_count().into_iter().flat_map(|on| on.answer.expect("up"));
+        rows.filter(|row| row.ability == ability && row.state == state).map(|row| row.count).sum()
     };
     for n in 0..5_u64 {
         let job = echo::job(n.to_string()).database(bed.first());
-        let job = if n < 2 {
-            job.delay(Duration::from_secs(3600))
-        } else {
-            job
-        };
+        let job = if n < 2 { job.delay(Duration::from_secs(3600)) } else { job };
         assert!(manager.enqueue(job).expect("stored").is_new());
     }
-    assert!(
-        manager
-            .enqueue(other_echo::job("x".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(other_echo::job("x".to_owned())).expect("stored").is_new());
     crate::session::claim_as_stranger(bed, "echo", 1);
     assert_eq!(count(&manager, "echo", "ready"), 2);
     assert_eq!(count(&manager, "echo", "scheduled"), 2);

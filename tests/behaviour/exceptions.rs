@@ -7,85 +7,41 @@ use crate::work::exceptions;
 
 fn filtered(manager: &Manager, filter: &ExceptionFilter) -> Vec<String> {
     let answers = manager.exceptions(filter);
-    answers
-        .into_iter()
-        .flat_map(|on| on.answer.expect("up"))
-        .map(|row| row.message)
-        .collect()
+    answers.into_iter().flat_map(|on| on.answer.expect("up")).map(|row| row.message).collect()
 }
 
 pub fn the_log_is_read_newest_first_with_limit_offset_and_ability(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<stumble>().ability::<give_up>());
-    assert!(
-        manager
-            .enqueue(stumble::job(9).database(bed.first()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(stumble::job(9).database(bed.first())).expect("stored").is_new());
     drain(&manager);
-    assert!(
-        manager
-            .enqueue(give_up::job().database(bed.first()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(give_up::job().database(bed.first())).expect("stored").is_new());
     drain(&manager);
-    let all = [
-        "no such user",
-        "stumbled at attempt 3",
-        "stumbled at attempt 2",
-        "stumbled at attempt 1",
-    ];
+    let all =
+        ["no such user", "stumbled at attempt 3", "stumbled at attempt 2", "stumbled at attempt 1"];
     assert_eq!(filtered(&manager, &ExceptionFilter::default()), all);
-    let page = ExceptionFilter {
-        limit: 2,
-        offset: 1,
-        ..ExceptionFilter::default()
-    };
+    let page = ExceptionFilter { limit: 2, offset: 1, ..ExceptionFilter::default() };
     assert_eq!(filtered(&manager, &page), all[1..3]);
-    let one = ExceptionFilter {
-        abilities: vec!["give_up".to_owned()],
-        ..ExceptionFilter::default()
-    };
+    let one =
+        ExceptionFilter { abilities: vec!["give_up".to_owned()], ..ExceptionFilter::default() };
     assert_eq!(filtered(&manager, &one), all[..1]);
-    let last = ExceptionFilter {
-        discarded_only: true,
-        ..ExceptionFilter::default()
-    };
+    let last = ExceptionFilter { discarded_only: true, ..ExceptionFilter::default() };
     assert_eq!(filtered(&manager, &last), all[..2]);
 }
 
 pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
     let (manager, log) = bed.manager::<stumble>();
-    assert!(
-        manager
-            .enqueue(stumble::job(9).priority(3).uniqkey("k"))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(stumble::job(9).priority(3).uniqkey("k")).expect("stored").is_new());
     drain(&manager);
     let last = exceptions(&manager).remove(0);
     let ticket = manager.enqueue_from_failed_job(last.id).expect("once");
-    let job = manager
-        .lookup(ticket.id())
-        .expect("answers")
-        .expect("lives")
-        .1;
-    assert_eq!(
-        (job.priority, job.uniqkey.as_deref(), &*job.arg),
-        (3, Some("k"), &b"9"[..])
-    );
+    let job = manager.lookup(ticket.id()).expect("answers").expect("lives").1;
+    assert_eq!((job.priority, job.uniqkey.as_deref(), &*job.arg), (3, Some("k"), &b"9"[..]));
     assert_ne!(ticket.id(), last.job);
     let again = manager.enqueue_from_failed_job(last.id).expect_err("twice");
-    assert!(
-        matches!(again, Error::AlreadyRedriven { job, .. } if job == ticket.id()),
-        "{again}"
-    );
+    assert!(matches!(again, Error::AlreadyRedriven { job, .. } if job == ticket.id()), "{again}");
     drain(&manager);
     assert_eq!(log.lines().len(), 6);
-    let marked = exceptions(&manager)
-        .into_iter()
-        .find(|row| row.id == last.id);
+    let marked = exceptions(&manager).into_iter().find(|row| row.id == last.id);
     assert_eq!(marked.expect("kept").redriven_as, Some(ticket.id()));
 }
 
@@ -94,37 +50,20 @@ pub fn a_failure_that_was_retried_cannot_be_enqueued_again(bed: &Bed) {
     assert!(manager.enqueue(stumble::job(1)).expect("stored").is_new());
     drain(&manager);
     let first = exceptions(&manager).remove(0);
-    let error = manager
-        .enqueue_from_failed_job(first.id)
-        .expect_err("it completed");
+    let error = manager.enqueue_from_failed_job(first.id).expect_err("it completed");
     assert!(error.to_string().contains("retried"), "{error}");
-    let error = manager
-        .enqueue_from_failed_job(uuid::Uuid::now_v7())
-        .expect_err("unknown");
+    let error = manager.enqueue_from_failed_job(uuid::Uuid::now_v7()).expect_err("unknown");
     assert!(matches!(error, Error::NotRedrivable { .. }), "{error}");
 }
 
 pub fn redrive_is_refused_while_a_live_job_holds_the_key(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<give_up>().ability::<double>());
-    assert!(
-        manager
-            .enqueue(give_up::job().uniqkey("k"))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(give_up::job().uniqkey("k")).expect("stored").is_new());
     drain(&manager);
     let failed = exceptions(&manager).remove(0);
-    let holder = manager
-        .enqueue(give_up::job().uniqkey("k"))
-        .expect("stored")
-        .id()
-        .expect("id");
-    let error = manager
-        .enqueue_from_failed_job(failed.id)
-        .expect_err("held");
+    let holder = manager.enqueue(give_up::job().uniqkey("k")).expect("stored").id().expect("id");
+    let error = manager.enqueue_from_failed_job(failed.id).expect_err("held");
     assert!(error.to_string().contains(&holder.to_string()), "{error}");
     assert!(manager.dequeue(holder).expect("answers"));
-    manager
-        .enqueue_from_failed_job(failed.id)
-        .expect("free again");
+    manager.enqueue_from_failed_job(failed.id).expect("free again");
 }

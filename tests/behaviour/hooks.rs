@@ -21,8 +21,7 @@ struct Points {
 
 impl Points {
     fn note(&self, point: &str, job: &JobView<'_>, more: &str) {
-        self.log
-            .add(format!("{} {point} {}{more}", self.name, job.ability()));
+        self.log.add(format!("{} {point} {}{more}", self.name, job.ability()));
     }
 }
 
@@ -70,33 +69,17 @@ impl Hook for Points {
 
 pub fn pre_enqueue_may_change_the_draft(bed: &Bed) {
     let change = |job: &mut JobDraft<'_>| {
-        let old = job
-            .arg_json()
-            .map_err(|error| HookError::new("no json").with_source(error))?;
-        job.set_arg_json(json!(format!(
-            "{} changed",
-            old.as_str().unwrap_or_default()
-        )));
+        let old = job.arg_json().map_err(|error| HookError::new("no json").with_source(error))?;
+        job.set_arg_json(json!(format!("{} changed", old.as_str().unwrap_or_default())));
         job.set_priority(9);
         job.set_uniqkey(Some("from the hook".to_owned()));
         Ok(())
     };
-    let hook = Points {
-        name: "h",
-        pre_enqueue: Some(Box::new(change)),
-        ..Points::default()
-    };
+    let hook = Points { name: "h", pre_enqueue: Some(Box::new(change)), ..Points::default() };
     let (manager, log) = bed.with(|builder| builder.ability::<echo>().hook(hook));
-    let job = manager
-        .enqueue(echo::job("arg".to_owned()))
-        .expect("stored")
-        .id()
-        .expect("id");
+    let job = manager.enqueue(echo::job("arg".to_owned())).expect("stored").id().expect("id");
     let found = manager.lookup(job).expect("answers").expect("lives").1;
-    assert_eq!(
-        (found.priority, found.uniqkey.as_deref()),
-        (9, Some("from the hook"))
-    );
+    assert_eq!((found.priority, found.uniqkey.as_deref()), (9, Some("from the hook")));
     drain(&manager);
     assert_eq!(log.lines(), ["arg changed"]);
 }
@@ -110,56 +93,22 @@ pub fn pre_enqueue_may_veto(bed: &Bed) {
         }
         _ => Ok(()),
     };
-    let hook = Points {
-        name: "judge",
-        pre_enqueue: Some(Box::new(veto)),
-        ..Points::default()
-    };
+    let hook = Points { name: "judge", pre_enqueue: Some(Box::new(veto)), ..Points::default() };
     let (manager, log) = bed.with(|builder| builder.ability::<echo>().hook(hook));
-    let error = manager
-        .enqueue(echo::job("bad".to_owned()))
-        .expect_err("refused");
-    assert!(
-        matches!(&error, Error::Refused { hook, .. } if hook == "judge"),
-        "{error}"
-    );
-    assert!(
-        manager
-            .enqueue(echo::job("quiet".to_owned()))
-            .expect("no error")
-            .id()
-            .is_none()
-    );
-    assert!(
-        manager
-            .enqueue(echo::job("good".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
+    let error = manager.enqueue(echo::job("bad".to_owned())).expect_err("refused");
+    assert!(matches!(&error, Error::Refused { hook, .. } if hook == "judge"), "{error}");
+    assert!(manager.enqueue(echo::job("quiet".to_owned())).expect("no error").id().is_none());
+    assert!(manager.enqueue(echo::job("good".to_owned())).expect("stored").is_new());
     drain(&manager);
     assert_eq!(log.lines(), ["good"]);
 }
 
 pub fn post_enqueue_sees_the_stored_job(bed: &Bed) {
     let log = Log::default();
-    let hook = Points {
-        name: "h",
-        log: log.clone(),
-        ..Points::default()
-    };
+    let hook = Points { name: "h", log: log.clone(), ..Points::default() };
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().ability::<double>().hook(hook));
-    assert!(
-        manager
-            .enqueue(echo::job("x".to_owned()).uniqkey("k"))
-            .expect("stored")
-            .is_new()
-    );
-    assert!(
-        !manager
-            .enqueue(echo::job("x".to_owned()).uniqkey("k"))
-            .expect("held")
-            .is_new()
-    );
+    assert!(manager.enqueue(echo::job("x".to_owned()).uniqkey("k")).expect("stored").is_new());
+    assert!(!manager.enqueue(echo::job("x".to_owned()).uniqkey("k")).expect("held").is_new());
     // The hook does not apply to this one.
     assert!(manager.enqueue(double::job(1)).expect("stored").is_new());
     assert_eq!(log.lines(), ["h post_enqueue echo"]);
@@ -172,11 +121,7 @@ pub fn pre_work_may_abort_and_snooze(bed: &Bed) {
         b"\"fail\"" => Err(HookError::new("no luck")),
         _ => Ok(()),
     };
-    let hook = Points {
-        name: "h",
-        pre_work: Some(judge),
-        ..Points::default()
-    };
+    let hook = Points { name: "h", pre_work: Some(judge), ..Points::default() };
     let (manager, log) = bed.with(|builder| builder.ability::<echo>().hook(hook));
     let sent: Vec<_> = ["abort", "snooze", "fail", "run"]
         .map(|arg| manager.enqueue(echo::job(arg.to_owned()).database(bed.first())))
@@ -185,15 +130,9 @@ pub fn pre_work_may_abort_and_snooze(bed: &Bed) {
         .collect();
     assert_eq!(drain(&manager), 4);
     assert_eq!(log.lines(), ["run"]);
-    let mut kinds: Vec<_> = exceptions(&manager)
-        .iter()
-        .map(|row| (row.job, row.kind))
-        .collect();
+    let mut kinds: Vec<_> = exceptions(&manager).iter().map(|row| (row.job, row.kind)).collect();
     kinds.sort_by_key(|(job, _)| *job);
-    assert_eq!(
-        kinds,
-        [(sent[0], FailureKind::Abort), (sent[2], FailureKind::Hook)]
-    );
+    assert_eq!(kinds, [(sent[0], FailureKind::Abort), (sent[2], FailureKind::Hook)]);
     let snoozed = manager.lookup(sent[1]).expect("answers").expect("lives").1;
     assert_eq!(snoozed.attempt, 0, "no attempt spent");
 }
@@ -227,29 +166,17 @@ pub fn around_work_surrounds_the_ability(bed: &Bed) {
     }
     let build = |lets_run| {
         let (manager, log) = bed.with(ManagerWith::echo);
-        manager
-            .register_hook(Inner(log.clone(), lets_run))
-            .expect("new name");
+        manager.register_hook(Inner(log.clone(), lets_run)).expect("new name");
         manager.register_hook(Outer(log.clone())).expect("new name");
         (manager, log)
     };
     let (manager, log) = build(true);
-    assert!(
-        manager
-            .enqueue(echo::job("work".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(echo::job("work".to_owned())).expect("stored").is_new());
     drain(&manager);
     assert_eq!(log.lines(), ["outer in", "inner", "work", "outer out"]);
     // A hook that does not let the job run fails it.
     let (manager, _) = build(false);
-    assert!(
-        manager
-            .enqueue(echo::job("work".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(echo::job("work".to_owned())).expect("stored").is_new());
     drain(&manager);
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Hook);
 }
@@ -264,19 +191,11 @@ impl ManagerWith {
 
 pub fn on_failure_may_change_the_decision(bed: &Bed) {
     let never: fn(&Failure, &mut Decision) = |_, decision| *decision = Decision::Discard;
-    let hook = Points {
-        name: "h",
-        on_failure: Some(never),
-        ..Points::default()
-    };
+    let hook = Points { name: "h", on_failure: Some(never), ..Points::default() };
     let (manager, log) = bed.with(|builder| builder.ability::<stumble>().hook(hook));
     assert!(manager.enqueue(stumble::job(9)).expect("stored").is_new());
     drain(&manager);
-    assert_eq!(
-        log.lines(),
-        ["attempt 1"],
-        "the rule would have tried three times"
-    );
+    assert_eq!(log.lines(), ["attempt 1"], "the rule would have tried three times");
     assert!(manager.unregister_hook("h"));
     let more: fn(&Failure, &mut Decision) = |failure, decision| {
         if !failure.message().contains("attempt 5") {
@@ -284,11 +203,7 @@ pub fn on_failure_may_change_the_decision(bed: &Bed) {
         }
     };
     manager
-        .register_hook(Points {
-            name: "h",
-            on_failure: Some(more),
-            ..Points::default()
-        })
+        .register_hook(Points { name: "h", on_failure: Some(more), ..Points::default() })
         .expect("free again");
     assert!(manager.enqueue(stumble::job(9)).expect("stored").is_new());
     assert_eq!(drain(&manager), 5);
@@ -296,11 +211,7 @@ pub fn on_failure_may_change_the_decision(bed: &Bed) {
 
 pub fn post_work_sees_every_outcome(bed: &Bed) {
     let log = Log::default();
-    let hook = Points {
-        name: "h",
-        log: log.clone(),
-        ..Points::default()
-    };
+    let hook = Points { name: "h", log: log.clone(), ..Points::default() };
     let (manager, _) = bed.with(|builder| builder.ability::<stumble>().hook(hook));
     assert!(manager.enqueue(stumble::job(1)).expect("stored").is_new());
     drain(&manager);
@@ -310,10 +221,7 @@ pub fn post_work_sees_every_outcome(bed: &Bed) {
         lines.into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
     let mut expected = vec!["h post_enqueue stumble".to_owned()];
-    expected.extend(run(&[
-        "h on_failure stumble error",
-        "h post_work stumble retried",
-    ]));
+    expected.extend(run(&["h on_failure stumble error", "h post_work stumble retried"]));
     expected.extend(run(&["h post_work stumble completed"]));
     assert_eq!(log.lines(), expected);
 }
@@ -368,38 +276,14 @@ pub fn a_hook_that_panics_has_one_effect_and_stops_nothing(bed: &Bed) {
 
 pub fn hooks_run_in_order_and_can_be_unregistered(bed: &Bed) {
     let log = Log::default();
-    let hook = |name, order| Points {
-        name,
-        order,
-        log: log.clone(),
-        ..Points::default()
-    };
-    let (manager, _) = bed.with(|builder| {
-        builder
-            .ability::<echo>()
-            .hook(hook("z", 0))
-            .hook(hook("b", 0))
-    });
+    let hook = |name, order| Points { name, order, log: log.clone(), ..Points::default() };
+    let (manager, _) =
+        bed.with(|builder| builder.ability::<echo>().hook(hook("z", 0)).hook(hook("b", 0)));
     manager.register_hook(hook("m", -1)).expect("new name");
     let taken = manager.register_hook(hook("m", 5)).expect_err("taken");
-    assert!(
-        taken.to_string().contains("hooks.rs"),
-        "both places: {taken}"
-    );
-    assert!(
-        manager
-            .enqueue(echo::job("x".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
-    assert_eq!(
-        log.lines(),
-        [
-            "m post_enqueue echo",
-            "b post_enqueue echo",
-            "z post_enqueue echo"
-        ]
-    );
+    assert!(taken.to_string().contains("hooks.rs"), "both places: {taken}");
+    assert!(manager.enqueue(echo::job("x".to_owned())).expect("stored").is_new());
+    assert_eq!(log.lines(), ["m post_enqueue echo", "b post_enqueue echo", "z post_enqueue echo"]);
     for name in ["m", "b", "z"] {
         assert!(manager.unregister_hook(name));
     }

@@ -9,9 +9,7 @@ pub fn the_return_value_reaches_the_client(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
     let working = manager.start().expect("starts");
     let client = bed.builder().build().expect("another client");
-    let sent = client
-        .enqueue(qudo::NewJob::named("double", 4.into()))
-        .expect("stored");
+    let sent = client.enqueue(qudo::NewJob::named("double", 4.into())).expect("stored");
     assert_eq!(sent.wait::<i64>(DEADLINE).expect("replies"), 8);
     let sent = manager.enqueue(double::job(-3)).expect("stored");
     assert_eq!(sent.wait::<i64>(DEADLINE).expect("replies"), -6);
@@ -25,31 +23,16 @@ pub fn several_replies_arrive_in_order_before_the_return_value(bed: &Bed) {
     let ticket = sent.ticket().expect("new");
     let all: Vec<String> = ticket.replies(Duration::from_secs(1)).expect("replies");
     assert_eq!(all, ["one", "two", "three"]);
-    assert_eq!(
-        ticket
-            .wait::<String>(Duration::from_secs(1))
-            .expect("the last"),
-        "three"
-    );
+    assert_eq!(ticket.wait::<String>(Duration::from_secs(1)).expect("the last"), "three");
     assert!(matches!(ticket.check(), Ok(Progress::Replied(3))));
 }
 
 pub fn a_ticket_is_rebuilt_from_an_id(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
-    let job = manager
-        .enqueue(double::job(5))
-        .expect("stored")
-        .id()
-        .expect("id");
+    let job = manager.enqueue(double::job(5)).expect("stored").id().expect("id");
     drain(&manager);
     let later = bed.builder().build().expect("after a restart");
-    assert_eq!(
-        later
-            .ticket(job)
-            .wait::<i64>(Duration::from_secs(1))
-            .expect("replies"),
-        10
-    );
+    assert_eq!(later.ticket(job).wait::<i64>(Duration::from_secs(1)).expect("replies"), 10);
 }
 
 pub fn check_tells_how_far_a_job_is(bed: &Bed) {
@@ -58,9 +41,7 @@ pub fn check_tells_how_far_a_job_is(bed: &Bed) {
     let ticket = sent.ticket().expect("new");
     assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
     drain(&manager);
-    let Ok(Progress::Failed(exception)) = ticket.check() else {
-        panic!("{:?}", ticket.check())
-    };
+    let Ok(Progress::Failed(exception)) = ticket.check() else { panic!("{:?}", ticket.check()) };
     assert_eq!(exception.attempt, 3);
     let unknown = manager.ticket(qudo::JobId::new());
     assert!(matches!(unknown.check(), Ok(Progress::Gone)));
@@ -71,9 +52,7 @@ pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {
     let sent = manager.enqueue(no_argument::job()).expect("stored");
     drain(&manager);
     sent.wait::<()>(Duration::from_secs(1)).expect("done");
-    let error = sent
-        .wait::<u64>(Duration::from_secs(1))
-        .expect_err("no number");
+    let error = sent.wait::<u64>(Duration::from_secs(1)).expect_err("no number");
     assert!(matches!(error, Error::NoReply { .. }), "{error}");
 }
 
@@ -81,9 +60,7 @@ pub fn the_reply_of_a_failed_job_is_its_error(bed: &Bed) {
     let (manager, _) = bed.manager::<stumble>();
     let sent = manager.enqueue(stumble::job(9)).expect("stored");
     drain(&manager);
-    let Err(Error::JobFailed {
-        attempt, message, ..
-    }) = sent.wait::<u32>(Duration::from_secs(1))
+    let Err(Error::JobFailed { attempt, message, .. }) = sent.wait::<u32>(Duration::from_secs(1))
     else {
         panic!("it failed")
     };
@@ -92,12 +69,8 @@ pub fn the_reply_of_a_failed_job_is_its_error(bed: &Bed) {
 
 pub fn waiting_ends_with_its_limit(bed: &Bed) {
     let (manager, _) = bed.manager::<echo>();
-    let sent = manager
-        .enqueue(echo::job("nobody works".to_owned()))
-        .expect("stored");
-    let error = sent
-        .wait::<String>(Duration::from_millis(30))
-        .expect_err("nobody works");
+    let sent = manager.enqueue(echo::job("nobody works".to_owned())).expect("stored");
+    let error = sent.wait::<String>(Duration::from_millis(30)).expect_err("nobody works");
     assert!(matches!(error, Error::WaitTimeout { .. }), "{error}");
 }
 
@@ -105,23 +78,15 @@ pub fn an_attempt_that_fails_leaves_no_reply(bed: &Bed) {
     let (manager, _) = bed.manager::<stumble>();
     let sent = manager.enqueue(stumble::job(2)).expect("stored");
     drain(&manager);
-    let all: Vec<u32> = sent
-        .ticket()
-        .expect("new")
-        .replies(Duration::from_secs(1))
-        .expect("replies");
+    let all: Vec<u32> =
+        sent.ticket().expect("new").replies(Duration::from_secs(1)).expect("replies");
     assert_eq!(all, [3, 3], "only those of the attempt that completed");
 }
 
 pub fn old_replies_are_removed(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
     let job = double::job(1).database(bed.first());
-    let ticket = manager
-        .enqueue(job)
-        .expect("stored")
-        .ticket()
-        .expect("new")
-        .clone();
+    let ticket = manager.enqueue(job).expect("stored").ticket().expect("new").clone();
     drain(&manager);
     let driver = bed.driver();
     let day = Duration::from_secs(86_400);

@@ -23,10 +23,7 @@ fn claim_for(
     limit: u32,
     grab_for: Duration,
 ) -> (WorkerId, Vec<ClaimedJob>) {
-    let worker = WorkerInfo {
-        id: WorkerId::new(),
-        name: "stranger".to_owned(),
-    };
+    let worker = WorkerInfo { id: WorkerId::new(), name: "stranger".to_owned() };
     let driver = bed.driver();
     assert!(!driver.heartbeat(&worker).expect("beats"), "unknown before");
     assert!(driver.heartbeat(&worker).expect("beats"), "known now");
@@ -34,10 +31,7 @@ fn claim_for(
         worker: worker.id,
         claim: 1,
         queue: &Arc::from("default"),
-        abilities: &[AbilityLease {
-            name: Arc::from(ability),
-            grab_for,
-        }],
+        abilities: &[AbilityLease { name: Arc::from(ability), grab_for }],
         limit,
     };
     (worker.id, driver.claim(&request).expect("claims"))
@@ -46,10 +40,7 @@ fn claim_for(
 fn enqueue(manager: &Manager, bed: &Bed, count: usize) -> Vec<JobId> {
     let jobs = (0..count).map(|n| echo::job(n.to_string()).database(bed.first()));
     let answers = manager.enqueue_many(jobs).expect("stored");
-    answers
-        .iter()
-        .map(|answer| answer.id().expect("new"))
-        .collect()
+    answers.iter().map(|answer| answer.id().expect("new")).collect()
 }
 
 pub fn every_job_is_worked_once_by_many_threads(bed: &Bed) {
@@ -59,11 +50,7 @@ pub fn every_job_is_worked_once_by_many_threads(bed: &Bed) {
     let working = manager.start().expect("starts");
     eventually("all are worked", || log.lines().len() >= 3_000);
     working.stop();
-    let mut lines: Vec<u32> = log
-        .lines()
-        .iter()
-        .map(|line| line.parse().expect("n"))
-        .collect();
+    let mut lines: Vec<u32> = log.lines().iter().map(|line| line.parse().expect("n")).collect();
     lines.sort_unstable();
     assert_eq!(lines, (0..3_000).collect::<Vec<_>>());
     let left: u64 = manager
@@ -84,9 +71,7 @@ pub fn two_managers_share_the_work_and_nothing_runs_twice(bed: &Bed) {
         let jobs = (0..100).map(|n| echo::job((part * 100 + n).to_string()));
         assert_eq!(one.enqueue_many(jobs).expect("stored").len(), 100);
     }
-    eventually("all are worked", || {
-        log_one.lines().len() + log_two.lines().len() >= 1_000
-    });
+    eventually("all are worked", || log_one.lines().len() + log_two.lines().len() >= 1_000);
     for handle in running {
         assert_eq!(handle.lost_leases(), 0);
         handle.stop();
@@ -106,11 +91,7 @@ pub fn a_delayed_job_starts_when_it_is_due(bed: &Bed) {
     let job = echo::job("due".to_owned()).delay(Duration::from_millis(300));
     let sent = manager.enqueue(job).expect("stored");
     sent.wait::<String>(DEADLINE).expect("runs");
-    assert!(
-        begun.elapsed() >= Duration::from_millis(295),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(295), "{:?}", begun.elapsed());
     assert_eq!(log.lines(), ["due"]);
     working.stop();
 }
@@ -148,9 +129,7 @@ impl Gate {
 
     fn pass(&self) {
         let open = self.open.lock().expect("no panic");
-        let waited = self
-            .changed
-            .wait_timeout_while(open, DEADLINE, |open| !*open);
+        let waited = self.changed.wait_timeout_while(open, DEADLINE, |open| !*open);
         assert!(*waited.expect("no panic").0, "the gate was never opened");
     }
 }
@@ -158,13 +137,7 @@ impl Gate {
 static GATES: LazyLock<Mutex<HashMap<String, Arc<Gate>>>> = LazyLock::new(Mutex::default);
 
 fn gate(name: &str) -> Arc<Gate> {
-    Arc::clone(
-        GATES
-            .lock()
-            .expect("no panic")
-            .entry(name.to_owned())
-            .or_default(),
-    )
+    Arc::clone(GATES.lock().expect("no panic").entry(name.to_owned()).or_default())
 }
 
 #[qudo::ability]
@@ -176,12 +149,8 @@ fn waits(job: &Job, at: String) -> Result {
 }
 
 pub fn unstarted_jobs_are_given_back_at_shutdown_with_the_attempt_unspent(bed: &Bed) {
-    let (manager, log) = bed.with(|builder| {
-        builder
-            .ability::<waits>()
-            .workers(1)
-            .find_job_limit_size(10)
-    });
+    let (manager, log) =
+        bed.with(|builder| builder.ability::<waits>().workers(1).find_job_limit_size(10));
     let name = JobId::new().to_string();
     // Short jobs first, so that more are fetched ahead than the one thread can start.
     gate(&name).open();
@@ -191,23 +160,14 @@ pub fn unstarted_jobs_are_given_back_at_shutdown_with_the_attempt_unspent(bed: &
     eventually("some are worked", || log.lines().len() > 20);
     working.stop();
     let passed = log.lines().iter().filter(|line| *line == "passed").count();
-    let jobs = manager.jobs(&qudo::driver::JobFilter {
-        limit: 1_000,
-        ..Default::default()
-    });
-    let left: Vec<_> = jobs
-        .into_iter()
-        .flat_map(|on| on.answer.expect("up"))
-        .collect();
+    let jobs = manager.jobs(&qudo::driver::JobFilter { limit: 1_000, ..Default::default() });
+    let left: Vec<_> = jobs.into_iter().flat_map(|on| on.answer.expect("up")).collect();
     assert_eq!(passed + left.len(), 200);
     for job in left {
         assert_eq!((job.state, job.attempt), (JobState::Ready, 0));
     }
     let workers = bed.driver().workers().expect("answers");
-    assert!(
-        workers.is_empty(),
-        "the worker's row is removed: {workers:?}"
-    );
+    assert!(workers.is_empty(), "the worker's row is removed: {workers:?}");
 }
 
 pub fn a_running_job_finishes_before_shutdown(bed: &Bed) {
@@ -220,17 +180,12 @@ pub fn a_running_job_finishes_before_shutdown(bed: &Bed) {
     gate(&name).open();
     stopping.join().expect("stops");
     assert_eq!(log.lines(), ["started", "passed"]);
-    sent.wait::<()>(Duration::ZERO)
-        .expect("settled before the stop returned");
+    sent.wait::<()>(Duration::ZERO).expect("settled before the stop returned");
 }
 
 pub fn several_queues_are_served_in_turn(bed: &Bed) {
     let (manager, log) = bed.with(|builder| {
-        builder
-            .ability::<echo>()
-            .ability::<other_echo>()
-            .workers(1)
-            .find_job_limit_size(5)
+        builder.ability::<echo>().ability::<other_echo>().workers(1).find_job_limit_size(5)
     });
     let jobs = (0..300).map(|n| echo::job(n.to_string()).database(bed.first()));
     manager.enqueue_many(jobs).expect("stored");
@@ -240,21 +195,13 @@ pub fn several_queues_are_served_in_turn(bed: &Bed) {
     eventually("all are worked", || log.lines().len() == 310);
     working.stop();
     let lines = log.lines();
-    let last = lines
-        .iter()
-        .rposition(|line| line.starts_with("other"))
-        .expect("worked");
-    assert!(
-        last < 250,
-        "the small queue waited for the full one: position {last}"
-    );
+    let last = lines.iter().rposition(|line| line.starts_with("other")).expect("worked");
+    assert!(last < 250, "the small queue waited for the full one: position {last}");
 }
 
 pub fn jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing(bed: &Bed) {
     let (manager, log) = bed.with(|builder| {
-        builder
-            .ability::<echo>()
-            .heartbeat(Duration::from_millis(50), Duration::from_millis(400))
+        builder.ability::<echo>().heartbeat(Duration::from_millis(50), Duration::from_millis(400))
     });
     let ids = enqueue(&manager, bed, 3);
     let (stranger, claimed) = claim_as_stranger(bed, "echo", 2);
@@ -263,40 +210,25 @@ pub fn jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing(b
     let working = manager.start().expect("starts");
     eventually("all are worked", || log.lines().len() == 3);
     eventually("all are settled", || {
-        ids.iter()
-            .all(|id| manager.lookup(*id).expect("answers").is_none())
+        ids.iter().all(|id| manager.lookup(*id).expect("answers").is_none())
     });
     working.stop();
     let mut rows = exceptions(&manager);
     rows.sort_by_key(|row| row.job);
     assert_eq!(rows.len(), 2);
     for (row, id) in rows.iter().zip(&ids) {
-        assert_eq!(
-            (row.job, row.kind, row.attempt),
-            (*id, FailureKind::Crash, 1)
-        );
-        assert!(
-            !row.discarded && row.message.contains(&stranger.to_string()),
-            "{}",
-            row.message
-        );
+        assert_eq!((row.job, row.kind, row.attempt), (*id, FailureKind::Crash, 1));
+        assert!(!row.discarded && row.message.contains(&stranger.to_string()), "{}", row.message);
     }
     let late = settlements(claimed, Verdict::Complete);
     let answers = bed.driver().settle(stranger, &late).expect("answers");
     assert_eq!(answers, [Settled::LeaseLost; 2]);
     let known = bed.driver().workers().expect("answers");
-    assert!(
-        known.iter().all(|(info, _)| info.id != stranger),
-        "the dead worker's row is gone"
-    );
+    assert!(known.iter().all(|(info, _)| info.id != stranger), "the dead worker's row is gone");
 }
 
 fn settlements(claimed: Vec<ClaimedJob>, verdict: Verdict) -> Vec<Settlement> {
-    let settle = |job| Settlement {
-        job: Box::new(job),
-        verdict,
-        extras: None,
-    };
+    let settle = |job| Settlement { job: Box::new(job), verdict, extras: None };
     claimed.into_iter().map(settle).collect()
 }
 
@@ -311,20 +243,11 @@ pub fn a_lease_that_ends_gives_the_job_to_another(bed: &Bed) {
         rescued = bed.driver().rescue(day, 10).expect("answers");
     }
     assert_eq!(rescued.len(), 1);
-    assert_eq!(
-        (rescued[0].id, rescued[0].kind),
-        (id, FailureKind::LeaseExpired)
-    );
-    let answers = bed
-        .driver()
-        .settle(stranger, &settlements(claimed, Verdict::Complete));
+    assert_eq!((rescued[0].id, rescued[0].kind), (id, FailureKind::LeaseExpired));
+    let answers = bed.driver().settle(stranger, &settlements(claimed, Verdict::Complete));
     assert_eq!(answers.expect("answers"), [Settled::LeaseLost]);
     let job = manager.lookup(id).expect("answers").expect("lives").1;
-    assert_eq!(
-        (job.state, job.attempt),
-        (JobState::Ready, 1),
-        "the attempt is spent"
-    );
+    assert_eq!((job.state, job.attempt), (JobState::Ready, 1), "the attempt is spent");
 }
 
 pub fn a_job_that_outlives_its_workers_ends_in_the_exception_log(bed: &Bed) {
@@ -336,22 +259,13 @@ pub fn a_job_that_outlives_its_workers_ends_in_the_exception_log(bed: &Bed) {
         // Silent for longer than nothing: dead.
         let driver = bed.driver();
         eventually("the stranger is declared dead", || {
-            !driver
-                .rescue(Duration::from_micros(1), 10)
-                .expect("answers")
-                .is_empty()
+            !driver.rescue(Duration::from_micros(1), 10).expect("answers").is_empty()
         });
     }
-    manager
-        .work_once()
-        .expect("works")
-        .expect("the job is claimed and given up");
+    manager.work_once().expect("works").expect("the job is claimed and given up");
     assert!(log.lines().is_empty(), "it did not run");
     let last = exceptions(&manager).remove(0);
-    assert_eq!(
-        (last.job, last.kind, last.discarded),
-        (id, FailureKind::Crash, true)
-    );
+    assert_eq!((last.job, last.kind, last.discarded), (id, FailureKind::Crash, true));
 }
 
 pub fn a_claim_whose_answer_was_lost_is_released(bed: &Bed) {
@@ -359,11 +273,7 @@ pub fn a_claim_whose_answer_was_lost_is_released(bed: &Bed) {
     let ids = enqueue(&manager, bed, 4);
     let (stranger, claimed) = claim_as_stranger(bed, "echo", 3);
     assert_eq!(claimed.len(), 3);
-    assert_eq!(
-        bed.driver().release_claim(stranger, 2).expect("answers"),
-        0,
-        "another claim"
-    );
+    assert_eq!(bed.driver().release_claim(stranger, 2).expect("answers"), 0, "another claim");
     assert_eq!(bed.driver().release_claim(stranger, 1).expect("answers"), 3);
     for id in ids {
         let job = manager.lookup(id).expect("answers").expect("lives").1;
@@ -377,35 +287,23 @@ pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
     let (stranger, claimed) = claim_as_stranger(bed, "echo", 1);
     let driver = bed.driver();
     let snooze = settlements(claimed, Verdict::Snooze(Duration::ZERO));
-    assert_eq!(
-        driver.settle(stranger, &snooze).expect("answers"),
-        [Settled::Done]
-    );
+    assert_eq!(driver.settle(stranger, &snooze).expect("answers"), [Settled::Done]);
     // The same worker claims the job anew, and the attempt is the same: it was not spent.
     let request = ClaimRequest {
         worker: stranger,
         claim: 2,
         queue: &Arc::from("default"),
-        abilities: &[AbilityLease {
-            name: Arc::from("echo"),
-            grab_for: DEADLINE,
-        }],
+        abilities: &[AbilityLease { name: Arc::from("echo"), grab_for: DEADLINE }],
         limit: 1,
     };
     let second = driver.claim(&request).expect("claims");
     assert_eq!((second[0].id, second[0].attempt), (id, 1));
     // The first settle, repeated because its answer was lost, must not end the second run.
-    assert_eq!(
-        driver.settle(stranger, &snooze).expect("answers"),
-        [Settled::LeaseLost]
-    );
+    assert_eq!(driver.settle(stranger, &snooze).expect("answers"), [Settled::LeaseLost]);
     let state = driver.state(id).expect("answers");
     assert!(matches!(state, Some(JobState::Running { .. })), "{state:?}");
     let done = settlements(second, Verdict::Complete);
-    assert_eq!(
-        driver.settle(stranger, &done).expect("answers"),
-        [Settled::Done]
-    );
+    assert_eq!(driver.settle(stranger, &done).expect("answers"), [Settled::Done]);
     assert!(driver.state(id).expect("answers").is_none());
 }
 
@@ -419,9 +317,7 @@ pub fn long_jobs_are_not_hoarded(bed: &Bed) {
     eventually("one runs", || log_one.lines() == ["started"]);
     // The first has no free thread, so the second job must be free for another process.
     let second = two.start().expect("starts");
-    eventually("the other runs elsewhere", || {
-        log_two.lines() == ["started"]
-    });
+    eventually("the other runs elsewhere", || log_two.lines() == ["started"]);
     gate(&name).open();
     first.stop();
     second.stop();

@@ -10,44 +10,25 @@ pub fn a_database_without_tables_is_refused_with_the_remedy(bed: &Bed) {
         return; // It has no tables.
     }
     let bed = Bed::unmigrated(&engine);
-    let manager = bed
-        .builder()
-        .ability::<echo>()
-        .plugin(Log::default())
-        .build()
-        .expect("valid");
+    let manager = bed.builder().ability::<echo>().plugin(Log::default()).build().expect("valid");
     let errors = [
-        manager
-            .enqueue(echo::job("x".to_owned()))
-            .expect_err("no tables"),
+        manager.enqueue(echo::job("x".to_owned())).expect_err("no tables"),
         manager.work_once().expect_err("no tables"),
         manager.start().expect_err("no tables"),
     ];
     for error in errors {
         let text = error.to_string();
         assert!(matches!(error, Error::Schema { .. }), "{text}");
-        assert!(
-            text.contains("qudo migrate") && text.contains(bed.first()),
-            "{text}"
-        );
+        assert!(text.contains("qudo migrate") && text.contains(bed.first()), "{text}");
     }
     manager.migrate().expect("migrates");
-    assert!(
-        manager
-            .enqueue(echo::job("x".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(echo::job("x".to_owned())).expect("stored").is_new());
 }
 
 pub fn migrating_twice_is_harmless_and_reverting_removes_everything(bed: &Bed) {
     let manager = bed.builder().build().expect("valid");
     for on in manager.migrate().expect("again") {
-        assert!(
-            on.answer.expect("up").is_empty(),
-            "{} was migrated",
-            on.database
-        );
+        assert!(on.answer.expect("up").is_empty(), "{} was migrated", on.database);
     }
     let driver = bed.driver();
     assert_eq!(driver.schema().expect("answers"), SchemaState::Current);

@@ -11,34 +11,20 @@ use crate::abilities::{
 use crate::bed::{Bed, drain, eventually};
 
 pub fn exceptions(manager: &Manager) -> Vec<Exception> {
-    let filter = ExceptionFilter {
-        limit: 100,
-        ..ExceptionFilter::default()
-    };
-    manager
-        .exceptions(&filter)
-        .into_iter()
-        .flat_map(|on| on.answer.expect("up"))
-        .collect()
+    let filter = ExceptionFilter { limit: 100, ..ExceptionFilter::default() };
+    manager.exceptions(&filter).into_iter().flat_map(|on| on.answer.expect("up")).collect()
 }
 
 pub fn nothing_to_do_is_no_error(bed: &Bed) {
     let (manager, _) = bed.manager::<echo>();
     assert!(manager.work_once().expect("works").is_none());
-    let workers: usize = manager
-        .workers()
-        .into_iter()
-        .map(|on| on.answer.expect("up").len())
-        .sum();
+    let workers: usize = manager.workers().into_iter().map(|on| on.answer.expect("up").len()).sum();
     assert_eq!(workers, 0, "work_once leaves no row behind");
 }
 
 pub fn a_manager_without_abilities_is_told_how_to_link_them(bed: &Bed) {
     let manager = bed.builder().build().expect("valid");
-    for error in [
-        manager.work_once().expect_err("none"),
-        manager.start().expect_err("none"),
-    ] {
+    for error in [manager.work_once().expect_err("none"), manager.start().expect_err("none")] {
         assert!(error.to_string().contains("use my_jobs as _"), "{error}");
     }
 }
@@ -49,27 +35,16 @@ pub fn jobs_of_abilities_that_a_manager_lacks_are_left_for_others(bed: &Bed) {
     // In the same queue, ahead of the job it can do.
     let foreign = double::job(1).priority(9);
     let foreign = manager.enqueue(foreign).expect("stored");
-    assert!(
-        manager
-            .enqueue(echo::job("mine".to_owned()))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(echo::job("mine".to_owned())).expect("stored").is_new());
     assert_eq!(drain(&manager), 1);
     assert_eq!(log.lines(), ["mine"]);
-    let job = manager
-        .lookup(foreign.id().expect("stored"))
-        .expect("answers")
-        .expect("lives")
-        .1;
+    let job = manager.lookup(foreign.id().expect("stored")).expect("answers").expect("lives").1;
     assert_eq!((job.state, job.attempt), (JobState::Ready, 0));
 }
 
 pub fn a_failing_job_is_retried_up_to_max_retries_and_ends_in_the_exception_log(bed: &Bed) {
     let (manager, log) = bed.manager::<stumble>();
-    let sent = manager
-        .enqueue(stumble::job(99).uniqkey("k"))
-        .expect("stored");
+    let sent = manager.enqueue(stumble::job(99).uniqkey("k")).expect("stored");
     assert_eq!(drain(&manager), 3, "one run and two retries");
     assert_eq!(log.lines(), ["attempt 1", "attempt 2", "attempt 3"]);
     let rows = exceptions(&manager);
@@ -83,11 +58,7 @@ pub fn a_failing_job_is_retried_up_to_max_retries_and_ends_in_the_exception_log(
         assert_eq!(row.discarded, attempt == 3);
         assert_eq!(row.uniqkey.as_deref(), Some("k"));
     }
-    assert_eq!(
-        rows[0].arg.as_deref(),
-        Some(&b"99"[..]),
-        "the original argument is kept"
-    );
+    assert_eq!(rows[0].arg.as_deref(), Some(&b"99"[..]), "the original argument is kept");
     assert!(manager.lookup(rows[0].job).expect("answers").is_none());
 }
 
@@ -95,16 +66,9 @@ pub fn the_next_attempt_waits_for_the_retry_delay(bed: &Bed) {
     let (manager, _) = bed.manager::<slow_retry>();
     let sent = manager.enqueue(slow_retry::job()).expect("stored");
     let begun = Instant::now();
-    assert!(matches!(
-        manager.work_once(),
-        Ok(Some(Outcome::Retried(..)))
-    ));
+    assert!(matches!(manager.work_once(), Ok(Some(Outcome::Retried(..)))));
     eventually("the retry is due", || drain(&manager) == 1);
-    assert!(
-        begun.elapsed() >= Duration::from_millis(395),
-        "{:?}",
-        begun.elapsed()
-    );
+    assert!(begun.elapsed() >= Duration::from_millis(395), "{:?}", begun.elapsed());
     sent.wait::<()>(Duration::from_secs(1)).expect("done");
 }
 
@@ -114,15 +78,8 @@ pub fn the_retry_delay_may_be_computed_from_the_job(bed: &Bed) {
     let Some(Outcome::Retried(failure, delay)) = manager.work_once().expect("works") else {
         panic!("not retried")
     };
-    assert_eq!(
-        (failure.message(), delay),
-        ("always", Duration::from_secs(3600))
-    );
-    let job = manager
-        .lookup(sent.id().expect("stored"))
-        .expect("answers")
-        .expect("lives")
-        .1;
+    assert_eq!((failure.message(), delay), ("always", Duration::from_secs(3600)));
+    let job = manager.lookup(sent.id().expect("stored")).expect("answers").expect("lives").1;
     assert!(matches!(job.state, JobState::Scheduled { .. }));
     assert_eq!(job.attempt, 1);
 }
@@ -133,10 +90,7 @@ pub fn an_aborted_job_never_runs_again(bed: &Bed) {
     assert_eq!(drain(&manager), 1, "in spite of five retries");
     let rows = exceptions(&manager);
     assert_eq!(rows.len(), 1);
-    assert_eq!(
-        (rows[0].kind, rows[0].discarded),
-        (FailureKind::Abort, true)
-    );
+    assert_eq!((rows[0].kind, rows[0].discarded), (FailureKind::Abort, true));
     assert_eq!(rows[0].message, "no such user");
 }
 
@@ -144,19 +98,11 @@ pub fn a_panic_is_a_failed_attempt_and_the_thread_lives_on(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<panics>().workers(1));
     let sent = manager.enqueue(panics::job()).expect("stored");
     let working = manager.start().expect("starts");
-    assert_eq!(
-        sent.wait::<u32>(crate::bed::DEADLINE)
-            .expect("the second attempt"),
-        2
-    );
+    assert_eq!(sent.wait::<u32>(crate::bed::DEADLINE).expect("the second attempt"), 2);
     working.stop();
     let rows = exceptions(&manager);
     assert_eq!((rows.len(), rows[0].kind), (1, FailureKind::Panic));
-    assert!(
-        rows[0].message.contains("the first attempt panics"),
-        "{}",
-        rows[0].message
-    );
+    assert!(rows[0].message.contains("the first attempt panics"), "{}", rows[0].message);
 }
 
 pub fn an_argument_that_does_not_decode_is_kept_in_the_exception_log(bed: &Bed) {
@@ -167,35 +113,20 @@ pub fn an_argument_that_does_not_decode_is_kept_in_the_exception_log(bed: &Bed) 
         NewJob::encoded("double", "sealing-wax", b"42".to_vec()),
     ];
     for job in wrong {
-        assert!(
-            manager
-                .enqueue(job.database(bed.first()))
-                .expect("stored")
-                .is_new()
-        );
+        assert!(manager.enqueue(job.database(bed.first())).expect("stored").is_new());
     }
     assert_eq!(drain(&manager), 3);
     let rows = exceptions(&manager);
     assert_eq!(rows.len(), 3);
-    assert!(
-        rows.iter()
-            .all(|row| row.kind == FailureKind::Decode && row.discarded)
-    );
+    assert!(rows.iter().all(|row| row.kind == FailureKind::Decode && row.discarded));
     assert_eq!(rows[1].arg.as_deref(), Some(&b"\xff\x00 no json"[..]));
-    assert!(
-        rows[0].message.contains("sealing-wax"),
-        "{}",
-        rows[0].message
-    );
+    assert!(rows[0].message.contains("sealing-wax"), "{}", rows[0].message);
 }
 
 pub fn replace_completes_one_job_and_enqueues_others(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<splits>().ability::<echo>());
     let sent = manager.enqueue(splits::job(false)).expect("stored");
-    assert!(matches!(
-        manager.work_once(),
-        Ok(Some(Outcome::Replaced(2)))
-    ));
+    assert!(matches!(manager.work_once(), Ok(Some(Outcome::Replaced(2)))));
     sent.wait::<()>(Duration::from_secs(1)).expect("done");
     assert_eq!(drain(&manager), 2);
     let mut lines = log.lines();
@@ -212,20 +143,10 @@ pub fn a_run_that_fails_replaces_nothing(bed: &Bed) {
 
 pub fn a_job_may_be_replaced_by_one_with_the_same_key(bed: &Bed) {
     let (manager, log) = bed.manager::<again>();
-    assert!(
-        manager
-            .enqueue(again::job(2).uniqkey("the only one"))
-            .expect("stored")
-            .is_new()
-    );
+    assert!(manager.enqueue(again::job(2).uniqkey("the only one")).expect("stored").is_new());
     assert_eq!(drain(&manager), 3);
     assert_eq!(log.lines(), ["2 left", "1 left", "0 left"]);
-    assert!(
-        manager
-            .holder("again", "the only one")
-            .expect("answers")
-            .is_none()
-    );
+    assert!(manager.holder("again", "the only one").expect("answers").is_none());
 }
 
 pub fn snooze_spends_no_attempt(bed: &Bed) {
@@ -233,41 +154,24 @@ pub fn snooze_spends_no_attempt(bed: &Bed) {
     let sent = manager.enqueue(sleepy::job()).expect("stored");
     assert_eq!(drain(&manager), 3);
     assert_eq!(log.lines().len(), 3);
-    assert_eq!(
-        sent.wait::<u32>(Duration::from_secs(1)).expect("replies"),
-        1
-    );
+    assert_eq!(sent.wait::<u32>(Duration::from_secs(1)).expect("replies"), 1);
     assert!(exceptions(&manager).is_empty());
 }
 
 pub fn job_status_is_kept_on_request_and_only_then(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<stumble>().ability::<other_echo>());
-    let with = manager
-        .enqueue(stumble::job(1).uniqkey("k"))
-        .expect("stored")
-        .id()
-        .expect("id");
-    let without = manager
-        .enqueue(other_echo::job("x".to_owned()))
-        .expect("stored");
+    let with = manager.enqueue(stumble::job(1).uniqkey("k")).expect("stored").id().expect("id");
+    let without = manager.enqueue(other_echo::job("x".to_owned())).expect("stored");
     drain(&manager);
     let rows = manager.job_status(with).expect("answers");
     let told: Vec<_> = rows.iter().map(|row| (&*row.status, row.attempt)).collect();
     assert_eq!(told, [("retried", 1), ("completed", 2)]);
     assert_eq!(rows[0].message.as_deref(), Some("stumbled at attempt 1"));
     for row in &rows {
-        assert_eq!(
-            (row.job, &*row.ability, row.uniqkey.as_deref()),
-            (with, "stumble", Some("k"))
-        );
+        assert_eq!((row.job, &*row.ability, row.uniqkey.as_deref()), (with, "stumble", Some("k")));
         assert!(row.started_at <= row.finished_at && row.took() < Duration::from_secs(60));
     }
-    assert!(
-        manager
-            .job_status(without.id().expect("id"))
-            .expect("answers")
-            .is_empty()
-    );
+    assert!(manager.job_status(without.id().expect("id")).expect("answers").is_empty());
 }
 
 pub fn a_job_enqueues_more_through_its_manager(bed: &Bed) {

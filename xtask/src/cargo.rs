@@ -20,21 +20,14 @@ impl Cargo {
     /// Cargo for a run on these engines.
     pub(crate) fn new(engines: &Engines) -> Result<Self> {
         let package = env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
-        let root = package
-            .as_deref()
-            .and_then(Path::parent)
-            .ok_or("run this as `cargo xtask`")?;
+        let root = package.as_deref().and_then(Path::parent).ok_or("run this as `cargo xtask`")?;
         let mut variables = Vec::new();
         variables.extend(engines.names().map(|names| ("QUDO_TEST_ENGINES", names)));
         if env::var_os("CI").is_some_and(|ci| ci == "true") {
             // Nothing is built twice in CI, so the files for building again are a waste.
             variables.push(("CARGO_INCREMENTAL", "0".into()));
         }
-        Ok(Self {
-            root: root.to_path_buf(),
-            features: engines.features(),
-            variables,
-        })
+        Ok(Self { root: root.to_path_buf(), features: engines.features(), variables })
     }
 
     /// Adds variables for all programs of the run.
@@ -77,9 +70,7 @@ impl Cargo {
         let mut command = self.command("metadata");
         let metadata = program::read(command.args(["--no-deps", "--format-version=1"]))?;
         let metadata: Value = serde_json::from_str(&metadata)?;
-        let packages = metadata["packages"]
-            .as_array()
-            .ok_or("cargo metadata lists no packages")?;
+        let packages = metadata["packages"].as_array().ok_or("cargo metadata lists no packages")?;
         Ok(packages.clone())
     }
 }

@@ -24,13 +24,8 @@ pub(crate) fn run(
 ) -> Result<()> {
     let site = Site::prepare(cargo, executable)?;
     tally.check("example checksums, default database", || site.agrees(&[]));
-    tally.check("example checksums, sqlite", || {
-        site.agrees(&[site.sqlite("one.db")])
-    });
-    let servers = [
-        ("postgres", databases.postgres()),
-        ("mysql", databases.mysql()),
-    ];
+    tally.check("example checksums, sqlite", || site.agrees(&[site.sqlite("one.db")]));
+    let servers = [("postgres", databases.postgres()), ("mysql", databases.mysql())];
     for (name, server) in servers {
         let Some(server) = server else { continue };
         tally.check(&format!("example checksums, {name}"), || {
@@ -47,9 +42,7 @@ pub(crate) fn run(
         });
     }
     // Last, because the file stays unreadable.
-    tally.check("example checksums, unreadable file", || {
-        site.agrees_on_an_unreadable_file()
-    });
+    tally.check("example checksums, unreadable file", || site.agrees_on_an_unreadable_file());
     Ok(())
 }
 
@@ -76,14 +69,7 @@ impl<'a> Site<'a> {
         account.own(&directory.path().join("home"))?;
         let seed = fastrand::u64(..);
         let tree = Tree::grow(&directory.path().join("tree"), seed)?;
-        Ok(Self {
-            cargo,
-            directory,
-            executable: copy,
-            account,
-            seed,
-            tree,
-        })
+        Ok(Self { cargo, directory, executable: copy, account, seed, tree })
     }
 
     /// The directory where the runs may write.
@@ -100,9 +86,7 @@ impl<'a> Site<'a> {
     fn agrees(&self, databases: &[String]) -> Result<()> {
         let output = self.example(databases)?;
         if !output.status.success() {
-            return Err(
-                format!("the example failed ({})\n{}", output.status, output.stderr).into(),
-            );
+            return Err(format!("the example failed ({})\n{}", output.status, output.stderr).into());
         }
         self.compare(&output)
     }
@@ -137,10 +121,8 @@ impl<'a> Site<'a> {
         if output.stdout == expected {
             return Ok(());
         }
-        let (expected, got) = (
-            String::from_utf8_lossy(&expected),
-            String::from_utf8_lossy(&output.stdout),
-        );
+        let (expected, got) =
+            (String::from_utf8_lossy(&expected), String::from_utf8_lossy(&output.stdout));
         let (number, expected, got) = first_difference(&expected, &got);
         let seed = self.seed;
         Err(format!(
@@ -153,10 +135,7 @@ impl<'a> Site<'a> {
     /// The command as that user, in a directory where it may write.
     fn as_user(&self, mut command: Command) -> Command {
         let home = self.home();
-        command
-            .current_dir(&home)
-            .env("HOME", &home)
-            .env("TMPDIR", &home);
+        command.current_dir(&home).env("HOME", &home).env("TMPDIR", &home);
         self.account.apply(&mut command);
         command
     }

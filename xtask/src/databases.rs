@@ -14,10 +14,7 @@ pub(crate) struct Databases {
 impl Databases {
     /// Starts a private server for each engine of the run whose variable names none.
     pub(crate) fn start(engines: &Engines, durable: bool) -> Result<Self> {
-        let options = Options {
-            durable,
-            ..Options::default()
-        };
+        let options = Options { durable, ..Options::default() };
         let (mut postgres, mut mysql) = (None, None);
         let mut servers = (None, None);
         if engines.postgres() {
@@ -38,11 +35,7 @@ impl Databases {
                 servers.1 = Some(server);
             }
         }
-        Ok(Self {
-            postgres,
-            mysql,
-            _servers: servers,
-        })
+        Ok(Self { postgres, mysql, _servers: servers })
     }
 
     /// The URL of a database on the PostgreSQL server, when one takes part.
@@ -58,10 +51,7 @@ impl Databases {
     /// The variables by which the tests find the servers.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
         let named = [(POSTGRES_URL, &self.postgres), (MYSQL_URL, &self.mysql)];
-        named
-            .into_iter()
-            .filter_map(|(name, url)| Some((name, url.clone()?)))
-            .collect()
+        named.into_iter().filter_map(|(name, url)| Some((name, url.clone()?))).collect()
     }
 }
 
@@ -80,11 +70,7 @@ impl FreshDatabase {
         let name = format!("qudo_{purpose}_{}", std::process::id());
         drop_database(beside, &name)?;
         let url = create_database(beside, &name)?;
-        Ok(Self {
-            beside: beside.to_owned(),
-            name,
-            url,
-        })
+        Ok(Self { beside: beside.to_owned(), name, url })
     }
 
     /// The database's URL.

@@ -33,9 +33,7 @@ pub(crate) struct Engines {
 impl Engines {
     /// The engines that the developer named, or all when none was.
     pub(crate) fn chosen(engines: &[Engine]) -> Self {
-        Self {
-            chosen: engines.to_vec(),
-        }
+        Self { chosen: engines.to_vec() }
     }
 
     /// All engines.
@@ -100,10 +98,7 @@ impl Engines {
 
     fn include(&self, engine: Engine) -> bool {
         self.chosen.is_empty()
-            || self
-                .chosen
-                .iter()
-                .any(|&chosen| chosen == engine || chosen == Engine::Mixed)
+            || self.chosen.iter().any(|&chosen| chosen == engine || chosen == Engine::Mixed)
     }
 }
 
@@ -124,10 +119,7 @@ mod tests {
         let postgres = Engines::chosen(&[Engine::Postgres]);
         assert_eq!(postgres.features(), ["--features=postgres"]);
         let mixed = Engines::chosen(&[Engine::Mixed]);
-        assert_eq!(
-            mixed.features(),
-            ["--features=postgres", "--features=mysql"]
-        );
+        assert_eq!(mixed.features(), ["--features=postgres", "--features=mysql"]);
     }
 
     #[test]

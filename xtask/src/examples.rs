@@ -24,10 +24,8 @@ enum Handling {
 }
 
 /// The examples that are checked for more than running.
-const SPECIAL: [(&str, Handling); 2] = [
-    ("quickstart", Handling::RunsThroughCargo),
-    ("checksums", Handling::Checksums),
-];
+const SPECIAL: [(&str, Handling); 2] =
+    [("quickstart", Handling::RunsThroughCargo), ("checksums", Handling::Checksums)];
 
 /// Builds all examples of the workspace and checks each.
 pub(crate) fn run(cargo: &Cargo, databases: &Databases, tally: &mut Tally) -> Result<()> {
@@ -44,9 +42,7 @@ pub(crate) fn run(cargo: &Cargo, databases: &Databases, tally: &mut Tally) -> Re
                 tally.check(&format!("example {name}"), || runs(cargo, executable));
             }
             Handling::RunsThroughCargo => {
-                tally.check(&format!("example {name}"), || {
-                    runs_through_cargo(cargo, name)
-                });
+                tally.check(&format!("example {name}"), || runs_through_cargo(cargo, name));
             }
             Handling::Checksums => checksums::run(cargo, executable, databases, tally)?,
         }
@@ -58,11 +54,7 @@ pub(crate) fn run(cargo: &Cargo, databases: &Databases, tally: &mut Tally) -> Re
 /// one's program is.
 fn build(cargo: &Cargo) -> Result<BTreeMap<String, PathBuf>> {
     let mut command = cargo.with_features("build");
-    command.args([
-        "--workspace",
-        "--examples",
-        "--message-format=json-render-diagnostics",
-    ]);
+    command.args(["--workspace", "--examples", "--message-format=json-render-diagnostics"]);
     let messages = program::read(&mut command)?;
     Ok(messages.lines().filter_map(example_of).collect())
 }
@@ -71,10 +63,7 @@ fn build(cargo: &Cargo) -> Result<BTreeMap<String, PathBuf>> {
 fn example_of(message: &str) -> Option<(String, PathBuf)> {
     let message: Value = serde_json::from_str(message).ok()?;
     let target = &message["target"];
-    let is_example = target["kind"]
-        .as_array()?
-        .iter()
-        .any(|kind| kind == "example");
+    let is_example = target["kind"].as_array()?.iter().any(|kind| kind == "example");
     let executable = message["executable"].as_str()?;
     is_example.then(|| Some((target["name"].as_str()?.to_owned(), executable.into())))?
 }
@@ -103,16 +92,10 @@ mod tests {
     fn examples_are_found_among_the_messages_of_cargo() {
         let example = r#"{"reason":"compiler-artifact","target":{"kind":["example"],"name":"a"},
             "executable":"/t/examples/a"}"#;
-        assert_eq!(
-            example_of(example),
-            Some(("a".into(), PathBuf::from("/t/examples/a")))
-        );
+        assert_eq!(example_of(example), Some(("a".into(), PathBuf::from("/t/examples/a"))));
         let library = r#"{"target":{"kind":["lib"],"name":"a"},"executable":null}"#;
         assert_eq!(example_of(library), None);
-        assert_eq!(
-            example_of(r#"{"reason":"build-finished","success":true}"#),
-            None
-        );
+        assert_eq!(example_of(r#"{"reason":"build-finished","success":true}"#), None);
         assert_eq!(example_of("not json"), None);
     }
 }

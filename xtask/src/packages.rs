@@ -11,24 +11,16 @@ const EVERYWHERE: [&str; 4] = ["Cargo.toml", "LICENSE-MIT", "LICENSE-APACHE", "R
 
 /// The package that carries the migrations, and the folders it must have them in.
 const MIGRATIONS_PACKAGE: &str = "qudo-driver-diesel";
-const MIGRATIONS: [&str; 3] = [
-    "migrations/sqlite/",
-    "migrations/postgres/",
-    "migrations/mysql/",
-];
+const MIGRATIONS: [&str; 3] = ["migrations/sqlite/", "migrations/postgres/", "migrations/mysql/"];
 
 /// Checks that each package to be published would hold what its users need.
 pub(crate) fn run(cargo: &Cargo, tally: &mut Tally) -> Result<()> {
     let packages = cargo.packages()?;
     // `publish` is a list of registries, empty for `publish = false` and null without a limit.
-    let published = packages
-        .iter()
-        .filter(|package| package["publish"] != Value::Array(vec![]));
+    let published = packages.iter().filter(|package| package["publish"] != Value::Array(vec![]));
     for package in published {
         let name = package["name"].as_str().ok_or("a package without a name")?;
-        tally.check(&format!("package {name}"), || {
-            holds_everything(cargo, package, name)
-        });
+        tally.check(&format!("package {name}"), || holds_everything(cargo, package, name));
     }
     tally.verdict()
 }
@@ -39,21 +31,13 @@ fn holds_everything(cargo: &Cargo, package: &Value, name: &str) -> Result<()> {
     let mut list = cargo.command("package");
     let listing = program::read(list.args(["--list", "--allow-dirty", "--package", name]))?;
     let files: BTreeSet<&str> = listing.lines().collect();
-    let mut missing: Vec<String> = EVERYWHERE
-        .into_iter()
-        .chain([main_source(package)])
-        .map(String::from)
-        .collect();
+    let mut missing: Vec<String> =
+        EVERYWHERE.into_iter().chain([main_source(package)]).map(String::from).collect();
     missing.retain(|file| !files.contains(file.as_str()));
     if name == MIGRATIONS_PACKAGE {
-        let has_migration = |folder| {
-            files
-                .iter()
-                .any(|file| file.starts_with(folder) && file.ends_with("/up.sql"))
-        };
-        let absent = MIGRATIONS
-            .into_iter()
-            .filter(|&folder| !has_migration(folder));
+        let has_migration =
+            |folder| files.iter().any(|file| file.starts_with(folder) && file.ends_with("/up.sql"));
+        let absent = MIGRATIONS.into_iter().filter(|&folder| !has_migration(folder));
         missing.extend(absent.map(|folder| format!("{folder}*/up.sql")));
     }
     if missing.is_empty() {
@@ -65,22 +49,13 @@ fn holds_everything(cargo: &Cargo, package: &Value, name: &str) -> Result<()> {
 /// The source without which the package is nothing: of a library if it has one.
 fn main_source(package: &Value) -> &'static str {
     let libraries = ["lib", "rlib", "proc-macro"];
-    let targets = package["targets"]
-        .as_array()
-        .map(Vec::as_slice)
-        .unwrap_or_default();
+    let targets = package["targets"].as_array().map(Vec::as_slice).unwrap_or_default();
     let is_library = |target: &Value| {
         target["kind"].as_array().is_some_and(|kinds| {
-            kinds
-                .iter()
-                .any(|kind| kind.as_str().is_some_and(|kind| libraries.contains(&kind)))
+            kinds.iter().any(|kind| kind.as_str().is_some_and(|kind| libraries.contains(&kind)))
         })
     };
-    if targets.iter().any(is_library) {
-        "src/lib.rs"
-    } else {
-        "src/main.rs"
-    }
+    if targets.iter().any(is_library) { "src/lib.rs" } else { "src/main.rs" }
 }
 
 #[cfg(test)]

@@ -19,18 +19,14 @@ pub(crate) struct Output {
 
 /// Runs a program in the sight of the developer; a failure is an error.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .map_err(|error| cannot_run(command, &error))?;
+    let status = command.status().map_err(|error| cannot_run(command, &error))?;
     expect_success(command, status)
 }
 
 /// Runs a program and answers its standard output as text; a failure is an error.
 pub(crate) fn read(command: &mut Command) -> Result<String> {
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| cannot_run(command, &error))?;
+    let output =
+        command.stderr(Stdio::inherit()).output().map_err(|error| cannot_run(command, &error))?;
     expect_success(command, output.status)?;
     Ok(String::from_utf8(output.stdout)?)
 }
@@ -38,10 +34,8 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 /// Runs a program whose standard output goes to the developer as it comes, and line by line to the
 /// reader; a failure is an error.
 pub(crate) fn stream(command: &mut Command, mut reader: impl FnMut(&str)) -> Result<()> {
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .map_err(|error| cannot_run(command, &error))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().map_err(|error| cannot_run(command, &error))?;
     let mut output = BufReader::new(child.stdout.take().ok_or("a pipe was asked for")?);
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
@@ -75,18 +69,12 @@ pub(crate) fn capture(command: &mut Command, limit: Duration) -> Result<Output> 
             child.kill()?;
             child.wait()?;
             let said = String::from_utf8_lossy(&contents(&mut stderr)?).into_owned();
-            return Err(
-                format!("`{}` did not end within {limit:?}\n{said}", shown(command)).into(),
-            );
+            return Err(format!("`{}` did not end within {limit:?}\n{said}", shown(command)).into());
         }
         thread::sleep(LOOK_EVERY);
     };
     let stderr = String::from_utf8_lossy(&contents(&mut stderr)?).into_owned();
-    Ok(Output {
-        status,
-        stdout: contents(&mut stdout)?,
-        stderr,
-    })
+    Ok(Output { status, stdout: contents(&mut stdout)?, stderr })
 }
 
 /// Runs a program as [`capture`] does; a failure is an error that shows what the program printed.
@@ -95,11 +83,7 @@ pub(crate) fn capture_success(command: &mut Command, limit: Duration) -> Result<
     if output.status.success() {
         return Ok(output);
     }
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = output;
+    let Output { status, stdout, stderr } = output;
     let stdout = String::from_utf8_lossy(&stdout).into_owned();
     Err(format!("`{}` failed ({status})\n{stdout}{stderr}", shown(command)).into())
 }
@@ -126,13 +110,8 @@ fn cannot_run(command: &Command, error: &io::Error) -> String {
 fn shown(command: &Command) -> String {
     let program = command.get_program().to_string_lossy();
     let name = program.rsplit('/').next().unwrap_or_default().to_owned();
-    let words = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy().into_owned());
-    std::iter::once(name)
-        .chain(words)
-        .collect::<Vec<String>>()
-        .join(" ")
+    let words = command.get_args().map(|argument| argument.to_string_lossy().into_owned());
+    std::iter::once(name).chain(words).collect::<Vec<String>>().join(" ")
 }
 
 #[cfg(test)]
@@ -156,10 +135,7 @@ mod tests {
     #[test]
     fn output_larger_than_a_pipe_is_kept_whole() {
         let mut command = Command::new("head");
-        let output = capture(
-            command.args(["-c", "300000", "/dev/zero"]),
-            Duration::from_secs(60),
-        );
+        let output = capture(command.args(["-c", "300000", "/dev/zero"]), Duration::from_secs(60));
         assert_eq!(output.unwrap().stdout.len(), 300_000);
     }
 

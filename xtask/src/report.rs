@@ -21,10 +21,7 @@ impl Report {
         let start = Instant::now();
         let outcome = step(&mut self.tally);
         let word = if outcome.is_ok() { "ok" } else { "FAILED" };
-        println!(
-            "==> {name}: {word} in {:.1} s",
-            start.elapsed().as_secs_f64()
-        );
+        println!("==> {name}: {word} in {:.1} s", start.elapsed().as_secs_f64());
         outcome.map_err(|error| format!("{name}: {error}").into())
     }
 

@@ -85,14 +85,7 @@ mod tests {
         ] {
             tally.read(line);
         }
-        assert_eq!(
-            tally,
-            Tally {
-                passed: 5,
-                failed: 5,
-                ignored: 1
-            }
-        );
+        assert_eq!(tally, Tally { passed: 5, failed: 5, ignored: 1 });
         assert_eq!(tally.refuse_ignored(), 1);
         assert_eq!(tally.summary(), "5 passed, 6 failed");
     }

@@ -33,16 +33,12 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let engines = Engines::chosen(&arguments.engine);
     // First, because cargo cannot build the drivers without the client libraries.
-    report.step("install what is missing", |_| {
-        Ok(ensure_installed(&engines.packages())?)
-    })?;
+    report.step("install what is missing", |_| Ok(ensure_installed(&engines.packages())?))?;
     let mut cargo = Cargo::new(&engines)?;
     if !arguments.skip_lints {
         lints::run(&cargo, report)?;
     }
-    let databases = report.step("start database servers", |_| {
-        Databases::start(&engines, false)
-    })?;
+    let databases = report.step("start database servers", |_| Databases::start(&engines, false))?;
     cargo.export(databases.variables());
     report.step("tests", |tally| tests(&cargo, tally))?;
     report.step("examples", |tally| examples::run(&cargo, &databases, tally))?;
@@ -57,9 +53,7 @@ fn tests(cargo: &Cargo, tally: &mut Tally) -> Result<()> {
     let ignored = tally.refuse_ignored();
     outcome?;
     if ignored > 0 {
-        return Err(
-            format!("{ignored} ignored: an ignored test is a promise nobody checks").into(),
-        );
+        return Err(format!("{ignored} ignored: an ignored test is a promise nobody checks").into());
     }
     tally.verdict()
 }

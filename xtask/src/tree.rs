@@ -16,15 +16,8 @@ const FILES: usize = 300;
 const FOLDERS: [&str; 6] = [".", "a", "a-b", "a/deep er", "a/.hidden", "ünï/日本"];
 
 /// What the names of the files look like; those that `sha256sum` would escape are left out.
-const NAMES: [&str; 7] = [
-    "plain",
-    "with space",
-    "-dash",
-    ".hidden",
-    "per%20cent",
-    "quote's \"",
-    "straße 東京 🦀",
-];
+const NAMES: [&str; 7] =
+    ["plain", "with space", "-dash", ".hidden", "per%20cent", "quote's \"", "straße 東京 🦀"];
 
 /// The largest of the usual files and of the few large ones, in bytes.
 const USUAL: usize = 48 * 1024;
@@ -53,10 +46,7 @@ impl Tree {
             paths.push(path);
         }
         paths.sort_by(|a, b| bytes(a).cmp(bytes(b)));
-        Ok(Self {
-            root: root.to_path_buf(),
-            paths,
-        })
+        Ok(Self { root: root.to_path_buf(), paths })
     }
 
     /// The directory that holds the tree.
@@ -102,11 +92,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let tree = Tree::grow(directory.path(), 7).unwrap();
         assert_eq!(tree.paths().len(), FILES);
-        assert!(
-            tree.paths()
-                .iter()
-                .any(|path| path.metadata().unwrap().len() == 0)
-        );
+        assert!(tree.paths().iter().any(|path| path.metadata().unwrap().len() == 0));
         let place = |part: &str| {
             let named = |path: &std::path::PathBuf| path.to_string_lossy().contains(part);
             tree.paths().iter().position(named).unwrap()

@@ -190,19 +190,14 @@ fn run_erased<A: Ability>(
     options: &AbilityOptions,
     codecs: &CodecSet,
 ) -> Result<Option<ReplyRecord>, RunError> {
-    let arg = codecs
-        .decode::<A::Arg>(job.codec(), job.arg_bytes())
-        .map_err(RunError::Decode)?;
+    let arg = codecs.decode::<A::Arg>(job.codec(), job.arg_bytes()).map_err(RunError::Decode)?;
     let reply = A::work(job, arg).map_err(RunError::Job)?;
     if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
         return Ok(None);
     }
     let codec = codecs.get(&options.codec).map_err(RunError::EncodeReply)?;
     let body = codec.encode(&reply).map_err(RunError::EncodeReply)?;
-    Ok(Some(ReplyRecord {
-        codec: options.codec.clone(),
-        body,
-    }))
+    Ok(Some(ReplyRecord { codec: options.codec.clone(), body }))
 }
 
 /// An ability that registers itself at link time; `#[qudo::ability]` submits one.
@@ -214,10 +209,7 @@ pub struct AbilityRegistration {
 impl AbilityRegistration {
     /// Names the ability and the place of its registration.
     pub const fn of<A: Ability>(location: SourceLocation) -> Self {
-        Self {
-            build: entry::<A>,
-            location,
-        }
+        Self { build: entry::<A>, location }
     }
 }
 
@@ -278,10 +270,7 @@ impl AbilitySet {
     ///
     /// When another ability has its name.
     pub fn insert<A: Ability>(&mut self, location: SourceLocation) -> Result<(), Error> {
-        self.insert_entry(AbilityEntry {
-            location,
-            ..entry::<A>()
-        })
+        self.insert_entry(AbilityEntry { location, ..entry::<A>() })
     }
 
     fn insert_entry(&mut self, entry: AbilityEntry) -> Result<(), Error> {
@@ -330,10 +319,7 @@ impl AbilitySet {
 
     /// The queues of the abilities, each once.
     pub(crate) fn queues(&self) -> Vec<Arc<str>> {
-        let mut queues: Vec<_> = self
-            .iter()
-            .map(|entry| entry.options.queue.as_ref())
-            .collect();
+        let mut queues: Vec<_> = self.iter().map(|entry| entry.options.queue.as_ref()).collect();
         queues.sort_unstable();
         queues.dedup();
         queues.into_iter().map(Arc::from).collect()

@@ -29,9 +29,7 @@ pub struct SettableClock {
 
 impl Default for SettableClock {
     fn default() -> Self {
-        Self {
-            now: Mutex::new(Utc::now()),
-        }
+        Self { now: Mutex::new(Utc::now()) }
     }
 }
 

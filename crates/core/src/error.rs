@@ -228,10 +228,8 @@ pub struct DownReason {
 }
 
 fn list(reasons: &[DownReason]) -> String {
-    let parts: Vec<_> = reasons
-        .iter()
-        .map(|one| format!("{:?} ({})", one.database, one.reason))
-        .collect();
+    let parts: Vec<_> =
+        reasons.iter().map(|one| format!("{:?} ({})", one.database, one.reason)).collect();
     parts.join(", ")
 }
 
@@ -248,16 +246,9 @@ impl Error {
 
     pub(crate) fn database(database: &str, action: &'static str, source: DriverError) -> Self {
         if source.kind() == crate::driver::ErrorKind::Schema {
-            return Self::Schema {
-                database: database.to_owned(),
-                reason: source.to_string(),
-            };
+            return Self::Schema { database: database.to_owned(), reason: source.to_string() };
         }
-        Self::Database {
-            database: database.to_owned(),
-            action,
-            source,
-        }
+        Self::Database { database: database.to_owned(), action, source }
     }
 }
 

@@ -125,10 +125,7 @@ impl Job {
         let record = codecs
             .get(&self.reply_codec)
             .and_then(|codec| codec.encode(&value))
-            .map(|body| ReplyRecord {
-                codec: self.reply_codec.clone(),
-                body,
-            })
+            .map(|body| ReplyRecord { codec: self.reply_codec.clone(), body })
             .map_err(|source| Error::Codec {
                 what: format!("a reply of job {}", self.id()),
                 source,

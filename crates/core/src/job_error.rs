@@ -34,34 +34,22 @@ pub(crate) enum Wish {
 impl JobError {
     /// A failed attempt: retried by the ability's rule.
     pub fn fail(message: impl Into<Source>) -> Self {
-        Self {
-            wish: Wish::Fail,
-            source: message.into(),
-        }
+        Self { wish: Wish::Fail, source: message.into() }
     }
 
     /// A failed attempt that is retried after this delay, if the rule allows another.
     pub fn retry_after(delay: Duration, message: impl Into<Source>) -> Self {
-        Self {
-            wish: Wish::RetryAfter(delay),
-            source: message.into(),
-        }
+        Self { wish: Wish::RetryAfter(delay), source: message.into() }
     }
 
     /// Never run again: the job goes to the exception log at once.
     pub fn abort(message: impl Into<Source>) -> Self {
-        Self {
-            wish: Wish::Abort,
-            source: message.into(),
-        }
+        Self { wish: Wish::Abort, source: message.into() }
     }
 
     /// Run later; no attempt is spent and nothing is logged as an exception.
     pub fn snooze(delay: Duration) -> Self {
-        Self {
-            wish: Wish::Snooze(delay),
-            source: "snoozed".into(),
-        }
+        Self { wish: Wish::Snooze(delay), source: "snoozed".into() }
     }
 
     /// The error with its causes in one line.

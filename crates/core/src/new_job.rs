@@ -54,20 +54,11 @@ impl NewJob {
         codec: impl Into<Cow<'static, str>>,
         arg: Vec<u8>,
     ) -> Self {
-        Self::from_fields(
-            ability.into(),
-            JobFields::encoded(DEFAULT_QUEUE, codec, arg),
-        )
+        Self::from_fields(ability.into(), JobFields::encoded(DEFAULT_QUEUE, codec, arg))
     }
 
     pub(crate) fn from_fields(ability: Cow<'static, str>, fields: JobFields) -> Self {
-        Self {
-            id: JobId::new(),
-            ability,
-            fields,
-            database: None,
-            policy: UniqPolicy::default(),
-        }
+        Self { id: JobId::new(), ability, fields, database: None, policy: UniqPolicy::default() }
     }
 
     /// The ability's name.

@@ -58,11 +58,7 @@ impl fmt::Debug for Ticket {
 
 impl Ticket {
     pub(crate) fn new(manager: Manager, job: JobId, database: Option<Arc<Database>>) -> Self {
-        Self {
-            manager,
-            job,
-            database,
-        }
+        Self { manager, job, database }
     }
 
     /// The job.
@@ -115,20 +111,14 @@ impl Ticket {
     ///
     /// As [`wait`](Self::wait).
     pub fn replies<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
-        self.wait_for_end(limit)?
-            .iter()
-            .map(|reply| self.decode(reply))
-            .collect()
+        self.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
     }
 
     fn decode<T: DeserializeOwned>(&self, reply: &ReplyRow) -> Result<T, Error> {
-        self.manager
-            .codecs()
-            .decode(&reply.codec, &reply.body)
-            .map_err(|source| Error::Codec {
-                what: format!("the reply of job {} is not of the type asked for", self.job),
-                source,
-            })
+        self.manager.codecs().decode(&reply.codec, &reply.body).map_err(|source| Error::Codec {
+            what: format!("the reply of job {} is not of the type asked for", self.job),
+            source,
+        })
     }
 
     fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
@@ -153,10 +143,7 @@ impl Ticket {
             }
             let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                return Err(Error::WaitTimeout {
-                    job: self.job,
-                    after: limit,
-                });
+                return Err(Error::WaitTimeout { job: self.job, after: limit });
             }
             watch.wait(pause.min(left));
             pause = (pause * 5 / 4).min(LONGEST_PAUSE);
@@ -173,9 +160,7 @@ impl Ticket {
             }
             return answer;
         }
-        let found = self
-            .manager
-            .first("say how far a job is", |driver| ask(driver, self.job))?;
+        let found = self.manager.first("say how far a job is", |driver| ask(driver, self.job))?;
         Ok(found.map(|(_, known)| known))
     }
 }
@@ -196,8 +181,5 @@ fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
         limit: 1,
         ..ExceptionFilter::default()
     };
-    Ok(driver
-        .exceptions(&filter)?
-        .pop()
-        .map(|exception| Known::Failed(Box::new(exception))))
+    Ok(driver.exceptions(&filter)?.pop().map(|exception| Known::Failed(Box::new(exception))))
 }

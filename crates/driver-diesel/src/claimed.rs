@@ -57,11 +57,7 @@ impl FromRow for FactsRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let codec = columns.text()?;
         Ok(Self {
-            codec: if codec == JSON {
-                Cow::Borrowed(JSON)
-            } else {
-                Cow::Owned(codec)
-            },
+            codec: if codec == JSON { Cow::Borrowed(JSON) } else { Cow::Owned(codec) },
             arg: columns.bytes()?,
             uniqkey: columns.opt_text()?,
             enqueued_at: columns.big()?,
@@ -71,10 +67,7 @@ impl FromRow for FactsRow {
 
 impl FromRow for ClaimRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self {
-            ready: ReadyRow::from_row(columns)?,
-            facts: FactsRow::from_row(columns)?,
-        })
+        Ok(Self { ready: ReadyRow::from_row(columns)?, facts: FactsRow::from_row(columns)? })
     }
 }
 
@@ -92,10 +85,8 @@ pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'
         attempt: ready.attempt + 1,
         crashes: ready.crashes,
         queue: Arc::clone(request.queue),
-        ability: lease_of(request, &ready.ability).map_or_else(
-            || Arc::from(ready.ability.as_str()),
-            |lease| Arc::clone(&lease.name),
-        ),
+        ability: lease_of(request, &ready.ability)
+            .map_or_else(|| Arc::from(ready.ability.as_str()), |lease| Arc::clone(&lease.name)),
         codec: facts.codec,
         arg: facts.arg,
         uniqkey: facts.uniqkey,
@@ -109,8 +100,5 @@ pub(crate) fn lease_of<'r>(
     request: &'r ClaimRequest<'_>,
     ability: &str,
 ) -> Option<&'r AbilityLease> {
-    request
-        .abilities
-        .iter()
-        .find(|lease| *lease.name == *ability)
+    request.abilities.iter().find(|lease| *lease.name == *ability)
 }

@@ -99,23 +99,15 @@ const PERMISSION: &[&str] = &[
     "is not authorized",
 ];
 
-const SCHEMA: &[&str] = &[
-    "no such table",
-    "no such column",
-    "doesn't exist",
-    "does not exist",
-    "unknown column",
-];
+const SCHEMA: &[&str] =
+    &["no such table", "no such column", "doesn't exist", "does not exist", "unknown column"];
 
 /// Classifies an error of diesel.
 pub(crate) fn classify(error: &Error) -> Class {
     let (kind, text) = match error {
         Error::DatabaseError(kind, info) => (Some(kind), info.message().to_lowercase()),
         Error::BrokenTransactionManager => return Class::Down,
-        Error::RollbackErrorOnCommit {
-            rollback_error,
-            commit_error,
-        } => {
+        Error::RollbackErrorOnCommit { rollback_error, commit_error } => {
             return match classify(commit_error) {
                 Class::Other => classify(rollback_error),
                 class => class,
@@ -170,9 +162,7 @@ pub(crate) fn to_driver_error(error: Error, wrote: bool) -> DriverError {
         ),
         _ => error.to_string(),
     };
-    DriverError::new(kind, message)
-        .with_source(error)
-        .ambiguous(wrote && class == Class::Down)
+    DriverError::new(kind, message).with_source(error).ambiguous(wrote && class == Class::Down)
 }
 
 /// An error from before anything was asked: nothing can have been written.
@@ -182,11 +172,7 @@ pub(crate) fn connect_error(message: &str) -> DriverError {
         _ => ErrorKind::Down,
     };
     // A database that refuses our account is as unusable as a dead one, and others go on.
-    let kind = if kind == ErrorKind::Permission {
-        ErrorKind::Down
-    } else {
-        kind
-    };
+    let kind = if kind == ErrorKind::Permission { ErrorKind::Down } else { kind };
     DriverError::new(kind, message.to_owned())
 }
 
@@ -197,26 +183,14 @@ mod tests {
     #[test]
     fn texts_of_every_engine_are_told_apart() {
         for (text, class) in [
-            (
-                "Deadlock found when trying to get lock; try restarting transaction",
-                Class::Retry,
-            ),
-            (
-                "Lock wait timeout exceeded; try restarting transaction",
-                Class::Retry,
-            ),
+            ("Deadlock found when trying to get lock; try restarting transaction", Class::Retry),
+            ("Lock wait timeout exceeded; try restarting transaction", Class::Retry),
             ("database is locked", Class::Retry),
             ("FATAL:  the database system is starting up", Class::Down),
             ("FATAL:  sorry, too many clients already", Class::Down),
             ("Lost connection to server during query", Class::Down),
-            (
-                "Lost connection to MySQL server at 'handshake'",
-                Class::Down,
-            ),
-            (
-                "cannot execute INSERT in a read-only transaction",
-                Class::Down,
-            ),
+            ("Lost connection to MySQL server at 'handshake'", Class::Down),
+            ("cannot execute INSERT in a read-only transaction", Class::Down),
             (
                 "The MariaDB server is running with the --read-only option so it cannot execute this",
                 Class::Down,
@@ -227,10 +201,7 @@ mod tests {
             ("Table 'app.qudo_ready' doesn't exist", Class::Schema),
             ("no such table: qudo_ready", Class::Schema),
             ("relation \"customers\" does not exist", Class::Other),
-            (
-                "value too long for type character varying(100)",
-                Class::Other,
-            ),
+            ("value too long for type character varying(100)", Class::Other),
         ] {
             assert_eq!(classify_text(&text.to_lowercase()), class, "{text}");
         }

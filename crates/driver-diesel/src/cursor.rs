@@ -54,10 +54,7 @@ impl Cursors {
         match last {
             Some(after) => {
                 let pause = FROM_START_EVERY.max(took * FROM_START_SHARE);
-                let state = State {
-                    after,
-                    from_start_at: Instant::now() + pause,
-                };
+                let state = State { after, from_start_at: Instant::now() + pause };
                 cursors.insert(Arc::clone(queue), state);
             }
             None => {

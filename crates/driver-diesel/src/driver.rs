@@ -76,7 +76,10 @@ impl<E: Engine> Driver for DieselDriver<E> {
         if request.abilities.is_empty() || request.limit == 0 {
             return Ok(Vec::new());
         }
-        self.engine.claim(request)
+        let mut jobs = self.engine.claim(request)?;
+        // A claim behind a cursor and one from the start together are in no order.
+        jobs.sort_unstable_by_key(|job| (std::cmp::Reverse(job.priority), job.id));
+        Ok(jobs)
     }
 
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
@@ -93,10 +96,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
         if settle::is_plain(settlements) {
-            let ids: Vec<_> = settlements
-                .iter()
-                .map(|one| *one.job.id.as_uuid())
-                .collect();
+            let ids: Vec<_> = settlements.iter().map(|one| *one.job.id.as_uuid()).collect();
             let claims: Vec<_> = settlements.iter().map(|one| one.job.claim).collect();
             let held = self.engine.complete(worker.as_uuid(), &ids, &claims)?;
             if held.len() == ids.len() {
@@ -104,11 +104,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
             }
             let held: std::collections::HashSet<_> = held.into_iter().collect();
             let answer = |id| {
-                if held.contains(id) {
-                    Settled::Done
-                } else {
-                    Settled::LeaseLost
-                }
+                if held.contains(id) { Settled::Done } else { Settled::LeaseLost }
             };
             return Ok(ids.iter().map(answer).collect());
         }
@@ -140,19 +136,15 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn lookup(&self, id: JobId) -> Result<Option<JobInfo>, DriverError> {
-        self.engine
-            .read(|conn| lookup::lookup::<E>(conn, id.as_uuid()))
+        self.engine.read(|conn| lookup::lookup::<E>(conn, id.as_uuid()))
     }
 
     fn state(&self, id: JobId) -> Result<Option<JobState>, DriverError> {
-        self.engine
-            .read(|conn| lookup::state::<E>(conn, id.as_uuid()))
+        self.engine.read(|conn| lookup::state::<E>(conn, id.as_uuid()))
     }
 
     fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<JobId>, DriverError> {
-        let holder = self
-            .engine
-            .read(|conn| lookup::holder::<E>(conn, ability, uniqkey))?;
+        let holder = self.engine.read(|conn| lookup::holder::<E>(conn, ability, uniqkey))?;
         Ok(holder.map(JobId::from_uuid))
     }
 
@@ -173,8 +165,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
-        self.engine
-            .read(|conn| exception::exceptions::<E>(conn, filter))
+        self.engine.read(|conn| exception::exceptions::<E>(conn, filter))
     }
 
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
@@ -182,13 +173,11 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
-        self.engine
-            .read(|conn| trace::status::<E>(conn, job.as_uuid()))
+        self.engine.read(|conn| trace::status::<E>(conn, job.as_uuid()))
     }
 
     fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
-        self.engine
-            .read(|conn| trace::replies::<E>(conn, job.as_uuid()))
+        self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
     }
 
     fn purge(&self, replies: Duration, status: Duration, limit: u32) -> Result<usize, DriverError> {

@@ -125,10 +125,7 @@ pub(crate) fn lease_length<'a>(
         return ("?".to_owned(), vec![micros(first)]);
     }
     let whens = ["WHEN ? THEN ?"].repeat(abilities.len()).join(" ");
-    let binds = abilities
-        .iter()
-        .flat_map(|one| [Bind::Text(&one.name), micros(one)])
-        .collect();
+    let binds = abilities.iter().flat_map(|one| [Bind::Text(&one.name), micros(one)]).collect();
     (format!("CASE {column} {whens} END"), binds)
 }
 
@@ -175,14 +172,8 @@ pub(crate) fn names(url: &url::Url) -> Result<(String, String), String> {
             url.scheme()
         ));
     }
-    let host = url
-        .host_str()
-        .filter(|host| !host.is_empty())
-        .unwrap_or("localhost");
-    let port = url
-        .port()
-        .map(|port| format!(":{port}"))
-        .unwrap_or_default();
+    let host = url.host_str().filter(|host| !host.is_empty()).unwrap_or("localhost");
+    let port = url.port().map(|port| format!(":{port}")).unwrap_or_default();
     let user = match url.username() {
         "" => String::new(),
         user => format!("{user}@"),

@@ -53,9 +53,8 @@ impl<E: Engine> MigrationHarness<Backend<E>> for OwnTable<'_, E> {
 
 /// The versions and names of the migrations that this program carries, in order.
 fn carried<E: Engine>() -> std::result::Result<Vec<(String, String)>, DriverError> {
-    let migrations: Vec<Box<dyn Migration<Backend<E>>>> = E::migrations()
-        .migrations()
-        .map_err(|error| failed(&*error))?;
+    let migrations: Vec<Box<dyn Migration<Backend<E>>>> =
+        E::migrations().migrations().map_err(|error| failed(&*error))?;
     let mut names: Vec<_> = migrations
         .iter()
         .map(|one| (one.name().version().to_string(), one.name().to_string()))
@@ -72,10 +71,7 @@ fn failed(error: &(dyn std::error::Error + Send + Sync)) -> DriverError {
 pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, DriverError> {
     let carried = carried::<E>()?;
     let applied = engine.read(|conn| {
-        conn.rows::<String>(
-            "SELECT version FROM qudo_schema_migrations ORDER BY version",
-            &[],
-        )
+        conn.rows::<String>("SELECT version FROM qudo_schema_migrations ORDER BY version", &[])
     });
     let applied = match applied {
         Ok(applied) => applied,
@@ -95,11 +91,7 @@ pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, D
         .filter(|(version, _)| !applied.contains(version))
         .map(|(_, name)| name)
         .collect();
-    Ok(if missing.is_empty() {
-        SchemaState::Current
-    } else {
-        SchemaState::Behind(missing)
-    })
+    Ok(if missing.is_empty() { SchemaState::Current } else { SchemaState::Behind(missing) })
 }
 
 /// Applies what is missing.
@@ -117,9 +109,7 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
              version VARCHAR(50) NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
         )?;
         let mut table = OwnTable::<E> { conn };
-        let applied = table
-            .run_pending_migrations(E::migrations())
-            .map_err(boxed)?;
+        let applied = table.run_pending_migrations(E::migrations()).map_err(boxed)?;
         Ok(applied.iter().map(ToString::to_string).collect())
     })
 }
@@ -128,9 +118,7 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
 pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, DriverError> {
     engine.migrate_alone(|conn| {
         let mut table = OwnTable::<E> { conn };
-        let reverted = table
-            .revert_all_migrations(E::migrations())
-            .map_err(boxed)?;
+        let reverted = table.revert_all_migrations(E::migrations()).map_err(boxed)?;
         let reverted = reverted.iter().map(ToString::to_string).collect();
         table.conn.batch("DROP TABLE qudo_schema_migrations")?;
         Ok(reverted)

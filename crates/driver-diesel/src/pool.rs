@@ -57,16 +57,9 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
 
     fn connect(&self) -> Result<Pooled<C>, ConnectError> {
         let generation = self.generation.load(Ordering::Acquire);
-        let pooled = |conn| Pooled {
-            conn,
-            broken: false,
-            generation,
-        };
+        let pooled = |conn| Pooled { conn, broken: false, generation };
         (self.connect)().map(pooled).map_err(|error| {
-            let mut last = self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some((Instant::now(), error.clone()));
             ConnectError(error)
         })
@@ -88,6 +81,8 @@ pub(crate) struct Pool<C: Send + 'static> {
     /// Grows with each lost connection: those made before are not used again, because after a
     /// server's restart all of them are dead and each would fail one more call.
     generation: Arc<AtomicU64>,
+    /// Whether a connection is given up after a transient error; see `MySQL`'s `open`.
+    drop_after_retry: bool,
 }
 
 #[derive(Debug)]
@@ -117,11 +112,13 @@ impl<C: Send + 'static> Pool<C> {
             .idle_timeout(Some(Duration::from_secs(300)))
             .error_handler(Box::new(LogConnects))
             .build_unchecked(connector);
-        Self {
-            pool,
-            last_error,
-            generation,
-        }
+        Self { pool, last_error, generation, drop_after_retry: false }
+    }
+
+    /// Gives up a connection after each transient error.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn drop_after_retry(self) -> Self {
+        Self { drop_after_retry: true, ..self }
     }
 
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
@@ -137,10 +134,7 @@ impl<C: Send + 'static> Pool<C> {
                 }
                 Err(failed) => failed,
             };
-            let last = self
-                .last_error
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((at, message)) = &*last
                 && *at >= begun
             {
@@ -166,6 +160,7 @@ impl<C: Send + 'static> Pool<C> {
                 Ok(value) => return Ok(value),
                 Err(error) => match classify(&error) {
                     Class::Retry if tries < MOST_TRIES => {
+                        pooled.broken = self.drop_after_retry;
                         drop(pooled);
                         pause(tries);
                         tries += 1;
@@ -191,7 +186,5 @@ impl<C: Send + 'static> Pool<C> {
 /// Sleeps before try number `tries` + 1: 2 ms doubling, with jitter.
 pub(crate) fn pause(tries: u32) {
     let ceiling = 2_u64 << tries.min(9);
-    std::thread::sleep(Duration::from_micros(fastrand::u64(
-        ceiling * 500..=ceiling * 1_000,
-    )));
+    std::thread::sleep(Duration::from_micros(fastrand::u64(ceiling * 500..=ceiling * 1_000)));
 }

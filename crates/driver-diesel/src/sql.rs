@@ -55,11 +55,7 @@ impl<DB: Dialect> QueryFragment<DB> for Statement<'_> {
             }
             out.push_sql(part);
         }
-        if binds.next().is_some() {
-            Err(mismatch(self))
-        } else {
-            Ok(())
-        }
+        if binds.next().is_some() { Err(mismatch(self)) } else { Ok(()) }
     }
 }
 
@@ -120,11 +116,7 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_id(&mut self) -> deserialize::Result<Option<Uuid>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) {
-            Ok(None)
-        } else {
-            DB::id(self.0.row, at).map(Some)
-        }
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::id(self.0.row, at).map(Some) }
     }
     fn int(&mut self) -> deserialize::Result<i32> {
         let at = self.0.next();
@@ -136,11 +128,7 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_big(&mut self) -> deserialize::Result<Option<i64>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) {
-            Ok(None)
-        } else {
-            DB::big(self.0.row, at).map(Some)
-        }
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::big(self.0.row, at).map(Some) }
     }
     fn text(&mut self) -> deserialize::Result<String> {
         let at = self.0.next();
@@ -148,11 +136,7 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_text(&mut self) -> deserialize::Result<Option<String>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) {
-            Ok(None)
-        } else {
-            DB::text(self.0.row, at).map(Some)
-        }
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::text(self.0.row, at).map(Some) }
     }
     fn bytes(&mut self) -> deserialize::Result<Vec<u8>> {
         let at = self.0.next();
@@ -160,11 +144,7 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
     fn opt_bytes(&mut self) -> deserialize::Result<Option<Vec<u8>>> {
         let at = self.0.next();
-        if DB::is_null(self.0.row, at) {
-            Ok(None)
-        } else {
-            DB::bytes(self.0.row, at).map(Some)
-        }
+        if DB::is_null(self.0.row, at) { Ok(None) } else { DB::bytes(self.0.row, at).map(Some) }
     }
 }
 
@@ -294,10 +274,7 @@ mod sqlite {
     use super::*;
     dialect_with_binary_ids!(diesel::sqlite::Sqlite);
     // A read transaction that turns into a writing one cannot wait for its lock; this one can.
-    sql_conn!(
-        diesel::SqliteConnection,
-        diesel::SqliteConnection::immediate_transaction
-    );
+    sql_conn!(diesel::SqliteConnection, diesel::SqliteConnection::immediate_transaction);
 }
 
 #[cfg(feature = "mysql")]

@@ -134,10 +134,8 @@ mod msgpack {
 
         fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
             let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
-            visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(
-                &mut msgpack,
-            ))
-            .map_err(|error| CodecError::decode(NAME, error))
+            visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut msgpack))
+                .map_err(|error| CodecError::decode(NAME, error))
         }
     }
 }
@@ -151,9 +149,7 @@ pub struct CodecSet {
 impl Default for CodecSet {
     /// `json`, and `msgpack` with the feature of that name.
     fn default() -> Self {
-        let mut set = Self {
-            codecs: BTreeMap::new(),
-        };
+        let mut set = Self { codecs: BTreeMap::new() };
         set.insert(Arc::new(Json));
         #[cfg(feature = "msgpack")]
         set.insert(Arc::new(msgpack::MessagePack));
@@ -179,10 +175,7 @@ impl CodecSet {
     ///
     /// When no codec of that name is in the set.
     pub fn get(&self, name: &str) -> Result<&dyn Codec, CodecError> {
-        self.codecs
-            .get(name)
-            .map(AsRef::as_ref)
-            .ok_or_else(|| CodecError::unknown(name))
+        self.codecs.get(name).map(AsRef::as_ref).ok_or_else(|| CodecError::unknown(name))
     }
 
     /// Decodes bytes with the codec named.

@@ -23,29 +23,17 @@ pub struct HookError {
 impl HookError {
     /// A failure: at enqueue the caller gets it as an error, at work the attempt fails.
     pub fn new(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            veto: None,
-            source: None,
-        }
+        Self { message: message.into(), veto: None, source: None }
     }
 
     /// A veto at work that sends the job to the exception log.
     pub fn abort(message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            veto: Some(Veto::Abort),
-            source: None,
-        }
+        Self { message: message.into(), veto: Some(Veto::Abort), source: None }
     }
 
     /// A veto at work that puts the job off without spending an attempt.
     pub fn snooze(delay: Duration, message: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            veto: Some(Veto::Snooze(delay)),
-            source: None,
-        }
+        Self { message: message.into(), veto: Some(Veto::Snooze(delay)), source: None }
     }
 
     /// Keeps the cause, for [`source`](std::error::Error::source).

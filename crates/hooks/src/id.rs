@@ -15,10 +15,7 @@ pub struct JobId(Uuid);
 impl JobId {
     /// Makes a fresh id; ids made one after another in a process sort in that order.
     #[must_use]
-    #[expect(
-        clippy::new_without_default,
-        reason = "a default id would be a surprise: each is new"
-    )]
+    #[expect(clippy::new_without_default, reason = "a default id would be a surprise: each is new")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
@@ -50,9 +47,7 @@ impl FromStr for JobId {
     type Err = ParseJobIdError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        Uuid::parse_str(text)
-            .map(Self)
-            .map_err(|_| ParseJobIdError(text.to_owned()))
+        Uuid::parse_str(text).map(Self).map_err(|_| ParseJobIdError(text.to_owned()))
     }
 }
 

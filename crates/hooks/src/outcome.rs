@@ -65,10 +65,7 @@ pub struct Failure {
 impl Failure {
     /// Describes a failure; public so that hooks can be tested alone.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            message: message.into(),
-        }
+        Self { kind, message: message.into() }
     }
 
     /// Why the attempt failed.

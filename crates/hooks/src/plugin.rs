@@ -23,9 +23,7 @@ pub enum PluginError {
 
 impl fmt::Debug for PluginSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set()
-            .entries(self.plugins.values().map(|(name, _)| name))
-            .finish()
+        f.debug_set().entries(self.plugins.values().map(|(name, _)| name)).finish()
     }
 }
 
@@ -40,8 +38,7 @@ impl PluginSet {
         if self.plugins.contains_key(&TypeId::of::<P>()) {
             return Err(PluginError::Duplicate(name));
         }
-        self.plugins
-            .insert(TypeId::of::<P>(), (name, Arc::new(plugin)));
+        self.plugins.insert(TypeId::of::<P>(), (name, Arc::new(plugin)));
         Ok(())
     }
 
@@ -68,11 +65,6 @@ mod tests {
         set.insert(7_u8).expect("first");
         assert_eq!(set.get::<u8>().expect("there"), &7);
         assert!(set.insert(8_u8).is_err());
-        assert!(
-            set.get::<String>()
-                .expect_err("missing")
-                .to_string()
-                .contains("String")
-        );
+        assert!(set.get::<String>().expect_err("missing").to_string().contains("String"));
     }
 }

@@ -88,11 +88,7 @@ impl HookSet {
         hook: Arc<dyn Hook>,
         location: SourceLocation,
     ) -> Result<(), HookSetError> {
-        if let Some((_, first)) = self
-            .hooks
-            .iter()
-            .find(|(other, _)| other.name() == hook.name())
-        {
+        if let Some((_, first)) = self.hooks.iter().find(|(other, _)| other.name() == hook.name()) {
             return Err(HookSetError {
                 name: hook.name().to_owned(),
                 first: *first,
@@ -100,9 +96,7 @@ impl HookSet {
             });
         }
         let key = |hook: &dyn Hook| (hook.order(), hook.name().to_owned());
-        let place = self
-            .hooks
-            .partition_point(|(other, _)| key(other.as_ref()) < key(&*hook));
+        let place = self.hooks.partition_point(|(other, _)| key(other.as_ref()) < key(&*hook));
         self.hooks.insert(place, (hook, location));
         Ok(())
     }
@@ -124,10 +118,7 @@ impl HookSet {
         &'s self,
         ability: &'s str,
     ) -> impl DoubleEndedIterator<Item = &'s dyn Hook> + Clone + 's {
-        self.hooks
-            .iter()
-            .map(|(hook, _)| &**hook)
-            .filter(move |hook| hook.applies_to(ability))
+        self.hooks.iter().map(|(hook, _)| &**hook).filter(move |hook| hook.applies_to(ability))
     }
 
     /// The names in the order in which the hooks run.
@@ -155,8 +146,7 @@ mod tests {
     fn hooks_run_by_order_then_name_and_a_second_of_one_name_is_refused_with_both_places() {
         let mut set = HookSet::default();
         for hook in [Named("z", 0), Named("a", 0), Named("m", -1)] {
-            set.insert(Arc::new(hook), SourceLocation::caller())
-                .expect("new name");
+            set.insert(Arc::new(hook), SourceLocation::caller()).expect("new name");
         }
         assert_eq!(set.names(), ["m", "a", "z"]);
         let error = set

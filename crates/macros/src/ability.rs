@@ -28,10 +28,7 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<Tok
         |name| quote!(#name),
     );
     let calls = &options.calls;
-    let arg = shape
-        .arg
-        .clone()
-        .map_or_else(|| quote!(()), |arg| quote!(#arg));
+    let arg = shape.arg.clone().map_or_else(|| quote!(()), |arg| quote!(#arg));
     let output = match &function.sig.output {
         ReturnType::Default => quote!(()),
         ReturnType::Type(_, output) => quote!(#output),
@@ -42,11 +39,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<Tok
         (false, true) => quote!(#name(arg)),
         (false, false) => quote!(#name()),
     };
-    let (job_params, job_arg) = if shape.arg.is_some() {
-        (quote!(arg: #arg), quote!(arg))
-    } else {
-        (quote!(), quote!(()))
-    };
+    let (job_params, job_arg) =
+        if shape.arg.is_some() { (quote!(arg: #arg), quote!(arg)) } else { (quote!(), quote!(())) };
     let doc = format!("The ability of the function [`{name}()`].");
     let job_doc = format!("A job for `{name}`, ready to be enqueued.");
     Ok(quote! {
@@ -102,10 +96,7 @@ fn shape(function: &ItemFn) -> syn::Result<Shape> {
             "an ability cannot be generic: its argument type decides how stored jobs are read";
         return Err(syn::Error::new_spanned(&signature.generics, message));
     }
-    let mut shape = Shape {
-        job: false,
-        arg: None,
-    };
+    let mut shape = Shape { job: false, arg: None };
     for (place, input) in signature.inputs.iter().enumerate() {
         let FnArg::Typed(typed) = input else {
             return Err(syn::Error::new_spanned(
@@ -140,8 +131,5 @@ fn is_job_reference(ty: &Type) -> bool {
     let Type::Path(path) = &*reference.elem else {
         return false;
     };
-    path.path
-        .segments
-        .last()
-        .is_some_and(|segment| segment.ident == "Job")
+    path.path.segments.last().is_some_and(|segment| segment.ident == "Job")
 }

@@ -24,16 +24,10 @@ impl Parse for Pair {
     fn parse(input: ParseStream<'_>) -> syn::Result<Self> {
         let name: Ident = input.parse()?;
         if !input.peek(Token![=]) {
-            return Err(syn::Error::new(
-                name.span(),
-                format!("expected `{name} = value`"),
-            ));
+            return Err(syn::Error::new(name.span(), format!("expected `{name} = value`")));
         }
         input.parse::<Token![=]>()?;
-        Ok(Self {
-            name,
-            value: input.parse()?,
-        })
+        Ok(Self { name, value: input.parse()? })
     }
 }
 
@@ -44,10 +38,7 @@ impl Parse for Options {
         for pair in Punctuated::<Pair, Token![,]>::parse_terminated(input)? {
             let (name, value) = (pair.name.to_string(), pair.value);
             if seen.contains(&name) {
-                return Err(syn::Error::new(
-                    pair.name.span(),
-                    format!("`{name}` is given twice"),
-                ));
+                return Err(syn::Error::new(pair.name.span(), format!("`{name}` is given twice")));
             }
             let call = pair.name.clone();
             match name.as_str() {
@@ -76,14 +67,10 @@ impl Parse for Options {
 
 fn text(value: &Expr) -> syn::Result<LitStr> {
     match value {
-        Expr::Lit(ExprLit {
-            lit: Lit::Str(text),
-            ..
-        }) if !text.value().is_empty() => Ok(text.clone()),
-        other => Err(syn::Error::new_spanned(
-            other,
-            "expected a text in quotes, not empty",
-        )),
+        Expr::Lit(ExprLit { lit: Lit::Str(text), .. }) if !text.value().is_empty() => {
+            Ok(text.clone())
+        }
+        other => Err(syn::Error::new_spanned(other, "expected a text in quotes, not empty")),
     }
 }
 
@@ -93,10 +80,7 @@ fn duration(value: &Expr) -> syn::Result<TokenStream> {
         return Ok(quote!(#value));
     };
     let Lit::Str(text) = lit else {
-        return Err(syn::Error::new_spanned(
-            lit,
-            "give a time its unit, such as \"60s\"",
-        ));
+        return Err(syn::Error::new_spanned(lit, "give a time its unit, such as \"60s\""));
     };
     let millis = millis(&text.value()).ok_or_else(|| {
         let message = "expected a number and a unit: \"250ms\", \"60s\", \"5m\", \"2h\", \"1d\"";
@@ -127,16 +111,9 @@ mod tests {
         assert_eq!(millis("250ms"), Some(250));
         assert_eq!(millis("2h"), Some(7_200_000));
         assert_eq!(millis("1 d"), Some(86_400_000));
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1.5s",
-            "1w",
-            "99999999999999999999s",
-            "9999999999999999999d",
-        ] {
+        for bad in
+            ["", "5", "s", "-1s", "1.5s", "1w", "99999999999999999999s", "9999999999999999999d"]
+        {
             assert_eq!(millis(bad), None, "{bad:?}");
         }
     }

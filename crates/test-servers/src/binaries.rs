@@ -11,12 +11,9 @@ const DEBIAN_POSTGRES: &str = "/usr/lib/postgresql";
 /// The first of these programs that PATH or a system directory holds.
 pub(crate) fn find(names: &[&str]) -> Option<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let directories: Vec<PathBuf> = env::split_paths(&path)
-        .chain(SYSTEM_DIRECTORIES.map(PathBuf::from))
-        .collect();
-    names
-        .iter()
-        .find_map(|name| directories.iter().find_map(|dir| program_in(dir, name)))
+    let directories: Vec<PathBuf> =
+        env::split_paths(&path).chain(SYSTEM_DIRECTORIES.map(PathBuf::from)).collect();
+    names.iter().find_map(|name| directories.iter().find_map(|dir| program_in(dir, name)))
 }
 
 /// The directory with `postgres` and its companions: the one in PATH, else the newest installed.
@@ -71,20 +68,14 @@ mod tests {
     #[test]
     fn the_newest_version_is_the_highest_number_that_has_the_program() {
         let root = tempfile::tempdir().unwrap();
-        for (version, program) in [
-            ("9", "postgres"),
-            ("15", "postgres"),
-            ("17", "psql"),
-            ("dev", "postgres"),
-        ] {
+        for (version, program) in
+            [("9", "postgres"), ("15", "postgres"), ("17", "psql"), ("dev", "postgres")]
+        {
             let bin = root.path().join(version).join("bin");
             fs::create_dir_all(&bin).unwrap();
             fs::write(bin.join(program), "").unwrap();
         }
-        assert_eq!(
-            newest_with(root.path(), "postgres"),
-            Some(root.path().join("15/bin"))
-        );
+        assert_eq!(newest_with(root.path(), "postgres"), Some(root.path().join("15/bin")));
         assert_eq!(newest_with(root.path(), "mariadbd"), None);
     }
 }

@@ -52,13 +52,7 @@ fn psql(url: &str, sql: &str) -> Result<Command, Error> {
     let program = binaries::psql().ok_or_else(|| Package::PostgresClient.missing())?;
     let mut command = Command::new(program);
     command
-        .args([
-            "--no-psqlrc",
-            "--quiet",
-            "--no-align",
-            "--tuples-only",
-            "--no-password",
-        ])
+        .args(["--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--no-password"])
         .args(["--set=ON_ERROR_STOP=1", "--dbname", url, "--command", sql]);
     Ok(command)
 }
@@ -69,20 +63,11 @@ fn mariadb(url: &Url, sql: &str) -> Result<Command, Error> {
     let decode = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
     let mut command = Command::new(program);
     command
-        .args([
-            "--no-defaults",
-            "--protocol=tcp",
-            "--batch",
-            "--raw",
-            "--skip-column-names",
-        ])
+        .args(["--no-defaults", "--protocol=tcp", "--batch", "--raw", "--skip-column-names"])
         .arg(format!("--host={}", url.host_str().unwrap_or("127.0.0.1")))
         .arg(format!("--port={}", url.port().unwrap_or(3306)))
         .arg(format!("--user={}", decode(url.username())))
-        .arg(format!(
-            "--database={}",
-            decode(url.path().trim_start_matches('/'))
-        ))
+        .arg(format!("--database={}", decode(url.path().trim_start_matches('/'))))
         .arg(format!("--execute={sql}"));
     if let Some(password) = url.password() {
         // In the environment, because arguments are open to every user of the machine.
@@ -104,18 +89,12 @@ fn plain(name: &str) -> Result<&str, Error> {
     if !name.is_empty() && name.chars().all(allowed) {
         Ok(name)
     } else {
-        Err(invalid(
-            name,
-            "a database name is made of a-z, 0-9 and _ here",
-        ))
+        Err(invalid(name, "a database name is made of a-z, 0-9 and _ here"))
     }
 }
 
 fn invalid(what: &str, reason: &str) -> Error {
-    Error::Invalid {
-        what: what.to_owned(),
-        reason: reason.to_owned(),
-    }
+    Error::Invalid { what: what.to_owned(), reason: reason.to_owned() }
 }
 
 #[cfg(test)]
@@ -124,20 +103,10 @@ mod tests {
 
     #[test]
     fn bad_urls_and_names_are_refused_without_showing_a_password() {
-        let unknown = run_sql("oracle://scott:tiger@db/x", "SELECT 1")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            unknown.starts_with("oracle: ") && !unknown.contains("tiger"),
-            "{unknown}"
-        );
-        let malformed = run_sql("mysql://scott:tiger@db:port/x", "")
-            .unwrap_err()
-            .to_string();
-        assert!(
-            malformed.starts_with("mysql: ") && !malformed.contains("tiger"),
-            "{malformed}"
-        );
+        let unknown = run_sql("oracle://scott:tiger@db/x", "SELECT 1").unwrap_err().to_string();
+        assert!(unknown.starts_with("oracle: ") && !unknown.contains("tiger"), "{unknown}");
+        let malformed = run_sql("mysql://scott:tiger@db:port/x", "").unwrap_err().to_string();
+        assert!(malformed.starts_with("mysql: ") && !malformed.contains("tiger"), "{malformed}");
         let name = create_database("mysql://127.0.0.1/x", "a; DROP DATABASE b").unwrap_err();
         assert!(name.to_string().contains("database name"), "{name}");
     }

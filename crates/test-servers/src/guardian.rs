@@ -80,11 +80,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().canonicalize().unwrap();
         fs::write(path.join("a file"), "").unwrap();
-        let mut server = Command::new("sleep")
-            .arg("600")
-            .current_dir(&path)
-            .spawn()
-            .unwrap();
+        let mut server = Command::new("sleep").arg("600").current_dir(&path).spawn().unwrap();
         let mut guardian = Guardian::watch(&path).unwrap();
         drop(guardian.shell.stdin.take());
         assert!(!server.wait().unwrap().success());

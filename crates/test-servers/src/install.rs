@@ -38,10 +38,7 @@ pub fn ensure_installed(packages: &[Package]) -> Result<(), Error> {
         return Ok(());
     }
     if binaries::find(&["apt-get"]).is_none() {
-        return Err(not_installed(
-            &missing,
-            "this machine has no apt-get to install it with",
-        ));
+        return Err(not_installed(&missing, "this machine has no apt-get to install it with"));
     }
     // The index first, because a fresh image has none.
     if !apt_get(&["update"]) {
@@ -56,10 +53,7 @@ pub fn ensure_installed(packages: &[Package]) -> Result<(), Error> {
     if still_missing.is_empty() {
         Ok(())
     } else {
-        Err(not_installed(
-            &still_missing,
-            "apt-get install did not bring it",
-        ))
+        Err(not_installed(&still_missing, "apt-get install did not bring it"))
     }
 }
 
@@ -69,12 +63,9 @@ impl Package {
         match self {
             Self::PostgresServer => postgres_available(),
             Self::PostgresClient => binaries::psql().is_some(),
-            Self::PostgresHeaders => has_header(
-                "libpq-fe.h",
-                "pg_config",
-                "--includedir",
-                "/usr/include/postgresql",
-            ),
+            Self::PostgresHeaders => {
+                has_header("libpq-fe.h", "pg_config", "--includedir", "/usr/include/postgresql")
+            }
             Self::MariadbServer => mariadb_available(),
             Self::MariadbClient => binaries::mariadb_client().is_some(),
             Self::MariadbHeaders => has_header(
@@ -116,19 +107,12 @@ impl Package {
 }
 
 fn missing_of(packages: &[Package]) -> Vec<Package> {
-    packages
-        .iter()
-        .copied()
-        .filter(|package| !package.is_installed())
-        .collect()
+    packages.iter().copied().filter(|package| !package.is_installed()).collect()
 }
 
 /// Says what is missing and each way to get along.
 fn not_installed(packages: &[Package], reason: &str) -> Error {
-    let names: Vec<&str> = packages
-        .iter()
-        .map(|package| package.debian_name())
-        .collect();
+    let names: Vec<&str> = packages.iter().map(|package| package.debian_name()).collect();
     let names = names.join(" ");
     let mut ways = vec![format!("as root: apt-get install {names}")];
     ways.extend(packages.iter().filter_map(|package| {
@@ -136,10 +120,7 @@ fn not_installed(packages: &[Package], reason: &str) -> Error {
         Some(format!("set {variable} to the URL of an existing server"))
     }));
     let advice = format!("{reason}; {}", ways.join(", or "));
-    Error::NotInstalled {
-        what: names,
-        advice,
-    }
+    Error::NotInstalled { what: names, advice }
 }
 
 /// Runs `apt-get` where its progress can be seen; waits for another one that holds the lock.
@@ -161,9 +142,7 @@ fn apt_get(arguments: &[&str]) -> bool {
 
 /// Whether a header lies where the library's own config program, or Debian, puts it.
 fn has_header(header: &str, config: &str, option: &str, usual: &str) -> bool {
-    let told = run(Command::new(config).arg(option))
-        .ok()
-        .map(PathBuf::from);
+    let told = run(Command::new(config).arg(option)).ok().map(PathBuf::from);
     told.iter()
         .map(PathBuf::as_path)
         .chain([Path::new(usual)])
@@ -185,9 +164,6 @@ mod tests {
         assert!(server.contains("apt-get install postgresql"), "{server}");
         assert!(server.contains("QUDO_TEST_POSTGRES_URL"), "{server}");
         let headers = Package::MariadbHeaders.missing().to_string();
-        assert!(
-            headers.contains("libmariadb-dev") && !headers.contains("QUDO_TEST"),
-            "{headers}"
-        );
+        assert!(headers.contains("libmariadb-dev") && !headers.contains("QUDO_TEST"), "{headers}");
     }
 }

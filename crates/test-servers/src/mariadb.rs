@@ -80,12 +80,8 @@ impl Definition for Mariadb {
         ];
         if !options.durable {
             settings.extend(
-                [
-                    "innodb-flush-log-at-trx-commit=0",
-                    "sync-binlog=0",
-                    "skip-log-bin",
-                ]
-                .map(String::from),
+                ["innodb-flush-log-at-trx-commit=0", "sync-binlog=0", "skip-log-bin"]
+                    .map(String::from),
             );
         }
         let mut command = place.command(&self.server);
@@ -111,10 +107,7 @@ impl Definition for Mariadb {
             "CREATE DATABASE {DATABASE}; \
              GRANT ALL PRIVILEGES ON *.* TO {accounts} WITH GRANT OPTION"
         );
-        run(as_root(place, &self.client)
-            .arg("--execute")
-            .arg(statements))
-        .map(drop)
+        run(as_root(place, &self.client).arg("--execute").arg(statements)).map(drop)
     }
 
     fn forget(&self, _place: &Place) {}

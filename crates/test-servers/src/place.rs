@@ -49,12 +49,7 @@ impl Place {
         account.own(&root)?;
         let guardian =
             Guardian::watch(&root).map_err(Error::system("start the guardian of the server"))?;
-        Ok(Self {
-            root,
-            account,
-            _guardian: guardian,
-            _directory: directory,
-        })
+        Ok(Self { root, account, _guardian: guardian, _directory: directory })
     }
 
     /// The server's own directory; its sockets are here.
@@ -85,11 +80,7 @@ impl Place {
     /// The log, opened for appending; it takes all that the server prints.
     pub(crate) fn open_log(&self) -> Result<File, Error> {
         let path = self.log_path();
-        OpenOptions::new()
-            .create(true)
-            .append(true)
-            .open(&path)
-            .map_err(Error::file("open", path))
+        OpenOptions::new().create(true).append(true).open(&path).map_err(Error::file("open", path))
     }
 
     /// How long the log is now, in bytes.
@@ -127,10 +118,7 @@ mod tests {
             writeln!(place.open_log().unwrap(), "line {line}").unwrap();
         }
         let tail = place.log_tail(from);
-        assert!(
-            tail.starts_with("line 20\n") && tail.ends_with("line 49"),
-            "{tail}"
-        );
+        assert!(tail.starts_with("line 20\n") && tail.ends_with("line 49"), "{tail}");
     }
 
     #[test]
@@ -138,10 +126,7 @@ mod tests {
         let parent = tempfile::tempdir().unwrap();
         let deep = parent.path().join("d".repeat(100));
         std::fs::create_dir(&deep).unwrap();
-        let options = Options {
-            parent: Some(deep),
-            ..Options::default()
-        };
+        let options = Options { parent: Some(deep), ..Options::default() };
         let refused = Place::make("qudo-place-", &["nobody"], &options).unwrap_err();
         assert!(matches!(refused, Error::Invalid { .. }), "{refused}");
     }

@@ -28,10 +28,7 @@ impl Port {
                 continue;
             };
             if TcpListener::bind((Ipv4Addr::LOCALHOST, number)).is_ok() {
-                return Ok(Self {
-                    number,
-                    _claim: claim,
-                });
+                return Ok(Self { number, _claim: claim });
             }
         }
         Err(Error::NoPort { tries: TRIES })
@@ -76,10 +73,7 @@ mod claim {
 
     pub(super) type Claim = ();
 
-    #[expect(
-        clippy::unnecessary_wraps,
-        reason = "the signature is that of the claim on Linux"
-    )]
+    #[expect(clippy::unnecessary_wraps, reason = "the signature is that of the claim on Linux")]
     pub(super) fn take(_number: u16) -> Result<Option<Claim>, Error> {
         Ok(Some(()))
     }

@@ -49,12 +49,7 @@ impl Definition for Postgres {
             .command(&self.bin.join("initdb"))
             .arg("--pgdata")
             .arg(place.data())
-            .args([
-                "--username=qudo",
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-            ])
+            .args(["--username=qudo", "--auth=trust", "--encoding=UTF8", "--locale=C"])
             .args(["--no-sync", "--no-instructions"]))
         .map(drop)
     }
@@ -72,12 +67,7 @@ impl Definition for Postgres {
         ];
         if !options.durable {
             settings.extend(
-                [
-                    "fsync=off",
-                    "synchronous_commit=off",
-                    "full_page_writes=off",
-                ]
-                .map(String::from),
+                ["fsync=off", "synchronous_commit=off", "full_page_writes=off"].map(String::from),
             );
         }
         let mut command = place.command(&self.bin.join("postgres"));
@@ -92,12 +82,7 @@ impl Definition for Postgres {
         succeeds(
             place
                 .command(&self.bin.join("pg_isready"))
-                .args([
-                    "--host=127.0.0.1",
-                    "--dbname=postgres",
-                    "--username=qudo",
-                    "--timeout=3",
-                ])
+                .args(["--host=127.0.0.1", "--dbname=postgres", "--username=qudo", "--timeout=3"])
                 .arg(format!("--port={port}")),
         )
     }
@@ -105,11 +90,7 @@ impl Definition for Postgres {
     fn furnish(&self, place: &Place, port: u16) -> Result<(), Error> {
         run(place
             .command(&self.bin.join("createdb"))
-            .args([
-                "--host=127.0.0.1",
-                "--username=qudo",
-                "--maintenance-db=postgres",
-            ])
+            .args(["--host=127.0.0.1", "--username=qudo", "--maintenance-db=postgres"])
             .arg(format!("--port={port}"))
             .arg(DATABASE))
         .map(drop)

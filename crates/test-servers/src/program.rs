@@ -8,23 +8,14 @@ pub(crate) fn run(command: &mut Command) -> Result<String, Error> {
     let output = command
         .stdin(Stdio::null())
         .output()
-        .map_err(|source| Error::Run {
-            program: program.clone(),
-            source,
-        })?;
+        .map_err(|source| Error::Run { program: program.clone(), source })?;
     if !output.status.success() {
         // Scripts such as mariadb-install-db explain themselves on either stream.
         let said = [output.stdout, output.stderr].concat();
         let said = String::from_utf8_lossy(&said).trim_end().to_owned();
-        return Err(Error::Failed {
-            program,
-            status: output.status,
-            output: said,
-        });
+        return Err(Error::Failed { program, status: output.status, output: said });
     }
-    Ok(String::from_utf8_lossy(&output.stdout)
-        .trim_end_matches('\n')
-        .to_owned())
+    Ok(String::from_utf8_lossy(&output.stdout).trim_end_matches('\n').to_owned())
 }
 
 /// Whether a helper program runs and succeeds; what it prints is nobody's concern.

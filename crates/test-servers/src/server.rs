@@ -60,14 +60,7 @@ impl<E: Engine> Server<E> {
         engine.initialise(&place)?;
         let (port, child) = launch_on_free_port(&engine, &place, &options)?;
         let main = Mutex::new(Some(child));
-        let server = Self {
-            engine,
-            options,
-            port,
-            version,
-            main,
-            place,
-        };
+        let server = Self { engine, options, port, version, main, place };
         server.engine.furnish(&server.place, server.port())?;
         Ok(server)
     }
@@ -177,12 +170,7 @@ impl<E: Engine> Server<E> {
     pub fn restart(&self) -> Result<(), Error> {
         let mut main = self.main();
         self.end(&mut main, E::STOP, STOP_LIMIT)?;
-        *main = Some(launch(
-            &self.engine,
-            &self.place,
-            self.port(),
-            &self.options,
-        )?);
+        *main = Some(launch(&self.engine, &self.place, self.port(), &self.options)?);
         Ok(())
     }
 
@@ -199,14 +187,7 @@ impl<E: Engine> Server<E> {
 
     fn kill_locked(&self, main: &mut Option<Child>) -> Result<(), Error> {
         let processes = end_all(&self.place, main.take());
-        if processes.is_empty() {
-            Ok(())
-        } else {
-            Err(Error::Alive {
-                server: E::NAME,
-                processes,
-            })
-        }
+        if processes.is_empty() { Ok(()) } else { Err(Error::Alive { server: E::NAME, processes }) }
     }
 
     /// The main process, also after a thread panicked with the lock held: the value is replaced
@@ -255,9 +236,7 @@ fn launch<E: Engine>(
 ) -> Result<Child, Error> {
     let log_start = place.log_length();
     let log = place.open_log()?;
-    let errors = log
-        .try_clone()
-        .map_err(Error::system("share the log of a server"))?;
+    let errors = log.try_clone().map_err(Error::system("share the log of a server"))?;
     let mut command = engine.command(place, port, options);
     let mut child = command
         // Its own group, so that the Ctrl-C that ends the tests leaves the clean end to the drop
@@ -276,11 +255,7 @@ fn launch<E: Engine>(
         if let Some(status) = exited(&mut child) {
             end_all(place, None);
             let log = place.log_tail(log_start);
-            return Err(Error::Ended {
-                server: E::NAME,
-                status,
-                log,
-            });
+            return Err(Error::Ended { server: E::NAME, status, log });
         }
         if engine.answers(place, port) {
             return Ok(child);
@@ -288,11 +263,7 @@ fn launch<E: Engine>(
         if Instant::now() > deadline {
             end_all(place, Some(child));
             let log = place.log_tail(log_start);
-            return Err(Error::Silent {
-                server: E::NAME,
-                limit: START_LIMIT,
-                log,
-            });
+            return Err(Error::Silent { server: E::NAME, limit: START_LIMIT, log });
         }
         thread::sleep(LOOK_EVERY);
     }

@@ -1,6 +1,7 @@
 -- Removes everything that up.sql made. All jobs are lost.
 DROP VIEW qudo_exceptions;
 DROP VIEW qudo_jobs;
+DROP FUNCTION qudo_text(BYTEA);
 DROP FUNCTION qudo_complete(UUID, UUID[], BIGINT[]);
 DROP FUNCTION qudo_claim(TEXT, INTEGER, UUID, TEXT[], BIGINT[], BIGINT, UUID, BIGINT);
 DROP FUNCTION qudo_now();

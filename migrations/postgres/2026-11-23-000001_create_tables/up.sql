@@ -184,6 +184,16 @@ BEGIN
 END
 $$;
 
+-- Bytes as text for people; NULL where they are none.
+CREATE FUNCTION qudo_text(bytes BYTEA) RETURNS TEXT LANGUAGE plpgsql STABLE AS
+$$
+BEGIN
+    RETURN convert_from(bytes, 'UTF8');
+EXCEPTION WHEN OTHERS THEN
+    RETURN NULL;
+END
+$$;
+
 CREATE VIEW qudo_jobs AS
 SELECT
     j.id,
@@ -198,7 +208,7 @@ SELECT
     to_timestamp(l.leased_until / 1000000.0) AS leased_until,
     w.name AS worker,
     j.codec,
-    CASE WHEN j.codec = 'json' THEN encode(j.arg, 'escape') END AS arg
+    CASE WHEN j.codec = 'json' THEN qudo_text(j.arg) END AS arg
 FROM qudo_job j
 LEFT JOIN qudo_ready r ON r.queue = j.queue AND r.claim_rank = -j.priority AND r.id = j.id
 LEFT JOIN qudo_scheduled s ON s.id = j.id

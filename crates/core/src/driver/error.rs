@@ -28,12 +28,7 @@ pub struct DriverError {
 impl DriverError {
     /// An error with its meaning; the message must not contain a password.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            ambiguous: false,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind, ambiguous: false, message: message.into(), source: None }
     }
 
     /// Keeps the cause.

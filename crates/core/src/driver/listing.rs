@@ -1,3 +1,4 @@
+use std::fmt;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -38,7 +39,7 @@ impl JobState {
 }
 
 /// A live job as listings show it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JobInfo {
     /// Its id.
     pub id: JobId,
@@ -77,12 +78,7 @@ pub struct JobFilter {
 
 impl Default for JobFilter {
     fn default() -> Self {
-        Self {
-            abilities: Vec::new(),
-            queue: None,
-            limit: 30,
-            offset: 0,
-        }
+        Self { abilities: Vec::new(), queue: None, limit: 30, offset: 0 }
     }
 }
 
@@ -100,7 +96,7 @@ pub struct CountRow {
 }
 
 /// A row of the exception log.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Exception {
     /// Its id.
     pub id: Uuid,
@@ -201,17 +197,49 @@ pub struct StatusRow {
 impl StatusRow {
     /// How long the run took.
     pub fn took(&self) -> Duration {
-        (self.finished_at - self.started_at)
-            .to_std()
-            .unwrap_or_default()
+        (self.finished_at - self.started_at).to_std().unwrap_or_default()
     }
 }
 
 /// A stored reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct ReplyRow {
     /// The name of the codec of `body`.
     pub codec: String,
     /// The encoded reply.
     pub body: Vec<u8>,
+}
+
+/// Without the bytes, which may hold secrets.
+impl fmt::Debug for JobInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobInfo")
+            .field("id", &self.id)
+            .field("ability", &self.ability)
+            .field("queue", &self.queue)
+            .field("state", &self.state)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the bytes, which may hold secrets.
+impl fmt::Debug for Exception {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Exception")
+            .field("id", &self.id)
+            .field("job", &self.job)
+            .field("ability", &self.ability)
+            .field("attempt", &self.attempt)
+            .field("kind", &self.kind)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the bytes, which may hold secrets.
+impl fmt::Debug for ReplyRow {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyRow").field("codec", &self.codec).finish_non_exhaustive()
+    }
 }

@@ -14,10 +14,7 @@ pub struct WorkerId(Uuid);
 impl WorkerId {
     /// A fresh identity.
     #[must_use]
-    #[expect(
-        clippy::new_without_default,
-        reason = "a default identity would not be fresh"
-    )]
+    #[expect(clippy::new_without_default, reason = "a default identity would not be fresh")]
     pub fn new() -> Self {
         Self(Uuid::now_v7())
     }
@@ -66,7 +63,7 @@ pub enum Due {
 }
 
 /// A job to be stored.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct JobRecord {
     /// Its id, made by the client.
     pub id: JobId,
@@ -120,7 +117,7 @@ pub struct ClaimRequest<'a> {
 }
 
 /// A leased job with its facts.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ClaimedJob {
     /// Its id.
     pub id: JobId,
@@ -206,7 +203,7 @@ pub struct ExceptionRecord {
 }
 
 /// A reply to be stored.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct ReplyRecord {
     /// The name of the codec of `body`.
     pub codec: Cow<'static, str>,
@@ -243,4 +240,34 @@ pub struct Rescued {
     pub worker: WorkerId,
     /// Why it was taken back.
     pub kind: FailureKind,
+}
+
+/// Without the bytes, which may hold secrets.
+impl fmt::Debug for JobRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobRecord")
+            .field("id", &self.id)
+            .field("ability", &self.ability)
+            .field("queue", &self.queue)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the bytes, which may hold secrets.
+impl fmt::Debug for ClaimedJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClaimedJob")
+            .field("id", &self.id)
+            .field("ability", &self.ability)
+            .field("queue", &self.queue)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Without the bytes, which may hold secrets.
+impl fmt::Debug for ReplyRecord {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyRecord").field("codec", &self.codec).finish_non_exhaustive()
+    }
 }

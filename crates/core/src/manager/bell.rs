@@ -57,10 +57,7 @@ impl Epoch {
     /// between the check and the wait is missed.
     pub(crate) fn watch(&self) -> Watch<'_> {
         self.waiters.fetch_add(1, Ordering::SeqCst);
-        Watch {
-            epoch: self,
-            seen: *lock(&self.now),
-        }
+        Watch { epoch: self, seen: *lock(&self.now) }
     }
 }
 

@@ -64,14 +64,8 @@ pub struct ManagerBuilder {
 }
 
 enum Source {
-    Dsn {
-        name: Option<String>,
-        dsn: String,
-    },
-    Driver {
-        name: String,
-        driver: Arc<dyn Driver>,
-    },
+    Dsn { name: Option<String>, dsn: String },
+    Driver { name: String, driver: Arc<dyn Driver> },
 }
 
 impl Default for ManagerBuilder {
@@ -94,29 +88,20 @@ impl ManagerBuilder {
     /// Adds a database by its data source name: `sqlite:FILE`, `postgres://…`, `mysql://…` or
     /// `memory:NAME`. Its short name is taken from it: the file's stem, or `database@host`.
     pub fn database(mut self, dsn: impl Into<String>) -> Self {
-        self.sources.push(Source::Dsn {
-            name: None,
-            dsn: dsn.into(),
-        });
+        self.sources.push(Source::Dsn { name: None, dsn: dsn.into() });
         self
     }
 
     /// Adds a database under a short name of your own, for logs, tickets and
     /// [`NewJob::database`](crate::NewJob::database).
     pub fn database_as(mut self, name: impl Into<String>, dsn: impl Into<String>) -> Self {
-        self.sources.push(Source::Dsn {
-            name: Some(name.into()),
-            dsn: dsn.into(),
-        });
+        self.sources.push(Source::Dsn { name: Some(name.into()), dsn: dsn.into() });
         self
     }
 
     /// Adds a driver of your own under a short name.
     pub fn driver(mut self, name: impl Into<String>, driver: Arc<dyn Driver>) -> Self {
-        self.sources.push(Source::Driver {
-            name: name.into(),
-            driver,
-        });
+        self.sources.push(Source::Driver { name: name.into(), driver });
         self
     }
 
@@ -183,12 +168,7 @@ impl ManagerBuilder {
 
     /// The queues this manager works, in this order. Default: those of its abilities.
     pub fn queues<Q: AsRef<str>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
-        self.options.queues = Some(
-            queues
-                .into_iter()
-                .map(|one| Arc::from(one.as_ref()))
-                .collect(),
-        );
+        self.options.queues = Some(queues.into_iter().map(|one| Arc::from(one.as_ref())).collect());
         self
     }
 
@@ -242,29 +222,19 @@ impl ManagerBuilder {
         if let Some(error) = self.plugin_error {
             return Err(error.into());
         }
-        let mut abilities = if self.linked {
-            AbilitySet::linked()?
-        } else {
-            AbilitySet::default()
-        };
+        let mut abilities = if self.linked { AbilitySet::linked()? } else { AbilitySet::default() };
         for (insert, place) in self.abilities.iter().zip(&self.ability_places) {
             insert(&mut abilities, *place)?;
         }
         for entry in abilities.iter() {
             check_name("ability", &entry.name)?;
             check_name("queue", &entry.options.queue)?;
-            self.codecs
-                .get(&entry.options.codec)
-                .map_err(|source| Error::Codec {
-                    what: format!("the ability {:?} cannot be used", entry.name),
-                    source,
-                })?;
+            self.codecs.get(&entry.options.codec).map_err(|source| Error::Codec {
+                what: format!("the ability {:?} cannot be used", entry.name),
+                source,
+            })?;
         }
-        let mut hooks = if self.linked {
-            HookSet::linked()?
-        } else {
-            HookSet::default()
-        };
+        let mut hooks = if self.linked { HookSet::linked()? } else { HookSet::default() };
         for (hook, place) in self.hooks {
             hooks.insert(hook, place)?;
         }
@@ -285,12 +255,8 @@ impl ManagerBuilder {
     }
 
     fn check_options(&self) -> Result<(), Error> {
-        let out_of_range = |option, reason: &str| {
-            Err(Error::InvalidOption {
-                option,
-                reason: reason.to_owned(),
-            })
-        };
+        let out_of_range =
+            |option, reason: &str| Err(Error::InvalidOption { option, reason: reason.to_owned() });
         let options = &self.options;
         if let Some(0 | 10_001..) = options.find_job_limit_size {
             return out_of_range("find_job_limit_size", "expected 1 to 10000");
@@ -310,11 +276,14 @@ impl ManagerBuilder {
                 return out_of_range(option, "expected 1 millisecond to a year");
             }
         }
+        if options.shutdown_timeout > LONGEST_DELAY {
+            return out_of_range("shutdown_timeout", "expected at most a year");
+        }
+        if options.dead_after > LONGEST_DELAY {
+            return out_of_range("heartbeat", "dead_after must be at most a year");
+        }
         if options.dead_after < options.heartbeat_every * 2 {
-            return out_of_range(
-                "heartbeat",
-                "dead_after must be at least twice the interval",
-            );
+            return out_of_range("heartbeat", "dead_after must be at least twice the interval");
         }
         for queue in options.queues.iter().flatten() {
             check_name("queue", queue)?;
@@ -329,11 +298,8 @@ fn open(sources: Vec<Source>, retry: Duration) -> Result<Vec<Arc<Database>>, Err
         let (name, driver) = match source {
             Source::Driver { name, driver } => (name, driver),
             Source::Dsn { name, dsn } => {
-                let opened =
-                    DriverRegistration::open_linked(&dsn).map_err(|reason| Error::InvalidDsn {
-                        dsn: hide_password(&dsn),
-                        reason,
-                    })?;
+                let opened = DriverRegistration::open_linked(&dsn)
+                    .map_err(|reason| Error::InvalidDsn { dsn: hide_password(&dsn), reason })?;
                 (name.unwrap_or(opened.name), opened.driver)
             }
         };
@@ -361,9 +327,7 @@ fn hide_password(dsn: &str) -> String {
         text.replace_range(start + colon + 1..at, "***");
     }
     if let Some(start) = text.find("password=").map(|at| at + "password=".len()) {
-        let end = text[start..]
-            .find(['&', ' '])
-            .map_or(text.len(), |at| start + at);
+        let end = text[start..].find(['&', ' ']).map_or(text.len(), |at| start + at);
         text.replace_range(start..end, "***");
     }
     text
@@ -378,10 +342,7 @@ mod tests {
         for (dsn, hidden) in [
             ("postgres://me:se@cr:et@db/x", "postgres://me:***@db/x"),
             ("mysql://me:secret@[bad", "mysql://me:***@[bad"),
-            (
-                "postgres://db/x?password=secret&a=b",
-                "postgres://db/x?password=***&a=b",
-            ),
+            ("postgres://db/x?password=secret&a=b", "postgres://db/x?password=***&a=b"),
             ("sqlite:jobs.db", "sqlite:jobs.db"),
         ] {
             assert_eq!(hide_password(dsn), hidden);
@@ -397,10 +358,7 @@ mod tests {
             (base().retry_seconds(0), "retry_seconds"),
             (base().delay(Duration::ZERO), "delay"),
             (base().grab_for(Duration::MAX), "grab_for"),
-            (
-                base().heartbeat(Duration::from_secs(5), Duration::from_secs(6)),
-                "heartbeat",
-            ),
+            (base().heartbeat(Duration::from_secs(5), Duration::from_secs(6)), "heartbeat"),
         ] {
             let error = builder.build().expect_err(option).to_string();
             assert!(error.contains(option), "{error}");

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 
 use super::bell::{Bell, lock};
 use super::jitter;
-use crate::driver::DriverError;
+use crate::driver::{DriverError, ErrorKind, SchemaState};
 use crate::error::with_causes;
 use crate::{Driver, Error};
 
@@ -92,13 +92,7 @@ impl Database {
             next_probe: None,
             last_claim: None,
         };
-        Self {
-            name,
-            driver,
-            state: Mutex::new(state),
-            retry,
-            bell: Bell::default(),
-        }
+        Self { name, driver, state: Mutex::new(state), retry, bell: Bell::default() }
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
@@ -128,9 +122,7 @@ impl Database {
             state: state.now,
             since: state.since,
             reason: state.reason.clone(),
-            next_probe: state
-                .next_probe
-                .map(|at| at.saturating_duration_since(Instant::now())),
+            next_probe: state.next_probe.map(|at| at.saturating_duration_since(Instant::now())),
             last_claim: state.last_claim,
         }
     }
@@ -142,10 +134,7 @@ impl Database {
         ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError>,
     ) -> Result<T, Error> {
         if let Some(reason) = self.reason() {
-            return Err(Error::DatabaseDown {
-                database: self.name.to_string(),
-                reason,
-            });
+            return Err(Error::DatabaseDown { database: self.name.to_string(), reason });
         }
         ask(self.driver()).map_err(|error| Error::database(&self.name, action, error))
     }
@@ -171,10 +160,7 @@ impl Database {
         if let Err(error) = spawned {
             // Without a thread the state would never change again, so better to stay in use:
             // the next call finds out and tries to start the thread anew.
-            log::error!(
-                "cannot start a thread to probe database {:?}: {error}",
-                &*self.name
-            );
+            log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
             self.mark_up();
         }
     }
@@ -185,11 +171,7 @@ impl Database {
             return;
         }
         let down_for = (Utc::now() - state.since).to_std().unwrap_or_default();
-        log::info!(
-            "database {:?} is up again after {:.1} s",
-            &*self.name,
-            down_for.as_secs_f32()
-        );
+        log::info!("database {:?} is up again after {:.1} s", &*self.name, down_for.as_secs_f32());
         state.now = DatabaseState::Up;
         state.since = Utc::now();
         state.reason = None;
@@ -197,6 +179,16 @@ impl Database {
         drop(state);
         self.bell.ring();
     }
+}
+
+/// A database that is back with a schema we cannot work on is of no more use than a dead one.
+fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
+    let reason = match driver.schema()? {
+        SchemaState::Current => return Ok(()),
+        SchemaState::Behind(_) => "its tables are missing or old; run `qudo migrate`",
+        SchemaState::Ahead(_) => "its schema is newer than this program",
+    };
+    Err(DriverError::new(ErrorKind::Schema, reason))
 }
 
 /// Lives only while the database is down. Holds no strong reference while it sleeps, so that a
@@ -208,7 +200,7 @@ fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
             return;
         };
         lock(&database.state).now = DatabaseState::Probing;
-        match database.driver.probe() {
+        match database.driver.probe().and_then(|()| usable(database.driver.as_ref())) {
             Ok(()) => return database.mark_up(),
             Err(error) => {
                 pause = jitter(pause * 2).min(database.retry);

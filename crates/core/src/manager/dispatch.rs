@@ -57,11 +57,7 @@ impl Inner {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
         // Less than one job per worker within the horizon: jobs are long, hold none back.
-        if jobs < workers as f64 {
-            0
-        } else {
-            (jobs as usize).min(2 * self.limit as usize)
-        }
+        if jobs < workers as f64 { 0 } else { (jobs as usize).min(2 * self.limit as usize) }
     }
 }
 
@@ -77,12 +73,7 @@ impl Dispatch {
             last_pop: Instant::now(),
             closed: false,
         };
-        Self {
-            inner: Mutex::new(inner),
-            work: Condvar::new(),
-            workers,
-            fixed_limit,
-        }
+        Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
     }
 
     /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
@@ -96,10 +87,7 @@ impl Dispatch {
         let others: usize = inner
             .slots
             .iter()
-            .filter(|slot| {
-                slot.reserved_at
-                    .is_some_and(|at| now - at < STALE_RESERVATION)
-            })
+            .filter(|slot| slot.reserved_at.is_some_and(|at| now - at < STALE_RESERVATION))
             .map(|slot| slot.reserved)
             .sum();
         let free = inner.idle.saturating_sub(inner.queued + others);
@@ -138,9 +126,7 @@ impl Dispatch {
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
             inner.limit = (inner.limit * 2).min(LARGEST_LIMIT);
         }
-        inner.slots[lane]
-            .queue
-            .extend(jobs.into_iter().map(Box::new));
+        inner.slots[lane].queue.extend(jobs.into_iter().map(Box::new));
         inner.queued += got;
         let idle = inner.idle;
         drop(inner);
@@ -185,10 +171,7 @@ impl Dispatch {
                 inner.last_pop = Instant::now();
                 let target = inner.prefetch(self.workers);
                 let slot = &mut inner.slots[lane];
-                let job = slot
-                    .queue
-                    .pop_front()
-                    .expect("the lane was found not empty");
+                let job = slot.queue.pop_front().expect("the lane was found not empty");
                 let low = slot.queue.len() + slot.reserved <= target / 2;
                 if low && target > 0 && std::mem::take(&mut slot.hungry) {
                     lanes[lane].database.bell.ring();
@@ -204,10 +187,7 @@ impl Dispatch {
                     lanes[at].database.bell.ring();
                 }
             }
-            inner = self
-                .work
-                .wait(inner)
-                .unwrap_or_else(PoisonError::into_inner);
+            inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.idle -= 1;
         }
     }

@@ -55,9 +55,7 @@ impl Enqueued {
     pub fn wait<T: DeserializeOwned + 'static>(&self, limit: Duration) -> Result<T, Error> {
         match self.ticket() {
             Some(ticket) => ticket.wait(limit),
-            None => Err(Error::NoReply {
-                job: JobId::from_uuid(uuid::Uuid::nil()),
-            }),
+            None => Err(Error::NoReply { job: JobId::from_uuid(uuid::Uuid::nil()) }),
         }
     }
 }
@@ -100,10 +98,8 @@ impl Manager {
         jobs: impl IntoIterator<Item = NewJob>,
     ) -> Result<Vec<Enqueued>, Error> {
         let hooks = self.hooks();
-        let prepared: Vec<_> = jobs
-            .into_iter()
-            .map(|job| self.prepare(job, &hooks))
-            .collect::<Result<_, _>>()?;
+        let prepared: Vec<_> =
+            jobs.into_iter().map(|job| self.prepare(job, &hooks)).collect::<Result<_, _>>()?;
         let total = prepared.len();
         let mut answers: Vec<_> = (0..total).map(|_| Enqueued::Suppressed).collect();
         // Jobs with the same candidates in the same order travel together; those without a home
@@ -114,10 +110,7 @@ impl Manager {
             let key = if one.failover_when_uncertain {
                 Vec::new()
             } else {
-                one.candidates
-                    .iter()
-                    .map(|database| Arc::clone(&database.name))
-                    .collect()
+                one.candidates.iter().map(|database| Arc::clone(&database.name)).collect()
             };
             groups.entry(key).or_default().push((at, one));
         }
@@ -128,17 +121,12 @@ impl Manager {
             let (candidates, free) = (first.candidates.clone(), first.failover_when_uncertain);
             let records: Vec<_> = group.into_iter().map(|one| one.record).collect();
             let (inserted, database) =
-                self.insert_somewhere(&records, &candidates, free)
-                    .map_err(|source| {
-                        if stored == 0 {
-                            return source;
-                        }
-                        Error::PartlyEnqueued {
-                            stored,
-                            total,
-                            source: Box::new(source),
-                        }
-                    })?;
+                self.insert_somewhere(&records, &candidates, free).map_err(|source| {
+                    if stored == 0 {
+                        return source;
+                    }
+                    Error::PartlyEnqueued { stored, total, source: Box::new(source) }
+                })?;
             stored += records.len();
             database.bell.ring();
             for ((place, record), inserted) in places.into_iter().zip(&records).zip(inserted) {
@@ -199,6 +187,7 @@ impl Manager {
     fn encode_draft(&self, mut job: NewJob) -> Result<JobRecord, Error> {
         check_name("ability", &job.ability)?;
         check_name("queue", job.fields.queue())?;
+        check_name("codec", job.fields.codec())?;
         if let Some(key) = job.fields.uniqkey() {
             check_uniqkey(key)?;
         }
@@ -249,10 +238,7 @@ impl Manager {
             Arg::Json(value) => codec.and_then(|codec| codec.encode(&value)),
         };
         encoded.map_err(|source| Error::Codec {
-            what: format!(
-                "the argument of a job for {:?} cannot be stored",
-                job.ability
-            ),
+            what: format!("the argument of a job for {:?} cannot be stored", job.ability),
             source,
         })
     }
@@ -262,10 +248,7 @@ impl Manager {
         if self.inner.abilities.is_empty() || self.can_do(ability) {
             return;
         }
-        if lock(&self.inner.unknown_abilities)
-            .insert(ability.to_owned(), ())
-            .is_none()
-        {
+        if lock(&self.inner.unknown_abilities).insert(ability.to_owned(), ()).is_none() {
             log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
         }
     }
@@ -287,10 +270,7 @@ impl Manager {
         let mut reasons = Vec::new();
         for database in candidates {
             if let Some(reason) = database.reason() {
-                reasons.push(DownReason {
-                    database: database.name.to_string(),
-                    reason,
-                });
+                reasons.push(DownReason { database: database.name.to_string(), reason });
                 continue;
             }
             match insert_at(database, records) {
@@ -306,10 +286,7 @@ impl Manager {
                 Err(error) if error.is_down() => {
                     database.mark_down(&error);
                     let reason = crate::error::with_causes(&error);
-                    reasons.push(DownReason {
-                        database: database.name.to_string(),
-                        reason,
-                    });
+                    reasons.push(DownReason { database: database.name.to_string(), reason });
                 }
                 Err(error) => return Err(Error::database(&database.name, "store a job", error)),
             }
@@ -351,15 +328,9 @@ impl Manager {
 fn insert_at(database: &Database, records: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
     match database.driver().insert(records) {
         Err(error) if error.is_ambiguous() => {
-            log::info!(
-                "database {:?} broke off an insert; repeating it by id",
-                &*database.name
-            );
+            log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
             // If the repetition fails too, the first attempt may still have been committed.
-            database
-                .driver()
-                .insert(records)
-                .map_err(|again| again.ambiguous(true))
+            database.driver().insert(records).map_err(|again| again.ambiguous(true))
         }
         answer => answer,
     }

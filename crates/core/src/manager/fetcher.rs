@@ -89,9 +89,7 @@ impl Fetcher<'_> {
         };
         let found = jobs.len();
         self.lane.in_flight.fetch_add(found, Ordering::Relaxed);
-        self.session
-            .dispatch
-            .deliver(&self.session.lanes, self.lane.index, jobs);
+        self.session.dispatch.deliver(&self.session.lanes, self.lane.index, jobs);
         result?;
         self.lane.database.note_claim();
         self.idle = found == 0;
@@ -99,9 +97,7 @@ impl Fetcher<'_> {
             self.last_work = Instant::now();
             return Ok(None);
         }
-        let due = self
-            .next_promotion
-            .saturating_duration_since(Instant::now());
+        let due = self.next_promotion.saturating_duration_since(Instant::now());
         Ok(Some(due.min(self.session.manager.options().delay)))
     }
 
@@ -113,11 +109,7 @@ impl Fetcher<'_> {
             let far = self.session.manager.options().delay;
             let next = promotion.next.unwrap_or(far).min(far);
             // A due time rounds to the database's microsecond; a millisecond later it is past.
-            if self.idle {
-                next + Duration::from_millis(1)
-            } else {
-                next.min(PROMOTE_EVERY)
-            }
+            if self.idle { next + Duration::from_millis(1) } else { next.min(PROMOTE_EVERY) }
         };
         self.next_promotion = Instant::now() + pause;
         Ok(())
@@ -157,16 +149,20 @@ impl Fetcher<'_> {
 
     /// Sleeps until the pause is over, the bell rings, or the database says that it changed.
     fn sleep(&mut self, pause: Duration) {
-        let WakeSource::Poll { at_most } = self.lane.database.driver().wake_source() else {
-            self.lane.database.bell.wait(jitter(pause));
-            // A wake-up may be for a job that is due before the next promotion.
-            self.next_promotion = self.next_promotion.min(Instant::now());
-            return;
-        };
         if !self.idle {
             self.lane.database.bell.wait(jitter(pause));
             return;
         }
+        if self.lane.listening.load(Ordering::Acquire) {
+            self.lane.database.bell.wait(jitter(pause));
+            // A wake-up may be for a job that is due before the next promotion.
+            self.next_promotion = self.next_promotion.min(Instant::now());
+            return;
+        }
+        let at_most = match self.lane.database.driver().wake_source() {
+            WakeSource::Poll { at_most } => at_most,
+            WakeSource::Listen => None,
+        };
         let until = Instant::now() + pause;
         let queues: Vec<&str> = self.session.queues.iter().map(AsRef::as_ref).collect();
         let longest = at_most.unwrap_or(pause).min(pause);
@@ -175,9 +171,7 @@ impl Fetcher<'_> {
             if left.is_zero() {
                 break;
             }
-            let step = (self.last_work.elapsed() / IDLE_SHARE)
-                .min(longest)
-                .max(SHORTEST_POLL);
+            let step = (self.last_work.elapsed() / IDLE_SHARE).min(longest).max(SHORTEST_POLL);
             if self.lane.database.bell.wait(jitter(step).min(left)) {
                 break;
             }
@@ -198,10 +192,7 @@ impl Fetcher<'_> {
             }
             _ => {
                 let text = crate::error::with_causes(error);
-                log::error!(
-                    "database {:?} could not claim: {text}",
-                    &*self.lane.database.name
-                );
+                log::error!("database {:?} could not claim: {text}", &*self.lane.database.name);
                 self.lane.database.bell.wait(jitter(Duration::from_secs(1)));
             }
         }

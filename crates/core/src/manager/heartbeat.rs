@@ -78,11 +78,7 @@ fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), 
     }
     if Instant::now() >= *next_purge {
         let removed = driver.purge(options.keep_replies, options.keep_job_status, PURGE_AT_MOST)?;
-        let pause = if removed as u32 >= PURGE_AT_MOST {
-            Duration::ZERO
-        } else {
-            PURGE_EVERY
-        };
+        let pause = if removed as u32 >= PURGE_AT_MOST { Duration::ZERO } else { PURGE_EVERY };
         *next_purge = Instant::now() + jitter(pause);
     }
     Ok(())

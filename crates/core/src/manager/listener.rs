@@ -1,3 +1,4 @@
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::jitter;
@@ -13,7 +14,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Rings the fetcher's bell when the database says that something was enqueued.
 ///
 /// It reconnects by itself and apart from the fetcher: after a restart of the server both come
-/// back, and until the listener is back the fetcher's regular looks cover for it.
+/// back, and until the listener is back the fetcher asks as it does on engines that cannot tell.
 pub(super) fn run(session: &Session, lane: &Lane) {
     let mut pause = FIRST_PAUSE;
     while !session.is_stopping() {
@@ -23,6 +24,7 @@ pub(super) fn run(session: &Session, lane: &Lane) {
                     // Whatever was enqueued before the connection stood made no sound.
                     Wake::Connected => {
                         pause = FIRST_PAUSE;
+                        lane.listening.store(true, Ordering::Release);
                         lane.database.bell.ring();
                     }
                     Wake::Queue(queue) => {
@@ -34,6 +36,7 @@ pub(super) fn run(session: &Session, lane: &Lane) {
                 }
                 !session.is_stopping()
             });
+            lane.listening.store(false, Ordering::Release);
             if let Err(error) = ended {
                 log::debug!("database {:?}: listener: {error}", &*lane.database.name);
             }

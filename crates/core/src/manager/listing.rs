@@ -2,6 +2,7 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::Manager;
+use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     CountRow, Driver, DriverError, Due, Exception, ExceptionFilter, JobFilter, JobInfo, Redrive,
     StatusRow, WorkerInfo,
@@ -36,10 +37,7 @@ impl Manager {
                 {
                     database.mark_down(source);
                 }
-                On {
-                    database: database.name.to_string(),
-                    answer,
-                }
+                On { database: database.name.to_string(), answer }
             })
             .collect()
     }
@@ -76,9 +74,7 @@ impl Manager {
     ///
     /// When no database knows the key and one did not answer.
     pub fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<(String, JobId)>, Error> {
-        self.first("look up a unique key", |driver| {
-            driver.holder(ability, uniqkey)
-        })
+        self.first("look up a unique key", |driver| driver.holder(ability, uniqkey))
     }
 
     /// Live jobs, one list per database. `limit` and `offset` count in each database.
@@ -102,23 +98,25 @@ impl Manager {
     ///
     /// When no database removed it and one did not answer.
     pub fn dequeue(&self, id: JobId) -> Result<bool, Error> {
-        let removed = self.first("dequeue a job", |driver| {
-            Ok(driver.dequeue(id)?.then_some(()))
-        })?;
+        let removed =
+            self.first("dequeue a job", |driver| Ok(driver.dequeue(id)?.then_some(())))?;
         self.inner.settled.advance();
         Ok(removed.is_some())
     }
 
     /// Changes when a waiting job runs, keeping its id and its attempts; tells whether it did.
-    /// A running job is left alone.
+    /// A running job is left alone; a delay of more than a year is a year.
     ///
     /// # Errors
     ///
     /// When no database knows the job and one did not answer.
     pub fn reenqueue(&self, id: JobId, due: Due) -> Result<bool, Error> {
-        let moved = self.first("reenqueue a job", |driver| {
-            Ok(driver.reschedule(id, due)?.then_some(()))
-        })?;
+        let due = match due {
+            Due::In(delay) => Due::In(delay.min(LONGEST_DELAY)),
+            other => other,
+        };
+        let moved =
+            self.first("reenqueue a job", |driver| Ok(driver.reschedule(id, due)?.then_some(())))?;
         let Some((name, ())) = moved else {
             return Ok(false);
         };
@@ -148,19 +146,15 @@ impl Manager {
             Some((name, Redrive::Enqueued(job))) => {
                 let database = self.find(&name)?;
                 database.bell.ring();
-                Ok(Ticket::new(
-                    self.clone(),
-                    job,
-                    Some(std::sync::Arc::clone(database)),
-                ))
+                Ok(Ticket::new(self.clone(), job, Some(std::sync::Arc::clone(database))))
             }
             Some((_, Redrive::Already(job))) => Err(Error::AlreadyRedriven { exception, job }),
             Some((_, Redrive::Conflict(job))) => {
                 Err(refused(format!("job {job} lives and holds its unique key")))
             }
-            Some((_, Redrive::NotDiscarded)) => Err(refused(
-                "it was not the job's last failure: the job was retried".to_owned(),
-            )),
+            Some((_, Redrive::NotDiscarded)) => {
+                Err(refused("it was not the job's last failure: the job was retried".to_owned()))
+            }
             _ => Err(refused("no database has such a row".to_owned())),
         }
     }

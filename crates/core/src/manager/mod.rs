@@ -104,11 +104,7 @@ impl Manager {
 
     /// The databases with their state.
     pub fn databases(&self) -> Vec<DatabaseReport> {
-        self.inner
-            .databases
-            .iter()
-            .map(|database| database.report())
-            .collect()
+        self.inner.databases.iter().map(|database| database.report()).collect()
     }
 
     /// Adds a hook; it is called from the next job on.
@@ -119,11 +115,7 @@ impl Manager {
     #[track_caller]
     pub fn register_hook(&self, hook: impl Hook + 'static) -> Result<(), Error> {
         let location = SourceLocation::caller();
-        let mut hooks = self
-            .inner
-            .hooks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = self.inner.hooks.write().unwrap_or_else(PoisonError::into_inner);
         let mut set = HookSet::clone(&hooks);
         set.insert(Arc::new(hook), location)?;
         *hooks = Arc::new(set);
@@ -132,11 +124,7 @@ impl Manager {
 
     /// Removes a hook by name; tells whether it was there.
     pub fn unregister_hook(&self, name: &str) -> bool {
-        let mut hooks = self
-            .inner
-            .hooks
-            .write()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = self.inner.hooks.write().unwrap_or_else(PoisonError::into_inner);
         let mut set = HookSet::clone(&hooks);
         let removed = set.remove(name);
         *hooks = Arc::new(set);
@@ -152,12 +140,7 @@ impl Manager {
         Ok(self
             .on_each("migrate", |driver| driver.migrate())
             .into_iter()
-            .map(|one| {
-                one.answer.map(|applied| On {
-                    database: one.database,
-                    answer: Ok(applied),
-                })
-            })
+            .map(|one| one.answer.map(|applied| On { database: one.database, answer: Ok(applied) }))
             .collect::<Result<_, _>>()?)
     }
 
@@ -167,13 +150,7 @@ impl Manager {
     }
 
     pub(crate) fn hooks(&self) -> Arc<HookSet> {
-        Arc::clone(
-            &self
-                .inner
-                .hooks
-                .read()
-                .unwrap_or_else(PoisonError::into_inner),
-        )
+        Arc::clone(&self.inner.hooks.read().unwrap_or_else(PoisonError::into_inner))
     }
 
     pub(crate) fn plugins(&self) -> &PluginSet {
@@ -193,16 +170,10 @@ impl Manager {
     }
 
     pub(crate) fn find(&self, name: &str) -> Result<&Arc<Database>, Error> {
-        self.all()
-            .iter()
-            .find(|database| &*database.name == name)
-            .ok_or_else(|| {
-                let known: Vec<_> = self.all().iter().map(|database| &*database.name).collect();
-                Error::UnknownDatabase {
-                    name: name.to_owned(),
-                    known: known.join(", "),
-                }
-            })
+        self.all().iter().find(|database| &*database.name == name).ok_or_else(|| {
+            let known: Vec<_> = self.all().iter().map(|database| &*database.name).collect();
+            Error::UnknownDatabase { name: name.to_owned(), known: known.join(", ") }
+        })
     }
 
     /// Refuses a database that answers with a schema this program cannot work on.
@@ -221,10 +192,7 @@ impl Manager {
                 unknown.join(", ")
             ),
         };
-        Err(Error::Schema {
-            database: database.name.to_string(),
-            reason,
-        })
+        Err(Error::Schema { database: database.name.to_string(), reason })
     }
 }
 

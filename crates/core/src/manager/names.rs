@@ -29,10 +29,7 @@ pub(crate) fn check_uniqkey(key: &str) -> Result<(), Error> {
     let reason = if key.is_empty() {
         "it is empty; leave it out for a job that is not unique".to_owned()
     } else if key.len() > LONGEST_UNIQKEY {
-        format!(
-            "it takes {} bytes, more than {LONGEST_UNIQKEY}; use a hash of it",
-            key.len()
-        )
+        format!("it takes {} bytes, more than {LONGEST_UNIQKEY}; use a hash of it", key.len())
     } else if key.contains('\0') {
         "it contains a NUL byte, which PostgreSQL cannot store in text".to_owned()
     } else {

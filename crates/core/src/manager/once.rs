@@ -30,27 +30,17 @@ impl Manager {
         let mut reasons = Vec::new();
         for database in &databases {
             if let Some(reason) = database.reason() {
-                reasons.push(crate::DownReason {
-                    database: database.name.to_string(),
-                    reason,
-                });
+                reasons.push(crate::DownReason { database: database.name.to_string(), reason });
                 continue;
             }
             let worked = Self::check_schema(database).and_then(|()| self.work_once_at(database));
             match worked {
                 Ok(None) => {}
                 Ok(done) => return Ok(done),
-                Err(Error::Database {
-                    source,
-                    database: name,
-                    ..
-                }) if source.is_down() => {
+                Err(Error::Database { source, database: name, .. }) if source.is_down() => {
                     database.mark_down(&source);
                     let reason = crate::error::with_causes(&source);
-                    reasons.push(crate::DownReason {
-                        database: name,
-                        reason,
-                    });
+                    reasons.push(crate::DownReason { database: name, reason });
                 }
                 Err(error) => return Err(error),
             }
@@ -86,22 +76,13 @@ impl Manager {
     ) -> Result<Option<Outcome>, DriverError> {
         let abilities = self.leases();
         for (claim, queue) in (1..).zip(&self.queues()) {
-            let request = ClaimRequest {
-                worker: worker.id,
-                claim,
-                queue,
-                abilities: &abilities,
-                limit: 1,
-            };
+            let request =
+                ClaimRequest { worker: worker.id, claim, queue, abilities: &abilities, limit: 1 };
             let Some(job) = driver.claim(&request)?.pop() else {
                 continue;
             };
             let stopping = Arc::new(AtomicBool::new(false));
-            let context = Context {
-                manager: self,
-                database: &database.name,
-                stopping: &stopping,
-            };
+            let context = Context { manager: self, database: &database.name, stopping: &stopping };
             let (settlement, outcome) =
                 self.while_alive(driver, worker, || run_job(&context, Box::new(job)));
             let answers = driver.settle(worker.id, &[settlement])?;

@@ -21,10 +21,7 @@ impl Manager {
     pub(super) fn route(&self, job: &NewJob) -> Result<Route, Error> {
         if let Some(name) = &job.database {
             let candidates = vec![Arc::clone(self.find(name)?)];
-            return Ok(Route {
-                candidates,
-                failover_when_uncertain: false,
-            });
+            return Ok(Route { candidates, failover_when_uncertain: false });
         }
         let mut candidates = self.all().to_vec();
         if let Some(key) = job.fields.uniqkey() {
@@ -34,17 +31,11 @@ impl Manager {
             if job.policy == UniqPolicy::Refuse {
                 candidates.truncate(1);
             }
-            return Ok(Route {
-                candidates,
-                failover_when_uncertain: false,
-            });
+            return Ok(Route { candidates, failover_when_uncertain: false });
         }
         fastrand::shuffle(&mut candidates);
         candidates.sort_by_key(|database| !database.is_up());
-        Ok(Route {
-            candidates,
-            failover_when_uncertain: true,
-        })
+        Ok(Route { candidates, failover_when_uncertain: true })
     }
 }
 
@@ -55,10 +46,7 @@ impl Manager {
 fn weight(database: &str, ability: &str, key: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     // The separator cannot stand in a name, so parts cannot run into each other.
-    for byte in [database, "\0", ability, "\0", key]
-        .into_iter()
-        .flat_map(str::bytes)
-    {
+    for byte in [database, "\0", ability, "\0", key].into_iter().flat_map(str::bytes) {
         hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
     }
     hash ^= hash >> 33;
@@ -73,18 +61,12 @@ mod tests {
     use super::*;
 
     fn home<'a>(databases: &[&'a str], key: &str) -> &'a str {
-        databases
-            .iter()
-            .max_by_key(|name| weight(name, "ability", key))
-            .expect("not empty")
+        databases.iter().max_by_key(|name| weight(name, "ability", key)).expect("not empty")
     }
 
     #[test]
     fn weights_never_change() {
-        assert_eq!(
-            weight("a", "thumbnail", "cat.jpg"),
-            8_220_701_292_390_773_072
-        );
+        assert_eq!(weight("a", "thumbnail", "cat.jpg"), 8_220_701_292_390_773_072);
         assert_eq!(weight("db@host", "köln", " "), 14_832_880_237_250_117_768);
     }
 
@@ -100,9 +82,6 @@ mod tests {
                 moved += 1;
             }
         }
-        assert!(
-            (2_300..2_700).contains(&moved),
-            "{moved} of 10000 keys moved"
-        );
+        assert!((2_300..2_700).contains(&moved), "{moved} of 10000 keys moved");
     }
 }

@@ -30,14 +30,8 @@ pub(super) struct Context<'a> {
 
 /// How the ability's part ended.
 enum Ended {
-    Ok {
-        reply: Option<ReplyRecord>,
-        replacements: Vec<JobRecord>,
-    },
-    Failed {
-        failure: Failure,
-        wish: Wish,
-    },
+    Ok { reply: Option<ReplyRecord>, replacements: Vec<JobRecord> },
+    Failed { failure: Failure, wish: Wish },
     Snoozed(Duration),
 }
 
@@ -47,10 +41,7 @@ pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
         .downcast_ref::<&str>()
         .copied()
         .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!(
-        "panicked: {}",
-        text.unwrap_or("with a value that is no text")
-    )
+    format!("panicked: {}", text.unwrap_or("with a value that is no text"))
 }
 
 /// The longest message kept, in bytes.
@@ -70,11 +61,7 @@ fn storable(message: &str) -> String {
 pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settlement, Outcome) {
     let Some(entry) = context.manager.inner.abilities.get(&claimed.ability) else {
         // The claim asks for our abilities only; one that appears all the same is left to others.
-        let settlement = Settlement {
-            job: claimed,
-            verdict: Verdict::GiveBack,
-            extras: None,
-        };
+        let settlement = Settlement { job: claimed, verdict: Verdict::GiveBack, extras: None };
         return (settlement, Outcome::Snoozed(Duration::ZERO));
     };
     let begun = Instant::now();
@@ -93,10 +80,7 @@ pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settl
             "the job outlived its worker or its lease {} times, more than max_crashes allows",
             job.claimed.crashes
         );
-        Ended::Failed {
-            failure: Failure::new(FailureKind::Crash, message),
-            wish: Wish::Abort,
-        }
+        Ended::Failed { failure: Failure::new(FailureKind::Crash, message), wish: Wish::Abort }
     } else {
         perform(&job, entry, &hooks)
     };
@@ -112,14 +96,7 @@ pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settl
         });
     }
     log_outcome(&job, &outcome);
-    (
-        Settlement {
-            job: job.claimed,
-            verdict,
-            extras,
-        },
-        outcome,
-    )
+    (Settlement { job: job.claimed, verdict, extras }, outcome)
 }
 
 /// `pre_work` hooks, then the ability inside its `around_work` hooks.
@@ -150,10 +127,7 @@ fn perform(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
     }
     ended.unwrap_or_else(|| {
         let message = "an around_work hook did not let the job run";
-        Ended::Failed {
-            failure: Failure::new(FailureKind::Hook, message),
-            wish: Wish::Fail,
-        }
+        Ended::Failed { failure: Failure::new(FailureKind::Hook, message), wish: Wish::Fail }
     })
 }
 
@@ -167,33 +141,21 @@ fn wrap(hooks: &[&dyn Hook], view: &JobView<'_>, run: &mut dyn FnMut()) {
 fn refused(hook: &dyn Hook, error: &HookError) -> Ended {
     let message = format!("hook {:?}: {}", hook.name(), with_causes(error));
     match error.veto() {
-        Some(Veto::Snooze(delay)) => Ended::Snoozed(delay),
-        Some(Veto::Abort) => Ended::Failed {
-            failure: Failure::new(FailureKind::Abort, message),
-            wish: Wish::Abort,
-        },
-        _ => Ended::Failed {
-            failure: Failure::new(FailureKind::Hook, message),
-            wish: Wish::Fail,
-        },
+        Some(Veto::Snooze(delay)) => Ended::Snoozed(delay.min(LONGEST_DELAY)),
+        Some(Veto::Abort) => {
+            Ended::Failed { failure: Failure::new(FailureKind::Abort, message), wish: Wish::Abort }
+        }
+        _ => Ended::Failed { failure: Failure::new(FailureKind::Hook, message), wish: Wish::Fail },
     }
 }
 
 fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
     let codecs = job.manager.codecs();
-    let result = catch_unwind(AssertUnwindSafe(|| {
-        (entry.run)(job, &entry.options, codecs)
-    }));
-    let failed = |kind, message, wish| Ended::Failed {
-        failure: Failure::new(kind, message),
-        wish,
-    };
+    let result = catch_unwind(AssertUnwindSafe(|| (entry.run)(job, &entry.options, codecs)));
+    let failed = |kind, message, wish| Ended::Failed { failure: Failure::new(kind, message), wish };
     match result {
         Ok(Ok(reply)) => match replacements(job) {
-            Ok(replacements) => Ended::Ok {
-                reply,
-                replacements,
-            },
+            Ok(replacements) => Ended::Ok { reply, replacements },
             Err(error) => failed(
                 FailureKind::Error,
                 format!("a replacement cannot be enqueued: {}", with_causes(&error)),
@@ -203,11 +165,9 @@ fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
         Ok(Err(RunError::Decode(error))) => {
             failed(FailureKind::Decode, with_causes(&error), Wish::Fail)
         }
-        Ok(Err(RunError::EncodeReply(error))) => failed(
-            FailureKind::Error,
-            format!("the reply: {}", with_causes(&error)),
-            Wish::Fail,
-        ),
+        Ok(Err(RunError::EncodeReply(error))) => {
+            failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)), Wish::Fail)
+        }
         Ok(Err(RunError::Job(error))) => ended_by(&error),
         Err(panic) => failed(FailureKind::Panic, panic_message(&*panic), Wish::Fail),
     }
@@ -217,24 +177,14 @@ fn ended_by(error: &JobError) -> Ended {
     match error.wish {
         Wish::Snooze(delay) => Ended::Snoozed(delay.min(LONGEST_DELAY)),
         wish => {
-            let kind = if wish == Wish::Abort {
-                FailureKind::Abort
-            } else {
-                FailureKind::Error
-            };
-            Ended::Failed {
-                failure: Failure::new(kind, error.message()),
-                wish,
-            }
+            let kind = if wish == Wish::Abort { FailureKind::Abort } else { FailureKind::Error };
+            Ended::Failed { failure: Failure::new(kind, error.message()), wish }
         }
     }
 }
 
 fn replacements(job: &Job) -> Result<Vec<JobRecord>, crate::Error> {
-    let mut written = job
-        .written
-        .lock()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+    let mut written = job.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
     std::mem::take(&mut written.replacements)
         .into_iter()
         .filter_map(|new| job.manager.prepare_record(new).transpose())
@@ -247,27 +197,16 @@ type Conclusion = (Outcome, Verdict, Option<Box<Extras>>);
 fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, ended: Ended) -> Conclusion {
     match ended {
         Ended::Snoozed(delay) => (Outcome::Snoozed(delay), Verdict::Snooze(delay), None),
-        Ended::Ok {
-            reply,
-            replacements,
-        } => {
-            let mut written = job
-                .written
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner);
+        Ended::Ok { reply, replacements } => {
+            let mut written = job.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
             let mut replies = std::mem::take(&mut written.replies);
             replies.extend(reply);
             let outcome = match replacements.len() {
                 0 => Outcome::Completed,
                 count => Outcome::Replaced(count),
             };
-            let extras = (!replies.is_empty() || !replacements.is_empty()).then(|| {
-                Box::new(Extras {
-                    replies,
-                    replacements,
-                    ..Extras::default()
-                })
-            });
+            let extras = (!replies.is_empty() || !replacements.is_empty())
+                .then(|| Box::new(Extras { replies, replacements, ..Extras::default() }));
             (outcome, Verdict::Complete, extras)
         }
         Ended::Failed { failure, wish } => {
@@ -277,18 +216,11 @@ fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, ended: Ended) -> C
                 kind: failure.kind(),
                 message: storable(failure.message()),
             };
-            let extras = Some(Box::new(Extras {
-                exception: Some(exception),
-                ..Extras::default()
-            }));
+            let extras = Some(Box::new(Extras { exception: Some(exception), ..Extras::default() }));
             match decision {
                 Decision::Retry(delay) => {
                     let delay = delay.min(LONGEST_DELAY);
-                    (
-                        Outcome::Retried(failure, delay),
-                        Verdict::Retry(delay),
-                        extras,
-                    )
+                    (Outcome::Retried(failure, delay), Verdict::Retry(delay), extras)
                 }
                 _ => (Outcome::Discarded(failure), Verdict::Discard, extras),
             }
@@ -308,9 +240,7 @@ fn decide(
         return Decision::Discard;
     }
     // Crashes have a limit of their own and use up no retry.
-    let runs = job
-        .attempt()
-        .saturating_sub(job.claimed.crashes.unsigned_abs());
+    let runs = job.attempt().saturating_sub(job.claimed.crashes.unsigned_abs());
     let view = job.view();
     let mut decision = if runs > entry.options.max_retries {
         Decision::Discard
@@ -319,20 +249,15 @@ fn decide(
     } else {
         let delay = catch_unwind(AssertUnwindSafe(|| entry.options.retry_delay.delay(&view)));
         Decision::Retry(delay.unwrap_or_else(|panic| {
-            log::error!(
-                "the retry_delay of {:?} {}",
-                entry.name,
-                panic_message(&*panic)
-            );
+            log::error!("the retry_delay of {:?} {}", entry.name, panic_message(&*panic));
             Duration::ZERO
         }))
     };
     for hook in hooks.of(job.ability()) {
         let before = decision;
-        let changed = catch_unwind(AssertUnwindSafe(|| {
-            hook.on_failure(&view, failure, &mut decision)
-        }))
-        .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
+        let changed =
+            catch_unwind(AssertUnwindSafe(|| hook.on_failure(&view, failure, &mut decision)))
+                .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
         if let Err(error) = changed {
             decision = before;
             log::error!(

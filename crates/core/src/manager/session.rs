@@ -60,6 +60,8 @@ pub(crate) struct Lane {
     /// Claimed and not yet settled.
     pub(crate) in_flight: AtomicUsize,
     pub(crate) lost_leases: AtomicU64,
+    /// The database tells of new work at this moment, so it need not be asked.
+    pub(crate) listening: AtomicBool,
     started: Instant,
     dead_after: Duration,
 }
@@ -74,6 +76,7 @@ impl Lane {
             last_heartbeat: AtomicU64::new(NEVER),
             in_flight: AtomicUsize::new(0),
             lost_leases: AtomicU64::new(0),
+            listening: AtomicBool::new(false),
             started: Instant::now(),
             dead_after,
         }
@@ -104,11 +107,7 @@ impl Lane {
 
     /// Hands a claimed job back unstarted.
     pub(crate) fn give_back(&self, job: Box<crate::driver::ClaimedJob>) {
-        self.settle.push(Settlement {
-            job,
-            verdict: Verdict::GiveBack,
-            extras: None,
-        });
+        self.settle.push(Settlement { job, verdict: Verdict::GiveBack, extras: None });
     }
 }
 
@@ -147,11 +146,8 @@ impl Session {
             if left.is_zero() || *lock(&self.request) == Request::Hard {
                 return false;
             }
-            guard = self
-                .progress
-                .wait_timeout(guard, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
+            guard =
+                self.progress.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
@@ -162,10 +158,7 @@ impl Session {
         self.stopping.store(true, Ordering::Release);
         self.dispatch.close();
         for lane in &self.lanes {
-            self.dispatch
-                .drain(lane.index)
-                .into_iter()
-                .for_each(|job| lane.give_back(job));
+            self.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
             lane.database.bell.ring();
             lane.heartbeat_bell.ring();
         }
@@ -202,9 +195,7 @@ pub struct WorkHandle {
 
 impl std::fmt::Debug for WorkHandle {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("WorkHandle")
-            .field("worker", &self.session.worker)
-            .finish_non_exhaustive()
+        f.debug_struct("WorkHandle").field("worker", &self.session.worker).finish_non_exhaustive()
     }
 }
 
@@ -216,11 +207,7 @@ impl WorkHandle {
 
     /// How many settlements came too late because the lease was lost.
     pub fn lost_leases(&self) -> u64 {
-        self.session
-            .lanes
-            .iter()
-            .map(|lane| lane.lost_leases.load(Ordering::Relaxed))
-            .sum()
+        self.session.lanes.iter().map(|lane| lane.lost_leases.load(Ordering::Relaxed)).sum()
     }
 
     /// Stops softly: running jobs may finish within the shutdown timeout.
@@ -231,11 +218,7 @@ impl WorkHandle {
     fn finish(&mut self) {
         if !std::mem::replace(&mut self.stopped, true) {
             self.session.shut_down();
-            self.session
-                .manager
-                .inner
-                .working
-                .store(false, Ordering::Release);
+            self.session.manager.inner.working.store(false, Ordering::Release);
         }
     }
 }
@@ -261,27 +244,18 @@ impl Manager {
     pub fn work(&self) -> Result<(), Error> {
         let handle = self.start()?;
         let session = Arc::clone(&handle.session);
-        let mut signals = Signals::new([SIGTERM, SIGINT]).map_err(|source| Error::System {
-            action: "handle signals",
-            source,
-        })?;
+        let mut signals = Signals::new([SIGTERM, SIGINT])
+            .map_err(|source| Error::System { action: "handle signals", source })?;
         let control = signals.handle();
         let listener = Arc::clone(&session);
         spawn("qudo-signals", move || {
             for (count, _) in signals.forever().enumerate() {
-                listener.request(if count == 0 {
-                    Request::Soft
-                } else {
-                    Request::Hard
-                });
+                listener.request(if count == 0 { Request::Soft } else { Request::Hard });
             }
         })?;
         let mut request = lock(&session.request);
         while *request == Request::None {
-            request = session
-                .requested
-                .wait(request)
-                .unwrap_or_else(PoisonError::into_inner);
+            request = session.requested.wait(request).unwrap_or_else(PoisonError::into_inner);
         }
         drop(request);
         handle.stop();
@@ -303,10 +277,7 @@ impl Manager {
             return Err(Error::AlreadyWorking);
         }
         let session = Arc::new(self.new_session());
-        let handle = WorkHandle {
-            session: Arc::clone(&session),
-            stopped: false,
-        };
+        let handle = WorkHandle { session: Arc::clone(&session), stopped: false };
         for entry in self.inner.abilities.iter() {
             log::debug!("can do {:?} ({})", entry.name, entry.location);
         }
@@ -378,10 +349,7 @@ impl Manager {
             "" => "host",
             name => name,
         };
-        WorkerInfo {
-            id: WorkerId::new(),
-            name: format!("{host}:{}", std::process::id()),
-        }
+        WorkerInfo { id: WorkerId::new(), name: format!("{host}:{}", std::process::id()) }
     }
 
     pub(super) fn leases(&self) -> Vec<AbilityLease> {
@@ -397,10 +365,7 @@ impl Manager {
     }
 
     pub(super) fn queues(&self) -> Vec<Arc<str>> {
-        self.options()
-            .queues
-            .clone()
-            .unwrap_or_else(|| self.inner.abilities.queues())
+        self.options().queues.clone().unwrap_or_else(|| self.inner.abilities.queues())
     }
 }
 
@@ -437,8 +402,5 @@ fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
         .name(name.to_owned())
         .spawn(run)
         .map(drop)
-        .map_err(|source| Error::System {
-            action: "start a thread",
-            source,
-        })
+        .map_err(|source| Error::System { action: "start a thread", source })
 }

@@ -57,10 +57,7 @@ impl SettleQueue {
                 return None;
             }
             pending.settler_waits = true;
-            pending = self
-                .filled
-                .wait(pending)
-                .unwrap_or_else(PoisonError::into_inner);
+            pending = self.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
         }
     }
 }

@@ -64,10 +64,7 @@ fn open(dsn: &str) -> Result<NamedDriver, String> {
     }
     let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
     let driver = Arc::clone(named.entry(name.to_owned()).or_default());
-    Ok(NamedDriver {
-        name: name.to_owned(),
-        driver,
-    })
+    Ok(NamedDriver { name: name.to_owned(), driver })
 }
 
 inventory::submit! { DriverRegistration { schemes: &["memory"], open } }
@@ -75,10 +72,7 @@ inventory::submit! { DriverRegistration { schemes: &["memory"], open } }
 impl MemoryDriver {
     /// An empty store that asks this clock for the time.
     pub fn with_clock(clock: Arc<dyn Clock>) -> Self {
-        Self {
-            store: Mutex::default(),
-            clock,
-        }
+        Self { store: Mutex::default(), clock }
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
@@ -99,9 +93,7 @@ impl Driver for MemoryDriver {
 
     fn wake_source(&self) -> WakeSource {
         // Managers of one process may share a store, and only their own enqueues ring a bell.
-        WakeSource::Poll {
-            at_most: Some(Duration::from_millis(5)),
-        }
+        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
     }
 
     fn probe(&self) -> Result<(), DriverError> {
@@ -143,12 +135,7 @@ impl Driver for MemoryDriver {
         worker: WorkerId,
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
-        Ok(self.with(|store| {
-            settlements
-                .iter()
-                .map(|one| store.settle(worker, one))
-                .collect()
-        }))
+        Ok(self.with(|store| settlements.iter().map(|one| store.settle(worker, one)).collect()))
     }
 
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError> {

@@ -59,13 +59,7 @@ impl Store {
             self.unique.insert(key, record.id);
         }
         let due = record.due;
-        self.jobs.insert(
-            record.id,
-            Facts {
-                record: record.clone(),
-                enqueued_at: self.now,
-            },
-        );
+        self.jobs.insert(record.id, Facts { record: record.clone(), enqueued_at: self.now });
         self.place(record.id, due, Stand::default());
         Inserted::New
     }
@@ -80,36 +74,27 @@ impl Store {
             self.scheduled.insert((at, id), stand);
         } else {
             let job = &self.jobs[&id].record;
-            self.ready
-                .insert((job.queue.to_string(), -job.priority, id), stand);
+            self.ready.insert((job.queue.to_string(), -job.priority, id), stand);
         }
     }
 
     fn remove(&mut self, id: JobId) -> Option<Facts> {
         let facts = self.jobs.remove(&id)?;
         if let Some(key) = &facts.record.uniqkey {
-            self.unique
-                .remove(&(facts.record.ability.to_string(), key.clone()));
+            self.unique.remove(&(facts.record.ability.to_string(), key.clone()));
         }
         Some(facts)
     }
 
     pub(super) fn claim(&mut self, request: &ClaimRequest<'_>) -> Vec<ClaimedJob> {
-        let first = (
-            request.queue.to_string(),
-            i32::MIN,
-            JobId::from_uuid(Uuid::nil()),
-        );
+        let first = (request.queue.to_string(), i32::MIN, JobId::from_uuid(Uuid::nil()));
         let picked: Vec<_> = self
             .ready
             .range(first..)
             .take_while(|((queue, ..), _)| **queue == **request.queue)
             .filter_map(|(key, stand)| {
                 let ability = &self.jobs[&key.2].record.ability;
-                let ours = request
-                    .abilities
-                    .iter()
-                    .find(|one| *one.name == **ability)?;
+                let ours = request.abilities.iter().find(|one| *one.name == **ability)?;
                 Some((key.clone(), *stand, ours))
             })
             .take(request.limit as usize)
@@ -121,15 +106,7 @@ impl Store {
                 stand.attempt += 1;
                 let until = self.now + ability.grab_for;
                 let (worker, claim) = (request.worker, request.claim);
-                self.leases.insert(
-                    key.2,
-                    Lease {
-                        worker,
-                        claim,
-                        until,
-                        stand,
-                    },
-                );
+                self.leases.insert(key.2, Lease { worker, claim, until, stand });
                 let facts = &self.jobs[&key.2];
                 ClaimedJob {
                     id: key.2,
@@ -150,12 +127,8 @@ impl Store {
 
     /// Returns leases to ready with the attempt unspent.
     pub(super) fn give_back(&mut self, which: impl Fn(&Lease) -> bool) -> usize {
-        let ids: Vec<_> = self
-            .leases
-            .iter()
-            .filter(|(_, lease)| which(lease))
-            .map(|(id, _)| *id)
-            .collect();
+        let ids: Vec<_> =
+            self.leases.iter().filter(|(_, lease)| which(lease)).map(|(id, _)| *id).collect();
         for id in &ids {
             if let Some(mut lease) = self.leases.remove(id) {
                 lease.stand.attempt -= 1;
@@ -178,10 +151,7 @@ impl Store {
         }
         let next = self.scheduled.keys().next();
         let next = next.map(|(at, _)| (*at - self.now).to_std().unwrap_or_default());
-        Promotion {
-            moved: due.len() as u32,
-            next,
-        }
+        Promotion { moved: due.len() as u32, next }
     }
 
     pub(super) fn settle(&mut self, worker: WorkerId, one: &Settlement) -> Settled {
@@ -195,12 +165,7 @@ impl Store {
         };
         if let Some(extras) = &one.extras {
             if let Some(exception) = &extras.exception {
-                self.log_exception(
-                    id,
-                    stand.attempt,
-                    exception,
-                    one.verdict == Verdict::Discard,
-                );
+                self.log_exception(id, stand.attempt, exception, one.verdict == Verdict::Discard);
             }
             if !extras.replies.is_empty() {
                 let row = |reply: &crate::driver::ReplyRecord| ReplyRow {
@@ -269,15 +234,12 @@ impl Store {
     }
 
     pub(super) fn heartbeat(&mut self, worker: &WorkerInfo) -> bool {
-        self.workers
-            .insert(worker.id, (worker.name.clone(), self.now))
-            .is_some()
+        self.workers.insert(worker.id, (worker.name.clone(), self.now)).is_some()
     }
 
     pub(super) fn rescue(&mut self, dead_after: Duration, limit: usize) -> Vec<Rescued> {
         let now = self.now;
-        self.workers
-            .retain(|_, (_, seen)| *seen + dead_after >= now);
+        self.workers.retain(|_, (_, seen)| *seen + dead_after >= now);
         let lost: Vec<_> = self
             .leases
             .iter()
@@ -289,11 +251,7 @@ impl Store {
                 } else {
                     return None;
                 };
-                Some(Rescued {
-                    id: *id,
-                    worker: lease.worker,
-                    kind,
-                })
+                Some(Rescued { id: *id, worker: lease.worker, kind })
             })
             .take(limit)
             .collect();
@@ -323,13 +281,7 @@ impl Store {
             .iter()
             .map(|(id, (name, seen))| {
                 let silent = (self.now - *seen).to_std().unwrap_or_default();
-                (
-                    WorkerInfo {
-                        id: *id,
-                        name: name.clone(),
-                    },
-                    silent,
-                )
+                (WorkerInfo { id: *id, name: name.clone() }, silent)
             })
             .collect()
     }
@@ -337,10 +289,7 @@ impl Store {
     fn stand(&self, id: JobId) -> Option<(JobState, Stand)> {
         let record = &self.jobs.get(&id)?.record;
         if let Some(lease) = self.leases.get(&id) {
-            let state = JobState::Running {
-                worker: lease.worker,
-                until: lease.until,
-            };
+            let state = JobState::Running { worker: lease.worker, until: lease.until };
             return Some((state, lease.stand));
         }
         let key = (record.queue.to_string(), -record.priority, id);
@@ -348,12 +297,7 @@ impl Store {
             return Some((JobState::Ready, *stand));
         }
         let ((run_after, _), stand) = self.scheduled.iter().find(|((_, other), _)| *other == id)?;
-        Some((
-            JobState::Scheduled {
-                run_after: *run_after,
-            },
-            *stand,
-        ))
+        Some((JobState::Scheduled { run_after: *run_after }, *stand))
     }
 
     pub(super) fn lookup(&self, id: JobId) -> Option<JobInfo> {
@@ -375,9 +319,7 @@ impl Store {
     }
 
     pub(super) fn holder(&self, ability: &str, uniqkey: &str) -> Option<JobId> {
-        self.unique
-            .get(&(ability.to_owned(), uniqkey.to_owned()))
-            .copied()
+        self.unique.get(&(ability.to_owned(), uniqkey.to_owned())).copied()
     }
 
     pub(super) fn list(&self, filter: &JobFilter) -> Vec<JobInfo> {
@@ -387,10 +329,7 @@ impl Store {
                 let record = &facts.record;
                 (filter.abilities.is_empty()
                     || filter.abilities.iter().any(|one| *one == record.ability))
-                    && filter
-                        .queue
-                        .as_ref()
-                        .is_none_or(|queue| *queue == record.queue)
+                    && filter.queue.as_ref().is_none_or(|queue| *queue == record.queue)
             })
             .skip(filter.offset as usize)
             .take(filter.limit as usize)
@@ -405,21 +344,12 @@ impl Store {
                 continue;
             };
             let record = &facts.record;
-            let key = (
-                record.queue.to_string(),
-                record.ability.to_string(),
-                state.as_str(),
-            );
+            let key = (record.queue.to_string(), record.ability.to_string(), state.as_str());
             *counts.entry(key).or_default() += 1;
         }
         counts
             .into_iter()
-            .map(|((queue, ability, state), count)| CountRow {
-                queue,
-                ability,
-                state,
-                count,
-            })
+            .map(|((queue, ability, state), count)| CountRow { queue, ability, state, count })
             .collect()
     }
 
@@ -492,18 +422,11 @@ impl Store {
     }
 
     pub(super) fn status(&self, job: JobId) -> Vec<StatusRow> {
-        self.status
-            .iter()
-            .filter(|row| row.job == job)
-            .cloned()
-            .collect()
+        self.status.iter().filter(|row| row.job == job).cloned().collect()
     }
 
     pub(super) fn replies(&self, job: JobId) -> Vec<ReplyRow> {
-        self.replies
-            .get(&job)
-            .map(|(_, rows)| rows.clone())
-            .unwrap_or_default()
+        self.replies.get(&job).map(|(_, rows)| rows.clone()).unwrap_or_default()
     }
 
     pub(super) fn purge(&mut self, replies: Duration, status: Duration) -> usize {
@@ -518,10 +441,6 @@ impl Store {
         queues.iter().any(|queue| {
             let mut from = self.ready.range(((*queue).to_owned(), i32::MIN, nil)..);
             from.next().is_some_and(|((other, ..), _)| other == queue)
-        }) || self
-            .scheduled
-            .keys()
-            .next()
-            .is_some_and(|(at, _)| *at <= self.now)
+        }) || self.scheduled.keys().next().is_some_and(|(at, _)| *at <= self.now)
     }
 }

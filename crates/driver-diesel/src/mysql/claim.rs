@@ -70,10 +70,7 @@ fn lock_ready(
         let mut binds = vec![Bind::Text(request.queue), Bind::Int(rank), Bind::Id(&id)];
         binds.extend(abilities.iter().copied());
         binds.push(Bind::Big(request.limit.into()));
-        rows = conn.rows(
-            &ready_sql("AND r.claim_rank = ? AND r.id > ?", &filter),
-            &binds,
-        )?;
+        rows = conn.rows(&ready_sql("AND r.claim_rank = ? AND r.id > ?", &filter), &binds)?;
         if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
             let place = (last.claim_rank, last.id);
             return Ok((rows, Noted::Advanced(place)));
@@ -104,10 +101,7 @@ fn remove_ready(
         run_in(
             conn,
             "DELETE FROM qudo_ready WHERE queue = ? AND claim_rank = ? AND id IN",
-            &[
-                Bind::Text(request.queue),
-                Bind::Int(same_rank[0].claim_rank),
-            ],
+            &[Bind::Text(request.queue), Bind::Int(same_rank[0].claim_rank)],
             &ids,
         )?;
     }
@@ -150,16 +144,9 @@ fn lease(
     let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
     let head = format!("SELECT j.id, {FACTS} FROM qudo_job j WHERE j.id IN");
     let facts: Vec<Facts> = rows_in(conn, &head, &[], &ids, "")?;
-    let mut facts: HashMap<_, _> = facts
-        .into_iter()
-        .map(|Facts(id, facts)| (id, facts))
-        .collect();
+    let mut facts: HashMap<_, _> = facts.into_iter().map(|Facts(id, facts)| (id, facts)).collect();
     Ok(rows
         .into_iter()
-        .filter_map(|row| {
-            facts
-                .remove(&row.id)
-                .map(|facts| claimed(row, facts, request))
-        })
+        .filter_map(|row| facts.remove(&row.id).map(|facts| claimed(row, facts, request)))
         .collect())
 }

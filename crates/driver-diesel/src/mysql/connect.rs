@@ -17,20 +17,15 @@ impl Source {
         let (name, described) = names(&url)?;
         // diesel knows the one scheme only.
         let url = url.as_str().replacen("mariadb://", "mysql://", 1);
-        Ok(Self {
-            url,
-            name,
-            described,
-        })
+        Ok(Self { url, name, described })
     }
 }
 
 /// Connects, sets what the statements rely on, and refuses servers without SKIP LOCKED.
 pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
     let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
-    let version: Option<String> = conn
-        .row("SELECT VERSION()", &[])
-        .map_err(|error| error.to_string())?;
+    let version: Option<String> =
+        conn.row("SELECT VERSION()", &[]).map_err(|error| error.to_string())?;
     check_version(&version.unwrap_or_default())?;
     for set in [
         // Gap locks of the default level make claims and inserts deadlock.
@@ -47,19 +42,11 @@ fn check_version(version: &str) -> Result<(), String> {
     let mariadb = version.to_lowercase().contains("mariadb");
     // Older MariaDB servers put a "5.5.5-" before their own version, for replication.
     let digits = version.strip_prefix("5.5.5-").unwrap_or(version);
-    let mut parts = digits
-        .split(|c: char| !c.is_ascii_digit())
-        .map_while(|part| part.parse().ok());
-    let found: (u32, u32, u32) = (
-        parts.next().unwrap_or(0),
-        parts.next().unwrap_or(0),
-        parts.next().unwrap_or(0),
-    );
-    let (needed, name) = if mariadb {
-        ((10, 6, 0), "MariaDB 10.6")
-    } else {
-        ((8, 0, 1), "MySQL 8.0.1")
-    };
+    let mut parts = digits.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
+    let found: (u32, u32, u32) =
+        (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
+    let (needed, name) =
+        if mariadb { ((10, 6, 0), "MariaDB 10.6") } else { ((8, 0, 1), "MySQL 8.0.1") };
     if found < needed {
         return Err(format!(
             "can't connect: the server is version {version}; qudo needs {name} or newer"
@@ -83,17 +70,8 @@ mod tests {
         ] {
             check_version(good).expect(good);
         }
-        for bad in [
-            "5.7.44",
-            "8.0.0",
-            "10.5.9-MariaDB",
-            "5.5.5-10.3.2-MariaDB",
-            "",
-        ] {
-            assert!(
-                check_version(bad).expect_err(bad).contains("qudo needs"),
-                "{bad}"
-            );
+        for bad in ["5.7.44", "8.0.0", "10.5.9-MariaDB", "5.5.5-10.3.2-MariaDB", ""] {
+            assert!(check_version(bad).expect_err(bad).contains("qudo needs"), "{bad}");
         }
     }
 }

@@ -41,16 +41,11 @@ impl DieselDriver<Mysql> {
     pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
         let source = connect::Source::parse(dsn)?;
         let (name, url) = (source.name.clone(), source.url.clone());
-        let pool = Pool::new(move || connect::connect(&url));
-        let engine = Mysql {
-            source,
-            pool,
-            cursors: Cursors::default(),
-        };
-        Ok(NamedDriver {
-            name,
-            driver: Arc::new(Self { engine }),
-        })
+        // A deadlock that strikes while rows are read leaves the prepared statement of
+        // libmariadb waiting for rows that never come: the next use would hang for ever.
+        let pool = Pool::new(move || connect::connect(&url)).drop_after_retry();
+        let engine = Mysql { source, pool, cursors: Cursors::default() };
+        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
     }
 }
 
@@ -97,9 +92,7 @@ impl Engine for Mysql {
             let name = "CONCAT('qudo_', MD5(DATABASE()))";
             let locked = format!("SELECT CAST(GET_LOCK({name}, 60) AS SIGNED)");
             if conn.row::<i64>(&locked, &[])? != Some(1) {
-                return Err(Error::QueryBuilderError(
-                    "another migration takes too long".into(),
-                ));
+                return Err(Error::QueryBuilderError("another migration takes too long".into()));
             }
             let done = act(conn);
             conn.row::<i64>(&format!("SELECT CAST(RELEASE_LOCK({name}) AS SIGNED)"), &[])?;

@@ -57,13 +57,7 @@ fn claim_after(
     limit: usize,
 ) -> Result<(Vec<ClaimedJob>, Option<Place>), DriverError> {
     let abilities = Array::Texts(request.abilities.iter().map(|one| &*one.name).collect());
-    let leases = Array::Bigs(
-        request
-            .abilities
-            .iter()
-            .map(|one| micros(one.grab_for))
-            .collect(),
-    );
+    let leases = Array::Bigs(request.abilities.iter().map(|one| micros(one.grab_for)).collect());
     let binds = [
         Bind::Text(request.queue),
         Bind::Int(rank),
@@ -78,12 +72,7 @@ fn claim_after(
     // RETURNING promises no order.
     rows.sort_unstable_by_key(|row| row.place);
     let last = rows.last().map(|row| row.place);
-    Ok((
-        rows.into_iter()
-            .map(|row| row.row.into_claimed(request))
-            .collect(),
-        last,
-    ))
+    Ok((rows.into_iter().map(|row| row.row.into_claimed(request)).collect(), last))
 }
 
 struct Claimed {
@@ -94,9 +83,6 @@ struct Claimed {
 impl crate::sql::FromRow for Claimed {
     fn from_row(columns: &mut dyn crate::sql::Columns) -> deserialize::Result<Self> {
         let row = ClaimRow::from_row(columns)?;
-        Ok(Self {
-            place: (row.ready.claim_rank, row.ready.id),
-            row,
-        })
+        Ok(Self { place: (row.ready.claim_rank, row.ready.id), row })
     }
 }

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use diesel::{Connection, PgConnection};
 use url::Url;
 
@@ -27,23 +29,17 @@ impl Source {
     pub(super) fn parse(dsn: &str) -> Result<Self, String> {
         let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
         let (name, described) = names(&url)?;
+        let listen = listen_config(&url);
         let given: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
         for (key, value) in LIMITS {
             if !given.iter().any(|one| one == key) {
                 url.query_pairs_mut().append_pair(key, value);
             }
         }
-        // The listening library does not know every parameter of libpq; without it we poll.
-        let listen = url.as_str().parse::<postgres::Config>();
-        if let Err(error) = &listen {
-            log::info!("{described}: no LISTEN ({error}); polling instead");
+        if let Err(reason) = &listen {
+            log::info!("{described}: no LISTEN ({reason}); polling instead");
         }
-        Ok(Self {
-            url: url.into(),
-            name,
-            described,
-            listen: listen.ok(),
-        })
+        Ok(Self { url: url.into(), name, described, listen: listen.ok() })
     }
 
     pub(super) fn listens(&self) -> bool {
@@ -53,6 +49,23 @@ impl Source {
     pub(super) fn listen_config(&self) -> Option<&postgres::Config> {
         self.listen.as_ref()
     }
+}
+
+/// The settings of the listening connection. Its library knows neither every parameter of libpq
+/// nor, as it is built here, TLS; without it workers poll.
+fn listen_config(url: &Url) -> Result<postgres::Config, String> {
+    let mut config: postgres::Config = url.as_str().parse().map_err(|error| format!("{error}"))?;
+    if config.get_ssl_mode() == postgres::config::SslMode::Require {
+        return Err("TLS is required".to_owned());
+    }
+    config
+        .connect_timeout(Duration::from_secs(5))
+        .keepalives_idle(Duration::from_secs(10))
+        .keepalives_interval(Duration::from_secs(5))
+        .keepalives_retries(3)
+        .tcp_user_timeout(Duration::from_secs(20))
+        .application_name("qudo listener");
+    Ok(config)
 }
 
 /// Connects and sets limits with plain SQL, which poolers let through, unlike start-up parameters.

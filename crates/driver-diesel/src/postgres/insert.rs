@@ -37,9 +37,7 @@ pub(super) fn insert_commit(
     engine: &Postgres,
     jobs: &[JobRecord],
 ) -> Result<Vec<Inserted>, DriverError> {
-    let alike = jobs
-        .iter()
-        .all(|job| job.uniqkey.is_none() && job.due == Due::Now);
+    let alike = jobs.iter().all(|job| job.uniqkey.is_none() && job.due == Due::Now);
     engine.write(|conn| {
         if alike && pieces(jobs.iter().collect()).len() == 1 {
             let all: Vec<&JobRecord> = jobs.iter().collect();

@@ -25,19 +25,13 @@ pub(super) fn listen(
         DriverError::new(ErrorKind::Down, "the listening connection broke").with_source(error)
     };
     let mut client = config.connect(NoTls).map_err(lost)?;
-    client
-        .batch_execute(&format!("LISTEN {CHANNEL}"))
-        .map_err(lost)?;
+    client.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(lost)?;
     if !on_wake(Wake::Connected) {
         return Ok(());
     }
     let mut pinged = Instant::now();
     loop {
-        let next = client
-            .notifications()
-            .timeout_iter(TICK)
-            .next()
-            .map_err(lost)?;
+        let next = client.notifications().timeout_iter(TICK).next().map_err(lost)?;
         let wake = next.map_or(Wake::Tick, |sent| Wake::Queue(sent.payload().to_owned()));
         if !on_wake(wake) {
             return Ok(());

@@ -55,16 +55,8 @@ impl DieselDriver<Postgres> {
         let url = source.url.clone();
         let pool = Arc::new(Pool::new(move || connect::connect(&url)));
         let notifier = notify::Notifier::new(Arc::clone(&pool));
-        let engine = Postgres {
-            source,
-            pool,
-            cursors: Cursors::default(),
-            notifier,
-        };
-        Ok(NamedDriver {
-            name,
-            driver: Arc::new(Self { engine }),
-        })
+        let engine = Postgres { source, pool, cursors: Cursors::default(), notifier };
+        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
     }
 }
 
@@ -118,11 +110,7 @@ impl Engine for Postgres {
     }
 
     fn wake_source(&self) -> WakeSource {
-        if self.source.listens() {
-            WakeSource::Listen
-        } else {
-            WakeSource::Poll { at_most: None }
-        }
+        if self.source.listens() { WakeSource::Listen } else { WakeSource::Poll { at_most: None } }
     }
 
     fn insert_new(conn: &mut PgConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
@@ -159,8 +147,7 @@ impl Engine for Postgres {
     }
 
     fn notify_at_commit(conn: &mut PgConnection, queue: &str) -> QueryResult<()> {
-        conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(queue)])
-            .map(drop)
+        conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(queue)]).map(drop)
     }
 
     fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {

@@ -58,18 +58,11 @@ pub(super) struct Notifier {
 
 impl Notifier {
     pub(super) fn new(pool: Arc<Pool<PgConnection>>) -> Self {
-        Self {
-            shared: Arc::default(),
-            pool,
-        }
+        Self { shared: Arc::default(), pool }
     }
 
     pub(super) fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
-        let mut pending = self
-            .shared
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
         for queue in queues {
             if !pending.queues.contains(queue) {
                 pending.queues.insert(queue.to_owned());
@@ -91,11 +84,7 @@ impl Drop for Notifier {
     /// A client that enqueues and ends must still be heard.
     fn drop(&mut self) {
         let deadline = Instant::now() + LAST_WORD;
-        let mut pending = self
-            .shared
-            .pending
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.closed = true;
         self.shared.changed.notify_all();
         while pending.started && (pending.sending || !pending.queues.is_empty()) {
@@ -112,20 +101,14 @@ impl Drop for Notifier {
 fn send(shared: &Shared, pool: &Pool<PgConnection>) {
     loop {
         let queues = {
-            let mut pending = shared
-                .pending
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
             pending.sending = false;
             shared.changed.notify_all();
             while pending.queues.is_empty() {
                 if pending.closed {
                     return;
                 }
-                pending = shared
-                    .changed
-                    .wait(pending)
-                    .unwrap_or_else(PoisonError::into_inner);
+                pending = shared.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
             pending.sending = true;
             std::mem::take(&mut pending.queues)

@@ -37,14 +37,8 @@ pub(super) fn claim(
     binds.extend(lengths);
     binds.extend(range_binds.iter().copied());
     conn.run(&lease, &binds)?;
-    conn.run(
-        &format!("DELETE FROM qudo_ready AS r WHERE {range}"),
-        &range_binds,
-    )?;
-    Ok(rows
-        .into_iter()
-        .map(|row| row.into_claimed(request))
-        .collect())
+    conn.run(&format!("DELETE FROM qudo_ready AS r WHERE {range}"), &range_binds)?;
+    Ok(rows.into_iter().map(|row| row.into_claimed(request)).collect())
 }
 
 /// The statement whose plan the tests check.

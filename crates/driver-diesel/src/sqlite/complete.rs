@@ -16,9 +16,7 @@ pub(super) fn complete(
     claims: &[i64],
 ) -> QueryResult<Vec<Uuid>> {
     let leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
-    let mut held: Vec<_> = take_leases::<Sqlite>(conn, worker, &leases)?
-        .into_iter()
-        .collect();
+    let mut held: Vec<_> = take_leases::<Sqlite>(conn, worker, &leases)?.into_iter().collect();
     held.sort_unstable();
     run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], &held)?;
     Ok(held)

@@ -12,11 +12,9 @@ pub(super) fn path(dsn: &str) -> Result<PathBuf, String> {
         return Err("it names no file; expected something like sqlite:jobs.db".to_owned());
     }
     if file.contains(":memory:") || file.starts_with("file:") {
-        return Err(
-            "qudo needs a plain file, because it opens several connections; \
+        return Err("qudo needs a plain file, because it opens several connections; \
                     for tests use memory:NAME"
-                .to_owned(),
-        );
+            .to_owned());
     }
     if file.contains('\0') {
         return Err("a file's name cannot contain a NUL byte".to_owned());
@@ -32,9 +30,7 @@ fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
         && !parent.as_os_str().is_empty()
         && !parent.is_dir()
     {
-        return Err(format!(
-            "unable to open database file {text}: its directory does not exist"
-        ));
+        return Err(format!("unable to open database file {text}: its directory does not exist"));
     }
     let mut conn = SqliteConnection::establish(text).map_err(|error| wrong(&error))?;
     conn.batch(pragmas).map_err(|error| wrong(&error))?;

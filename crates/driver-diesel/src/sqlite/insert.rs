@@ -38,10 +38,7 @@ pub(super) fn insert_commit(
     if jobs.len() > LARGEST_SHARED {
         return alone(engine, jobs);
     }
-    let slot = Arc::new(Slot {
-        jobs: jobs.to_vec(),
-        answer: Mutex::default(),
-    });
+    let slot = Arc::new(Slot { jobs: jobs.to_vec(), answer: Mutex::default() });
     lock(&engine.waiting.list).push(Arc::clone(&slot));
     let turn = lock(&engine.waiting.turn);
     if lock(&slot.answer).is_none() {
@@ -59,13 +56,9 @@ pub(super) fn insert_commit(
 
 fn store_waiting(engine: &Sqlite) {
     let group = std::mem::take(&mut *lock(&engine.waiting.list));
-    let jobs: Vec<JobRecord> = group
-        .iter()
-        .flat_map(|slot| slot.jobs.iter().cloned())
-        .collect();
-    let mut answers = engine
-        .write(|conn| insert::<Sqlite>(conn, &jobs))
-        .map(|inserted| inserted.into_iter());
+    let jobs: Vec<JobRecord> = group.iter().flat_map(|slot| slot.jobs.iter().cloned()).collect();
+    let mut answers =
+        engine.write(|conn| insert::<Sqlite>(conn, &jobs)).map(|inserted| inserted.into_iter());
     for slot in group {
         let answer = match &mut answers {
             Ok(inserted) => Ok(inserted.by_ref().take(slot.jobs.len()).collect()),

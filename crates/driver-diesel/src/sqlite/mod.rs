@@ -71,10 +71,7 @@ impl DieselDriver<Sqlite> {
             seen_version: AtomicI64::new(-1),
             path,
         };
-        Ok(NamedDriver {
-            name,
-            driver: Arc::new(Self { engine }),
-        })
+        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
     }
 }
 
@@ -173,9 +170,7 @@ impl Engine for Sqlite {
 
     fn wake_source(&self) -> WakeSource {
         // Asking costs a look into shared memory, so it is asked often.
-        WakeSource::Poll {
-            at_most: Some(Duration::from_millis(5)),
-        }
+        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
     }
 
     fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {

@@ -90,10 +90,7 @@ impl FromRow for Row {
         let priority = columns.int()?;
         exception.codec = columns.opt_text()?;
         exception.arg = columns.opt_bytes()?;
-        Ok(Self {
-            exception,
-            priority,
-        })
+        Ok(Self { exception, priority })
     }
 }
 
@@ -121,10 +118,7 @@ pub(crate) fn exceptions<E: Engine>(
         sql.push_str(" AND discarded = 1");
     }
     sql.push_str(" ORDER BY id DESC LIMIT ? OFFSET ?");
-    binds.extend([
-        Bind::Big(filter.limit.into()),
-        Bind::Big(filter.offset.into()),
-    ]);
+    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
     let rows: Vec<Row> = conn.rows(&sql, &binds)?;
     Ok(rows.into_iter().map(|row| row.exception).collect())
 }
@@ -135,15 +129,8 @@ pub(crate) fn redrive<E: Engine>(
     exception: &Uuid,
     new: JobId,
 ) -> QueryResult<Redrive> {
-    let sql = format!(
-        "SELECT {COLUMNS} FROM qudo_exception_log WHERE id = ?{}",
-        E::FOR_UPDATE
-    );
-    let Some(Row {
-        exception: row,
-        priority,
-    }) = conn.row(&sql, &[Bind::Id(exception)])?
-    else {
+    let sql = format!("SELECT {COLUMNS} FROM qudo_exception_log WHERE id = ?{}", E::FOR_UPDATE);
+    let Some(Row { exception: row, priority }) = conn.row(&sql, &[Bind::Id(exception)])? else {
         return Ok(Redrive::NotFound);
     };
     match row.redriven_as {

@@ -58,10 +58,7 @@ fn insert_checked<E: Engine>(
     }
     // An id twice in one call is stored once.
     let mut fresh: Vec<(usize, &JobRecord)> = if look_for_ids {
-        jobs.iter()
-            .enumerate()
-            .filter(|(_, job)| stored.insert(*job.id.as_uuid()))
-            .collect()
+        jobs.iter().enumerate().filter(|(_, job)| stored.insert(*job.id.as_uuid())).collect()
     } else {
         jobs.iter().enumerate().collect()
     };
@@ -95,11 +92,7 @@ fn take_keys<E: Engine>(
     let mut wanted: Vec<(usize, Key<'_>, &Uuid)> = jobs
         .iter()
         .filter_map(|(place, job)| {
-            Some((
-                *place,
-                (job.ability.as_ref(), job.uniqkey.as_deref()?),
-                job.id.as_uuid(),
-            ))
+            Some((*place, (job.ability.as_ref(), job.uniqkey.as_deref()?), job.id.as_uuid()))
         })
         .collect();
     wanted.sort_by_key(|(place, key, _)| (*key, *place));
@@ -130,9 +123,7 @@ fn take_keys<E: Engine>(
             return Ok(taken);
         }
     }
-    Err(Error::QueryBuilderError(
-        "a unique key changed hands too often; try again".into(),
-    ))
+    Err(Error::QueryBuilderError("a unique key changed hands too often; try again".into()))
 }
 
 struct Holder(String, String, Uuid);
@@ -152,14 +143,10 @@ fn holders<E: Engine>(
     let mut holders = HashMap::new();
     for piece in wanted.chunks(64) {
         let pairs = vec!["(ability = ? AND uniqkey = ?)"; piece.len()].join(" OR ");
-        let sql = format!(
-            "SELECT ability, uniqkey, id FROM qudo_unique WHERE {pairs}{}",
-            E::FOR_UPDATE
-        );
-        let binds: Vec<_> = piece
-            .iter()
-            .flat_map(|(_, (a, k), _)| [Bind::Text(a), Bind::Text(k)])
-            .collect();
+        let sql =
+            format!("SELECT ability, uniqkey, id FROM qudo_unique WHERE {pairs}{}", E::FOR_UPDATE);
+        let binds: Vec<_> =
+            piece.iter().flat_map(|(_, (a, k), _)| [Bind::Text(a), Bind::Text(k)]).collect();
         for Holder(ability, key, id) in conn.rows::<Holder>(&sql, &binds)? {
             holders.insert((ability, key), id);
         }
@@ -213,10 +200,7 @@ pub(crate) fn insert_new_rows<E: Engine>(
         jobs.iter().partition(|job| job.due == Due::Now);
     let ready: Vec<_> = ready.into_iter().map(place).collect();
     put_ready::<E>(conn, &ready)?;
-    let scheduled: Vec<_> = scheduled
-        .into_iter()
-        .map(|job| (place(job), when(job.due)))
-        .collect();
+    let scheduled: Vec<_> = scheduled.into_iter().map(|job| (place(job), when(job.due))).collect();
     put_scheduled::<E>(conn, &scheduled)
 }
 

@@ -40,12 +40,9 @@ impl FromRow for State {
                 },
                 attempt(running),
             ),
-            (Some(at), None) => Self(
-                JobState::Scheduled {
-                    run_after: instant(at),
-                },
-                attempt(scheduled),
-            ),
+            (Some(at), None) => {
+                Self(JobState::Scheduled { run_after: instant(at) }, attempt(scheduled))
+            }
             (None, None) => Self(JobState::Ready, attempt(ready)),
         })
     }
@@ -64,9 +61,7 @@ fn state_columns() -> String {
 pub(crate) fn state<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<JobState>> {
     let columns = state_columns().replace("{big}", E::BIG);
     let sql = format!("SELECT {columns} {PLACES} WHERE j.id = ?");
-    Ok(conn
-        .row::<State>(&sql, &[Bind::Id(id)])?
-        .map(|state| state.0))
+    Ok(conn.row::<State>(&sql, &[Bind::Id(id)])?.map(|state| state.0))
 }
 
 struct Info(JobInfo);
@@ -119,15 +114,8 @@ pub(crate) fn list<E: Engine>(conn: &mut E::Conn, filter: &JobFilter) -> QueryRe
         binds.push(Bind::Text(queue));
     }
     sql.push_str(" ORDER BY j.id LIMIT ? OFFSET ?");
-    binds.extend([
-        Bind::Big(filter.limit.into()),
-        Bind::Big(filter.offset.into()),
-    ]);
-    Ok(conn
-        .rows::<Info>(&sql, &binds)?
-        .into_iter()
-        .map(|info| info.0)
-        .collect())
+    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
+    Ok(conn.rows::<Info>(&sql, &binds)?.into_iter().map(|info| info.0).collect())
 }
 
 struct Count(String, String, i64);
@@ -141,25 +129,20 @@ impl FromRow for Count {
 /// Counts live jobs in the narrow tables; the wide one is not read.
 pub(crate) fn count<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<CountRow>> {
     let mut counts = Vec::new();
-    for (table, state) in [
-        ("qudo_ready", "ready"),
-        ("qudo_scheduled", "scheduled"),
-        ("qudo_lease", "running"),
-    ] {
+    for (table, state) in
+        [("qudo_ready", "ready"), ("qudo_scheduled", "scheduled"), ("qudo_lease", "running")]
+    {
         let sql = format!(
             "SELECT queue, ability, COUNT(*) FROM {table} GROUP BY queue, ability \
              ORDER BY queue, ability"
         );
         let rows: Vec<Count> = conn.rows(&sql, &[])?;
-        counts.extend(
-            rows.into_iter()
-                .map(|Count(queue, ability, count)| CountRow {
-                    queue,
-                    ability,
-                    state,
-                    count: count.unsigned_abs(),
-                }),
-        );
+        counts.extend(rows.into_iter().map(|Count(queue, ability, count)| CountRow {
+            queue,
+            ability,
+            state,
+            count: count.unsigned_abs(),
+        }));
     }
     Ok(counts)
 }

@@ -14,10 +14,8 @@ use crate::sql::{Bind, Columns, FromRow, SqlConn};
 /// How long until the next scheduled job is due, in microseconds; negative when it is overdue.
 /// One row at the start of the primary key.
 fn next_due<E: Engine>(conn: &mut E::Conn) -> QueryResult<Option<i64>> {
-    let sql = format!(
-        "SELECT run_after - {} FROM qudo_scheduled ORDER BY run_after LIMIT 1",
-        E::NOW
-    );
+    let sql =
+        format!("SELECT run_after - {} FROM qudo_scheduled ORDER BY run_after LIMIT 1", E::NOW);
     conn.row(&sql, &[])
 }
 
@@ -48,20 +46,14 @@ pub(crate) fn promote<E: Engine>(
     match engine.read(next_due::<E>)? {
         Some(left) if left <= 0 => {}
         next => {
-            return Ok(Promotion {
-                moved: 0,
-                next: next.map(span),
-            });
+            return Ok(Promotion { moved: 0, next: next.map(span) });
         }
     }
     let (moved, next) = engine.write(|conn| {
         let moved = conn.transaction(|conn| promote_due::<E>(conn, limit))?;
         Ok((moved, next_due::<E>(conn)?))
     })?;
-    Ok(Promotion {
-        moved,
-        next: next.map(span),
-    })
+    Ok(Promotion { moved, next: next.map(span) })
 }
 
 struct Facts {
@@ -93,11 +85,7 @@ fn take_waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<
         return Ok(None);
     };
     let ready = "qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?";
-    let key = [
-        Bind::Text(&facts.queue),
-        Bind::Int(-facts.priority),
-        Bind::Id(id),
-    ];
+    let key = [Bind::Text(&facts.queue), Bind::Int(-facts.priority), Bind::Id(id)];
     let mut stand = take_row::<E>(conn, ready, &key)?;
     if stand.is_none() {
         stand = take_row::<E>(conn, "qudo_scheduled WHERE id = ?", &key[2..])?;

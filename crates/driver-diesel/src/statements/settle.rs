@@ -47,11 +47,8 @@ pub(crate) fn take_leases<E: Engine>(
         E::FOR_UPDATE,
     )?;
     let found: HashSet<(Uuid, i64)> = held.into_iter().map(|held| (held.0, held.1)).collect();
-    let mut ours: Vec<_> = leases
-        .iter()
-        .filter(|lease| found.contains(lease))
-        .map(|(id, _)| *id)
-        .collect();
+    let mut ours: Vec<_> =
+        leases.iter().filter(|lease| found.contains(lease)).map(|(id, _)| *id).collect();
     ours.sort_unstable();
     run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ours)?;
     Ok(ours.into_iter().collect())
@@ -63,15 +60,11 @@ pub(crate) fn settle<E: Engine>(
     worker: &Uuid,
     settlements: &[Settlement],
 ) -> QueryResult<Vec<Settled>> {
-    let leases: Vec<_> = settlements
-        .iter()
-        .map(|one| (*one.job.id.as_uuid(), one.job.claim))
-        .collect();
+    let leases: Vec<_> =
+        settlements.iter().map(|one| (*one.job.id.as_uuid(), one.job.claim)).collect();
     let held = take_leases::<E>(conn, worker, &leases)?;
-    let ours: Vec<&Settlement> = settlements
-        .iter()
-        .filter(|one| held.contains(one.job.id.as_uuid()))
-        .collect();
+    let ours: Vec<&Settlement> =
+        settlements.iter().filter(|one| held.contains(one.job.id.as_uuid())).collect();
     write_exceptions::<E>(conn, worker, &ours)?;
     write_replies::<E>(conn, &ours)?;
     write_status::<E>(conn, &ours)?;
@@ -88,13 +81,11 @@ pub(crate) fn settle<E: Engine>(
     }
     Ok(settlements
         .iter()
-        .map(|one| {
-            if held.contains(one.job.id.as_uuid()) {
-                Settled::Done
-            } else {
-                Settled::LeaseLost
-            }
-        })
+        .map(
+            |one| {
+                if held.contains(one.job.id.as_uuid()) { Settled::Done } else { Settled::LeaseLost }
+            },
+        )
         .collect())
 }
 

@@ -73,10 +73,7 @@ struct Reply(ReplyRow);
 
 impl FromRow for Reply {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(ReplyRow {
-            codec: columns.text()?,
-            body: columns.bytes()?,
-        }))
+        Ok(Self(ReplyRow { codec: columns.text()?, body: columns.bytes()? }))
     }
 }
 
@@ -133,12 +130,7 @@ pub(crate) fn purge<E: Engine>(
         let mut ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
         ids.sort_unstable();
         ids.dedup();
-        removed += run_in(
-            conn,
-            &format!("DELETE FROM {table} WHERE {key} IN"),
-            &[],
-            &ids,
-        )?;
+        removed += run_in(conn, &format!("DELETE FROM {table} WHERE {key} IN"), &[], &ids)?;
     }
     Ok(removed)
 }

@@ -21,10 +21,7 @@ pub(crate) fn heartbeat<E: Engine>(conn: &mut E::Conn, worker: &WorkerInfo) -> Q
     if conn.run(&update, &[id])? > 0 {
         return Ok(true);
     }
-    if conn
-        .row::<Uuid>("SELECT id FROM qudo_worker WHERE id = ?", &[id])?
-        .is_some()
-    {
+    if conn.row::<Uuid>("SELECT id FROM qudo_worker WHERE id = ?", &[id])?.is_some() {
         return Ok(true);
     }
     let insert = format!(
@@ -89,11 +86,7 @@ pub(crate) fn rescue<E: Engine>(
 }
 
 fn kind(lost: &Lost) -> FailureKind {
-    if lost.expired {
-        FailureKind::LeaseExpired
-    } else {
-        FailureKind::Crash
-    }
+    if lost.expired { FailureKind::LeaseExpired } else { FailureKind::Crash }
 }
 
 fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
@@ -101,10 +94,7 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
         .iter()
         .map(|one| {
             let message = if one.expired {
-                format!(
-                    "the lease of worker {} ended before the run did",
-                    one.worker
-                )
+                format!("the lease of worker {} ended before the run did", one.worker)
             } else {
                 format!("worker {} was silent for too long", one.worker)
             };
@@ -135,10 +125,7 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
     run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ids)?;
     let places: Vec<_> = lost
         .iter()
-        .map(|one| Place {
-            crashes: one.stand.crashes + 1,
-            ..Place::from(&one.stand)
-        })
+        .map(|one| Place { crashes: one.stand.crashes + 1, ..Place::from(&one.stand) })
         .collect();
     put_ready::<E>(conn, &places)
 }
@@ -151,25 +138,17 @@ pub(crate) fn give_back<E: Engine>(
     claim: Option<i64>,
 ) -> QueryResult<usize> {
     let (condition, binds) = match claim {
-        Some(claim) => (
-            "worker = ? AND claim = ?",
-            vec![Bind::Id(worker), Bind::Big(claim)],
-        ),
+        Some(claim) => ("worker = ? AND claim = ?", vec![Bind::Id(worker), Bind::Big(claim)]),
         None => ("worker = ?", vec![Bind::Id(worker)]),
     };
-    let sql = format!(
-        "SELECT {STAND} FROM qudo_lease WHERE {condition} ORDER BY id{}",
-        E::FOR_UPDATE
-    );
+    let sql =
+        format!("SELECT {STAND} FROM qudo_lease WHERE {condition} ORDER BY id{}", E::FOR_UPDATE);
     let stands: Vec<Stand> = conn.rows(&sql, &binds)?;
     let ids: Vec<_> = stands.iter().map(|stand| stand.id).collect();
     run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ids)?;
     let places: Vec<_> = stands
         .iter()
-        .map(|stand| Place {
-            attempt: stand.attempt - 1,
-            ..Place::from(stand)
-        })
+        .map(|stand| Place { attempt: stand.attempt - 1, ..Place::from(stand) })
         .collect();
     put_ready::<E>(conn, &places)?;
     Ok(stands.len())
@@ -194,13 +173,7 @@ impl FromRow for Seen {
 
 /// The worker processes with how long they have been silent.
 pub(crate) fn workers<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<(WorkerInfo, Duration)>> {
-    let sql = format!(
-        "SELECT id, name, {} - seen_at FROM qudo_worker ORDER BY id",
-        E::NOW
-    );
+    let sql = format!("SELECT id, name, {} - seen_at FROM qudo_worker ORDER BY id", E::NOW);
     let rows: Vec<Seen> = conn.rows(&sql, &[])?;
-    Ok(rows
-        .into_iter()
-        .map(|Seen(info, silent)| (info, silent))
-        .collect())
+    Ok(rows.into_iter().map(|Seen(info, silent)| (info, silent)).collect())
 }

@@ -19,11 +19,7 @@ pub(crate) fn answers_queries_and_makes_databases<E: Engine>() {
         return;
     };
     assert_eq!(server.query("SELECT 6 * 7").unwrap(), "42");
-    assert!(
-        server.version().starts_with(&format!("{} 1", E::NAME)),
-        "{}",
-        server.version()
-    );
+    assert!(server.version().starts_with(&format!("{} 1", E::NAME)), "{}", server.version());
 
     let other = server.create_database("other").unwrap();
     assert_eq!(other, server.url_for("other"));
@@ -38,19 +34,12 @@ pub(crate) fn answers_queries_and_makes_databases<E: Engine>() {
 
 pub(crate) fn takes_as_many_connections_as_asked<E: Engine>() {
     let sql = "SELECT 'max', current_setting('max_connections')";
-    let sql = if is_postgres::<E>() {
-        sql
-    } else {
-        "SELECT 'max', @@max_connections"
-    };
+    let sql = if is_postgres::<E>() { sql } else { "SELECT 'max', @@max_connections" };
     let Some(server) = server::<E>(Options::default()) else {
         return;
     };
     assert!(server.query(sql).unwrap().ends_with("200"));
-    let options = Options {
-        max_connections: Some(31),
-        ..Options::default()
-    };
+    let options = Options { max_connections: Some(31), ..Options::default() };
     let Some(server) = self::server::<E>(options) else {
         return;
     };
@@ -58,10 +47,7 @@ pub(crate) fn takes_as_many_connections_as_asked<E: Engine>() {
 }
 
 pub(crate) fn a_kill_ends_backends_in_mid_query_and_loses_no_commit<E: Engine>() {
-    let options = Options {
-        durable: true,
-        ..Options::default()
-    };
+    let options = Options { durable: true, ..Options::default() };
     let Some(server) = server::<E>(options) else {
         return;
     };
@@ -76,17 +62,11 @@ pub(crate) fn a_kill_ends_backends_in_mid_query_and_loses_no_commit<E: Engine>()
             assert_eq!(server.pid(), None);
             sleeper.join().unwrap().unwrap_err();
         });
-        assert_eq!(
-            connect(&server).unwrap_err().kind(),
-            ErrorKind::ConnectionRefused
-        );
+        assert_eq!(connect(&server).unwrap_err().kind(), ErrorKind::ConnectionRefused);
         server.kill().expect("a second kill changes nothing");
         assert!(matches!(server.pause(), Err(Error::NotRunning { .. })));
         server.restart().unwrap();
-        assert_eq!(
-            server.query("SELECT count(*) FROM kept").unwrap(),
-            round.to_string()
-        );
+        assert_eq!(server.query("SELECT count(*) FROM kept").unwrap(), round.to_string());
     }
 }
 
@@ -172,11 +152,7 @@ pub(crate) fn a_server_that_does_not_start_shows_its_log<E: Engine>() {
         return;
     }
     let settings = vec!["no_such_setting=1".to_owned()];
-    let error = Server::<E>::start(Options {
-        settings,
-        ..Options::default()
-    })
-    .unwrap_err();
+    let error = Server::<E>::start(Options { settings, ..Options::default() }).unwrap_err();
     assert!(matches!(error, Error::Ended { .. }), "{error}");
     assert!(error.to_string().contains("no_such_setting"), "{error}");
 }
@@ -188,15 +164,9 @@ fn server<E: Engine>(options: Options) -> Option<Server<E>> {
 
 /// Whether `QUDO_TEST_ENGINES`, a list of engines to test, names the engine or is not set.
 fn wanted<E: Engine>() -> bool {
-    let name = if is_postgres::<E>() {
-        "postgres"
-    } else {
-        "mysql"
-    };
+    let name = if is_postgres::<E>() { "postgres" } else { "mysql" };
     let wanted = std::env::var("QUDO_TEST_ENGINES").map_or(true, |engines| {
-        engines
-            .split(',')
-            .any(|engine| engine == name || engine == "mixed")
+        engines.split(',').any(|engine| engine == name || engine == "mixed")
     });
     if !wanted {
         println!("skipped: QUDO_TEST_ENGINES names neither {name} nor mixed");
@@ -245,9 +215,6 @@ fn works_in(pid: u32, directory: &Path) -> bool {
 fn wait_until(mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + SOON;
     while !condition() {
-        assert!(
-            Instant::now() < deadline,
-            "nothing happened within {SOON:?}"
-        );
+        assert!(Instant::now() < deadline, "nothing happened within {SOON:?}");
     }
 }
