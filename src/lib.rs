@@ -7,7 +7,7 @@ pub use qudo_core::{
     JobError, Linked, Manager, ManagerBuilder, MemoryDriver, NewJob, On, Progress, Result,
     RetryDelay, SettableClock, SystemClock, Ticket, UniqPolicy, WorkHandle, abort, snooze,
 };
-pub use qudo_driver_diesel::{EnqueueIn, Transactional};
+pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
 pub use qudo_hooks::{
     Arg, Codec, CodecError, CodecSet, Decision, Failure, FailureKind, Hook, HookError,
     HookRegistration, HookSet, JobDraft, JobFields, JobId, JobView, Outcome, PluginSet, Schedule,

@@ -124,5 +124,11 @@ behaviours! {
     transactional {
         a_database_without_tables_is_refused_with_the_remedy,
         migrating_twice_is_harmless_and_reverting_removes_everything,
+        a_job_of_a_committed_transaction_runs_and_wakes_a_worker,
+        a_job_of_a_rolled_back_transaction_never_was,
+        a_key_is_unique_inside_the_callers_transaction_too,
+        a_job_completes_in_the_transaction_of_its_effect,
+        an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job,
+        a_lost_lease_rolls_the_effect_back,
     }
 }

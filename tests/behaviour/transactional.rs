@@ -1,8 +1,13 @@
-use qudo::Error;
-use qudo::driver::SchemaState;
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::r2d2::ConnectionManager;
+use diesel::{Connection, RunQueryDsl, SqliteConnection};
+use qudo::driver::{JobState, SchemaState};
+use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, Manager, Outcome, Result};
 
 use crate::abilities::echo;
-use crate::bed::{Bed, Log};
+use crate::bed::{Bed, DEADLINE, Log, drain};
 
 pub fn a_database_without_tables_is_refused_with_the_remedy(bed: &Bed) {
     let engine = bed.first().trim_end_matches(char::is_numeric).to_owned();
@@ -48,4 +53,253 @@ pub fn migrating_twice_is_harmless_and_reverting_removes_everything(bed: &Bed) {
         }
     });
     assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
+}
+
+/// A diesel connection of the application's own to the first database of a bed.
+enum Conn {
+    Sqlite(diesel::r2d2::Pool<ConnectionManager<SqliteConnection>>),
+    #[cfg(feature = "postgres")]
+    Postgres(diesel::PgConnection),
+    #[cfg(feature = "mysql")]
+    Mysql(diesel::MysqlConnection),
+}
+
+impl Conn {
+    /// `None` in memory, where there is no connection.
+    fn open(bed: &Bed) -> Option<Self> {
+        let dsn = &bed.databases[0].1;
+        let (scheme, rest) = dsn.split_once(':').expect("a scheme");
+        Some(match scheme {
+            "sqlite" => {
+                let manager = ConnectionManager::new(rest);
+                Self::Sqlite(
+                    diesel::r2d2::Pool::builder().max_size(1).build(manager).expect("connects"),
+                )
+            }
+            #[cfg(feature = "postgres")]
+            "postgres" => Self::Postgres(diesel::PgConnection::establish(dsn).expect("connects")),
+            #[cfg(feature = "mysql")]
+            "mysql" => Self::Mysql(diesel::MysqlConnection::establish(dsn).expect("connects")),
+            _ => return None,
+        })
+    }
+}
+
+/// Runs the same lines on whatever connection it is.
+macro_rules! on_conn {
+    ($conn:expr, $name:ident => $body:expr) => {
+        match $conn {
+            // Pooled, as applications hold it.
+            Conn::Sqlite(pool) => {
+                let $name = &mut pool.get().expect("connects");
+                $body
+            }
+            #[cfg(feature = "postgres")]
+            Conn::Postgres($name) => $body,
+            #[cfg(feature = "mysql")]
+            Conn::Mysql($name) => $body,
+        }
+    };
+}
+
+/// As applications begin a transaction that will write; see the documentation of `enqueue_in`.
+trait Begin: Connection {
+    fn begin<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Result<T, Box<dyn std::error::Error>>;
+}
+
+impl Begin for SqliteConnection {
+    fn begin<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Result<T, Box<dyn std::error::Error>> {
+        self.batch_execute("PRAGMA busy_timeout = 5000")?;
+        self.immediate_transaction(act)
+    }
+}
+
+#[cfg(feature = "postgres")]
+impl Begin for diesel::PgConnection {
+    fn begin<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Result<T, Box<dyn std::error::Error>> {
+        self.transaction(act)
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl Begin for diesel::MysqlConnection {
+    fn begin<T>(
+        &mut self,
+        act: impl FnOnce(&mut Self) -> Result<T, Box<dyn std::error::Error>>,
+    ) -> Result<T, Box<dyn std::error::Error>> {
+        self.transaction(act)
+    }
+}
+
+fn sql(conn: &mut Conn, text: &str) {
+    on_conn!(conn, conn => conn.batch_execute(text).expect("runs"));
+}
+
+#[derive(diesel::QueryableByName)]
+struct Number {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    n: i64,
+}
+
+fn count_effects(conn: &mut Conn) -> i64 {
+    let query = diesel::sql_query("SELECT COUNT(*) AS n FROM effects");
+    on_conn!(conn, conn => query.get_result::<Number>(conn).expect("counts").n)
+}
+
+pub fn a_job_of_a_committed_transaction_runs_and_wakes_a_worker(bed: &Bed) {
+    let Some(mut conn) = Conn::open(bed) else { return };
+    let (manager, log) =
+        bed.with(|builder| builder.ability::<echo>().delay(Duration::from_secs(3600)));
+    let working = manager.start().expect("starts");
+    let id = on_conn!(&mut conn, conn => conn.begin(|conn| {
+        let id = manager.enqueue_in(conn, echo::job("committed".to_owned()))?;
+        // Another connection does not see it before the commit.
+        assert!(manager.lookup(id.expect("not suppressed")).expect("answers").is_none());
+        Ok::<_, Box<dyn std::error::Error>>(id)
+    }).expect("commits"));
+    let ticket = manager.ticket(id.expect("not suppressed"));
+    assert_eq!(ticket.wait::<String>(DEADLINE).expect("woken up"), "committed");
+    assert_eq!(log.lines(), ["committed"]);
+    working.stop();
+}
+
+pub fn a_job_of_a_rolled_back_transaction_never_was(bed: &Bed) {
+    let Some(mut conn) = Conn::open(bed) else { return };
+    let (manager, log) = bed.manager::<echo>();
+    let result = on_conn!(&mut conn, conn => conn.begin(|conn| {
+        manager.enqueue_in(conn, echo::job("ghost".to_owned()).uniqkey("k"))?;
+        manager.enqueue_in(conn, echo::job("later".to_owned()).delay(Duration::from_secs(9)))?;
+        Err::<(), Box<dyn std::error::Error>>("changed my mind".into())
+    }));
+    assert!(result.is_err());
+    assert_eq!(drain(&manager), 0);
+    assert!(log.lines().is_empty());
+    assert!(manager.holder("echo", "k").expect("answers").is_none(), "the key is free");
+    let counts = manager.job_count();
+    assert!(counts.into_iter().all(|on| on.answer.expect("up").is_empty()));
+}
+
+pub fn a_key_is_unique_inside_the_callers_transaction_too(bed: &Bed) {
+    let Some(mut conn) = Conn::open(bed) else { return };
+    let (manager, _) = bed.manager::<echo>();
+    let held = echo::job("held".to_owned()).uniqkey("k").database(bed.first());
+    let held = manager.enqueue(held).expect("stored").id();
+    on_conn!(&mut conn, conn => conn.begin(|conn| {
+        let job = || echo::job("x".to_owned());
+        assert_eq!(manager.enqueue_in(conn, job().uniqkey("k"))?, held);
+        // The transaction is not broken by it.
+        let own = manager.enqueue_in(conn, job().uniqkey("own"))?;
+        assert_ne!(own, held);
+        assert_eq!(manager.enqueue_in(conn, job().uniqkey("own"))?, own);
+        Ok::<_, Box<dyn std::error::Error>>(())
+    }).expect("commits"));
+    assert_eq!(drain(&manager), 2);
+}
+
+/// Writes a row and completes in one transaction; what else it does, its argument says.
+#[qudo::ability(max_retries = 1)]
+fn effect(job: &Job, how: String) -> Result<u32> {
+    fn write(conn: &mut impl SimpleConnection) -> Result {
+        Ok(conn.batch_execute("INSERT INTO effects VALUES (1)")?)
+    }
+    let after = |job: &Job| match (how.as_str(), job.attempt()) {
+        ("fails once", 1) => Err(JobError::fail("after the effect, before the commit")),
+        _ => Ok(7),
+    };
+    job.reply(&1)?;
+    match job.driver().engine() {
+        "sqlite" => job.complete_in(|conn: &mut SqliteConnection| {
+            write(conn)?;
+            after(job)
+        }),
+        #[cfg(feature = "postgres")]
+        "postgres" => job.complete_in(|conn: &mut diesel::PgConnection| {
+            write(conn)?;
+            after(job)
+        }),
+        #[cfg(feature = "mysql")]
+        "mysql" => job.complete_in(|conn: &mut diesel::MysqlConnection| {
+            write(conn)?;
+            after(job)
+        }),
+        other => Err(qudo::abort(format!("no connection to {other}"))),
+    }
+}
+
+fn effects(bed: &Bed) -> Option<(Conn, Manager)> {
+    let mut conn = Conn::open(bed)?;
+    sql(&mut conn, "CREATE TABLE effects (n INTEGER)");
+    let (manager, _) = bed.manager::<effect>();
+    Some((conn, manager))
+}
+
+pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
+    let Some((mut conn, manager)) = effects(bed) else { return };
+    let job = effect::job("works".to_owned()).database(bed.first()).uniqkey("k");
+    let sent = manager.enqueue(job).expect("stored");
+    assert!(matches!(manager.work_once(), Ok(Some(Outcome::Completed))));
+    assert_eq!(count_effects(&mut conn), 1);
+    let replies: Vec<u32> = sent.ticket().expect("new").replies(DEADLINE).expect("replies");
+    assert_eq!(replies, [1, 7]);
+    assert!(manager.holder("effect", "k").expect("answers").is_none());
+    // And by the threads of a service.
+    let working = manager.start().expect("starts");
+    let job = effect::job("works".to_owned()).database(bed.first());
+    let sent = manager.enqueue(job).expect("stored");
+    assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
+    working.stop();
+    assert_eq!(count_effects(&mut conn), 2);
+}
+
+pub fn an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job(bed: &Bed) {
+    let Some((mut conn, manager)) = effects(bed) else { return };
+    let sent = manager
+        .enqueue(effect::job("fails once".to_owned()).database(bed.first()))
+        .expect("stored");
+    assert!(matches!(manager.work_once(), Ok(Some(Outcome::Retried(..)))));
+    assert_eq!(count_effects(&mut conn), 0, "rolled back");
+    assert!(matches!(manager.work_once(), Ok(Some(Outcome::Completed))));
+    assert_eq!(count_effects(&mut conn), 1, "once");
+    assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
+}
+
+pub fn a_lost_lease_rolls_the_effect_back(bed: &Bed) {
+    let Some((mut conn, manager)) = effects(bed) else { return };
+    let (manager_with_short_lease, _) =
+        bed.with(|builder| builder.ability::<lose>().grab_for(Duration::from_millis(1)));
+    drop(manager);
+    let job = lose::job().database(bed.first());
+    let sent = manager_with_short_lease.enqueue(job).expect("stored").id().expect("new");
+    manager_with_short_lease.work_once().expect("works");
+    assert_eq!(count_effects(&mut conn), 0, "another may run it now");
+    let job = manager_with_short_lease.lookup(sent).expect("answers").expect("lives").1;
+    assert_eq!((job.state, job.attempt), (JobState::Ready, 1));
+}
+
+/// Is rescued by another while it runs, then tries to complete.
+#[qudo::ability]
+fn lose(job: &Job) -> Result {
+    fn write(conn: &mut impl SimpleConnection) -> Result {
+        Ok(conn.batch_execute("INSERT INTO effects VALUES (1)")?)
+    }
+    crate::bed::eventually("the lease ends and the job is rescued", || {
+        !job.driver().rescue(Duration::from_secs(3600), 10).expect("answers").is_empty()
+    });
+    match job.driver().engine() {
+        "sqlite" => job.complete_in(write as fn(&mut SqliteConnection) -> Result),
+        #[cfg(feature = "postgres")]
+        "postgres" => job.complete_in(write as fn(&mut diesel::PgConnection) -> Result),
+        #[cfg(feature = "mysql")]
+        "mysql" => job.complete_in(write as fn(&mut diesel::MysqlConnection) -> Result),
+        other => Err(qudo::abort(format!("no connection to {other}"))),
+    }
 }

@@ -3,16 +3,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{CodecSet, JobId, JobView, PluginError};
+use qudo_hooks::{JobId, JobView, PluginError};
 use serde::Serialize;
 
-use crate::driver::{ClaimedJob, ReplyRecord};
-use crate::{Error, Manager, NewJob};
+use crate::driver::{ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, Verdict, WorkerId};
+use crate::{Driver, Error, Manager, NewJob};
 
 /// A running job, as its ability sees it.
 pub struct Job {
     pub(crate) claimed: Box<ClaimedJob>,
     pub(crate) database: Arc<str>,
+    pub(crate) driver: Arc<dyn Driver>,
+    pub(crate) worker: WorkerId,
     pub(crate) manager: Manager,
     pub(crate) max_retries: u32,
     pub(crate) reply_codec: std::borrow::Cow<'static, str>,
@@ -25,6 +27,8 @@ pub struct Job {
 pub(crate) struct Written {
     pub(crate) replies: Vec<ReplyRecord>,
     pub(crate) replacements: Vec<NewJob>,
+    pub(crate) prepared: Vec<JobRecord>,
+    pub(crate) completed: bool,
 }
 
 impl fmt::Debug for Job {
@@ -121,15 +125,7 @@ impl Job {
     ///
     /// When the value cannot be encoded.
     pub fn reply(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
-        let codecs: &CodecSet = self.manager.codecs();
-        let record = codecs
-            .get(&self.reply_codec)
-            .and_then(|codec| codec.encode(&value))
-            .map(|body| ReplyRecord { codec: self.reply_codec.clone(), body })
-            .map_err(|source| Error::Codec {
-                what: format!("a reply of job {}", self.id()),
-                source,
-            })?;
+        let record = self.encode_reply(&value)?;
         self.written().replies.push(record);
         Ok(())
     }
@@ -140,7 +136,65 @@ impl Job {
         self.written().replacements.push(with);
     }
 
-    fn written(&self) -> std::sync::MutexGuard<'_, Written> {
+    /// The storage of the job's database, for extensions that work inside it.
+    pub fn driver(&self) -> &dyn Driver {
+        self.driver.as_ref()
+    }
+
+    /// For drivers that complete the job inside a transaction of its own: who settles, and the
+    /// settlement with all that was sent and replaced so far and one more reply.
+    ///
+    /// # Errors
+    ///
+    /// When the reply or a replacement cannot be encoded.
+    pub fn completion(
+        &self,
+        reply: Option<&dyn erased_serde::Serialize>,
+    ) -> Result<(WorkerId, Settlement), Error> {
+        let last = reply.map(|value| self.encode_reply(value)).transpose()?;
+        let replacements = self.take_replacements()?;
+        let mut written = self.written();
+        let mut replies = written.replies.clone();
+        replies.extend(last);
+        // Kept for a transaction that is tried again.
+        written.prepared.clone_from(&replacements);
+        drop(written);
+        let extras = Extras { replies, replacements, ..Extras::default() };
+        let settlement = Settlement {
+            job: self.claimed.clone(),
+            verdict: Verdict::Complete,
+            extras: Some(Box::new(extras)),
+        };
+        Ok((self.worker, settlement))
+    }
+
+    /// For drivers: the transaction that completed the job is committed.
+    pub fn mark_completed(&self) {
+        self.written().completed = true;
+    }
+
+    /// The jobs that take this one's place, through their hooks and encoded.
+    pub(crate) fn take_replacements(&self) -> Result<Vec<JobRecord>, Error> {
+        let mut written = self.written();
+        let (mut all, new) =
+            (std::mem::take(&mut written.prepared), std::mem::take(&mut written.replacements));
+        drop(written);
+        for job in new {
+            all.extend(self.manager.prepare_record(job)?);
+        }
+        Ok(all)
+    }
+
+    fn encode_reply(&self, value: &dyn erased_serde::Serialize) -> Result<ReplyRecord, Error> {
+        let codec = self.manager.codecs().get(&self.reply_codec);
+        let body = codec.and_then(|codec| codec.encode(value)).map_err(|source| Error::Codec {
+            what: format!("a reply of job {} cannot be stored", self.id()),
+            source,
+        })?;
+        Ok(ReplyRecord { codec: self.reply_codec.clone(), body })
+    }
+
+    pub(crate) fn written(&self) -> std::sync::MutexGuard<'_, Written> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

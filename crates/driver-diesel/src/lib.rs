@@ -23,4 +23,4 @@ mod sqlite;
 mod statements;
 mod transactional;
 
-pub use transactional::{EnqueueIn, Transactional};
+pub use transactional::{CompleteIn, EnqueueIn, JobConnection, Transactional};

@@ -1,12 +1,15 @@
-//! Enqueuing inside a transaction of the caller's own.
+//! Enqueuing inside a transaction of the caller's own, and completing a job inside its effect's.
 
-use qudo_core::driver::{Inserted, JobRecord};
-use qudo_core::{Error, Manager, NewJob};
+use qudo_core::driver::{Driver, Inserted, JobRecord, Settled, Settlement, WorkerId};
+use qudo_core::{Error, Job, JobError, Manager, NewJob};
 use qudo_hooks::JobId;
 
 use crate::classify::to_driver_error;
+use crate::driver::DieselDriver;
 use crate::engine::Engine;
+use crate::sql::SqlConn;
 use crate::statements::insert::insert_within;
+use crate::statements::settle::settle;
 
 mod sealed {
     pub trait Sealed {}
@@ -64,6 +67,9 @@ pub trait EnqueueIn {
     /// which one is the caller's business, so neither routing nor failover take part, and a
     /// unique key is unique in that database alone.
     ///
+    /// On SQLite begin with `immediate_transaction` and set a `busy_timeout` on the connection:
+    /// a transaction that reads before it writes cannot wait for the file's lock.
+    ///
     /// Returns the id of the stored job, or of the live job that holds its unique key; `None` when
     /// a hook suppressed it. The `post_enqueue` hooks are not called, because the commit is yet to
     /// come.
@@ -96,5 +102,124 @@ impl EnqueueIn for Manager {
             Inserted::New => record.id,
             Inserted::Existing(holder) => holder,
         }))
+    }
+}
+
+/// A diesel connection that an ability can ask its job's database for.
+pub trait JobConnection: Sized + sealed::Sealed {
+    /// Runs `act` and the settlement in one transaction.
+    #[doc(hidden)]
+    fn settle_with(
+        driver: &dyn Driver,
+        completion: &mut dyn FnMut() -> Result<(WorkerId, Settlement), Error>,
+        act: &mut dyn FnMut(&mut Self) -> Result<(), JobError>,
+    ) -> Result<(), JobError>;
+}
+
+/// One transaction: the ability's effect, then the guarded end of the job. A lease that was lost
+/// rolls the effect back, so that only the run that ends the job leaves a trace.
+fn settle_with<E: Engine>(
+    driver: &dyn Driver,
+    completion: &mut dyn FnMut() -> Result<(WorkerId, Settlement), Error>,
+    act: &mut dyn FnMut(&mut E::Conn) -> Result<(), JobError>,
+) -> Result<(), JobError> {
+    let any: &dyn std::any::Any = driver;
+    let Some(driver) = any.downcast_ref::<DieselDriver<E>>() else {
+        let message = format!("the job's database is {}, not {}", driver.engine(), E::NAME);
+        return Err(JobError::fail(message));
+    };
+    let mut refused = None;
+    let done = driver.engine.write(|conn| {
+        conn.transaction(|conn| {
+            if let Err(error) = act(conn) {
+                refused = Some(error);
+                return Err(diesel::result::Error::RollbackTransaction);
+            }
+            let (worker, settlement) = match completion() {
+                Ok(settlement) => settlement,
+                Err(error) => {
+                    refused = Some(error.into());
+                    return Err(diesel::result::Error::RollbackTransaction);
+                }
+            };
+            let answers = settle::<E>(conn, worker.as_uuid(), &[settlement])?;
+            if answers != [Settled::Done] {
+                refused =
+                    Some(JobError::fail("the lease was lost; the transaction is rolled back"));
+                return Err(diesel::result::Error::RollbackTransaction);
+            }
+            Ok(())
+        })
+    });
+    match (done, refused) {
+        (Ok(()), _) => Ok(()),
+        (Err(_), Some(refused)) => Err(refused),
+        (Err(error), None) => Err(error.into()),
+    }
+}
+
+macro_rules! job_connection {
+    ($conn:ty, $engine:ty) => {
+        impl JobConnection for $conn {
+            fn settle_with(
+                driver: &dyn Driver,
+                completion: &mut dyn FnMut() -> Result<(WorkerId, Settlement), Error>,
+                act: &mut dyn FnMut(&mut Self) -> Result<(), JobError>,
+            ) -> Result<(), JobError> {
+                settle_with::<$engine>(driver, completion, act)
+            }
+        }
+    };
+}
+
+#[cfg(feature = "sqlite")]
+job_connection!(diesel::SqliteConnection, crate::sqlite::Sqlite);
+#[cfg(feature = "postgres")]
+job_connection!(diesel::PgConnection, crate::postgres::Postgres);
+#[cfg(feature = "mysql")]
+job_connection!(diesel::MysqlConnection, crate::mysql::Mysql);
+
+/// Exactly-once effects: complete the job in the transaction of its effect.
+pub trait CompleteIn {
+    /// Runs `act` on a connection to the job's own database and completes the job in the same
+    /// transaction: a commit has both, a crash or an error before it has neither. The value is the
+    /// reply, written there too; the ability returns it.
+    ///
+    /// `act` may be called again after a deadlock. It should be short: on SQLite it holds the one
+    /// writing connection, and inside it jobs are enqueued with
+    /// [`enqueue_in`](EnqueueIn::enqueue_in), not with `enqueue`. What the ability does after the
+    /// commit is not undone if it fails.
+    ///
+    /// # Errors
+    ///
+    /// The error of `act`, or the database's; nothing is written then, and the ability's rule
+    /// decides about a retry. When the job's database is of another engine than `C`.
+    fn complete_in<C: JobConnection, R: serde::Serialize + 'static>(
+        &self,
+        act: impl FnMut(&mut C) -> Result<R, JobError>,
+    ) -> Result<R, JobError>;
+}
+
+impl CompleteIn for Job {
+    fn complete_in<C: JobConnection, R: serde::Serialize + 'static>(
+        &self,
+        mut act: impl FnMut(&mut C) -> Result<R, JobError>,
+    ) -> Result<R, JobError> {
+        let value = std::cell::RefCell::new(None);
+        let silent = std::any::TypeId::of::<R>() == std::any::TypeId::of::<()>();
+        C::settle_with(
+            self.driver(),
+            &mut || {
+                let value = value.borrow();
+                let reply = value.as_ref().filter(|_| !silent);
+                self.completion(reply.map(|value: &R| value as &dyn erased_serde::Serialize))
+            },
+            &mut |conn| {
+                *value.borrow_mut() = Some(act(conn)?);
+                Ok(())
+            },
+        )?;
+        self.mark_completed();
+        value.into_inner().ok_or_else(|| JobError::fail("the transaction left no value"))
     }
 }

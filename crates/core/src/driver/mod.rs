@@ -72,7 +72,7 @@ pub enum Wake {
 /// * Deadlocks, lock waits, busy and serialization errors are retried inside the driver.
 /// * "Now" is the database's clock.
 /// * An id is in exactly one of: ready, scheduled, leased.
-pub trait Driver: Send + Sync + 'static {
+pub trait Driver: std::any::Any + Send + Sync + 'static {
     /// The engine's name for logs and reports: `sqlite`, `postgres`, `mysql`, `memory`.
     fn engine(&self) -> &'static str;
 

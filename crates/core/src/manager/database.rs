@@ -17,7 +17,7 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
-    driver: Arc<dyn Driver>,
+    pub(super) driver: Arc<dyn Driver>,
     state: Mutex<State>,
     retry: Duration,
     /// Rung when local work was enqueued here or the database came back: ends the fetcher's sleep.

@@ -82,9 +82,16 @@ impl Manager {
                 continue;
             };
             let stopping = Arc::new(AtomicBool::new(false));
-            let context = Context { manager: self, database: &database.name, stopping: &stopping };
+            let context = Context {
+                manager: self,
+                database: &database.name,
+                driver: &database.driver,
+                worker: worker.id,
+                stopping: &stopping,
+            };
             let (settlement, outcome) =
                 self.while_alive(driver, worker, || run_job(&context, Box::new(job)));
+            let Some(settlement) = settlement else { return Ok(Some(outcome)) };
             let answers = driver.settle(worker.id, &[settlement])?;
             if answers.first() == Some(&Settled::LeaseLost) {
                 log::warn!("the job's lease was lost, so its end changed nothing");

@@ -12,19 +12,22 @@ use qudo_hooks::{
 use uuid::Uuid;
 
 use super::Manager;
-use crate::Job;
 use crate::ability::{AbilityEntry, RunError};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict,
+    WorkerId,
 };
 use crate::error::with_causes;
 use crate::job_error::{JobError, Wish};
+use crate::{Driver, Job};
 
 /// What a run needs to know of where it runs.
 pub(super) struct Context<'a> {
     pub(super) manager: &'a Manager,
     pub(super) database: &'a Arc<str>,
+    pub(super) driver: &'a Arc<dyn Driver>,
+    pub(super) worker: WorkerId,
     pub(super) stopping: &'a Arc<AtomicBool>,
 }
 
@@ -57,17 +60,22 @@ fn storable(message: &str) -> String {
     text
 }
 
-/// Runs a claimed job to its settlement.
-pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settlement, Outcome) {
+/// Runs a claimed job to its settlement; `None` when the ability settled it in its own transaction.
+pub(super) fn run_job(
+    context: &Context<'_>,
+    claimed: Box<ClaimedJob>,
+) -> (Option<Settlement>, Outcome) {
     let Some(entry) = context.manager.inner.abilities.get(&claimed.ability) else {
         // The claim asks for our abilities only; one that appears all the same is left to others.
         let settlement = Settlement { job: claimed, verdict: Verdict::GiveBack, extras: None };
-        return (settlement, Outcome::Snoozed(Duration::ZERO));
+        return (Some(settlement), Outcome::Snoozed(Duration::ZERO));
     };
     let begun = Instant::now();
     let job = Job {
         claimed,
         database: Arc::clone(context.database),
+        driver: Arc::clone(context.driver),
+        worker: context.worker,
         manager: context.manager.clone(),
         max_retries: entry.options.max_retries,
         reply_codec: entry.options.codec.clone(),
@@ -84,6 +92,7 @@ pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settl
     } else {
         perform(&job, entry, &hooks)
     };
+    let ended = if job.written().completed { committed(&job, ended) } else { ended };
     let (outcome, verdict, mut extras) = conclude(&job, entry, &hooks, ended);
     if !hooks.is_empty() {
         after(&job, &hooks, &outcome);
@@ -96,7 +105,17 @@ pub(super) fn run_job(context: &Context<'_>, claimed: Box<ClaimedJob>) -> (Settl
         });
     }
     log_outcome(&job, &outcome);
-    (Settlement { job: job.claimed, verdict, extras }, outcome)
+    let settled = job.written().completed;
+    ((!settled).then(|| Settlement { job: job.claimed, verdict, extras }), outcome)
+}
+
+/// The job's own transaction is committed: whatever the ability did afterwards, the job is done.
+fn committed(job: &Job, ended: Ended) -> Ended {
+    if let Ended::Failed { failure, .. } = ended {
+        let id = job.id();
+        log::error!("job {id} failed after it was completed: {}", failure.message());
+    }
+    Ended::Ok { reply: None, replacements: Vec::new() }
 }
 
 /// `pre_work` hooks, then the ability inside its `around_work` hooks.
@@ -154,7 +173,7 @@ fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
     let result = catch_unwind(AssertUnwindSafe(|| (entry.run)(job, &entry.options, codecs)));
     let failed = |kind, message, wish| Ended::Failed { failure: Failure::new(kind, message), wish };
     match result {
-        Ok(Ok(reply)) => match replacements(job) {
+        Ok(Ok(reply)) => match job.take_replacements() {
             Ok(replacements) => Ended::Ok { reply, replacements },
             Err(error) => failed(
                 FailureKind::Error,
@@ -181,14 +200,6 @@ fn ended_by(error: &JobError) -> Ended {
             Ended::Failed { failure: Failure::new(kind, error.message()), wish }
         }
     }
-}
-
-fn replacements(job: &Job) -> Result<Vec<JobRecord>, crate::Error> {
-    let mut written = job.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    std::mem::take(&mut written.replacements)
-        .into_iter()
-        .filter_map(|new| job.manager.prepare_record(new).transpose())
-        .collect()
 }
 
 type Conclusion = (Outcome, Verdict, Option<Box<Extras>>);

@@ -105,6 +105,12 @@ impl Lane {
         self.started.elapsed().saturating_sub(last) < self.dead_after.mul_f64(0.9)
     }
 
+    /// Notes a job that its ability settled in a transaction of its own.
+    pub(crate) fn note_settled(&self, session: &Session) {
+        self.in_flight.fetch_sub(1, Ordering::Relaxed);
+        session.manager.inner.settled.advance();
+    }
+
     /// Hands a claimed job back unstarted.
     pub(crate) fn give_back(&self, job: Box<crate::driver::ClaimedJob>) {
         self.settle.push(Settlement { job, verdict: Verdict::GiveBack, extras: None });

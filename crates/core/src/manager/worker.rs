@@ -16,10 +16,15 @@ pub(super) fn run(session: &Session) {
         let context = Context {
             manager: &session.manager,
             database: &lane.database.name,
+            driver: &lane.database.driver,
+            worker: session.worker.id,
             stopping: &session.stopping,
         };
         let (settlement, _) = run_job(&context, job);
         took = Some(begun.elapsed());
-        lane.settle.push(settlement);
+        match settlement {
+            Some(settlement) => lane.settle.push(settlement),
+            None => lane.note_settled(session),
+        }
     }
 }
