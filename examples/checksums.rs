@@ -49,7 +49,7 @@ fn checksum(_job: &Job, path: OsString) -> Result<String> {
             Err(error) => return Err(named(error)),
         }
     }
-    Ok(hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hasher.finalize().iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}")))
 }
 
 /// What lets a killed run be taken up again: a file that holds its id until the run ends.

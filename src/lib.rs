@@ -1,4 +1,5 @@
 #![doc = include_str!("../README.md")]
+#![allow(clippy::doc_markdown, reason = "the README is prose")]
 
 pub use qudo_core::driver;
 pub use qudo_core::{

@@ -12,7 +12,8 @@ pub const DEADLINE: Duration = Duration::from_secs(30);
 /// The databases of one test: fresh, migrated, removed at the end.
 pub struct Bed {
     pub databases: Vec<(String, String)>,
-    _guards: Vec<Box<dyn std::any::Any + Send + Sync>>,
+    /// Whatever removes the databases when dropped.
+    pub guards: Vec<Box<dyn std::any::Any + Send + Sync>>,
 }
 
 /// What abilities write down for their test.
@@ -56,11 +57,11 @@ impl Bed {
             "mysql" => &["mysql"],
             other => panic!("unknown engine {other}"),
         };
-        let mut bed = Self { databases: Vec::new(), _guards: Vec::new() };
+        let mut bed = Self { databases: Vec::new(), guards: Vec::new() };
         for (number, engine) in engines.iter().enumerate() {
             let (dsn, guard) = fresh(engine);
             bed.databases.push((format!("{engine}{number}"), dsn));
-            bed._guards.push(guard);
+            bed.guards.push(guard);
         }
         bed
     }

@@ -30,8 +30,9 @@ pub fn a_job_is_stored_looked_up_and_worked_once(bed: &Bed) {
 
 pub fn arguments_of_every_shape_arrive_as_they_were_sent(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
-    let long = "x".repeat(500_000);
-    let shapes = ["", "äöü € 🦀", "it's \"quoted\" \\ and\nbroken ? $1 %s", "nul \0 inside", &long];
+    let large = "x".repeat(500_000);
+    let shapes =
+        ["", "äöü € 🦀", "it's \"quoted\" \\ and\nbroken ? $1 %s", "nul \0 inside", &large];
     for shape in shapes {
         let sent = manager.enqueue(echo::job(shape.to_owned())).expect("stored");
         manager.work_once().expect("works");

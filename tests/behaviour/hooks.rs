@@ -14,6 +14,7 @@ struct Points {
     order: i32,
     #[expect(clippy::type_complexity, reason = "it says what the trait says")]
     pre_enqueue: Option<Box<dyn Fn(&mut JobDraft<'_>) -> Result<(), HookError> + Send + Sync>>,
+    #[expect(clippy::type_complexity, reason = "it says what the trait says")]
     pre_work: Option<fn(&JobView<'_>) -> Result<(), HookError>>,
     on_failure: Option<fn(&Failure, &mut Decision)>,
     log: Log,

@@ -78,6 +78,7 @@ impl ClaimRow {
 }
 
 /// Puts the halves of a claimed job together. The names are those of the request, shared.
+#[expect(clippy::needless_pass_by_value, reason = "the rows are used up")]
 pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'_>) -> ClaimedJob {
     ClaimedJob {
         id: JobId::from_uuid(ready.id),

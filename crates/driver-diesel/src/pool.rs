@@ -76,7 +76,7 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
 
 /// A pool of one server's connections.
 pub(crate) struct Pool<C: Send + 'static> {
-    pool: r2d2::Pool<Connector<C>>,
+    inner: r2d2::Pool<Connector<C>>,
     last_error: LastError,
     /// Grows with each lost connection: those made before are not used again, because after a
     /// server's restart all of them are dead and each would fail one more call.
@@ -104,7 +104,7 @@ impl<C: Send + 'static> Pool<C> {
             last_error: Arc::clone(&last_error),
             generation: Arc::clone(&generation),
         };
-        let pool = r2d2::Pool::builder()
+        let inner = r2d2::Pool::builder()
             .max_size(MOST_CONNECTIONS)
             .min_idle(Some(0))
             .test_on_check_out(false)
@@ -112,7 +112,7 @@ impl<C: Send + 'static> Pool<C> {
             .idle_timeout(Some(Duration::from_secs(300)))
             .error_handler(Box::new(LogConnects))
             .build_unchecked(connector);
-        Self { pool, last_error, generation, drop_after_retry: false }
+        Self { inner, last_error, generation, drop_after_retry: false }
     }
 
     /// Gives up a connection after each transient error.
@@ -124,7 +124,7 @@ impl<C: Send + 'static> Pool<C> {
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
         loop {
-            let failed = match self.pool.get_timeout(SLICE) {
+            let failed = match self.inner.get_timeout(SLICE) {
                 Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
                     return Ok(conn);
                 }

@@ -271,6 +271,7 @@ macro_rules! dialect_with_binary_ids {
 
 #[cfg(feature = "sqlite")]
 mod sqlite {
+    #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
     use super::*;
     dialect_with_binary_ids!(diesel::sqlite::Sqlite);
     // A read transaction that turns into a writing one cannot wait for its lock; this one can.
@@ -281,6 +282,7 @@ mod sqlite {
 mod mysql {
     use diesel::Connection;
 
+    #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
     use super::*;
     dialect_with_binary_ids!(diesel::mysql::Mysql);
     sql_conn!(diesel::MysqlConnection, Connection::transaction);
@@ -291,6 +293,7 @@ mod postgres {
     use diesel::Connection;
     use diesel::sql_types::Uuid as SqlUuid;
 
+    #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
     use super::*;
 
     impl Dialect for diesel::pg::Pg {

@@ -12,7 +12,7 @@ struct Shape {
 
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let options: Options = syn::parse2(options)?;
-    let function: ItemFn = syn::parse2(item.clone()).map_err(|error| {
+    let function: ItemFn = syn::parse2(item).map_err(|error| {
         syn::Error::new(
             error.span(),
             "#[ability] goes on a function; for other types implement the trait `qudo::Ability`",
@@ -44,6 +44,8 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<Tok
     let doc = format!("The ability of the function [`{name}()`].");
     let job_doc = format!("A job for `{name}`, ready to be enqueued.");
     Ok(quote! {
+        // The shape of an ability is given: it owns its argument and may fail.
+        #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
         #function
 
         #[doc = #doc]

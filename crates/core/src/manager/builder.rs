@@ -55,13 +55,15 @@ pub struct ManagerBuilder {
     options: Options,
     sources: Vec<Source>,
     linked: bool,
-    abilities: Vec<fn(&mut AbilitySet, SourceLocation) -> Result<(), Error>>,
+    abilities: Vec<InsertAbility>,
     ability_places: Vec<SourceLocation>,
     hooks: Vec<(Arc<dyn Hook>, SourceLocation)>,
     plugins: PluginSet,
     plugin_error: Option<PluginError>,
     codecs: CodecSet,
 }
+
+type InsertAbility = fn(&mut AbilitySet, SourceLocation) -> Result<(), Error>;
 
 enum Source {
     Dsn { name: Option<String>, dsn: String },

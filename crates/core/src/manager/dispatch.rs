@@ -202,6 +202,7 @@ impl Dispatch {
         }
     }
 
+    #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
     /// Takes back the jobs of a lane that no worker thread has started.
     pub(crate) fn drain(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
         let mut inner = lock(&self.inner);
@@ -210,6 +211,7 @@ impl Dispatch {
         jobs
     }
 
+    #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
     /// As [`drain`](Self::drain), if no worker thread took anything for so long: the threads are
     /// busy with long jobs, and another process may be free.
     pub(crate) fn drain_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {

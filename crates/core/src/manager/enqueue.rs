@@ -80,7 +80,7 @@ impl Manager {
         let Some(prepared) = self.prepare(job, &hooks)? else {
             return Ok(Enqueued::Suppressed);
         };
-        let (inserted, database) = self.insert_one(&prepared)?;
+        let (inserted, database) = Self::insert_one(&prepared)?;
         database.bell.ring();
         Ok(self.conclude(&prepared.record, inserted, &database, &hooks))
     }
@@ -120,8 +120,8 @@ impl Manager {
             let first = &group[0];
             let (candidates, free) = (first.candidates.clone(), first.failover_when_uncertain);
             let records: Vec<_> = group.into_iter().map(|one| one.record).collect();
-            let (inserted, database) =
-                self.insert_somewhere(&records, &candidates, free).map_err(|source| {
+            let (inserted, database) = Self::insert_somewhere(&records, &candidates, free)
+                .map_err(|source| {
                     if stored == 0 {
                         return source;
                     }
@@ -150,7 +150,7 @@ impl Manager {
     fn prepare(&self, job: NewJob, hooks: &HookSet) -> Result<Option<Prepared>, Error> {
         // The route needs the unique key, which a hook may set: so hooks first.
         let mut job = job;
-        if !self.pass_hooks(&mut job, hooks)? {
+        if !Self::pass_hooks(&mut job, hooks)? {
             return Ok(None);
         }
         let route = self.route(&job)?;
@@ -163,14 +163,14 @@ impl Manager {
     }
 
     fn encode(&self, mut job: NewJob, hooks: &HookSet) -> Result<Option<JobRecord>, Error> {
-        if !self.pass_hooks(&mut job, hooks)? {
+        if !Self::pass_hooks(&mut job, hooks)? {
             return Ok(None);
         }
         self.encode_draft(job).map(Some)
     }
 
     /// Runs the `pre_enqueue` hooks; `false` when the job is suppressed.
-    fn pass_hooks(&self, job: &mut NewJob, hooks: &HookSet) -> Result<bool, Error> {
+    fn pass_hooks(job: &mut NewJob, hooks: &HookSet) -> Result<bool, Error> {
         for hook in hooks.of(&job.ability) {
             let mut draft = JobDraft::new(&job.ability, &mut job.fields);
             let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_enqueue(&mut draft)))
@@ -248,21 +248,20 @@ impl Manager {
         if self.inner.abilities.is_empty() || self.can_do(ability) {
             return;
         }
-        if lock(&self.inner.unknown_abilities).insert(ability.to_owned(), ()).is_none() {
+        if lock(&self.inner.unknown_abilities).insert(ability.to_owned()) {
             log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
         }
     }
 
-    fn insert_one(&self, job: &Prepared) -> Result<(Inserted, Arc<Database>), Error> {
+    fn insert_one(job: &Prepared) -> Result<(Inserted, Arc<Database>), Error> {
         let records = std::slice::from_ref(&job.record);
         let (inserted, database) =
-            self.insert_somewhere(records, &job.candidates, job.failover_when_uncertain)?;
+            Self::insert_somewhere(records, &job.candidates, job.failover_when_uncertain)?;
         Ok((inserted[0], database))
     }
 
     /// Tries the candidates in order until one stores the jobs.
     fn insert_somewhere(
-        &self,
         records: &[JobRecord],
         candidates: &[Arc<Database>],
         failover_when_uncertain: bool,

@@ -55,7 +55,9 @@ fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), 
             &*lane.database.name,
             jobs.len()
         );
-        jobs.into_iter().for_each(|job| lane.give_back(job));
+        for job in jobs {
+            lane.give_back(job);
+        }
     }
     lane.note_heartbeat(begun);
     loop {

@@ -39,7 +39,7 @@ pub use enqueue::Enqueued;
 pub use listing::{JobCount, On};
 pub use session::WorkHandle;
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -73,7 +73,7 @@ pub(crate) struct Inner {
     /// Advances whenever a session of this process settled something, for waiting tickets.
     pub(crate) settled: Epoch,
     working: AtomicBool,
-    unknown_abilities: Mutex<HashMap<String, ()>>,
+    unknown_abilities: Mutex<HashSet<String>>,
 }
 
 impl fmt::Debug for Manager {
@@ -137,11 +137,15 @@ impl Manager {
     ///
     /// The first database that does not answer, is newer than this program, or refuses.
     pub fn migrate(&self) -> Result<Vec<On<Vec<String>>>, Error> {
-        Ok(self
-            .on_each("migrate", |driver| driver.migrate())
+        self.migrate_each()
             .into_iter()
             .map(|one| one.answer.map(|applied| On { database: one.database, answer: Ok(applied) }))
-            .collect::<Result<_, _>>()?)
+            .collect()
+    }
+
+    /// As [`migrate`](Self::migrate), with one answer per database.
+    pub fn migrate_each(&self) -> Vec<On<Vec<String>>> {
+        self.on_each("migrate", |driver| driver.migrate())
     }
 
     /// A ticket for a job enqueued earlier, perhaps by another process.

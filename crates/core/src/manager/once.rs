@@ -52,7 +52,7 @@ impl Manager {
     }
 
     fn work_once_at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
-        let worker = self.worker_info();
+        let worker = Self::worker_info();
         let ended = database.call("work once", |driver| {
             driver.promote_due(PROMOTE_AT_MOST)?;
             driver.rescue(self.options().dead_after, PROMOTE_AT_MOST)?;

@@ -54,7 +54,8 @@ const LONGEST_MESSAGE: usize = 20_000;
 fn storable(message: &str) -> String {
     let mut text = message.replace('\0', "\u{fffd}");
     if text.len() > LONGEST_MESSAGE {
-        text.truncate(text.floor_char_boundary(LONGEST_MESSAGE));
+        let end = (0..=LONGEST_MESSAGE).rev().find(|at| text.is_char_boundary(*at));
+        text.truncate(end.unwrap_or_default());
         text.push('…');
     }
     text
@@ -106,7 +107,7 @@ pub(super) fn run_job(
     }
     log_outcome(&job, &outcome);
     let settled = job.written().completed;
-    ((!settled).then(|| Settlement { job: job.claimed, verdict, extras }), outcome)
+    ((!settled).then_some(Settlement { job: job.claimed, verdict, extras }), outcome)
 }
 
 /// The job's own transaction is committed: whatever the ability did afterwards, the job is done.

@@ -333,7 +333,7 @@ impl Manager {
             .collect();
         Session {
             manager: self.clone(),
-            worker: self.worker_info(),
+            worker: Self::worker_info(),
             dispatch: Dispatch::new(lanes.len(), options.workers, options.find_job_limit_size),
             lanes,
             abilities: self.leases(),
@@ -349,7 +349,7 @@ impl Manager {
         }
     }
 
-    pub(super) fn worker_info(&self) -> WorkerInfo {
+    pub(super) fn worker_info() -> WorkerInfo {
         let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
         let host = match host.trim() {
             "" => "host",

@@ -54,6 +54,7 @@ impl fmt::Debug for MemoryDriver {
 
 static NAMED: LazyLock<Mutex<HashMap<String, Arc<MemoryDriver>>>> = LazyLock::new(Mutex::default);
 
+#[expect(clippy::unnecessary_wraps, reason = "it has the signature of a registration")]
 fn open(dsn: &str) -> Result<NamedDriver, String> {
     let name = dsn.strip_prefix("memory:").unwrap_or_default();
     if name.is_empty() {

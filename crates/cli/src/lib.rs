@@ -1,0 +1,74 @@
+//! The operator's commands, as a library: a service binary can carry them, and the binary `qudo` is
+//! nothing but a call of [`run`].
+
+mod migrate;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use qudo::{Error, Manager};
+
+/// Looks after the databases of a qudo job queue.
+#[derive(Debug, Parser)]
+#[command(name = "qudo", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create or update the tables.
+    Migrate(Databases),
+    /// Show what waits, runs and failed.
+    Status(Databases),
+}
+
+/// The databases that a command is for.
+#[derive(Debug, clap::Args)]
+struct Databases {
+    /// A data source name, such as `sqlite:jobs.db` or `postgres://user@host/jobs`;
+    /// several times for several.
+    #[arg(long, required = true)]
+    database: Vec<String>,
+}
+
+impl Databases {
+    fn manager(&self) -> Result<Manager, Error> {
+        let builder = Manager::builder().linked(false);
+        self.database.iter().fold(builder, qudo::ManagerBuilder::database).build()
+    }
+}
+
+/// Parses the command line of the process and runs its command.
+///
+/// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
+pub fn run() -> ExitCode {
+    let level = env_logger::Env::default().default_filter_or("warn");
+    drop(env_logger::Builder::from_env(level).try_init());
+    let done = match Arguments::parse().command {
+        Command::Migrate(databases) => databases.manager().map(|manager| migrate::run(&manager)),
+        Command::Status(databases) => databases.manager().map(|manager| status::run(&manager)),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("qudo: {}", with_causes(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// An error with its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,19 @@
+use qudo::Manager;
+
+use crate::with_causes;
+
+/// Migrates each database, whatever becomes of the others; `false` if one failed.
+pub(crate) fn run(manager: &Manager) -> bool {
+    let mut complete = true;
+    for on in manager.migrate_each() {
+        match on.answer {
+            Ok(applied) if applied.is_empty() => println!("{}: up to date", on.database),
+            Ok(applied) => println!("{}: applied {}", on.database, applied.join(", ")),
+            Err(error) => {
+                eprintln!("qudo: {}", with_causes(&error));
+                complete = false;
+            }
+        }
+    }
+    complete
+}

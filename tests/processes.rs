@@ -1,0 +1,76 @@
+//! Real processes, killed and stopped for real: the `checksums` example as an operator runs it.
+
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// The example that cargo built beside this test.
+fn checksums() -> PathBuf {
+    let mut path = std::env::current_exe().expect("a test has a path");
+    path.pop();
+    path.pop();
+    path.join("examples/checksums")
+}
+
+fn tree(files: usize) -> tempfile::TempDir {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    for n in 0..files {
+        let place = directory.path().join(format!("d{}", n % 7));
+        std::fs::create_dir_all(&place).expect("makes a directory");
+        let bytes: Vec<u8> = (0..n * 13 % 4_000).map(|at| (at * n) as u8).collect();
+        std::fs::write(place.join(format!("file {n}")), bytes).expect("writes a file");
+    }
+    directory
+}
+
+/// What `sha256sum` prints for the same files in the order of their paths.
+fn expected(directory: &Path) -> Vec<u8> {
+    let script = "find \"$0\" -type f -print0 | LC_ALL=C sort -z | xargs -0 sha256sum";
+    let output = Command::new("sh").args(["-c", script]).arg(directory).output().expect("runs");
+    assert!(output.status.success());
+    output.stdout
+}
+
+fn command(directory: &Path, database: &Path) -> Command {
+    let mut command = Command::new(checksums());
+    command.arg(directory).arg("--database").arg(format!("sqlite:{}", database.display()));
+    command.stdin(Stdio::null()).stderr(Stdio::null());
+    command
+}
+
+#[test]
+fn checksums_killed_on_its_way_goes_on_where_it_was_and_loses_nothing() {
+    let (files, state) = (tree(3_000), tempfile::tempdir().expect("a temporary directory"));
+    let database = state.path().join("jobs.db");
+    let mut killed = 0;
+    for pause in [150, 300, 450] {
+        let mut child =
+            command(files.path(), &database).stdout(Stdio::null()).spawn().expect("starts");
+        let deadline = Instant::now() + Duration::from_millis(pause);
+        while Instant::now() < deadline && child.try_wait().expect("asks").is_none() {
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+        killed += usize::from(child.try_wait().expect("asks").is_none());
+        child.kill().expect("kills or is gone");
+        child.wait().expect("ends");
+    }
+    assert!(killed > 0, "every run was over before its kill: make the tree larger");
+    let output = command(files.path(), &database).output().expect("runs");
+    assert!(output.status.success());
+    assert!(output.stdout == expected(files.path()), "the lines differ");
+}
+
+#[test]
+fn two_processes_on_one_database_both_print_everything() {
+    let (files, state) = (tree(1_000), tempfile::tempdir().expect("a temporary directory"));
+    let database = state.path().join("jobs.db");
+    let run = || command(files.path(), &database).output().expect("runs");
+    let (one, two) = std::thread::scope(|scope| {
+        let other = scope.spawn(run);
+        (run(), other.join().expect("no panic"))
+    });
+    let expected = expected(files.path());
+    assert!(one.stdout == expected && two.stdout == expected, "the lines differ");
+}
