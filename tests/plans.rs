@@ -104,8 +104,8 @@ fn mysql_claims_in_key_order_without_a_sort() {
         };
         let before = (count("Handler_read_next"), count("Sort_rows"));
         diesel::sql_query(
-            "SELECT r.id FROM qudo_ready r WHERE r.queue = 'default' AND r.ability IN ('plan') \
-             ORDER BY r.queue, r.claim_rank, r.id LIMIT 100 FOR UPDATE SKIP LOCKED",
+            "SELECT r.id FROM qudo_ready r FORCE INDEX (PRIMARY) \
+             WHERE r.queue = 'default' AND r.ability IN ('plan') ORDER BY r.claim_rank, r.id LIMIT 100 FOR UPDATE SKIP LOCKED",
         )
         .execute(&mut conn)
         .expect("selects");
