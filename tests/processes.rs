@@ -74,3 +74,56 @@ fn two_processes_on_one_database_both_print_everything() {
     let expected = expected(files.path());
     assert!(one.stdout == expected && two.stdout == expected, "the lines differ");
 }
+
+#[qudo::ability]
+fn slow(job: &qudo::Job) -> qudo::Result {
+    let place = PathBuf::from(std::env::var("QUDO_SERVICE")?);
+    std::fs::write(place.join("started"), "")?;
+    // Ends early when the process stops, as a long job should; a deadline ends it anyway.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !job.is_stopping() && Instant::now() < deadline {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    std::fs::write(place.join("finished"), "")?;
+    Ok(())
+}
+
+/// A service that works until it is told to stop; by itself a test that has nothing to do.
+#[test]
+fn service() {
+    let Ok(place) = std::env::var("QUDO_SERVICE") else { return };
+    let manager = qudo::Manager::builder()
+        .database(format!("sqlite:{place}/jobs.db"))
+        .linked(false)
+        .ability::<slow>()
+        .build()
+        .expect("valid");
+    manager.work().expect("stops softly");
+}
+
+#[test]
+fn sigterm_lets_the_running_job_finish_and_gives_nothing_up() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let dsn = format!("sqlite:{}/jobs.db", place.path().display());
+    let manager = qudo::Manager::builder().database(dsn).linked(false).build().expect("valid");
+    manager.migrate().expect("migrates");
+    let sent = manager.enqueue(slow::job()).expect("stored");
+    let mut child = Command::new(std::env::current_exe().expect("a test has a path"))
+        .args(["--exact", "service"])
+        .env("QUDO_SERVICE", place.path())
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !place.path().join("started").exists() {
+        assert!(Instant::now() < deadline, "the job does not start");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let told = Command::new("kill").arg(child.id().to_string()).status().expect("kills");
+    assert!(told.success());
+    assert!(child.wait().expect("ends").success(), "work() returned without an error");
+    assert!(place.path().join("finished").exists());
+    sent.wait::<()>(Duration::ZERO).expect("settled before the process ended");
+    let workers = manager.workers().remove(0).answer.expect("up");
+    assert!(workers.is_empty(), "the worker's row is removed");
+}

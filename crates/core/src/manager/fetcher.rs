@@ -79,7 +79,9 @@ impl Fetcher<'_> {
         }
         let wanted = self.session.dispatch.reserve(self.lane.index);
         if wanted == 0 {
-            // No worker thread needs anything: the bell rings when one does.
+            // No worker thread needs anything: the bell rings when one does. Asking the database
+            // meanwhile would find the backlog again and again.
+            self.idle = false;
             return Ok(Some(self.session.manager.options().delay));
         }
         let claimed = self.claim(wanted);

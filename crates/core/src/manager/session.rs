@@ -303,6 +303,10 @@ impl Manager {
             spawn(&format!("qudo-worker-{number}"), move || {
                 worker::run(&session);
                 session.note_progress(&session.workers_alive);
+                if session.workers_done() {
+                    // The heartbeats waited for the last job.
+                    session.lanes.iter().for_each(|lane| lane.heartbeat_bell.ring());
+                }
             })?;
         }
         Ok(handle)

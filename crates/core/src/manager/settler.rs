@@ -121,6 +121,10 @@ fn settle_one_by_one(session: &Session, lane: &Lane, group: &[Settlement], error
         let one = std::slice::from_ref(settlement);
         match lane.database.driver().settle(session.worker.id, one) {
             Ok(answers) => note_answers(lane, one, &answers),
+            Err(error) if error.is_down() => {
+                session.lanes[lane.index].database.mark_down(&error);
+                settle_group(session, lane, one);
+            }
             Err(error) => log::error!(
                 "job {} ({}) cannot be settled and will run again when its lease ends: {}",
                 settlement.job.id,
