@@ -173,7 +173,9 @@ pub(crate) fn connect_error(message: &str) -> DriverError {
     };
     // A database that refuses our account is as unusable as a dead one, and others go on.
     let kind = if kind == ErrorKind::Permission { ErrorKind::Down } else { kind };
-    DriverError::new(kind, message.to_owned())
+    // libpq's messages take several lines.
+    let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
+    DriverError::new(kind, line)
 }
 
 #[cfg(test)]
