@@ -60,6 +60,11 @@ pub(super) fn run(session: &Session, lane: &Lane) {
             Err(error) => fetcher.recover(&error),
         }
     }
+    // A claim that was on its way when the stop came delivered after everything else was given
+    // back, perhaps to threads that had already ended.
+    for job in session.dispatch.drain(lane.index) {
+        lane.give_back(job);
+    }
 }
 
 impl Fetcher<'_> {

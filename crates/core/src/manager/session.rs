@@ -60,6 +60,8 @@ pub(crate) struct Lane {
     /// Claimed and not yet settled.
     pub(crate) in_flight: AtomicUsize,
     pub(crate) lost_leases: AtomicU64,
+    /// The fetcher may still deliver.
+    pub(crate) fetching: AtomicBool,
     /// The database tells of new work at this moment, so it need not be asked.
     pub(crate) listening: AtomicBool,
     started: Instant,
@@ -76,6 +78,7 @@ impl Lane {
             last_heartbeat: AtomicU64::new(NEVER),
             in_flight: AtomicUsize::new(0),
             lost_leases: AtomicU64::new(0),
+            fetching: AtomicBool::new(true),
             listening: AtomicBool::new(false),
             started: Instant::now(),
             dead_after,
@@ -169,6 +172,13 @@ impl Session {
             lane.heartbeat_bell.ring();
         }
         let idle = self.wait_for(deadline, || self.workers_done());
+        // A settler ends when nothing more can come: no job runs and its fetcher has ended, so that
+        // what a last claim brought is given back too. A fetcher that hangs holds up only its own.
+        self.wait_for(deadline, || {
+            let ended = |lane: &&Arc<Lane>| !lane.fetching.load(Ordering::Acquire);
+            self.lanes.iter().filter(ended).for_each(|lane| lane.settle.close());
+            self.lanes.iter().all(|lane| ended(&lane))
+        });
         for lane in &self.lanes {
             lane.settle.close();
         }
@@ -399,6 +409,9 @@ fn spawn_lane(session: &Arc<Session>, lane: &Arc<Lane>) -> Result<(), Error> {
         }
         spawn(&format!("qudo-{name}-{}", lane.database.name), move || {
             run(&session, &lane);
+            if name == "fetch" {
+                lane.fetching.store(false, Ordering::Release);
+            }
             if counts {
                 session.note_progress(&session.lanes_alive);
             }
