@@ -128,6 +128,12 @@ pub enum Error {
     /// No database could take the job.
     #[error("no database can take the job: {}", list(.0))]
     AllDatabasesDown(Vec<DownReason>),
+    /// No database could take the job, and the spool is full.
+    #[error("no database can take the job, and the spool holds its limit of {limit} jobs already")]
+    SpoolFull {
+        /// How many it takes.
+        limit: u64,
+    },
     /// The answer to an insert was lost: the job may be stored or not.
     #[error(
         "database {database:?} broke off while storing the job {job}: it may be stored or not; \
@@ -237,7 +243,7 @@ impl Error {
     /// Whether nothing but the databases' absence was in the way: a later try may succeed.
     pub fn is_down(&self) -> bool {
         match self {
-            Self::AllDatabasesDown(_) | Self::DatabaseDown { .. } => true,
+            Self::AllDatabasesDown(_) | Self::DatabaseDown { .. } | Self::SpoolFull { .. } => true,
             Self::Database { source, .. } => source.is_down(),
             Self::PartlyEnqueued { source, .. } => source.is_down(),
             _ => false,

@@ -49,7 +49,8 @@ pub use error::{DownReason, Error};
 pub use job::Job;
 pub use job_error::{JobError, Result, abort, snooze};
 pub use manager::{
-    DatabaseReport, DatabaseState, Enqueued, JobCount, Manager, ManagerBuilder, On, WorkHandle,
+    DatabaseReport, DatabaseState, Enqueued, JobCount, Manager, ManagerBuilder, Moved, On,
+    SpoolReport, WorkHandle,
 };
 pub use memory::MemoryDriver;
 pub use new_job::{NewJob, UniqPolicy};

@@ -40,11 +40,15 @@ pub enum Progress {
     Gone,
 }
 
+/// A job that was moved oftener is not followed further.
+const MOST_MOVES: usize = 10;
+
 /// An answer of one database.
 enum Known {
     Lives(JobState),
     Replies(Vec<ReplyRow>),
     Failed(Box<Exception>),
+    Moved(String),
 }
 
 impl fmt::Debug for Ticket {
@@ -81,7 +85,7 @@ impl Ticket {
             Some(Known::Lives(state)) => Progress::Waiting(state),
             Some(Known::Replies(replies)) => Progress::Replied(replies.len()),
             Some(Known::Failed(exception)) => Progress::Failed(exception),
-            None => Progress::Gone,
+            Some(Known::Moved(_)) | None => Progress::Gone,
         })
     }
 
@@ -136,7 +140,7 @@ impl Ticket {
                         message: exception.message,
                     });
                 }
-                Ok(None) => return Ok(Vec::new()),
+                Ok(Some(Known::Moved(_)) | None) => return Ok(Vec::new()),
                 // A dead database may come back with the answer; the limit bounds the wait.
                 Err(error) if error.is_down() => {}
                 Err(error) => return Err(error),
@@ -151,17 +155,20 @@ impl Ticket {
     }
 
     fn look(&self) -> Result<Option<Known>, Error> {
-        if let Some(database) = &self.database {
-            let answer = database.call("say how far a job is", |driver| ask(driver, self.job));
-            if let Err(Error::Database { source, .. }) = &answer
-                && source.is_down()
-            {
-                database.mark_down(source);
+        let (action, job) = ("say how far a job is", self.job);
+        let Some(mut database) = self.database.clone() else {
+            let found = self.manager.first(action, move |driver| {
+                Ok(ask(driver, job)?.filter(|known| !matches!(known, Known::Moved(_))))
+            })?;
+            return Ok(found.map(|(_, known)| known));
+        };
+        for _ in 0..MOST_MOVES {
+            match database.call(action, move |driver| ask(driver, job))? {
+                Some(Known::Moved(to)) => database = self.manager.find(&to)?,
+                known => return Ok(known),
             }
-            return answer;
         }
-        let found = self.manager.first("say how far a job is", |driver| ask(driver, self.job))?;
-        Ok(found.map(|(_, known)| known))
+        Ok(None)
     }
 }
 
@@ -181,5 +188,8 @@ fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
         limit: 1,
         ..ExceptionFilter::default()
     };
-    Ok(driver.exceptions(&filter)?.pop().map(|exception| Known::Failed(Box::new(exception))))
+    if let Some(exception) = driver.exceptions(&filter)?.pop() {
+        return Ok(Some(Known::Failed(Box::new(exception))));
+    }
+    Ok(driver.moved_to(job)?.map(Known::Moved))
 }

@@ -1,9 +1,10 @@
 use std::time::Duration;
 
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, CountRow, Driver, DriverError, Due, Exception, ExceptionFilter,
-    Inserted, JobFilter, JobInfo, JobRecord, JobState, Promotion, Redrive, ReplyRow, Rescued,
-    SchemaState, Settled, Settlement, StatusRow, Wake, WakeSource, WorkerId, WorkerInfo,
+    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, Depth, Driver, DriverError, Due,
+    Exception, ExceptionFilter, Inserted, JobFilter, JobInfo, JobRecord, JobState, Promotion,
+    Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, Wake, WakeSource,
+    WorkerId, WorkerInfo,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use crate::engine::Engine;
 use crate::migrate;
 use crate::sql::SqlConn;
-use crate::statements::{exception, lookup, schedule, settle, trace, worker};
+use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
 
 /// The driver of one database on the engine `E`.
 ///
@@ -27,7 +28,7 @@ impl<E> std::fmt::Debug for DieselDriver<E> {
 }
 
 impl<E: Engine> DieselDriver<E> {
-    fn write_transaction<T>(
+    pub(crate) fn write_transaction<T>(
         &self,
         mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
     ) -> Result<T, DriverError> {
@@ -46,6 +47,10 @@ impl<E: Engine> Driver for DieselDriver<E> {
 
     fn wake_source(&self) -> WakeSource {
         self.engine.wake_source()
+    }
+
+    fn reset(&self) {
+        self.engine.reset();
     }
 
     fn probe(&self) -> Result<(), DriverError> {
@@ -154,6 +159,18 @@ impl<E: Engine> Driver for DieselDriver<E> {
 
     fn count(&self) -> Result<Vec<CountRow>, DriverError> {
         self.engine.read(lookup::count::<E>)
+    }
+
+    fn depth(&self, bound: u64) -> Result<Depth, DriverError> {
+        self.engine.read(|conn| control::depth::<E>(conn, bound))
+    }
+
+    fn control(&self) -> Result<Control, DriverError> {
+        self.engine.read(control::control::<E>)
+    }
+
+    fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError> {
+        self.write_transaction(|conn| control::set_control::<E>(conn, flag, on))
     }
 
     fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {

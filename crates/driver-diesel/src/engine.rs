@@ -47,6 +47,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn read<T>(&self, act: impl FnMut(&mut Self::Conn) -> QueryResult<T>)
     -> Result<T, DriverError>;
 
+    /// Gives up the connections in use; those of calls that hang never come back.
+    fn reset(&self) {}
+
     /// Connects anew, outside the pool, and checks that the database takes writes.
     fn probe(&self) -> Result<(), DriverError>;
 

@@ -12,11 +12,14 @@ mod cursor;
 mod driver;
 mod engine;
 mod migrate;
+mod moves;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod reach;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;

@@ -1,7 +1,7 @@
 //! Pools of connections to a server, built lazily and with a hard limit on every wait.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
 use diesel::result::Error;
@@ -31,9 +31,11 @@ pub(crate) struct Pooled<C> {
     generation: u64,
 }
 
+type Connect<C> = Arc<dyn Fn() -> Result<C, String> + Send + Sync>;
+
 /// Makes connections for r2d2.
 pub(crate) struct Connector<C> {
-    connect: Box<dyn Fn() -> Result<C, String> + Send + Sync>,
+    connect: Connect<C>,
     last_error: LastError,
     generation: Arc<AtomicU64>,
 }
@@ -58,7 +60,7 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
     fn connect(&self) -> Result<Pooled<C>, ConnectError> {
         let generation = self.generation.load(Ordering::Acquire);
         let pooled = |conn| Pooled { conn, broken: false, generation };
-        (self.connect)().map(pooled).map_err(|error| {
+        connect_within(CHECKOUT_LIMIT, &self.connect).map(pooled).map_err(|error| {
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some((Instant::now(), error.clone()));
             ConnectError(error)
@@ -74,9 +76,23 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
     }
 }
 
+/// Connects on a thread of its own, which is left to itself when the limit is over: libraries wait
+/// for ever for a server that takes the connection and then says nothing.
+fn connect_within<C: Send + 'static>(limit: Duration, connect: &Connect<C>) -> Result<C, String> {
+    let (connect, (sender, made)) = (Arc::clone(connect), mpsc::channel());
+    std::thread::Builder::new()
+        .name("qudo-connect".to_owned())
+        .spawn(move || drop(sender.send(connect())))
+        .map_err(|error| format!("could not connect: no thread: {error}"))?;
+    made.recv_timeout(limit).unwrap_or_else(|_| {
+        Err(format!("could not connect: no answer within {} s", limit.as_secs_f32()))
+    })
+}
+
 /// A pool of one server's connections.
 pub(crate) struct Pool<C: Send + 'static> {
-    inner: r2d2::Pool<Connector<C>>,
+    inner: RwLock<r2d2::Pool<Connector<C>>>,
+    connect: Connect<C>,
     last_error: LastError,
     /// Grows with each lost connection: those made before are not used again, because after a
     /// server's restart all of them are dead and each would fail one more call.
@@ -94,25 +110,49 @@ impl r2d2::HandleError<ConnectError> for LogConnects {
     }
 }
 
+fn build<C: Send + 'static>(
+    connect: &Connect<C>,
+    last_error: &LastError,
+    generation: &Arc<AtomicU64>,
+) -> r2d2::Pool<Connector<C>> {
+    let connector = Connector {
+        connect: Arc::clone(connect),
+        last_error: Arc::clone(last_error),
+        generation: Arc::clone(generation),
+    };
+    r2d2::Pool::builder()
+        .max_size(MOST_CONNECTIONS)
+        .min_idle(Some(0))
+        .test_on_check_out(false)
+        .connection_timeout(CHECKOUT_LIMIT)
+        .idle_timeout(Some(Duration::from_secs(300)))
+        .error_handler(Box::new(LogConnects))
+        .build_unchecked(connector)
+}
+
 impl<C: Send + 'static> Pool<C> {
     /// A pool that connects when it must.
     pub(crate) fn new(connect: impl Fn() -> Result<C, String> + Send + Sync + 'static) -> Self {
+        let connect: Connect<C> = Arc::new(connect);
         let last_error = LastError::default();
         let generation = Arc::<AtomicU64>::default();
-        let connector = Connector {
-            connect: Box::new(connect),
-            last_error: Arc::clone(&last_error),
-            generation: Arc::clone(&generation),
-        };
-        let inner = r2d2::Pool::builder()
-            .max_size(MOST_CONNECTIONS)
-            .min_idle(Some(0))
-            .test_on_check_out(false)
-            .connection_timeout(CHECKOUT_LIMIT)
-            .idle_timeout(Some(Duration::from_secs(300)))
-            .error_handler(Box::new(LogConnects))
-            .build_unchecked(connector);
-        Self { inner, last_error, generation, drop_after_retry: false }
+        let inner = RwLock::new(build(&connect, &last_error, &generation));
+        Self { inner, connect, last_error, generation, drop_after_retry: false }
+    }
+
+    /// Starts afresh: connections that hang in a call would count as used for ever.
+    pub(crate) fn reset(&self) {
+        let fresh = build(&self.connect, &self.last_error, &self.generation);
+        let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
+        let hung = std::mem::replace(&mut *inner, fresh);
+        drop(inner);
+        drop(hung);
+    }
+
+    /// Connects outside the pool.
+    #[cfg(any(feature = "postgres", feature = "mysql"))]
+    pub(crate) fn connect_alone(&self) -> Result<C, DriverError> {
+        connect_within(CHECKOUT_LIMIT, &self.connect).map_err(|error| connect_error(&error))
     }
 
     /// Gives up a connection after each transient error.
@@ -123,8 +163,9 @@ impl<C: Send + 'static> Pool<C> {
 
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
+        let pool = self.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
         loop {
-            let failed = match self.inner.get_timeout(SLICE) {
+            let failed = match pool.get_timeout(SLICE) {
                 Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
                     return Ok(conn);
                 }

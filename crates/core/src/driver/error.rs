@@ -21,6 +21,7 @@ pub enum ErrorKind {
 pub struct DriverError {
     kind: ErrorKind,
     ambiguous: bool,
+    hung: bool,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -28,7 +29,7 @@ pub struct DriverError {
 impl DriverError {
     /// An error with its meaning; the message must not contain a password.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, ambiguous: false, message: message.into(), source: None }
+        Self { kind, ambiguous: false, hung: false, message: message.into(), source: None }
     }
 
     /// Keeps the cause.
@@ -48,6 +49,18 @@ impl DriverError {
         self
     }
 
+    /// Marks that the database did not answer in time.
+    pub(crate) fn hung(mut self, hung: bool) -> Self {
+        self.hung = hung;
+        self
+    }
+
+    /// The same for another of those who shared a call; the causes become part of the message.
+    pub(crate) fn shared(&self) -> Self {
+        let message = crate::error::with_causes(self);
+        Self { kind: self.kind, ambiguous: self.ambiguous, hung: self.hung, message, source: None }
+    }
+
     /// What the error means.
     pub fn kind(&self) -> ErrorKind {
         self.kind
@@ -61,6 +74,11 @@ impl DriverError {
     /// Whether the statement may have run although its answer was lost.
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous
+    }
+
+    /// Whether the database did not answer in time, so that its connections are of no more use.
+    pub(crate) fn is_hung(&self) -> bool {
+        self.hung
     }
 }
 

@@ -25,6 +25,9 @@ pub enum JobState {
         /// When the lease ends.
         until: DateTime<Utc>,
     },
+    /// On its way to another database or from one; see
+    /// [`Manager::move_jobs`](crate::Manager::move_jobs).
+    Moving,
 }
 
 impl JobState {
@@ -34,6 +37,7 @@ impl JobState {
             Self::Scheduled { .. } => "scheduled",
             Self::Ready => "ready",
             Self::Running { .. } => "running",
+            Self::Moving => "moving",
         }
     }
 }
@@ -89,7 +93,7 @@ pub struct CountRow {
     pub queue: String,
     /// The kind of work.
     pub ability: String,
-    /// `ready`, `scheduled` or `running`.
+    /// `ready`, `scheduled`, `running` or `moving`.
     pub state: &'static str,
     /// How many.
     pub count: u64,

@@ -2,19 +2,23 @@
 //!
 //! A driver stores jobs and answers questions about them; every decision is the
 //! manager's. All methods take `&self` and may be called from many threads at
-//! once; they block, with a hard limit of the driver's own on every connect,
-//! checkout and statement.
+//! once; they block. The driver limits every connect and checkout; how long a
+//! call may take as a whole is the manager's affair, which leaves one that hangs.
 
+mod control;
 mod error;
 mod listing;
+mod moving;
 mod record;
 mod registration;
 
+pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
 pub use listing::{
     CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, JobState, Redrive, ReplyRow,
     StatusRow,
 };
+pub use moving::{Leg, Moves, MovingJob};
 pub use record::{
     AbilityLease, ClaimRequest, ClaimedJob, Due, ExceptionRecord, Extras, Inserted, JobRecord,
     Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord, Verdict, WorkerId,
@@ -71,8 +75,8 @@ pub enum Wake {
 ///   [is ambiguous](DriverError::is_ambiguous), when all or nothing is.
 /// * Deadlocks, lock waits, busy and serialization errors are retried inside the driver.
 /// * "Now" is the database's clock.
-/// * An id is in exactly one of: ready, scheduled, leased.
-pub trait Driver: std::any::Any + Send + Sync + 'static {
+/// * An id is in exactly one of: ready, scheduled, leased, moving.
+pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
     /// The engine's name for logs and reports: `sqlite`, `postgres`, `mysql`, `memory`.
     fn engine(&self) -> &'static str;
 
@@ -81,6 +85,15 @@ pub trait Driver: std::any::Any + Send + Sync + 'static {
 
     /// How work of other processes is noticed.
     fn wake_source(&self) -> WakeSource;
+
+    /// Whether a call may have to wait for something outside the process. Such calls are made on
+    /// threads that can be given up.
+    fn may_block(&self) -> bool {
+        true
+    }
+
+    /// Gives up the connections in use: calls under way may never return. Later calls connect anew.
+    fn reset(&self) {}
 
     /// Connects on a connection of its own and checks that the database takes writes.
     ///
@@ -224,6 +237,27 @@ pub trait Driver: std::any::Any + Send + Sync + 'static {
     ///
     /// When the database does not answer.
     fn count(&self) -> Result<Vec<CountRow>, DriverError>;
+
+    /// How many live jobs there are, each number counted up to `bound`.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn depth(&self, bound: u64) -> Result<Depth, DriverError>;
+
+    /// The orders that are stored here.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn control(&self) -> Result<Control, DriverError>;
+
+    /// Stores an order, or removes it.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError>;
 
     /// Removes a live job that is not running; tells whether it did.
     ///

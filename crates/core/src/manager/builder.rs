@@ -1,18 +1,19 @@
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use qudo_hooks::{Codec, CodecSet, Hook, HookSet, PluginError, PluginSet, SourceLocation};
 
 use super::bell::Epoch;
-use super::database::Database;
+use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::names::check_name;
+use super::spool::{self, Spool};
 use super::{Inner, Manager};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::DriverRegistration;
 use crate::{Ability, AbilitySet, Driver, Error};
 
 /// Settings of a manager, checked.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Options {
     pub(crate) find_job_limit_size: Option<u32>,
     pub(crate) retry_seconds: Duration,
@@ -26,6 +27,18 @@ pub(crate) struct Options {
     pub(crate) max_arg_size: usize,
     pub(crate) keep_replies: Duration,
     pub(crate) keep_job_status: Duration,
+    pub(crate) call_limit: Duration,
+    pub(crate) on_change: Option<OnChange>,
+}
+
+impl Options {
+    pub(super) fn settings(&self) -> Settings {
+        Settings {
+            retry: self.retry_seconds,
+            limit: self.call_limit,
+            on_change: self.on_change.clone(),
+        }
+    }
 }
 
 impl Default for Options {
@@ -43,6 +56,8 @@ impl Default for Options {
             max_arg_size: 8 * 1024 * 1024,
             keep_replies: Duration::from_secs(7 * 24 * 3600),
             keep_job_status: Duration::from_secs(90 * 24 * 3600),
+            call_limit: Duration::from_secs(10),
+            on_change: None,
         }
     }
 }
@@ -61,6 +76,7 @@ pub struct ManagerBuilder {
     plugins: PluginSet,
     plugin_error: Option<PluginError>,
     codecs: CodecSet,
+    spool: Option<(String, u64)>,
 }
 
 type InsertAbility = fn(&mut AbilitySet, SourceLocation) -> Result<(), Error>;
@@ -82,6 +98,7 @@ impl Default for ManagerBuilder {
             plugins: PluginSet::default(),
             plugin_error: None,
             codecs: CodecSet::default(),
+            spool: None,
         }
     }
 }
@@ -213,6 +230,38 @@ impl ManagerBuilder {
         self
     }
 
+    /// The longest that a database may take to answer. Default: 10 s. After that it counts as down,
+    /// the thread that asked goes on, and a job may be stored elsewhere. Listings get six times as
+    /// long, migrations as long as they take.
+    pub fn call_limit(mut self, limit: Duration) -> Self {
+        self.options.call_limit = limit;
+        self
+    }
+
+    /// Called whenever a database goes down or comes up again, on the thread that noticed; it
+    /// should return soon and must not call the manager.
+    pub fn on_database_change(
+        mut self,
+        listener: impl Fn(&DatabaseReport) + Send + Sync + 'static,
+    ) -> Self {
+        self.options.on_change = Some(Arc::new(listener));
+        self
+    }
+
+    /// Sets a local SQLite file, such as `sqlite:spool.db`, that takes at most `limit` jobs while no
+    /// database can, so that an enqueue does not fail because the databases do. Its tables are made
+    /// at the first use.
+    ///
+    /// A background thread forwards its jobs, by id and without doubling any, as soon as a database
+    /// is back; until then no worker sees them. A job with a unique key is spooled while its home is
+    /// down, and forwarded there; if another job holds the key by then, it is dropped with a warning
+    /// in the log. Jobs that name a database are not spooled. Processes of one machine may share
+    /// the file.
+    pub fn spool(mut self, dsn: impl Into<String>, limit: u64) -> Self {
+        self.spool = Some((dsn.into(), limit));
+        self
+    }
+
     /// Checks everything and builds the manager.
     ///
     /// # Errors
@@ -240,20 +289,38 @@ impl ManagerBuilder {
         for (hook, place) in self.hooks {
             hooks.insert(hook, place)?;
         }
-        let databases = open(self.sources, self.options.retry_seconds)?;
-        Ok(Manager {
-            inner: Arc::new(Inner {
-                options: self.options,
-                databases,
-                abilities,
-                hooks: Arc::new(hooks).into(),
-                plugins: self.plugins,
-                codecs: self.codecs,
-                settled: Epoch::default(),
-                working: false.into(),
-                unknown_abilities: std::sync::Mutex::default(),
-            }),
-        })
+        let settings = self.options.settings();
+        let databases = open_all(self.sources, &settings)?;
+        let spool = match self.spool {
+            None => None,
+            Some((dsn, limit)) => {
+                let database = open(Some(spool::NAME.to_owned()), &dsn, &settings)?;
+                spool::check_engine(database.driver())
+                    .map_err(|error| Error::InvalidDsn { dsn, reason: error.to_string() })?;
+                if databases.iter().any(|other| other.name == database.name) {
+                    return Err(Error::DuplicateDatabase(spool::NAME.to_owned()));
+                }
+                Some(Arc::new(Spool::new(database, limit)))
+            }
+        };
+        let spools = spool.is_some();
+        let inner = Arc::new(Inner {
+            options: self.options,
+            databases: RwLock::new(databases.into()),
+            spool,
+            abilities,
+            hooks: Arc::new(hooks).into(),
+            plugins: self.plugins,
+            codecs: self.codecs,
+            settled: Epoch::default(),
+            session: std::sync::Mutex::default(),
+            unknown_abilities: std::sync::Mutex::default(),
+        });
+        if spools {
+            let weak = Arc::downgrade(&inner);
+            super::session::spawn("qudo-spool", move || spool::run(&weak))?;
+        }
+        Ok(Manager { inner })
     }
 
     fn check_options(&self) -> Result<(), Error> {
@@ -273,6 +340,7 @@ impl ManagerBuilder {
             ("delay", options.delay),
             ("grab_for", options.grab_for),
             ("heartbeat", options.heartbeat_every),
+            ("call_limit", options.call_limit),
         ] {
             if value < Duration::from_millis(1) || value > LONGEST_DELAY {
                 return out_of_range(option, "expected 1 millisecond to a year");
@@ -294,22 +362,37 @@ impl ManagerBuilder {
     }
 }
 
-fn open(sources: Vec<Source>, retry: Duration) -> Result<Vec<Arc<Database>>, Error> {
+/// Opens one data source under a name of its own or the one that it suggests.
+pub(super) fn open(
+    name: Option<String>,
+    dsn: &str,
+    settings: &Settings,
+) -> Result<Arc<Database>, Error> {
+    let opened = DriverRegistration::open_linked(dsn)
+        .map_err(|reason| Error::InvalidDsn { dsn: hide_password(dsn), reason })?;
+    named(name.unwrap_or(opened.name), opened.driver, settings)
+}
+
+fn named(
+    name: String,
+    driver: Arc<dyn Driver>,
+    settings: &Settings,
+) -> Result<Arc<Database>, Error> {
+    check_name("database name", &name)?;
+    Ok(Arc::new(Database::new(Arc::from(name), driver, settings.clone())))
+}
+
+fn open_all(sources: Vec<Source>, settings: &Settings) -> Result<Vec<Arc<Database>>, Error> {
     let mut databases: Vec<Arc<Database>> = Vec::with_capacity(sources.len());
     for source in sources {
-        let (name, driver) = match source {
-            Source::Driver { name, driver } => (name, driver),
-            Source::Dsn { name, dsn } => {
-                let opened = DriverRegistration::open_linked(&dsn)
-                    .map_err(|reason| Error::InvalidDsn { dsn: hide_password(&dsn), reason })?;
-                (name.unwrap_or(opened.name), opened.driver)
-            }
+        let database = match source {
+            Source::Driver { name, driver } => named(name, driver, settings)?,
+            Source::Dsn { name, dsn } => open(name, &dsn, settings)?,
         };
-        check_name("database name", &name)?;
-        if databases.iter().any(|other| *other.name == *name) {
-            return Err(Error::DuplicateDatabase(name));
+        if databases.iter().any(|other| other.name == database.name) {
+            return Err(Error::DuplicateDatabase(database.name.to_string()));
         }
-        databases.push(Arc::new(Database::new(Arc::from(name), driver, retry)));
+        databases.push(database);
     }
     if databases.is_empty() {
         return Err(Error::NoDatabase);

@@ -1,12 +1,17 @@
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use qudo_hooks::JobId;
 
 use super::bell::{Bell, lock};
+use super::calls::{Call, Calls, Late};
+use super::control::Controls;
+use super::inserter::Inserter;
 use super::jitter;
-use crate::driver::{DriverError, ErrorKind, SchemaState};
+use crate::driver::{Depth, DriverError, ErrorKind, SchemaState};
 use crate::error::with_causes;
 use crate::{Driver, Error};
 
@@ -14,15 +19,42 @@ use crate::{Driver, Error};
 /// `retry_seconds`. A server that merely restarts is back within a second.
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 
+/// A database that owes an answer for so long is passed over while another will do.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// So many jobs whose insert had an unknown end are looked after when the database is back.
+const MOST_DOUBTFUL: usize = 10_000;
+
+/// Listings may take so many times the limit of a call.
+const LISTING: u32 = 6;
+
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(super) driver: Arc<dyn Driver>,
+    pub(super) calls: Calls,
+    pub(super) inserter: Inserter,
+    pub(super) controls: Controls,
     state: Mutex<State>,
-    retry: Duration,
+    /// Jobs that went elsewhere although they may be stored here too.
+    doubtful: Mutex<Vec<JobId>>,
+    settings: Settings,
     /// Rung when local work was enqueued here or the database came back: ends the fetcher's sleep.
     pub(crate) bell: Bell,
 }
+
+/// What databases of one manager have in common.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// The longest pause between two probes.
+    pub(crate) retry: Duration,
+    /// The longest that a call may take.
+    pub(crate) limit: Duration,
+    /// Told of every change of state.
+    pub(crate) on_change: Option<OnChange>,
+}
+
+pub(crate) type OnChange = Arc<dyn Fn(&DatabaseReport) + Send + Sync>;
 
 struct State {
     now: DatabaseState,
@@ -75,6 +107,12 @@ pub struct DatabaseReport {
     pub next_probe: Option<Duration>,
     /// When this manager last claimed from it without an error.
     pub last_claim: Option<DateTime<Utc>>,
+    /// Whether new jobs go elsewhere; see [`Manager::drain`](crate::Manager::drain).
+    pub draining: bool,
+    /// Whether its jobs are left waiting; see [`Manager::pause`](crate::Manager::pause).
+    pub paused: bool,
+    /// How many jobs it holds; `None` when it did not say, and in reports of a change.
+    pub depth: Option<Depth>,
 }
 
 impl fmt::Debug for Database {
@@ -84,7 +122,7 @@ impl fmt::Debug for Database {
 }
 
 impl Database {
-    pub(super) fn new(name: Arc<str>, driver: Arc<dyn Driver>, retry: Duration) -> Self {
+    pub(super) fn new(name: Arc<str>, driver: Arc<dyn Driver>, settings: Settings) -> Self {
         let state = State {
             now: DatabaseState::Up,
             since: Utc::now(),
@@ -92,15 +130,35 @@ impl Database {
             next_probe: None,
             last_claim: None,
         };
-        Self { name, driver, state: Mutex::new(state), retry, bell: Bell::default() }
+        let direct = !driver.may_block();
+        Self {
+            name,
+            calls: Calls::new(Arc::clone(&driver), direct),
+            driver,
+            inserter: Inserter::default(),
+            controls: Controls::default(),
+            state: Mutex::new(state),
+            doubtful: Mutex::default(),
+            settings,
+            bell: Bell::default(),
+        }
     }
 
     pub(crate) fn driver(&self) -> &dyn Driver {
         self.driver.as_ref()
     }
 
+    pub(super) fn limit(&self) -> Duration {
+        self.settings.limit
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         lock(&self.state).now == DatabaseState::Up
+    }
+
+    /// Whether it is up but owes an answer: it may hang, and others are asked first.
+    pub(super) fn is_slow(&self) -> bool {
+        self.calls.oldest() > SLOW
     }
 
     /// Why the database is down, for messages.
@@ -114,6 +172,7 @@ impl Database {
     }
 
     pub(super) fn report(&self) -> DatabaseReport {
+        let control = self.controls.known();
         let state = lock(&self.state);
         DatabaseReport {
             name: self.name.to_string(),
@@ -124,23 +183,62 @@ impl Database {
             reason: state.reason.clone(),
             next_probe: state.next_probe.map(|at| at.saturating_duration_since(Instant::now())),
             last_claim: state.last_claim,
+            draining: control.draining,
+            paused: control.paused,
+            depth: None,
         }
     }
 
-    /// Asks the driver, unless the database is known to be down, and takes note when it is.
-    pub(crate) fn call<T>(
-        self: &Database,
-        action: &'static str,
-        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError>,
-    ) -> Result<T, Error> {
-        if let Some(reason) = self.reason() {
-            return Err(Error::DatabaseDown { database: self.name.to_string(), reason });
+    /// Asks the driver within the limit of a call. When the database is down or hangs, that is
+    /// noted before the error is returned.
+    pub(crate) fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        self.ask_within(self.limit(), ask, Box::new(|_, _| {}))
+    }
+
+    /// As [`ask`](Self::ask), with a limit of its own and what to do about an answer after it.
+    pub(super) fn ask_within<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+        late: Late<T>,
+    ) -> Result<T, DriverError> {
+        let answer = self.calls.begin(ask, late).wait(limit);
+        if let Err(error) = &answer
+            && error.is_down()
+        {
+            self.mark_down(error);
         }
-        ask(self.driver()).map_err(|error| Error::database(&self.name, action, error))
+        answer
+    }
+
+    /// Begins a question whose length depends on what is stored, unless the database is known to
+    /// be down: a listing, a count.
+    pub(crate) fn begin<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
+        let call = match self.reason() {
+            Some(reason) => Err(reason),
+            None => Ok(self.calls.begin(ask, Box::new(|_, _| {}))),
+        };
+        Asked { database: Arc::clone(self), action, call, begun: Instant::now() }
+    }
+
+    /// Asks the driver, unless the database is known to be down.
+    pub(crate) fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.begin(action, ask).wait()
     }
 
     /// Takes the database out of use and starts a thread that probes it until it is back.
-    pub(crate) fn mark_down(self: &Arc<Self>, error: &(dyn std::error::Error + 'static)) {
+    pub(crate) fn mark_down(self: &Arc<Self>, error: &DriverError) {
         let reason = with_causes(error);
         let mut state = lock(&self.state);
         if state.now != DatabaseState::Up {
@@ -150,9 +248,14 @@ impl Database {
         state.now = DatabaseState::Down;
         state.since = Utc::now();
         state.reason = Some(reason);
-        let first = jitter(FIRST_PROBE).min(self.retry);
+        let first = jitter(FIRST_PROBE).min(self.settings.retry);
         state.next_probe = Some(Instant::now() + first);
         drop(state);
+        if error.is_hung() {
+            // The connections under way are lost with the threads that wait at them.
+            self.driver.reset();
+        }
+        self.tell();
         let weak = Arc::downgrade(self);
         let spawned = std::thread::Builder::new()
             .name(format!("qudo-probe-{}", self.name))
@@ -177,7 +280,107 @@ impl Database {
         state.reason = None;
         state.next_probe = None;
         drop(state);
+        self.tell();
         self.bell.ring();
+    }
+
+    fn tell(&self) {
+        let Some(on_change) = &self.settings.on_change else { return };
+        let report = self.report();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| on_change(&report))) {
+            let panic = super::run::panic_message(&*panic);
+            log::error!("the listener for changes of databases {panic}");
+        }
+    }
+
+    /// Remembers jobs that are stored elsewhere now and may be stored here too.
+    pub(super) fn note_doubtful(&self, jobs: impl IntoIterator<Item = JobId>) {
+        let mut doubtful = lock(&self.doubtful);
+        let room = MOST_DOUBTFUL.saturating_sub(doubtful.len());
+        doubtful.extend(jobs.into_iter().take(room));
+    }
+
+    /// Whether the database can be used again; removes what must not run twice before anybody
+    /// here claims it.
+    fn probe(self: &Arc<Self>) -> Result<(), DriverError> {
+        let doubtful = std::mem::take(&mut *lock(&self.doubtful));
+        let ids = doubtful.clone();
+        let check = move |driver: &dyn Driver| {
+            driver.probe()?;
+            usable(driver)?;
+            for id in ids {
+                if driver.dequeue(id)? {
+                    log::info!("job {id} was stored twice; the waiting one is removed");
+                }
+            }
+            driver.control()
+        };
+        match self.calls.begin(check, Box::new(|_, _| {})).wait(self.limit()) {
+            Ok(control) => {
+                self.controls.note(control);
+                Ok(())
+            }
+            Err(error) => {
+                self.note_doubtful(doubtful);
+                if error.is_hung() {
+                    self.driver.reset();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// A question that took too long may have met a database that hangs, or may be a large one.
+    fn suspect(self: &Arc<Self>) {
+        let database = Arc::clone(self);
+        let checked =
+            std::thread::Builder::new().name("qudo-suspect".to_owned()).spawn(move || {
+                if let Err(error) = database.probe()
+                    && error.is_down()
+                {
+                    database.mark_down(&error);
+                }
+            });
+        if let Err(error) = checked {
+            log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
+        }
+    }
+}
+
+/// A question that a database was asked.
+pub(crate) struct Asked<T> {
+    database: Arc<Database>,
+    action: &'static str,
+    call: Result<Call<T>, String>,
+    begun: Instant,
+}
+
+impl<T> Asked<T> {
+    /// The answer, within the limit of a listing from the beginning.
+    pub(crate) fn wait(self) -> Result<T, Error> {
+        let limit = self.database.limit().saturating_mul(LISTING);
+        let left = limit.saturating_sub(self.begun.elapsed());
+        self.wait_for(left)
+    }
+
+    /// The answer, however long it takes.
+    pub(crate) fn wait_for_ever(self) -> Result<T, Error> {
+        self.wait_for(Duration::MAX)
+    }
+
+    fn wait_for(self, limit: Duration) -> Result<T, Error> {
+        let name = &self.database.name;
+        let call = self
+            .call
+            .map_err(|reason| Error::DatabaseDown { database: name.to_string(), reason })?;
+        call.wait(limit).map_err(|error| {
+            if error.is_hung() {
+                self.database.suspect();
+            } else if error.is_down() {
+                self.database.mark_down(&error);
+            }
+            Error::database(name, self.action, error)
+        })
     }
 }
 
@@ -200,10 +403,10 @@ fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
             return;
         };
         lock(&database.state).now = DatabaseState::Probing;
-        match database.driver.probe().and_then(|()| usable(database.driver.as_ref())) {
+        match database.probe() {
             Ok(()) => return database.mark_up(),
             Err(error) => {
-                pause = jitter(pause * 2).min(database.retry);
+                pause = jitter(pause * 2).min(database.settings.retry);
                 let mut state = lock(&database.state);
                 state.now = DatabaseState::Down;
                 state.reason = Some(with_causes(&error));

@@ -6,11 +6,11 @@
 //! so that other processes can have them; full batches while they are short.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bell::lock;
-use super::session::Lane;
+use super::lane::Lane;
 use crate::driver::ClaimedJob;
 
 /// Prefetched work should last about this long: a few claims' worth of round trips.
@@ -44,8 +44,8 @@ struct Inner {
     closed: bool,
 }
 
-#[derive(Default)]
 struct Slot {
+    lane: Arc<Lane>,
     queue: VecDeque<Box<ClaimedJob>>,
     reserved: usize,
     reserved_at: Option<Instant>,
@@ -62,9 +62,9 @@ impl Inner {
 }
 
 impl Dispatch {
-    pub(crate) fn new(lanes: usize, workers: usize, fixed_limit: Option<u32>) -> Self {
+    pub(crate) fn new(workers: usize, fixed_limit: Option<u32>) -> Self {
         let inner = Inner {
-            slots: (0..lanes).map(|_| Slot::default()).collect(),
+            slots: Vec::new(),
             next: 0,
             idle: 0,
             queued: 0,
@@ -74,6 +74,17 @@ impl Dispatch {
             closed: false,
         };
         Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
+    }
+
+    /// Adds a lane; they come in the order of their index.
+    pub(crate) fn add(&self, lane: &Arc<Lane>) {
+        lock(&self.inner).slots.push(Slot {
+            lane: Arc::clone(lane),
+            queue: VecDeque::new(),
+            reserved: 0,
+            reserved_at: None,
+            hungry: false,
+        });
     }
 
     /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
@@ -107,12 +118,7 @@ impl Dispatch {
     }
 
     /// Ends a reservation with what was claimed.
-    pub(crate) fn deliver(
-        &self,
-        lanes: &[std::sync::Arc<Lane>],
-        lane: usize,
-        jobs: Vec<ClaimedJob>,
-    ) {
+    pub(crate) fn deliver(&self, lane: usize, jobs: Vec<ClaimedJob>) {
         let got = jobs.len();
         let mut inner = lock(&self.inner);
         let wanted = std::mem::take(&mut inner.slots[lane].reserved);
@@ -120,7 +126,7 @@ impl Dispatch {
         if got == 0 {
             // Slots that another lane went without are free again.
             drop(inner);
-            return self.feed_hungry(lanes, lane);
+            return self.feed_hungry(lane);
         }
         let full = got == wanted && got >= inner.limit as usize;
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
@@ -137,25 +143,21 @@ impl Dispatch {
         }
     }
 
-    fn feed_hungry(&self, lanes: &[std::sync::Arc<Lane>], except: usize) {
+    fn feed_hungry(&self, except: usize) {
         let mut inner = lock(&self.inner);
         if inner.idle <= inner.queued {
             return;
         }
         for (at, slot) in inner.slots.iter_mut().enumerate() {
             if at != except && std::mem::take(&mut slot.hungry) {
-                lanes[at].database.bell.ring();
+                slot.lane.database.bell.ring();
             }
         }
     }
 
     /// The next job for a worker thread, with its lane; blocks. `None` when closed and empty.
     /// `took` is how long the thread's last job ran.
-    pub(crate) fn pop(
-        &self,
-        lanes: &[std::sync::Arc<Lane>],
-        took: Option<Duration>,
-    ) -> Option<(usize, Box<ClaimedJob>)> {
+    pub(crate) fn pop(&self, took: Option<Duration>) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
         let mut inner = lock(&self.inner);
         if let Some(took) = took {
             self.note_pace(&mut inner, took.as_secs_f64());
@@ -174,17 +176,17 @@ impl Dispatch {
                 let job = slot.queue.pop_front().expect("the lane was found not empty");
                 let low = slot.queue.len() + slot.reserved <= target / 2;
                 if low && target > 0 && std::mem::take(&mut slot.hungry) {
-                    lanes[lane].database.bell.ring();
+                    slot.lane.database.bell.ring();
                 }
-                return Some((lane, job));
+                return Some((Arc::clone(&slot.lane), job));
             }
             if inner.closed {
                 return None;
             }
             inner.idle += 1;
-            for (at, slot) in inner.slots.iter_mut().enumerate() {
+            for slot in &mut inner.slots {
                 if std::mem::take(&mut slot.hungry) {
-                    lanes[at].database.bell.ring();
+                    slot.lane.database.bell.ring();
                 }
             }
             inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
@@ -231,7 +233,7 @@ mod tests {
     use super::*;
 
     fn inner(pace: f64, limit: u32) -> Inner {
-        let dispatch = Dispatch::new(1, 2, None);
+        let dispatch = Dispatch::new(2, None);
         let mut inner = dispatch.inner.into_inner().expect("fresh");
         inner.pace = Some(pace);
         inner.limit = limit;
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn one_long_job_among_short_ones_stops_the_prefetch_at_once() {
-        let dispatch = Dispatch::new(1, 2, None);
+        let dispatch = Dispatch::new(2, None);
         let mut inner = inner(1e-6, 1000);
         dispatch.note_pace(&mut inner, 10.0);
         assert_eq!(inner.prefetch(2), 0);

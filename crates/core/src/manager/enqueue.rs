@@ -11,6 +11,7 @@ use super::Manager;
 use super::bell::lock;
 use super::database::Database;
 use super::names::{check_name, check_uniqkey};
+use super::route::{DRAINING, Route};
 use super::run::panic_message;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverError, Due, Inserted, JobRecord};
@@ -63,9 +64,11 @@ impl Enqueued {
 /// A job that went through the hooks and is encoded, with where it may go.
 struct Prepared {
     record: JobRecord,
-    candidates: Vec<Arc<Database>>,
-    failover_when_uncertain: bool,
+    route: Route,
 }
+
+/// Where jobs were stored, one answer for each.
+type Stored = (Vec<Inserted>, Arc<Database>);
 
 impl Manager {
     /// Stores a job durably and tells what became of it. Blocks for one round trip or two.
@@ -80,9 +83,13 @@ impl Manager {
         let Some(prepared) = self.prepare(job, &hooks)? else {
             return Ok(Enqueued::Suppressed);
         };
-        let (inserted, database) = Self::insert_one(&prepared)?;
+        if let Some((holder, database)) = Self::held_at_former_home(&prepared)? {
+            return Ok(Enqueued::Existing(Ticket::new(self.clone(), holder, Some(database))));
+        }
+        let record: Arc<[JobRecord]> = Arc::new([prepared.record]);
+        let (inserted, database) = self.insert_somewhere(&record, &prepared.route)?;
         database.bell.ring();
-        Ok(self.conclude(&prepared.record, inserted, &database, &hooks))
+        Ok(self.conclude(&record[0], inserted[0], &database, &hooks))
     }
 
     /// Stores many jobs in few statements; answers one for one.
@@ -107,21 +114,34 @@ impl Manager {
         let mut groups: HashMap<Vec<Arc<str>>, Vec<(usize, Prepared)>> = HashMap::new();
         for (at, one) in prepared.into_iter().enumerate() {
             let Some(one) = one else { continue };
-            let key = if one.failover_when_uncertain {
+            if let Some((holder, database)) = Self::held_at_former_home(&one)? {
+                let ticket = Ticket::new(self.clone(), holder, Some(database));
+                answers[at] = Enqueued::Existing(ticket);
+                continue;
+            }
+            let key = if one.route.failover_when_uncertain {
                 Vec::new()
             } else {
-                one.candidates.iter().map(|database| Arc::clone(&database.name)).collect()
+                let candidates = one.route.candidates.iter();
+                candidates.map(|database| Arc::clone(&database.name)).collect()
             };
             groups.entry(key).or_default().push((at, one));
         }
         let mut stored = 0;
         for group in groups.into_values() {
             let (places, group): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let first = &group[0];
-            let (candidates, free) = (first.candidates.clone(), first.failover_when_uncertain);
-            let records: Vec<_> = group.into_iter().map(|one| one.record).collect();
-            let (inserted, database) = Self::insert_somewhere(&records, &candidates, free)
-                .map_err(|source| {
+            let mut routes = Vec::with_capacity(1);
+            let records: Arc<[JobRecord]> = group
+                .into_iter()
+                .map(|one| {
+                    if routes.is_empty() {
+                        routes.push(one.route);
+                    }
+                    one.record
+                })
+                .collect();
+            let (inserted, database) =
+                self.insert_somewhere(&records, &routes[0]).map_err(|source| {
                     if stored == 0 {
                         return source;
                     }
@@ -129,7 +149,7 @@ impl Manager {
                 })?;
             stored += records.len();
             database.bell.ring();
-            for ((place, record), inserted) in places.into_iter().zip(&records).zip(inserted) {
+            for ((place, record), inserted) in places.into_iter().zip(&*records).zip(inserted) {
                 answers[place] = self.conclude(record, inserted, &database, &hooks);
             }
         }
@@ -155,11 +175,7 @@ impl Manager {
         }
         let route = self.route(&job)?;
         let record = self.encode_draft(job)?;
-        Ok(Some(Prepared {
-            record,
-            candidates: route.candidates,
-            failover_when_uncertain: route.failover_when_uncertain,
-        }))
+        Ok(Some(Prepared { record, route }))
     }
 
     fn encode(&self, mut job: NewJob, hooks: &HookSet) -> Result<Option<JobRecord>, Error> {
@@ -253,44 +269,61 @@ impl Manager {
         }
     }
 
-    fn insert_one(job: &Prepared) -> Result<(Inserted, Arc<Database>), Error> {
-        let records = std::slice::from_ref(&job.record);
-        let (inserted, database) =
-            Self::insert_somewhere(records, &job.candidates, job.failover_when_uncertain)?;
-        Ok((inserted[0], database))
+    /// A drained database may still hold the unique key; then nothing is stored elsewhere.
+    fn held_at_former_home(job: &Prepared) -> Result<Option<(JobId, Arc<Database>)>, Error> {
+        let Some(key) = &job.record.uniqkey else { return Ok(None) };
+        for database in &job.route.former_homes {
+            let (ability, key) = (job.record.ability.clone(), key.clone());
+            match database.call("look up a unique key", move |driver| driver.holder(&ability, &key))
+            {
+                Ok(None) => {}
+                Ok(Some(holder)) => return Ok(Some((holder, Arc::clone(database)))),
+                // With `UniqPolicy::Available` a key may live twice rather than not at all.
+                Err(error) if error.is_down() && !job.route.home_only => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(None)
     }
 
     /// Tries the candidates in order until one stores the jobs.
-    fn insert_somewhere(
-        records: &[JobRecord],
-        candidates: &[Arc<Database>],
-        failover_when_uncertain: bool,
-    ) -> Result<(Vec<Inserted>, Arc<Database>), Error> {
+    fn insert_somewhere(&self, jobs: &Arc<[JobRecord]>, route: &Route) -> Result<Stored, Error> {
         let mut reasons = Vec::new();
-        for database in candidates {
+        let mut pass_over = |database: &Arc<Database>, reason: String| {
+            reasons.push(DownReason { database: database.name.to_string(), reason });
+        };
+        for database in &route.candidates {
             if let Some(reason) = database.reason() {
-                reasons.push(DownReason { database: database.name.to_string(), reason });
+                pass_over(database, reason);
                 continue;
             }
-            match insert_at(database, records) {
+            let answer = match database.control() {
+                Ok(control) if control.draining => {
+                    pass_over(database, DRAINING.to_owned());
+                    continue;
+                }
+                Ok(_) => insert_at(database, jobs, route.failover_when_uncertain),
+                Err(error) => Err(error),
+            };
+            match answer {
                 Ok(inserted) => return Ok((inserted, Arc::clone(database))),
-                Err(error) if error.is_ambiguous() && !failover_when_uncertain => {
-                    database.mark_down(&error);
+                Err(error) if error.is_ambiguous() && !route.failover_when_uncertain => {
                     return Err(Error::Uncertain {
                         database: database.name.to_string(),
-                        job: records[0].id,
+                        job: jobs[0].id,
                         source: error,
                     });
                 }
                 Err(error) if error.is_down() => {
-                    database.mark_down(&error);
-                    let reason = crate::error::with_causes(&error);
-                    reasons.push(DownReason { database: database.name.to_string(), reason });
+                    if error.is_ambiguous() {
+                        database.note_doubtful(jobs.iter().map(|job| job.id));
+                    }
+                    pass_over(database, crate::error::with_causes(&error));
                 }
                 Err(error) => return Err(Error::database(&database.name, "store a job", error)),
             }
         }
-        Err(Error::AllDatabasesDown(reasons))
+        self.spool_jobs(jobs, route, Error::AllDatabasesDown(reasons))
     }
 
     fn conclude(
@@ -323,14 +356,24 @@ impl Manager {
 }
 
 /// Inserts, and repeats by id when the answer was lost: harmless, and it turns most uncertain
-/// answers into certain ones.
-fn insert_at(database: &Database, records: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
-    match database.driver().insert(records) {
-        Err(error) if error.is_ambiguous() => {
+/// answers into certain ones. A database that hangs is not asked a second time.
+fn insert_at(
+    database: &Arc<Database>,
+    jobs: &Arc<[JobRecord]>,
+    elsewhere: bool,
+) -> Result<Vec<Inserted>, DriverError> {
+    let answer = match database.insert(jobs, elsewhere) {
+        Err(error) if error.is_ambiguous() && !error.is_hung() => {
             log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
             // If the repetition fails too, the first attempt may still have been committed.
-            database.driver().insert(records).map_err(|again| again.ambiguous(true))
+            database.insert(jobs, elsewhere).map_err(|again| again.ambiguous(true))
         }
         answer => answer,
+    };
+    if let Err(error) = &answer
+        && error.is_down()
+    {
+        database.mark_down(error);
     }
+    answer
 }

@@ -1,8 +1,11 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::jitter;
-use super::session::{Lane, Session};
+use super::lane::Lane;
+use super::session::Session;
+use crate::Driver;
 use crate::driver::{ClaimRequest, ClaimedJob, DriverError, ErrorKind, WakeSource};
 
 /// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
@@ -22,22 +25,26 @@ const SHORTEST_POLL: Duration = Duration::from_millis(3);
 /// after a quiet time waits half a percent of it, and an idle server sees ever fewer questions.
 const IDLE_SHARE: u32 = 200;
 
+/// A claim with a lost answer is released a second time after so long.
+const RELEASE_AGAIN: Duration = Duration::from_secs(60);
+
 /// What the fetcher remembers between rounds.
 struct Fetcher<'a> {
-    session: &'a Session,
-    lane: &'a Lane,
+    session: &'a Arc<Session>,
+    lane: &'a Arc<Lane>,
     /// Which queue is asked first: it turns, so that a full queue does not starve the next.
     turn: usize,
     last_work: Instant,
     next_promotion: Instant,
-    /// Claims whose answer was lost: their leases must be released before the next claim.
-    uncertain: Vec<i64>,
+    /// Claims whose answer was lost: their leases must be released before the next claim, and once
+    /// more at this time, should the server have carried them out only afterwards.
+    uncertain: Vec<(i64, Option<Instant>)>,
     /// The last look at every queue found nothing.
     idle: bool,
 }
 
 /// Claims for one database until the session stops.
-pub(super) fn run(session: &Session, lane: &Lane) {
+pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let now = Instant::now();
     let mut fetcher = Fetcher {
         session,
@@ -48,8 +55,9 @@ pub(super) fn run(session: &Session, lane: &Lane) {
         uncertain: Vec::new(),
         idle: false,
     };
-    while !session.is_stopping() {
-        if !lane.database.is_up() || !lane.holds_leases() {
+    while !lane.is_stopping(session) {
+        let paused = lane.database.controls.known().paused;
+        if !lane.database.is_up() || !lane.holds_leases() || paused {
             // The bell rings when the database is back; the pause covers a missed heartbeat.
             lane.database.bell.wait(Duration::from_millis(500));
             continue;
@@ -71,11 +79,7 @@ impl Fetcher<'_> {
     /// One look at the database: promote what is due, then claim from the queues in turn.
     /// Returns how long to sleep, or `None` to go on at once.
     fn round(&mut self) -> Result<Option<Duration>, DriverError> {
-        while let Some(&claim) = self.uncertain.last() {
-            let driver = self.lane.database.driver();
-            driver.release_claim(self.session.worker.id, claim)?;
-            self.uncertain.pop();
-        }
+        self.release_uncertain()?;
         if Instant::now() >= self.next_promotion {
             self.promote()?;
         }
@@ -96,7 +100,7 @@ impl Fetcher<'_> {
         };
         let found = jobs.len();
         self.lane.in_flight.fetch_add(found, Ordering::Relaxed);
-        self.session.dispatch.deliver(&self.session.lanes, self.lane.index, jobs);
+        self.session.dispatch.deliver(self.lane.index, jobs);
         result?;
         self.lane.database.note_claim();
         self.idle = found == 0;
@@ -108,8 +112,25 @@ impl Fetcher<'_> {
         Ok(Some(due.min(self.session.manager.options().delay)))
     }
 
+    fn release_uncertain(&mut self) -> Result<(), DriverError> {
+        let worker = self.session.worker.id;
+        for at in (0..self.uncertain.len()).rev() {
+            let (claim, again) = self.uncertain[at];
+            if again.is_some_and(|at| at > Instant::now()) {
+                continue;
+            }
+            self.lane.database.ask(move |driver| driver.release_claim(worker, claim))?;
+            if again.is_some() {
+                self.uncertain.swap_remove(at);
+            } else {
+                self.uncertain[at].1 = Some(Instant::now() + RELEASE_AGAIN);
+            }
+        }
+        Ok(())
+    }
+
     fn promote(&mut self) -> Result<(), DriverError> {
-        let promotion = self.lane.database.driver().promote_due(PROMOTE_AT_MOST)?;
+        let promotion = self.lane.database.ask(|driver| driver.promote_due(PROMOTE_AT_MOST))?;
         let pause = if promotion.moved == PROMOTE_AT_MOST {
             Duration::ZERO
         } else {
@@ -129,19 +150,13 @@ impl Fetcher<'_> {
         for step in 0..queues.len() {
             let queue = &queues[(self.turn + step) % queues.len()];
             let claim = self.session.claims.fetch_add(1, Ordering::Relaxed);
-            let request = ClaimRequest {
-                worker: self.session.worker.id,
-                claim,
-                queue,
-                abilities: &self.session.abilities,
-                limit: wanted - jobs.len() as u32,
-            };
-            match self.lane.database.driver().claim(&request) {
+            let limit = wanted - jobs.len() as u32;
+            match self.claim_from(queue, claim, limit) {
                 Ok(claimed) if jobs.is_empty() => jobs = claimed,
                 Ok(claimed) => jobs.extend(claimed),
                 Err(error) => {
                     if error.is_ambiguous() || error.is_down() {
-                        self.uncertain.push(claim);
+                        self.uncertain.push((claim, None));
                     }
                     return Err((jobs, error));
                 }
@@ -152,6 +167,29 @@ impl Fetcher<'_> {
             }
         }
         Ok(jobs)
+    }
+
+    fn claim_from(
+        &self,
+        queue: &Arc<str>,
+        claim: i64,
+        limit: u32,
+    ) -> Result<Vec<ClaimedJob>, DriverError> {
+        let (worker, queue) = (self.session.worker.id, Arc::clone(queue));
+        let abilities = Arc::clone(&self.session.abilities);
+        let ask = move |driver: &dyn Driver| {
+            let (queue, abilities) = (&queue, &*abilities);
+            driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit })
+        };
+        // An answer that comes when we have given up brings leases that nobody will use.
+        let late = move |driver: &dyn Driver, late: Result<Vec<ClaimedJob>, DriverError>| {
+            if late.is_ok_and(|jobs| !jobs.is_empty())
+                && let Err(error) = driver.release_claim(worker, claim)
+            {
+                log::warn!("a late claim could not be released: {error}");
+            }
+        };
+        self.lane.database.ask_within(self.lane.database.limit(), ask, Box::new(late))
     }
 
     /// Sleeps until the pause is over, the bell rings, or the database says that it changed.
@@ -173,7 +211,7 @@ impl Fetcher<'_> {
         let until = Instant::now() + pause;
         let queues: Vec<&str> = self.session.queues.iter().map(AsRef::as_ref).collect();
         let longest = at_most.unwrap_or(pause).min(pause);
-        while !self.session.is_stopping() {
+        while !self.lane.is_stopping(self.session) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 break;
@@ -183,7 +221,16 @@ impl Fetcher<'_> {
                 break;
             }
             // An error shows again in the next round, where it is dealt with.
-            if self.lane.database.driver().changed(&queues).unwrap_or(true) {
+            let changed = if at_most.is_some() {
+                // So cheap that it waits for nothing.
+                self.lane.database.driver().changed(&queues)
+            } else {
+                let queues = self.session.queues.clone();
+                self.lane.database.ask(move |driver| {
+                    driver.changed(&queues.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+                })
+            };
+            if changed.unwrap_or(true) {
                 break;
             }
         }
@@ -194,8 +241,7 @@ impl Fetcher<'_> {
         match error.kind() {
             ErrorKind::Down | ErrorKind::Schema | ErrorKind::Permission => {
                 // Neither mends itself at once; the probe finds out when it has.
-                let lane = &self.session.lanes[self.lane.index];
-                lane.database.mark_down(error);
+                self.lane.database.mark_down(error);
             }
             _ => {
                 let text = crate::error::with_causes(error);

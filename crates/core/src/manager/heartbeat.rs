@@ -1,7 +1,9 @@
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::jitter;
-use super::session::{Lane, Session};
+use super::lane::Lane;
+use super::session::Session;
 use crate::driver::DriverError;
 
 /// One rescue moves at most so many jobs; more are moved in the next calls, at once.
@@ -16,22 +18,19 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// Says that the process lives, rescues jobs of processes that do not, and cleans up.
-pub(super) fn run(session: &Session, lane: &Lane) {
+pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.manager.options().heartbeat_every;
     let mut next_purge = Instant::now() + jitter(PURGE_EVERY);
     let mut next_beat = Instant::now();
     // Until the last job ended its lease must be kept alive, also while stopping.
-    while !(session.is_stopping() && session.workers_done()) {
+    while !lane.is_done(session) {
         if Instant::now() >= next_beat {
             next_beat = Instant::now() + every.mul_f64(0.8 + fastrand::f64() / 5.0);
             if lane.database.is_up()
                 && let Err(error) = beat(session, lane, &mut next_purge)
+                && !error.is_down()
             {
-                if error.is_down() {
-                    session.lanes[lane.index].database.mark_down(&error);
-                } else {
-                    log::warn!("database {:?}: heartbeat: {error}", &*lane.database.name);
-                }
+                log::warn!("database {:?}: heartbeat: {error}", &*lane.database.name);
             }
         }
         for job in session.dispatch.drain_stuck(lane.index, STUCK_AFTER) {
@@ -43,10 +42,16 @@ pub(super) fn run(session: &Session, lane: &Lane) {
 }
 
 fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), DriverError> {
-    let (driver, options) = (lane.database.driver(), session.manager.options());
+    let (database, options) = (&lane.database, session.manager.options());
     let begun = Instant::now();
     let first = !lane.has_beaten();
-    let known = driver.heartbeat(&session.worker)?;
+    let (worker, was_paused) = (session.worker.clone(), database.controls.known().paused);
+    let (known, control) =
+        database.ask(move |driver| Ok((driver.heartbeat(&worker)?, driver.control()?)))?;
+    database.controls.note(control);
+    if was_paused && !control.paused {
+        database.bell.ring();
+    }
     if !known && !first {
         // We were silent for so long that others took our jobs. What is not started must not be.
         let jobs = session.dispatch.drain(lane.index);
@@ -61,7 +66,8 @@ fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), 
     }
     lane.note_heartbeat(begun);
     loop {
-        let rescued = driver.rescue(options.dead_after, RESCUE_AT_MOST)?;
+        let dead_after = options.dead_after;
+        let rescued = database.ask(move |driver| driver.rescue(dead_after, RESCUE_AT_MOST))?;
         for one in &rescued {
             log::warn!(
                 "database {:?}: job {} rescued from worker {}: {}",
@@ -79,7 +85,8 @@ fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), 
         }
     }
     if Instant::now() >= *next_purge {
-        let removed = driver.purge(options.keep_replies, options.keep_job_status, PURGE_AT_MOST)?;
+        let (replies, status) = (options.keep_replies, options.keep_job_status);
+        let removed = database.ask(move |driver| driver.purge(replies, status, PURGE_AT_MOST))?;
         let pause = if removed as u32 >= PURGE_AT_MOST { Duration::ZERO } else { PURGE_EVERY };
         *next_purge = Instant::now() + jitter(pause);
     }

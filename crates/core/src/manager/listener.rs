@@ -1,8 +1,10 @@
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::jitter;
-use super::session::{Lane, Session};
+use super::lane::Lane;
+use super::session::Session;
 use crate::driver::Wake;
 
 /// A broken connection is made anew this soon; each failure doubles the pause.
@@ -15,9 +17,9 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 ///
 /// It reconnects by itself and apart from the fetcher: after a restart of the server both come
 /// back, and until the listener is back the fetcher asks as it does on engines that cannot tell.
-pub(super) fn run(session: &Session, lane: &Lane) {
+pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let mut pause = FIRST_PAUSE;
-    while !session.is_stopping() {
+    while !lane.is_stopping(session) {
         if lane.database.is_up() {
             let ended = lane.database.driver().listen(&mut |wake| {
                 match wake {
@@ -34,7 +36,8 @@ pub(super) fn run(session: &Session, lane: &Lane) {
                     }
                     Wake::Tick => {}
                 }
-                !session.is_stopping()
+                // After an outage the old connection may be half open: a new one is made.
+                !lane.is_stopping(session) && lane.database.is_up()
             });
             lane.listening.store(false, Ordering::Release);
             if let Err(error) = ended {

@@ -1,13 +1,15 @@
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use std::sync::Arc;
+
 use super::Manager;
+use super::database::{Asked, Database};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     CountRow, Driver, DriverError, Due, Exception, ExceptionFilter, JobFilter, JobInfo, Redrive,
     StatusRow, WorkerInfo,
 };
-use crate::new_job::UniqPolicy;
 use crate::{Error, NewJob, Ticket};
 
 /// The answer of one database: listings say what they know even when one is dead.
@@ -23,30 +25,41 @@ pub struct On<T> {
 pub type JobCount = CountRow;
 
 impl Manager {
-    pub(super) fn on_each<T>(
+    /// Asks all databases at once, so that one that hangs holds up no other's answer.
+    pub(super) fn on_each<T: Send + 'static>(
         &self,
         action: &'static str,
-        ask: impl Fn(&dyn Driver) -> Result<T, DriverError>,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
     ) -> Vec<On<T>> {
-        self.all()
-            .iter()
+        self.collect(action, ask, Asked::wait)
+    }
+
+    pub(super) fn collect<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
+        wait: fn(Asked<T>) -> Result<T, Error>,
+    ) -> Vec<On<T>> {
+        let begun: Vec<_> = self
+            .everywhere()
+            .into_iter()
             .map(|database| {
-                let answer = database.call(action, &ask);
-                if let Err(Error::Database { source, .. }) = &answer
-                    && source.is_down()
-                {
-                    database.mark_down(source);
-                }
-                On { database: database.name.to_string(), answer }
+                let asked = database.begin(action, ask.clone());
+                (database, asked)
             })
-            .collect()
+            .collect();
+        let answer = |(database, asked): (Arc<Database>, _)| On {
+            database: database.name.to_string(),
+            answer: wait(asked),
+        };
+        begun.into_iter().map(answer).collect()
     }
 
     /// The first database that knows; an error only if none knows and one could not say.
-    pub(crate) fn first<T>(
+    pub(crate) fn first<T: Send + 'static>(
         &self,
         action: &'static str,
-        ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError>,
+        ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
     ) -> Result<Option<(String, T)>, Error> {
         let mut failed = None;
         for one in self.on_each(action, ask) {
@@ -65,7 +78,7 @@ impl Manager {
     ///
     /// When no database knows the job and one did not answer.
     pub fn lookup(&self, id: JobId) -> Result<Option<(String, JobInfo)>, Error> {
-        self.first("look up a job", |driver| driver.lookup(id))
+        self.first("look up a job", move |driver| driver.lookup(id))
     }
 
     /// The live job that holds a unique key, with the short name of its database.
@@ -74,22 +87,24 @@ impl Manager {
     ///
     /// When no database knows the key and one did not answer.
     pub fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<(String, JobId)>, Error> {
-        self.first("look up a unique key", |driver| driver.holder(ability, uniqkey))
+        let (ability, uniqkey) = (ability.to_owned(), uniqkey.to_owned());
+        self.first("look up a unique key", move |driver| driver.holder(&ability, &uniqkey))
     }
 
     /// Live jobs, one list per database. `limit` and `offset` count in each database.
     pub fn jobs(&self, filter: &JobFilter) -> Vec<On<Vec<JobInfo>>> {
-        self.on_each("list jobs", |driver| driver.list(filter))
+        let filter = filter.clone();
+        self.on_each("list jobs", move |driver| driver.list(&filter))
     }
 
     /// Live jobs counted by queue, ability and state, one list per database.
     pub fn job_count(&self) -> Vec<On<Vec<JobCount>>> {
-        self.on_each("count jobs", |driver| driver.count())
+        self.on_each("count jobs", Driver::count)
     }
 
     /// The worker processes that each database knows, with how long they have been silent.
     pub fn workers(&self) -> Vec<On<Vec<(WorkerInfo, std::time::Duration)>>> {
-        self.on_each("list worker processes", |driver| driver.workers())
+        self.on_each("list worker processes", Driver::workers)
     }
 
     /// Removes a live job that is not running; tells whether it did.
@@ -99,7 +114,7 @@ impl Manager {
     /// When no database removed it and one did not answer.
     pub fn dequeue(&self, id: JobId) -> Result<bool, Error> {
         let removed =
-            self.first("dequeue a job", |driver| Ok(driver.dequeue(id)?.then_some(())))?;
+            self.first("dequeue a job", move |driver| Ok(driver.dequeue(id)?.then_some(())))?;
         self.inner.settled.advance();
         Ok(removed.is_some())
     }
@@ -115,8 +130,9 @@ impl Manager {
             Due::In(delay) => Due::In(delay.min(LONGEST_DELAY)),
             other => other,
         };
-        let moved =
-            self.first("reenqueue a job", |driver| Ok(driver.reschedule(id, due)?.then_some(())))?;
+        let moved = self.first("reenqueue a job", move |driver| {
+            Ok(driver.reschedule(id, due)?.then_some(()))
+        })?;
         let Some((name, ())) = moved else {
             return Ok(false);
         };
@@ -126,7 +142,8 @@ impl Manager {
 
     /// The exception log, newest first, one list per database. `limit` and `offset` count in each.
     pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<On<Vec<Exception>>> {
-        self.on_each("read the exception log", |driver| driver.exceptions(filter))
+        let filter = filter.clone();
+        self.on_each("read the exception log", move |driver| driver.exceptions(&filter))
     }
 
     /// Redrive: enqueues a discarded job again from the exception log, with its original argument
@@ -139,14 +156,14 @@ impl Manager {
     pub fn enqueue_from_failed_job(&self, exception: Uuid) -> Result<Ticket, Error> {
         let refused = |reason: String| Error::NotRedrivable { exception, reason };
         let new = JobId::new();
-        let found = self.first("redrive a job", |driver| {
+        let found = self.first("redrive a job", move |driver| {
             Ok(Some(driver.redrive(exception, new)?).filter(|one| *one != Redrive::NotFound))
         })?;
         match found {
             Some((name, Redrive::Enqueued(job))) => {
                 let database = self.find(&name)?;
                 database.bell.ring();
-                Ok(Ticket::new(self.clone(), job, Some(std::sync::Arc::clone(database))))
+                Ok(Ticket::new(self.clone(), job, Some(database)))
             }
             Some((_, Redrive::Already(job))) => Err(Error::AlreadyRedriven { exception, job }),
             Some((_, Redrive::Conflict(job))) => {
@@ -165,7 +182,7 @@ impl Manager {
     ///
     /// When no database knows the job and one did not answer.
     pub fn job_status(&self, job: JobId) -> Result<Vec<StatusRow>, Error> {
-        let found = self.first("read a job's status", |driver| {
+        let found = self.first("read a job's status", move |driver| {
             Ok(Some(driver.status(job)?).filter(|rows| !rows.is_empty()))
         })?;
         Ok(found.map_or_else(Vec::new, |(_, rows)| rows))
@@ -179,9 +196,7 @@ impl Manager {
     /// When the job names an unknown database.
     pub fn home(&self, job: &NewJob) -> Result<Option<String>, Error> {
         let route = self.route(job)?;
-        let fixed = job.database.is_some()
-            || (job.fields.uniqkey().is_some() && job.policy == UniqPolicy::Refuse)
-            || self.all().len() == 1;
+        let fixed = job.database.is_some() || route.home_only || self.all().len() == 1;
         Ok(fixed.then(|| route.candidates[0].name.to_string()))
     }
 }

@@ -6,8 +6,13 @@
 //! |---|---|
 //! | options, names of databases, what is linked | `builder.rs` |
 //! | hooks, encode, validate, insert with failover | `enqueue.rs`, `route.rs` |
+//! | many threads' enqueues share a commit | `inserter.rs` |
+//! | no database can take it: keep it, forward it | `spool.rs` |
 //! | up → down → probing → up | `database.rs` |
-//! | one work session: its threads, start and shutdown | `session.rs` |
+//! | no call takes for ever | `calls.rs` |
+//! | databases added and removed, migrations | `databases.rs` |
+//! | drain and pause; moves between databases | `control.rs`, `moves.rs` |
+//! | one work session: start, shutdown, its threads per database | `work.rs`, `session.rs`, `lane.rs` |
 //! | claim | `fetcher.rs` |
 //! | the local queue between claims and worker threads | `dispatch.rs` |
 //! | run: hooks, decode, ability, outcome | `run.rs` |
@@ -18,41 +23,51 @@
 
 mod bell;
 mod builder;
+mod calls;
+mod control;
 pub(crate) mod database;
+mod databases;
 mod dispatch;
 mod enqueue;
 mod fetcher;
 mod heartbeat;
+mod inserter;
+mod lane;
 mod listener;
 mod listing;
+mod moves;
 mod names;
 mod once;
 mod route;
 mod run;
 mod session;
 mod settler;
+mod spool;
+mod work;
 mod worker;
 
 pub use builder::ManagerBuilder;
 pub use database::{DatabaseReport, DatabaseState};
 pub use enqueue::Enqueued;
 pub use listing::{JobCount, On};
-pub use session::WorkHandle;
+pub use moves::Moved;
+pub use spool::SpoolReport;
+pub use work::WorkHandle;
 
 use std::collections::HashSet;
 use std::fmt;
-use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use qudo_hooks::{CodecSet, Hook, HookSet, JobId, PluginSet, SourceLocation};
 
 use crate::ability::Linked;
-use crate::driver::SchemaState;
 use crate::{AbilitySet, Error, Ticket};
 use bell::Epoch;
 use builder::Options;
 use database::Database;
+use session::Session;
+use spool::Spool;
 
 /// The handle to all databases: clients enqueue through it, services work through it.
 ///
@@ -65,21 +80,22 @@ pub struct Manager {
 
 pub(crate) struct Inner {
     options: Options,
-    databases: Vec<Arc<Database>>,
+    databases: RwLock<Arc<[Arc<Database>]>>,
+    spool: Option<Arc<Spool>>,
     abilities: AbilitySet,
     hooks: RwLock<Arc<HookSet>>,
     plugins: PluginSet,
     codecs: CodecSet,
     /// Advances whenever a session of this process settled something, for waiting tickets.
     pub(crate) settled: Epoch,
-    working: AtomicBool,
+    session: Mutex<Option<Weak<Session>>>,
     unknown_abilities: Mutex<HashSet<String>>,
 }
 
 impl fmt::Debug for Manager {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Manager")
-            .field("databases", &self.inner.databases)
+            .field("databases", &self.all())
             .field("abilities", &self.inner.abilities)
             .field("hooks", &self.hooks())
             .finish_non_exhaustive()
@@ -100,11 +116,6 @@ impl Manager {
     /// Whether this manager can do jobs of this ability.
     pub fn can_do(&self, ability: &str) -> bool {
         self.inner.abilities.can_do(ability)
-    }
-
-    /// The databases with their state.
-    pub fn databases(&self) -> Vec<DatabaseReport> {
-        self.inner.databases.iter().map(|database| database.report()).collect()
     }
 
     /// Adds a hook; it is called from the next job on.
@@ -131,23 +142,6 @@ impl Manager {
         removed
     }
 
-    /// Creates or updates the tables in every database; returns what was applied where.
-    ///
-    /// # Errors
-    ///
-    /// The first database that does not answer, is newer than this program, or refuses.
-    pub fn migrate(&self) -> Result<Vec<On<Vec<String>>>, Error> {
-        self.migrate_each()
-            .into_iter()
-            .map(|one| one.answer.map(|applied| On { database: one.database, answer: Ok(applied) }))
-            .collect()
-    }
-
-    /// As [`migrate`](Self::migrate), with one answer per database.
-    pub fn migrate_each(&self) -> Vec<On<Vec<String>>> {
-        self.on_each("migrate", |driver| driver.migrate())
-    }
-
     /// A ticket for a job enqueued earlier, perhaps by another process.
     pub fn ticket(&self, job: JobId) -> Ticket {
         Ticket::new(self.clone(), job, None)
@@ -167,36 +161,6 @@ impl Manager {
 
     pub(crate) fn options(&self) -> &Options {
         &self.inner.options
-    }
-
-    pub(crate) fn all(&self) -> &[Arc<Database>] {
-        &self.inner.databases
-    }
-
-    pub(crate) fn find(&self, name: &str) -> Result<&Arc<Database>, Error> {
-        self.all().iter().find(|database| &*database.name == name).ok_or_else(|| {
-            let known: Vec<_> = self.all().iter().map(|database| &*database.name).collect();
-            Error::UnknownDatabase { name: name.to_owned(), known: known.join(", ") }
-        })
-    }
-
-    /// Refuses a database that answers with a schema this program cannot work on.
-    fn check_schema(database: &Database) -> Result<(), Error> {
-        let state = database.call("read its schema version", |driver| driver.schema())?;
-        let reason = match state {
-            SchemaState::Current => return Ok(()),
-            SchemaState::Behind(missing) => format!(
-                "{} migrations of qudo are not applied (first: {}); run `qudo migrate --database \
-                 DSN` or call Manager::migrate",
-                missing.len(),
-                missing.first().map_or("none", String::as_str)
-            ),
-            SchemaState::Ahead(unknown) => format!(
-                "its schema is newer than this program (unknown: {}); update the program",
-                unknown.join(", ")
-            ),
-        };
-        Err(Error::Schema { database: database.name.to_string(), reason })
     }
 }
 

@@ -37,10 +37,10 @@ impl Manager {
             match worked {
                 Ok(None) => {}
                 Ok(done) => return Ok(done),
-                Err(Error::Database { source, database: name, .. }) if source.is_down() => {
-                    database.mark_down(&source);
-                    let reason = crate::error::with_causes(&source);
-                    reasons.push(crate::DownReason { database: name, reason });
+                Err(error) if error.is_down() => {
+                    let (database, reason) =
+                        (database.name.to_string(), crate::error::with_causes(&error));
+                    reasons.push(crate::DownReason { database, reason });
                 }
                 Err(error) => return Err(error),
             }
@@ -53,32 +53,44 @@ impl Manager {
 
     fn work_once_at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
         let worker = Self::worker_info();
-        let ended = database.call("work once", |driver| {
-            driver.promote_due(PROMOTE_AT_MOST)?;
-            driver.rescue(self.options().dead_after, PROMOTE_AT_MOST)?;
-            driver.heartbeat(&worker)?;
-            let ended = self.claim_and_run(database, driver, &worker);
-            // Whatever happened, the row of this worker must not wait to be declared dead.
-            let removed = driver.remove_worker(worker.id);
-            let ended = ended?;
-            removed?;
-            Ok(ended)
+        let (info, dead_after) = (worker.clone(), self.options().dead_after);
+        let failed = |error| Error::database(&database.name, "work once", error);
+        let begun = database.ask(move |driver| {
+            let control = driver.control()?;
+            if !control.paused {
+                driver.promote_due(PROMOTE_AT_MOST)?;
+                driver.rescue(dead_after, PROMOTE_AT_MOST)?;
+                driver.heartbeat(&info)?;
+            }
+            Ok(control)
         });
+        let control = begun.map_err(failed)?;
+        database.controls.note(control);
+        if control.paused {
+            return Ok(None);
+        }
+        let ended = self.claim_and_run(database, &worker);
+        // Whatever happened, the row of this worker must not wait to be declared dead.
+        let removed = database.ask(move |driver| driver.remove_worker(worker.id));
+        let ended = ended.map_err(failed)?;
+        removed.map_err(failed)?;
         self.inner.settled.advance();
-        ended
+        Ok(ended)
     }
 
     fn claim_and_run(
         &self,
-        database: &Database,
-        driver: &dyn Driver,
+        database: &Arc<Database>,
         worker: &WorkerInfo,
     ) -> Result<Option<Outcome>, DriverError> {
-        let abilities = self.leases();
-        for (claim, queue) in (1..).zip(&self.queues()) {
-            let request =
-                ClaimRequest { worker: worker.id, claim, queue, abilities: &abilities, limit: 1 };
-            let Some(job) = driver.claim(&request)?.pop() else {
+        let (abilities, id) = (self.leases(), worker.id);
+        for (claim, queue) in (1..).zip(self.queues()) {
+            let abilities = Arc::clone(&abilities);
+            let ask = move |driver: &dyn Driver| {
+                let (queue, abilities) = (&queue, &*abilities);
+                driver.claim(&ClaimRequest { worker: id, claim, queue, abilities, limit: 1 })
+            };
+            let Some(job) = database.ask(ask)?.pop() else {
                 continue;
             };
             let stopping = Arc::new(AtomicBool::new(false));
@@ -86,13 +98,13 @@ impl Manager {
                 manager: self,
                 database: &database.name,
                 driver: &database.driver,
-                worker: worker.id,
+                worker: id,
                 stopping: &stopping,
             };
             let (settlement, outcome) =
-                self.while_alive(driver, worker, || run_job(&context, Box::new(job)));
+                self.while_alive(database, worker, || run_job(&context, Box::new(job)));
             let Some(settlement) = settlement else { return Ok(Some(outcome)) };
-            let answers = driver.settle(worker.id, &[settlement])?;
+            let answers = database.ask(move |driver| driver.settle(id, &[settlement]))?;
             if answers.first() == Some(&Settled::LeaseLost) {
                 log::warn!("the job's lease was lost, so its end changed nothing");
             }
@@ -104,7 +116,7 @@ impl Manager {
     /// Keeps heartbeats going on another thread while a job runs on this one.
     fn while_alive<T>(
         &self,
-        driver: &dyn Driver,
+        database: &Arc<Database>,
         worker: &WorkerInfo,
         run: impl FnOnce() -> T,
     ) -> T {
@@ -113,7 +125,8 @@ impl Manager {
         std::thread::scope(|scope| {
             scope.spawn(move || {
                 while waits.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    if let Err(error) = driver.heartbeat(worker) {
+                    let worker = worker.clone();
+                    if let Err(error) = database.ask(move |driver| driver.heartbeat(&worker)) {
                         log::warn!("heartbeat: {error}");
                     }
                 }

@@ -5,45 +5,87 @@ use std::sync::Arc;
 use super::Manager;
 use super::database::Database;
 use crate::new_job::UniqPolicy;
-use crate::{Error, NewJob};
+use crate::{DownReason, Error, NewJob};
 
 /// The candidates for one job.
 pub(super) struct Route {
     /// In order of preference; those known to be down included.
     pub(super) candidates: Vec<Arc<Database>>,
+    /// Drained databases that would be the unique key's home, and may hold it still.
+    pub(super) former_homes: Vec<Arc<Database>>,
     /// Whether the job may be stored elsewhere after an answer was lost.
     pub(super) failover_when_uncertain: bool,
+    /// Whether the key must live in its home, and nowhere while that is down.
+    pub(super) home_only: bool,
+    /// Whether the spool may take the job when none of the candidates can.
+    pub(super) may_spool: bool,
 }
 
 impl Manager {
     /// The named database; the key's home by rendezvous hashing; or the live ones in random
-    /// order, so that clients spread their jobs.
+    /// order, so that clients spread their jobs. Those that owe an answer come last, for they may
+    /// hang.
     pub(super) fn route(&self, job: &NewJob) -> Result<Route, Error> {
+        let mut route = Route {
+            candidates: Vec::new(),
+            former_homes: Vec::new(),
+            failover_when_uncertain: false,
+            home_only: false,
+            may_spool: job.database.is_none(),
+        };
         if let Some(name) = &job.database {
-            let candidates = vec![Arc::clone(self.find(name)?)];
-            return Ok(Route { candidates, failover_when_uncertain: false });
+            route.candidates.push(self.find(name)?);
+            return Ok(route);
         }
-        let mut candidates = self.all().to_vec();
+        route.candidates = self.all().to_vec();
         if let Some(key) = job.fields.uniqkey() {
-            candidates.sort_by_key(|database| {
+            route.candidates.sort_by_key(|database| {
                 std::cmp::Reverse(weight(&database.name, &job.ability, key))
             });
-            if job.policy == UniqPolicy::Refuse {
-                candidates.truncate(1);
-            }
-            return Ok(Route { candidates, failover_when_uncertain: false });
+            route.home_only = job.policy == UniqPolicy::Refuse;
+            return route.around_drained();
         }
-        fastrand::shuffle(&mut candidates);
-        candidates.sort_by_key(|database| !database.is_up());
-        Ok(Route { candidates, failover_when_uncertain: true })
+        fastrand::shuffle(&mut route.candidates);
+        route.candidates.sort_by_key(|database| (!database.is_up(), database.is_slow()));
+        route.failover_when_uncertain = true;
+        Ok(route)
     }
 }
+
+impl Route {
+    /// Sets drained databases apart; with `home_only` one candidate is left.
+    fn around_drained(mut self) -> Result<Self, Error> {
+        let sorted = std::mem::take(&mut self.candidates);
+        for database in sorted {
+            // Orders that cannot be read now are the database's trouble, found again at once.
+            if !database.control().is_ok_and(|control| control.draining) {
+                self.candidates.push(database);
+                if self.home_only {
+                    break;
+                }
+            } else if self.candidates.is_empty() {
+                self.former_homes.push(database);
+            }
+        }
+        if self.candidates.is_empty() {
+            let reason = |database: &Arc<Database>| DownReason {
+                database: database.name.to_string(),
+                reason: DRAINING.to_owned(),
+            };
+            return Err(Error::AllDatabasesDown(self.former_homes.iter().map(reason).collect()));
+        }
+        Ok(self)
+    }
+}
+
+/// Why a drained database takes no job.
+pub(super) const DRAINING: &str = "it is draining";
 
 /// The rendezvous weight of a key on a database: the highest is the key's home.
 ///
 /// FNV-1a with a finaliser. It must never change, because it decides where keys live; the
 /// standard library's hasher gives no such promise.
-fn weight(database: &str, ability: &str, key: &str) -> u64 {
+pub(super) fn weight(database: &str, ability: &str, key: &str) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
     // The separator cannot stand in a name, so parts cannot run into each other.
     for byte in [database, "\0", ability, "\0", key].into_iter().flat_map(str::bytes) {

@@ -1,10 +1,11 @@
 use std::sync::atomic::Ordering;
-use std::sync::{Condvar, Mutex, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::bell::lock;
 use super::jitter;
-use super::session::{Lane, Session};
+use super::lane::Lane;
+use super::session::Session;
 use crate::driver::{DriverError, Settled, Settlement, Verdict};
 use crate::error::with_causes;
 
@@ -63,15 +64,17 @@ impl SettleQueue {
 }
 
 /// Settles for one database until the session's last run ended, then removes the worker's row.
-pub(super) fn run(session: &Session, lane: &Lane) {
+pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     while let Some(group) = lane.settle.take() {
-        settle_group(session, lane, &group);
-        lane.in_flight.fetch_sub(group.len(), Ordering::Relaxed);
-        session.manager.inner.settled.advance();
+        let runs = group.len();
+        settle_group(session, lane, &Arc::new(group));
+        lane.note_settled(session, runs);
     }
     // While a job of ours still runs, our row must stay: removing it would free its lease.
-    if session.workers_done() && lane.database.is_up() {
-        match lane.database.driver().remove_worker(session.worker.id) {
+    let done = session.workers_done() || lane.is_empty();
+    if done && lane.database.is_up() {
+        let worker = session.worker.id;
+        match lane.database.ask(move |driver| driver.remove_worker(worker)) {
             Ok(0) => {}
             Ok(jobs) => log::info!("{jobs} jobs given back to {:?}", &*lane.database.name),
             Err(error) => log::warn!("cannot remove the row of this worker process: {error}"),
@@ -79,19 +82,26 @@ pub(super) fn run(session: &Session, lane: &Lane) {
     }
 }
 
+type Group = Arc<Vec<Settlement>>;
+
+fn ask(session: &Session, lane: &Lane, group: &Group) -> Result<Vec<Settled>, DriverError> {
+    let (worker, group) = (session.worker.id, Arc::clone(group));
+    lane.database.ask(move |driver| driver.settle(worker, &group))
+}
+
 /// Settles a group, waiting out the database's absence: the results exist only here.
-fn settle_group(session: &Session, lane: &Lane, group: &[Settlement]) {
+fn settle_group(session: &Session, lane: &Lane, group: &Group) {
     let mut failures = 0_u32;
-    loop {
+    let mut repeated = false;
+    while !lane.given_up.load(Ordering::Acquire) {
         if !lane.database.is_up() {
             std::thread::sleep(Duration::from_millis(50));
             continue;
         }
-        match lane.database.driver().settle(session.worker.id, group) {
-            Ok(answers) => return note_answers(lane, group, &answers),
-            Err(error) if error.is_down() => {
-                session.lanes[lane.index].database.mark_down(&error);
-            }
+        match ask(session, lane, group) {
+            Ok(answers) => return note_answers(lane, group, &answers, repeated),
+            // The answer may have been lost on its way: the settlement may be done already.
+            Err(error) if error.is_down() => repeated |= error.is_ambiguous(),
             Err(error) => {
                 failures += 1;
                 if failures >= 3 {
@@ -110,32 +120,47 @@ fn settle_group(session: &Session, lane: &Lane, group: &[Settlement]) {
 
 /// One settlement that the database refuses must not hold up the others. The refused one keeps
 /// its lease until it ends, is rescued then, and runs again: at least once, never lost.
-fn settle_one_by_one(session: &Session, lane: &Lane, group: &[Settlement], error: &DriverError) {
+fn settle_one_by_one(session: &Session, lane: &Lane, group: &Group, error: &DriverError) {
     log::warn!(
         "database {:?} refuses a group of {}: {}; settling one by one",
         &*lane.database.name,
         group.len(),
         with_causes(error)
     );
-    for settlement in group {
-        let one = std::slice::from_ref(settlement);
-        match lane.database.driver().settle(session.worker.id, one) {
-            Ok(answers) => note_answers(lane, one, &answers),
-            Err(error) if error.is_down() => {
-                session.lanes[lane.index].database.mark_down(&error);
-                settle_group(session, lane, one);
+    for at in 0..group.len() {
+        let (worker, shared) = (session.worker.id, Arc::clone(group));
+        let one = std::slice::from_ref(&group[at]);
+        let mut repeated = false;
+        while !lane.given_up.load(Ordering::Acquire) {
+            let shared = Arc::clone(&shared);
+            match lane.database.ask(move |driver| driver.settle(worker, &shared[at..=at])) {
+                Ok(answers) => {
+                    note_answers(lane, one, &answers, repeated);
+                    break;
+                }
+                Err(error) if error.is_down() => {
+                    repeated |= error.is_ambiguous();
+                    std::thread::sleep(Duration::from_millis(50));
+                }
+                Err(error) => {
+                    log::error!(
+                        "job {} ({}) cannot be settled and will run again when its lease ends: {}",
+                        one[0].job.id,
+                        one[0].job.ability,
+                        with_causes(&error)
+                    );
+                    break;
+                }
             }
-            Err(error) => log::error!(
-                "job {} ({}) cannot be settled and will run again when its lease ends: {}",
-                settlement.job.id,
-                settlement.job.ability,
-                with_causes(&error)
-            ),
         }
     }
 }
 
-fn note_answers(lane: &Lane, group: &[Settlement], answers: &[Settled]) {
+fn note_answers(lane: &Lane, group: &[Settlement], answers: &[Settled], repeated: bool) {
+    if repeated {
+        // Whether a lease was lost or our own first try ended it cannot be told any more.
+        return;
+    }
     for (settlement, answer) in group.iter().zip(answers) {
         if *answer == Settled::LeaseLost && settlement.verdict != Verdict::GiveBack {
             lane.lost_leases.fetch_add(1, Ordering::Relaxed);

@@ -6,9 +6,8 @@ use super::session::Session;
 /// Runs jobs on one thread until the session stops.
 pub(super) fn run(session: &Session) {
     let mut took = None;
-    while let Some((lane, job)) = session.dispatch.pop(&session.lanes, took.take()) {
-        let lane = &session.lanes[lane];
-        if session.is_stopping() || !lane.holds_leases() {
+    while let Some((lane, job)) = session.dispatch.pop(took.take()) {
+        if lane.is_stopping(session) || !lane.holds_leases() {
             lane.give_back(job);
             continue;
         }
@@ -24,7 +23,7 @@ pub(super) fn run(session: &Session) {
         took = Some(begun.elapsed());
         match settlement {
             Some(settlement) => lane.settle.push(settlement),
-            None => lane.note_settled(session),
+            None => lane.note_settled(session, 1),
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The in-memory driver: the behaviour of a database without one.
 
+mod moves;
 mod store;
 
 use std::collections::HashMap;
@@ -11,10 +12,10 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::driver::{
-    ClaimRequest, ClaimedJob, CountRow, Driver, DriverError, DriverRegistration, Due, Exception,
-    ExceptionFilter, Inserted, JobFilter, JobInfo, JobRecord, JobState, NamedDriver, Promotion,
-    Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId,
-    WorkerInfo,
+    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, Depth, Driver, DriverError,
+    DriverRegistration, Due, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo, JobRecord,
+    JobState, NamedDriver, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, WakeSource, WorkerId, WorkerInfo,
 };
 use crate::{Clock, SystemClock};
 use store::Store;
@@ -97,6 +98,10 @@ impl Driver for MemoryDriver {
         WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
     }
 
+    fn may_block(&self) -> bool {
+        false
+    }
+
     fn probe(&self) -> Result<(), DriverError> {
         Ok(())
     }
@@ -173,6 +178,22 @@ impl Driver for MemoryDriver {
 
     fn count(&self) -> Result<Vec<CountRow>, DriverError> {
         Ok(self.with(|store| store.count()))
+    }
+
+    fn depth(&self, bound: u64) -> Result<Depth, DriverError> {
+        Ok(self.with(|store| store.depth(bound)))
+    }
+
+    fn control(&self) -> Result<Control, DriverError> {
+        Ok(self.with(|store| store.control))
+    }
+
+    fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError> {
+        self.with(|store| match flag {
+            ControlFlag::Draining => store.control.draining = on,
+            ControlFlag::Paused => store.control.paused = on,
+        });
+        Ok(())
     }
 
     fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {

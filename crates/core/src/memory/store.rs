@@ -7,36 +7,48 @@ use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    ClaimRequest, ClaimedJob, CountRow, Due, Exception, ExceptionFilter, ExceptionRecord, Inserted,
-    JobFilter, JobInfo, JobRecord, JobState, Promotion, Redrive, ReplyRow, Rescued, Settled,
-    Settlement, StatusRow, Verdict, WorkerId, WorkerInfo,
+    Bounded, ClaimRequest, ClaimedJob, Control, CountRow, Depth, Due, Exception, ExceptionFilter,
+    ExceptionRecord, Inserted, JobFilter, JobInfo, JobRecord, JobState, Leg, Promotion, Redrive,
+    ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId, WorkerInfo,
 };
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
 #[derive(Default)]
 pub(super) struct Store {
     pub(super) now: DateTime<Utc>,
-    jobs: BTreeMap<JobId, Facts>,
-    ready: BTreeMap<(String, i32, JobId), Stand>,
-    scheduled: BTreeMap<(DateTime<Utc>, JobId), Stand>,
+    pub(super) jobs: BTreeMap<JobId, Facts>,
+    pub(super) ready: BTreeMap<(String, i32, JobId), Stand>,
+    pub(super) scheduled: BTreeMap<(DateTime<Utc>, JobId), Stand>,
     leases: BTreeMap<JobId, Lease>,
-    unique: HashMap<(String, String), JobId>,
+    pub(super) unique: HashMap<(String, String), JobId>,
     exceptions: Vec<Exception>,
     priorities: HashMap<Uuid, i32>,
     status: Vec<StatusRow>,
     replies: HashMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
     workers: BTreeMap<WorkerId, (String, DateTime<Utc>)>,
+    pub(super) control: Control,
+    pub(super) moving: BTreeMap<(JobId, Leg), Moving>,
 }
 
-struct Facts {
-    record: JobRecord,
-    enqueued_at: DateTime<Utc>,
+pub(super) struct Facts {
+    pub(super) record: JobRecord,
+    pub(super) enqueued_at: DateTime<Utc>,
 }
 
 #[derive(Clone, Copy, Default)]
-struct Stand {
-    attempt: i32,
-    crashes: i32,
+pub(super) struct Stand {
+    pub(super) attempt: i32,
+    pub(super) crashes: i32,
+}
+
+/// A row of the moving jobs.
+#[derive(Clone)]
+pub(super) struct Moving {
+    pub(super) other: String,
+    pub(super) mover: Uuid,
+    pub(super) stand: Stand,
+    pub(super) due: Due,
+    pub(super) at: DateTime<Utc>,
 }
 
 pub(super) struct Lease {
@@ -64,7 +76,7 @@ impl Store {
         Inserted::New
     }
 
-    fn place(&mut self, id: JobId, due: Due, stand: Stand) {
+    pub(super) fn place(&mut self, id: JobId, due: Due, stand: Stand) {
         let at = match due {
             Due::In(delay) => self.now + delay,
             Due::At(at) => at,
@@ -78,7 +90,7 @@ impl Store {
         }
     }
 
-    fn remove(&mut self, id: JobId) -> Option<Facts> {
+    pub(super) fn remove(&mut self, id: JobId) -> Option<Facts> {
         let facts = self.jobs.remove(&id)?;
         if let Some(key) = &facts.record.uniqkey {
             self.unique.remove(&(facts.record.ability.to_string(), key.clone()));
@@ -296,8 +308,14 @@ impl Store {
         if let Some(stand) = self.ready.get(&key) {
             return Some((JobState::Ready, *stand));
         }
-        let ((run_after, _), stand) = self.scheduled.iter().find(|((_, other), _)| *other == id)?;
-        Some((JobState::Scheduled { run_after: *run_after }, *stand))
+        if let Some(((run_after, _), stand)) =
+            self.scheduled.iter().find(|((_, other), _)| *other == id)
+        {
+            return Some((JobState::Scheduled { run_after: *run_after }, *stand));
+        }
+        let mut moving = [Leg::Leaving, Leg::Arriving].into_iter();
+        let row = moving.find_map(|leg| self.moving.get(&(id, leg)))?;
+        Some((JobState::Moving, row.stand))
     }
 
     pub(super) fn lookup(&self, id: JobId) -> Option<JobInfo> {
@@ -351,6 +369,18 @@ impl Store {
             .into_iter()
             .map(|((queue, ability, state), count)| CountRow { queue, ability, state, count })
             .collect()
+    }
+
+    pub(super) fn depth(&self, bound: u64) -> Depth {
+        let bounded = |rows: usize| Bounded::new(rows as u64, bound);
+        let moving =
+            self.moving.keys().filter(|(_, leg)| !matches!(leg, Leg::Left | Leg::Gone)).count();
+        Depth::new(
+            bounded(self.ready.len()),
+            bounded(self.scheduled.len()),
+            bounded(self.leases.len()),
+            bounded(moving),
+        )
     }
 
     fn take_waiting(&mut self, id: JobId) -> Option<Stand> {
@@ -433,6 +463,7 @@ impl Store {
         let (now, before) = (self.now, self.replies.len() + self.status.len());
         self.replies.retain(|_, (at, _)| *at + replies >= now);
         self.status.retain(|row| row.finished_at + status >= now);
+        self.moving.retain(|(_, leg), row| *leg != Leg::Gone || row.at + replies >= now);
         before - self.replies.len() - self.status.len()
     }
 

@@ -2,6 +2,7 @@ use diesel::{Connection, MysqlConnection};
 use url::Url;
 
 use crate::engine::names;
+use crate::reach::Server;
 use crate::sql::SqlConn;
 
 /// A parsed data source name.
@@ -9,15 +10,17 @@ pub(super) struct Source {
     pub(super) url: String,
     pub(super) name: String,
     pub(super) described: String,
+    pub(super) server: Server,
 }
 
 impl Source {
     pub(super) fn parse(dsn: &str) -> Result<Self, String> {
         let url = Url::parse(dsn).map_err(|error| error.to_string())?;
         let (name, described) = names(&url)?;
+        let server = Server::of(&url, 3306);
         // diesel knows the one scheme only.
         let url = url.as_str().replacen("mariadb://", "mysql://", 1);
-        Ok(Self { url, name, described })
+        Ok(Self { url, name, described, server })
     }
 }
 

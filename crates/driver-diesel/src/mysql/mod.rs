@@ -15,7 +15,6 @@ use qudo_core::driver::{
 };
 use uuid::Uuid;
 
-use crate::classify::connect_error;
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, PROBE, has_work, probe_answer};
@@ -78,8 +77,14 @@ impl Engine for Mysql {
         self.pool.with(false, act)
     }
 
+    fn reset(&self) {
+        self.pool.reset();
+    }
+
     fn probe(&self) -> Result<(), DriverError> {
-        let mut conn = connect::connect(&self.source.url).map_err(|error| connect_error(&error))?;
+        // The server speaks first.
+        self.source.server.answers(&[])?;
+        let mut conn = self.pool.connect_alone()?;
         probe_answer(conn.run(PROBE, &[]))
     }
 

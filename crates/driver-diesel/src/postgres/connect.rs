@@ -4,6 +4,7 @@ use diesel::{Connection, PgConnection};
 use url::Url;
 
 use crate::engine::names;
+use crate::reach::Server;
 use crate::sql::SqlConn;
 
 /// Added to a data source name that does not set them: a connection to a host that drops packets
@@ -22,6 +23,7 @@ pub(crate) struct Source {
     pub(super) url: String,
     pub(super) name: String,
     pub(super) described: String,
+    pub(super) server: Server,
     listen: Option<postgres::Config>,
 }
 
@@ -29,6 +31,7 @@ impl Source {
     pub(super) fn parse(dsn: &str) -> Result<Self, String> {
         let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
         let (name, described) = names(&url)?;
+        let server = Server::of(&url, 5432);
         let listen = listen_config(&url);
         let given: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
         for (key, value) in LIMITS {
@@ -39,7 +42,7 @@ impl Source {
         if let Err(reason) = &listen {
             log::info!("{described}: no LISTEN ({reason}); polling instead");
         }
-        Ok(Self { url: url.into(), name, described, listen: listen.ok() })
+        Ok(Self { url: url.into(), name, described, server, listen: listen.ok() })
     }
 
     pub(super) fn listens(&self) -> bool {

@@ -20,11 +20,11 @@ use uuid::Uuid;
 
 pub(crate) use arrays::Array;
 
-use crate::classify::connect_error;
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, PROBE, has_work, probe_answer};
 use crate::pool::Pool;
+use crate::reach;
 use crate::sql::{Bind, SqlConn};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
@@ -88,8 +88,13 @@ impl Engine for Postgres {
         self.pool.with(false, act)
     }
 
+    fn reset(&self) {
+        self.pool.reset();
+    }
+
     fn probe(&self) -> Result<(), DriverError> {
-        let mut conn = connect::connect(&self.source.url).map_err(|error| connect_error(&error))?;
+        self.source.server.answers(reach::POSTGRES_HELLO)?;
+        let mut conn = self.pool.connect_alone()?;
         probe_answer(conn.run(PROBE, &[]))
     }
 

@@ -3,7 +3,6 @@
 mod claim;
 mod complete;
 mod connect;
-mod insert;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -24,6 +23,7 @@ use crate::driver::DieselDriver;
 use crate::engine::Engine;
 use crate::pool::{Pool, pause};
 use crate::sql::SqlConn;
+use crate::statements::insert::{insert, insert_new_rows};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -35,7 +35,6 @@ const MOST_TRIES: u32 = 6;
 pub(crate) struct Sqlite {
     path: PathBuf,
     writer: Mutex<Option<SqliteConnection>>,
-    waiting: insert::Waiting,
     readers: Pool<SqliteConnection>,
     watcher: Mutex<Option<SqliteConnection>>,
     seen_version: AtomicI64,
@@ -65,7 +64,6 @@ impl DieselDriver<Sqlite> {
         let reading = path.clone();
         let engine = Sqlite {
             writer: Mutex::default(),
-            waiting: insert::Waiting::default(),
             readers: Pool::new(move || connect::reader(&reading)),
             watcher: Mutex::default(),
             seen_version: AtomicI64::new(-1),
@@ -174,11 +172,11 @@ impl Engine for Sqlite {
     }
 
     fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
-        crate::statements::insert::insert_new_rows::<Self>(conn, jobs)
+        insert_new_rows::<Self>(conn, jobs)
     }
 
     fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
-        insert::insert_commit(self, jobs)
+        self.with_writer(|conn| insert::<Self>(conn, jobs))
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {

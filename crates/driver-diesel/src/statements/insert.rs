@@ -85,7 +85,7 @@ type Key<'a> = (&'a str, &'a str);
 ///
 /// The index decides, never a prior look: of two transactions that overlap, the second waits for
 /// the first's row. Keys are taken in their order, so that two bulk inserts cannot deadlock.
-fn take_keys<E: Engine>(
+pub(super) fn take_keys<E: Engine>(
     conn: &mut E::Conn,
     jobs: &[(usize, &JobRecord)],
 ) -> QueryResult<HashMap<usize, Uuid>> {

@@ -18,9 +18,11 @@ pub(crate) fn instant(micros: i64) -> DateTime<Utc> {
 const PLACES: &str = "FROM qudo_job j \
     LEFT JOIN qudo_ready r ON r.queue = j.queue AND r.claim_rank = -j.priority AND r.id = j.id \
     LEFT JOIN qudo_scheduled s ON s.id = j.id \
-    LEFT JOIN qudo_lease l ON l.id = j.id";
+    LEFT JOIN qudo_lease l ON l.id = j.id \
+    LEFT JOIN qudo_moving m ON m.id = j.id AND m.leg IN ('leaving', 'arriving')";
 
-const STATE: &str = "r.attempt, s.run_after, s.attempt, l.worker, l.leased_until, l.attempt";
+const STATE: &str =
+    "r.attempt, s.run_after, s.attempt, l.worker, l.leased_until, l.attempt, m.attempt";
 
 struct State(JobState, i32);
 
@@ -31,6 +33,7 @@ impl FromRow for State {
         let (run_after, scheduled) = (columns.opt_big()?, columns.opt_big()?);
         let worker = columns.opt_id()?;
         let (until, running) = (columns.opt_big()?, columns.opt_big()?);
+        let moving = columns.opt_big()?;
         let attempt = |count: Option<i64>| count.unwrap_or_default() as i32;
         Ok(match (run_after, worker) {
             (_, Some(worker)) => Self(
@@ -43,6 +46,7 @@ impl FromRow for State {
             (Some(at), None) => {
                 Self(JobState::Scheduled { run_after: instant(at) }, attempt(scheduled))
             }
+            (None, None) if moving.is_some() => Self(JobState::Moving, attempt(moving)),
             (None, None) => Self(JobState::Ready, attempt(ready)),
         })
     }
@@ -55,6 +59,7 @@ fn state_columns() -> String {
         .replace("r.attempt", "CAST(r.attempt AS {big})")
         .replace("s.attempt", "CAST(s.attempt AS {big})")
         .replace("l.attempt", "CAST(l.attempt AS {big})")
+        .replace("m.attempt", "CAST(m.attempt AS {big})")
 }
 
 /// Where a live job stands.
@@ -129,9 +134,12 @@ impl FromRow for Count {
 /// Counts live jobs in the narrow tables; the wide one is not read.
 pub(crate) fn count<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<CountRow>> {
     let mut counts = Vec::new();
-    for (table, state) in
-        [("qudo_ready", "ready"), ("qudo_scheduled", "scheduled"), ("qudo_lease", "running")]
-    {
+    for (table, state) in [
+        ("qudo_ready", "ready"),
+        ("qudo_scheduled", "scheduled"),
+        ("qudo_lease", "running"),
+        ("qudo_moving WHERE leg IN ('leaving', 'arriving')", "moving"),
+    ] {
         let sql = format!(
             "SELECT queue, ability, COUNT(*) FROM {table} GROUP BY queue, ability \
              ORDER BY queue, ability"

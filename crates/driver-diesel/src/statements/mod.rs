@@ -4,9 +4,11 @@
 //! words) comes from [`Engine`](crate::engine::Engine). Lock order, everywhere: lease before ready
 //! or scheduled before job before unique; rows of one table in the order of their keys.
 
+pub(crate) mod control;
 pub(crate) mod exception;
 pub(crate) mod insert;
 pub(crate) mod lookup;
+pub(crate) mod moving;
 pub(crate) mod schedule;
 pub(crate) mod settle;
 pub(crate) mod trace;
@@ -15,6 +17,8 @@ pub(crate) mod worker;
 use diesel::deserialize;
 use diesel::result::QueryResult;
 use uuid::Uuid;
+
+pub(crate) use insert::place;
 
 use crate::bulk::insert_rows;
 use crate::engine::Engine;

@@ -110,7 +110,7 @@ pub(crate) fn status<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<V
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
-/// Removes old replies and history, a bounded number of each: found by index, deleted by key.
+/// Removes old replies, history and trails of moved jobs, a bounded number of each: found by index, deleted by key.
 pub(crate) fn purge<E: Engine>(
     conn: &mut E::Conn,
     replies: Duration,
@@ -118,19 +118,20 @@ pub(crate) fn purge<E: Engine>(
     limit: u32,
 ) -> QueryResult<usize> {
     let mut removed = 0;
-    for (table, key, time, age) in [
-        ("qudo_reply", "job_id", "created_at", replies),
-        ("qudo_job_status", "id", "finished_at", status),
+    for (table, only, key, time, age) in [
+        ("qudo_reply", "", "job_id", "created_at", replies),
+        ("qudo_job_status", "", "id", "finished_at", status),
+        ("qudo_moving", "leg = 'gone' AND ", "id", "moved_at", replies),
     ] {
         let sql = format!(
-            "SELECT {key} FROM {table} WHERE {time} < {} - ? ORDER BY {time} LIMIT ?",
+            "SELECT {key} FROM {table} WHERE {only}{time} < {} - ? ORDER BY {time} LIMIT ?",
             E::NOW
         );
         let binds = [Bind::Big(micros(age)), Bind::Big(limit.into())];
         let mut ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
         ids.sort_unstable();
         ids.dedup();
-        removed += run_in(conn, &format!("DELETE FROM {table} WHERE {key} IN"), &[], &ids)?;
+        removed += run_in(conn, &format!("DELETE FROM {table} WHERE {only}{key} IN"), &[], &ids)?;
     }
     Ok(removed)
 }

@@ -1,0 +1,179 @@
+use std::fmt;
+
+use chrono::{DateTime, Utc};
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::{DriverError, Inserted, JobRecord};
+
+/// A waiting job on its way from one database to another.
+#[derive(Clone)]
+pub struct MovingJob {
+    /// Its facts. The due time is an instant, or now.
+    pub record: JobRecord,
+    /// How often it ran.
+    pub attempt: i32,
+    /// How many of these runs ended with the worker's death or a lease that ran out.
+    pub crashes: i32,
+    /// When it was enqueued, by its first database's clock.
+    pub enqueued_at: DateTime<Utc>,
+}
+
+/// Without the argument, which may hold secrets.
+impl fmt::Debug for MovingJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MovingJob")
+            .field("id", &self.record.id)
+            .field("ability", &self.record.ability)
+            .field("attempt", &self.attempt)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How far a job is on its way, as a database remembers it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Leg {
+    /// In the database it leaves: it cannot be claimed here and may have arrived there.
+    Leaving,
+    /// In the database it left: it surely arrived there, perhaps cannot be claimed there yet.
+    Left,
+    /// In the database it comes to: it cannot be claimed here yet.
+    Arriving,
+    /// In the database it left: the move is over; the trail tells tickets where to look.
+    Gone,
+}
+
+impl Leg {
+    /// The word under which it is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Leaving => "leaving",
+            Self::Left => "left",
+            Self::Arriving => "arriving",
+            Self::Gone => "gone",
+        }
+    }
+}
+
+/// The steps by which waiting jobs go from one database to another.
+///
+/// There is no transaction over two databases, so each step is one transaction of one of them, and
+/// their order makes every prefix of it safe: at no moment can a job be claimed in both databases
+/// or in neither for good, and whoever finds the remains of a move that was killed can tell from
+/// them how far it came.
+///
+/// | step | where | effect | killed afterwards |
+/// |---|---|---|---|
+/// | [`move_out`](Self::move_out) | from | waiting → leaving | repeat from here |
+/// | [`move_in`](Self::move_in) | to | arriving, with its facts | repeat: nothing is stored twice |
+/// | [`moved_out`](Self::moved_out) | from | leaving → left, facts removed | go on with the next |
+/// | [`moved_in`](Self::moved_in) | to | arriving → ready or scheduled | harmless to repeat |
+/// | [`leave_trail`](Self::leave_trail) | from | left → gone, which tickets follow | done |
+///
+/// The mark `left` outlives the job's arrival: what arrives without a mark is the late write of a
+/// mover that was overtaken, and is [cancelled](Self::cancel_move_in).
+pub trait Moves {
+    /// Takes at most `limit` waiting jobs out of reach of claims, for a move to `to`: `only` these,
+    /// or any.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn move_out(
+        &self,
+        to: &str,
+        only: Option<&[JobId]>,
+        limit: u32,
+    ) -> Result<Vec<MovingJob>, DriverError>;
+
+    /// Jobs that an earlier move to `to` left [`Leg::Leaving`], after this id, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn moving_out(&self, to: &str, after: JobId, limit: u32)
+    -> Result<Vec<MovingJob>, DriverError>;
+
+    /// Stores jobs that come from `from`, out of reach of claims; answers one for one.
+    /// [`Inserted::Existing`] means that another job holds the unique key here. A job that is here
+    /// already stays as it is.
+    ///
+    /// # Errors
+    ///
+    /// When nothing was stored, or nobody knows.
+    fn move_in(
+        &self,
+        from: &str,
+        mover: Uuid,
+        jobs: &[MovingJob],
+    ) -> Result<Vec<Inserted>, DriverError>;
+
+    /// Removes jobs that are leaving, all but their mark; returns those that had one.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn moved_out(&self, jobs: &[JobId]) -> Result<Vec<JobId>, DriverError>;
+
+    /// Lets arrived jobs be claimed.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn moved_in(&self, jobs: &[JobId]) -> Result<usize, DriverError>;
+
+    /// Ends the move of jobs that left. Where they went is kept as long as replies are.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn leave_trail(&self, jobs: &[JobId]) -> Result<(), DriverError>;
+
+    /// Where a job went that is not here any more; `None` if it was not moved.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn moved_to(&self, job: JobId) -> Result<Option<String>, DriverError>;
+
+    /// Lets jobs that were leaving be claimed again; they must not have arrived anywhere.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError>;
+
+    /// Which of these jobs are marked here as [`Leg::Leaving`] or [`Leg::Left`].
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn legs(&self, jobs: &[JobId]) -> Result<Vec<(JobId, Leg)>, DriverError>;
+
+    /// Jobs marked [`Leg::Left`] for `to`, after this id, in order.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<JobId>, DriverError>;
+
+    /// Jobs that come from `from` and cannot be claimed yet, with who moved them, after this id, in
+    /// order.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn moving_in(
+        &self,
+        from: &str,
+        after: JobId,
+        limit: u32,
+    ) -> Result<Vec<(JobId, Uuid)>, DriverError>;
+
+    /// Removes jobs that this mover brought and that cannot be claimed yet.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn cancel_move_in(&self, mover: Uuid, jobs: &[JobId]) -> Result<usize, DriverError>;
+}

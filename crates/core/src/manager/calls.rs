@@ -1,0 +1,356 @@
+//! Calls to one database, each with a hard limit.
+//!
+//! A server that was stopped, or whose packets are dropped, does not answer and does not fail
+//! either, and the client libraries wait for it for ever. So no thread that matters calls a driver
+//! itself: a helper thread does, and whoever asked leaves when the time is up. The helper is given
+//! up; if its call returns after all, it clears away what the late answer brought and ends.
+//!
+//! The price is a hand-over to another thread and back, about 10 µs. Rejected: limits on the
+//! sockets, which diesel does not show, and a proxy in between, which users would have to run.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::bell::lock;
+use super::run::panic_message;
+use crate::Driver;
+use crate::driver::{DriverError, ErrorKind};
+
+/// More calls at once wait in line; a driver's pool holds fewer connections than this anyway.
+const MOST_HELPERS: usize = 16;
+
+/// A helper that was not needed for so long ends.
+const IDLE_FOR: Duration = Duration::from_secs(10);
+
+type Task = Box<dyn FnOnce(&dyn Driver) + Send>;
+
+/// The helper threads of one database.
+pub(crate) struct Calls {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    driver: Arc<dyn Driver>,
+    /// The driver never waits for anything, so it is asked on the caller's thread.
+    direct: bool,
+    inner: Mutex<Inner>,
+    work: Condvar,
+}
+
+#[derive(Default)]
+struct Inner {
+    tasks: VecDeque<Task>,
+    idle: usize,
+    /// Helpers that were not given up.
+    helpers: usize,
+    /// The calls under way, oldest first.
+    running: BTreeSet<(Instant, u64)>,
+    next: u64,
+    closed: bool,
+}
+
+/// A call under way.
+pub(crate) struct Call<T> {
+    shared: Arc<Shared>,
+    reply: Arc<Reply<T>>,
+}
+
+struct Reply<T> {
+    state: Mutex<State<T>>,
+    answered: Condvar,
+}
+
+enum State<T> {
+    Waiting,
+    /// Since when, under which number.
+    Running(Instant, u64),
+    Answered(Result<T, DriverError>),
+    Left,
+}
+
+/// What becomes of an answer that comes when nobody waits any more.
+pub(crate) type Late<T> = Box<dyn FnOnce(&dyn Driver, Result<T, DriverError>) + Send>;
+
+impl Calls {
+    pub(crate) fn new(driver: Arc<dyn Driver>, direct: bool) -> Self {
+        let (inner, work) = (Mutex::default(), Condvar::new());
+        Self { shared: Arc::new(Shared { driver, direct, inner, work }) }
+    }
+
+    /// For how long the oldest call under way has been waiting for its answer.
+    pub(crate) fn oldest(&self) -> Duration {
+        let inner = lock(&self.shared.inner);
+        inner.running.first().map_or(Duration::ZERO, |(since, _)| since.elapsed())
+    }
+
+    /// Hands a call to a helper thread.
+    pub(crate) fn begin<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+        late: Late<T>,
+    ) -> Call<T> {
+        self.begin_series(|driver, _| ask(driver), late)
+    }
+
+    /// As [`begin`](Self::begin), for several calls in one: after each but the last it calls its
+    /// second argument, so that it does not look like one that hangs.
+    pub(crate) fn begin_series<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&dyn Driver, &dyn Fn()) -> Result<T, DriverError> + Send + 'static,
+        late: Late<T>,
+    ) -> Call<T> {
+        let reply = Arc::new(Reply { state: Mutex::new(State::Waiting), answered: Condvar::new() });
+        let call = Call { shared: Arc::clone(&self.shared), reply: Arc::clone(&reply) };
+        if self.shared.direct {
+            let answer = shielded(|| ask(&*self.shared.driver, &|| {}));
+            *lock(&reply.state) = State::Answered(answer);
+            return call;
+        }
+        let shared = Arc::clone(&self.shared);
+        let task = move |driver: &dyn Driver| {
+            if !reply.start(&shared) {
+                return;
+            }
+            let answer = shielded(|| ask(driver, &|| reply.renew(&shared)));
+            if let Some(answer) = reply.answer(&shared, answer) {
+                late(driver, answer);
+            }
+        };
+        let mut inner = lock(&self.shared.inner);
+        inner.tasks.push_back(Box::new(task));
+        find_helper(&self.shared, inner);
+        call
+    }
+}
+
+/// Wakes a helper for a task that was put in line, or starts one.
+fn find_helper(shared: &Arc<Shared>, mut inner: MutexGuard<'_, Inner>) {
+    if inner.idle > 0 {
+        drop(inner);
+        shared.work.notify_one();
+    } else if inner.helpers < MOST_HELPERS {
+        inner.helpers += 1;
+        drop(inner);
+        let own = Arc::clone(shared);
+        let helper = std::thread::Builder::new().name("qudo-call".to_owned());
+        if let Err(error) = helper.spawn(move || help(&own)) {
+            // The other helpers take the task, or whoever waits for it gives up in time.
+            log::error!("cannot start a thread for calls to a database: {error}");
+            lock(&shared.inner).helpers -= 1;
+        }
+    }
+}
+
+impl Drop for Calls {
+    fn drop(&mut self) {
+        lock(&self.shared.inner).closed = true;
+        self.shared.work.notify_all();
+    }
+}
+
+/// A driver's panic is an error of its database, not the end of a helper.
+fn shielded<T>(ask: impl FnOnce() -> Result<T, DriverError>) -> Result<T, DriverError> {
+    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
+        let message = format!("the driver {}", panic_message(&*panic));
+        Err(DriverError::new(ErrorKind::Other, message).ambiguous(true))
+    })
+}
+
+/// Runs tasks until none came for a while.
+fn help(shared: &Arc<Shared>) {
+    let mut inner = lock(&shared.inner);
+    loop {
+        if let Some(task) = inner.tasks.pop_front() {
+            drop(inner);
+            task(&*shared.driver);
+            inner = lock(&shared.inner);
+            if inner.helpers > MOST_HELPERS {
+                // This one was given up and another took its place.
+                break;
+            }
+            continue;
+        }
+        if inner.closed {
+            break;
+        }
+        inner.idle += 1;
+        let (back, waited) =
+            shared.work.wait_timeout(inner, IDLE_FOR).unwrap_or_else(PoisonError::into_inner);
+        inner = back;
+        inner.idle -= 1;
+        if waited.timed_out() && inner.tasks.is_empty() {
+            break;
+        }
+    }
+    inner.helpers -= 1;
+}
+
+impl<T> Reply<T> {
+    /// Notes that the call begins; `false` when nobody waits for it any more.
+    fn start(&self, shared: &Shared) -> bool {
+        let mut state = lock(&self.state);
+        if !matches!(*state, State::Waiting) {
+            return false;
+        }
+        let mut inner = lock(&shared.inner);
+        inner.next += 1;
+        let (since, number) = (Instant::now(), inner.next);
+        inner.running.insert((since, number));
+        *state = State::Running(since, number);
+        true
+    }
+
+    /// Notes that one call of a series ended and the next begins.
+    fn renew(&self, shared: &Shared) {
+        if let State::Running(since, number) = &mut *lock(&self.state) {
+            let mut inner = lock(&shared.inner);
+            inner.running.remove(&(*since, *number));
+            *since = Instant::now();
+            inner.running.insert((*since, *number));
+        }
+    }
+
+    /// Hands the answer over; gives it back when nobody waits any more.
+    fn answer(
+        &self,
+        shared: &Shared,
+        answer: Result<T, DriverError>,
+    ) -> Option<Result<T, DriverError>> {
+        let mut state = lock(&self.state);
+        let State::Running(since, number) = *state else {
+            // The helper counts again, now that it is back.
+            lock(&shared.inner).helpers += 1;
+            return Some(answer);
+        };
+        lock(&shared.inner).running.remove(&(since, number));
+        *state = State::Answered(answer);
+        drop(state);
+        self.answered.notify_one();
+        None
+    }
+}
+
+impl<T> Call<T> {
+    /// The answer, or after the limit an error that says so. The error is ambiguous if the call
+    /// had begun.
+    pub(crate) fn wait(self, limit: Duration) -> Result<T, DriverError> {
+        let deadline = Instant::now().checked_add(limit);
+        let mut state = lock(&self.reply.state);
+        loop {
+            if let State::Answered(_) = *state {
+                let State::Answered(answer) = std::mem::replace(&mut *state, State::Left) else {
+                    unreachable!("the state was looked at under the same lock");
+                };
+                return answer;
+            }
+            let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Err(self.leave(&mut state, limit));
+            }
+            state = match left {
+                Some(left) => {
+                    let waited = self.reply.answered.wait_timeout(state, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.reply.answered.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+
+    /// Gives the call up without waiting.
+    pub(crate) fn abandon(self) {
+        self.leave(&mut lock(&self.reply.state), Duration::ZERO);
+    }
+
+    fn leave(&self, state: &mut MutexGuard<'_, State<T>>, limit: Duration) -> DriverError {
+        let begun = match std::mem::replace(&mut **state, State::Left) {
+            State::Running(since, number) => {
+                let mut inner = lock(&self.shared.inner);
+                inner.running.remove(&(since, number));
+                inner.helpers -= 1;
+                if !inner.tasks.is_empty() {
+                    find_helper(&self.shared, inner);
+                }
+                true
+            }
+            _ => false,
+        };
+        let message = format!("no answer within {} s", limit.as_secs_f32());
+        DriverError::new(ErrorKind::Down, message).hung(true).ambiguous(begun)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::MemoryDriver;
+
+    fn calls() -> Calls {
+        Calls::new(Arc::new(MemoryDriver::default()), false)
+    }
+
+    const SOON: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn an_answer_comes_back_and_a_panic_is_an_error() {
+        let calls = calls();
+        let call = calls.begin(|_| Ok(7), Box::new(|_, _| {}));
+        assert_eq!(call.wait(SOON).expect("answers"), 7);
+        let call = calls.begin::<()>(|_| panic!("oh no"), Box::new(|_, _| {}));
+        let error = call.wait(SOON).expect_err("panicked").to_string();
+        assert!(error.contains("oh no"), "{error}");
+    }
+
+    #[test]
+    fn whoever_asks_leaves_in_time_and_the_late_answer_is_cleared_away() {
+        let calls = calls();
+        let (go, hangs) = mpsc::channel::<()>();
+        let (cleared, seen) = mpsc::channel();
+        let call = calls.begin(
+            move |_| {
+                let _ = hangs.recv();
+                Ok(7)
+            },
+            Box::new(move |_, late| cleared.send(late.expect("late")).expect("the test waits")),
+        );
+        let error = call.wait(Duration::from_millis(20)).expect_err("hangs");
+        assert!(error.is_down() && error.is_hung());
+        // Others are served meanwhile.
+        let call = calls.begin(|_| Ok(1), Box::new(|_, _| {}));
+        assert_eq!(call.wait(SOON).expect("answers"), 1);
+        go.send(()).expect("the helper hangs");
+        assert_eq!(seen.recv_timeout(SOON), Ok(7));
+    }
+
+    #[test]
+    fn a_call_that_never_began_is_not_ambiguous_and_never_runs() {
+        let calls = calls();
+        let (go, hangs) = mpsc::channel::<()>();
+        let hangs = Arc::new(Mutex::new(hangs));
+        let stuck: Vec<_> = (0..MOST_HELPERS)
+            .map(|_| {
+                let hangs = Arc::clone(&hangs);
+                calls.begin(
+                    move |_| {
+                        let _ = lock(&hangs).recv();
+                        Ok(())
+                    },
+                    Box::new(|_, _| {}),
+                )
+            })
+            .collect();
+        let (ran, runs) = mpsc::channel();
+        let call = calls.begin(move |_| Ok(ran.send(())), Box::new(|_, _| {}));
+        let error = call.wait(Duration::from_millis(20)).expect_err("waits in line");
+        assert!(!error.is_ambiguous());
+        drop(go);
+        for one in stuck {
+            one.wait(SOON).expect("ends");
+        }
+        assert_eq!(runs.recv(), Err(mpsc::RecvError), "it was dropped, not run");
+    }
+}

@@ -1,0 +1,111 @@
+//! What an operator ordered for a database, stored in the database itself so that every process
+//! follows it: drain (no new jobs), pause (no claims).
+
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::Manager;
+use super::bell::lock;
+use super::database::Database;
+use crate::Error;
+use crate::driver::{Control, ControlFlag, DriverError};
+
+/// How old a process's knowledge may be: an order is followed everywhere within this time.
+const FRESH_FOR: Duration = Duration::from_secs(5);
+
+/// What this process knows of a database's orders.
+#[derive(Default)]
+pub(super) struct Controls {
+    known: Mutex<(Control, Option<Instant>)>,
+}
+
+impl Controls {
+    /// The orders as last read; none before the first time.
+    pub(super) fn known(&self) -> Control {
+        lock(&self.known).0
+    }
+
+    pub(super) fn note(&self, control: Control) {
+        *lock(&self.known) = (control, Some(Instant::now()));
+    }
+
+    fn fresh(&self) -> Option<Control> {
+        let (control, read) = *lock(&self.known);
+        read.is_some_and(|at| at.elapsed() < FRESH_FOR).then_some(control)
+    }
+}
+
+impl Database {
+    /// The orders, asked anew when they are old. Those of a database that is down are the last
+    /// that are known.
+    pub(super) fn control(self: &Arc<Self>) -> Result<Control, DriverError> {
+        if let Some(control) = self.controls.fresh() {
+            return Ok(control);
+        }
+        if !self.is_up() {
+            return Ok(self.controls.known());
+        }
+        let control = self.ask(|driver| driver.control())?;
+        self.controls.note(control);
+        Ok(control)
+    }
+
+    fn order(self: &Arc<Self>, flag: ControlFlag, on: bool) -> Result<(), Error> {
+        let ordered = move |driver: &dyn crate::Driver| {
+            driver.set_control(flag, on)?;
+            driver.control()
+        };
+        let control = self.call("store an order", ordered)?;
+        self.controls.note(control);
+        let word = if on { "now" } else { "no longer" };
+        log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
+        self.bell.ring();
+        Ok(())
+    }
+}
+
+impl Manager {
+    /// Drains a database: new jobs go to the others, while those it has are worked as before or
+    /// handed over with [`move_jobs`](Self::move_jobs). The order is stored in the database; every
+    /// process follows it within 5 seconds, and a new one from its start.
+    ///
+    /// Jobs that name the database are refused. Unique keys move to their next home; while the
+    /// database is drained, it is asked first whether it still holds the key. During the 5 seconds
+    /// until all processes know, a key may be taken in both places.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn drain(&self, database: &str) -> Result<(), Error> {
+        self.find(database)?.order(ControlFlag::Draining, true)
+    }
+
+    /// Ends [`drain`](Self::drain): the database takes new jobs again.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn undrain(&self, database: &str) -> Result<(), Error> {
+        self.find(database)?.order(ControlFlag::Draining, false)
+    }
+
+    /// Pauses a database: its jobs wait, and it takes new ones. Running jobs end as usual. The
+    /// order is stored in the database; every process follows it within 5 seconds or at its next
+    /// heartbeat, whichever is later.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn pause(&self, database: &str) -> Result<(), Error> {
+        self.find(database)?.order(ControlFlag::Paused, true)
+    }
+
+    /// Ends [`pause`](Self::pause): the database's jobs are worked again.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn resume(&self, database: &str) -> Result<(), Error> {
+        self.find(database)?.order(ControlFlag::Paused, false)
+    }
+}

@@ -1,0 +1,188 @@
+//! The set of databases, which may change while the manager works.
+
+use std::sync::{Arc, PoisonError, Weak};
+
+use super::bell::lock;
+use super::builder::open;
+use super::database::{Asked, Database, DatabaseReport};
+use super::session::Session;
+use super::{Manager, On};
+use crate::driver::{Driver, SchemaState};
+use crate::{DatabaseState, Error};
+
+/// Depths are counted up to this: asking costs the same for a million jobs as for this many.
+const DEPTH_BOUND: u64 = 10_000;
+
+impl Manager {
+    /// The databases with their state, and how many jobs each holds, counted up to 10,000. Those
+    /// that are up are asked, all at once; one that does not answer has no depth.
+    pub fn databases(&self) -> Vec<DatabaseReport> {
+        let asked: Vec<_> = self
+            .everywhere()
+            .into_iter()
+            .map(|database| {
+                let depth = database.begin("count jobs", |driver| driver.depth(DEPTH_BOUND));
+                (database, depth)
+            })
+            .collect();
+        let report = |(database, depth): (Arc<Database>, Asked<_>)| {
+            let depth = depth.wait().ok();
+            DatabaseReport { depth, ..database.report() }
+        };
+        asked.into_iter().map(report).collect()
+    }
+
+    /// Takes a database into use while the manager works, under the short name that its data
+    /// source suggests. Its share of unique keys moves there; see
+    /// [`add_database_as`](Self::add_database_as).
+    ///
+    /// # Errors
+    ///
+    /// As [`add_database_as`](Self::add_database_as).
+    pub fn add_database(&self, dsn: &str) -> Result<(), Error> {
+        self.add(None, dsn)
+    }
+
+    /// Takes a database into use while the manager works.
+    ///
+    /// It becomes the home of its share of the unique keys, one in *n*; the others stay where they
+    /// are. A key whose job waits in its former home at this moment may be taken once more in the
+    /// new one: where that matters, let the jobs with keys run out first. Other processes know
+    /// nothing of the new database until they add it too.
+    ///
+    /// # Errors
+    ///
+    /// When the data source name is malformed, the name is taken, or the database answers with a
+    /// schema this program cannot work on. A database that is down is added all the same.
+    pub fn add_database_as(&self, name: &str, dsn: &str) -> Result<(), Error> {
+        self.add(Some(name.to_owned()), dsn)
+    }
+
+    fn add(&self, name: Option<String>, dsn: &str) -> Result<(), Error> {
+        let database = open(name, dsn, &self.options().settings())?;
+        if let Err(error) = Self::check_schema(&database)
+            && !error.is_down()
+        {
+            return Err(error);
+        }
+        let mut databases = self.inner.databases.write().unwrap_or_else(PoisonError::into_inner);
+        if self.spool_is(&database.name) || databases.iter().any(|one| one.name == database.name) {
+            return Err(Error::DuplicateDatabase(database.name.to_string()));
+        }
+        *databases = databases.iter().cloned().chain([Arc::clone(&database)]).collect();
+        // The lane is added before anybody else may change the set.
+        match self.session() {
+            Some(session) => session.add_lane(&database),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a database out of use while the manager works: unstarted jobs are given back, running
+    /// ones may finish within `shutdown_timeout`, for which this waits. What is stored there stays.
+    ///
+    /// Its share of unique keys moves to the other databases; [drain](Self::drain) it before, so
+    /// that its keys are looked up until its jobs are done.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it is the last one.
+    pub fn remove_database(&self, name: &str) -> Result<(), Error> {
+        let mut databases = self.inner.databases.write().unwrap_or_else(PoisonError::into_inner);
+        let Some(at) = databases.iter().position(|one| *one.name == *name) else {
+            drop(databases);
+            return self.find(name).map(drop);
+        };
+        if databases.len() == 1 {
+            return Err(Error::NoDatabase);
+        }
+        let mut left = databases.to_vec();
+        let removed = left.remove(at);
+        *databases = left.into();
+        drop(databases);
+        if let Some(session) = self.session() {
+            session.remove_lane(&removed);
+        }
+        Ok(())
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        lock(&self.inner.session).as_ref().and_then(Weak::upgrade)
+    }
+
+    pub(crate) fn all(&self) -> Arc<[Arc<Database>]> {
+        Arc::clone(&self.inner.databases.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// All databases, the spool included: where a job may be found.
+    pub(super) fn everywhere(&self) -> Vec<Arc<Database>> {
+        let spool = self.inner.spool.as_ref().map(|spool| Arc::clone(&spool.database));
+        self.all().iter().cloned().chain(spool).collect()
+    }
+
+    pub(crate) fn find(&self, name: &str) -> Result<Arc<Database>, Error> {
+        let all = self.everywhere();
+        all.iter().find(|database| &*database.name == name).cloned().ok_or_else(|| {
+            let known: Vec<_> = all.iter().map(|database| &*database.name).collect();
+            Error::UnknownDatabase { name: name.to_owned(), known: known.join(", ") }
+        })
+    }
+
+    /// Creates or updates the tables in every database; returns what was applied where.
+    ///
+    /// # Errors
+    ///
+    /// The first database that does not answer, is newer than this program, or refuses.
+    pub fn migrate(&self) -> Result<Vec<On<Vec<String>>>, Error> {
+        self.migrate_each()
+            .into_iter()
+            .map(|one| one.answer.map(|applied| On { database: one.database, answer: Ok(applied) }))
+            .collect()
+    }
+
+    /// As [`migrate`](Self::migrate), with one answer per database. A migration may take as long
+    /// as it takes.
+    pub fn migrate_each(&self) -> Vec<On<Vec<String>>> {
+        self.collect("migrate", |driver: &dyn Driver| driver.migrate(), Asked::wait_for_ever)
+    }
+
+    /// The schema of every database, asked at once: that it will do, or why not.
+    pub(super) fn schema_states(&self) -> Vec<Result<(), Error>> {
+        let all = self.all();
+        let asked: Vec<_> = all.iter().map(ask_schema).collect();
+        let judged = asked.into_iter().zip(all.iter());
+        judged.map(|(asked, database)| judge(database, asked.wait())).collect()
+    }
+
+    /// Refuses a database that answers with a schema this program cannot work on.
+    pub(super) fn check_schema(database: &Arc<Database>) -> Result<(), Error> {
+        judge(database, ask_schema(database).wait())
+    }
+}
+
+fn ask_schema(database: &Arc<Database>) -> Asked<SchemaState> {
+    database.begin("read its schema version", |driver| driver.schema())
+}
+
+fn judge(database: &Database, state: Result<SchemaState, Error>) -> Result<(), Error> {
+    let reason = match state? {
+        SchemaState::Current => return Ok(()),
+        SchemaState::Behind(missing) => format!(
+            "{} migrations of qudo are not applied (first: {}); run `qudo migrate --database \
+             DSN` or call Manager::migrate",
+            missing.len(),
+            missing.first().map_or("none", String::as_str)
+        ),
+        SchemaState::Ahead(unknown) => format!(
+            "its schema is newer than this program (unknown: {}); update the program",
+            unknown.join(", ")
+        ),
+    };
+    Err(Error::Schema { database: database.name.to_string(), reason })
+}
+
+impl DatabaseState {
+    /// Whether jobs are stored and claimed there now.
+    pub fn is_up(self) -> bool {
+        self == Self::Up
+    }
+}

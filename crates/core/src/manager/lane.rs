@@ -1,0 +1,151 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use super::bell::Bell;
+use super::database::Database;
+use super::session::{Session, spawn};
+use super::settler::SettleQueue;
+use super::{fetcher, heartbeat, listener, settler};
+use crate::Error;
+use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
+
+/// No heartbeat yet.
+const NEVER: u64 = u64::MAX;
+
+/// What a session holds per database: the state shared by its fetcher, settler, heartbeat and
+/// listener.
+pub(crate) struct Lane {
+    pub(crate) index: usize,
+    pub(crate) database: Arc<Database>,
+    pub(crate) settle: SettleQueue,
+    /// Wakes the heartbeat thread before its time, at shutdown.
+    pub(crate) heartbeat_bell: Bell,
+    /// Milliseconds since the lane's start at which the last heartbeat began that arrived;
+    /// `NEVER` before the first.
+    last_heartbeat: AtomicU64,
+    /// Claimed and not yet settled.
+    pub(crate) in_flight: AtomicUsize,
+    pub(crate) lost_leases: AtomicU64,
+    /// The fetcher may still deliver.
+    pub(crate) fetching: AtomicBool,
+    /// Threads of the lane that a stop waits for.
+    pub(crate) threads: AtomicUsize,
+    /// The database tells of new work at this moment, so it need not be asked.
+    pub(crate) listening: AtomicBool,
+    /// This database is being removed while the others go on.
+    pub(crate) leaving: AtomicBool,
+    /// Nobody waits for the settlements that are left.
+    pub(crate) given_up: AtomicBool,
+    started: Instant,
+    dead_after: Duration,
+}
+
+impl Lane {
+    pub(super) fn new(index: usize, database: Arc<Database>, dead_after: Duration) -> Self {
+        Self {
+            index,
+            database,
+            settle: SettleQueue::default(),
+            heartbeat_bell: Bell::default(),
+            last_heartbeat: AtomicU64::new(NEVER),
+            in_flight: AtomicUsize::new(0),
+            lost_leases: AtomicU64::new(0),
+            fetching: AtomicBool::new(true),
+            threads: AtomicUsize::new(0),
+            listening: AtomicBool::new(false),
+            leaving: AtomicBool::new(false),
+            given_up: AtomicBool::new(false),
+            started: Instant::now(),
+            dead_after,
+        }
+    }
+
+    pub(crate) fn note_heartbeat(&self, begun: Instant) {
+        let at = begun.saturating_duration_since(self.started).as_millis() as u64;
+        if self.last_heartbeat.swap(at, Ordering::AcqRel) == NEVER {
+            // The fetcher waits for the first one: leases without a worker's row are swept.
+            self.database.bell.ring();
+        }
+    }
+
+    pub(crate) fn has_beaten(&self) -> bool {
+        self.last_heartbeat.load(Ordering::Acquire) != NEVER
+    }
+
+    /// Whether the last heartbeat is young enough that nobody can have rescued our jobs. A process
+    /// that slept, or whose database was away, must not start jobs that others may hold by now.
+    pub(crate) fn holds_leases(&self) -> bool {
+        let last = self.last_heartbeat.load(Ordering::Acquire);
+        if last == NEVER {
+            return false;
+        }
+        let last = Duration::from_millis(last);
+        self.started.elapsed().saturating_sub(last) < self.dead_after.mul_f64(0.9)
+    }
+
+    /// Whether no more jobs are to be claimed here.
+    pub(crate) fn is_stopping(&self, session: &Session) -> bool {
+        session.is_stopping() || self.leaving.load(Ordering::Acquire)
+    }
+
+    /// Whether the last run of this lane ended, so that its leases need no more heartbeat.
+    pub(crate) fn is_done(&self, session: &Session) -> bool {
+        (session.is_stopping() && session.workers_done())
+            || (self.leaving.load(Ordering::Acquire) && self.is_empty())
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.fetching.load(Ordering::Acquire) && self.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// Notes runs that are settled, or were settled by their ability in a transaction of its own.
+    pub(crate) fn note_settled(&self, session: &Session, runs: usize) {
+        self.in_flight.fetch_sub(runs, Ordering::AcqRel);
+        session.manager.inner.settled.advance();
+        if self.leaving.load(Ordering::Acquire) {
+            session.note_progress();
+        }
+    }
+
+    /// Hands a claimed job back unstarted.
+    pub(crate) fn give_back(&self, job: Box<ClaimedJob>) {
+        self.settle.push(Settlement { job, verdict: Verdict::GiveBack, extras: None });
+    }
+
+    /// Starts the threads of the lane. Threads are never joined but counted, because one that
+    /// hangs must not keep the process from ending.
+    pub(super) fn start(self: &Arc<Self>, session: &Arc<Session>) -> Result<(), Error> {
+        type Loop = fn(&Arc<Session>, &Arc<Lane>);
+        let mut loops: Vec<(&str, Loop)> = vec![
+            ("fetch", fetcher::run as Loop),
+            ("settle", settler::run),
+            ("heartbeat", heartbeat::run),
+        ];
+        if self.database.driver().wake_source() == WakeSource::Listen {
+            loops.push(("listen", listener::run));
+        }
+        for (name, run) in loops {
+            let (session, lane) = (Arc::clone(session), Arc::clone(self));
+            // The listener blocks on its socket and notices a stop only at its next tick; nothing
+            // is lost when the process ends without it.
+            let counts = name != "listen";
+            if counts {
+                self.threads.fetch_add(1, Ordering::AcqRel);
+            }
+            spawn(&format!("qudo-{name}-{}", self.database.name), move || {
+                run(&session, &lane);
+                if name == "fetch" {
+                    lane.fetching.store(false, Ordering::Release);
+                    // A heartbeat may have waited for the last delivery.
+                    lane.heartbeat_bell.ring();
+                }
+                if counts {
+                    lane.threads.fetch_sub(1, Ordering::AcqRel);
+                    session.note_progress();
+                }
+            })?;
+        }
+        Ok(())
+    }
+}

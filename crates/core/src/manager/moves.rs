@@ -1,0 +1,213 @@
+//! Waiting jobs on their way from one database to another; see [`Moves`](crate::driver::Moves) for
+//! the protocol and why it loses and doubles nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::Manager;
+use super::database::Database;
+use crate::Error;
+use crate::driver::{Driver, DriverError, Inserted, Leg, MovingJob};
+
+/// Jobs of one step: few enough that no transaction is long, also with large arguments.
+const BATCH: u32 = 250;
+
+/// What [`Manager::move_jobs`] did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Moved {
+    /// Jobs that are in the other database now.
+    pub moved: usize,
+    /// Jobs that stayed, because another job holds their unique key in the other database.
+    pub stayed: usize,
+}
+
+/// One move, from one database to another.
+pub(super) struct Move<'a> {
+    pub(super) from: &'a Arc<Database>,
+    pub(super) to: &'a Arc<Database>,
+    /// Who moves: what it brings is told from what another mover brought before or after.
+    mover: Uuid,
+    done: Moved,
+    /// Jobs that cannot go there; they wait for the end, or each batch would find them again.
+    stay: Vec<JobId>,
+}
+
+impl Manager {
+    /// Moves the waiting jobs of one database to another, in bounded batches; running jobs stay.
+    /// Blocks until none is left that can go.
+    ///
+    /// A job keeps its id, attempts, unique key, and when it is due. Its history, replies and rows
+    /// of the exception log stay behind; tickets follow the job. Killed or broken off at any point, the next call goes on
+    /// where it ended: no job is lost, and none is in both databases so that it could run twice.
+    /// Databases are told apart by their short names, which must be the same then. Several
+    /// processes may move at once.
+    ///
+    /// To empty a database for good, [`drain`](Self::drain) it first, or new jobs keep coming.
+    ///
+    /// # Errors
+    ///
+    /// When a name is unknown, both are the same, or a database does not answer; what was moved
+    /// until then is moved.
+    pub fn move_jobs(&self, from: &str, to: &str) -> Result<Moved, Error> {
+        if from == to {
+            return Err(Error::InvalidOption {
+                option: "to",
+                reason: format!("the jobs of {from:?} are there already"),
+            });
+        }
+        let (from, to) = (self.find(from)?, self.find(to)?);
+        let done = Move::new(&from, &to).run()?;
+        log::info!(
+            "{} jobs moved from database {:?} to {:?}, {} stayed",
+            done.moved,
+            &*from.name,
+            &*to.name,
+            done.stayed
+        );
+        to.bell.ring();
+        Ok(done)
+    }
+}
+
+impl<'a> Move<'a> {
+    pub(super) fn new(from: &'a Arc<Database>, to: &'a Arc<Database>) -> Self {
+        let (mover, done) = (Uuid::now_v7(), Moved::default());
+        Self { from, to, mover, done, stay: Vec::new() }
+    }
+
+    /// Finishes what an earlier move left, then moves batch after batch.
+    fn run(mut self) -> Result<Moved, Error> {
+        let ended = self.move_all();
+        self.end(ended)?;
+        Ok(self.done)
+    }
+
+    /// As [`run`](Self::run), for some jobs only. Returns how many were moved, and which stay.
+    pub(super) fn run_these(mut self, jobs: &[JobId]) -> Result<(usize, Vec<JobId>), Error> {
+        let ended = self.move_these(jobs);
+        let stayed = self.end(ended)?;
+        Ok((self.done.moved, stayed))
+    }
+
+    fn move_all(&mut self) -> Result<(), Error> {
+        self.resume()?;
+        loop {
+            let name = self.to.name.to_string();
+            let jobs = at(self.from, move |driver| driver.move_out(&name, None, BATCH))?;
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            self.carry(jobs)?;
+        }
+    }
+
+    fn move_these(&mut self, jobs: &[JobId]) -> Result<(), Error> {
+        self.resume()?;
+        for ids in jobs.chunks(BATCH as usize) {
+            let (name, ids) = (self.to.name.to_string(), ids.to_vec());
+            let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), BATCH))?;
+            self.carry(jobs)?;
+        }
+        Ok(())
+    }
+
+    /// Also after an error: jobs that stay are wanted back. If this fails too, the next move finds
+    /// them as the remains of this one.
+    fn end(&mut self, ended: Result<(), Error>) -> Result<Vec<JobId>, Error> {
+        let stay = std::mem::take(&mut self.stay);
+        self.done.stayed = stay.len();
+        if !stay.is_empty() {
+            let back = stay.clone();
+            at(self.from, move |driver| driver.move_back(&back))?;
+        }
+        ended.map(|()| stay)
+    }
+
+    /// The steps after a batch was taken out.
+    fn carry(&mut self, jobs: Vec<MovingJob>) -> Result<(), Error> {
+        let mut ids: Vec<JobId> = jobs.iter().map(|job| job.record.id).collect();
+        let (name, mover) = (self.from.name.to_string(), self.mover);
+        let answers = at(self.to, move |driver| driver.move_in(&name, mover, &jobs))?;
+        let mut answers = answers.into_iter();
+        ids.retain(|id| {
+            let arrived = answers.next() == Some(Inserted::New);
+            if !arrived {
+                self.stay.push(*id);
+            }
+            arrived
+        });
+        let asked = ids.clone();
+        let left = at(self.from, move |driver| driver.moved_out(&asked))?;
+        if left.len() < ids.len() {
+            // Another mover was faster: these are there by its doing, and may have ended since. What
+            // we brought of them came too late.
+            let left: HashSet<_> = left.iter().copied().collect();
+            let late: Vec<_> = ids.iter().copied().filter(|id| !left.contains(id)).collect();
+            at(self.to, move |driver| driver.cancel_move_in(mover, &late))?;
+        }
+        self.done.moved += left.len();
+        self.finish(left)
+    }
+
+    /// The steps after a batch surely arrived.
+    fn finish(&self, ids: Vec<JobId>) -> Result<(), Error> {
+        let arrived = ids.clone();
+        at(self.to, move |driver| driver.moved_in(&arrived))?;
+        at(self.from, move |driver| driver.leave_trail(&ids))
+    }
+
+    /// Goes on with what a move that was killed left in either database.
+    fn resume(&mut self) -> Result<(), Error> {
+        let first = JobId::from_uuid(Uuid::nil());
+        let mut after = first;
+        loop {
+            let (name, from) = (self.to.name.to_string(), after);
+            let ids = at(self.from, move |driver| driver.left_for(&name, from, BATCH))?;
+            let Some(last) = ids.last() else { break };
+            after = *last;
+            self.done.moved += ids.len();
+            self.finish(ids)?;
+        }
+        after = first;
+        loop {
+            let (name, from) = (self.to.name.to_string(), after);
+            let jobs = at(self.from, move |driver| driver.moving_out(&name, from, BATCH))?;
+            let Some(last) = jobs.last() else { break };
+            after = last.record.id;
+            self.carry(jobs)?;
+        }
+        self.cancel_ghosts(first)
+    }
+
+    /// What arrives without a mark where it came from was brought by a mover that had been
+    /// overtaken and then died.
+    fn cancel_ghosts(&self, mut after: JobId) -> Result<(), Error> {
+        loop {
+            let (name, from) = (self.from.name.to_string(), after);
+            let rows = at(self.to, move |driver| driver.moving_in(&name, from, BATCH))?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.0;
+            let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
+            let legs = at(self.from, move |driver| driver.legs(&ids))?;
+            let known: HashSet<_> = legs.into_iter().map(|(id, _): (_, Leg)| id).collect();
+            let mut ghosts: HashMap<Uuid, Vec<JobId>> = HashMap::new();
+            for (id, mover) in rows.into_iter().filter(|(id, _)| !known.contains(id)) {
+                ghosts.entry(mover).or_default().push(id);
+            }
+            for (mover, ids) in ghosts {
+                at(self.to, move |driver| driver.cancel_move_in(mover, &ids))?;
+            }
+        }
+    }
+}
+
+fn at<T: Send + 'static>(
+    database: &Arc<Database>,
+    ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+) -> Result<T, Error> {
+    database.call("move jobs", ask)
+}

@@ -1,0 +1,90 @@
+use qudo_core::driver::{DriverError, Inserted, Leg, Moves, MovingJob};
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use crate::classify::{Class, classify};
+use crate::driver::DieselDriver;
+use crate::engine::Engine;
+use crate::sql::SqlConn;
+use crate::statements::moving;
+
+impl<E: Engine> Moves for DieselDriver<E> {
+    fn move_out(
+        &self,
+        to: &str,
+        only: Option<&[JobId]>,
+        limit: u32,
+    ) -> Result<Vec<MovingJob>, DriverError> {
+        self.write_transaction(|conn| moving::move_out::<E>(conn, to, only, limit))
+    }
+
+    fn moving_out(
+        &self,
+        to: &str,
+        after: JobId,
+        limit: u32,
+    ) -> Result<Vec<MovingJob>, DriverError> {
+        self.engine.read(|conn| moving::moving_out::<E>(conn, to, after.as_uuid(), limit))
+    }
+
+    fn move_in(
+        &self,
+        from: &str,
+        mover: Uuid,
+        jobs: &[MovingJob],
+    ) -> Result<Vec<Inserted>, DriverError> {
+        self.engine.write(|conn| {
+            let mut move_in =
+                || conn.transaction(|conn| moving::move_in::<E>(conn, from, &mover, jobs));
+            match move_in() {
+                // Another mover brought one of them at this moment; now it is seen.
+                Err(error) if classify(&error) == Class::Unique => move_in(),
+                other => other,
+            }
+        })
+    }
+
+    fn moved_out(&self, jobs: &[JobId]) -> Result<Vec<JobId>, DriverError> {
+        self.write_transaction(|conn| moving::moved_out::<E>(conn, jobs))
+    }
+
+    fn moved_in(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
+        self.write_transaction(|conn| moving::put_back::<E>(conn, Leg::Arriving, jobs))
+    }
+
+    fn leave_trail(&self, jobs: &[JobId]) -> Result<(), DriverError> {
+        self.write_transaction(|conn| moving::leave_trail::<E>(conn, jobs))
+    }
+
+    fn moved_to(&self, job: JobId) -> Result<Option<String>, DriverError> {
+        self.engine.read(|conn| moving::moved_to::<E>(conn, job.as_uuid()))
+    }
+
+    fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
+        self.write_transaction(|conn| moving::put_back::<E>(conn, Leg::Leaving, jobs))
+    }
+
+    fn legs(&self, jobs: &[JobId]) -> Result<Vec<(JobId, Leg)>, DriverError> {
+        self.engine.read(|conn| moving::legs::<E>(conn, jobs))
+    }
+
+    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<JobId>, DriverError> {
+        let of_leg =
+            |conn: &mut E::Conn| moving::of_leg::<E>(conn, Leg::Left, to, after.as_uuid(), limit);
+        Ok(self.engine.read(of_leg)?.into_iter().map(|(id, _)| id).collect())
+    }
+
+    fn moving_in(
+        &self,
+        from: &str,
+        after: JobId,
+        limit: u32,
+    ) -> Result<Vec<(JobId, Uuid)>, DriverError> {
+        self.engine
+            .read(|conn| moving::of_leg::<E>(conn, Leg::Arriving, from, after.as_uuid(), limit))
+    }
+
+    fn cancel_move_in(&self, mover: Uuid, jobs: &[JobId]) -> Result<usize, DriverError> {
+        self.write_transaction(|conn| moving::cancel::<E>(conn, &mover, jobs))
+    }
+}

@@ -1,0 +1,44 @@
+use diesel::result::QueryResult;
+use qudo_core::driver::{Bounded, Control, ControlFlag, Depth};
+
+use crate::engine::Engine;
+use crate::sql::{Bind, SqlConn};
+
+/// The orders: a row means yes.
+pub(crate) fn control<E: Engine>(conn: &mut E::Conn) -> QueryResult<Control> {
+    let names: Vec<String> = conn.rows("SELECT name FROM qudo_control", &[])?;
+    let has = |flag: ControlFlag| names.iter().any(|name| name == flag.as_str());
+    Ok(Control { draining: has(ControlFlag::Draining), paused: has(ControlFlag::Paused) })
+}
+
+/// Stores an order or removes it; twice is the same as once.
+pub(crate) fn set_control<E: Engine>(
+    conn: &mut E::Conn,
+    flag: ControlFlag,
+    on: bool,
+) -> QueryResult<()> {
+    let name = [Bind::Text(flag.as_str())];
+    if !on {
+        return conn.run("DELETE FROM qudo_control WHERE name = ?", &name).map(drop);
+    }
+    let (words, tail) = E::INSERT_IGNORE;
+    let now = E::NOW;
+    let sql = format!("{words} INTO qudo_control (name, changed_at) VALUES (?, {now}){tail}");
+    conn.run(&sql, &name).map(drop)
+}
+
+/// Counts the narrow tables, each up to the bound, along its primary key.
+pub(crate) fn depth<E: Engine>(conn: &mut E::Conn, bound: u64) -> QueryResult<Depth> {
+    let mut count = |rows: &str| -> QueryResult<Bounded> {
+        let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM {rows} LIMIT ?) bounded");
+        let most = i64::try_from(bound).unwrap_or(i64::MAX).saturating_add(1);
+        let counted = conn.row::<i64>(&sql, &[Bind::Big(most)])?.unwrap_or_default();
+        Ok(Bounded::new(counted.unsigned_abs(), bound))
+    };
+    Ok(Depth::new(
+        count("qudo_ready")?,
+        count("qudo_scheduled")?,
+        count("qudo_lease")?,
+        count("qudo_moving WHERE leg IN ('leaving', 'arriving')")?,
+    ))
+}

@@ -1,0 +1,380 @@
+//! Jobs on their way between databases; the protocol is that of
+//! [`Moves`](qudo_core::driver::Moves). Every function runs inside a transaction.
+
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{Due, Inserted, JobRecord, Leg, MovingJob};
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::insert::take_keys;
+use super::lookup::instant;
+use super::{Place, STAND, Stand, When, place, put_ready, put_scheduled};
+use crate::bulk::{insert_rows, rows_in, run_in};
+use crate::engine::Engine;
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
+
+/// A narrow row with the time until which it waits.
+struct Waiting {
+    stand: Stand,
+    run_after: Option<i64>,
+}
+
+impl FromRow for Waiting {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self { stand: Stand::from_row(columns)?, run_after: columns.opt_big()? })
+    }
+}
+
+/// The key of a ready row, for a job of which only the id is known.
+struct ReadyKey(String, i32);
+
+impl FromRow for ReadyKey {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, -columns.int()?))
+    }
+}
+
+const SELECT: &str = "SELECT m.id, m.attempt, m.crashes, m.run_after, j.queue, j.ability, j.codec, \
+    j.arg, j.uniqkey, j.priority, j.enqueued_at FROM qudo_moving m JOIN qudo_job j ON j.id = m.id";
+
+struct Moving(MovingJob);
+
+impl FromRow for Moving {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let id = JobId::from_uuid(columns.id()?);
+        let (attempt, crashes) = (columns.int()?, columns.int()?);
+        let due = columns.opt_big()?.map_or(Due::Now, |at| Due::At(instant(at)));
+        let record = JobRecord {
+            id,
+            queue: columns.text()?.into(),
+            ability: columns.text()?.into(),
+            codec: columns.text()?.into(),
+            arg: columns.bytes()?,
+            uniqkey: columns.opt_text()?,
+            priority: columns.int()?,
+            due,
+        };
+        let enqueued_at = instant(columns.big()?);
+        Ok(Self(MovingJob { record, attempt, crashes, enqueued_at }))
+    }
+}
+
+fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
+    let mut ids: Vec<_> = jobs.iter().map(|id| *id.as_uuid()).collect();
+    // In the order of their keys, as everywhere, so that two movers wait rather than deadlock.
+    ids.sort_unstable();
+    ids
+}
+
+/// Waiting rows from the start of both tables, locked. Rows that a claim holds are passed over.
+fn first_waiting<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<Waiting>> {
+    let ready = format!(
+        "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready ORDER BY queue, claim_rank, id \
+         LIMIT ?{skip}",
+        big = E::BIG,
+        skip = E::SKIP_LOCKED
+    );
+    let mut rows: Vec<Waiting> = conn.rows(&ready, &[Bind::Big(limit.into())])?;
+    if rows.len() < limit as usize {
+        let scheduled = format!(
+            "SELECT {STAND}, run_after FROM qudo_scheduled ORDER BY run_after, id LIMIT ?{}",
+            E::SKIP_LOCKED
+        );
+        let left = Bind::Big(i64::from(limit) - rows.len() as i64);
+        rows.extend(conn.rows::<Waiting>(&scheduled, &[left])?);
+    }
+    Ok(rows)
+}
+
+/// The waiting row of one job, locked; a claim that locks it first wins.
+fn waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<Waiting>> {
+    let facts = "SELECT queue, priority FROM qudo_job WHERE id = ?";
+    let Some(ReadyKey(queue, rank)) = conn.row::<ReadyKey>(facts, &[Bind::Id(id)])? else {
+        return Ok(None);
+    };
+    let ready = format!(
+        "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready WHERE queue = ? AND claim_rank = ? \
+         AND id = ?{lock}",
+        big = E::BIG,
+        lock = E::FOR_UPDATE
+    );
+    let key = [Bind::Text(&queue), Bind::Int(rank), Bind::Id(id)];
+    if let Some(row) = conn.row::<Waiting>(&ready, &key)? {
+        return Ok(Some(row));
+    }
+    let scheduled =
+        format!("SELECT {STAND}, run_after FROM qudo_scheduled WHERE id = ?{}", E::FOR_UPDATE);
+    conn.row(&scheduled, &[Bind::Id(id)])
+}
+
+/// Takes waiting jobs out of ready and scheduled, each by its primary key.
+pub(crate) fn move_out<E: Engine>(
+    conn: &mut E::Conn,
+    to: &str,
+    only: Option<&[JobId]>,
+    limit: u32,
+) -> QueryResult<Vec<MovingJob>> {
+    let mut rows = Vec::new();
+    match only {
+        None => rows = first_waiting::<E>(conn, limit)?,
+        Some(only) => {
+            for id in &uuids(only)[..only.len().min(limit as usize)] {
+                rows.extend(waiting::<E>(conn, id)?);
+            }
+        }
+    }
+    let mut scheduled = Vec::new();
+    for Waiting { stand, run_after } in &rows {
+        if run_after.is_some() {
+            scheduled.push(stand.id);
+            continue;
+        }
+        conn.run(
+            "DELETE FROM qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?",
+            &[Bind::Text(&stand.queue), Bind::Int(stand.claim_rank), Bind::Id(&stand.id)],
+        )?;
+    }
+    scheduled.sort_unstable();
+    run_in(conn, "DELETE FROM qudo_scheduled WHERE id IN", &[], &scheduled)?;
+    let moving: Vec<_> = rows.iter().map(|row| (Place::from(&row.stand), row.run_after)).collect();
+    mark::<E>(conn, Leg::Leaving, to, None, &moving)?;
+    let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
+    let head = format!("{SELECT} WHERE m.leg = 'leaving' AND m.id IN");
+    let jobs: Vec<Moving> = rows_in(conn, &head, &[], &ids, "")?;
+    Ok(jobs.into_iter().map(|job| job.0).collect())
+}
+
+fn mark<E: Engine>(
+    conn: &mut E::Conn,
+    leg: Leg,
+    other: &str,
+    mover: Option<&Uuid>,
+    jobs: &[(Place<'_>, Option<i64>)],
+) -> QueryResult<()> {
+    let nil = Uuid::nil();
+    let rows: Vec<_> = jobs
+        .iter()
+        .map(|(place, run_after)| {
+            let mut binds = place.binds().to_vec();
+            let mover = mover.unwrap_or(&nil);
+            binds.extend([Bind::Text(leg.as_str()), Bind::Text(other), Bind::Id(mover)]);
+            binds.push(Bind::OptBig(*run_after));
+            binds
+        })
+        .collect();
+    let head = format!(
+        "INSERT INTO qudo_moving ({STAND}, leg, other, mover, run_after, moved_at) VALUES "
+    );
+    let row = format!("(?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
+    insert_rows(conn, &head, &row, &rows, "").map(drop)
+}
+
+/// Jobs that are leaving for a database, in the order of their ids.
+pub(crate) fn moving_out<E: Engine>(
+    conn: &mut E::Conn,
+    to: &str,
+    after: &Uuid,
+    limit: u32,
+) -> QueryResult<Vec<MovingJob>> {
+    let sql = format!(
+        "{SELECT} WHERE m.leg = 'leaving' AND m.other = ? AND m.id > ? ORDER BY m.id LIMIT ?"
+    );
+    let binds = [Bind::Text(to), Bind::Id(after), Bind::Big(limit.into())];
+    Ok(conn.rows::<Moving>(&sql, &binds)?.into_iter().map(|job| job.0).collect())
+}
+
+/// Stores arriving jobs. One that is here already only changes hands, if it is still arriving.
+pub(crate) fn move_in<E: Engine>(
+    conn: &mut E::Conn,
+    from: &str,
+    mover: &Uuid,
+    jobs: &[MovingJob],
+) -> QueryResult<Vec<Inserted>> {
+    let ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
+    let here: Vec<Uuid> = rows_in(conn, "SELECT id FROM qudo_job WHERE id IN", &[], &ids, "")?;
+    let own = "UPDATE qudo_moving SET mover = ? WHERE leg = 'arriving' AND id IN";
+    run_in(conn, own, &[Bind::Id(mover)], &here)?;
+    let mut answers = vec![Inserted::New; jobs.len()];
+    let mut fresh: Vec<_> =
+        jobs.iter().enumerate().filter(|(at, _)| !here.contains(&ids[*at])).collect();
+    let records: Vec<(usize, &JobRecord)> =
+        fresh.iter().map(|(at, job)| (*at, &job.record)).collect();
+    let taken = take_keys::<E>(conn, &records)?;
+    fresh.retain(|(at, _)| match taken.get(at) {
+        Some(holder) => {
+            answers[*at] = Inserted::Existing(JobId::from_uuid(*holder));
+            false
+        }
+        None => true,
+    });
+    for (_, job) in &fresh {
+        // One by one: arguments may be large, and a move is not in a hurry.
+        let record = &job.record;
+        conn.run(
+            "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
+             VALUES (?,?,?,?,?,?,?,?)",
+            &[
+                Bind::Id(record.id.as_uuid()),
+                Bind::Text(&record.queue),
+                Bind::Text(&record.ability),
+                Bind::Text(&record.codec),
+                Bind::Bytes(&record.arg),
+                Bind::OptText(record.uniqkey.as_deref()),
+                Bind::Int(record.priority),
+                Bind::Big(job.enqueued_at.timestamp_micros()),
+            ],
+        )?;
+    }
+    let moving: Vec<_> = fresh
+        .iter()
+        .map(|(_, job)| {
+            let run_after = match job.record.due {
+                Due::At(at) => Some(at.timestamp_micros()),
+                _ => None,
+            };
+            let place = Place { attempt: job.attempt, crashes: job.crashes, ..place(&job.record) };
+            (place, run_after)
+        })
+        .collect();
+    mark::<E>(conn, Leg::Arriving, from, Some(mover), &moving)?;
+    Ok(answers)
+}
+
+struct Key(String, Option<String>, Uuid);
+
+impl FromRow for Key {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.opt_text()?, columns.id()?))
+    }
+}
+
+/// Removes facts and unique keys.
+fn remove_facts<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<()> {
+    let head = "SELECT ability, uniqkey, id FROM qudo_job WHERE id IN";
+    let keys: Vec<Key> = rows_in(conn, head, &[], ids, "")?;
+    run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], ids)?;
+    for Key(ability, key, id) in &keys {
+        let Some(key) = key else { continue };
+        conn.run(
+            "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ? AND id = ?",
+            &[Bind::Text(ability), Bind::Text(key), Bind::Id(id)],
+        )?;
+    }
+    Ok(())
+}
+
+fn marked<E: Engine>(conn: &mut E::Conn, leg: Leg, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
+    let head = format!("SELECT id FROM qudo_moving WHERE leg = '{}' AND id IN", leg.as_str());
+    rows_in(conn, &head, &[], ids, E::FOR_UPDATE)
+}
+
+/// Changes the leg of rows that are locked; an older row of the new leg gives way.
+fn change<E: Engine>(conn: &mut E::Conn, from: Leg, to: Leg, ids: &[Uuid]) -> QueryResult<()> {
+    let (from, to) = (from.as_str(), to.as_str());
+    run_in(conn, &format!("DELETE FROM qudo_moving WHERE leg = '{to}' AND id IN"), &[], ids)?;
+    let update = format!(
+        "UPDATE qudo_moving SET leg = '{to}', moved_at = {} WHERE leg = '{from}' AND id IN",
+        E::NOW
+    );
+    run_in(conn, &update, &[], ids).map(drop)
+}
+
+/// Leaving → left, without facts. The row's lock decides between two movers.
+pub(crate) fn moved_out<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> QueryResult<Vec<JobId>> {
+    let ids = uuids(jobs);
+    let leaving = marked::<E>(conn, Leg::Leaving, &ids)?;
+    change::<E>(conn, Leg::Leaving, Leg::Left, &leaving)?;
+    remove_facts::<E>(conn, &leaving)?;
+    Ok(marked::<E>(conn, Leg::Left, &ids)?.into_iter().map(JobId::from_uuid).collect())
+}
+
+/// Arriving or leaving → ready or scheduled.
+pub(crate) fn put_back<E: Engine>(
+    conn: &mut E::Conn,
+    leg: Leg,
+    jobs: &[JobId],
+) -> QueryResult<usize> {
+    let ids = uuids(jobs);
+    let leg = leg.as_str();
+    let head = format!("SELECT {STAND}, run_after FROM qudo_moving WHERE leg = '{leg}' AND id IN");
+    let rows: Vec<Waiting> = rows_in(conn, &head, &[], &ids, E::FOR_UPDATE)?;
+    let found: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
+    run_in(conn, &format!("DELETE FROM qudo_moving WHERE leg = '{leg}' AND id IN"), &[], &found)?;
+    let (ready, scheduled): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.run_after.is_none());
+    let ready: Vec<_> = ready.into_iter().map(|row| Place::from(&row.stand)).collect();
+    put_ready::<E>(conn, &ready)?;
+    let scheduled: Vec<_> = scheduled
+        .into_iter()
+        .map(|row| (Place::from(&row.stand), When::At(row.run_after.unwrap_or_default())))
+        .collect();
+    put_scheduled::<E>(conn, &scheduled)?;
+    Ok(rows.len())
+}
+
+/// Left → gone.
+pub(crate) fn leave_trail<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> QueryResult<()> {
+    let left = marked::<E>(conn, Leg::Left, &uuids(jobs))?;
+    change::<E>(conn, Leg::Left, Leg::Gone, &left)
+}
+
+/// Where a job went, the last time.
+pub(crate) fn moved_to<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Option<String>> {
+    conn.row(
+        "SELECT other FROM qudo_moving WHERE id = ? AND leg IN ('left', 'gone') \
+         ORDER BY moved_at DESC LIMIT 1",
+        &[Bind::Id(job)],
+    )
+}
+
+/// Which of these jobs are leaving or left.
+pub(crate) fn legs<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[JobId],
+) -> QueryResult<Vec<(JobId, Leg)>> {
+    let mut legs = Vec::new();
+    for leg in [Leg::Leaving, Leg::Left] {
+        let head = format!("SELECT id FROM qudo_moving WHERE leg = '{}' AND id IN", leg.as_str());
+        let ids: Vec<Uuid> = rows_in(conn, &head, &[], &uuids(jobs), "")?;
+        legs.extend(ids.into_iter().map(|id| (JobId::from_uuid(id), leg)));
+    }
+    Ok(legs)
+}
+
+struct Marked(JobId, Uuid);
+
+impl FromRow for Marked {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(JobId::from_uuid(columns.id()?), columns.id()?))
+    }
+}
+
+/// Jobs of one leg with their movers, in the order of their ids: a range of an index.
+pub(crate) fn of_leg<E: Engine>(
+    conn: &mut E::Conn,
+    leg: Leg,
+    other: &str,
+    after: &Uuid,
+    limit: u32,
+) -> QueryResult<Vec<(JobId, Uuid)>> {
+    let sql = format!(
+        "SELECT id, mover FROM qudo_moving WHERE leg = '{}' AND other = ? AND id > ? ORDER BY id \
+         LIMIT ?",
+        leg.as_str()
+    );
+    let binds = [Bind::Text(other), Bind::Id(after), Bind::Big(limit.into())];
+    Ok(conn.rows::<Marked>(&sql, &binds)?.into_iter().map(|row| (row.0, row.1)).collect())
+}
+
+/// Removes what a mover brought and nobody can claim yet.
+pub(crate) fn cancel<E: Engine>(
+    conn: &mut E::Conn,
+    mover: &Uuid,
+    jobs: &[JobId],
+) -> QueryResult<usize> {
+    let head = "SELECT id FROM qudo_moving WHERE leg = 'arriving' AND mover = ? AND id IN";
+    let ids: Vec<Uuid> = rows_in(conn, head, &[Bind::Id(mover)], &uuids(jobs), E::FOR_UPDATE)?;
+    run_in(conn, "DELETE FROM qudo_moving WHERE leg = 'arriving' AND id IN", &[], &ids)?;
+    remove_facts::<E>(conn, &ids)?;
+    Ok(ids.len())
+}
