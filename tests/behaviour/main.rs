@@ -5,6 +5,7 @@
 
 mod abilities;
 mod bed;
+mod databases;
 mod enqueue;
 mod exceptions;
 mod hooks;
@@ -120,6 +121,24 @@ behaviours! {
         a_claim_whose_answer_was_lost_is_released,
         a_settle_that_is_repeated_changes_nothing,
         long_jobs_are_not_hoarded,
+    }
+    databases {
+        reports_tell_state_source_and_depth,
+        a_drained_database_takes_no_new_jobs_and_works_those_it_has,
+        when_all_are_drained_the_error_says_so,
+        a_paused_database_keeps_its_jobs_until_it_is_resumed,
+        a_key_is_looked_up_in_the_drained_home_before_it_moves_on,
+        moved_jobs_keep_their_facts_and_tickets_follow,
+        a_job_whose_key_is_held_there_stays_and_running_ones_are_left,
+        a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing,
+        what_an_overtaken_mover_brings_too_late_is_removed,
+        two_movers_at_once_move_every_job_once,
+        databases_are_added_and_removed_while_the_manager_works,
+        a_database_without_tables_is_not_added,
+        the_spool_takes_jobs_while_no_database_can_and_forwards_them,
+        a_spooled_job_whose_key_was_taken_meanwhile_is_dropped,
+        a_spool_must_be_local_and_have_a_name_of_its_own,
+        changes_of_state_are_told,
     }
     transactional {
         a_database_without_tables_is_refused_with_the_remedy,

@@ -292,6 +292,9 @@ impl Manager {
         let mut pass_over = |database: &Arc<Database>, reason: String| {
             reasons.push(DownReason { database: database.name.to_string(), reason });
         };
+        if route.candidates.is_empty() {
+            route.former_homes.iter().for_each(|one| pass_over(one, DRAINING.to_owned()));
+        }
         for database in &route.candidates {
             if let Some(reason) = database.reason() {
                 pass_over(database, reason);

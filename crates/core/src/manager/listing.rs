@@ -197,6 +197,7 @@ impl Manager {
     pub fn home(&self, job: &NewJob) -> Result<Option<String>, Error> {
         let route = self.route(job)?;
         let fixed = job.database.is_some() || route.home_only || self.all().len() == 1;
-        Ok(fixed.then(|| route.candidates[0].name.to_string()))
+        let home = route.candidates.first().filter(|_| fixed);
+        Ok(home.map(|database| database.name.to_string()))
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::Manager;
 use super::database::Database;
 use crate::new_job::UniqPolicy;
-use crate::{DownReason, Error, NewJob};
+use crate::{Error, NewJob};
 
 /// The candidates for one job.
 pub(super) struct Route {
@@ -43,7 +43,7 @@ impl Manager {
                 std::cmp::Reverse(weight(&database.name, &job.ability, key))
             });
             route.home_only = job.policy == UniqPolicy::Refuse;
-            return route.around_drained();
+            return Ok(route.around_drained());
         }
         fastrand::shuffle(&mut route.candidates);
         route.candidates.sort_by_key(|database| (!database.is_up(), database.is_slow()));
@@ -54,7 +54,7 @@ impl Manager {
 
 impl Route {
     /// Sets drained databases apart; with `home_only` one candidate is left.
-    fn around_drained(mut self) -> Result<Self, Error> {
+    fn around_drained(mut self) -> Self {
         let sorted = std::mem::take(&mut self.candidates);
         for database in sorted {
             // Orders that cannot be read now are the database's trouble, found again at once.
@@ -67,14 +67,7 @@ impl Route {
                 self.former_homes.push(database);
             }
         }
-        if self.candidates.is_empty() {
-            let reason = |database: &Arc<Database>| DownReason {
-                database: database.name.to_string(),
-                reason: DRAINING.to_owned(),
-            };
-            return Err(Error::AllDatabasesDown(self.former_homes.iter().map(reason).collect()));
-        }
-        Ok(self)
+        self
     }
 }
 

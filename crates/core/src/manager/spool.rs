@@ -28,6 +28,7 @@ pub(crate) struct Spool {
     pub(super) database: Arc<Database>,
     limit: u64,
     /// Jobs that wait here, as far as this process knows; `None` before the file was looked at.
+    /// Held over every insert and count, so that the bound is exact.
     depth: Mutex<Option<u64>>,
     bell: Bell,
     /// Jobs that were not forwarded because their key was taken.
@@ -59,8 +60,7 @@ impl Spool {
     }
 
     /// Makes the tables at the first use, and counts what an earlier process left.
-    fn open(&self) -> Result<u64, Error> {
-        let mut depth = lock(&self.depth);
+    fn open(&self, depth: &mut Option<u64>) -> Result<u64, Error> {
         if let Some(depth) = *depth {
             return Ok(depth);
         }
@@ -74,8 +74,8 @@ impl Spool {
 
     /// Stores jobs until a database is back.
     fn take(&self, jobs: &Arc<[JobRecord]>) -> Result<Vec<Inserted>, Error> {
-        let depth = self.open()?;
-        if depth + jobs.len() as u64 > self.limit {
+        let mut depth = lock(&self.depth);
+        if self.open(&mut depth)? + jobs.len() as u64 > self.limit {
             return Err(Error::SpoolFull { limit: self.limit });
         }
         let stored = self.database.insert(jobs, false).map_err(|error| {
@@ -84,20 +84,24 @@ impl Spool {
             }
             Error::database(NAME, "store a job", error)
         })?;
-        let new = stored.iter().filter(|one| **one == Inserted::New).count();
-        if let Some(depth) = &mut *lock(&self.depth) {
-            *depth += new as u64;
-        }
+        let new = stored.iter().filter(|one| **one == Inserted::New).count() as u64;
+        *depth.get_or_insert_default() += new;
+        drop(depth);
         self.bell.ring();
         Ok(stored)
     }
 
+    /// Counts anew: other processes use the file too.
     fn count(&self) -> Result<u64, Error> {
+        let mut depth = lock(&self.depth);
+        self.open(&mut depth)?;
         let limit = self.limit;
         let found = self.database.call("count jobs", move |driver| driver.depth(limit))?;
-        let found = waiting(&found);
-        *lock(&self.depth) = Some(found);
-        Ok(found)
+        Ok(*depth.insert(waiting(&found)))
+    }
+
+    fn is_empty(&self) -> bool {
+        lock(&self.depth).is_none_or(|depth| depth == 0)
     }
 }
 
@@ -113,7 +117,6 @@ impl Manager {
     /// When its file cannot be read.
     pub fn spool(&self) -> Result<Option<SpoolReport>, Error> {
         let Some(spool) = &self.inner.spool else { return Ok(None) };
-        spool.open()?;
         let (waiting, dropped) = (spool.count()?, spool.dropped.load(Ordering::Relaxed));
         Ok(Some(SpoolReport { waiting, limit: spool.limit, dropped }))
     }
@@ -156,10 +159,10 @@ pub(super) fn run(manager: &Weak<Inner>) {
 }
 
 fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Error> {
-    if std::mem::replace(opened, true) && lock(&spool.depth).is_none_or(|depth| depth == 0) {
+    if std::mem::replace(opened, true) && spool.is_empty() {
         return Ok(());
     }
-    if spool.open()? == 0 || !manager.all().iter().any(|database| database.is_up()) {
+    if spool.count()? == 0 || !manager.all().iter().any(|database| database.is_up()) {
         return Ok(());
     }
     let mut offset = 0;

@@ -1,0 +1,405 @@
+//! Orders for databases, moves between them, and sets that change.
+
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use qudo::driver::{Bounded, DriverRegistration, Inserted, JobState, Leg};
+use qudo::{DatabaseState, Driver, Error, JobId, Manager, Progress, UniqPolicy};
+use uuid::Uuid;
+
+use crate::abilities::{double, echo, stumble};
+use crate::bed::{Bed, drain, eventually};
+
+/// A second database of the kind of the bed's first.
+struct Pair<'a> {
+    bed: &'a Bed,
+    other: Bed,
+}
+
+impl<'a> Pair<'a> {
+    fn new(bed: &'a Bed, engine: &str) -> Self {
+        let engine = if engine == "memory" { "memory" } else { "sqlite" };
+        Self { bed, other: Bed::new(engine) }
+    }
+
+    fn of(bed: &'a Bed) -> Self {
+        Self::new(bed, bed.driver().engine())
+    }
+
+    fn dsn(&self) -> &str {
+        &self.other.databases[0].1
+    }
+
+    fn manager(&self) -> (Manager, crate::bed::Log) {
+        self.bed.with(|builder| builder.ability::<echo>().database_as("other", self.dsn()))
+    }
+
+    fn drivers(&self) -> (Arc<dyn Driver>, Arc<dyn Driver>) {
+        (self.bed.driver(), self.other.driver())
+    }
+}
+
+fn depth_of(manager: &Manager, name: &str) -> u64 {
+    let reports = manager.databases();
+    let report = reports.iter().find(|one| one.name == name).expect("known");
+    let depth = report.depth.expect("answers");
+    depth.ready.count + depth.scheduled.count + depth.moving.count
+}
+
+pub fn reports_tell_state_source_and_depth(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    for n in 0..3 {
+        manager.enqueue(echo::job(n.to_string()).database(bed.first())).expect("stored");
+    }
+    let later = echo::job("later".to_owned()).delay(Duration::from_secs(600));
+    manager.enqueue(later.database(bed.first())).expect("stored");
+    let reports = manager.databases();
+    assert_eq!(reports.len(), bed.databases.len());
+    let first = reports.iter().find(|one| one.name == bed.first()).expect("known");
+    assert_eq!(first.state, DatabaseState::Up);
+    assert!(!first.draining && !first.paused && !first.source.contains("secret"));
+    let depth = first.depth.expect("answers");
+    assert_eq!(depth.ready, Bounded { count: 3, more: false });
+    assert_eq!(depth.scheduled.count, 1);
+    assert_eq!(bed.driver().depth(2).expect("answers").ready.to_string(), "2+");
+}
+
+pub fn a_drained_database_takes_no_new_jobs_and_works_those_it_has(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, log) = pair.manager();
+    let named = |text: &str| echo::job(text.to_owned()).database("other");
+    manager.enqueue(named("before")).expect("stored");
+    manager.drain("other").expect("drains");
+    let error = manager.enqueue(named("during")).expect_err("it is drained");
+    assert!(error.to_string().contains("draining"), "{error}");
+    for n in 0..20 {
+        let sent = manager.enqueue(echo::job(n.to_string())).expect("stored");
+        assert_ne!(sent.ticket().expect("stored").database(), Some("other"));
+    }
+    // A process that starts later reads the order.
+    let (later, _) = pair.manager();
+    later.enqueue(named("later")).expect_err("it is drained");
+    assert_eq!(drain(&manager), 21);
+    assert!(log.lines().contains(&"before".to_owned()));
+    manager.undrain("other").expect("undrains");
+    manager.enqueue(named("after")).expect("stored");
+    assert!(matches!(manager.drain("nowhere"), Err(Error::UnknownDatabase { .. })));
+}
+
+pub fn when_all_are_drained_the_error_says_so(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
+    let job = || echo::job("nowhere".to_owned());
+    for job in [job(), job().uniqkey("k"), job().uniqkey("k").uniq_policy(UniqPolicy::Available)] {
+        let error = manager.enqueue(job).expect_err("nowhere to go");
+        assert!(matches!(error, Error::AllDatabasesDown(_)), "{error}");
+        assert!(error.to_string().contains("draining"), "{error}");
+    }
+}
+
+pub fn a_paused_database_keeps_its_jobs_until_it_is_resumed(bed: &Bed) {
+    let (manager, log) = bed.manager::<echo>();
+    manager.pause(bed.first()).expect("pauses");
+    manager.enqueue(echo::job("paused".to_owned()).database(bed.first())).expect("stored");
+    assert!(manager.work_once().expect("works").is_none());
+    let working = manager.start().expect("starts");
+    let others = echo::job("others".to_owned());
+    if bed.databases.len() > 1 {
+        manager.enqueue(others.database(&bed.databases[1].0)).expect("stored");
+        eventually("the others go on", || log.lines() == ["others"]);
+    }
+    assert_eq!(depth_of(&manager, bed.first()), 1);
+    manager.resume(bed.first()).expect("resumes");
+    eventually("it is worked", || log.lines().contains(&"paused".to_owned()));
+    working.stop();
+}
+
+pub fn a_key_is_looked_up_in_the_drained_home_before_it_moves_on(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, _) = pair.manager();
+    // A key whose home is the database that will be drained.
+    let key = (0..)
+        .map(|n| n.to_string())
+        .find(|key| {
+            let job = echo::job(String::new()).uniqkey(key);
+            manager.home(&job).expect("known").as_deref() == Some("other")
+        })
+        .expect("some key");
+    let job = || echo::job("keyed".to_owned()).uniqkey(&key);
+    let first = manager.enqueue(job()).expect("stored");
+    manager.drain("other").expect("drains");
+    let second = manager.enqueue(job()).expect("found");
+    assert!(!second.is_new());
+    assert_eq!(second.id(), first.id());
+    let many = manager.enqueue_many([job(), job()]).expect("found");
+    assert!(many.iter().all(|one| one.id() == first.id()), "{many:?}");
+    assert_eq!(drain(&manager), 1);
+    let third = manager.enqueue(job()).expect("stored");
+    assert!(third.is_new(), "the key was free");
+    assert_ne!(third.ticket().expect("stored").database(), Some("other"));
+}
+
+pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, _) = bed.with(|builder| {
+        builder.ability::<stumble>().ability::<double>().database_as("other", pair.dsn())
+    });
+    let first = bed.first();
+    // One that has failed once, one that is due later, one with a key and a priority.
+    let failed = manager.enqueue(stumble::job(1).database(first)).expect("stored");
+    manager.work_once().expect("works");
+    let run_after = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+    let later = double::job(1).run_after(run_after).database(first);
+    let later = manager.enqueue(later).expect("stored");
+    let keyed = double::job(21).priority(7).database(first);
+    let keyed = manager.enqueue(keyed.uniqkey("k")).expect("stored");
+    let before = manager.lookup(failed.id().expect("new")).expect("answers").expect("lives").1;
+    let moved = manager.move_jobs(first, "other").expect("moves");
+    assert_eq!((moved.moved, moved.stayed), (3, 0));
+    assert_eq!((depth_of(&manager, first), depth_of(&manager, "other")), (0, 3));
+    let look =
+        |id: Option<JobId>| manager.lookup(id.expect("new")).expect("answers").expect("lives");
+    let (place, after) = look(failed.id());
+    assert_eq!(place, "other");
+    assert_eq!((after.attempt, after.arg), (before.attempt, before.arg));
+    assert_eq!(after.enqueued_at, before.enqueued_at);
+    let JobState::Scheduled { run_after: at } = look(later.id()).1.state else {
+        panic!("it is due later")
+    };
+    assert!((at - run_after).abs() < chrono::TimeDelta::milliseconds(1));
+    let (_, info) = look(keyed.id());
+    assert_eq!((info.priority, info.uniqkey.as_deref()), (7, Some("k")));
+    let (place, holder) = manager.holder("double", "k").expect("answers").expect("held");
+    assert_eq!((&*place, Some(holder)), ("other", keyed.id()));
+    let ticket = keyed.ticket().expect("stored");
+    assert!(matches!(ticket.check().expect("follows"), Progress::Waiting(JobState::Ready)));
+    drain(&manager);
+    assert_eq!(ticket.wait::<i64>(Duration::from_secs(5)).expect("follows"), 42);
+}
+
+pub fn a_job_whose_key_is_held_there_stays_and_running_ones_are_left(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, _) = pair.manager();
+    let job = |database: &str| echo::job("keyed".to_owned()).uniqkey("k").database(database);
+    let here = manager.enqueue(job(bed.first())).expect("stored");
+    let there = manager.enqueue(job("other")).expect("stored");
+    let running = echo::job("running".to_owned()).priority(9).database(bed.first());
+    let running = manager.enqueue(running).expect("stored");
+    let (_, claimed) = crate::session::claim_as_stranger(bed, "echo", 1);
+    assert_eq!(Some(claimed[0].id), running.id());
+    let moved = manager.move_jobs(bed.first(), "other").expect("moves");
+    assert_eq!((moved.moved, moved.stayed), (0, 1));
+    let (place, info) = manager.lookup(here.id().expect("new")).expect("answers").expect("lives");
+    assert_eq!((&*place, info.state), (bed.first(), JobState::Ready));
+    let (place, info) = manager.lookup(running.id().expect("new")).expect("on").expect("lives");
+    assert_eq!((&*place, info.state.as_str()), (bed.first(), "running"));
+    assert!(manager.lookup(there.id().expect("new")).expect("answers").is_some());
+    assert!(manager.move_jobs("other", "other").is_err(), "to itself");
+}
+
+/// Carries the first jobs of a move through `steps` steps and stops, as if killed.
+fn break_off(pair: &Pair<'_>, steps: usize) {
+    let (from, to) = pair.drivers();
+    let jobs = from.move_out("other", None, 4).expect("step 1");
+    let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
+    assert_eq!(ids.len(), 4);
+    if steps >= 2 {
+        let answers = to.move_in(pair.bed.first(), Uuid::now_v7(), &jobs).expect("step 2");
+        assert_eq!(answers, vec![Inserted::New; 4]);
+    }
+    if steps >= 3 {
+        assert_eq!(from.moved_out(&ids).expect("step 3").len(), 4);
+    }
+    if steps >= 4 {
+        assert_eq!(to.moved_in(&ids).expect("step 4"), 4);
+    }
+}
+
+pub fn a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing(bed: &Bed) {
+    for steps in 1..=4 {
+        let pair = Pair::of(bed);
+        let (manager, log) = pair.manager();
+        let jobs = (0..10).map(|n| echo::job(n.to_string()).database(bed.first()));
+        manager.enqueue_many(jobs).expect("stored");
+        break_off(&pair, steps);
+        // Nothing of the four can run but what arrived in full.
+        let worked = drain(&manager);
+        assert_eq!(worked, if steps == 4 { 10 } else { 6 }, "after step {steps}");
+        let count: u64 = pair.drivers().0.depth(100).expect("answers").moving.count;
+        assert_eq!(count, if steps < 3 { 4 } else { 0 });
+        manager.move_jobs(bed.first(), "other").expect("goes on");
+        assert_eq!(drain(&manager), 10 - worked, "after step {steps}");
+        let lines: HashSet<_> = log.lines().into_iter().collect();
+        assert_eq!((lines.len(), log.lines().len()), (10, 10), "each once");
+    }
+}
+
+pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, log) = pair.manager();
+    manager.enqueue(echo::job("once".to_owned()).database(bed.first())).expect("stored");
+    let (from, to) = pair.drivers();
+    let jobs = from.move_out("other", None, 4).expect("the slow mover begins");
+    let id = jobs[0].record.id;
+    manager.move_jobs(bed.first(), "other").expect("the fast one ends it");
+    assert_eq!(drain(&manager), 1);
+    let slow = Uuid::now_v7();
+    to.move_in(bed.first(), slow, &jobs).expect("late");
+    assert_eq!(from.moved_out(&[id]).expect("answers"), [], "it was not the one who moved it");
+    assert!(from.legs(&[id]).expect("answers").iter().all(|(_, leg)| *leg != Leg::Leaving));
+    // The slow one dies here; the next move clears up.
+    manager.move_jobs(bed.first(), "other").expect("moves");
+    assert_eq!(drain(&manager), 0);
+    assert!(manager.lookup(id).expect("answers").is_none(), "the ghost is gone");
+    assert_eq!(log.lines(), ["once"]);
+}
+
+pub fn two_movers_at_once_move_every_job_once(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, log) = pair.manager();
+    let jobs = (0..600).map(|n| echo::job(n.to_string()).database(bed.first()));
+    manager.enqueue_many(jobs).expect("stored");
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let mover = pair.manager().0;
+            scope.spawn(move || mover.move_jobs(bed.first(), "other").expect("moves"));
+        }
+    });
+    manager.move_jobs(bed.first(), "other").expect("nothing is left");
+    assert_eq!((depth_of(&manager, bed.first()), depth_of(&manager, "other")), (0, 600));
+    assert_eq!(drain(&manager), 600);
+    assert_eq!(log.lines().into_iter().collect::<HashSet<_>>().len(), 600);
+}
+
+pub fn databases_are_added_and_removed_while_the_manager_works(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, log) = bed.manager::<echo>();
+    let working = manager.start().expect("starts");
+    manager.add_database_as("other", pair.dsn()).expect("adds");
+    let again = manager.add_database_as("other", pair.dsn());
+    assert!(matches!(again, Err(Error::DuplicateDatabase(_))));
+    manager.enqueue(echo::job("there".to_owned()).database("other")).expect("stored");
+    eventually("the new one is worked", || log.lines() == ["there"]);
+    manager.remove_database("other").expect("removes");
+    assert_eq!(manager.databases().len(), bed.databases.len());
+    assert!(matches!(manager.remove_database("other"), Err(Error::UnknownDatabase { .. })));
+    let (apart, _) = pair.manager();
+    apart.enqueue(echo::job("left".to_owned()).database("other")).expect("stored");
+    assert!(pair.other.driver().workers().expect("answers").is_empty(), "no trace of the worker");
+    manager.enqueue(echo::job("here".to_owned())).expect("stored");
+    eventually("the others go on", || log.lines().len() == 2);
+    assert_eq!(depth_of(&apart, "other"), 1);
+    manager.add_database_as("other", pair.dsn()).expect("adds again");
+    eventually("what waited is worked", || log.lines().contains(&"left".to_owned()));
+    working.stop();
+    for (name, _) in bed.databases.iter().skip(1) {
+        manager.remove_database(name).expect("removes");
+    }
+    manager.remove_database("other").expect("removes");
+    assert!(matches!(manager.remove_database(bed.first()), Err(Error::NoDatabase)));
+}
+
+pub fn a_database_without_tables_is_not_added(bed: &Bed) {
+    let engine = bed.driver().engine();
+    if engine == "memory" {
+        return; // It needs none.
+    }
+    let (manager, _) = bed.manager::<echo>();
+    let other = Bed::unmigrated("sqlite");
+    let error = manager.add_database_as("other", &other.databases[0].1).expect_err("no tables");
+    assert!(error.to_string().contains("qudo migrate"), "{error}");
+}
+
+pub fn the_spool_takes_jobs_while_no_database_can_and_forwards_them(bed: &Bed) {
+    let spool = Bed::unmigrated("sqlite");
+    let (manager, log) =
+        bed.with(|builder| builder.ability::<echo>().spool(&spool.databases[0].1, 3));
+    assert_eq!(manager.spool().expect("opens").expect("set").waiting, 0);
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
+    let sent = manager.enqueue(echo::job("spooled".to_owned())).expect("spooled");
+    let ticket = sent.ticket().expect("stored").clone();
+    assert_eq!(ticket.database(), Some("spool"));
+    let keyed = || echo::job("keyed".to_owned()).uniqkey("k");
+    let key = manager.enqueue(keyed()).expect("spooled");
+    let again = manager.enqueue(keyed()).expect("spooled");
+    assert_eq!((again.is_new(), again.id()), (false, key.id()));
+    manager.enqueue(echo::job("third".to_owned())).expect("spooled");
+    let full = manager.enqueue(echo::job("fourth".to_owned())).expect_err("bounded");
+    assert!(matches!(full, Error::SpoolFull { limit: 3 }), "{full}");
+    let named = manager.enqueue(echo::job(String::new()).database(bed.first()));
+    assert!(matches!(named, Err(Error::AllDatabasesDown(_))), "a named database is meant");
+    assert_eq!(manager.spool().expect("answers").expect("set").waiting, 3);
+    let reports = manager.databases();
+    assert!(reports.iter().any(|one| one.name == "spool"), "it is visible");
+    let working = manager.start().expect("starts");
+    for (name, _) in &bed.databases {
+        manager.undrain(name).expect("undrains");
+    }
+    eventually("all are forwarded and worked", || log.lines().len() == 3);
+    assert_eq!(ticket.wait::<String>(Duration::from_secs(20)).expect("follows"), "spooled");
+    eventually("it is empty", || manager.spool().expect("answers").expect("set").waiting == 0);
+    working.stop();
+    assert_eq!(log.lines().into_iter().collect::<HashSet<_>>().len(), 3);
+}
+
+pub fn a_spooled_job_whose_key_was_taken_meanwhile_is_dropped(bed: &Bed) {
+    let spool = Bed::unmigrated("sqlite");
+    let dsn = &spool.databases[0].1;
+    let (manager, _) = bed.with(|builder| builder.ability::<echo>().spool(dsn, 100));
+    let keyed = || echo::job("keyed".to_owned()).uniqkey("k");
+    let home = manager.home(&keyed()).expect("known").expect("fixed");
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
+    let spooled = manager.enqueue(keyed()).expect("spooled");
+    // Another process, which does not know of the order, takes the key in the meantime.
+    let position = bed.databases.iter().position(|(name, _)| *name == home).expect("known");
+    let driver = DriverRegistration::open_linked(&bed.databases[position].1).expect("opens").driver;
+    let record = manager.prepare_record(keyed()).expect("valid").expect("not suppressed");
+    driver.insert(std::slice::from_ref(&record)).expect("stored");
+    for (name, _) in &bed.databases {
+        manager.undrain(name).expect("undrains");
+    }
+    eventually("it is dropped", || manager.spool().expect("answers").expect("set").dropped == 1);
+    assert!(manager.lookup(spooled.id().expect("new")).expect("answers").is_none());
+    let (_, holder) = manager.holder("echo", "k").expect("answers").expect("held");
+    assert_eq!(holder, record.id);
+}
+
+pub fn a_spool_must_be_local_and_have_a_name_of_its_own(bed: &Bed) {
+    let (_, dsn) = &bed.databases[0];
+    let builder = || bed.builder().database_as("spool", dsn);
+    let error = builder().spool("sqlite:spool.db", 9).build().expect_err("one name for two");
+    assert!(matches!(error, Error::DuplicateDatabase(_)), "{error}");
+    if !matches!(bed.driver().engine(), "memory" | "sqlite") {
+        let error = bed.builder().spool(dsn, 9).build().expect_err("not local");
+        assert!(error.to_string().contains("local"), "{error}");
+    }
+}
+
+pub fn changes_of_state_are_told(bed: &Bed) {
+    let told = Arc::new(Mutex::new(Vec::new()));
+    let own = Arc::clone(&told);
+    let builder = bed.builder().on_database_change(move |report| {
+        own.lock().expect("no panic").push((report.name.clone(), report.state));
+    });
+    // A file in a directory that does not exist yet is a database that is down.
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let directory = place.path().join("later");
+    let dsn = format!("sqlite:{}/jobs.db", directory.display());
+    let manager = builder.database_as("late", dsn).build().expect("valid");
+    let error = manager.enqueue(echo::job(String::new()).database("late")).expect_err("down");
+    assert!(error.is_down(), "{error}");
+    std::fs::create_dir(&directory).expect("creates");
+    let late = Manager::builder().linked(false);
+    let dsn = format!("sqlite:{}/jobs.db", directory.display());
+    late.database(dsn).build().expect("valid").migrate().expect("migrates");
+    eventually("it is back", || told.lock().expect("no panic").len() == 2);
+    let expected = [DatabaseState::Down, DatabaseState::Up].map(|state| ("late".to_owned(), state));
+    assert_eq!(*told.lock().expect("no panic"), expected);
+}
