@@ -4,11 +4,14 @@
 pub use qudo_core::driver;
 pub use qudo_core::{
     Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Backoff, Clock,
-    DatabaseReport, DatabaseState, DownReason, Driver, DriverError, Enqueued, Error, Job, JobCount,
-    JobError, Linked, Manager, ManagerBuilder, MemoryDriver, NewJob, On, Progress, Result,
-    RetryDelay, SettableClock, SystemClock, Ticket, UniqPolicy, WorkHandle, abort, snooze,
+    DatabaseReport, DatabaseState, DownReason, Driver, DriverError, Enqueued, Error, Event, Job,
+    JobCount, JobError, Linked, Manager, ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On,
+    Progress, Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, UniqPolicy,
+    WorkHandle, abort, snooze,
 };
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
+#[cfg(feature = "history")]
+pub use qudo_history as history;
 pub use qudo_hooks::{
     Arg, Codec, CodecError, CodecSet, Decision, Failure, FailureKind, Hook, HookError,
     HookRegistration, HookSet, JobDraft, JobFields, JobId, JobView, Outcome, PluginSet, Schedule,

@@ -37,6 +37,7 @@ mod job_error;
 mod manager;
 mod memory;
 mod new_job;
+mod observe;
 mod ticket;
 
 pub use ability::{
@@ -54,6 +55,7 @@ pub use manager::{
 };
 pub use memory::MemoryDriver;
 pub use new_job::{NewJob, UniqPolicy};
+pub use observe::{Event, Observer};
 pub use ticket::{Progress, Ticket};
 
 #[doc(hidden)]

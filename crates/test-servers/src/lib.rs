@@ -33,6 +33,7 @@ mod port;
 mod postgres;
 mod processes;
 mod program;
+mod proxy;
 mod server;
 
 pub use account::Account;
@@ -43,4 +44,5 @@ pub use install::{Package, ensure_installed};
 pub use mariadb::{Mariadb, MariadbServer, mariadb_available};
 pub use options::Options;
 pub use postgres::{Postgres, PostgresServer, postgres_available};
+pub use proxy::Proxy;
 pub use server::Server;

@@ -10,6 +10,7 @@ use super::spool::{self, Spool};
 use super::{Inner, Manager};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::DriverRegistration;
+use crate::observe::Observer;
 use crate::{Ability, AbilitySet, Driver, Error};
 
 /// Settings of a manager, checked.
@@ -52,7 +53,7 @@ impl Default for Options {
             grab_for: Duration::from_secs(3600),
             shutdown_timeout: Duration::from_secs(30),
             heartbeat_every: Duration::from_secs(5),
-            dead_after: Duration::from_secs(30),
+            dead_after: Duration::from_secs(20),
             max_arg_size: 8 * 1024 * 1024,
             keep_replies: Duration::from_secs(7 * 24 * 3600),
             keep_job_status: Duration::from_secs(90 * 24 * 3600),
@@ -77,6 +78,7 @@ pub struct ManagerBuilder {
     plugin_error: Option<PluginError>,
     codecs: CodecSet,
     spool: Option<(String, u64)>,
+    observer: Option<Arc<dyn Observer>>,
 }
 
 type InsertAbility = fn(&mut AbilitySet, SourceLocation) -> Result<(), Error>;
@@ -99,6 +101,7 @@ impl Default for ManagerBuilder {
             plugin_error: None,
             codecs: CodecSet::default(),
             spool: None,
+            observer: None,
         }
     }
 }
@@ -205,7 +208,8 @@ impl ManagerBuilder {
     }
 
     /// How often a worker process says that it lives, and how long it may be silent before its
-    /// jobs are rescued. Default: every 5 s, dead after 30 s.
+    /// jobs are rescued. Default: every 5 s, dead after 20 s; so the jobs of a process that was
+    /// killed are ready again within 25 s.
     pub fn heartbeat(mut self, every: Duration, dead_after: Duration) -> Self {
         self.options.heartbeat_every = every;
         self.options.dead_after = dead_after;
@@ -227,6 +231,12 @@ impl ManagerBuilder {
     /// How long the job status history is kept. Default: 90 days.
     pub fn keep_job_status(mut self, age: Duration) -> Self {
         self.options.keep_job_status = age;
+        self
+    }
+
+    /// Tells every step of every job to an observer.
+    pub fn observer(mut self, observer: impl Observer) -> Self {
+        self.observer = Some(Arc::new(observer));
         self
     }
 
@@ -312,6 +322,7 @@ impl ManagerBuilder {
             hooks: Arc::new(hooks).into(),
             plugins: self.plugins,
             codecs: self.codecs,
+            observer: self.observer,
             settled: Epoch::default(),
             session: std::sync::Mutex::default(),
             unknown_abilities: std::sync::Mutex::default(),

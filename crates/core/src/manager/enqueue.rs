@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use qudo_hooks::{Arg, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
 use serde::de::DeserializeOwned;
@@ -16,6 +16,7 @@ use super::run::panic_message;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverError, Due, Inserted, JobRecord};
 use crate::error::DownReason;
+use crate::observe::Event;
 use crate::{Error, NewJob, Ticket};
 
 /// What became of an enqueue.
@@ -68,7 +69,14 @@ struct Prepared {
 }
 
 /// Where jobs were stored, one answer for each.
-type Stored = (Vec<Inserted>, Arc<Database>);
+struct Stored {
+    answers: Vec<Inserted>,
+    database: Arc<Database>,
+    /// Databases that may have stored them too, before they failed.
+    doubtful: Vec<String>,
+    key_may_double: bool,
+    begun: SystemTime,
+}
 
 impl Manager {
     /// Stores a job durably and tells what became of it. Blocks for one round trip or two.
@@ -87,9 +95,9 @@ impl Manager {
             return Ok(Enqueued::Existing(Ticket::new(self.clone(), holder, Some(database))));
         }
         let record: Arc<[JobRecord]> = Arc::new([prepared.record]);
-        let (inserted, database) = self.insert_somewhere(&record, &prepared.route)?;
-        database.bell.ring();
-        Ok(self.conclude(&record[0], inserted[0], &database, &hooks))
+        let stored = self.insert_somewhere(&record, &prepared.route)?;
+        stored.database.bell.ring();
+        Ok(self.conclude(&record[0], stored.answers[0], &stored, &hooks))
     }
 
     /// Stores many jobs in few statements; answers one for one.
@@ -140,17 +148,16 @@ impl Manager {
                     one.record
                 })
                 .collect();
-            let (inserted, database) =
-                self.insert_somewhere(&records, &routes[0]).map_err(|source| {
-                    if stored == 0 {
-                        return source;
-                    }
-                    Error::PartlyEnqueued { stored, total, source: Box::new(source) }
-                })?;
+            let group = self.insert_somewhere(&records, &routes[0]).map_err(|source| {
+                if stored == 0 {
+                    return source;
+                }
+                Error::PartlyEnqueued { stored, total, source: Box::new(source) }
+            })?;
             stored += records.len();
-            database.bell.ring();
-            for ((place, record), inserted) in places.into_iter().zip(&*records).zip(inserted) {
-                answers[place] = self.conclude(record, inserted, &database, &hooks);
+            group.database.bell.ring();
+            for ((place, record), answer) in places.into_iter().zip(&*records).zip(&group.answers) {
+                answers[place] = self.conclude(record, *answer, &group, &hooks);
             }
         }
         Ok(answers)
@@ -288,7 +295,8 @@ impl Manager {
 
     /// Tries the candidates in order until one stores the jobs.
     fn insert_somewhere(&self, jobs: &Arc<[JobRecord]>, route: &Route) -> Result<Stored, Error> {
-        let mut reasons = Vec::new();
+        let begun = SystemTime::now();
+        let (mut reasons, mut doubtful) = (Vec::new(), Vec::new());
         let mut pass_over = |database: &Arc<Database>, reason: String| {
             reasons.push(DownReason { database: database.name.to_string(), reason });
         };
@@ -309,8 +317,15 @@ impl Manager {
                 Err(error) => Err(error),
             };
             match answer {
-                Ok(inserted) => return Ok((inserted, Arc::clone(database))),
+                Ok(answers) => {
+                    let (database, key_may_double) = (Arc::clone(database), !route.home_only);
+                    return Ok(Stored { answers, database, doubtful, key_may_double, begun });
+                }
                 Err(error) if error.is_ambiguous() && !route.failover_when_uncertain => {
+                    for job in &**jobs {
+                        let (job, database) = (job.id, &*database.name);
+                        self.tell(|| Event::Uncertain { job, database });
+                    }
                     return Err(Error::Uncertain {
                         database: database.name.to_string(),
                         job: jobs[0].id,
@@ -320,27 +335,42 @@ impl Manager {
                 Err(error) if error.is_down() => {
                     if error.is_ambiguous() {
                         database.note_doubtful(jobs.iter().map(|job| job.id));
+                        doubtful.push(database.name.to_string());
                     }
                     pass_over(database, crate::error::with_causes(&error));
                 }
                 Err(error) => return Err(Error::database(&database.name, "store a job", error)),
             }
         }
-        self.spool_jobs(jobs, route, Error::AllDatabasesDown(reasons))
+        if !doubtful.is_empty() {
+            for job in &**jobs {
+                self.tell(|| Event::Uncertain { job: job.id, database: &doubtful[0] });
+            }
+        }
+        let (answers, database) = self.spool_jobs(jobs, route, Error::AllDatabasesDown(reasons))?;
+        Ok(Stored { answers, database, doubtful, key_may_double: !route.home_only, begun })
     }
 
     fn conclude(
         &self,
         record: &JobRecord,
         inserted: Inserted,
-        database: &Arc<Database>,
+        stored: &Stored,
         hooks: &HookSet,
     ) -> Enqueued {
+        let database = &stored.database;
         let ticket = |id| Ticket::new(self.clone(), id, Some(Arc::clone(database)));
         let id = match inserted {
             Inserted::New => record.id,
             Inserted::Existing(id) => return Enqueued::Existing(ticket(id)),
         };
+        self.tell(|| Event::Enqueued {
+            job: record,
+            database: &database.name,
+            doubtful: &stored.doubtful,
+            key_may_double: stored.key_may_double,
+            begun: stored.begun,
+        });
         if !hooks.is_empty() {
             let view = JobView::new(id, &record.ability, &record.queue)
                 .with_database(&database.name)

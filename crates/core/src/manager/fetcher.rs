@@ -1,12 +1,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::jitter;
 use super::lane::Lane;
 use super::session::Session;
 use crate::Driver;
 use crate::driver::{ClaimRequest, ClaimedJob, DriverError, ErrorKind, WakeSource};
+use crate::observe::Event;
 
 /// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
 const PROMOTE_AT_MOST: u32 = 1_000;
@@ -175,7 +176,7 @@ impl Fetcher<'_> {
         claim: i64,
         limit: u32,
     ) -> Result<Vec<ClaimedJob>, DriverError> {
-        let (worker, queue) = (self.session.worker.id, Arc::clone(queue));
+        let (worker, queue, name) = (self.session.worker.id, Arc::clone(queue), queue);
         let abilities = Arc::clone(&self.session.abilities);
         let ask = move |driver: &dyn Driver| {
             let (queue, abilities) = (&queue, &*abilities);
@@ -189,7 +190,15 @@ impl Fetcher<'_> {
                 log::warn!("a late claim could not be released: {error}");
             }
         };
-        self.lane.database.ask_within(self.lane.database.limit(), ask, Box::new(late))
+        let database = &self.lane.database;
+        let begun = SystemTime::now();
+        let jobs = database.ask_within(database.limit(), ask, Box::new(late))?;
+        if !jobs.is_empty() {
+            let (database, queue) = (&*database.name, name);
+            let jobs = &jobs;
+            self.session.manager.tell(|| Event::Claimed { worker, database, queue, jobs, begun });
+        }
+        Ok(jobs)
     }
 
     /// Sleeps until the pause is over, the bell rings, or the database says that it changed.

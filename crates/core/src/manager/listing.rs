@@ -10,6 +10,7 @@ use crate::driver::{
     CountRow, Driver, DriverError, Due, Exception, ExceptionFilter, JobFilter, JobInfo, Redrive,
     StatusRow, WorkerInfo,
 };
+use crate::observe::Event;
 use crate::{Error, NewJob, Ticket};
 
 /// The answer of one database: listings say what they know even when one is dead.
@@ -116,6 +117,9 @@ impl Manager {
         let removed =
             self.first("dequeue a job", move |driver| Ok(driver.dequeue(id)?.then_some(())))?;
         self.inner.settled.advance();
+        if removed.is_some() {
+            self.tell(|| Event::Dropped { job: id });
+        }
         Ok(removed.is_some())
     }
 

@@ -56,12 +56,14 @@ pub use work::WorkHandle;
 
 use std::collections::HashSet;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::Duration;
 
 use qudo_hooks::{CodecSet, Hook, HookSet, JobId, PluginSet, SourceLocation};
 
 use crate::ability::Linked;
+use crate::observe::{Event, Observer};
 use crate::{AbilitySet, Error, Ticket};
 use bell::Epoch;
 use builder::Options;
@@ -86,6 +88,7 @@ pub(crate) struct Inner {
     hooks: RwLock<Arc<HookSet>>,
     plugins: PluginSet,
     codecs: CodecSet,
+    observer: Option<Arc<dyn Observer>>,
     /// Advances whenever a session of this process settled something, for waiting tickets.
     pub(crate) settled: Epoch,
     session: Mutex<Option<Weak<Session>>>,
@@ -145,6 +148,15 @@ impl Manager {
     /// A ticket for a job enqueued earlier, perhaps by another process.
     pub fn ticket(&self, job: JobId) -> Ticket {
         Ticket::new(self.clone(), job, None)
+    }
+
+    /// Tells the observer, if there is one.
+    pub(crate) fn tell<'e>(&self, event: impl FnOnce() -> Event<'e>) {
+        let Some(observer) = &self.inner.observer else { return };
+        let told = catch_unwind(AssertUnwindSafe(|| observer.observe(&event())));
+        if let Err(panic) = told {
+            log::error!("the observer {}", run::panic_message(&*panic));
+        }
     }
 
     pub(crate) fn hooks(&self) -> Arc<HookSet> {

@@ -8,6 +8,7 @@ use super::database::Database;
 use super::run::{Context, run_job};
 use crate::Error;
 use crate::driver::{ClaimRequest, Driver, DriverError, Settled, WorkerInfo};
+use crate::observe::Event;
 
 /// One call of `work_once` promotes at most so many due jobs per database.
 const PROMOTE_AT_MOST: u32 = 100;
@@ -104,7 +105,17 @@ impl Manager {
             let (settlement, outcome) =
                 self.while_alive(database, worker, || run_job(&context, Box::new(job)));
             let Some(settlement) = settlement else { return Ok(Some(outcome)) };
+            let (job, attempt, verdict) =
+                (settlement.job.id, settlement.job.attempt, settlement.verdict);
             let answers = database.ask(move |driver| driver.settle(id, &[settlement]))?;
+            self.tell(|| Event::Settled {
+                worker: id,
+                database: &database.name,
+                job,
+                attempt,
+                verdict,
+                answer: answers.first().copied(),
+            });
             if answers.first() == Some(&Settled::LeaseLost) {
                 log::warn!("the job's lease was lost, so its end changed nothing");
             }

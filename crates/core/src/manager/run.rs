@@ -15,11 +15,12 @@ use super::Manager;
 use crate::ability::{AbilityEntry, RunError};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
-    ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict,
-    WorkerId,
+    ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement, StatusRecord,
+    Verdict, WorkerId,
 };
 use crate::error::with_causes;
 use crate::job_error::{JobError, Wish};
+use crate::observe::Event;
 use crate::{Driver, Job};
 
 /// What a run needs to know of where it runs.
@@ -84,6 +85,11 @@ pub(super) fn run_job(
         written: std::sync::Mutex::default(),
     };
     let hooks = context.manager.hooks();
+    context.manager.tell(|| Event::Started {
+        worker: job.worker,
+        database: &job.database,
+        job: &job.claimed,
+    });
     let ended = if job.claimed.crashes.unsigned_abs() > entry.options.max_crashes {
         let message = format!(
             "the job outlived its worker or its lease {} times, more than max_crashes allows",
@@ -107,7 +113,24 @@ pub(super) fn run_job(
     }
     log_outcome(&job, &outcome);
     let settled = job.written().completed;
+    tell_end(context.manager, &job, &outcome, settled);
     ((!settled).then_some(Settlement { job: job.claimed, verdict, extras }), outcome)
+}
+
+fn tell_end(manager: &Manager, job: &Job, outcome: &Outcome, settled: bool) {
+    let (worker, database) = (job.worker, &*job.database);
+    let (id, attempt) = (job.id(), job.claimed.attempt);
+    manager.tell(|| Event::Finished {
+        worker,
+        database,
+        job: id,
+        attempt,
+        outcome: outcome.as_str(),
+    });
+    if settled {
+        let (verdict, answer) = (Verdict::Complete, Some(Settled::Done));
+        manager.tell(|| Event::Settled { worker, database, job: id, attempt, verdict, answer });
+    }
 }
 
 /// The job's own transaction is committed: whatever the ability did afterwards, the job is done.

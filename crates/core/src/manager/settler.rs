@@ -8,6 +8,7 @@ use super::lane::Lane;
 use super::session::Session;
 use crate::driver::{DriverError, Settled, Settlement, Verdict};
 use crate::error::with_causes;
+use crate::observe::Event;
 
 /// One statement settles at most so many: enough for full effect, short enough not to block.
 const LARGEST_GROUP: usize = 1_000;
@@ -99,7 +100,7 @@ fn settle_group(session: &Session, lane: &Lane, group: &Group) {
             continue;
         }
         match ask(session, lane, group) {
-            Ok(answers) => return note_answers(lane, group, &answers, repeated),
+            Ok(answers) => return note_answers(session, lane, group, &answers, repeated),
             // The answer may have been lost on its way: the settlement may be done already.
             Err(error) if error.is_down() => repeated |= error.is_ambiguous(),
             Err(error) => {
@@ -135,7 +136,7 @@ fn settle_one_by_one(session: &Session, lane: &Lane, group: &Group, error: &Driv
             let shared = Arc::clone(&shared);
             match lane.database.ask(move |driver| driver.settle(worker, &shared[at..=at])) {
                 Ok(answers) => {
-                    note_answers(lane, one, &answers, repeated);
+                    note_answers(session, lane, one, &answers, repeated);
                     break;
                 }
                 Err(error) if error.is_down() => {
@@ -156,13 +157,27 @@ fn settle_one_by_one(session: &Session, lane: &Lane, group: &Group, error: &Driv
     }
 }
 
-fn note_answers(lane: &Lane, group: &[Settlement], answers: &[Settled], repeated: bool) {
-    if repeated {
-        // Whether a lease was lost or our own first try ended it cannot be told any more.
-        return;
-    }
+fn note_answers(
+    session: &Session,
+    lane: &Lane,
+    group: &[Settlement],
+    answers: &[Settled],
+    repeated: bool,
+) {
     for (settlement, answer) in group.iter().zip(answers) {
-        if *answer == Settled::LeaseLost && settlement.verdict != Verdict::GiveBack {
+        let lost = *answer == Settled::LeaseLost;
+        // After a lost answer it cannot be told whether the lease was lost or our own first try
+        // ended it.
+        let answer = (!repeated || !lost).then_some(*answer);
+        session.manager.tell(|| Event::Settled {
+            worker: session.worker.id,
+            database: &lane.database.name,
+            job: settlement.job.id,
+            attempt: settlement.job.attempt,
+            verdict: settlement.verdict,
+            answer,
+        });
+        if lost && !repeated && settlement.verdict != Verdict::GiveBack {
             lane.lost_leases.fetch_add(1, Ordering::Relaxed);
             log::warn!(
                 "job {} ({}) attempt {}: the lease was lost, so its end changed nothing",

@@ -13,6 +13,7 @@ use super::moves::Move;
 use super::route::{Route, weight};
 use super::{Inner, Manager, jitter};
 use crate::driver::{Depth, DriverError, ErrorKind, Inserted, JobFilter, JobRecord, JobState};
+use crate::observe::Event;
 use crate::{Driver, Error};
 
 /// The short name of the spool in tickets, listings and logs.
@@ -184,7 +185,7 @@ fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Er
         }
         let mut gone = 0;
         for (target, ids) in groups.into_values() {
-            gone += forward_to(spool, &target, &ids)?;
+            gone += forward_to(manager, spool, &target, &ids)?;
         }
         offset += found.saturating_sub(gone as u32);
         if found < BATCH {
@@ -216,7 +217,12 @@ fn target(manager: &Manager, key: Option<(&str, &str)>) -> Result<Option<Arc<Dat
 }
 
 /// Forwards these jobs; tells how many are gone from the spool.
-fn forward_to(spool: &Spool, target: &Arc<Database>, ids: &[JobId]) -> Result<usize, Error> {
+fn forward_to(
+    manager: &Manager,
+    spool: &Spool,
+    target: &Arc<Database>,
+    ids: &[JobId],
+) -> Result<usize, Error> {
     let (moved, stayed) = Move::new(&spool.database, target).run_these(ids)?;
     if moved > 0 {
         log::info!("{moved} jobs forwarded from the spool to database {:?}", &*target.name);
@@ -227,6 +233,7 @@ fn forward_to(spool: &Spool, target: &Arc<Database>, ids: &[JobId]) -> Result<us
         let id = *id;
         spool.database.call("drop a job", move |driver| driver.dequeue(id))?;
         spool.dropped.fetch_add(1, Ordering::Relaxed);
+        manager.tell(|| Event::Dropped { job: id });
     }
     Ok(moved + stayed.len())
 }

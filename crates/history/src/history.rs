@@ -1,0 +1,271 @@
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::io;
+use std::path::Path;
+
+use qudo_core::driver::{ExceptionFilter, JobFilter};
+use qudo_core::{Error, Manager};
+
+use crate::event::{Answer, Line, Micros, Step};
+
+/// Rows of one page when the databases are read.
+const PAGE: u32 = 1_000;
+
+/// What was recorded, by job.
+#[derive(Debug, Default)]
+pub struct History {
+    pub(crate) jobs: BTreeMap<String, Life>,
+    pub(crate) claims: Vec<Claim>,
+    /// Lines that a process was writing when it was killed.
+    pub(crate) torn: usize,
+}
+
+/// One job's steps.
+#[derive(Debug, Default)]
+pub(crate) struct Life {
+    pub(crate) enqueued: Vec<Enqueue>,
+    pub(crate) uncertain: bool,
+    pub(crate) dropped: Option<Micros>,
+    /// By worker and number: a run that was given back unstarted has the same number again.
+    pub(crate) runs: Vec<Run>,
+    pub(crate) replies: Vec<i32>,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Enqueue {
+    pub(crate) database: String,
+    pub(crate) queue: String,
+    pub(crate) ability: String,
+    pub(crate) key: Option<String>,
+    pub(crate) key_may_double: bool,
+    pub(crate) priority: i32,
+    pub(crate) delayed: bool,
+    pub(crate) doubtful: bool,
+    pub(crate) begun: Micros,
+    pub(crate) at: Micros,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Run {
+    pub(crate) worker: String,
+    pub(crate) attempt: i32,
+    pub(crate) started: Micros,
+    pub(crate) finished: Option<(Micros, String)>,
+    pub(crate) settled: Option<Settle>,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Settle {
+    pub(crate) at: Micros,
+    pub(crate) last: bool,
+    pub(crate) answer: Answer,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct Claim {
+    pub(crate) database: String,
+    pub(crate) queue: String,
+    pub(crate) jobs: Vec<(String, i32)>,
+    pub(crate) begun: Micros,
+    pub(crate) at: Micros,
+}
+
+impl History {
+    /// Reads all files of a directory. A last line without its end is what a killed process was
+    /// writing.
+    ///
+    /// # Errors
+    ///
+    /// When a file cannot be read or a whole line is none of ours.
+    pub fn read(directory: impl AsRef<Path>) -> io::Result<Self> {
+        let mut lines: Vec<Line> = Vec::new();
+        let mut torn = 0;
+        for file in std::fs::read_dir(directory)? {
+            let text = std::fs::read_to_string(file?.path())?;
+            for line in text.split_inclusive('\n') {
+                match serde_json::from_str(line) {
+                    Ok(line) => lines.push(line),
+                    Err(_) if !line.ends_with('\n') => torn += 1,
+                    Err(error) => return Err(io::Error::other(format!("{line:?}: {error}"))),
+                }
+            }
+        }
+        Ok(Self { torn, ..Self::from_lines(lines) })
+    }
+
+    /// A history from its lines, in any order.
+    pub fn from_lines(mut lines: Vec<Line>) -> Self {
+        // The order of one process is kept for lines of one microsecond.
+        lines.sort_by_key(|line| line.at);
+        let mut history = Self::default();
+        for line in lines {
+            history.add(line);
+        }
+        history.claims.sort_by_key(|claim| claim.begun);
+        history
+    }
+
+    /// How many jobs the history knows.
+    pub fn len(&self) -> usize {
+        self.jobs.len()
+    }
+
+    /// Whether nothing was recorded.
+    pub fn is_empty(&self) -> bool {
+        self.jobs.is_empty()
+    }
+
+    /// How many lines a killed process left unfinished.
+    pub fn torn(&self) -> usize {
+        self.torn
+    }
+
+    /// How many runs began.
+    pub fn runs(&self) -> usize {
+        self.jobs.values().map(|life| life.runs.len()).sum()
+    }
+
+    /// When each run of a job began, with the process that ran it, in order.
+    pub fn starts(&self, job: &str) -> Vec<(Micros, &str)> {
+        let runs = self.jobs.get(job).map(|life| &life.runs[..]).unwrap_or_default();
+        runs.iter().map(|run| (run.started, &*run.worker)).collect()
+    }
+
+    /// The ids of all jobs.
+    pub fn jobs(&self) -> impl Iterator<Item = &str> {
+        self.jobs.keys().map(String::as_str)
+    }
+
+    /// How long after the death of a process the jobs that it was running ran again, for those
+    /// that did.
+    pub fn rescues(&self, worker: &str, died: Micros) -> Vec<Micros> {
+        let mut rescues = Vec::new();
+        for life in self.jobs.values() {
+            let lost =
+                |run: &Run| run.worker == worker && run.started <= died && run.settled.is_none();
+            if let Some(at) = life.runs.iter().position(lost)
+                && let Some(next) = life.runs.get(at + 1)
+            {
+                rescues.push(next.started.saturating_sub(died));
+            }
+        }
+        rescues
+    }
+
+    fn add(&mut self, line: Line) {
+        let at = line.at;
+        match line.step {
+            Step::Enqueued {
+                job,
+                database,
+                queue,
+                ability,
+                key,
+                key_may_double,
+                priority,
+                delayed,
+                doubtful,
+                begun,
+            } => {
+                let doubtful = !doubtful.is_empty();
+                self.life(job).enqueued.push(Enqueue {
+                    database,
+                    queue,
+                    ability,
+                    key,
+                    key_may_double,
+                    priority,
+                    delayed,
+                    doubtful,
+                    begun,
+                    at,
+                });
+            }
+            Step::Uncertain { job } => self.life(job).uncertain = true,
+            Step::Dropped { job } => self.life(job).dropped = Some(at),
+            Step::Claimed { database, queue, jobs, begun, .. } => {
+                self.claims.push(Claim { database, queue, jobs, begun, at });
+            }
+            Step::Started { worker, job, attempt, .. } => {
+                let run = Run { worker, attempt, started: at, finished: None, settled: None };
+                self.life(job).runs.push(run);
+            }
+            Step::Finished { worker, job, attempt, outcome } => {
+                if let Some(run) = self.life(job).run(&worker, attempt) {
+                    run.finished = Some((at, outcome));
+                }
+            }
+            Step::Settled { worker, job, attempt, last, given_back, answer } => {
+                // One that was given back unstarted is no run.
+                if !given_back && let Some(run) = self.life(job).run(&worker, attempt) {
+                    run.settled = Some(Settle { at, last, answer });
+                }
+            }
+            Step::Replied { job, attempt } => self.life(job).replies.push(attempt),
+        }
+    }
+
+    fn life(&mut self, job: String) -> &mut Life {
+        self.jobs.entry(job).or_default()
+    }
+}
+
+impl Life {
+    fn run(&mut self, worker: &str, attempt: i32) -> Option<&mut Run> {
+        let ours = |run: &&mut Run| run.worker == worker && run.attempt == attempt;
+        self.runs.iter_mut().rev().find(ours)
+    }
+}
+
+/// Where jobs are at the end, as the databases say.
+#[derive(Debug, Default)]
+pub struct Remains {
+    /// Jobs that live.
+    pub live: HashSet<String>,
+    /// Jobs that left the queue into the exception log.
+    pub failed: HashSet<String>,
+}
+
+impl Remains {
+    /// Reads all databases of a manager.
+    ///
+    /// # Errors
+    ///
+    /// When one of them does not answer: a proof needs all of them.
+    pub fn of(manager: &Manager) -> Result<Self, Error> {
+        let mut remains = Self::default();
+        let mut live: HashMap<String, u32> = HashMap::new();
+        for offset in (0..).step_by(PAGE as usize) {
+            let filter = JobFilter { limit: PAGE, offset, ..JobFilter::default() };
+            let mut found = 0;
+            for on in manager.jobs(&filter) {
+                for job in on.answer? {
+                    *live.entry(job.id.to_string()).or_default() += 1;
+                    found += 1;
+                }
+            }
+            if found == 0 {
+                break;
+            }
+        }
+        remains.live = live.into_keys().collect();
+        for offset in (0..).step_by(PAGE as usize) {
+            let filter = ExceptionFilter {
+                discarded_only: true,
+                limit: PAGE,
+                offset,
+                ..ExceptionFilter::default()
+            };
+            let mut found = 0;
+            for on in manager.exceptions(&filter) {
+                for row in on.answer? {
+                    remains.failed.insert(row.job.to_string());
+                    found += 1;
+                }
+            }
+            if found == 0 {
+                break;
+            }
+        }
+        Ok(remains)
+    }
+}

@@ -1,0 +1,337 @@
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+/// How often a connection looks whether it is to end.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// A TCP proxy before a server that does to its connections what networks do.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use qudo_test_servers::{Options, PostgresServer, Proxy};
+///
+/// let server = PostgresServer::start(Options::default())?;
+/// let proxy = Proxy::start(server.port())?;
+/// let url = server.url().replace(&server.port().to_string(), &proxy.port().to_string());
+/// proxy.drop_packets(); // connected, and nothing arrives any more
+/// proxy.pass();         // and goes on where it stopped
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Proxy {
+    port: u16,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    target: u16,
+    state: Mutex<State>,
+    changed: Condvar,
+    closed: AtomicBool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct State {
+    mode: Mode,
+    /// Connections of earlier generations are reset, or were left half open.
+    generation: u64,
+    half_open: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    Pass,
+    Delay(Duration),
+    Drop,
+    Refuse,
+}
+
+impl Proxy {
+    /// Listens on a free port of 127.0.0.1 and passes everything to the target port there.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub fn start(target: u16) -> io::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0")?;
+        let port = listener.local_addr()?.port();
+        let state = State { mode: Mode::Pass, generation: 0, half_open: 0 };
+        let shared = Arc::new(Shared {
+            target,
+            state: Mutex::new(state),
+            changed: Condvar::new(),
+            closed: AtomicBool::new(false),
+        });
+        let own = Arc::clone(&shared);
+        thread::Builder::new().name("proxy".to_owned()).spawn(move || accept(&listener, &own))?;
+        Ok(Self { port, shared })
+    }
+
+    /// The port to connect to.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Passes everything at once; what was held back arrives now.
+    pub fn pass(&self) {
+        self.set(|state| state.mode = Mode::Pass);
+    }
+
+    /// Passes every packet so much later, in each direction.
+    pub fn delay(&self, by: Duration) {
+        self.set(|state| state.mode = Mode::Delay(by));
+    }
+
+    /// Accepts connections and passes nothing: packets are lost until [`pass`](Self::pass).
+    pub fn drop_packets(&self) {
+        self.set(|state| state.mode = Mode::Drop);
+    }
+
+    /// Resets all connections, and every new one, until [`pass`](Self::pass).
+    pub fn refuse(&self) {
+        self.set(|state| {
+            state.mode = Mode::Refuse;
+            state.generation += 1;
+        });
+    }
+
+    /// Resets all connections; new ones pass.
+    pub fn reset(&self) {
+        self.set(|state| state.generation += 1);
+    }
+
+    /// Leaves all connections half open: the server's end is closed, and the client never hears of
+    /// it. New ones pass.
+    pub fn half_open(&self) {
+        self.set(|state| {
+            state.half_open += 1;
+        });
+    }
+
+    fn set(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.shared.state());
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.shared.closed.store(true, Ordering::Release);
+        self.shared.changed.notify_all();
+        // Wakes the accepting thread.
+        drop(TcpStream::connect(("127.0.0.1", self.port)));
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for another mode, or for a moment.
+    fn wait(&self) {
+        let state = self.state();
+        drop(self.changed.wait_timeout(state, LOOK_EVERY).unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+}
+
+fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
+    for client in listener.incoming().flatten() {
+        if shared.is_closed() {
+            return;
+        }
+        let state = *shared.state();
+        if state.mode == Mode::Refuse {
+            abort(&client);
+            continue;
+        }
+        let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)) else {
+            abort(&client);
+            continue;
+        };
+        let connection = Arc::new(Connection {
+            client,
+            server,
+            generation: state.generation,
+            half_open: state.half_open,
+            ended: AtomicU64::new(0),
+        });
+        for towards_server in [true, false] {
+            let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
+            drop(thread::Builder::new().name("proxy".to_owned()).spawn(move || {
+                connection.carry(&shared, towards_server);
+            }));
+        }
+    }
+}
+
+/// Closes with a reset, as a server that died does.
+fn abort(stream: &TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
+    drop(stream.shutdown(Shutdown::Both));
+}
+
+struct Connection {
+    client: TcpStream,
+    server: TcpStream,
+    generation: u64,
+    half_open: u64,
+    /// How many of the two directions ended.
+    ended: AtomicU64,
+}
+
+impl Connection {
+    /// Carries one direction until an end closes or the proxy's mode ends it.
+    fn carry(&self, shared: &Shared, towards_server: bool) {
+        let (mut from, mut to) = if towards_server {
+            (&self.client, &self.server)
+        } else {
+            (&self.server, &self.client)
+        };
+        drop(from.set_read_timeout(Some(LOOK_EVERY)));
+        drop(from.set_nodelay(true));
+        let mut buffer = vec![0; 65_536];
+        loop {
+            let state = *shared.state();
+            if shared.is_closed() || state.generation != self.generation {
+                abort(&self.client);
+                abort(&self.server);
+                return;
+            }
+            if state.half_open != self.half_open {
+                drop(self.server.shutdown(Shutdown::Both));
+                return self.hold(shared);
+            }
+            if state.mode == Mode::Drop {
+                shared.wait();
+                continue;
+            }
+            let read = match from.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(read) => read,
+                Err(error) if is_timeout(&error) => continue,
+                Err(_) => break,
+            };
+            // What was read may have to wait until packets pass again.
+            while shared.state().mode == Mode::Drop && !self.is_over(shared) {
+                shared.wait();
+            }
+            if let Mode::Delay(by) = shared.state().mode {
+                thread::sleep(by);
+            }
+            if to.write_all(&buffer[..read]).is_err() {
+                break;
+            }
+        }
+        drop(to.shutdown(Shutdown::Write));
+        if self.ended.fetch_add(1, Ordering::AcqRel) == 1 {
+            drop(self.client.shutdown(Shutdown::Both));
+        }
+    }
+
+    fn is_over(&self, shared: &Shared) -> bool {
+        let state = *shared.state();
+        shared.is_closed()
+            || state.generation != self.generation
+            || state.half_open != self.half_open
+    }
+
+    /// Keeps the client's end open and silent, until the client closes it.
+    fn hold(&self, shared: &Shared) {
+        let mut buffer = [0; 4096];
+        while !shared.is_closed() && shared.state().generation == self.generation {
+            match (&self.client).read(&mut buffer) {
+                Ok(0) => return,
+                Err(error) if !is_timeout(&error) => return,
+                _ => {}
+            }
+        }
+        abort(&self.client);
+    }
+}
+
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A server that sends back what it gets.
+    fn echo() -> u16 {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let port = listener.local_addr().expect("bound").port();
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                thread::spawn(move || {
+                    let mut copy = stream.try_clone().expect("another handle");
+                    drop(io::copy(&mut stream, &mut copy));
+                });
+            }
+        });
+        port
+    }
+
+    fn talk(stream: &mut TcpStream) -> io::Result<()> {
+        stream.write_all(b"hello")?;
+        let mut back = [0; 5];
+        stream.read_exact(&mut back)?;
+        assert_eq!(&back, b"hello");
+        Ok(())
+    }
+
+    fn connect(proxy: &Proxy) -> TcpStream {
+        let stream = TcpStream::connect(("127.0.0.1", proxy.port())).expect("accepts");
+        stream.set_read_timeout(Some(Duration::from_millis(300))).expect("a limit");
+        stream
+    }
+
+    #[test]
+    fn packets_pass_are_dropped_and_pass_again() {
+        let proxy = Proxy::start(echo()).expect("starts");
+        let mut stream = connect(&proxy);
+        talk(&mut stream).expect("passes");
+        proxy.drop_packets();
+        stream.write_all(b"hello").expect("the kernel takes it");
+        let mut back = [0; 5];
+        assert!(is_timeout(&stream.read_exact(&mut back).expect_err("dropped")));
+        proxy.pass();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        stream.read_exact(&mut back).expect("arrives late");
+    }
+
+    #[test]
+    fn connections_are_reset_and_new_ones_pass_or_are_refused() {
+        let proxy = Proxy::start(echo()).expect("starts");
+        let mut stream = connect(&proxy);
+        talk(&mut stream).expect("passes");
+        proxy.reset();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        let mut byte = [0];
+        // A reset may show as an error or as the end.
+        assert!(!matches!(stream.read(&mut byte), Ok(1)));
+        talk(&mut connect(&proxy)).expect("new ones pass");
+        proxy.refuse();
+        talk(&mut connect(&proxy)).expect_err("refused");
+    }
+
+    #[test]
+    fn a_half_open_connection_stays_silent_while_new_ones_pass() {
+        let proxy = Proxy::start(echo()).expect("starts");
+        let mut stream = connect(&proxy);
+        talk(&mut stream).expect("passes");
+        proxy.half_open();
+        assert!(is_timeout(&talk(&mut stream).expect_err("silent")));
+        talk(&mut connect(&proxy)).expect("new ones pass");
+    }
+}
