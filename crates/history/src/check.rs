@@ -87,17 +87,20 @@ impl fmt::Display for Fault {
 }
 
 /// How strictly a history is judged.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Rules {
     /// How long a job must have waited before it may not be passed over. Claims look at the start
     /// of a queue at least every 100 ms and at most every twentieth of the time that takes.
     pub priority_slack: Duration,
+    /// Times in which a claim may have been lost with its process or its connection: it held jobs
+    /// although nobody noted it. Priorities are not judged for jobs that waited then.
+    pub disturbances: Vec<(Micros, Micros)>,
 }
 
 impl Default for Rules {
     fn default() -> Self {
-        Self { priority_slack: Duration::from_secs(3) }
+        Self { priority_slack: Duration::from_secs(3), disturbances: Vec::new() }
     }
 }
 
@@ -106,6 +109,13 @@ impl Rules {
     #[must_use]
     pub fn with_priority_slack(mut self, slack: Duration) -> Self {
         self.priority_slack = slack;
+        self
+    }
+
+    /// Adds a time in which claims may have been lost.
+    #[must_use]
+    pub fn with_disturbance(mut self, from: Micros, until: Micros) -> Self {
+        self.disturbances.push((from, until));
         self
     }
 
@@ -208,9 +218,11 @@ fn replies(id: &str, life: &Life, faults: &mut Vec<Fault>) {
     }
 }
 
+/// A job with a key, how it got it, and when it may have ended.
+type Holding<'a> = (&'a str, &'a Enqueue, Option<Micros>);
+
 fn keys(history: &History, remains: &Remains, faults: &mut Vec<Fault>) {
-    let mut holders: BTreeMap<(&str, &str), Vec<(&str, &Enqueue, Option<Micros>)>> =
-        BTreeMap::new();
+    let mut holders: BTreeMap<(&str, &str), Vec<Holding<'_>>> = BTreeMap::new();
     for (id, life) in &history.jobs {
         for enqueue in life.enqueued.iter().filter(|one| !one.key_may_double && !one.doubtful) {
             let Some(key) = &enqueue.key else { continue };
@@ -266,7 +278,12 @@ impl Rules {
             // Only a job that is ready from its enqueue to its first claim surely could be taken.
             let [enqueue] = &life.enqueued[..] else { continue };
             let Some(claim) = first_claims.get(&**id) else { continue };
-            if enqueue.delayed || claim.database != enqueue.database {
+            let disturbed =
+                |(from, until): &(Micros, Micros)| *from < claim.at && enqueue.at < *until;
+            if enqueue.delayed
+                || claim.database != enqueue.database
+                || self.disturbances.iter().any(disturbed)
+            {
                 continue;
             }
             let waiting = Waiting { priority: enqueue.priority, claimed: claim.begun, job: id };
@@ -275,7 +292,7 @@ impl Rules {
         }
         for (place, claims) in claims {
             let mut coming = jobs.remove(&place).unwrap_or_default();
-            coming.sort_by(|a, b| b.0.cmp(&a.0));
+            coming.sort_by_key(|(due, _)| std::cmp::Reverse(*due));
             passed_over(&claims, coming, faults);
         }
     }

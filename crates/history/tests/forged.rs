@@ -202,6 +202,8 @@ fn a_job_of_higher_priority_must_not_be_passed_over_for_long() {
     let strict = Rules::default().with_priority_slack(std::time::Duration::ZERO);
     let found = strict.check(&History::from_lines(lines(1_000)), &Remains::default());
     assert_eq!(found, [inversion]);
+    let disturbed = Rules::default().with_disturbance(5_000, 6_000);
+    assert_eq!(disturbed.check(&History::from_lines(lines(LATE)), &Remains::default()), []);
     // In the same claim, and in one at the same time, there is no order to break.
     let mut one = vec![enqueued(100, "high", None, 9), enqueued(101, "low", None, 0)];
     one.push(claimed(LATE, &[("high", 9), ("low", 0)]));

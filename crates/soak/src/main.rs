@@ -1,0 +1,95 @@
+//! `qudo-soak run --minutes N --seed S`: random faults over three databases, and a verdict.
+//! `cargo xtask soak` calls it.
+
+use std::process::ExitCode;
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::{Parser, Subcommand};
+use qudo::history::{Rules, micros};
+use qudo_soak::{Crew, Load, Options, Phase, Result, World, judge, random};
+
+/// A silent process is dead after 5 s, found within a second, and a call may have taken 2.
+const CLAIMS_RETURN: Duration = Duration::from_secs(10);
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Does random faults to three databases and their workers, and judges.
+    Run {
+        /// How long faults are done.
+        #[arg(long, default_value_t = 1.0)]
+        minutes: f64,
+        /// What the faults are chosen by; chosen by chance and printed if not given.
+        #[arg(long)]
+        seed: Option<u64>,
+        /// Worker processes.
+        #[arg(long, default_value_t = 4)]
+        workers: usize,
+    },
+    /// Works; started by `run`.
+    Worker(Options),
+}
+
+fn main() -> ExitCode {
+    env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
+    let outcome = match Arguments::parse().command {
+        Command::Worker(options) => qudo_soak::work(&options).map(|()| true),
+        Command::Run { minutes, seed, workers } => {
+            run(minutes, seed.unwrap_or_else(|| fastrand::u64(..)), workers)
+        }
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("qudo-soak: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(minutes: f64, seed: u64, workers: usize) -> Result<bool> {
+    println!("seed {seed}, {minutes} minutes, {workers} worker processes");
+    fastrand::seed(seed);
+    let world = World::start()?;
+    let mut crew = Crew::start(std::env::current_exe()?, Options::of(&world), workers)?;
+    let load = Load::start(&world, 3, Duration::from_millis(10))?;
+    std::thread::sleep(Duration::from_secs(3));
+    load.phase(Phase::During);
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let begun = Instant::now();
+    let mut faults = 0;
+    let mut rules = Rules::default();
+    while begun.elapsed().as_secs_f64() < minutes * 60.0 {
+        let fault = random(&mut rng);
+        println!("{:>6.1} s  {fault}", begun.elapsed().as_secs_f32());
+        let from = micros(SystemTime::now());
+        fault.inject(&world, &mut crew)?;
+        // What a claim took that nobody noted is back when its process counts as dead.
+        let until = micros(SystemTime::now() + CLAIMS_RETURN);
+        rules = rules.with_disturbance(from, until);
+        faults += 1;
+        std::thread::sleep(Duration::from_millis(rng.u64(100..1_500)));
+    }
+    world.heal()?;
+    load.phase(Phase::After);
+    std::thread::sleep(Duration::from_secs(4));
+    let (manager, phases) = load.stop()?;
+    let verdict = judge(&world, &manager, &rules, Duration::from_secs(120))?;
+    let slowest = crew.stop()?;
+    for (phase, tally) in &phases {
+        println!("{phase:?}: {tally}");
+    }
+    let failed = phases.values().any(|tally| !tally.failed.is_empty());
+    for error in phases.values().flat_map(|tally| &tally.failed).take(5) {
+        println!("an enqueue failed: {error}");
+    }
+    println!("{faults} faults; the slowest worker stopped in {:.1} s", slowest.as_secs_f32());
+    println!("seed {seed}: {verdict}");
+    Ok(verdict.faults.is_empty() && !failed)
+}

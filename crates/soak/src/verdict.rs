@@ -1,0 +1,76 @@
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use qudo::Manager;
+use qudo::history::{Fault, History, Remains, Rules};
+
+use crate::{Result, World};
+
+/// What a run came to.
+#[derive(Debug)]
+pub struct Verdict {
+    /// Jobs that were accepted or run.
+    pub jobs: usize,
+    /// Runs that began.
+    pub runs: usize,
+    /// What should not have happened.
+    pub faults: Vec<Fault>,
+    /// How long working off took after everything was healed.
+    pub worked_off: Duration,
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{} jobs, {} runs, worked off {:.1} s after the last fault: ",
+            self.jobs,
+            self.runs,
+            self.worked_off.as_secs_f32()
+        )?;
+        match self.faults.as_slice() {
+            [] => f.write_str("no job lost, none run twice without a lost lease"),
+            faults => {
+                writeln!(f, "{} FAULTS", faults.len())?;
+                faults.iter().take(20).try_for_each(|fault| writeln!(f, "  {fault}"))
+            }
+        }
+    }
+}
+
+/// How many jobs there still are; `None` while a database does not say.
+fn left(manager: &Manager) -> Option<u64> {
+    manager.databases().iter().map(|one| one.depth).try_fold(0, |sum, depth| {
+        let depth = depth?;
+        Some(
+            sum + depth.ready.count
+                + depth.scheduled.count
+                + depth.running.count
+                + depth.moving.count,
+        )
+    })
+}
+
+/// Waits until everything is worked off, and checks the history.
+///
+/// # Errors
+///
+/// When jobs are left after the limit, or a database does not answer.
+pub fn judge(world: &World, manager: &Manager, rules: &Rules, limit: Duration) -> Result<Verdict> {
+    let begun = Instant::now();
+    while left(manager) != Some(0) {
+        if begun.elapsed() > limit {
+            let states = manager.databases();
+            let left = manager.jobs(&qudo::driver::JobFilter::default());
+            return Err(format!("not worked off in {limit:?}: {states:#?}\n{left:#?}").into());
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    let worked_off = begun.elapsed();
+    let remains = Remains::of(manager)?;
+    // The last settlements are noted after their commit.
+    std::thread::sleep(Duration::from_millis(200));
+    let history = History::read(world.history())?;
+    let faults = rules.check(&history, &remains);
+    Ok(Verdict { jobs: history.len(), runs: history.runs(), faults, worked_off })
+}
