@@ -13,6 +13,7 @@ use crate::{Result, program};
 pub(crate) struct Cargo {
     root: PathBuf,
     features: Vec<String>,
+    complete: bool,
     variables: Vec<(&'static str, String)>,
 }
 
@@ -27,7 +28,8 @@ impl Cargo {
             // Nothing is built twice in CI, so the files for building again are a waste.
             variables.push(("CARGO_INCREMENTAL", "0".into()));
         }
-        Ok(Self { root: root.to_path_buf(), features: engines.features(), variables })
+        let (features, complete) = (engines.features(), engines.complete());
+        Ok(Self { root: root.to_path_buf(), features, complete, variables })
     }
 
     /// Adds variables for all programs of the run.
@@ -62,6 +64,18 @@ impl Cargo {
     pub(crate) fn with_features(&self, subcommand: &str) -> Command {
         let mut command = self.command(subcommand);
         command.args(&self.features);
+        command
+    }
+
+    /// As [`with_features`](Self::with_features), for all packages that the engines of the run
+    /// suffice for.
+    pub(crate) fn workspace(&self, subcommand: &str) -> Command {
+        let mut command = self.with_features(subcommand);
+        command.arg("--workspace");
+        if !self.complete {
+            // It does its faults to all engines.
+            command.args(["--exclude", "qudo-soak"]);
+        }
         command
     }
 

@@ -64,6 +64,11 @@ impl Engines {
             .collect()
     }
 
+    /// Whether all engines take part.
+    pub(crate) fn complete(&self) -> bool {
+        self.chosen.is_empty()
+    }
+
     /// The value of `QUDO_TEST_ENGINES` for the tests, when the run is a partial one.
     pub(crate) fn names(&self) -> Option<String> {
         let names: Vec<String> = self

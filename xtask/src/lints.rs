@@ -9,12 +9,12 @@ pub(crate) fn run(cargo: &Cargo, report: &mut Report) -> Result<()> {
         program::run(cargo.command("fmt").args(["--all", "--", "--check"]))
     })?;
     report.step("cargo clippy", |_| {
-        let mut clippy = cargo.with_features("clippy");
-        program::run(clippy.args(["--workspace", "--all-targets", "--", "-D", "warnings"]))
+        let mut clippy = cargo.workspace("clippy");
+        program::run(clippy.args(["--all-targets", "--", "-D", "warnings"]))
     })?;
     report.step("cargo doc", |_| {
-        let mut doc = cargo.with_features("doc");
+        let mut doc = cargo.workspace("doc");
         doc.env("RUSTDOCFLAGS", "-D warnings");
-        program::run(doc.args(["--workspace", "--no-deps"]))
+        program::run(doc.arg("--no-deps"))
     })
 }

@@ -18,6 +18,7 @@ mod packages;
 mod program;
 mod report;
 mod servers;
+mod soak;
 mod tally;
 mod test;
 mod tree;
@@ -37,11 +38,13 @@ struct Xtask {
 enum Command {
     Test(test::Arguments),
     Servers(servers::Arguments),
+    Soak(soak::Arguments),
 }
 
 fn main() -> ExitCode {
     match Xtask::parse().command {
         Command::Test(arguments) => test::run(&arguments),
         Command::Servers(arguments) => servers::run(&arguments),
+        Command::Soak(arguments) => soak::run(&arguments),
     }
 }

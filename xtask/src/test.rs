@@ -8,7 +8,7 @@ use crate::databases::Databases;
 use crate::engine::{Engine, Engines};
 use crate::report::Report;
 use crate::tally::Tally;
-use crate::{Result, examples, lints, packages, program};
+use crate::{Result, examples, lints, packages, program, soak};
 
 /// Check everything: format, lints, docs, tests, examples, packages.
 ///
@@ -41,14 +41,17 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let databases = report.step("start database servers", |_| Databases::start(&engines, false))?;
     cargo.export(databases.variables());
     report.step("tests", |tally| tests(&cargo, tally))?;
+    if engines.complete() {
+        report.step("one minute of random faults", |_| soak::minutes(&cargo, 1.0, None))?;
+    }
     report.step("examples", |tally| examples::run(&cargo, &databases, tally))?;
     report.step("packages", |tally| packages::run(&cargo, tally))
 }
 
 /// Runs all tests of the workspace and adds up what each test program reports.
 fn tests(cargo: &Cargo, tally: &mut Tally) -> Result<()> {
-    let mut command = cargo.with_features("test");
-    command.args(["--workspace", "--no-fail-fast"]);
+    let mut command = cargo.workspace("test");
+    command.arg("--no-fail-fast");
     let outcome = program::stream(&mut command, |line| tally.read(line));
     let ignored = tally.refuse_ignored();
     outcome?;

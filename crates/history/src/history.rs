@@ -17,6 +17,8 @@ pub struct History {
     pub(crate) claims: Vec<Claim>,
     /// Lines that a process was writing when it was killed.
     pub(crate) torn: usize,
+    /// Which workers recorded into which file.
+    files: HashMap<String, Vec<String>>,
 }
 
 /// One job's steps.
@@ -79,17 +81,28 @@ impl History {
     pub fn read(directory: impl AsRef<Path>) -> io::Result<Self> {
         let mut lines: Vec<Line> = Vec::new();
         let mut torn = 0;
+        let mut files: HashMap<String, Vec<String>> = HashMap::new();
         for file in std::fs::read_dir(directory)? {
-            let text = std::fs::read_to_string(file?.path())?;
+            let path = file?.path();
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            let text = std::fs::read_to_string(path)?;
             for line in text.split_inclusive('\n') {
-                match serde_json::from_str(line) {
-                    Ok(line) => lines.push(line),
+                match serde_json::from_str::<Line>(line) {
+                    Ok(line) => {
+                        let workers = files.entry(name.clone()).or_default();
+                        if let Step::Started { worker, .. } = &line.step
+                            && !workers.contains(worker)
+                        {
+                            workers.push(worker.clone());
+                        }
+                        lines.push(line);
+                    }
                     Err(_) if !line.ends_with('\n') => torn += 1,
                     Err(error) => return Err(io::Error::other(format!("{line:?}: {error}"))),
                 }
             }
         }
-        Ok(Self { torn, ..Self::from_lines(lines) })
+        Ok(Self { torn, files, ..Self::from_lines(lines) })
     }
 
     /// A history from its lines, in any order.
@@ -135,8 +148,24 @@ impl History {
         self.jobs.keys().map(String::as_str)
     }
 
-    /// How long after the death of a process the jobs that it was running ran again, for those
-    /// that did.
+    /// How many runs ended since then.
+    pub fn finished_since(&self, since: Micros) -> usize {
+        let runs = self.jobs.values().flat_map(|life| &life.runs);
+        runs.filter(|run| run.finished.as_ref().is_some_and(|(at, _)| *at >= since)).count()
+    }
+
+    /// How many runs of a job began whose end was never settled.
+    pub fn lost_runs(&self, job: &str) -> usize {
+        let runs = self.jobs.get(job).map(|life| &life.runs[..]).unwrap_or_default();
+        runs.iter().filter(|run| run.settled.is_none()).count()
+    }
+
+    /// The workers that recorded into the file of this name, without its ending.
+    pub fn workers_of(&self, file: &str) -> &[String] {
+        self.files.get(file).map(Vec::as_slice).unwrap_or_default()
+    }
+
+    /// How long after its death the jobs that a worker was running ran again, for those that did.
     pub fn rescues(&self, worker: &str, died: Micros) -> Vec<Micros> {
         let mut rescues = Vec::new();
         for life in self.jobs.values() {
@@ -149,6 +178,12 @@ impl History {
             }
         }
         rescues
+    }
+
+    /// As [`rescues`](Self::rescues), for the worker that recorded into this file.
+    pub fn rescues_of_file(&self, file: &str, died: Micros) -> Vec<Micros> {
+        let workers = self.workers_of(file).iter();
+        workers.flat_map(|worker| self.rescues(worker, died)).collect()
     }
 
     fn add(&mut self, line: Line) {

@@ -42,7 +42,12 @@ pub struct Options {
     pub threads: usize,
 }
 
-fn pair(text: &str) -> Result<(String, String)> {
+/// Reads NAME=DSN.
+///
+/// # Errors
+///
+/// When there is no `=`.
+pub fn pair(text: &str) -> Result<(String, String)> {
     let (name, dsn) = text.split_once('=').ok_or("expected NAME=DSN")?;
     Ok((name.to_owned(), dsn.to_owned()))
 }
@@ -80,6 +85,8 @@ impl Options {
 ///
 /// When the manager cannot work.
 pub fn work(options: &Options) -> Result<()> {
+    // Some jobs panic because they are told to; the manager logs it.
+    std::panic::set_hook(Box::new(|_| {}));
     let file = options.history.join(format!("worker-{}.jsonl", std::process::id()));
     let manager = builder(&options.databases)
         .workers(options.threads)

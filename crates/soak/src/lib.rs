@@ -15,11 +15,11 @@ mod verdict;
 mod world;
 
 pub use abilities::{Effort, effort};
-pub use crew::{Crew, Options, work};
+pub use crew::{Crew, Options, pair, work};
 pub use fault::{Fault, random};
 pub use load::{Load, Phase, Tally, client};
 pub use verdict::{Verdict, judge};
-pub use world::World;
+pub use world::{World, builder};
 
 /// The error of a run: a sentence for whoever reads the terminal.
 pub type Result<T, E = Box<dyn std::error::Error + Send + Sync>> = std::result::Result<T, E>;

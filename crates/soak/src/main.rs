@@ -6,7 +6,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Parser, Subcommand};
 use qudo::history::{Rules, micros};
-use qudo_soak::{Crew, Load, Options, Phase, Result, World, judge, random};
+use qudo_soak::{Crew, Load, Options, Phase, Result, World, judge, pair, random};
 
 /// A silent process is dead after 5 s, found within a second, and a call may have taken 2.
 const CLAIMS_RETURN: Duration = Duration::from_secs(10);
@@ -33,12 +33,28 @@ enum Command {
     },
     /// Works; started by `run`.
     Worker(Options),
+    /// Moves the waiting jobs of one database to another; started by a test, which kills it.
+    Move(Move),
+}
+
+#[derive(clap::Args)]
+struct Move {
+    /// A database, as NAME=DSN.
+    #[arg(long = "database", value_parser = pair)]
+    databases: Vec<(String, String)>,
+    #[arg(long)]
+    from: String,
+    #[arg(long)]
+    to: String,
 }
 
 fn main() -> ExitCode {
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("off")).init();
     let outcome = match Arguments::parse().command {
         Command::Worker(options) => qudo_soak::work(&options).map(|()| true),
+        Command::Move(Move { databases, from, to }) => {
+            move_jobs(&databases, &from, &to).map(|()| true)
+        }
         Command::Run { minutes, seed, workers } => {
             run(minutes, seed.unwrap_or_else(|| fastrand::u64(..)), workers)
         }
@@ -51,6 +67,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn move_jobs(databases: &[(String, String)], from: &str, to: &str) -> Result<()> {
+    qudo_soak::builder(databases).build()?.move_jobs(from, to)?;
+    Ok(())
 }
 
 fn run(minutes: f64, seed: u64, workers: usize) -> Result<bool> {

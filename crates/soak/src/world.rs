@@ -125,7 +125,7 @@ impl World {
 }
 
 /// As [`World::builder`], for a process that was told the data sources.
-pub(crate) fn builder(databases: &[(String, String)]) -> ManagerBuilder {
+pub fn builder(databases: &[(String, String)]) -> ManagerBuilder {
     let builder = Manager::builder()
         .linked(false)
         .ability::<crate::effort>()
