@@ -144,6 +144,7 @@ behaviours! {
         a_database_without_tables_is_refused_with_the_remedy,
         migrating_twice_is_harmless_and_reverting_removes_everything,
         a_job_of_a_committed_transaction_runs_and_wakes_a_worker,
+        the_notification_of_a_callers_transaction_can_be_switched_off,
         a_job_of_a_rolled_back_transaction_never_was,
         a_key_is_unique_inside_the_callers_transaction_too,
         a_job_completes_in_the_transaction_of_its_effect,

@@ -7,7 +7,7 @@ use qudo::driver::{JobState, SchemaState};
 use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, Manager, Outcome, Result};
 
 use crate::abilities::echo;
-use crate::bed::{Bed, DEADLINE, Log, drain};
+use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
 
 pub fn a_database_without_tables_is_refused_with_the_remedy(bed: &Bed) {
     let engine = bed.first().trim_end_matches(char::is_numeric).to_owned();
@@ -169,6 +169,20 @@ pub fn a_job_of_a_committed_transaction_runs_and_wakes_a_worker(bed: &Bed) {
     let ticket = manager.ticket(id.expect("not suppressed"));
     assert_eq!(ticket.wait::<String>(DEADLINE).expect("woken up"), "committed");
     assert_eq!(log.lines(), ["committed"]);
+    working.stop();
+}
+
+pub fn the_notification_of_a_callers_transaction_can_be_switched_off(bed: &Bed) {
+    let Some(mut conn) = Conn::open(bed) else { return };
+    let (manager, log) = bed.with(|builder| {
+        builder.ability::<echo>().delay(Duration::from_millis(300)).notify_in_transactions(false)
+    });
+    let working = manager.start().expect("starts");
+    on_conn!(&mut conn, conn => conn.begin(|conn| {
+        manager.enqueue_in(conn, echo::job("found".to_owned()))?;
+        Ok::<_, Box<dyn std::error::Error>>(())
+    }).expect("commits"));
+    eventually("the next look finds it", || log.lines() == ["found"]);
     working.stop();
 }
 

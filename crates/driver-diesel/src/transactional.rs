@@ -17,9 +17,9 @@ mod sealed {
 
 /// A diesel connection on which jobs can be enqueued: the caller's own, plain or pooled by r2d2.
 pub trait Transactional: sealed::Sealed {
-    /// Stores a job inside whatever transaction is open, and wakes workers at its commit.
+    /// Stores a job inside whatever transaction is open; with `notify` its commit wakes workers.
     #[doc(hidden)]
-    fn insert_job(&mut self, job: &JobRecord) -> diesel::QueryResult<Inserted>;
+    fn insert_job(&mut self, job: &JobRecord, notify: bool) -> diesel::QueryResult<Inserted>;
 }
 
 macro_rules! transactional {
@@ -27,9 +27,15 @@ macro_rules! transactional {
         impl sealed::Sealed for $conn {}
 
         impl Transactional for $conn {
-            fn insert_job(&mut self, job: &JobRecord) -> diesel::QueryResult<Inserted> {
+            fn insert_job(
+                &mut self,
+                job: &JobRecord,
+                notify: bool,
+            ) -> diesel::QueryResult<Inserted> {
                 let inserted = insert_within::<$engine>(self, std::slice::from_ref(job))?;
-                <$engine>::notify_at_commit(self, &job.queue)?;
+                if notify {
+                    <$engine>::notify_at_commit(self, &job.queue)?;
+                }
                 Ok(inserted[0])
             }
         }
@@ -55,8 +61,8 @@ where
     M: r2d2::ManageConnection,
     M::Connection: Transactional,
 {
-    fn insert_job(&mut self, job: &JobRecord) -> diesel::QueryResult<Inserted> {
-        (**self).insert_job(job)
+    fn insert_job(&mut self, job: &JobRecord, notify: bool) -> diesel::QueryResult<Inserted> {
+        (**self).insert_job(job, notify)
     }
 }
 
@@ -69,6 +75,10 @@ pub trait EnqueueIn {
     ///
     /// On SQLite begin with `immediate_transaction` and set a `busy_timeout` on the connection:
     /// a transaction that reads before it writes cannot wait for the file's lock.
+    ///
+    /// On PostgreSQL the commit sends a NOTIFY, which takes a lock of the whole server for a moment;
+    /// with [`notify_in_transactions(false)`](qudo_core::ManagerBuilder::notify_in_transactions)
+    /// workers find the job at their next look instead.
     ///
     /// Returns the id of the stored job, or of the live job that holds its unique key; `None` when
     /// a hook suppressed it. The `post_enqueue` hooks are not called, because the commit is yet to
@@ -93,7 +103,8 @@ impl EnqueueIn for Manager {
         let Some(record) = self.prepare_record(job)? else {
             return Ok(None);
         };
-        let inserted = conn.insert_job(&record).map_err(|error| Error::Database {
+        let notify = self.notifies_in_transactions();
+        let inserted = conn.insert_job(&record, notify).map_err(|error| Error::Database {
             database: "of the caller's connection".to_owned(),
             action: "store a job in the caller's transaction",
             source: to_driver_error(error, false),

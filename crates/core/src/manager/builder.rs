@@ -29,6 +29,7 @@ pub(crate) struct Options {
     pub(crate) keep_replies: Duration,
     pub(crate) keep_job_status: Duration,
     pub(crate) call_limit: Duration,
+    pub(crate) notify_in_transactions: bool,
     pub(crate) on_change: Option<OnChange>,
 }
 
@@ -58,6 +59,7 @@ impl Default for Options {
             keep_replies: Duration::from_secs(7 * 24 * 3600),
             keep_job_status: Duration::from_secs(90 * 24 * 3600),
             call_limit: Duration::from_secs(10),
+            notify_in_transactions: true,
             on_change: None,
         }
     }
@@ -245,6 +247,14 @@ impl ManagerBuilder {
     /// long, migrations as long as they take.
     pub fn call_limit(mut self, limit: Duration) -> Self {
         self.options.call_limit = limit;
+        self
+    }
+
+    /// Whether a job enqueued in the caller's own transaction wakes workers at the commit, where the
+    /// engine can. Default: yes. Without it, workers find the job at their next look, at most
+    /// `delay` later. The manager's own enqueues wake workers after their commit, always.
+    pub fn notify_in_transactions(mut self, yes: bool) -> Self {
+        self.options.notify_in_transactions = yes;
         self
     }
 

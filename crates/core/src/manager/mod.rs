@@ -145,6 +145,11 @@ impl Manager {
         removed
     }
 
+    /// What [`ManagerBuilder::notify_in_transactions`] says, for drivers.
+    pub fn notifies_in_transactions(&self) -> bool {
+        self.inner.options.notify_in_transactions
+    }
+
     /// A ticket for a job enqueued earlier, perhaps by another process.
     pub fn ticket(&self, job: JobId) -> Ticket {
         Ticket::new(self.clone(), job, None)

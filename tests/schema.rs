@@ -1,0 +1,122 @@
+//! The tables are the same on every engine: migrated up, down and up again, then compared column by
+//! column.
+
+#![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use std::collections::BTreeMap;
+
+use diesel::sql_types::{Nullable, Text};
+use diesel::{Connection, MysqlConnection, PgConnection, QueryableByName, RunQueryDsl};
+use diesel::{SqliteConnection, sql_query};
+use qudo::Manager;
+
+/// A column as an engine describes it.
+#[derive(Debug, QueryableByName)]
+struct Column {
+    #[diesel(sql_type = Text)]
+    place: String,
+    #[diesel(sql_type = Text)]
+    name: String,
+    #[diesel(sql_type = Text)]
+    kind: String,
+    #[diesel(sql_type = Text)]
+    nullable: String,
+    /// Its place in the primary key.
+    #[diesel(sql_type = Nullable<Text>)]
+    key: Option<String>,
+}
+
+/// What the engines have to agree on: kind, whether it may be NULL, place in the primary key.
+type Schema = BTreeMap<(String, String), (&'static str, bool, Option<String>)>;
+
+fn kind(column: &Column) -> &'static str {
+    // MySQL's text ignores spaces at the end, so keys are bytes there.
+    if column.name == "uniqkey" {
+        return "text";
+    }
+    match column.kind.to_lowercase().as_str() {
+        "uuid" | "bytea" | "blob" | "binary" | "varbinary" | "longblob" => "bytes",
+        "text" | "varchar" | "longtext" | "mediumtext" | "character varying" => "text",
+        "integer" | "bigint" | "int" => "number",
+        other => panic!("{other} of {column:?}"),
+    }
+}
+
+fn schema(columns: Vec<Column>) -> Schema {
+    columns
+        .into_iter()
+        .filter(|column| column.place != "qudo_schema_migrations")
+        .map(|column| {
+            let kind = kind(&column);
+            let key = column.key.filter(|key| key != "0");
+            let nullable = column.nullable.eq_ignore_ascii_case("yes");
+            ((column.place, column.name), (kind, nullable, key))
+        })
+        .collect()
+}
+
+const SQLITE: &str = "SELECT t.name AS place, c.name AS name, c.type AS kind, \
+    CASE c.\"notnull\" WHEN 0 THEN 'yes' ELSE 'no' END AS nullable, CAST(c.pk AS TEXT) AS \"key\" \
+    FROM sqlite_master t JOIN pragma_table_info(t.name) c \
+    WHERE t.type = 'table' AND t.name LIKE 'qudo%'";
+
+/// `{schema}` differs: PostgreSQL's is `public`, MySQL's is the database.
+const STANDARD: &str = "SELECT c.table_name AS place, c.column_name AS name, c.data_type AS kind, \
+    c.is_nullable AS nullable, CAST(k.ordinal_position AS {text}) AS {key} \
+    FROM information_schema.columns c JOIN information_schema.tables t \
+    ON t.table_schema = c.table_schema AND t.table_name = c.table_name \
+    LEFT JOIN information_schema.table_constraints p ON p.table_schema = c.table_schema \
+    AND p.table_name = c.table_name AND p.constraint_type = 'PRIMARY KEY' \
+    LEFT JOIN information_schema.key_column_usage k ON k.table_schema = c.table_schema \
+    AND k.table_name = c.table_name AND k.column_name = c.column_name \
+    AND k.constraint_name = p.constraint_name \
+    WHERE c.table_schema = {schema} AND t.table_type = 'BASE TABLE' AND c.table_name LIKE 'qudo%'";
+
+fn up_down_up(dsn: &str) {
+    let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
+    let up = || manager.migrate().expect("migrates").remove(0).answer.expect("applied");
+    let first = up();
+    assert!(first.len() >= 2, "{first:?}");
+    let driver = qudo::driver::DriverRegistration::open_linked(dsn).expect("opens").driver;
+    let mut down = driver.revert().expect("reverts");
+    down.reverse();
+    assert_eq!(down, first);
+    assert_eq!(up(), first);
+}
+
+fn server(variable: &str) -> (String, String, String) {
+    let server = std::env::var(variable)
+        .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
+    let name = format!("qudo_schema_{}", uuid::Uuid::now_v7().simple());
+    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    (server, name, dsn)
+}
+
+#[test]
+fn every_engine_has_the_same_tables_columns_and_keys_after_up_down_up() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let file = place.path().join("jobs.db");
+    up_down_up(&format!("sqlite:{}", file.display()));
+    let mut conn = SqliteConnection::establish(&file.to_string_lossy()).expect("opens");
+    let sqlite = schema(sql_query(SQLITE).load(&mut conn).expect("describes"));
+    assert!(sqlite.len() > 60, "{}", sqlite.len());
+
+    let (postgres, name, dsn) = server("QUDO_TEST_POSTGRES_URL");
+    up_down_up(&dsn);
+    let sql = STANDARD.replace("{schema}", "'public'").replace("{text}", "TEXT");
+    let mut conn = PgConnection::establish(&dsn).expect("connects");
+    let columns = sql_query(sql.replace("{key}", "\"key\"")).load(&mut conn).expect("describes");
+    assert_eq!(schema(columns), sqlite, "PostgreSQL and SQLite");
+    drop(conn);
+    qudo_test_servers::drop_database(&postgres, &name).expect("drops");
+
+    let (mysql, name, dsn) = server("QUDO_TEST_MYSQL_URL");
+    up_down_up(&dsn);
+    let sql = STANDARD.replace("{schema}", "DATABASE()").replace("{text}", "CHAR");
+    let mut conn = MysqlConnection::establish(&dsn).expect("connects");
+    let columns = sql_query(sql.replace("{key}", "`key`")).load(&mut conn).expect("describes");
+    assert_eq!(schema(columns), sqlite, "MySQL and SQLite");
+    drop(conn);
+    qudo_test_servers::drop_database(&mysql, &name).expect("drops");
+}
