@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo_hooks::{CodecError, CodecSet, JSON, JobFields, SourceLocation};
+use qudo_hooks::{CodecError, CodecSet, Hook, JSON, JobFields, SourceLocation};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -22,6 +22,11 @@ pub trait Ability: 'static {
     /// The stored name; renaming it strands jobs in flight.
     const NAME: &'static str;
 
+    /// The version of the argument's shape. A job remembers with which version it was enqueued; one
+    /// with an older version goes through [`upgrade`](Self::upgrade) first, one with a newer is put
+    /// off, because it was meant for a newer program.
+    const VERSION: u32 = 1;
+
     /// What a job carries.
     type Arg: Serialize + DeserializeOwned + Send + Sync + 'static;
 
@@ -31,6 +36,23 @@ pub trait Ability: 'static {
     /// Options of the ability; see [`AbilityOptions`] for the defaults.
     fn options() -> AbilityOptions {
         AbilityOptions::default()
+    }
+
+    /// The unique key that a job with this argument has unless another is set. Default: none.
+    fn uniqkey(arg: &Self::Arg) -> Option<String> {
+        let _ = arg;
+        None
+    }
+
+    /// Turns an argument of version `from` into one of the next version. Called on a worker thread,
+    /// step by step until the argument has this program's [`VERSION`](Self::VERSION).
+    ///
+    /// # Errors
+    ///
+    /// When there is no way up from that version: the attempt fails as one that does not decode.
+    fn upgrade(from: u32, arg: serde_json::Value) -> Result<serde_json::Value, JobError> {
+        let _ = arg;
+        Err(JobError::fail(format!("the ability has no way up from version {from}")))
     }
 
     /// Does the work. Called on a worker thread; a panic counts as a failed attempt.
@@ -43,9 +65,23 @@ pub trait Ability: 'static {
     /// A job of this ability, ready to be enqueued.
     fn job(arg: Self::Arg) -> NewJob {
         let options = Self::options();
-        let fields = JobFields::typed(options.queue, options.codec, arg);
+        let uniqkey = Self::uniqkey(&arg);
+        let codec = versioned(options.codec, Self::VERSION);
+        let mut fields = JobFields::typed(options.queue, codec, arg);
+        fields.set_uniqkey(uniqkey);
         NewJob::from_fields(Cow::Borrowed(Self::NAME), fields).priority(options.priority)
     }
+}
+
+/// The codec's name as it is stored, with the version of the argument unless it is the first.
+fn versioned(codec: Cow<'static, str>, version: u32) -> Cow<'static, str> {
+    if version == 1 { codec } else { Cow::Owned(format!("{codec}@{version}")) }
+}
+
+/// The codec and the version of a stored name.
+pub(crate) fn split_version(stored: &str) -> (&str, u32) {
+    let Some((codec, version)) = stored.rsplit_once('@') else { return (stored, 1) };
+    version.parse().map_or((stored, 1), |version| (codec, version))
 }
 
 /// How an ability's jobs are queued, retried and leased.
@@ -59,6 +95,19 @@ pub struct AbilityOptions {
     pub(crate) retry_delay: RetryDelay,
     pub(crate) grab_for: Option<Duration>,
     pub(crate) set_job_status: bool,
+    pub(crate) time_limit: Option<Duration>,
+    pub(crate) aliases: Vec<Cow<'static, str>>,
+    pub(crate) hooks: Vec<OwnHook>,
+}
+
+/// A hook that an ability brings along.
+#[derive(Clone)]
+pub(crate) struct OwnHook(pub(crate) Arc<dyn Hook>, pub(crate) SourceLocation);
+
+impl fmt::Debug for OwnHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0.name())
+    }
 }
 
 impl Default for AbilityOptions {
@@ -74,6 +123,9 @@ impl Default for AbilityOptions {
             retry_delay: RetryDelay::default(),
             grab_for: None,
             set_job_status: false,
+            time_limit: None,
+            aliases: Vec::new(),
+            hooks: Vec::new(),
         }
     }
 }
@@ -130,6 +182,34 @@ impl AbilityOptions {
         self
     }
 
+    /// How long a run should take at most. Default: no limit.
+    ///
+    /// A thread cannot be stopped from outside: after the limit `Job::is_stopping` says yes, and a
+    /// run that then fails has failed for its time. One that succeeds all the same has succeeded.
+    /// An `async` ability is ended at the limit.
+    #[must_use]
+    pub fn time_limit(mut self, limit: Duration) -> Self {
+        self.time_limit = Some(limit);
+        self
+    }
+
+    /// Another name, usually a former one, under which jobs are still claimed and run. Their unique
+    /// keys are those of the name they were enqueued under.
+    #[must_use]
+    pub fn alias(mut self, name: impl Into<Cow<'static, str>>) -> Self {
+        self.aliases.push(name.into());
+        self
+    }
+
+    /// A hook for the jobs of this ability alone. Programs that enqueue without linking the ability
+    /// do not run it. It is registered as `ABILITY/NAME`.
+    #[must_use]
+    #[track_caller]
+    pub fn hook(mut self, hook: impl Hook + 'static) -> Self {
+        self.hooks.push(OwnHook(Arc::new(hook), SourceLocation::caller()));
+        self
+    }
+
     /// Keeps a history row for each run. Default: off.
     #[must_use]
     pub fn set_job_status(mut self, on: bool) -> Self {
@@ -151,11 +231,17 @@ pub trait AbilityReturn {
     fn into_result(self) -> Result<Self::Reply, JobError>;
 }
 
-impl<T: Serialize + 'static, E: Into<JobError>> AbilityReturn for Result<T, E> {
+/// Any error: [`JobError`], what implements [`std::error::Error`], `anyhow::Error` and its like, a
+/// text.
+impl<T, E> AbilityReturn for Result<T, E>
+where
+    T: Serialize + 'static,
+    E: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     type Reply = T;
 
     fn into_result(self) -> Result<T, JobError> {
-        self.map_err(Into::into)
+        self.map_err(|error| JobError::from_boxed(error.into()))
     }
 }
 
@@ -171,6 +257,8 @@ impl AbilityReturn for () {
 #[derive(Debug)]
 pub(crate) enum RunError {
     Decode(CodecError),
+    /// The argument is of a version that this program does not know yet.
+    Newer,
     EncodeReply(CodecError),
     Job(JobError),
 }
@@ -190,7 +278,7 @@ fn run_erased<A: Ability>(
     options: &AbilityOptions,
     codecs: &CodecSet,
 ) -> Result<Option<ReplyRecord>, RunError> {
-    let arg = codecs.decode::<A::Arg>(job.codec(), job.arg_bytes()).map_err(RunError::Decode)?;
+    let arg = decode_arg::<A>(job, codecs)?;
     let reply = A::work(job, arg).map_err(RunError::Job)?;
     if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
         return Ok(None);
@@ -198,6 +286,50 @@ fn run_erased<A: Ability>(
     let codec = codecs.get(&options.codec).map_err(RunError::EncodeReply)?;
     let body = codec.encode(&reply).map_err(RunError::EncodeReply)?;
     Ok(Some(ReplyRecord { codec: options.codec.clone(), body }))
+}
+
+fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, RunError> {
+    let (codec, version) = split_version(job.codec());
+    if version == A::VERSION {
+        return codecs.decode(codec, job.arg_bytes()).map_err(RunError::Decode);
+    }
+    if version > A::VERSION {
+        return Err(RunError::Newer);
+    }
+    let mut arg: serde_json::Value =
+        codecs.decode(codec, job.arg_bytes()).map_err(RunError::Decode)?;
+    for from in version..A::VERSION {
+        arg = A::upgrade(from, arg)
+            .map_err(|error| RunError::Decode(CodecError::decode(codec, error.message())))?;
+    }
+    serde_json::from_value(arg).map_err(|error| RunError::Decode(CodecError::decode(codec, error)))
+}
+
+/// Registers types that implement [`Ability`] at link time, as `#[ability]` does for functions.
+///
+/// ```
+/// use qudo_core::{Ability, Job, Result};
+///
+/// struct Greet;
+/// impl Ability for Greet {
+///     const NAME: &'static str = "greet";
+///     type Arg = String;
+///     type Reply = String;
+///     fn work(_: &Job, name: String) -> Result<String> { Ok(format!("hello {name}")) }
+/// }
+/// qudo_core::register!(Greet);
+/// assert!(qudo_core::AbilitySet::linked()?.can_do("greet"));
+/// # Ok::<(), qudo_core::Error>(())
+/// ```
+#[macro_export]
+macro_rules! register {
+    ($($ability:ty),+ $(,)?) => {
+        $($crate::inventory::submit! {
+            $crate::AbilityRegistration::of::<$ability>(
+                $crate::SourceLocation::new(::core::file!(), ::core::line!()),
+            )
+        })+
+    };
 }
 
 /// An ability that registers itself at link time; `#[qudo::ability]` submits one.
@@ -240,6 +372,8 @@ pub struct Linked {
 #[derive(Clone, Default)]
 pub struct AbilitySet {
     entries: BTreeMap<Arc<str>, AbilityEntry>,
+    /// Former names, and the present ones.
+    aliases: BTreeMap<Arc<str>, Arc<str>>,
 }
 
 impl fmt::Debug for AbilitySet {
@@ -284,13 +418,26 @@ impl AbilitySet {
                 second: entry.location,
             });
         }
+        let names = entry.options.aliases.iter().map(AsRef::as_ref).chain([&*entry.name]);
+        for name in names {
+            if let Some(other) = self.get(name) {
+                return Err(Error::DuplicateAbility {
+                    name: name.to_owned(),
+                    first: other.location,
+                    second: entry.location,
+                });
+            }
+        }
+        for alias in &entry.options.aliases {
+            self.aliases.insert(Arc::from(&**alias), Arc::clone(&entry.name));
+        }
         self.entries.insert(Arc::clone(&entry.name), entry);
         Ok(())
     }
 
-    /// Whether an ability of this name is there.
+    /// Whether an ability of this name, or with this alias, is there.
     pub fn can_do(&self, name: &str) -> bool {
-        self.entries.contains_key(name)
+        self.get(name).is_some()
     }
 
     /// Whether there is none.
@@ -310,7 +457,14 @@ impl AbilitySet {
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&AbilityEntry> {
+        let name = self.aliases.get(name).map_or(name, |name| name);
         self.entries.get(name)
+    }
+
+    /// All names under which jobs are claimed, with their abilities.
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&Arc<str>, &AbilityEntry)> {
+        let aliases = self.aliases.iter().map(|(alias, name)| (alias, &self.entries[name]));
+        self.entries.iter().chain(aliases)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = &AbilityEntry> {

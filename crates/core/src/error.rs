@@ -39,6 +39,13 @@ pub enum Error {
          register them with the builder's .ability::<T>()"
     )]
     NoAbilities,
+    /// Nothing that registers itself at link time can be seen.
+    #[error(
+        "nothing that registers itself at link time is visible in this program, not even the \
+         in-memory driver: the linker dropped it; check its flags, or register everything with the \
+         builder and .linked(false)"
+    )]
+    EmptyRegistry,
     /// Two abilities have one name.
     #[error("two abilities are named {name:?}: one at {first}, one at {second}; rename one")]
     DuplicateAbility {

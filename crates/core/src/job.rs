@@ -1,6 +1,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{JobId, JobView, PluginError};
@@ -19,6 +20,8 @@ pub struct Job {
     pub(crate) max_retries: u32,
     pub(crate) reply_codec: std::borrow::Cow<'static, str>,
     pub(crate) stopping: Arc<AtomicBool>,
+    /// When the ability's time limit is over.
+    pub(crate) deadline: Option<Instant>,
     pub(crate) written: Mutex<Written>,
 }
 
@@ -103,9 +106,19 @@ impl Job {
         &self.manager
     }
 
-    /// Whether the worker process is stopping; long work may end early with a snooze.
+    /// Whether the worker process is stopping, or the ability's time limit is over; long work may
+    /// end early, with a snooze or an error.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        self.stopping.load(Ordering::Relaxed) || self.is_overdue()
+    }
+
+    /// How long the run may still take; `None` when the ability has no time limit.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    pub(crate) fn is_overdue(&self) -> bool {
+        self.time_left().is_some_and(|left| left.is_zero())
     }
 
     /// The plugin of this type.

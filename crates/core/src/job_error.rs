@@ -58,6 +58,34 @@ impl JobError {
     }
 }
 
+/// Carries a [`JobError`] through the standard error type, where it may not go by itself.
+#[derive(Debug)]
+struct Carrier(JobError);
+
+impl fmt::Display for Carrier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Carrier {}
+
+impl From<JobError> for Source {
+    fn from(error: JobError) -> Self {
+        Box::new(Carrier(error))
+    }
+}
+
+impl JobError {
+    /// What an ability returned as its error, of whatever type.
+    pub(crate) fn from_boxed(error: Source) -> Self {
+        match error.downcast::<Carrier>() {
+            Ok(carrier) => carrier.0,
+            Err(source) => Self { wish: Wish::Fail, source },
+        }
+    }
+}
+
 impl fmt::Display for JobError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.source.fmt(f)

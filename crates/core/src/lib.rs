@@ -28,6 +28,8 @@
 //! ```
 
 mod ability;
+#[cfg(feature = "tokio")]
+pub mod asynchronous;
 mod backoff;
 mod clock;
 pub mod driver;
@@ -51,7 +53,7 @@ pub use job::Job;
 pub use job_error::{JobError, Result, abort, snooze};
 pub use manager::{
     DatabaseReport, DatabaseState, Enqueued, JobCount, Manager, ManagerBuilder, Moved, On,
-    SpoolReport, WorkHandle,
+    SpoolReport, Undoable, WorkHandle,
 };
 pub use memory::MemoryDriver;
 pub use new_job::{NewJob, UniqPolicy};
@@ -60,3 +62,5 @@ pub use ticket::{Progress, Ticket};
 
 #[doc(hidden)]
 pub use inventory;
+#[doc(hidden)]
+pub use qudo_hooks::SourceLocation;

@@ -33,7 +33,8 @@ pub enum Event<'a> {
         job: &'a JobRecord,
         /// Where it is stored.
         database: &'a str,
-        /// Databases that may have stored it too before they failed.
+        /// Databases that may have stored it before, although their answer was lost: it may run once
+        /// more than it should.
         doubtful: &'a [String],
         /// Whether the key may live twice, as [`UniqPolicy::Available`](crate::UniqPolicy) allows.
         key_may_double: bool,

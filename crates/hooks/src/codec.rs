@@ -31,7 +31,7 @@ pub trait Codec: Send + Sync {
 }
 
 /// What [`Codec::decode`] calls with its deserializer.
-pub(crate) type Visit<'v> =
+pub type Visit<'v> =
     dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'v;
 
 /// Bytes and a type that do not fit each other, or a codec nobody linked.
@@ -93,8 +93,9 @@ pub fn decode<T: DeserializeOwned>(codec: &dyn Codec, bytes: &[u8]) -> Result<T,
     value.ok_or_else(|| CodecError::decode(codec.name(), "the codec produced no value"))
 }
 
-#[derive(Debug)]
-struct Json;
+/// The codec `json`, the default.
+#[derive(Debug, Clone, Copy)]
+pub struct Json;
 
 impl Codec for Json {
     fn name(&self) -> &'static str {
@@ -118,8 +119,8 @@ mod msgpack {
     use super::{Codec, CodecError, Visit};
 
     /// The codec `msgpack`: compact, with field names kept so that structs can grow.
-    #[derive(Debug)]
-    pub(super) struct MessagePack;
+    #[derive(Debug, Clone, Copy)]
+    pub struct MessagePack;
 
     const NAME: &str = "msgpack";
 
@@ -140,6 +141,9 @@ mod msgpack {
     }
 }
 
+#[cfg(feature = "msgpack")]
+pub use msgpack::MessagePack;
+
 /// The codecs a manager knows, by name.
 #[derive(Clone)]
 pub struct CodecSet {
@@ -147,10 +151,11 @@ pub struct CodecSet {
 }
 
 impl Default for CodecSet {
-    /// `json`, and `msgpack` with the feature of that name.
+    /// `json`, `raw`, and `msgpack` with the feature of that name.
     fn default() -> Self {
         let mut set = Self { codecs: BTreeMap::new() };
         set.insert(Arc::new(Json));
+        set.insert(Arc::new(crate::Raw));
         #[cfg(feature = "msgpack")]
         set.insert(Arc::new(msgpack::MessagePack));
         set
@@ -199,7 +204,7 @@ mod tests {
     #[test]
     fn every_codec_returns_what_was_put_in() {
         let set = CodecSet::default();
-        for codec in set.codecs.values() {
+        for codec in set.codecs.values().filter(|codec| codec.name() != "raw") {
             let value = ("äöü\0".to_owned(), vec![1_u64, u64::MAX], Some(-1.5_f64));
             let bytes = codec.encode(&value).expect("encodes");
             let back: (String, Vec<u64>, Option<f64>) =

@@ -29,25 +29,38 @@
 //! # Ok::<(), HookError>(())
 //! ```
 
+pub mod builtin;
 mod codec;
+#[cfg(feature = "zstd")]
+mod compressed;
 mod draft;
+#[cfg(feature = "aead")]
+mod encrypted;
 mod error;
 mod hook;
 mod id;
 mod location;
 mod outcome;
 mod plugin;
+mod raw;
 mod set;
 mod view;
 
-pub use codec::{Codec, CodecError, CodecSet, JSON, decode};
+#[cfg(feature = "msgpack")]
+pub use codec::MessagePack;
+pub use codec::{Codec, CodecError, CodecSet, JSON, Json, Visit, decode};
+#[cfg(feature = "zstd")]
+pub use compressed::Compressed;
 pub use draft::{Arg, JobDraft, JobFields, Schedule};
+#[cfg(feature = "aead")]
+pub use encrypted::Encrypted;
 pub use error::{HookError, Veto};
 pub use hook::Hook;
 pub use id::{JobId, ParseJobIdError};
 pub use location::SourceLocation;
 pub use outcome::{Decision, Failure, FailureKind, Outcome};
-pub use plugin::{PluginError, PluginSet};
+pub use plugin::{Plugin, PluginError, PluginRegistration, PluginSet};
+pub use raw::Raw;
 pub use set::{HookRegistration, HookSet, HookSetError};
 pub use view::JobView;
 

@@ -19,6 +19,8 @@ pub enum FailureKind {
     Hook,
     /// The ability or a hook asked never to run the job again.
     Abort,
+    /// The run failed after its ability's time limit was over.
+    Timeout,
 }
 
 impl FailureKind {
@@ -32,6 +34,7 @@ impl FailureKind {
             Self::LeaseExpired => "lease_expired",
             Self::Hook => "hook",
             Self::Abort => "abort",
+            Self::Timeout => "timeout",
         }
     }
 
@@ -44,6 +47,7 @@ impl FailureKind {
             "lease_expired" => Self::LeaseExpired,
             "hook" => Self::Hook,
             "abort" => Self::Abort,
+            "timeout" => Self::Timeout,
             _ => Self::Error,
         }
     }

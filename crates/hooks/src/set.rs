@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Hook, SourceLocation};
+use crate::{Decision, Failure, Hook, HookError, JobDraft, JobView, Outcome, SourceLocation};
 
 /// A hook that registers itself at link time; made by [`register_hook!`](crate::register_hook).
 pub struct HookRegistration {
@@ -101,6 +101,20 @@ impl HookSet {
         Ok(())
     }
 
+    /// Adds hooks that apply to one ability alone, under names that begin with the ability's.
+    ///
+    /// # Errors
+    ///
+    /// When a hook of such a name is already in the set.
+    pub fn insert_for(&mut self, ability: &str, own: &Self) -> Result<(), HookSetError> {
+        for (hook, location) in &own.hooks {
+            let name = format!("{ability}/{}", hook.name());
+            let only = OnlyFor { ability: ability.to_owned(), name, hook: Arc::clone(hook) };
+            self.insert(Arc::new(only), *location)?;
+        }
+        Ok(())
+    }
+
     /// Removes a hook by name; tells whether it was there.
     pub fn remove(&mut self, name: &str) -> bool {
         let before = self.hooks.len();
@@ -124,6 +138,56 @@ impl HookSet {
     /// The names in the order in which the hooks run.
     pub fn names(&self) -> Vec<&str> {
         self.hooks.iter().map(|(hook, _)| hook.name()).collect()
+    }
+}
+
+/// A hook that an ability brought along.
+struct OnlyFor {
+    ability: String,
+    name: String,
+    hook: Arc<dyn Hook>,
+}
+
+impl Hook for OnlyFor {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn order(&self) -> i32 {
+        self.hook.order()
+    }
+
+    fn applies_to(&self, ability: &str) -> bool {
+        ability == self.ability && self.hook.applies_to(ability)
+    }
+
+    fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), HookError> {
+        self.hook.pre_enqueue(job)
+    }
+
+    fn post_enqueue(&self, job: &JobView<'_>) {
+        self.hook.post_enqueue(job);
+    }
+
+    fn pre_work(&self, job: &JobView<'_>) -> Result<(), HookError> {
+        self.hook.pre_work(job)
+    }
+
+    fn around_work(&self, job: &JobView<'_>, next: &mut dyn FnMut()) {
+        self.hook.around_work(job, next);
+    }
+
+    fn on_failure(
+        &self,
+        job: &JobView<'_>,
+        failure: &Failure,
+        decision: &mut Decision,
+    ) -> Result<(), HookError> {
+        self.hook.on_failure(job, failure, decision)
+    }
+
+    fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
+        self.hook.post_work(job, outcome);
     }
 }
 

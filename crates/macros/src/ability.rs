@@ -1,6 +1,9 @@
-use proc_macro2::TokenStream;
-use quote::quote;
-use syn::{FnArg, ItemFn, Pat, ReturnType, Type};
+use proc_macro2::{Ident, TokenStream};
+use quote::{format_ident, quote};
+use syn::{
+    FnArg, ImplItem, ImplItemFn, Item, ItemFn, ItemImpl, Pat, ReturnType, Signature, Type,
+    Visibility,
+};
 
 use crate::options::Options;
 
@@ -10,35 +13,49 @@ struct Shape {
     arg: Option<Type>,
 }
 
+/// What all abilities have, however they are written.
+struct Parts {
+    /// The type that is the ability.
+    ability: TokenStream,
+    /// Its name if no option says otherwise.
+    name: String,
+    arg: TokenStream,
+    output: TokenStream,
+    /// Calls the function with `job` and `arg`.
+    call: TokenStream,
+}
+
 pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<TokenStream> {
     let options: Options = syn::parse2(options)?;
-    let function: ItemFn = syn::parse2(item).map_err(|error| {
-        syn::Error::new(
-            error.span(),
-            "#[ability] goes on a function; for other types implement the trait `qudo::Ability`",
-        )
-    })?;
-    let shape = shape(&function)?;
+    match syn::parse2(item.clone()) {
+        Ok(Item::Fn(function)) => expand_function(&options, &function),
+        Ok(Item::Impl(block)) => expand_block(&options, &block),
+        _ => {
+            let message = "#[ability] goes on a function, or on `impl MyJob { fn work(self, job: \
+                           &Job) .. }`; for anything else implement the trait `qudo::Ability`";
+            Err(syn::Error::new_spanned(item, message))
+        }
+    }
+}
+
+fn expand_function(options: &Options, function: &ItemFn) -> syn::Result<TokenStream> {
+    let shape = shape(&function.sig)?;
     let (name, visibility) = (&function.sig.ident, &function.vis);
-    let stored = options.name.as_ref().map_or_else(
-        || {
-            let text = name.to_string();
-            quote!(#text)
-        },
-        |name| quote!(#name),
-    );
-    let calls = &options.calls;
     let arg = shape.arg.clone().map_or_else(|| quote!(()), |arg| quote!(#arg));
-    let output = match &function.sig.output {
-        ReturnType::Default => quote!(()),
-        ReturnType::Type(_, output) => quote!(#output),
-    };
     let call = match (shape.job, shape.arg.is_some()) {
         (true, true) => quote!(#name(job, arg)),
         (true, false) => quote!(#name(job)),
         (false, true) => quote!(#name(arg)),
         (false, false) => quote!(#name()),
     };
+    let parts = Parts {
+        ability: quote!(#name),
+        name: name.to_string(),
+        arg: arg.clone(),
+        output: output(&function.sig),
+        call: awaited(&function.sig, call),
+    };
+    let ability = implement(options, &parts);
     let (job_params, job_arg) =
         if shape.arg.is_some() { (quote!(arg: #arg), quote!(arg)) } else { (quote!(), quote!(())) };
     let doc = format!("The ability of the function [`{name}()`].");
@@ -59,14 +76,91 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<Tok
             }
         }
 
-        impl ::qudo::Ability for #name {
+        #ability
+    })
+}
+
+/// `impl MyJob { fn work(self, job: &Job) -> Result<T> { .. } }`: the type is the argument.
+fn expand_block(options: &Options, block: &ItemImpl) -> syn::Result<TokenStream> {
+    if let Some((_, path, _)) = &block.trait_ {
+        let message = "a trait is implemented here; #[ability] goes on a plain `impl MyJob`";
+        return Err(syn::Error::new_spanned(path, message));
+    }
+    if !block.generics.params.is_empty() {
+        return Err(syn::Error::new_spanned(&block.generics, GENERIC));
+    }
+    let ty = &block.self_ty;
+    let Some(ident) = type_name(ty) else {
+        return Err(syn::Error::new_spanned(ty, "expected a type with a name of its own"));
+    };
+    let work = work_of(block)?;
+    let job = takes_job(work)?;
+    let call = if job { quote!(arg.work(job)) } else { quote!(arg.work()) };
+    let parts = Parts {
+        ability: quote!(#ty),
+        name: snake_case(&ident.to_string()),
+        arg: quote!(#ty),
+        output: output(&work.sig),
+        call: awaited(&work.sig, call),
+    };
+    let ability = implement(options, &parts);
+    let visibility: &Visibility = &work.vis;
+    Ok(quote! {
+        #[allow(clippy::needless_pass_by_value, clippy::unnecessary_wraps)]
+        #block
+
+        impl #ty {
+            /// A job with this argument, ready to be enqueued.
+            #visibility fn into_job(self) -> ::qudo::NewJob {
+                <Self as ::qudo::Ability>::job(self)
+            }
+        }
+
+        #ability
+    })
+}
+
+fn implement(options: &Options, parts: &Parts) -> TokenStream {
+    let Parts { ability, name, arg, output, call } = parts;
+    let stored = options.name.as_ref().map_or_else(|| quote!(#name), |name| quote!(#name));
+    let calls = &options.calls;
+    let version = options.version.as_ref().map(|version| {
+        quote!(
+            const VERSION: u32 = #version;
+        )
+    });
+    let upgrade = options.upgrade.as_ref().map(|upgrade| {
+        quote! {
+            fn upgrade(
+                from: u32,
+                arg: ::qudo::JsonValue,
+            ) -> ::core::result::Result<::qudo::JsonValue, ::qudo::JobError> {
+                let upgraded = (#upgrade)(from, arg);
+                ::qudo::AbilityReturn::into_result(upgraded)
+            }
+        }
+    });
+    let uniqkey = options.unique_by.as_ref().map(|unique_by| {
+        quote! {
+            fn uniqkey(arg: &Self::Arg) -> ::core::option::Option<::std::string::String> {
+                let by: fn(&Self::Arg) -> _ = #unique_by;
+                ::core::option::Option::Some(::std::string::ToString::to_string(&by(arg)))
+            }
+        }
+    });
+    quote! {
+        impl ::qudo::Ability for #ability {
             const NAME: &'static str = #stored;
+            #version
             type Arg = #arg;
             type Reply = <#output as ::qudo::AbilityReturn>::Reply;
 
             fn options() -> ::qudo::AbilityOptions {
                 ::qudo::AbilityOptions::default() #(#calls)*
             }
+
+            #uniqkey
+            #upgrade
 
             #[allow(unused_variables, clippy::unit_arg)]
             fn work(
@@ -77,34 +171,42 @@ pub(crate) fn expand(options: TokenStream, item: TokenStream) -> syn::Result<Tok
             }
         }
 
-        ::qudo::inventory::submit! {
-            ::qudo::AbilityRegistration::of::<#name>(
-                ::qudo::SourceLocation::new(::core::file!(), ::core::line!()),
-            )
-        }
-    })
+        ::qudo::register!(#ability);
+    }
 }
 
-fn shape(function: &ItemFn) -> syn::Result<Shape> {
-    let signature = &function.sig;
-    if let Some(token) = &signature.asyncness {
-        return Err(syn::Error::new_spanned(
-            token,
-            "an ability is not async: it runs on a worker thread and may block",
-        ));
+const GENERIC: &str =
+    "an ability cannot be generic: its argument type decides how stored jobs are read";
+
+fn output(signature: &Signature) -> TokenStream {
+    match &signature.output {
+        ReturnType::Default => quote!(()),
+        ReturnType::Type(_, output) => quote!(#output),
     }
+}
+
+/// An `async` function runs on the runtime that the manager was given.
+fn awaited(signature: &Signature, call: TokenStream) -> TokenStream {
+    match &signature.asyncness {
+        None => call,
+        Some(token) => {
+            // The error, should the feature be off, points at the word.
+            let run = format_ident!("block_on", span = token.span);
+            quote!(::qudo::asynchronous::#run(job, #call)?)
+        }
+    }
+}
+
+fn shape(signature: &Signature) -> syn::Result<Shape> {
     if !signature.generics.params.is_empty() {
-        let message =
-            "an ability cannot be generic: its argument type decides how stored jobs are read";
-        return Err(syn::Error::new_spanned(&signature.generics, message));
+        return Err(syn::Error::new_spanned(&signature.generics, GENERIC));
     }
     let mut shape = Shape { job: false, arg: None };
     for (place, input) in signature.inputs.iter().enumerate() {
         let FnArg::Typed(typed) = input else {
-            return Err(syn::Error::new_spanned(
-                input,
-                "an ability is a free function, without self",
-            ));
+            let message = "an ability is a free function without self; for a method put \
+                           #[ability] on its impl block";
+            return Err(syn::Error::new_spanned(input, message));
         };
         match &*typed.ty {
             Type::Reference(_) if place == 0 && is_job_reference(&typed.ty) => shape.job = true,
@@ -126,12 +228,56 @@ fn shape(function: &ItemFn) -> syn::Result<Shape> {
     Ok(shape)
 }
 
+fn work_of(block: &ItemImpl) -> syn::Result<&ImplItemFn> {
+    let work = block.items.iter().find_map(|item| match item {
+        ImplItem::Fn(function) if function.sig.ident == "work" => Some(function),
+        _ => None,
+    });
+    work.ok_or_else(|| {
+        let message = "the block needs a method `fn work(self, job: &Job)`, with or without the \
+                       job; the type is the argument";
+        syn::Error::new_spanned(&block.self_ty, message)
+    })
+}
+
+/// Whether the method takes the job beside `self`.
+fn takes_job(work: &ImplItemFn) -> syn::Result<bool> {
+    let inputs: Vec<_> = work.sig.inputs.iter().collect();
+    match &inputs[..] {
+        [FnArg::Receiver(receiver), rest @ ..] if receiver.reference.is_none() => match rest {
+            [] => Ok(false),
+            [FnArg::Typed(typed)] if is_job_reference(&typed.ty) => Ok(true),
+            [other, ..] => Err(syn::Error::new_spanned(
+                other,
+                "`work` takes the job and nothing else: the type itself is the argument",
+            )),
+        },
+        _ => Err(syn::Error::new_spanned(
+            &work.sig,
+            "`work` takes `self`, not a reference: the argument was decoded for this run",
+        )),
+    }
+}
+
+fn type_name(ty: &Type) -> Option<&Ident> {
+    let Type::Path(path) = ty else { return None };
+    path.path.segments.last().map(|segment| &segment.ident)
+}
+
+fn snake_case(name: &str) -> String {
+    let mut text = String::new();
+    for (at, letter) in name.chars().enumerate() {
+        if letter.is_uppercase() && at > 0 {
+            text.push('_');
+        }
+        text.extend(letter.to_lowercase());
+    }
+    text
+}
+
 fn is_job_reference(ty: &Type) -> bool {
     let Type::Reference(reference) = ty else {
         return false;
     };
-    let Type::Path(path) = &*reference.elem else {
-        return false;
-    };
-    path.path.segments.last().is_some_and(|segment| segment.ident == "Job")
+    type_name(&reference.elem).is_some_and(|name| name == "Job")
 }

@@ -4,13 +4,16 @@ use syn::parse::{Parse, ParseStream};
 use syn::punctuated::Punctuated;
 use syn::{Expr, ExprLit, Ident, Lit, LitStr, Token};
 
-const KNOWN: &str = "name, queue, codec, priority, max_retries, max_crashes, retry_delay, \
-                     grab_for, set_job_status";
+const KNOWN: &str = "name, aliases, queue, codec, priority, unique_by, max_retries, max_crashes, \
+                     retry_delay, grab_for, time_limit, set_job_status, hooks, version, upgrade";
 
 /// The options of `#[ability(..)]`.
 #[derive(Default)]
 pub(crate) struct Options {
     pub(crate) name: Option<LitStr>,
+    pub(crate) unique_by: Option<Expr>,
+    pub(crate) version: Option<Expr>,
+    pub(crate) upgrade: Option<Expr>,
     /// Calls on `AbilityOptions`, in the order written.
     pub(crate) calls: Vec<TokenStream>,
 }
@@ -36,32 +39,67 @@ impl Parse for Options {
         let mut options = Self::default();
         let mut seen: Vec<String> = Vec::new();
         for pair in Punctuated::<Pair, Token![,]>::parse_terminated(input)? {
-            let (name, value) = (pair.name.to_string(), pair.value);
+            let name = pair.name.to_string();
             if seen.contains(&name) {
                 return Err(syn::Error::new(pair.name.span(), format!("`{name}` is given twice")));
             }
-            let call = pair.name.clone();
-            match name.as_str() {
-                "name" => options.name = Some(text(&value)?),
-                "queue" | "codec" => {
-                    let value = text(&value)?;
-                    options.calls.push(quote!(.#call(#value)));
-                }
-                "priority" | "max_retries" | "max_crashes" | "set_job_status" => {
-                    options.calls.push(quote!(.#call(#value)));
-                }
-                "retry_delay" | "grab_for" => {
-                    let value = duration(&value)?;
-                    options.calls.push(quote!(.#call(#value)));
-                }
-                _ => {
-                    let message = format!("unknown option `{name}`; there are {KNOWN}");
-                    return Err(syn::Error::new(pair.name.span(), message));
-                }
-            }
+            options.add(pair)?;
             seen.push(name);
         }
+        if let (Some(upgrade), None) = (&options.upgrade, &options.version) {
+            let message = "`upgrade` needs `version`: the version that it leads to";
+            return Err(syn::Error::new_spanned(upgrade, message));
+        }
         Ok(options)
+    }
+}
+
+impl Options {
+    fn add(&mut self, Pair { name, value }: Pair) -> syn::Result<()> {
+        match name.to_string().as_str() {
+            "name" => self.name = Some(text(&value)?),
+            "unique_by" => self.unique_by = Some(value),
+            "version" => self.version = Some(value),
+            "upgrade" => self.upgrade = Some(value),
+            "queue" | "codec" => {
+                let value = text(&value)?;
+                self.calls.push(quote!(.#name(#value)));
+            }
+            "priority" | "max_retries" | "max_crashes" | "set_job_status" => {
+                self.calls.push(quote!(.#name(#value)));
+            }
+            "grab_for" | "time_limit" => {
+                let value = duration(&value)?;
+                self.calls.push(quote!(.#name(#value)));
+            }
+            "retry_delay" => {
+                let value = exponential(&value).unwrap_or_else(|| duration(&value))?;
+                self.calls.push(quote!(.#name(#value)));
+            }
+            "aliases" => {
+                for alias in list(&value, "aliases = [\"former_name\"]")? {
+                    let alias = text(alias)?;
+                    self.calls.push(quote!(.alias(#alias)));
+                }
+            }
+            "hooks" => {
+                for hook in list(&value, "hooks = [MyHook]")? {
+                    self.calls.push(quote!(.hook(#hook)));
+                }
+            }
+            unknown => {
+                let message = format!("unknown option `{unknown}`; there are {KNOWN}");
+                return Err(syn::Error::new(name.span(), message));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn list<'v>(value: &'v Expr, example: &str) -> syn::Result<impl Iterator<Item = &'v Expr>> {
+    match value {
+        Expr::Array(array) => Ok(array.elems.iter()),
+        other => Err(syn::Error::new_spanned(other, format!("expected a list: `{example}`"))),
     }
 }
 
@@ -72,6 +110,24 @@ fn text(value: &Expr) -> syn::Result<LitStr> {
         }
         other => Err(syn::Error::new_spanned(other, "expected a text in quotes, not empty")),
     }
+}
+
+/// `exponential("1s", "1h")`: doubles from the first up to the second.
+fn exponential(value: &Expr) -> Option<syn::Result<TokenStream>> {
+    let Expr::Call(call) = value else { return None };
+    let Expr::Path(path) = &*call.func else { return None };
+    if !path.path.is_ident("exponential") {
+        return None;
+    }
+    let arguments: Vec<_> = call.args.iter().collect();
+    let [base, cap] = arguments[..] else {
+        let message = "expected the first delay and the longest: `exponential(\"1s\", \"1h\")`";
+        return Some(Err(syn::Error::new_spanned(call, message)));
+    };
+    Some(duration(base).and_then(|base| {
+        let cap = duration(cap)?;
+        Ok(quote!(::qudo::Backoff::new(#base, #cap)))
+    }))
 }
 
 /// A text such as `"60s"` becomes a `Duration`; any other expression is taken as it is.

@@ -40,7 +40,7 @@ SELECT
     to_timestamp(l.leased_until / 1000000.0) AS leased_until,
     w.name AS worker,
     j.codec,
-    CASE WHEN j.codec = 'json' THEN qudo_text(j.arg) END AS arg
+    CASE WHEN j.codec = 'json' OR j.codec LIKE 'json@%' THEN qudo_text(j.arg) END AS arg
 FROM qudo_job j
 LEFT JOIN qudo_ready r ON r.queue = j.queue AND r.claim_rank = -j.priority AND r.id = j.id
 LEFT JOIN qudo_scheduled s ON s.id = j.id

@@ -25,6 +25,12 @@ pub struct DriverRegistration {
 inventory::collect!(DriverRegistration);
 
 impl DriverRegistration {
+    /// Whether registrations made at link time can be seen at all: the one of the in-memory driver,
+    /// which is always there. A linker that drops it has dropped the abilities and hooks too.
+    pub fn registry_is_visible() -> bool {
+        inventory::iter::<Self>.into_iter().any(|one| one.schemes.contains(&"memory"))
+    }
+
     /// Opens a data source with the linked driver of its scheme.
     ///
     /// # Errors

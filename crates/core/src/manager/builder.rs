@@ -1,13 +1,15 @@
+use std::collections::BTreeMap;
 use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
-use qudo_hooks::{Codec, CodecSet, Hook, HookSet, PluginError, PluginSet, SourceLocation};
+use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet, SourceLocation};
 
 use super::bell::Epoch;
 use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::names::check_name;
 use super::spool::{self, Spool};
 use super::{Inner, Manager};
+use crate::ability::OwnHook;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::DriverRegistration;
 use crate::observe::Observer;
@@ -77,6 +79,7 @@ pub struct ManagerBuilder {
     ability_places: Vec<SourceLocation>,
     hooks: Vec<(Arc<dyn Hook>, SourceLocation)>,
     plugins: PluginSet,
+    plugin_options: BTreeMap<String, serde_json::Value>,
     plugin_error: Option<PluginError>,
     codecs: CodecSet,
     spool: Option<(String, u64)>,
@@ -100,6 +103,7 @@ impl Default for ManagerBuilder {
             ability_places: Vec::new(),
             hooks: Vec::new(),
             plugins: PluginSet::default(),
+            plugin_options: BTreeMap::new(),
             plugin_error: None,
             codecs: CodecSet::default(),
             spool: None,
@@ -152,13 +156,33 @@ impl ManagerBuilder {
         self
     }
 
+    /// Builds a plugin from its options and adds it.
+    pub fn plugin_from<P: Plugin>(mut self, options: P::Options) -> Self {
+        if let Err(error) = self.plugins.insert_built::<P>(options) {
+            self.plugin_error.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Sets the options of a plugin that registers itself at link time, by its name. Default: none,
+    /// which is enough for plugins whose options all have defaults.
+    pub fn plugin_options(
+        mut self,
+        name: impl Into<String>,
+        options: impl Into<serde_json::Value>,
+    ) -> Self {
+        self.plugin_options.insert(name.into(), options.into());
+        self
+    }
+
     /// Adds a codec, or replaces the one of its name.
     pub fn codec(mut self, codec: impl Codec + 'static) -> Self {
         self.codecs.insert(Arc::new(codec));
         self
     }
 
-    /// Whether abilities and hooks that registered themselves at link time are used. Default: yes.
+    /// Whether abilities, hooks and plugins that registered themselves at link time are used.
+    /// Default: yes.
     pub fn linked(mut self, yes: bool) -> Self {
         self.linked = yes;
         self
@@ -290,8 +314,18 @@ impl ManagerBuilder {
     /// two abilities, hooks or plugins collide.
     pub fn build(self) -> Result<Manager, Error> {
         self.check_options()?;
+        if self.linked && !DriverRegistration::registry_is_visible() {
+            return Err(Error::EmptyRegistry);
+        }
         if let Some(error) = self.plugin_error {
             return Err(error.into());
+        }
+        let mut plugins = self.plugins;
+        if self.linked {
+            plugins.build_linked(&self.plugin_options)?;
+        } else if let Some(name) = self.plugin_options.into_keys().next() {
+            let known = "none, because .linked(false) leaves them out".to_owned();
+            return Err(PluginError::Unknown { name, known }.into());
         }
         let mut abilities = if self.linked { AbilitySet::linked()? } else { AbilitySet::default() };
         for (insert, place) in self.abilities.iter().zip(&self.ability_places) {
@@ -300,6 +334,9 @@ impl ManagerBuilder {
         for entry in abilities.iter() {
             check_name("ability", &entry.name)?;
             check_name("queue", &entry.options.queue)?;
+            for alias in &entry.options.aliases {
+                check_name("ability", alias)?;
+            }
             self.codecs.get(&entry.options.codec).map_err(|source| Error::Codec {
                 what: format!("the ability {:?} cannot be used", entry.name),
                 source,
@@ -308,6 +345,13 @@ impl ManagerBuilder {
         let mut hooks = if self.linked { HookSet::linked()? } else { HookSet::default() };
         for (hook, place) in self.hooks {
             hooks.insert(hook, place)?;
+        }
+        for entry in abilities.iter() {
+            let mut own = HookSet::default();
+            for OwnHook(hook, location) in &entry.options.hooks {
+                own.insert(Arc::clone(hook), *location)?;
+            }
+            hooks.insert_for(&entry.name, &own)?;
         }
         let settings = self.options.settings();
         let databases = open_all(self.sources, &settings)?;
@@ -330,7 +374,7 @@ impl ManagerBuilder {
             spool,
             abilities,
             hooks: Arc::new(hooks).into(),
-            plugins: self.plugins,
+            plugins,
             codecs: self.codecs,
             observer: self.observer,
             settled: Epoch::default(),

@@ -13,6 +13,7 @@ use super::database::Database;
 use super::names::{check_name, check_uniqkey};
 use super::route::{DRAINING, Route};
 use super::run::panic_message;
+use crate::ability::split_version;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverError, Due, Inserted, JobRecord};
 use crate::error::DownReason;
@@ -253,7 +254,8 @@ impl Manager {
 
     fn encode_arg(&self, job: &mut NewJob) -> Result<Vec<u8>, Error> {
         let arg = job.fields.take_arg();
-        let codec = self.codecs().get(job.fields.codec());
+        let (codec, _) = split_version(job.fields.codec());
+        let codec = self.codecs().get(codec);
         let encoded = match arg {
             // Bytes come from the client as they are; a worker that cannot read them says so.
             Arg::Encoded(bytes) => Ok(bytes),
@@ -308,14 +310,17 @@ impl Manager {
                 pass_over(database, reason);
                 continue;
             }
-            let answer = match database.control() {
+            let (answer, repeated) = match database.control() {
                 Ok(control) if control.draining => {
                     pass_over(database, DRAINING.to_owned());
                     continue;
                 }
                 Ok(_) => insert_at(database, jobs, route.failover_when_uncertain),
-                Err(error) => Err(error),
+                Err(error) => (Err(error), false),
             };
+            if repeated {
+                doubtful.push(database.name.to_string());
+            }
             match answer {
                 Ok(answers) => {
                     let (database, key_may_double) = (Arc::clone(database), !route.home_only);
@@ -335,7 +340,9 @@ impl Manager {
                 Err(error) if error.is_down() => {
                     if error.is_ambiguous() {
                         database.note_doubtful(jobs.iter().map(|job| job.id));
-                        doubtful.push(database.name.to_string());
+                        if !repeated {
+                            doubtful.push(database.name.to_string());
+                        }
                     }
                     pass_over(database, crate::error::with_causes(&error));
                 }
@@ -388,16 +395,20 @@ impl Manager {
     }
 }
 
-/// Inserts, and repeats by id when the answer was lost: harmless, and it turns most uncertain
-/// answers into certain ones. A database that hangs is not asked a second time.
+/// Inserts, and repeats by id when the answer was lost: nothing is stored twice while the job lives,
+/// and it turns most uncertain answers into certain ones. A database that hangs is not asked a
+/// second time. Tells whether it repeated: should the first have been stored, and the job have run
+/// and ended before the second, it runs again.
 fn insert_at(
     database: &Arc<Database>,
     jobs: &Arc<[JobRecord]>,
     elsewhere: bool,
-) -> Result<Vec<Inserted>, DriverError> {
+) -> (Result<Vec<Inserted>, DriverError>, bool) {
+    let mut repeated = false;
     let answer = match database.insert(jobs, elsewhere) {
         Err(error) if error.is_ambiguous() && !error.is_hung() => {
             log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
+            repeated = true;
             // If the repetition fails too, the first attempt may still have been committed.
             database.insert(jobs, elsewhere).map_err(|again| again.ambiguous(true))
         }
@@ -408,5 +419,5 @@ fn insert_at(
     {
         database.mark_down(error);
     }
-    answer
+    (answer, repeated)
 }

@@ -25,7 +25,45 @@ pub struct On<T> {
 /// Live jobs of one queue, ability and state, in one database.
 pub type JobCount = CountRow;
 
+/// Waiting jobs that no worker like this manager will ever run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Undoable {
+    /// Their ability.
+    pub ability: String,
+    /// Their queue.
+    pub queue: String,
+    /// How many.
+    pub count: u64,
+    /// Why.
+    pub reason: &'static str,
+}
+
 impl Manager {
+    /// Compares the abilities and queues of this manager with the jobs that wait in the databases:
+    /// which of them nobody like this one can do. For a check before a deploy.
+    ///
+    /// Counts all waiting jobs, which takes a while where there are millions.
+    pub fn check_abilities(&self) -> Vec<On<Vec<Undoable>>> {
+        let queues = self.queues();
+        let undoable = |row: CountRow| {
+            let reason = if !self.can_do(&row.ability) {
+                "no ability of this name is linked"
+            } else if !queues.iter().any(|queue| **queue == *row.queue) {
+                "this queue is not worked"
+            } else {
+                return None;
+            };
+            let CountRow { ability, queue, count, .. } = row;
+            Some(Undoable { ability, queue, count, reason })
+        };
+        let check = |on: On<Vec<CountRow>>| On {
+            database: on.database,
+            answer: on.answer.map(|rows| rows.into_iter().filter_map(undoable).collect()),
+        };
+        self.job_count().into_iter().map(check).collect()
+    }
+
     /// Asks all databases at once, so that one that hangs holds up no other's answer.
     pub(super) fn on_each<T: Send + 'static>(
         &self,

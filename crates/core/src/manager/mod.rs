@@ -49,7 +49,7 @@ mod worker;
 pub use builder::ManagerBuilder;
 pub use database::{DatabaseReport, DatabaseState};
 pub use enqueue::Enqueued;
-pub use listing::{JobCount, On};
+pub use listing::{JobCount, On, Undoable};
 pub use moves::Moved;
 pub use spool::SpoolReport;
 pub use work::WorkHandle;

@@ -48,6 +48,9 @@ pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
     format!("panicked: {}", text.unwrap_or("with a value that is no text"))
 }
 
+/// A job that a newer program enqueued is left to newer workers: looked at again after so long.
+const NEWER_LATER: Duration = Duration::from_secs(10);
+
 /// The longest message kept, in bytes.
 const LONGEST_MESSAGE: usize = 20_000;
 
@@ -82,6 +85,7 @@ pub(super) fn run_job(
         max_retries: entry.options.max_retries,
         reply_codec: entry.options.codec.clone(),
         stopping: Arc::clone(context.stopping),
+        deadline: entry.options.time_limit.and_then(|limit| begun.checked_add(limit)),
         written: std::sync::Mutex::default(),
     };
     let hooks = context.manager.hooks();
@@ -102,7 +106,7 @@ pub(super) fn run_job(
     let ended = if job.written().completed { committed(&job, ended) } else { ended };
     let (outcome, verdict, mut extras) = conclude(&job, entry, &hooks, ended);
     if !hooks.is_empty() {
-        after(&job, &hooks, &outcome);
+        after(&job, entry, &hooks, &outcome);
     }
     if entry.options.set_job_status {
         extras.get_or_insert_default().status = Some(StatusRecord {
@@ -148,7 +152,7 @@ fn perform(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
         return run_ability(job, entry);
     }
     let view = job.view();
-    for hook in hooks.of(job.ability()) {
+    for hook in hooks.of(&entry.name) {
         let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_work(&view)))
             .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
         if let Err(error) = passed {
@@ -156,7 +160,7 @@ fn perform(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
         }
     }
     let mut ended = None;
-    let around: Vec<_> = hooks.of(job.ability()).collect();
+    let around: Vec<_> = hooks.of(&entry.name).collect();
     let wrapped = catch_unwind(AssertUnwindSafe(|| {
         wrap(&around, &view, &mut || {
             if ended.is_none() {
@@ -205,13 +209,19 @@ fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
                 Wish::Fail,
             ),
         },
+        Ok(Err(RunError::Newer)) => Ended::Snoozed(NEWER_LATER),
         Ok(Err(RunError::Decode(error))) => {
             failed(FailureKind::Decode, with_causes(&error), Wish::Fail)
         }
         Ok(Err(RunError::EncodeReply(error))) => {
             failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)), Wish::Fail)
         }
-        Ok(Err(RunError::Job(error))) => ended_by(&error),
+        Ok(Err(RunError::Job(error))) => match ended_by(&error) {
+            Ended::Failed { failure, wish: Wish::Fail } if job.is_overdue() => {
+                failed(FailureKind::Timeout, failure.message().to_owned(), Wish::Fail)
+            }
+            ended => ended,
+        },
         Err(panic) => failed(FailureKind::Panic, panic_message(&*panic), Wish::Fail),
     }
 }
@@ -288,7 +298,7 @@ fn decide(
             Duration::ZERO
         }))
     };
-    for hook in hooks.of(job.ability()) {
+    for hook in hooks.of(&entry.name) {
         let before = decision;
         let changed =
             catch_unwind(AssertUnwindSafe(|| hook.on_failure(&view, failure, &mut decision)))
@@ -306,9 +316,9 @@ fn decide(
     decision
 }
 
-fn after(job: &Job, hooks: &HookSet, outcome: &Outcome) {
+fn after(job: &Job, entry: &AbilityEntry, hooks: &HookSet, outcome: &Outcome) {
     let view = job.view();
-    for hook in hooks.of(job.ability()) {
+    for hook in hooks.of(&entry.name) {
         if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_work(&view, outcome))) {
             log::error!(
                 "hook {:?}, post_work of job {}: {}",

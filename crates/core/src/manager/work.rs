@@ -147,9 +147,9 @@ impl Manager {
         let default = self.options().grab_for;
         self.inner
             .abilities
-            .iter()
-            .map(|entry| AbilityLease {
-                name: Arc::clone(&entry.name),
+            .names()
+            .map(|(name, entry)| AbilityLease {
+                name: Arc::clone(name),
                 grab_for: entry.options.grab_for.unwrap_or(default),
             })
             .collect()
