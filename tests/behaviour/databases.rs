@@ -154,8 +154,19 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
     let run_after = chrono::Utc::now() + chrono::TimeDelta::hours(1);
     let later = double::job(1).run_after(run_after).database(first);
     let later = manager.enqueue(later).expect("stored");
+    // A key whose home will be the other one when the first is drained.
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
+    let key = key_at_home(&manager, "other");
+    for (name, _) in &bed.databases {
+        manager.undrain(name).expect("undrains");
+    }
     let keyed = double::job(21).priority(7).database(first);
-    let keyed = manager.enqueue(keyed.uniqkey("k")).expect("stored");
+    let keyed = manager.enqueue(keyed.uniqkey(&key)).expect("stored");
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
     let before = manager.lookup(failed.id().expect("new")).expect("answers").expect("lives").1;
     let moved = manager.move_jobs(first, "other").expect("moves");
     assert_eq!((moved.moved, moved.stayed), (3, 0));
@@ -171,8 +182,8 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
     };
     assert!((at - run_after).abs() < chrono::TimeDelta::milliseconds(1));
     let (_, info) = look(keyed.id());
-    assert_eq!((info.priority, info.uniqkey.as_deref()), (7, Some("k")));
-    let (place, holder) = manager.holder("double", "k").expect("answers").expect("held");
+    assert_eq!((info.priority, info.uniqkey.as_ref()), (7, Some(&key)));
+    let (place, holder) = manager.holder("double", &key).expect("answers").expect("held");
     assert_eq!((&*place, Some(holder)), ("other", keyed.id()));
     let ticket = keyed.ticket().expect("stored");
     assert!(matches!(ticket.check().expect("follows"), Progress::Waiting(JobState::Ready)));
@@ -183,13 +194,27 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
 pub fn a_job_whose_key_is_held_there_stays_and_running_ones_are_left(bed: &Bed) {
     let pair = Pair::of(bed);
     let (manager, _) = pair.manager();
-    let job = |database: &str| echo::job("keyed".to_owned()).uniqkey("k").database(database);
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
+    let key = (0..).map(|n| n.to_string()).find(|key| {
+        let job = echo::job(String::new()).uniqkey(key);
+        manager.home(&job).expect("known").as_deref() == Some("other")
+    });
+    for (name, _) in &bed.databases {
+        manager.undrain(name).expect("undrains");
+    }
+    let key = key.expect("some key");
+    let job = |database: &str| echo::job("keyed".to_owned()).uniqkey(&key).database(database);
     let here = manager.enqueue(job(bed.first())).expect("stored");
     let there = manager.enqueue(job("other")).expect("stored");
     let running = echo::job("running".to_owned()).priority(9).database(bed.first());
     let running = manager.enqueue(running).expect("stored");
     let (_, claimed) = crate::session::claim_as_stranger(bed, "echo", 1);
     assert_eq!(Some(claimed[0].id), running.id());
+    for (name, _) in &bed.databases {
+        manager.drain(name).expect("drains");
+    }
     let moved = manager.move_jobs(bed.first(), "other").expect("moves");
     assert_eq!((moved.moved, moved.stayed), (0, 1));
     let (place, info) = manager.lookup(here.id().expect("new")).expect("answers").expect("lives");
@@ -200,14 +225,39 @@ pub fn a_job_whose_key_is_held_there_stays_and_running_ones_are_left(bed: &Bed) 
     assert!(manager.move_jobs("other", "other").is_err(), "to itself");
 }
 
+/// A unique key of a job of `double` that belongs to this database now.
+fn key_at_home(manager: &Manager, home: &str) -> String {
+    let at_home = |key: &String| {
+        let job = double::job(0).uniqkey(key);
+        manager.home(&job).expect("known").as_deref() == Some(home)
+    };
+    (0..).map(|n| n.to_string()).find(at_home).expect("some key")
+}
+
+pub fn a_key_moves_only_to_its_home(bed: &Bed) {
+    let pair = Pair::of(bed);
+    let (manager, _) =
+        bed.with(|builder| builder.ability::<double>().database_as("other", pair.dsn()));
+    let key = key_at_home(&manager, bed.first());
+    let job = || double::job(1).uniqkey(&key);
+    let stored = manager.enqueue(job()).expect("stored");
+    let moved = manager.move_jobs(bed.first(), "other").expect("moves");
+    assert_eq!((moved.moved, moved.stayed), (0, 1));
+    assert_eq!(manager.enqueue(job()).expect("found").id(), stored.id());
+    let (place, info) = manager.lookup(stored.id().expect("new")).expect("on").expect("lives");
+    assert_eq!((&*place, info.state), (bed.first(), JobState::Ready));
+}
+
 /// Carries the first jobs of a move through `steps` steps and stops, as if killed.
 fn break_off(pair: &Pair<'_>, steps: usize) {
     let (from, to) = pair.drivers();
-    let jobs = from.move_out("other", None, 4).expect("step 1");
+    let there = to.identity().expect("answers");
+    let jobs = from.move_out(&there, None, 4).expect("step 1");
     let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
     assert_eq!(ids.len(), 4);
     if steps >= 2 {
-        let answers = to.move_in(pair.bed.first(), Uuid::now_v7(), &jobs).expect("step 2");
+        let here = from.identity().expect("answers");
+        let answers = to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
         assert_eq!(answers, vec![Inserted::New; 4]);
     }
     if steps >= 3 {
@@ -229,7 +279,7 @@ pub fn a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing(bed: &Bed) {
         let worked = drain(&manager);
         assert_eq!(worked, if steps == 4 { 10 } else { 6 }, "after step {steps}");
         let count: u64 = pair.drivers().0.depth(100).expect("answers").moving.count;
-        assert_eq!(count, if steps < 3 { 4 } else { 0 });
+        assert_eq!(count, 4, "the move is not over");
         manager.move_jobs(bed.first(), "other").expect("goes on");
         assert_eq!(drain(&manager), 10 - worked, "after step {steps}");
         let lines: HashSet<_> = log.lines().into_iter().collect();
@@ -242,12 +292,24 @@ pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
     let (manager, log) = pair.manager();
     manager.enqueue(echo::job("once".to_owned()).database(bed.first())).expect("stored");
     let (from, to) = pair.drivers();
-    let jobs = from.move_out("other", None, 4).expect("the slow mover begins");
+    let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
+    let jobs = from.move_out(&there, None, 4).expect("the slow mover begins");
     let id = jobs[0].record.id;
     manager.move_jobs(bed.first(), "other").expect("the fast one ends it");
     assert_eq!(drain(&manager), 1);
+    // What arrived once is not brought again, even after it ended.
     let slow = Uuid::now_v7();
-    to.move_in(bed.first(), slow, &jobs).expect("late");
+    to.move_in(&here, slow, &jobs).expect("late");
+    assert!(to.lookup(id).expect("answers").is_none(), "it arrived before");
+    assert_eq!(to.moved_in(&[id]).expect("answers"), 0);
+    // Days later nobody remembers that it arrived.
+    to.purge(Duration::ZERO, Duration::ZERO, 100).expect("purges");
+    eventually("the mark is old enough", || {
+        to.purge(Duration::ZERO, Duration::ZERO, 100).expect("purges");
+        from.purge(Duration::ZERO, Duration::ZERO, 100).expect("purges");
+        to.move_in(&here, slow, &jobs).expect("late");
+        to.lookup(id).expect("answers").is_some()
+    });
     assert_eq!(from.moved_out(&[id]).expect("answers"), [], "it was not the one who moved it");
     assert!(from.legs(&[id]).expect("answers").iter().all(|(_, leg)| *leg != Leg::Leaving));
     // The slow one dies here; the next move clears up.
@@ -369,6 +431,66 @@ pub fn a_spooled_job_whose_key_was_taken_meanwhile_is_dropped(bed: &Bed) {
     assert!(manager.lookup(spooled.id().expect("new")).expect("answers").is_none());
     let (_, holder) = manager.holder("echo", "k").expect("answers").expect("held");
     assert_eq!(holder, record.id);
+}
+
+pub fn two_spools_that_forward_at_once_lose_and_double_nothing(bed: &Bed) {
+    let log = crate::bed::Log::default();
+    let hosts: Vec<_> = (0..2)
+        .map(|_| {
+            let spool = Bed::unmigrated("sqlite");
+            let builder = bed.builder().ability::<echo>().plugin(log.clone());
+            let manager = builder.spool(&spool.databases[0].1, 1_000).build().expect("valid");
+            (manager, spool)
+        })
+        .collect();
+    let operator = &hosts[0].0;
+    for (name, _) in &bed.databases {
+        operator.drain(name).expect("drains");
+    }
+    for (host, (manager, _)) in hosts.iter().enumerate() {
+        let jobs = (0..300).map(|n| echo::job(format!("{host} {n}")));
+        let sent = manager.enqueue_many(jobs).expect("spooled");
+        assert_eq!(sent[0].ticket().expect("stored").database(), Some("spool"));
+    }
+    for (name, _) in &bed.databases {
+        operator.undrain(name).expect("undrains");
+    }
+    let empty = |manager: &Manager| manager.spool().expect("on").expect("set").waiting == 0;
+    eventually("both are empty", || hosts.iter().all(|(manager, _)| empty(manager)));
+    let worked = drain(operator);
+    let lines: HashSet<_> = log.lines().into_iter().collect();
+    assert_eq!((worked, lines.len()), (600, 600));
+}
+
+pub fn a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back(bed: &Bed) {
+    for steps in 1..=4 {
+        let spool = Bed::unmigrated("sqlite");
+        let spool_driver = spool.driver();
+        spool_driver.migrate().expect("migrates");
+        let client = spool.builder().build().expect("valid");
+        client.enqueue_many((0..4).map(|n| echo::job(n.to_string()))).expect("stored");
+        let (from, to) = (&spool_driver, bed.driver());
+        let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
+        let jobs = from.move_out(&there, None, 4).expect("step 1");
+        let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
+        if steps >= 2 {
+            to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
+        }
+        if steps >= 3 {
+            from.moved_out(&ids).expect("step 3");
+        }
+        if steps >= 4 {
+            to.moved_in(&ids).expect("step 4");
+        }
+        // A process starts that has nothing to enqueue.
+        let dsn = &spool.databases[0].1;
+        let (manager, log) = bed.with(|builder| builder.ability::<echo>().spool(dsn, 100));
+        let working = manager.start().expect("starts");
+        eventually("all are worked", || log.lines().len() == 4);
+        eventually("it is empty", || manager.spool().expect("on").expect("set").waiting == 0);
+        working.stop();
+        assert_eq!(log.lines().into_iter().collect::<HashSet<_>>().len(), 4);
+    }
 }
 
 pub fn a_spool_must_be_local_and_have_a_name_of_its_own(bed: &Bed) {

@@ -130,6 +130,7 @@ behaviours! {
         a_key_is_looked_up_in_the_drained_home_before_it_moves_on,
         moved_jobs_keep_their_facts_and_tickets_follow,
         a_job_whose_key_is_held_there_stays_and_running_ones_are_left,
+        a_key_moves_only_to_its_home,
         a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing,
         what_an_overtaken_mover_brings_too_late_is_removed,
         two_movers_at_once_move_every_job_once,
@@ -137,6 +138,8 @@ behaviours! {
         a_database_without_tables_is_not_added,
         the_spool_takes_jobs_while_no_database_can_and_forwards_them,
         a_spooled_job_whose_key_was_taken_meanwhile_is_dropped,
+        two_spools_that_forward_at_once_lose_and_double_nothing,
+        a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back,
         a_spool_must_be_local_and_have_a_name_of_its_own,
         changes_of_state_are_told,
     }

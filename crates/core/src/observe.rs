@@ -35,7 +35,7 @@ pub enum Event<'a> {
         database: &'a str,
         /// Databases that may have stored it before, although their answer was lost: it may run once
         /// more than it should.
-        doubtful: &'a [String],
+        doubtful: &'a [&'a str],
         /// Whether the key may live twice, as [`UniqPolicy::Available`](crate::UniqPolicy) allows.
         key_may_double: bool,
         /// When the enqueue began.

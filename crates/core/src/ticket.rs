@@ -40,6 +40,12 @@ pub enum Progress {
     Gone,
 }
 
+/// How long one look waits for an answer.
+const CHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// The last look before the limit still gets a moment.
+const SHORTEST_ANSWER: Duration = Duration::from_millis(50);
+
 /// A job that was moved oftener is not followed further.
 const MOST_MOVES: usize = 10;
 
@@ -81,7 +87,7 @@ impl Ticket {
     ///
     /// When the job's database does not answer.
     pub fn check(&self) -> Result<Progress, Error> {
-        Ok(match self.look()? {
+        Ok(match self.look(CHECK_WITHIN)? {
             Some(Known::Lives(state)) => Progress::Waiting(state),
             Some(Known::Replies(replies)) => Progress::Replied(replies.len()),
             Some(Known::Failed(exception)) => Progress::Failed(exception),
@@ -130,7 +136,7 @@ impl Ticket {
         let mut pause = FIRST_LOOK;
         let mut watch = self.manager.inner.settled.watch();
         loop {
-            match self.look() {
+            match self.look(limit.saturating_sub(begun.elapsed())) {
                 Ok(Some(Known::Lives(_))) => {}
                 Ok(Some(Known::Replies(replies))) => return Ok(replies),
                 Ok(Some(Known::Failed(exception))) => {
@@ -154,21 +160,40 @@ impl Ticket {
         }
     }
 
-    fn look(&self) -> Result<Option<Known>, Error> {
+    /// Looks where the job is known to be, and follows it where it went.
+    fn look(&self, limit: Duration) -> Result<Option<Known>, Error> {
         let (action, job) = ("say how far a job is", self.job);
-        let Some(mut database) = self.database.clone() else {
-            let found = self.manager.first(action, move |driver| {
-                Ok(ask(driver, job)?.filter(|known| !matches!(known, Known::Moved(_))))
-            })?;
-            return Ok(found.map(|(_, known)| known));
+        let mut database = match &self.database {
+            Some(database) => Arc::clone(database),
+            None => match self.look_everywhere()? {
+                Some(Known::Moved(to)) => self.moved_to(&to)?,
+                known => return Ok(known),
+            },
         };
         for _ in 0..MOST_MOVES {
-            match database.call(action, move |driver| ask(driver, job))? {
-                Some(Known::Moved(to)) => database = self.manager.find(&to)?,
+            let asked = database.begin(action, move |driver| ask(driver, job));
+            match asked.wait_at_most(limit.max(SHORTEST_ANSWER))? {
+                Some(Known::Moved(to)) => database = self.moved_to(&to)?,
                 known => return Ok(known),
             }
         }
         Ok(None)
+    }
+
+    fn look_everywhere(&self) -> Result<Option<Known>, Error> {
+        let job = self.job;
+        let is_trail = |known: &Known| matches!(known, Known::Moved(_));
+        let ask = move |driver: &dyn Driver| ask(driver, job);
+        let found = self.manager.best("say how far a job is", ask, is_trail)?;
+        Ok(found.map(|(_, known)| known))
+    }
+
+    fn moved_to(&self, identity: &str) -> Result<Arc<Database>, Error> {
+        self.manager.find_identity(identity).ok_or_else(|| Error::DatabaseDown {
+            database: format!("with the id {identity}"),
+            reason: "the job was moved there, and it is none of the databases that answer"
+                .to_owned(),
+        })
     }
 }
 

@@ -165,6 +165,10 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.read(|conn| control::depth::<E>(conn, bound))
     }
 
+    fn identity(&self) -> Result<String, DriverError> {
+        self.engine.write(control::identity::<E>)
+    }
+
     fn control(&self) -> Result<Control, DriverError> {
         self.engine.read(control::control::<E>)
     }

@@ -86,7 +86,7 @@ fn step(event: &Event<'_>) -> Option<Step> {
             key_may_double: *key_may_double,
             priority: job.priority,
             delayed: job.due != Due::Now,
-            doubtful: doubtful.to_vec(),
+            doubtful: doubtful.iter().map(|one| (*one).to_owned()).collect(),
             begun: micros(*begun),
         },
         Event::Uncertain { job, .. } => Step::Uncertain { job: job.to_string() },

@@ -1,9 +1,10 @@
--- What an operator ordered for this database (a row means yes), and jobs on their way from one
+-- What an operator ordered for this database (a row means yes), the database's own id, and jobs on their way from one
 -- database to another. A job that is moving is in no other narrow table. leg is leaving, left or gone
--- in the database it goes from, arriving in the one it goes to. Costs nothing; only adds.
+-- in the database it goes from, arriving or arrived in the one it goes to. Costs nothing; only adds.
 
 CREATE TABLE IF NOT EXISTS qudo_control (
     name VARCHAR(100) NOT NULL PRIMARY KEY,
+    value VARCHAR(100),
     changed_at BIGINT NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

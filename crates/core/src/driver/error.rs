@@ -22,6 +22,7 @@ pub struct DriverError {
     kind: ErrorKind,
     ambiguous: bool,
     hung: bool,
+    congested: bool,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -29,7 +30,14 @@ pub struct DriverError {
 impl DriverError {
     /// An error with its meaning; the message must not contain a password.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self { kind, ambiguous: false, hung: false, message: message.into(), source: None }
+        Self {
+            kind,
+            ambiguous: false,
+            hung: false,
+            congested: false,
+            message: message.into(),
+            source: None,
+        }
     }
 
     /// Keeps the cause.
@@ -58,7 +66,14 @@ impl DriverError {
     /// The same for another of those who shared a call; the causes become part of the message.
     pub(crate) fn shared(&self) -> Self {
         let message = crate::error::with_causes(self);
-        Self { kind: self.kind, ambiguous: self.ambiguous, hung: self.hung, message, source: None }
+        Self {
+            kind: self.kind,
+            ambiguous: self.ambiguous,
+            hung: self.hung,
+            congested: self.congested,
+            message,
+            source: None,
+        }
     }
 
     /// What the error means.
@@ -74,6 +89,17 @@ impl DriverError {
     /// Whether the statement may have run although its answer was lost.
     pub fn is_ambiguous(&self) -> bool {
         self.ambiguous
+    }
+
+    /// Marks that the call never began, because too many others were under way.
+    pub(crate) fn congested(mut self, congested: bool) -> Self {
+        self.congested = congested;
+        self
+    }
+
+    /// Whether this is a reason to take the database out of use.
+    pub(crate) fn marks_down(&self) -> bool {
+        self.is_down() && !self.congested
     }
 
     /// Whether the database did not answer in time, so that its connections are of no more use.

@@ -245,6 +245,13 @@ pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
     /// When the database does not answer.
     fn depth(&self, bound: u64) -> Result<Depth, DriverError>;
 
+    /// An id of the database itself, made at the first call and kept ever after.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn identity(&self) -> Result<String, DriverError>;
+
     /// The orders that are stored here.
     ///
     /// # Errors

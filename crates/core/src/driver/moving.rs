@@ -41,6 +41,8 @@ pub enum Leg {
     Arriving,
     /// In the database it left: the move is over; the trail tells tickets where to look.
     Gone,
+    /// In the database it came to: it can be claimed, or was; another mover must not bring it again.
+    Arrived,
 }
 
 impl Leg {
@@ -51,6 +53,7 @@ impl Leg {
             Self::Left => "left",
             Self::Arriving => "arriving",
             Self::Gone => "gone",
+            Self::Arrived => "arrived",
         }
     }
 }
@@ -67,11 +70,13 @@ impl Leg {
 /// | [`move_out`](Self::move_out) | from | waiting → leaving | repeat from here |
 /// | [`move_in`](Self::move_in) | to | arriving, with its facts | repeat: nothing is stored twice |
 /// | [`moved_out`](Self::moved_out) | from | leaving → left, facts removed | go on with the next |
-/// | [`moved_in`](Self::moved_in) | to | arriving → ready or scheduled | harmless to repeat |
+/// | [`moved_in`](Self::moved_in) | to | arriving → ready or scheduled, marked arrived | harmless to repeat |
 /// | [`leave_trail`](Self::leave_trail) | from | left → gone, which tickets follow | done |
 ///
 /// The mark `left` outlives the job's arrival: what arrives without a mark is the late write of a
-/// mover that was overtaken, and is [cancelled](Self::cancel_move_in).
+/// mover that was overtaken, and is [cancelled](Self::cancel_move_in). The mark `arrived` keeps such a
+/// mover from bringing a job a second time that may have ended by then; it goes when the job leaves
+/// again. Databases are told apart by their [identity](super::Driver::identity).
 pub trait Moves {
     /// Takes at most `limit` waiting jobs out of reach of claims, for a move to `to`: `only` these,
     /// or any.

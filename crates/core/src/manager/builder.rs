@@ -364,7 +364,8 @@ impl ManagerBuilder {
                 if databases.iter().any(|other| other.name == database.name) {
                     return Err(Error::DuplicateDatabase(spool::NAME.to_owned()));
                 }
-                Some(Arc::new(Spool::new(database, limit)))
+                let keep = self.options.keep_replies;
+                Some(Arc::new(Spool::new(database, limit, keep)))
             }
         };
         let spools = spool.is_some();

@@ -115,7 +115,10 @@ impl Calls {
             }
             let answer = shielded(|| ask(driver, &|| reply.renew(&shared)));
             if let Some(answer) = reply.answer(&shared, answer) {
-                late(driver, answer);
+                let late = catch_unwind(AssertUnwindSafe(|| late(driver, answer)));
+                if let Err(panic) = late {
+                    log::error!("the driver {}", panic_message(&*panic));
+                }
             }
         };
         let mut inner = lock(&self.shared.inner);
@@ -127,7 +130,8 @@ impl Calls {
 
 /// Wakes a helper for a task that was put in line, or starts one.
 fn find_helper(shared: &Arc<Shared>, mut inner: MutexGuard<'_, Inner>) {
-    if inner.idle > 0 {
+    // An idle helper that was woken still counts as idle until it runs.
+    if inner.tasks.len() <= inner.idle {
         drop(inner);
         shared.work.notify_one();
     } else if inner.helpers < MOST_HELPERS {
@@ -277,9 +281,20 @@ impl<T> Call<T> {
             }
             _ => false,
         };
-        let message = format!("no answer within {} s", limit.as_secs_f32());
-        DriverError::new(ErrorKind::Down, message).hung(true).ambiguous(begun)
+        no_answer(limit, begun)
     }
+}
+
+/// The error of whoever left. A call that never began says nothing of the database: the line was
+/// too long.
+pub(super) fn no_answer(limit: Duration, begun: bool) -> DriverError {
+    let limit = limit.as_secs_f32();
+    let message = if begun {
+        format!("no answer within {limit} s")
+    } else {
+        format!("too many calls under way; this one did not begin within {limit} s")
+    };
+    DriverError::new(ErrorKind::Down, message).hung(begun).congested(!begun).ambiguous(begun)
 }
 
 #[cfg(test)]
@@ -346,7 +361,7 @@ mod tests {
         let (ran, runs) = mpsc::channel();
         let call = calls.begin(move |_| Ok(ran.send(())), Box::new(|_, _| {}));
         let error = call.wait(Duration::from_millis(20)).expect_err("waits in line");
-        assert!(!error.is_ambiguous());
+        assert!(!error.is_ambiguous() && !error.marks_down());
         drop(go);
         for one in stuck {
             one.wait(SOON).expect("ends");

@@ -45,7 +45,9 @@ impl Database {
         if !self.is_up() {
             return Ok(self.controls.known());
         }
-        let control = self.ask(|driver| driver.control())?;
+        // A question only: nothing can have been stored by it.
+        let control =
+            self.ask(|driver| driver.control()).map_err(|error| error.ambiguous(false))?;
         self.controls.note(control);
         Ok(control)
     }

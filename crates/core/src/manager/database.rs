@@ -1,6 +1,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
@@ -23,7 +24,7 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 const SLOW: Duration = Duration::from_millis(500);
 
 /// So many jobs whose insert had an unknown end are looked after when the database is back.
-const MOST_DOUBTFUL: usize = 10_000;
+const MOST_DOUBTFUL: usize = 1_000;
 
 /// Listings may take so many times the limit of a call.
 const LISTING: u32 = 6;
@@ -33,11 +34,17 @@ pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) calls: Calls,
+    /// Apart from the others, so that sixteen slow listings delay no heartbeat.
+    listings: Calls,
     pub(super) inserter: Inserter,
     pub(super) controls: Controls,
     state: Mutex<State>,
-    /// Jobs that went elsewhere although they may be stored here too.
-    doubtful: Mutex<Vec<JobId>>,
+    /// Grows whenever the database comes up: what an older call says of it is out of date.
+    epoch: AtomicU64,
+    /// Jobs that may be stored here although they were stored there.
+    doubtful: Mutex<Vec<(JobId, Arc<Database>)>>,
+    /// The id that the database itself knows, for moves.
+    identity: OnceLock<String>,
     settings: Settings,
     /// Rung when local work was enqueued here or the database came back: ends the fetcher's sleep.
     pub(crate) bell: Bell,
@@ -134,11 +141,14 @@ impl Database {
         Self {
             name,
             calls: Calls::new(Arc::clone(&driver), direct),
+            listings: Calls::new(Arc::clone(&driver), direct),
             driver,
             inserter: Inserter::default(),
             controls: Controls::default(),
             state: Mutex::new(state),
+            epoch: AtomicU64::new(0),
             doubtful: Mutex::default(),
+            identity: OnceLock::new(),
             settings,
             bell: Bell::default(),
         }
@@ -205,13 +215,35 @@ impl Database {
         ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
         late: Late<T>,
     ) -> Result<T, DriverError> {
+        let epoch = self.epoch();
         let answer = self.calls.begin(ask, late).wait(limit);
-        if let Err(error) = &answer
-            && error.is_down()
-        {
-            self.mark_down(error);
+        if let Err(error) = &answer {
+            self.note_error(error, epoch);
         }
         answer
+    }
+
+    /// For [`note_error`](Self::note_error): taken before a call begins.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
+    }
+
+    /// Takes the database out of use if this error means that, and no probe has found it well
+    /// since the call began.
+    pub(super) fn note_error(self: &Arc<Self>, error: &DriverError, epoch: u64) {
+        if error.marks_down() && self.epoch() == epoch {
+            self.mark_down(error);
+        }
+    }
+
+    /// The id that the database itself knows, made at the first call: short names may differ
+    /// between programs, or change.
+    pub(super) fn identity(self: &Arc<Self>) -> Result<String, Error> {
+        if let Some(known) = self.identity.get() {
+            return Ok(known.clone());
+        }
+        let found = self.call("tell its id", |driver| driver.identity())?;
+        Ok(self.identity.get_or_init(|| found).clone())
     }
 
     /// Begins a question whose length depends on what is stored, unless the database is known to
@@ -223,9 +255,10 @@ impl Database {
     ) -> Asked<T> {
         let call = match self.reason() {
             Some(reason) => Err(reason),
-            None => Ok(self.calls.begin(ask, Box::new(|_, _| {}))),
+            None => Ok(self.listings.begin(ask, Box::new(|_, _| {}))),
         };
-        Asked { database: Arc::clone(self), action, call, begun: Instant::now() }
+        let (database, epoch) = (Arc::clone(self), self.epoch());
+        Asked { database, action, call, epoch, begun: Instant::now() }
     }
 
     /// Asks the driver, unless the database is known to be down.
@@ -279,6 +312,7 @@ impl Database {
         state.since = Utc::now();
         state.reason = None;
         state.next_probe = None;
+        self.epoch.fetch_add(1, Ordering::AcqRel);
         drop(state);
         self.tell();
         self.bell.ring();
@@ -293,35 +327,72 @@ impl Database {
         }
     }
 
-    /// Remembers jobs that are stored elsewhere now and may be stored here too.
-    pub(super) fn note_doubtful(&self, jobs: impl IntoIterator<Item = JobId>) {
+    /// Remembers jobs that are stored there now and may be stored here too.
+    pub(super) fn note_doubtful(
+        self: &Arc<Self>,
+        jobs: impl IntoIterator<Item = JobId>,
+        there: &Arc<Database>,
+    ) {
         let mut doubtful = lock(&self.doubtful);
         let room = MOST_DOUBTFUL.saturating_sub(doubtful.len());
-        doubtful.extend(jobs.into_iter().take(room));
+        doubtful.extend(jobs.into_iter().take(room).map(|job| (job, Arc::clone(there))));
+        drop(doubtful);
+        if self.is_up() {
+            self.resolve_doubtful_soon();
+        }
     }
 
-    /// Whether the database can be used again; removes what must not run twice before anybody
-    /// here claims it.
+    /// Removes waiting jobs that must not run here, because they are or were where they went
+    /// instead. What cannot be decided for sure is left: a job that runs twice is better than none.
+    fn resolve_doubtful(self: &Arc<Self>) {
+        let deadline = Instant::now() + self.limit();
+        for (id, there) in std::mem::take(&mut *lock(&self.doubtful)) {
+            if Instant::now() > deadline {
+                log::warn!("database {:?}: job {id} may be stored twice", &*self.name);
+                continue;
+            }
+            // A job that was moved on may be the one that is here.
+            let stayed = there.ask(move |driver| Ok(driver.moved_to(id)?.is_none()));
+            if !stayed.unwrap_or(false) {
+                continue;
+            }
+            match self.ask(move |driver| driver.dequeue(id)) {
+                Ok(true) => log::info!("job {id} was stored twice; the waiting one is removed"),
+                Ok(false) => {}
+                Err(error) => log::warn!("job {id} may be stored twice: {error}"),
+            }
+        }
+    }
+
+    /// The same on a thread of its own, for callers that have no time.
+    pub(super) fn resolve_doubtful_soon(self: &Arc<Self>) {
+        if lock(&self.doubtful).is_empty() {
+            return;
+        }
+        let database = Arc::clone(self);
+        let started = std::thread::Builder::new()
+            .name("qudo-resolve".to_owned())
+            .spawn(move || database.resolve_doubtful());
+        if let Err(error) = started {
+            log::error!("cannot start a thread to look after doubtful jobs: {error}");
+        }
+    }
+
+    /// Whether the database can be used again; before anybody here claims from it, removes what
+    /// must not run twice.
     fn probe(self: &Arc<Self>) -> Result<(), DriverError> {
-        let doubtful = std::mem::take(&mut *lock(&self.doubtful));
-        let ids = doubtful.clone();
-        let check = move |driver: &dyn Driver| {
+        let check = |driver: &dyn Driver| {
             driver.probe()?;
             usable(driver)?;
-            for id in ids {
-                if driver.dequeue(id)? {
-                    log::info!("job {id} was stored twice; the waiting one is removed");
-                }
-            }
             driver.control()
         };
         match self.calls.begin(check, Box::new(|_, _| {})).wait(self.limit()) {
             Ok(control) => {
                 self.controls.note(control);
+                self.resolve_doubtful();
                 Ok(())
             }
             Err(error) => {
-                self.note_doubtful(doubtful);
                 if error.is_hung() {
                     self.driver.reset();
                 }
@@ -331,7 +402,7 @@ impl Database {
     }
 
     /// A question that took too long may have met a database that hangs, or may be a large one.
-    fn suspect(self: &Arc<Self>) {
+    pub(super) fn suspect(self: &Arc<Self>) {
         let database = Arc::clone(self);
         let checked =
             std::thread::Builder::new().name("qudo-suspect".to_owned()).spawn(move || {
@@ -352,6 +423,7 @@ pub(crate) struct Asked<T> {
     database: Arc<Database>,
     action: &'static str,
     call: Result<Call<T>, String>,
+    epoch: u64,
     begun: Instant,
 }
 
@@ -361,6 +433,11 @@ impl<T> Asked<T> {
         let limit = self.database.limit().saturating_mul(LISTING);
         let left = limit.saturating_sub(self.begun.elapsed());
         self.wait_for(left)
+    }
+
+    /// The answer within this time from now; a short one says nothing of the database.
+    pub(crate) fn wait_at_most(self, limit: Duration) -> Result<T, Error> {
+        self.wait_for(limit)
     }
 
     /// The answer, however long it takes.
@@ -376,8 +453,8 @@ impl<T> Asked<T> {
         call.wait(limit).map_err(|error| {
             if error.is_hung() {
                 self.database.suspect();
-            } else if error.is_down() {
-                self.database.mark_down(&error);
+            } else {
+                self.database.note_error(&error, self.epoch);
             }
             Error::database(name, self.action, error)
         })

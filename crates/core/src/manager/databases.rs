@@ -1,6 +1,7 @@
 //! The set of databases, which may change while the manager works.
 
 use std::sync::{Arc, PoisonError, Weak};
+use std::time::Duration;
 
 use super::bell::lock;
 use super::builder::open;
@@ -9,6 +10,10 @@ use super::session::Session;
 use super::{Manager, On};
 use crate::driver::{Driver, SchemaState};
 use crate::{DatabaseState, Error};
+
+/// The start of the work waits so long for a database to tell its schema. One that takes longer
+/// holds up no other: its claims fail if the schema is wrong.
+const SCHEMA_WITHIN: Duration = Duration::from_secs(2);
 
 /// Depths are counted up to this: asking costs the same for a million jobs as for this many.
 const DEPTH_BOUND: u64 = 10_000;
@@ -71,10 +76,12 @@ impl Manager {
         }
         *databases = databases.iter().cloned().chain([Arc::clone(&database)]).collect();
         // The lane is added before anybody else may change the set.
-        match self.session() {
-            Some(session) => session.add_lane(&database),
-            None => Ok(()),
+        let added = self.session().map_or(Ok(()), |session| session.add_lane(&database));
+        if added.is_err() {
+            *databases =
+                databases.iter().filter(|one| !Arc::ptr_eq(one, &database)).cloned().collect();
         }
+        added
     }
 
     /// Takes a database out of use while the manager works: unstarted jobs are given back, running
@@ -119,12 +126,27 @@ impl Manager {
         self.all().iter().cloned().chain(spool).collect()
     }
 
+    /// The database of this short name. The spool is none of them: nobody orders it about.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Database>, Error> {
-        let all = self.everywhere();
+        let all = self.all();
         all.iter().find(|database| &*database.name == name).cloned().ok_or_else(|| {
             let known: Vec<_> = all.iter().map(|database| &*database.name).collect();
             Error::UnknownDatabase { name: name.to_owned(), known: known.join(", ") }
         })
+    }
+
+    /// The database or spool where a listing found something.
+    pub(super) fn found(&self, name: &str) -> Result<Arc<Database>, Error> {
+        match self.everywhere().into_iter().find(|one| &*one.name == name) {
+            Some(database) => Ok(database),
+            None => self.find(name),
+        }
+    }
+
+    /// The database that calls itself so; those that do not answer are left out.
+    pub(crate) fn find_identity(&self, identity: &str) -> Option<Arc<Database>> {
+        let same = |one: &Arc<Database>| one.identity().is_ok_and(|other| other == identity);
+        self.everywhere().into_iter().find(same)
     }
 
     /// Creates or updates the tables in every database; returns what was applied where.
@@ -150,7 +172,7 @@ impl Manager {
         let all = self.all();
         let asked: Vec<_> = all.iter().map(ask_schema).collect();
         let judged = asked.into_iter().zip(all.iter());
-        judged.map(|(asked, database)| judge(database, asked.wait())).collect()
+        judged.map(|(asked, database)| judge(database, asked.wait_at_most(SCHEMA_WITHIN))).collect()
     }
 
     /// Refuses a database that answers with a schema this program cannot work on.

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use qudo_hooks::{Arg, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
 use serde::de::DeserializeOwned;
@@ -74,7 +74,7 @@ struct Stored {
     answers: Vec<Inserted>,
     database: Arc<Database>,
     /// Databases that may have stored them too, before they failed.
-    doubtful: Vec<String>,
+    doubtful: Vec<Arc<Database>>,
     key_may_double: bool,
     begun: SystemTime,
 }
@@ -120,7 +120,8 @@ impl Manager {
         let mut answers: Vec<_> = (0..total).map(|_| Enqueued::Suppressed).collect();
         // Jobs with the same candidates in the same order travel together; those without a home
         // share the order of the first of them.
-        let mut groups: HashMap<Vec<Arc<str>>, Vec<(usize, Prepared)>> = HashMap::new();
+        type Kind = (bool, bool, Vec<Arc<str>>);
+        let mut groups: HashMap<Kind, Vec<(usize, Prepared)>> = HashMap::new();
         for (at, one) in prepared.into_iter().enumerate() {
             let Some(one) = one else { continue };
             if let Some((holder, database)) = Self::held_at_former_home(&one)? {
@@ -128,12 +129,13 @@ impl Manager {
                 answers[at] = Enqueued::Existing(ticket);
                 continue;
             }
-            let key = if one.route.failover_when_uncertain {
+            let names = if one.route.failover_when_uncertain {
                 Vec::new()
             } else {
                 let candidates = one.route.candidates.iter();
                 candidates.map(|database| Arc::clone(&database.name)).collect()
             };
+            let key = (one.route.home_only, one.route.may_spool, names);
             groups.entry(key).or_default().push((at, one));
         }
         let mut stored = 0;
@@ -283,8 +285,9 @@ impl Manager {
         let Some(key) = &job.record.uniqkey else { return Ok(None) };
         for database in &job.route.former_homes {
             let (ability, key) = (job.record.ability.clone(), key.clone());
-            match database.call("look up a unique key", move |driver| driver.holder(&ability, &key))
-            {
+            let asked =
+                database.begin("look up a unique key", move |driver| driver.holder(&ability, &key));
+            match asked.wait_at_most(database.limit()) {
                 Ok(None) => {}
                 Ok(Some(holder)) => return Ok(Some((holder, Arc::clone(database)))),
                 // With `UniqPolicy::Available` a key may live twice rather than not at all.
@@ -305,9 +308,14 @@ impl Manager {
         if route.candidates.is_empty() {
             route.former_homes.iter().for_each(|one| pass_over(one, DRAINING.to_owned()));
         }
+        let budget = Instant::now();
         for database in &route.candidates {
             if let Some(reason) = database.reason() {
                 pass_over(database, reason);
+                continue;
+            }
+            if budget.elapsed() >= database.limit() && database.is_slow() {
+                pass_over(database, "it owes an answer".to_owned());
                 continue;
             }
             let (answer, repeated) = match database.control() {
@@ -315,14 +323,17 @@ impl Manager {
                     pass_over(database, DRAINING.to_owned());
                     continue;
                 }
-                Ok(_) => insert_at(database, jobs, route.failover_when_uncertain),
+                Ok(_) => insert_at(database, jobs),
                 Err(error) => (Err(error), false),
             };
             if repeated {
-                doubtful.push(database.name.to_string());
+                doubtful.push(Arc::clone(database));
             }
             match answer {
                 Ok(answers) => {
+                    for other in doubtful.iter().filter(|other| !Arc::ptr_eq(other, database)) {
+                        other.note_doubtful(jobs.iter().map(|job| job.id), database);
+                    }
                     let (database, key_may_double) = (Arc::clone(database), !route.home_only);
                     return Ok(Stored { answers, database, doubtful, key_may_double, begun });
                 }
@@ -338,11 +349,8 @@ impl Manager {
                     });
                 }
                 Err(error) if error.is_down() => {
-                    if error.is_ambiguous() {
-                        database.note_doubtful(jobs.iter().map(|job| job.id));
-                        if !repeated {
-                            doubtful.push(database.name.to_string());
-                        }
+                    if error.is_ambiguous() && !repeated {
+                        doubtful.push(Arc::clone(database));
                     }
                     pass_over(database, crate::error::with_causes(&error));
                 }
@@ -351,7 +359,7 @@ impl Manager {
         }
         if !doubtful.is_empty() {
             for job in &**jobs {
-                self.tell(|| Event::Uncertain { job: job.id, database: &doubtful[0] });
+                self.tell(|| Event::Uncertain { job: job.id, database: &doubtful[0].name });
             }
         }
         let (answers, database) = self.spool_jobs(jobs, route, Error::AllDatabasesDown(reasons))?;
@@ -371,10 +379,11 @@ impl Manager {
             Inserted::New => record.id,
             Inserted::Existing(id) => return Enqueued::Existing(ticket(id)),
         };
+        let doubtful: Vec<_> = stored.doubtful.iter().map(|one| &*one.name).collect();
         self.tell(|| Event::Enqueued {
             job: record,
             database: &database.name,
-            doubtful: &stored.doubtful,
+            doubtful: &doubtful,
             key_may_double: stored.key_may_double,
             begun: stored.begun,
         });
@@ -402,22 +411,24 @@ impl Manager {
 fn insert_at(
     database: &Arc<Database>,
     jobs: &Arc<[JobRecord]>,
-    elsewhere: bool,
 ) -> (Result<Vec<Inserted>, DriverError>, bool) {
-    let mut repeated = false;
-    let answer = match database.insert(jobs, elsewhere) {
+    let (mut repeated, epoch) = (false, database.epoch());
+    let answer = match database.insert(jobs) {
         Err(error) if error.is_ambiguous() && !error.is_hung() => {
             log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
             repeated = true;
             // If the repetition fails too, the first attempt may still have been committed.
-            database.insert(jobs, elsewhere).map_err(|again| again.ambiguous(true))
+            database.insert(jobs).map_err(|again| again.ambiguous(true))
         }
         answer => answer,
     };
-    if let Err(error) = &answer
-        && error.is_down()
-    {
-        database.mark_down(error);
+    match &answer {
+        // One key may wait for somebody's open transaction while all is well otherwise.
+        Err(error) if error.is_hung() && jobs.iter().any(|job| job.uniqkey.is_some()) => {
+            database.suspect();
+        }
+        Err(error) => database.note_error(error, epoch),
+        Ok(_) => {}
     }
     (answer, repeated)
 }

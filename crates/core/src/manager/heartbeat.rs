@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use super::jitter;
@@ -17,6 +18,9 @@ const PURGE_EVERY: Duration = Duration::from_secs(60);
 /// Jobs claimed ahead that no thread started for so long go back for others.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
+/// How soon a beat that is overdue is looked at again while the database is down.
+const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
 /// Says that the process lives, rescues jobs of processes that do not, and cleans up.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.manager.options().heartbeat_every;
@@ -24,10 +28,10 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let mut next_beat = Instant::now();
     // Until the last job ended its lease must be kept alive, also while stopping.
     while !lane.is_done(session) {
-        if Instant::now() >= next_beat {
+        // A beat that the outage swallowed is made as soon as the database is back.
+        if Instant::now() >= next_beat && lane.database.is_up() {
             next_beat = Instant::now() + every.mul_f64(0.8 + fastrand::f64() / 5.0);
-            if lane.database.is_up()
-                && let Err(error) = beat(session, lane, &mut next_purge)
+            if let Err(error) = beat(session, lane, &mut next_purge)
                 && !error.is_down()
             {
                 log::warn!("database {:?}: heartbeat: {error}", &*lane.database.name);
@@ -37,7 +41,11 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
             lane.give_back(job);
         }
         let pause = next_beat.saturating_duration_since(Instant::now());
-        lane.heartbeat_bell.wait(pause.min(STUCK_AFTER / 2));
+        lane.heartbeat_bell.wait(pause.clamp(SHORTEST_WAIT, STUCK_AFTER / 2));
+    }
+    if lane.leaving.load(Ordering::Acquire) {
+        // The last run of a database that is being removed is settled; nothing more comes.
+        lane.settle.close();
     }
 }
 

@@ -4,14 +4,14 @@
 //! the next insert takes them all. Alone, a thread's job is stored at once. A commit costs a sync
 //! of the disk and a statement a round trip, both far more than a row.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::bell::lock;
-use super::calls::Call;
+use super::calls::{Call, no_answer};
 use super::database::Database;
-use crate::Driver;
-use crate::driver::{DriverError, ErrorKind, Inserted, JobRecord};
+use crate::driver::{DriverError, Inserted, JobRecord};
 
 /// A larger insert goes by itself: it gains nothing from sharing and would delay the others.
 const LARGEST_SHARED: usize = 16;
@@ -38,8 +38,8 @@ struct Line {
 /// One caller's jobs.
 struct Slot {
     jobs: Arc<[JobRecord]>,
-    /// A late answer means jobs that were stored elsewhere meanwhile.
-    remove_late: bool,
+    /// The series that was under way when they lined up, or began with them.
+    series: AtomicU64,
     state: Mutex<State>,
     answered: Condvar,
 }
@@ -52,42 +52,41 @@ enum State {
 }
 
 impl Database {
-    /// Stores jobs, sharing the statement with other threads. With `remove_late` the jobs are
-    /// removed again if they are stored after this call gave up waiting. The caller notes an error
-    /// that means the database is down, after it tried again where that is safe.
+    /// Stores jobs, sharing the statement with other threads. The caller notes an error that means
+    /// the database is down, after it tried again where that is safe.
     pub(super) fn insert(
         self: &Arc<Self>,
         jobs: &Arc<[JobRecord]>,
-        remove_late: bool,
     ) -> Result<Vec<Inserted>, DriverError> {
-        if jobs.len() > LARGEST_SHARED || !self.driver().may_block() {
-            return self.insert_alone(jobs, remove_late);
+        // A unique key may have to wait for somebody's open transaction; nobody else must.
+        let keyed = jobs.iter().any(|job| job.uniqkey.is_some());
+        if keyed || jobs.len() > LARGEST_SHARED || !self.driver().may_block() {
+            return self.insert_alone(jobs);
         }
         let slot = Arc::new(Slot {
             jobs: Arc::clone(jobs),
-            remove_late,
+            series: AtomicU64::new(0),
             state: Mutex::new(State::Waiting),
             answered: Condvar::new(),
         });
         self.line_up(&slot);
         match slot.wait(self.limit()) {
             Some(answer) => answer,
-            None => Err(self.give_up(&slot)),
+            None => self.give_up(&slot),
         }
     }
 
     fn insert_alone(
-        &self,
+        self: &Arc<Self>,
         jobs: &Arc<[JobRecord]>,
-        remove_late: bool,
     ) -> Result<Vec<Inserted>, DriverError> {
         let limit = self.limit().saturating_add(PER_JOB * jobs.len() as u32);
-        let (asked, stored) = (Arc::clone(jobs), Arc::clone(jobs));
+        let (asked, database) = (Arc::clone(jobs), Arc::clone(self));
         let call = self.calls.begin(
             move |driver| driver.insert(&asked),
-            Box::new(move |driver, late| {
-                if late.is_ok() && remove_late {
-                    remove(driver, &stored);
+            Box::new(move |_, late| {
+                if late.is_ok() {
+                    database.resolve_doubtful_soon();
                 }
             }),
         );
@@ -98,23 +97,30 @@ impl Database {
         let mut line = lock(&self.inserter.line);
         line.waiting.push(Arc::clone(slot));
         if line.active.is_none() {
-            line.last += 1;
-            let number = line.last;
-            let database = Arc::clone(self);
-            // The members of a group know by themselves when an answer comes too late.
-            let call = self.calls.begin_series(
-                move |driver, renew| {
-                    database.insert_waiting(driver, number, renew);
-                    Ok(())
-                },
-                Box::new(|_, _| {}),
-            );
-            line.active = Some((number, call));
+            self.begin_series(&mut line);
         }
+        slot.series.store(line.last, Ordering::Relaxed);
+    }
+
+    fn begin_series(self: &Arc<Self>, line: &mut Line) {
+        line.last += 1;
+        let number = line.last;
+        let database = Arc::clone(self);
+        // The members of a group know by themselves when an answer comes too late.
+        let call = self.calls.begin_series(
+            move |_, renew| {
+                // Whatever happens to the helper, the next caller must not wait for it.
+                let _over = Over { database: &database, number };
+                database.insert_waiting(number, renew);
+                Ok(())
+            },
+            Box::new(|_, _| {}),
+        );
+        line.active = Some((number, call));
     }
 
     /// Inserts group after group until nobody waits.
-    fn insert_waiting(&self, driver: &dyn Driver, number: u64, renew: &dyn Fn()) {
+    fn insert_waiting(self: &Arc<Self>, number: u64, renew: &dyn Fn()) {
         loop {
             let group = {
                 let mut line = lock(&self.inserter.line);
@@ -128,28 +134,89 @@ impl Database {
                 }
                 group
             };
-            insert_group(driver, &group);
+            self.insert_group(&group);
             renew();
         }
     }
 
-    /// The caller's time is up: the insert under way hangs, and others must not wait behind it.
-    fn give_up(&self, slot: &Arc<Slot>) -> DriverError {
-        let mut state = lock(&slot.state);
-        let begun = match std::mem::replace(&mut *state, State::Left) {
-            State::Answered(Err(error)) => return error,
+    /// The caller's time is up. If the series it lined up for still runs, it hangs: it is given up,
+    /// and another serves those who wait behind it.
+    fn give_up(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Vec<Inserted>, DriverError> {
+        let begun = match std::mem::replace(&mut *lock(&slot.state), State::Left) {
+            State::Answered(answer) => return answer,
             State::Taken => true,
             _ => false,
         };
-        drop(state);
         let mut line = lock(&self.inserter.line);
         line.waiting.retain(|other| !Arc::ptr_eq(other, slot));
-        if let Some((_, hangs)) = line.active.take() {
-            hangs.abandon();
+        let series = slot.series.load(Ordering::Relaxed);
+        let hangs = line.active.as_ref().is_some_and(|(number, _)| *number == series);
+        if hangs && let Some((_, call)) = line.active.take() {
+            call.abandon();
+        }
+        if line.active.is_none() && !line.waiting.is_empty() {
+            self.begin_series(&mut line);
         }
         drop(line);
-        let message = format!("no answer within {} s", self.limit().as_secs_f32());
-        DriverError::new(ErrorKind::Down, message).hung(true).ambiguous(begun)
+        Err(no_answer(self.limit(), begun || hangs).ambiguous(begun))
+    }
+
+    /// Inserts the jobs of a group and answers each of its members.
+    fn insert_group(self: &Arc<Self>, group: &[Arc<Slot>]) {
+        let driver = self.driver();
+        if let [slot] = group {
+            return self.answer(slot, driver.insert(&slot.jobs));
+        }
+        let jobs: Vec<JobRecord> =
+            group.iter().flat_map(|slot| slot.jobs.iter().cloned()).collect();
+        match driver.insert(&jobs) {
+            Ok(inserted) => {
+                let mut inserted = inserted.into_iter();
+                for slot in group {
+                    self.answer(slot, Ok(inserted.by_ref().take(slot.jobs.len()).collect()));
+                }
+            }
+            Err(error) if error.is_down() => {
+                for slot in group {
+                    self.answer(slot, Err(error.shared()));
+                }
+            }
+            // One member's trouble is not the others': each finds out for itself.
+            Err(_) => {
+                for slot in group {
+                    self.answer(slot, driver.insert(&slot.jobs));
+                }
+            }
+        }
+    }
+
+    fn answer(self: &Arc<Self>, slot: &Slot, answer: Result<Vec<Inserted>, DriverError>) {
+        let mut state = lock(&slot.state);
+        if matches!(*state, State::Left) {
+            drop(state);
+            if answer.is_ok() {
+                self.resolve_doubtful_soon();
+            }
+            return;
+        }
+        *state = State::Answered(answer);
+        drop(state);
+        slot.answered.notify_one();
+    }
+}
+
+/// Ends a series also when the driver panics.
+struct Over<'d> {
+    database: &'d Database,
+    number: u64,
+}
+
+impl Drop for Over<'_> {
+    fn drop(&mut self) {
+        let mut line = lock(&self.database.inserter.line);
+        if line.active.as_ref().is_some_and(|(number, _)| *number == self.number) {
+            line.active = None;
+        }
     }
 }
 
@@ -170,44 +237,6 @@ impl Line {
     }
 }
 
-/// Inserts the jobs of a group and answers each of its members.
-fn insert_group(driver: &dyn Driver, group: &[Arc<Slot>]) {
-    if let [slot] = group {
-        return slot.answer(driver, driver.insert(&slot.jobs));
-    }
-    let jobs: Vec<JobRecord> = group.iter().flat_map(|slot| slot.jobs.iter().cloned()).collect();
-    match driver.insert(&jobs) {
-        Ok(inserted) => {
-            let mut inserted = inserted.into_iter();
-            for slot in group {
-                slot.answer(driver, Ok(inserted.by_ref().take(slot.jobs.len()).collect()));
-            }
-        }
-        Err(error) if error.is_down() => {
-            for slot in group {
-                slot.answer(driver, Err(error.shared()));
-            }
-        }
-        // One member's trouble is not the others': each finds out for itself.
-        Err(_) => {
-            for slot in group {
-                slot.answer(driver, driver.insert(&slot.jobs));
-            }
-        }
-    }
-}
-
-/// Jobs that went to another database after this one did not answer must not run here too.
-fn remove(driver: &dyn Driver, jobs: &[JobRecord]) {
-    for job in jobs {
-        match driver.dequeue(job.id) {
-            Ok(true) => log::info!("job {} was stored too late and is removed again", job.id),
-            Ok(false) => {}
-            Err(error) => log::warn!("job {} was stored twice: {error}", job.id),
-        }
-    }
-}
-
 impl Slot {
     fn take(&self) -> bool {
         let mut state = lock(&self.state);
@@ -216,20 +245,6 @@ impl Slot {
             *state = State::Taken;
         }
         waits
-    }
-
-    fn answer(&self, driver: &dyn Driver, answer: Result<Vec<Inserted>, DriverError>) {
-        let mut state = lock(&self.state);
-        if matches!(*state, State::Left) {
-            drop(state);
-            if answer.is_ok() && self.remove_late {
-                remove(driver, &self.jobs);
-            }
-            return;
-        }
-        *state = State::Answered(answer);
-        drop(state);
-        self.answered.notify_one();
     }
 
     fn wait(&self, limit: Duration) -> Option<Result<Vec<Inserted>, DriverError>> {

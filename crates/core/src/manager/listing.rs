@@ -100,15 +100,29 @@ impl Manager {
         action: &'static str,
         ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
     ) -> Result<Option<(String, T)>, Error> {
-        let mut failed = None;
+        self.best(action, ask, |_| false)
+    }
+
+    /// As [`first`](Self::first); a weak answer counts only where nobody has another.
+    pub(crate) fn best<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
+        is_weak: fn(&T) -> bool,
+    ) -> Result<Option<(String, T)>, Error> {
+        let (mut failed, mut weak) = (None, None);
         for one in self.on_each(action, ask) {
             match one.answer {
+                Ok(Some(found)) if is_weak(&found) => weak = Some((one.database, found)),
                 Ok(Some(found)) => return Ok(Some((one.database, found))),
                 Ok(None) => {}
                 Err(error) => failed = Some(error),
             }
         }
-        failed.map_or(Ok(None), Err)
+        match (weak, failed) {
+            (None, Some(error)) => Err(error),
+            (weak, _) => Ok(weak),
+        }
     }
 
     /// A live job with the short name of its database.
@@ -178,7 +192,7 @@ impl Manager {
         let Some((name, ())) = moved else {
             return Ok(false);
         };
-        self.find(&name)?.bell.ring();
+        self.found(&name)?.bell.ring();
         Ok(true)
     }
 
@@ -203,7 +217,7 @@ impl Manager {
         })?;
         match found {
             Some((name, Redrive::Enqueued(job))) => {
-                let database = self.find(&name)?;
+                let database = self.found(&name)?;
                 database.bell.ring();
                 Ok(Ticket::new(self.clone(), job, Some(database)))
             }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::Manager;
 use super::database::Database;
 use crate::Error;
-use crate::driver::{Driver, DriverError, Inserted, Leg, MovingJob};
+use crate::driver::{Driver, DriverError, Inserted, JobRecord, Leg, MovingJob};
 
 /// Jobs of one step: few enough that no transaction is long, also with large arguments.
 const BATCH: u32 = 250;
@@ -21,14 +21,18 @@ const BATCH: u32 = 250;
 pub struct Moved {
     /// Jobs that are in the other database now.
     pub moved: usize,
-    /// Jobs that stayed, because another job holds their unique key in the other database.
+    /// Jobs with a unique key that stayed: the other database is not the key's home, or another
+    /// job holds the key there.
     pub stayed: usize,
 }
 
 /// One move, from one database to another.
 pub(super) struct Move<'a> {
-    pub(super) from: &'a Arc<Database>,
-    pub(super) to: &'a Arc<Database>,
+    manager: &'a Manager,
+    from: &'a Arc<Database>,
+    to: &'a Arc<Database>,
+    from_id: String,
+    to_id: String,
     /// Who moves: what it brings is told from what another mover brought before or after.
     mover: Uuid,
     done: Moved,
@@ -40,13 +44,14 @@ impl Manager {
     /// Moves the waiting jobs of one database to another, in bounded batches; running jobs stay.
     /// Blocks until none is left that can go.
     ///
+    /// A job with a unique key moves only to the key's home among the databases that are not draining,
+    /// or the key could be taken there a second time; others stay. So [`drain`](Self::drain) first,
+    /// then move to each of the others.
+    ///
     /// A job keeps its id, attempts, unique key, and when it is due. Its history, replies and rows
     /// of the exception log stay behind; tickets follow the job. Killed or broken off at any point, the next call goes on
     /// where it ended: no job is lost, and none is in both databases so that it could run twice.
-    /// Databases are told apart by their short names, which must be the same then. Several
-    /// processes may move at once.
-    ///
-    /// To empty a database for good, [`drain`](Self::drain) it first, or new jobs keep coming.
+    /// Several processes may move at once.
     ///
     /// # Errors
     ///
@@ -60,7 +65,13 @@ impl Manager {
             });
         }
         let (from, to) = (self.find(from)?, self.find(to)?);
-        let done = Move::new(&from, &to).run()?;
+        for database in self.all().iter() {
+            // Homes are chosen by the orders as far as they are known.
+            if let Err(error) = database.control() {
+                log::debug!("database {:?} does not tell its orders: {error}", &*database.name);
+            }
+        }
+        let done = Move::new(self, &from, &to)?.run()?;
         log::info!(
             "{} jobs moved from database {:?} to {:?}, {} stayed",
             done.moved,
@@ -74,9 +85,14 @@ impl Manager {
 }
 
 impl<'a> Move<'a> {
-    pub(super) fn new(from: &'a Arc<Database>, to: &'a Arc<Database>) -> Self {
-        let (mover, done) = (Uuid::now_v7(), Moved::default());
-        Self { from, to, mover, done, stay: Vec::new() }
+    pub(super) fn new(
+        manager: &'a Manager,
+        from: &'a Arc<Database>,
+        to: &'a Arc<Database>,
+    ) -> Result<Self, Error> {
+        let (from_id, to_id) = (from.identity()?, to.identity()?);
+        let (mover, done, stay) = (Uuid::now_v7(), Moved::default(), Vec::new());
+        Ok(Self { manager, from, to, from_id, to_id, mover, done, stay })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
@@ -96,7 +112,7 @@ impl<'a> Move<'a> {
     fn move_all(&mut self) -> Result<(), Error> {
         self.resume()?;
         loop {
-            let name = self.to.name.to_string();
+            let name = self.to_id.clone();
             let jobs = at(self.from, move |driver| driver.move_out(&name, None, BATCH))?;
             if jobs.is_empty() {
                 return Ok(());
@@ -108,7 +124,7 @@ impl<'a> Move<'a> {
     fn move_these(&mut self, jobs: &[JobId]) -> Result<(), Error> {
         self.resume()?;
         for ids in jobs.chunks(BATCH as usize) {
-            let (name, ids) = (self.to.name.to_string(), ids.to_vec());
+            let (name, ids) = (self.to_id.clone(), ids.to_vec());
             let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), BATCH))?;
             self.carry(jobs)?;
         }
@@ -128,9 +144,16 @@ impl<'a> Move<'a> {
     }
 
     /// The steps after a batch was taken out.
-    fn carry(&mut self, jobs: Vec<MovingJob>) -> Result<(), Error> {
+    fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
+        jobs.retain(|job| {
+            let goes = self.may_go(&job.record);
+            if !goes {
+                self.stay.push(job.record.id);
+            }
+            goes
+        });
         let mut ids: Vec<JobId> = jobs.iter().map(|job| job.record.id).collect();
-        let (name, mover) = (self.from.name.to_string(), self.mover);
+        let (name, mover) = (self.from_id.clone(), self.mover);
         let answers = at(self.to, move |driver| driver.move_in(&name, mover, &jobs))?;
         let mut answers = answers.into_iter();
         ids.retain(|id| {
@@ -153,6 +176,12 @@ impl<'a> Move<'a> {
         self.finish(left)
     }
 
+    /// A key's job goes to the key's home only.
+    fn may_go(&self, job: &JobRecord) -> bool {
+        let Some(key) = &job.uniqkey else { return true };
+        self.manager.home_of(&job.ability, key).is_some_and(|home| Arc::ptr_eq(&home, self.to))
+    }
+
     /// The steps after a batch surely arrived.
     fn finish(&self, ids: Vec<JobId>) -> Result<(), Error> {
         let arrived = ids.clone();
@@ -165,7 +194,7 @@ impl<'a> Move<'a> {
         let first = JobId::from_uuid(Uuid::nil());
         let mut after = first;
         loop {
-            let (name, from) = (self.to.name.to_string(), after);
+            let (name, from) = (self.to_id.clone(), after);
             let ids = at(self.from, move |driver| driver.left_for(&name, from, BATCH))?;
             let Some(last) = ids.last() else { break };
             after = *last;
@@ -174,7 +203,7 @@ impl<'a> Move<'a> {
         }
         after = first;
         loop {
-            let (name, from) = (self.to.name.to_string(), after);
+            let (name, from) = (self.to_id.clone(), after);
             let jobs = at(self.from, move |driver| driver.moving_out(&name, from, BATCH))?;
             let Some(last) = jobs.last() else { break };
             after = last.record.id;
@@ -187,7 +216,7 @@ impl<'a> Move<'a> {
     /// overtaken and then died.
     fn cancel_ghosts(&self, mut after: JobId) -> Result<(), Error> {
         loop {
-            let (name, from) = (self.from.name.to_string(), after);
+            let (name, from) = (self.from_id.clone(), after);
             let rows = at(self.to, move |driver| driver.moving_in(&name, from, BATCH))?;
             let Some(last) = rows.last() else { return Ok(()) };
             after = last.0;

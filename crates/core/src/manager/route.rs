@@ -52,13 +52,40 @@ impl Manager {
     }
 }
 
+impl Manager {
+    /// The home of a unique key among the databases that are not draining, as far as is known.
+    pub(super) fn home_of(&self, ability: &str, key: &str) -> Option<Arc<Database>> {
+        let open = self
+            .all()
+            .iter()
+            .filter(|one| !one.controls.known().draining)
+            .cloned()
+            .max_by_key(|one| weight(&one.name, ability, key));
+        open
+    }
+
+    /// Drained databases that were a key's home before the present one.
+    pub(super) fn former_homes(&self, ability: &str, key: &str) -> Vec<Arc<Database>> {
+        let home = self.home_of(ability, key).map(|home| weight(&home.name, ability, key));
+        let all = self.all();
+        let former = all.iter().filter(|one| Some(weight(&one.name, ability, key)) > home);
+        former.cloned().collect()
+    }
+}
+
 impl Route {
     /// Sets drained databases apart; with `home_only` one candidate is left.
     fn around_drained(mut self) -> Self {
         let sorted = std::mem::take(&mut self.candidates);
         for database in sorted {
-            // Orders that cannot be read now are the database's trouble, found again at once.
-            if !database.control().is_ok_and(|control| control.draining) {
+            // Those behind the first live one are asked only when their turn comes. Orders that
+            // cannot be read now are the database's trouble, found again at once.
+            let draining = if self.candidates.is_empty() {
+                database.control().is_ok_and(|control| control.draining)
+            } else {
+                database.controls.known().draining
+            };
+            if !draining {
                 self.candidates.push(database);
                 if self.home_only {
                     break;

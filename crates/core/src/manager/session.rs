@@ -84,7 +84,7 @@ impl Session {
         self.dispatch.add(&lane);
         lanes.push(Arc::clone(&lane));
         drop(lanes);
-        lane.start(self)
+        lane.start(self).inspect_err(|_| lane.leaving.store(true, Ordering::Release))
     }
 
     /// Ends the work for one database: as [`shut_down`](Self::shut_down), the others go on.
@@ -96,10 +96,13 @@ impl Session {
         lane.leaving.store(true, Ordering::Release);
         self.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
         lane.database.bell.ring();
-        self.wait_for(deadline, || lane.is_empty());
-        lane.settle.close();
+        if !self.wait_for(deadline, || lane.is_empty()) {
+            // Its threads end by themselves with the last run: the result is still settled.
+            log::warn!("database {:?} is removed; jobs of it still run", &*lane.database.name);
+            return;
+        }
         lane.heartbeat_bell.ring();
-        self.wait_for_lanes(deadline, std::slice::from_ref(lane));
+        self.wait_for(deadline, || lane.threads.load(Ordering::Acquire) == 0);
     }
 
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {

@@ -133,16 +133,17 @@ fn settle_one_by_one(session: &Session, lane: &Lane, group: &Group, error: &Driv
         let one = std::slice::from_ref(&group[at]);
         let mut repeated = false;
         while !lane.given_up.load(Ordering::Acquire) {
+            if !lane.database.is_up() {
+                std::thread::sleep(Duration::from_millis(50));
+                continue;
+            }
             let shared = Arc::clone(&shared);
             match lane.database.ask(move |driver| driver.settle(worker, &shared[at..=at])) {
                 Ok(answers) => {
                     note_answers(session, lane, one, &answers, repeated);
                     break;
                 }
-                Err(error) if error.is_down() => {
-                    repeated |= error.is_ambiguous();
-                    std::thread::sleep(Duration::from_millis(50));
-                }
+                Err(error) if error.is_down() => repeated |= error.is_ambiguous(),
                 Err(error) => {
                     log::error!(
                         "job {} ({}) cannot be settled and will run again when its lease ends: {}",

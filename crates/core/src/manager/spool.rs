@@ -3,14 +3,14 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qudo_hooks::JobId;
 
 use super::bell::{Bell, lock};
 use super::database::Database;
 use super::moves::Move;
-use super::route::{Route, weight};
+use super::route::Route;
 use super::{Inner, Manager, jitter};
 use crate::driver::{Depth, DriverError, ErrorKind, Inserted, JobFilter, JobRecord, JobState};
 use crate::observe::Event;
@@ -22,6 +22,12 @@ pub(super) const NAME: &str = "spool";
 /// While jobs wait in the spool, the databases are tried this often.
 const LOOK_EVERY: Duration = Duration::from_millis(500);
 
+/// Another process may have left jobs in the file: it is looked at this often in any case.
+const LOOK_ANYWAY: Duration = Duration::from_secs(60);
+
+/// Old trails removed at one look.
+const PURGE_AT_MOST: u32 = 1_000;
+
 /// Jobs forwarded in one step.
 const BATCH: u32 = 250;
 
@@ -32,6 +38,9 @@ pub(crate) struct Spool {
     /// Held over every insert and count, so that the bound is exact.
     depth: Mutex<Option<u64>>,
     bell: Bell,
+    looked: Mutex<Instant>,
+    /// How long it is known where forwarded jobs went.
+    keep_trails: Duration,
     /// Jobs that were not forwarded because their key was taken.
     dropped: AtomicU64,
 }
@@ -50,12 +59,14 @@ pub struct SpoolReport {
 }
 
 impl Spool {
-    pub(super) fn new(database: Arc<Database>, limit: u64) -> Self {
+    pub(super) fn new(database: Arc<Database>, limit: u64, keep_trails: Duration) -> Self {
         Self {
             database,
             limit,
             depth: Mutex::default(),
             bell: Bell::default(),
+            looked: Mutex::new(Instant::now()),
+            keep_trails,
             dropped: AtomicU64::new(0),
         }
     }
@@ -79,7 +90,7 @@ impl Spool {
         if self.open(&mut depth)? + jobs.len() as u64 > self.limit {
             return Err(Error::SpoolFull { limit: self.limit });
         }
-        let stored = self.database.insert(jobs, false).map_err(|error| {
+        let stored = self.database.insert(jobs).map_err(|error| {
             if error.is_down() {
                 self.database.mark_down(&error);
             }
@@ -92,13 +103,22 @@ impl Spool {
         Ok(stored)
     }
 
-    /// Counts anew: other processes use the file too.
-    fn count(&self) -> Result<u64, Error> {
+    /// Counts anew, since other processes use the file too, and forgets old trails.
+    fn look(&self) -> Result<Depth, Error> {
         let mut depth = lock(&self.depth);
         self.open(&mut depth)?;
-        let limit = self.limit;
-        let found = self.database.call("count jobs", move |driver| driver.depth(limit))?;
-        Ok(*depth.insert(waiting(&found)))
+        *lock(&self.looked) = Instant::now();
+        let (limit, trails) = (self.limit, self.keep_trails);
+        let found = self.database.call("count jobs", move |driver| {
+            driver.purge(trails, trails, PURGE_AT_MOST)?;
+            driver.depth(limit)
+        })?;
+        *depth = Some(waiting(&found));
+        Ok(found)
+    }
+
+    fn is_time_to_look(&self) -> bool {
+        lock(&self.looked).elapsed() > LOOK_ANYWAY
     }
 
     fn is_empty(&self) -> bool {
@@ -118,7 +138,7 @@ impl Manager {
     /// When its file cannot be read.
     pub fn spool(&self) -> Result<Option<SpoolReport>, Error> {
         let Some(spool) = &self.inner.spool else { return Ok(None) };
-        let (waiting, dropped) = (spool.count()?, spool.dropped.load(Ordering::Relaxed));
+        let (waiting, dropped) = (waiting(&spool.look()?), spool.dropped.load(Ordering::Relaxed));
         Ok(Some(SpoolReport { waiting, limit: spool.limit, dropped }))
     }
 
@@ -160,60 +180,92 @@ pub(super) fn run(manager: &Weak<Inner>) {
 }
 
 fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Error> {
-    if std::mem::replace(opened, true) && spool.is_empty() {
+    if std::mem::replace(opened, true) && spool.is_empty() && !spool.is_time_to_look() {
         return Ok(());
     }
-    if spool.count()? == 0 || !manager.all().iter().any(|database| database.is_up()) {
+    let depth = spool.look()?;
+    if waiting(&depth) == 0 || !manager.all().iter().any(|database| database.is_up()) {
         return Ok(());
+    }
+    if depth.moving.count > 0 {
+        // An earlier forward was broken off; where it went is not told by the job alone.
+        for database in manager.all().iter().filter(|database| database.is_up()) {
+            Move::new(manager, &spool.database, database)?.run_these(&[])?;
+        }
     }
     let mut offset = 0;
     loop {
         let filter = JobFilter { limit: BATCH, offset, ..JobFilter::default() };
         let jobs = spool.database.call("list jobs", move |driver| driver.list(&filter))?;
-        let found = jobs.len() as u32;
+        let (found, mut gone) = (jobs.len(), 0);
         let mut groups: HashMap<Arc<str>, (Arc<Database>, Vec<JobId>)> = HashMap::new();
-        for job in &jobs {
+        for job in jobs.iter().filter(|job| job.state != JobState::Moving) {
             let key = job.uniqkey.as_deref().map(|key| (&*job.ability, key));
-            // A job on its way goes on where it went before: all are asked below.
-            if let Some(target) = target(manager, key)? {
-                let group = groups.entry(Arc::clone(&target.name));
-                let (_, ids) = group.or_insert_with(|| (target, Vec::new()));
-                if job.state != JobState::Moving {
-                    ids.push(job.id);
+            match target(manager, key)? {
+                Target::Wait => {}
+                Target::Taken => gone += drop_job(manager, spool, job.id)?,
+                Target::To(target) => {
+                    let group = groups.entry(Arc::clone(&target.name));
+                    group.or_insert_with(|| (target, Vec::new())).1.push(job.id);
                 }
             }
         }
-        let mut gone = 0;
         for (target, ids) in groups.into_values() {
             gone += forward_to(manager, spool, &target, &ids)?;
         }
-        offset += found.saturating_sub(gone as u32);
-        if found < BATCH {
+        offset += found.saturating_sub(gone) as u32;
+        if found < BATCH as usize {
             break;
         }
     }
-    spool.count().map(drop)
+    spool.look().map(drop)
 }
 
-/// Where a spooled job goes now: the home of its key if that is up, else any database that is.
-fn target(manager: &Manager, key: Option<(&str, &str)>) -> Result<Option<Arc<Database>>, Error> {
-    let mut open = Vec::new();
+/// What is to happen with a spooled job now.
+enum Target {
+    To(Arc<Database>),
+    Wait,
+    /// Another job holds its key.
+    Taken,
+}
+
+/// Where a spooled job goes now: the home of its key, once the former homes say that they do not
+/// hold it; without a key any database that is up.
+fn target(manager: &Manager, key: Option<(&str, &str)>) -> Result<Target, Error> {
     for database in manager.all().iter() {
-        let draining = match database.control() {
-            Ok(control) => control.draining,
-            Err(error) if error.is_down() => database.controls.known().draining,
-            Err(error) => return Err(Error::database(&database.name, "read its orders", error)),
-        };
-        if !draining {
-            open.push(Arc::clone(database));
+        if let Err(error) = database.control()
+            && !error.is_down()
+        {
+            return Err(Error::database(&database.name, "read its orders", error));
         }
     }
-    if let Some((ability, key)) = key {
-        let home = open.into_iter().max_by_key(|one| weight(&one.name, ability, key));
-        return Ok(home.filter(|home| home.is_up()));
+    let Some((ability, key)) = key else {
+        let all = manager.all();
+        let open = all.iter().filter(|one| one.is_up() && !one.controls.known().draining);
+        let chosen = fastrand::choice(open.collect::<Vec<_>>());
+        return Ok(chosen.map_or(Target::Wait, |one| Target::To(Arc::clone(one))));
+    };
+    for former in manager.former_homes(ability, key) {
+        let (ability, key) = (ability.to_owned(), key.to_owned());
+        match former.call("look up a unique key", move |driver| driver.holder(&ability, &key)) {
+            Ok(None) => {}
+            Ok(Some(_)) => return Ok(Target::Taken),
+            Err(error) if error.is_down() => return Ok(Target::Wait),
+            Err(error) => return Err(error),
+        }
     }
-    open.retain(|database| database.is_up());
-    Ok(fastrand::choice(open))
+    let home = manager.home_of(ability, key).filter(|home| home.is_up());
+    Ok(home.map_or(Target::Wait, Target::To))
+}
+
+fn drop_job(manager: &Manager, spool: &Spool, id: JobId) -> Result<usize, Error> {
+    log::warn!("job {id} of the spool is dropped: another job holds its unique key");
+    if !spool.database.call("drop a job", move |driver| driver.dequeue(id))? {
+        return Ok(0);
+    }
+    spool.dropped.fetch_add(1, Ordering::Relaxed);
+    manager.tell(|| Event::Dropped { job: id });
+    Ok(1)
 }
 
 /// Forwards these jobs; tells how many are gone from the spool.
@@ -223,19 +275,16 @@ fn forward_to(
     target: &Arc<Database>,
     ids: &[JobId],
 ) -> Result<usize, Error> {
-    let (moved, stayed) = Move::new(&spool.database, target).run_these(ids)?;
+    let (moved, stayed) = Move::new(manager, &spool.database, target)?.run_these(ids)?;
     if moved > 0 {
         log::info!("{moved} jobs forwarded from the spool to database {:?}", &*target.name);
         target.bell.ring();
     }
-    for id in &stayed {
-        log::warn!("job {id} of the spool is dropped: another job holds its unique key");
-        let id = *id;
-        spool.database.call("drop a job", move |driver| driver.dequeue(id))?;
-        spool.dropped.fetch_add(1, Ordering::Relaxed);
-        manager.tell(|| Event::Dropped { job: id });
+    let mut gone = moved;
+    for id in stayed {
+        gone += drop_job(manager, spool, id)?;
     }
-    Ok(moved + stayed.len())
+    Ok(gone)
 }
 
 /// For the builder's check: a spool that is a server would be down with the others.

@@ -184,6 +184,10 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.depth(bound)))
     }
 
+    fn identity(&self) -> Result<String, DriverError> {
+        Ok(self.with(|store| store.identity.get_or_insert_with(Uuid::now_v7).to_string()))
+    }
+
     fn control(&self) -> Result<Control, DriverError> {
         Ok(self.with(|store| store.control))
     }

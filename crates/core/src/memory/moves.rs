@@ -107,6 +107,7 @@ impl Store {
         for (id, stand, due) in &picked {
             self.ready.retain(|(_, _, other), _| other != id);
             self.scheduled.retain(|(_, other), _| other != id);
+            self.moving.remove(&(*id, Leg::Arrived));
             let row =
                 Moving { other: to.to_owned(), mover: Uuid::nil(), stand: *stand, due: *due, at };
             self.moving.insert((*id, Leg::Leaving), row);
@@ -135,6 +136,9 @@ impl Store {
 
     fn move_in(&mut self, from: &str, mover: Uuid, job: &MovingJob) -> Inserted {
         let record = &job.record;
+        if self.moving.contains_key(&(record.id, Leg::Arrived)) {
+            return Inserted::New;
+        }
         if self.jobs.contains_key(&record.id) {
             if let Some(row) = self.moving.get_mut(&(record.id, Leg::Arriving)) {
                 row.mover = mover;
@@ -168,6 +172,9 @@ impl Store {
     fn put_back(&mut self, id: JobId, leg: Leg) -> bool {
         let Some(row) = self.moving.remove(&(id, leg)) else { return false };
         self.place(id, row.due, row.stand);
+        if leg == Leg::Arriving {
+            self.moving.insert((id, Leg::Arrived), Moving { at: self.now, ..row });
+        }
         true
     }
 

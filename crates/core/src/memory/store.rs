@@ -27,6 +27,7 @@ pub(super) struct Store {
     replies: HashMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
     workers: BTreeMap<WorkerId, (String, DateTime<Utc>)>,
     pub(super) control: Control,
+    pub(super) identity: Option<Uuid>,
     pub(super) moving: BTreeMap<(JobId, Leg), Moving>,
 }
 
@@ -374,7 +375,7 @@ impl Store {
     pub(super) fn depth(&self, bound: u64) -> Depth {
         let bounded = |rows: usize| Bounded::new(rows as u64, bound);
         let moving =
-            self.moving.keys().filter(|(_, leg)| !matches!(leg, Leg::Left | Leg::Gone)).count();
+            self.moving.keys().filter(|(_, leg)| !matches!(leg, Leg::Gone | Leg::Arrived)).count();
         Depth::new(
             bounded(self.ready.len()),
             bounded(self.scheduled.len()),
@@ -463,7 +464,9 @@ impl Store {
         let (now, before) = (self.now, self.replies.len() + self.status.len());
         self.replies.retain(|_, (at, _)| *at + replies >= now);
         self.status.retain(|row| row.finished_at + status >= now);
-        self.moving.retain(|(_, leg), row| *leg != Leg::Gone || row.at + replies >= now);
+        self.moving.retain(|(_, leg), row| {
+            !matches!(leg, Leg::Gone | Leg::Arrived) || row.at + replies >= now
+        });
         before - self.replies.len() - self.status.len()
     }
 

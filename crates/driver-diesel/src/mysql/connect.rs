@@ -29,8 +29,17 @@ pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
     let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
     let version: Option<String> =
         conn.row("SELECT VERSION()", &[]).map_err(|error| error.to_string())?;
-    check_version(&version.unwrap_or_default())?;
+    check_version(version.as_deref().unwrap_or_default())?;
+    // A client that vanishes in the middle of a transaction must not keep its locks for hours. The
+    // pool drops a connection that was idle for five minutes.
+    let mariadb = version.as_deref().unwrap_or_default().to_lowercase().contains("mariadb");
+    let idle = if mariadb {
+        "SET SESSION wait_timeout = 400, idle_transaction_timeout = 60"
+    } else {
+        "SET SESSION wait_timeout = 400"
+    };
     for set in [
+        idle,
         // Gap locks of the default level make claims and inserts deadlock.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 5",

@@ -1,5 +1,6 @@
 use diesel::result::QueryResult;
 use qudo_core::driver::{Bounded, Control, ControlFlag, Depth};
+use uuid::Uuid;
 
 use crate::engine::Engine;
 use crate::sql::{Bind, SqlConn};
@@ -27,6 +28,22 @@ pub(crate) fn set_control<E: Engine>(
     conn.run(&sql, &name).map(drop)
 }
 
+/// The database's own id. Of two processes that make one at once, the first wins.
+pub(crate) fn identity<E: Engine>(conn: &mut E::Conn) -> QueryResult<String> {
+    let select = "SELECT value FROM qudo_control WHERE name = 'identity'";
+    if let Some(found) = conn.row::<String>(select, &[])? {
+        return Ok(found);
+    }
+    let (words, tail) = E::INSERT_IGNORE;
+    let sql = format!(
+        "{words} INTO qudo_control (name, value, changed_at) VALUES ('identity', ?, {}){tail}",
+        E::NOW
+    );
+    let fresh = Uuid::now_v7().to_string();
+    conn.run(&sql, &[Bind::Text(&fresh)])?;
+    Ok(conn.row::<String>(select, &[])?.unwrap_or(fresh))
+}
+
 /// Counts the narrow tables, each up to the bound, along its primary key.
 pub(crate) fn depth<E: Engine>(conn: &mut E::Conn, bound: u64) -> QueryResult<Depth> {
     let mut count = |rows: &str| -> QueryResult<Bounded> {
@@ -39,6 +56,7 @@ pub(crate) fn depth<E: Engine>(conn: &mut E::Conn, bound: u64) -> QueryResult<De
         count("qudo_ready")?,
         count("qudo_scheduled")?,
         count("qudo_lease")?,
-        count("qudo_moving WHERE leg IN ('leaving', 'arriving')")?,
+        // One that left is on its way until it surely arrived.
+        count("qudo_moving WHERE leg IN ('leaving', 'arriving', 'left')")?,
     ))
 }

@@ -124,6 +124,9 @@ pub(crate) fn move_out<E: Engine>(
             }
         }
     }
+    let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
+    // Leaving again: another mover may bring it back one day.
+    run_in(conn, "DELETE FROM qudo_moving WHERE leg = 'arrived' AND id IN", &[], &ids)?;
     let mut scheduled = Vec::new();
     for Waiting { stand, run_after } in &rows {
         if run_after.is_some() {
@@ -139,7 +142,6 @@ pub(crate) fn move_out<E: Engine>(
     run_in(conn, "DELETE FROM qudo_scheduled WHERE id IN", &[], &scheduled)?;
     let moving: Vec<_> = rows.iter().map(|row| (Place::from(&row.stand), row.run_after)).collect();
     mark::<E>(conn, Leg::Leaving, to, None, &moving)?;
-    let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
     let head = format!("{SELECT} WHERE m.leg = 'leaving' AND m.id IN");
     let jobs: Vec<Moving> = rows_in(conn, &head, &[], &ids, "")?;
     Ok(jobs.into_iter().map(|job| job.0).collect())
@@ -192,7 +194,9 @@ pub(crate) fn move_in<E: Engine>(
     jobs: &[MovingJob],
 ) -> QueryResult<Vec<Inserted>> {
     let ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
-    let here: Vec<Uuid> = rows_in(conn, "SELECT id FROM qudo_job WHERE id IN", &[], &ids, "")?;
+    let mut here: Vec<Uuid> = rows_in(conn, "SELECT id FROM qudo_job WHERE id IN", &[], &ids, "")?;
+    let arrived = "SELECT id FROM qudo_moving WHERE leg = 'arrived' AND id IN";
+    here.extend(rows_in::<_, Uuid>(conn, arrived, &[], &ids, "")?);
     let own = "UPDATE qudo_moving SET mover = ? WHERE leg = 'arriving' AND id IN";
     run_in(conn, own, &[Bind::Id(mover)], &here)?;
     let mut answers = vec![Inserted::New; jobs.len()];
@@ -296,11 +300,18 @@ pub(crate) fn put_back<E: Engine>(
     jobs: &[JobId],
 ) -> QueryResult<usize> {
     let ids = uuids(jobs);
-    let leg = leg.as_str();
-    let head = format!("SELECT {STAND}, run_after FROM qudo_moving WHERE leg = '{leg}' AND id IN");
+    let head = format!(
+        "SELECT {STAND}, run_after FROM qudo_moving WHERE leg = '{}' AND id IN",
+        leg.as_str()
+    );
     let rows: Vec<Waiting> = rows_in(conn, &head, &[], &ids, E::FOR_UPDATE)?;
     let found: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
-    run_in(conn, &format!("DELETE FROM qudo_moving WHERE leg = '{leg}' AND id IN"), &[], &found)?;
+    if leg == Leg::Arriving {
+        change::<E>(conn, Leg::Arriving, Leg::Arrived, &found)?;
+    } else {
+        let delete = "DELETE FROM qudo_moving WHERE leg = 'leaving' AND id IN";
+        run_in(conn, delete, &[], &found)?;
+    }
     let (ready, scheduled): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.run_after.is_none());
     let ready: Vec<_> = ready.into_iter().map(|row| Place::from(&row.stand)).collect();
     put_ready::<E>(conn, &ready)?;

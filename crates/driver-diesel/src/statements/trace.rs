@@ -121,7 +121,7 @@ pub(crate) fn purge<E: Engine>(
     for (table, only, key, time, age) in [
         ("qudo_reply", "", "job_id", "created_at", replies),
         ("qudo_job_status", "", "id", "finished_at", status),
-        ("qudo_moving", "leg = 'gone' AND ", "id", "moved_at", replies),
+        ("qudo_moving", "leg IN ('gone', 'arrived') AND ", "id", "moved_at", replies),
     ] {
         let sql = format!(
             "SELECT {key} FROM {table} WHERE {only}{time} < {} - ? ORDER BY {time} LIMIT ?",
