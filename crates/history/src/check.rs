@@ -32,6 +32,13 @@ pub enum Fault {
         /// Who ran it again.
         worker: String,
     },
+    /// A worker began a run that it had begun before and not settled.
+    StartedTwice {
+        /// The job.
+        job: String,
+        /// The worker.
+        worker: String,
+    },
     /// Two runs both ended the job.
     EndedTwice {
         /// The job.
@@ -71,6 +78,9 @@ impl fmt::Display for Fault {
             }
             Self::RanAfterEnd { job, worker } => {
                 write!(f, "job {job} had ended and ran again at worker {worker}")
+            }
+            Self::StartedTwice { job, worker } => {
+                write!(f, "worker {worker} began a run of job {job} twice")
             }
             Self::EndedTwice { job } => write!(f, "job {job} was ended by two runs"),
             Self::KeyLivedTwice { key, first, second } => {
@@ -129,6 +139,9 @@ impl Rules {
         let mut faults = Vec::new();
         for (id, life) in &history.jobs {
             lost(id, life, remains, &mut faults);
+            for worker in &life.twice {
+                faults.push(Fault::StartedTwice { job: id.clone(), worker: worker.clone() });
+            }
             if !life.may_be_double() {
                 overlaps(id, life, &mut faults);
             }

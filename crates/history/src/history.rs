@@ -30,6 +30,8 @@ pub(crate) struct Life {
     /// By worker and number: a run that was given back unstarted has the same number again.
     pub(crate) runs: Vec<Run>,
     pub(crate) replies: Vec<i32>,
+    /// Workers that began a run a second time before the first was over.
+    pub(crate) twice: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -221,8 +223,12 @@ impl History {
                 self.claims.push(Claim { database, queue, jobs, begun, at });
             }
             Step::Started { worker, job, attempt, .. } => {
+                let steps = self.life(job);
+                if steps.run(&worker, attempt).is_some_and(|run| run.settled.is_none()) {
+                    steps.twice.push(worker.clone());
+                }
                 let run = Run { worker, attempt, started: at, finished: None, settled: None };
-                self.life(job).runs.push(run);
+                steps.runs.push(run);
             }
             Step::Finished { worker, job, attempt, outcome } => {
                 if let Some(run) = self.life(job).run(&worker, attempt) {

@@ -140,6 +140,19 @@ fn a_process_that_died_leaves_its_run_to_another() {
 }
 
 #[test]
+fn a_worker_must_not_begin_a_run_twice() {
+    let mut lines = vec![enqueued(100, "j", None, 0), started(200, "j", "w", 1)];
+    lines.extend(run(250, "j", "w", 1));
+    let twice = Fault::StartedTwice { job: "j".into(), worker: "w".into() };
+    assert_eq!(faults(lines), [twice]);
+    // A job that was put off has the same attempt again.
+    let mut snoozed = vec![enqueued(100, "j", None, 0), started(200, "j", "w", 1)];
+    snoozed.extend([finished(210, "j", "w", 1, "snoozed"), retried(220, "j", "w", 1)]);
+    snoozed.extend(run(300, "j", "w", 1));
+    assert_eq!(faults(snoozed), []);
+}
+
+#[test]
 fn a_job_that_ended_must_not_run_again() {
     let mut lines = vec![enqueued(100, "j", None, 0)];
     lines.extend(run(200, "j", "w", 1));

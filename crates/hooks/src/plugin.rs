@@ -91,7 +91,9 @@ fn build<P: Plugin>(options: &Value) -> Result<(&'static str, Shared), PluginErr
     let given = serde_json::from_value(options.clone());
     // Options that all have defaults need not be given at all.
     let options = match given {
-        Err(_) if options.is_null() => serde_json::from_value(Value::Object(Default::default())),
+        Err(_) if options.is_null() => {
+            serde_json::from_value(Value::Object(serde_json::Map::default()))
+        }
         given => given,
     };
     let options: P::Options = options.map_err(|error| failed(error.into()))?;

@@ -75,7 +75,7 @@ fn refused() -> NotBytes {
     NotBytes("only bytes and texts have a raw form".to_owned())
 }
 
-impl<'b> Serializer for Writer<'b> {
+impl Serializer for Writer<'_> {
     type Ok = ();
     type Error = NotBytes;
     type SerializeSeq = Self;

@@ -148,7 +148,7 @@ impl Load {
 }
 
 fn any_job(n: u64) -> NewJob {
-    let fails = if n.is_multiple_of(11) { 1 } else { 0 };
+    let fails = u32::from(n.is_multiple_of(11));
     let job = effort::job(Effort {
         millis: if n.is_multiple_of(50) { 100 } else { 0 },
         fails,
@@ -198,7 +198,7 @@ fn note(shared: &Shared, took: Duration, answer: &Result<Option<Enqueued>, Error
         Err(Error::Uncertain { .. }) => tally.uncertain += 1,
         // One candidate only: the home of a key.
         Err(Error::AllDatabasesDown(reasons)) if reasons.len() < 3 => tally.refused += 1,
-        Err(Error::PartlyEnqueued { .. }) => tally.refused += 1,
+        Err(Error::PartlyEnqueued { source, .. }) if !source.is_down() => tally.uncertain += 1,
         Err(error) => tally.failed.push(error.to_string()),
     }
 }

@@ -7,11 +7,11 @@
 
 use std::collections::HashSet;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
-use qudo::driver::{ExceptionFilter, JobFilter};
-use qudo::history::{History, Rules, micros};
+use qudo::driver::{Driver, DriverRegistration, ExceptionFilter, JobFilter};
+use qudo::history::{History, Recorder, Remains, Rules, micros};
 use qudo::{DatabaseState, Error, FailureKind, Manager, NewJob};
 use qudo_soak::{Crew, Effort, Load, Options, Phase, World, client, effort, judge};
 
@@ -44,6 +44,15 @@ fn state(manager: &Manager, name: &str) -> DatabaseState {
     reports.iter().find(|one| one.name == name).expect("known").state
 }
 
+/// What a fault must have done when it has lasted.
+#[derive(Clone, Copy)]
+enum Effect {
+    /// The databases are out of use.
+    Down,
+    /// It is over, or slows them only.
+    Passing,
+}
+
 /// A world under load.
 struct Scene {
     world: World,
@@ -71,10 +80,12 @@ impl Scene {
     }
 
     /// Does a fault to databases and lets it last, while clients and workers must go on with what
-    /// lives. Then heals it, and waits until those databases are in use again.
+    /// lives; whether it takes the databases out of use is checked. Then heals it, and waits until
+    /// they are in use again.
     fn suffer(
         &mut self,
         databases: &[&str],
+        effect: Effect,
         last: Duration,
         fault: impl FnOnce(&World, &mut Crew),
         heal: impl FnOnce(&World, &mut Crew),
@@ -96,6 +107,9 @@ impl Scene {
                 report.state.as_str(),
                 report.reason.as_deref().unwrap_or("")
             );
+            if matches!(effect, Effect::Down) {
+                assert_ne!(report.state, DatabaseState::Up, "the fault had no effect on {name}");
+            }
         }
         assert!(runs > 50, "workers went on with what lives: {runs} runs");
         heal(&self.world, &mut self.crew);
@@ -122,6 +136,11 @@ impl Scene {
 
     /// Ends the load, works off, and judges.
     fn end(self) {
+        self.end_but(|| {});
+    }
+
+    /// As [`end`](Self::end), with a last look at the world.
+    fn end_but(self, look: impl FnOnce()) {
         let (manager, phases) = self.load.stop().expect("ends");
         for (phase, tally) in &phases {
             println!("{phase:?}: {tally}");
@@ -129,6 +148,7 @@ impl Scene {
         }
         let verdict = judge(&self.world, &manager, &self.rules, DEADLINE).expect("worked off");
         println!("{verdict}");
+        look();
         assert_eq!(verdict.faults, []);
         let slowest = self.crew.stop().expect("workers end when they are asked to");
         assert!(slowest < Duration::from_secs(10), "{slowest:?}");
@@ -140,6 +160,7 @@ fn postgres_is_killed_under_load_and_comes_back() {
     let mut scene = Scene::new(3);
     scene.suffer(
         &["postgres"],
+        Effect::Down,
         Duration::from_secs(3),
         |world, _| world.postgres.kill().expect("kills"),
         |world, _| world.postgres.restart().expect("restarts"),
@@ -152,6 +173,7 @@ fn mariadb_is_killed_under_load_and_comes_back() {
     let mut scene = Scene::new(3);
     scene.suffer(
         &["mysql"],
+        Effect::Down,
         Duration::from_secs(3),
         |world, _| world.mariadb.kill().expect("kills"),
         |world, _| world.mariadb.restart().expect("restarts"),
@@ -164,6 +186,7 @@ fn two_servers_that_answer_nothing_for_30_seconds_hold_up_nobody() {
     let mut scene = Scene::new(3);
     scene.suffer(
         &["postgres", "mysql"],
+        Effect::Down,
         Duration::from_secs(30),
         |world, crew| {
             world.postgres.pause().expect("pauses");
@@ -191,6 +214,7 @@ fn packets_are_lost_delayed_reset_and_half_open() {
     };
     scene.suffer(
         &both,
+        Effect::Down,
         seconds(6),
         |world, _| {
             world.postgres_proxy.drop_packets();
@@ -200,6 +224,7 @@ fn packets_are_lost_delayed_reset_and_half_open() {
     );
     scene.suffer(
         &both,
+        Effect::Down,
         seconds(2),
         |world, _| {
             world.postgres_proxy.refuse();
@@ -209,12 +234,14 @@ fn packets_are_lost_delayed_reset_and_half_open() {
     );
     scene.suffer(
         &both,
+        Effect::Passing,
         seconds(2),
         |world, _| world.postgres_proxy.delay(Duration::from_millis(200)),
         pass,
     );
     scene.suffer(
         &both,
+        Effect::Passing,
         seconds(4),
         |world, _| {
             world.postgres_proxy.half_open();
@@ -230,6 +257,7 @@ fn a_server_that_turns_read_only_is_left_alone_until_it_takes_writes() {
     let mut scene = Scene::new(2);
     scene.suffer(
         &["postgres"],
+        Effect::Down,
         Duration::from_secs(3),
         |world, _| world.set_postgres_read_only(true).expect("refuses writes"),
         |world, _| world.set_postgres_read_only(false).expect("takes writes"),
@@ -244,6 +272,7 @@ fn a_server_without_a_free_connection_is_left_alone() {
     let url = scene.world.postgres.url();
     scene.suffer(
         &["postgres"],
+        Effect::Down,
         Duration::from_secs(3),
         |world, _| {
             // Those that the pools hold are cut off first, so that all need new ones.
@@ -273,6 +302,7 @@ fn the_lock_of_a_sqlite_file_that_somebody_holds_holds_up_nobody() {
     let mut scene = Scene::new(2);
     scene.suffer(
         &["sqlite"],
+        Effect::Passing,
         Duration::ZERO,
         |world, _| world.lock_sqlite(Duration::from_secs(5)).expect("locks"),
         |_, _| {},
@@ -286,9 +316,12 @@ fn a_full_disk_is_a_database_that_is_down_until_there_is_room() {
     let disk = SmallDisk::mount();
     let small = format!("sqlite:{}/jobs.db", disk.path().display());
     let large = tempfile::tempdir().expect("a temporary directory");
+    let files = tempfile::tempdir().expect("a temporary directory");
+    let recorder = Recorder::create(files.path().join("all.jsonl")).expect("creates");
     let manager = Manager::builder()
         .linked(false)
         .ability::<effort>()
+        .observer(recorder)
         .retry_seconds(1)
         .database_as("small", small)
         .database_as("large", format!("sqlite:{}/jobs.db", large.path().display()))
@@ -322,6 +355,10 @@ fn a_full_disk_is_a_database_that_is_down_until_there_is_room() {
         jobs.into_iter().all(|on| on.answer.is_ok_and(|jobs| jobs.is_empty()))
     });
     working.stop();
+    let remains = Remains::of(&manager).expect("both answer");
+    let history = History::read(files.path()).expect("reads");
+    assert_eq!(Rules::default().check(&history, &remains), []);
+    assert_eq!((history.len(), history.runs()), (stored + 50, stored + 50));
     println!("{stored} jobs stored until the disk was full");
 }
 
@@ -419,6 +456,77 @@ fn a_manager_that_starts_with_every_database_down_takes_them_up_when_they_come()
 }
 
 #[test]
+fn three_full_databases_get_their_share_and_a_slow_one_slows_only_itself() {
+    let _alone = alone();
+    let world = World::start().expect("starts");
+    let (manager, recorder) = client(&world, "client").expect("valid");
+    let worker = || {
+        world
+            .builder()
+            .workers(2)
+            .observer(Arc::clone(&recorder))
+            .build()
+            .expect("valid")
+            .start()
+            .expect("starts")
+    };
+    let fill = |jobs: usize| {
+        for (name, _) in world.databases() {
+            let job =
+                |_| effort::job(Effort { millis: 1, fails: 0, panics: false }).database(&name);
+            manager.enqueue_many((0..jobs).map(job)).expect("stored");
+        }
+    };
+    // Asked directly, not through the proxies.
+    let direct: Vec<_> =
+        [world.databases()[0].1.clone(), world.postgres.url(), world.mariadb.url()]
+            .iter()
+            .map(|dsn| DriverRegistration::open_linked(dsn).expect("opens").driver)
+            .collect();
+    let counts = || -> Vec<usize> {
+        let left =
+            |driver: &Arc<dyn Driver>| driver.depth(10_000).expect("answers").ready.count as usize;
+        direct.iter().map(left).collect()
+    };
+    fill(3_000);
+    let working = worker();
+    let begun = Instant::now();
+    eventually("half of it is done", || counts().iter().sum::<usize>() <= 4_500);
+    let left = counts();
+    let took = begun.elapsed();
+    println!(
+        "of 3,000 each, left {left:?} after {took:.1?}: {:.0} jobs/s",
+        4_500.0 / took.as_secs_f64()
+    );
+    for one in &left {
+        assert!((1_000..2_000).contains(one), "each gets its share: {left:?}");
+    }
+    working.stop();
+    judge_rest(&manager, &worker);
+    // PostgreSQL is 40 ms away.
+    fill(3_000);
+    world.postgres_proxy.delay(Duration::from_millis(20));
+    let begun = Instant::now();
+    let working = worker();
+    eventually("the fast two are done", || counts()[0] == 0 && counts()[2] == 0);
+    let took = begun.elapsed();
+    println!("beside a slow one, the other two did 6,000 in {took:.1?}; left {:?}", counts());
+    world.postgres_proxy.pass();
+    working.stop();
+    judge_rest(&manager, &worker);
+}
+
+/// Works off what is left.
+fn judge_rest(manager: &Manager, worker: &dyn Fn() -> qudo::WorkHandle) {
+    let working = worker();
+    eventually("all is worked off", || {
+        let counts = manager.job_count();
+        counts.into_iter().all(|on| on.answer.is_ok_and(|rows| rows.is_empty()))
+    });
+    working.stop();
+}
+
+#[test]
 fn fifty_workers_are_killed_and_every_job_is_done() {
     let mut scene = Scene::new(8);
     let from = SystemTime::now();
@@ -429,7 +537,31 @@ fn fifty_workers_are_killed_and_every_job_is_done() {
     }
     let until = SystemTime::now() + Duration::from_secs(10);
     scene.rules = scene.rules.with_disturbance(micros(from), micros(until));
-    scene.end();
+    let (killed, files) = (scene.crew.killed.clone(), scene.world.history());
+    let kept = tempfile::tempdir().expect("a temporary directory");
+    scene.end_but(|| copy(&files, kept.path()));
+    let history = History::read(kept.path()).expect("reads");
+    let mut rescues: Vec<_> = killed
+        .iter()
+        .flat_map(|(pid, died)| history.rescues_of_file(&format!("worker-{pid}"), *died))
+        .collect();
+    rescues.sort_unstable();
+    assert!(!rescues.is_empty(), "some jobs ran when their process died");
+    let at = |share: usize| Duration::from_micros(rescues[(rescues.len() - 1) * share / 100]);
+    println!(
+        "{} jobs of {} killed processes ran again after {:.1?} (median), {:.1?} at most",
+        rescues.len(),
+        killed.len(),
+        at(50),
+        at(100)
+    );
+}
+
+fn copy(from: &std::path::Path, to: &std::path::Path) {
+    for file in std::fs::read_dir(from).expect("reads") {
+        let file = file.expect("reads");
+        std::fs::copy(file.path(), to.join(file.file_name())).expect("copies");
+    }
 }
 
 #[test]
@@ -478,8 +610,10 @@ fn a_rolling_restart_costs_no_attempt_and_runs_nothing_twice() {
     let history = scene.world.history();
     let filter = ExceptionFilter { limit: 100_000, ..ExceptionFilter::default() };
     scene.load.phase(Phase::After);
-    let (client, _) = scene.load.stop().expect("ends");
-    judge(&scene.world, &client, &scene.rules, DEADLINE).expect("worked off");
+    let (client, phases) = scene.load.stop().expect("ends");
+    let verdict = judge(&scene.world, &client, &scene.rules, DEADLINE).expect("worked off");
+    assert_eq!(verdict.faults, []);
+    assert!(phases.values().all(|tally| tally.failed.is_empty()), "{phases:?}");
     for on in manager.exceptions(&filter) {
         for row in on.answer.expect("answers") {
             let lost = matches!(row.kind, FailureKind::Crash | FailureKind::LeaseExpired);

@@ -174,10 +174,10 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
     }
 }
 
-/// Closes with a reset, as a server that died does.
+/// Makes the close of a connection a reset, as when a server died. It is closed when the last of
+/// its threads lets go, within a look.
 fn abort(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
-    drop(stream.shutdown(Shutdown::Both));
 }
 
 struct Connection {

@@ -69,6 +69,9 @@ struct Prepared {
     route: Route,
 }
 
+/// Jobs alike in this travel together: home only, spool allowed, candidates in order.
+type GroupKey = (bool, bool, Vec<Arc<str>>);
+
 /// Where jobs were stored, one answer for each.
 struct Stored {
     answers: Vec<Inserted>,
@@ -120,8 +123,7 @@ impl Manager {
         let mut answers: Vec<_> = (0..total).map(|_| Enqueued::Suppressed).collect();
         // Jobs with the same candidates in the same order travel together; those without a home
         // share the order of the first of them.
-        type Kind = (bool, bool, Vec<Arc<str>>);
-        let mut groups: HashMap<Kind, Vec<(usize, Prepared)>> = HashMap::new();
+        let mut groups: HashMap<GroupKey, Vec<(usize, Prepared)>> = HashMap::new();
         for (at, one) in prepared.into_iter().enumerate() {
             let Some(one) = one else { continue };
             if let Some((holder, database)) = Self::held_at_former_home(&one)? {

@@ -55,13 +55,11 @@ impl Manager {
 impl Manager {
     /// The home of a unique key among the databases that are not draining, as far as is known.
     pub(super) fn home_of(&self, ability: &str, key: &str) -> Option<Arc<Database>> {
-        let open = self
-            .all()
+        self.all()
             .iter()
             .filter(|one| !one.controls.known().draining)
             .cloned()
-            .max_by_key(|one| weight(&one.name, ability, key));
-        open
+            .max_by_key(|one| weight(&one.name, ability, key))
     }
 
     /// Drained databases that were a key's home before the present one.
