@@ -135,12 +135,12 @@ fn bare(dsn: &str, rows: usize) -> Any {
     use postgres::fallible_iterator::FallibleIterator;
     let mut listener = postgres::Client::connect(dsn, postgres::NoTls)?;
     listener.batch_execute("LISTEN bare")?;
-    let (heard, hears) = std::sync::mpsc::channel();
+    let (notified, wakes) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         let mut sent = listener.notifications();
         let mut all = sent.blocking_iter();
         while let Ok(Some(_)) = all.next() {
-            if heard.send(now()).is_err() {
+            if notified.send(now()).is_err() {
                 return;
             }
         }
@@ -154,7 +154,7 @@ fn bare(dsn: &str, rows: usize) -> Any {
         let begun = now();
         client.execute(&insert, &[&format!("{n:048}")])?;
         client.batch_execute("NOTIFY bare")?;
-        took.push(hears.recv()?.saturating_sub(begun));
+        took.push(wakes.recv()?.saturating_sub(begun));
     }
     client.batch_execute("DROP TABLE bare")?;
     quantiles("bare insert and NOTIFY to a listener", took);

@@ -1,7 +1,6 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::doc_markdown, reason = "the README is prose")]
 
-pub use qudo_core::driver;
 pub use qudo_core::{
     Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Backoff, Clock,
     DatabaseReport, DatabaseState, DownReason, Driver, DriverError, Enqueued, Error, Event, Job,
@@ -9,6 +8,7 @@ pub use qudo_core::{
     Progress, Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, Undoable,
     UniqPolicy, WorkHandle, abort, register, snooze,
 };
+pub use qudo_core::{assert_enqueued, driver, refute_enqueued, testing};
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
 #[cfg(feature = "history")]
 pub use qudo_history as history;

@@ -121,7 +121,7 @@ pub fn a_key_is_looked_up_in_the_drained_home_before_it_moves_on(bed: &Bed) {
     let pair = Pair::of(bed);
     let (manager, _) = pair.manager();
     // A key whose home is the database that will be drained.
-    let key = (0..)
+    let key = (0..10_000)
         .map(|n| n.to_string())
         .find(|key| {
             let job = echo::job(String::new()).uniqkey(key);
@@ -197,7 +197,7 @@ pub fn a_job_whose_key_is_held_there_stays_and_running_ones_are_left(bed: &Bed) 
     for (name, _) in &bed.databases {
         manager.drain(name).expect("drains");
     }
-    let key = (0..).map(|n| n.to_string()).find(|key| {
+    let key = (0..10_000).map(|n| n.to_string()).find(|key| {
         let job = echo::job(String::new()).uniqkey(key);
         manager.home(&job).expect("known").as_deref() == Some("other")
     });
@@ -231,7 +231,7 @@ fn key_at_home(manager: &Manager, home: &str) -> String {
         let job = double::job(0).uniqkey(key);
         manager.home(&job).expect("known").as_deref() == Some(home)
     };
-    (0..).map(|n| n.to_string()).find(at_home).expect("some key")
+    (0..10_000).map(|n| n.to_string()).find(at_home).expect("some key")
 }
 
 pub fn a_key_moves_only_to_its_home(bed: &Bed) {

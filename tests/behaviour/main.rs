@@ -8,6 +8,8 @@ mod bed;
 mod databases;
 mod enqueue;
 mod exceptions;
+#[cfg(all(feature = "tokio", feature = "zstd", feature = "aead"))]
+mod extending;
 mod hooks;
 mod reply;
 mod session;
@@ -153,5 +155,38 @@ behaviours! {
         a_job_completes_in_the_transaction_of_its_effect,
         an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job,
         a_lost_lease_rolls_the_effect_back,
+    }
+}
+
+#[cfg(all(feature = "tokio", feature = "zstd", feature = "aead"))]
+mod extended {
+    behaviours! {
+        extending {
+            jobs_of_a_former_name_are_still_run,
+            the_unique_key_may_come_from_the_argument,
+            an_argument_of_an_older_version_is_upgraded_step_by_step,
+            an_argument_of_a_newer_version_is_left_to_newer_workers,
+            a_run_that_fails_after_its_time_limit_has_failed_for_its_time,
+            hooks_of_an_ability_are_called_for_its_jobs_alone,
+            a_type_may_be_its_own_ability,
+            an_ability_may_return_any_error,
+            every_codec_carries_arguments_and_replies,
+            a_failed_job_keeps_its_original_bytes_over_a_change_of_keys,
+            waiting_jobs_that_nobody_here_can_do_are_named,
+            async_abilities_run_on_the_runtime_of_the_application,
+            t_011_plugin_function,
+            t_011_plugin_object,
+            t_011_plugin_with_options,
+            t_011_plugin_that_is_missing_fails_the_attempt,
+            an_allow_list_refuses_what_it_does_not_name,
+            a_late_job_goes_to_the_exception_log,
+            a_circuit_breaker_puts_jobs_off_without_spending_attempts,
+            retry_hooks_decide_by_kind_and_attempt,
+            t_010_hook_pre_enqueue,
+            t_010_hook_post_enqueue,
+            t_010_hook_pre_work,
+            t_010_hook_post_work,
+            t_010_hook_serialize_and_deserialize,
+        }
     }
 }

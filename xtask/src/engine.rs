@@ -9,6 +9,9 @@ pub(crate) const POSTGRES_URL: &str = "QUDO_TEST_POSTGRES_URL";
 /// The variable that names an existing MySQL or MariaDB server for the tests.
 pub(crate) const MYSQL_URL: &str = "QUDO_TEST_MYSQL_URL";
 
+/// The features that need no library of the system.
+const PLAIN: [&str; 6] = ["msgpack", "history", "tokio", "metrics", "zstd", "aead"];
+
 /// What the behaviour suite can run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Engine {
@@ -60,7 +63,9 @@ impl Engines {
         [(self.postgres(), "postgres"), (self.mysql(), "mysql")]
             .into_iter()
             .filter(|(needed, _)| *needed)
-            .map(|(_, feature)| format!("--features={feature}"))
+            .map(|(_, feature)| feature)
+            .chain(PLAIN)
+            .map(|feature| format!("--features={feature}"))
             .collect()
     }
 

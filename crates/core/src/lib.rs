@@ -40,6 +40,7 @@ mod manager;
 mod memory;
 mod new_job;
 mod observe;
+pub mod testing;
 mod ticket;
 
 pub use ability::{

@@ -173,7 +173,7 @@ fn a_key_that_is_given_out_while_it_is_held_lives_twice() {
         lines
     };
     let twice = Fault::KeyLivedTwice { key: "a/k".into(), first: "j".into(), second: "i".into() };
-    assert_eq!(faults(lines(200)), [twice.clone()]);
+    assert_eq!(faults(lines(200)), std::slice::from_ref(&twice));
     assert_eq!(faults(lines(500)), [], "the first had ended");
     assert_eq!(faults(lines(312)), [], "the first may have ended in between");
     let both = vec![enqueued(100, "j", Some("k"), 0), enqueued(200, "i", Some("k"), 0)];
@@ -210,7 +210,7 @@ fn a_job_of_higher_priority_must_not_be_passed_over_for_long() {
         lines
     };
     let inversion = Fault::PriorityInversion { job: "high".into(), instead: "low".into() };
-    assert_eq!(faults(lines(LATE)), [inversion.clone()]);
+    assert_eq!(faults(lines(LATE)), std::slice::from_ref(&inversion));
     assert_eq!(faults(lines(1_000)), [], "it had not waited for long");
     let strict = Rules::default().with_priority_slack(std::time::Duration::ZERO);
     let found = strict.check(&History::from_lines(lines(1_000)), &Remains::default());

@@ -15,6 +15,10 @@ pub struct Effort {
 }
 
 /// Runs for a while, fails as often as it is told, and answers with the number of its run.
+///
+/// # Errors
+///
+/// As told.
 #[qudo::ability(queue = "soak", max_retries = 5, retry_delay = "50ms")]
 pub fn effort(job: &Job, effort: Effort) -> qudo::Result<u32> {
     std::thread::sleep(Duration::from_millis(effort.millis));

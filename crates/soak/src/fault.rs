@@ -98,13 +98,26 @@ impl Fault {
                 sleep(span);
                 server.resume(world)
             }
-            Self::DropPackets(server, span) => server.through(world, span, |it| it.drop_packets()),
-            Self::Refuse(server, span) => server.through(world, span, |it| it.refuse()),
-            Self::Delay(server, span) => {
-                server.through(world, span, |it| it.delay(Duration::from_millis(50)))
+            Self::DropPackets(server, span) => {
+                server.through(world, span, |it| it.drop_packets());
+                Ok(())
             }
-            Self::Reset(server) => server.through(world, Duration::ZERO, |it| it.reset()),
-            Self::HalfOpen(server) => server.through(world, Duration::ZERO, |it| it.half_open()),
+            Self::Refuse(server, span) => {
+                server.through(world, span, |it| it.refuse());
+                Ok(())
+            }
+            Self::Delay(server, span) => {
+                server.through(world, span, |it| it.delay(Duration::from_millis(50)));
+                Ok(())
+            }
+            Self::Reset(server) => {
+                server.through(world, Duration::ZERO, |it| it.reset());
+                Ok(())
+            }
+            Self::HalfOpen(server) => {
+                server.through(world, Duration::ZERO, |it| it.half_open());
+                Ok(())
+            }
             Self::ReadOnly(span) => {
                 world.set_postgres_read_only(true)?;
                 sleep(span);
@@ -124,12 +137,7 @@ impl Fault {
 }
 
 impl Server {
-    fn through(
-        self,
-        world: &World,
-        span: Duration,
-        spoil: impl Fn(&qudo_test_servers::Proxy),
-    ) -> Result<()> {
+    fn through(self, world: &World, span: Duration, spoil: impl Fn(&qudo_test_servers::Proxy)) {
         let proxy = match self {
             Self::Postgres => &world.postgres_proxy,
             Self::Mariadb => &world.mariadb_proxy,
@@ -137,7 +145,6 @@ impl Server {
         spoil(proxy);
         std::thread::sleep(span);
         proxy.pass();
-        Ok(())
     }
 }
 

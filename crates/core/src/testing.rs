@@ -1,0 +1,297 @@
+//! Tests of abilities, hooks and the code that enqueues, without a database.
+//!
+//! A [`TestQueue`] is a manager in memory with a clock that stands still. By hand, jobs wait until
+//! [`drain`](TestQueue::drain) runs them; [`inline`](TestQueueBuilder::inline), each job runs before
+//! its enqueue returns.
+//!
+//! ```
+//! use std::time::Duration;
+//! use qudo_core::testing::TestQueue;
+//! use qudo_core::{Ability, Job, JobError, Result, assert_enqueued};
+//!
+//! struct Welcome;
+//! impl Ability for Welcome {
+//!     const NAME: &'static str = "welcome";
+//!     type Arg = String;
+//!     type Reply = usize;
+//!     fn options() -> qudo_core::AbilityOptions {
+//!         qudo_core::AbilityOptions::default().max_retries(1).retry_delay(Duration::from_secs(60))
+//!     }
+//!     fn work(job: &Job, address: String) -> Result<usize> {
+//!         if job.attempt() == 1 { return Err(JobError::fail("busy")) }
+//!         Ok(address.len())
+//!     }
+//! }
+//!
+//! let queue = TestQueue::builder().ability::<Welcome>().build()?;
+//! let sent = queue.manager().enqueue(Welcome::job("eve@example.org".to_owned()).priority(3))?;
+//!
+//! assert_enqueued!(queue, Welcome);
+//! assert_enqueued!(queue, Welcome, |job, address| job.priority == 3 && address.starts_with("eve"));
+//!
+//! assert_eq!(queue.drain()?.len(), 1, "it failed once and waits for its retry");
+//! queue.advance(Duration::from_secs(61));
+//! assert!(queue.drain()?[0].is_success());
+//! assert_eq!(sent.wait::<usize>(Duration::ZERO)?, 15);
+//! # Ok::<(), qudo_core::Error>(())
+//! ```
+
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use qudo_hooks::{Hook, JobView, Outcome};
+
+use crate::driver::{JobFilter, JobInfo};
+use crate::manager::Inner;
+use crate::{Ability, Error, Manager, ManagerBuilder, MemoryDriver, SettableClock};
+
+/// The short name of a test queue's only database.
+const DATABASE: &str = "test";
+
+/// More jobs than any test has.
+const ALL: u32 = 1_000_000;
+
+/// A manager in memory for tests.
+#[derive(Debug)]
+pub struct TestQueue {
+    manager: Manager,
+    clock: Arc<SettableClock>,
+}
+
+/// Describes a [`TestQueue`].
+#[must_use = "a builder does nothing until build is called"]
+pub struct TestQueueBuilder {
+    builder: ManagerBuilder,
+    clock: Arc<SettableClock>,
+    inline: bool,
+}
+
+impl TestQueue {
+    /// Starts to describe a test queue. Nothing that registered itself at link time is in it unless
+    /// [asked for](TestQueueBuilder::linked).
+    pub fn builder() -> TestQueueBuilder {
+        let clock = Arc::new(SettableClock::default());
+        let driver = MemoryDriver::with_clock(Arc::clone(&clock) as _);
+        let builder = Manager::builder().linked(false).driver(DATABASE, Arc::new(driver));
+        TestQueueBuilder { builder, clock, inline: false }
+    }
+
+    /// The manager to give to the code under test.
+    pub fn manager(&self) -> &Manager {
+        &self.manager
+    }
+
+    /// Moves the clock: due times, retries and leases follow it. Nothing runs by this alone.
+    pub fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    /// Runs what is ready, one job after another on the calling thread, until nothing is; also the
+    /// jobs that these enqueue. Returns the outcomes in order. Delayed jobs and retries wait for
+    /// [`advance`](Self::advance).
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::work_once`].
+    pub fn drain(&self) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = Vec::new();
+        while let Some(outcome) = self.manager.work_once()? {
+            outcomes.push(outcome);
+        }
+        Ok(outcomes)
+    }
+
+    /// The live jobs, in the order of their enqueue.
+    pub fn jobs(&self) -> Vec<JobInfo> {
+        let filter = JobFilter { limit: ALL, ..JobFilter::default() };
+        let lists = self.manager.jobs(&filter).into_iter();
+        lists.flat_map(|on| on.answer.unwrap_or_default()).collect()
+    }
+
+    /// The live jobs of an ability with their arguments. Those whose argument does not decode are
+    /// left out.
+    pub fn jobs_of<A: Ability>(&self) -> Vec<(JobInfo, A::Arg)> {
+        let codecs = self.manager.codecs();
+        let jobs = self.jobs().into_iter().filter(|job| job.ability == A::NAME);
+        jobs.filter_map(|job| {
+            let (codec, _) = crate::ability::split_version(&job.codec);
+            let arg = codecs.decode(codec, &job.arg).ok()?;
+            Some((job, arg))
+        })
+        .collect()
+    }
+}
+
+impl TestQueueBuilder {
+    /// Adds an ability.
+    #[track_caller]
+    pub fn ability<A: Ability>(self) -> Self {
+        self.with(ManagerBuilder::ability::<A>)
+    }
+
+    /// Adds a hook.
+    #[track_caller]
+    pub fn hook(self, hook: impl Hook + 'static) -> Self {
+        self.with(|builder| builder.hook(hook))
+    }
+
+    /// Adds a plugin, such as a fake of the real one.
+    pub fn plugin<P: Send + Sync + 'static>(self, plugin: P) -> Self {
+        self.with(|builder| builder.plugin(plugin))
+    }
+
+    /// Uses what registered itself at link time too.
+    pub fn linked(self) -> Self {
+        self.with(|builder| builder.linked(true))
+    }
+
+    /// Sets anything else that a manager's builder can.
+    pub fn with(mut self, more: impl FnOnce(ManagerBuilder) -> ManagerBuilder) -> Self {
+        self.builder = more(self.builder);
+        self
+    }
+
+    /// Runs each job on the enqueuing thread before its enqueue returns, and whatever it enqueues
+    /// before that. Delayed jobs wait all the same.
+    pub fn inline(mut self) -> Self {
+        self.inline = true;
+        self
+    }
+
+    /// Builds the queue.
+    ///
+    /// # Errors
+    ///
+    /// As [`ManagerBuilder::build`].
+    #[track_caller]
+    pub fn build(self) -> Result<TestQueue, Error> {
+        let manager = self.builder.build()?;
+        if self.inline {
+            let hook = RunNow { manager: OnceLock::from(Arc::downgrade(&manager.inner)) };
+            manager.register_hook(hook)?;
+        }
+        Ok(TestQueue { manager, clock: self.clock })
+    }
+}
+
+/// Runs whatever is ready as soon as something was enqueued.
+struct RunNow {
+    manager: OnceLock<Weak<Inner>>,
+}
+
+impl Hook for RunNow {
+    fn name(&self) -> &'static str {
+        "testing: run at once"
+    }
+
+    /// After the hooks under test.
+    fn order(&self) -> i32 {
+        i32::MAX
+    }
+
+    fn post_enqueue(&self, _job: &JobView<'_>) {
+        let Some(inner) = self.manager.get().and_then(Weak::upgrade) else { return };
+        let manager = Manager { inner };
+        // An error shows again when the test asks for the outcome.
+        while let Ok(Some(_)) = manager.work_once() {}
+    }
+}
+
+/// Asserts that a [`TestQueue`] holds a live job of an ability, or one for which a condition on the
+/// job and its argument holds. The message of a failure lists the jobs there are.
+///
+/// `assert_enqueued!(queue, Ability)`, `assert_enqueued!(queue, Ability, |job, arg| ..)`.
+#[macro_export]
+macro_rules! assert_enqueued {
+    ($queue:expr, $ability:ty) => {
+        $crate::assert_enqueued!($queue, $ability, |_job, _arg| true)
+    };
+    ($queue:expr, $ability:ty, $condition:expr) => {{
+        let queue: &$crate::testing::TestQueue = &$queue;
+        let found = $crate::testing::any_job::<$ability>(queue, $condition);
+        assert!(
+            found,
+            "no such job of {} is enqueued; there are: {:?}",
+            <$ability as $crate::Ability>::NAME,
+            queue.jobs()
+        );
+    }};
+}
+
+/// Asserts that a [`TestQueue`] holds no live job of an ability.
+#[macro_export]
+macro_rules! refute_enqueued {
+    ($queue:expr, $ability:ty) => {{
+        let queue: &$crate::testing::TestQueue = &$queue;
+        let found = $crate::testing::any_job::<$ability>(queue, |_, _| true);
+        assert!(!found, "a job of {} is enqueued", <$ability as $crate::Ability>::NAME);
+    }};
+}
+
+/// For the macros.
+#[doc(hidden)]
+pub fn any_job<A: Ability>(
+    queue: &TestQueue,
+    condition: impl Fn(&JobInfo, &A::Arg) -> bool,
+) -> bool {
+    queue.jobs_of::<A>().iter().any(|(job, arg)| condition(job, arg))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::Job;
+
+    struct Count;
+
+    #[derive(Default)]
+    struct Counter(AtomicU32);
+
+    impl Ability for Count {
+        const NAME: &'static str = "count";
+        type Arg = u32;
+        type Reply = u32;
+        fn work(job: &Job, left: u32) -> crate::Result<u32> {
+            job.plugin::<Counter>()?.0.fetch_add(1, Ordering::Relaxed);
+            if left > 0 {
+                job.manager().enqueue(Self::job(left - 1))?;
+            }
+            Ok(left)
+        }
+    }
+
+    fn count(queue: &TestQueue) -> u32 {
+        let plugin = queue.manager().plugins().get::<Counter>();
+        plugin.expect("given").0.load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn inline_jobs_run_before_the_enqueue_returns_with_all_they_enqueue() {
+        let builder = TestQueue::builder().ability::<Count>().plugin(Counter::default());
+        let queue = builder.inline().build().expect("valid");
+        let sent = queue.manager().enqueue(Count::job(3)).expect("stored");
+        assert_eq!(count(&queue), 4);
+        assert_eq!(sent.wait::<u32>(Duration::ZERO).expect("ran"), 3);
+        refute_enqueued!(queue, Count);
+        queue.manager().enqueue(Count::job(0).delay(Duration::from_secs(60))).expect("stored");
+        assert_eq!(count(&queue), 4, "it is not due");
+        assert_enqueued!(queue, Count);
+    }
+
+    #[test]
+    fn by_hand_jobs_wait_and_what_is_there_is_told() {
+        let builder = TestQueue::builder().ability::<Count>().plugin(Counter::default());
+        let queue = builder.build().expect("valid");
+        queue.manager().enqueue(Count::job(1).uniqkey("k")).expect("stored");
+        assert_eq!(count(&queue), 0);
+        assert_enqueued!(queue, Count, |job, arg| *arg == 1 && job.uniqkey.as_deref() == Some("k"));
+        let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            assert_enqueued!(queue, Count, |_, arg| *arg == 9);
+        }));
+        let message = *failed.expect_err("none").downcast::<String>().expect("a text");
+        assert!(message.contains("count") && message.contains("JobInfo"), "{message}");
+        assert_eq!(queue.drain().expect("works").len(), 2);
+    }
+}

@@ -1,0 +1,67 @@
+//! Retry rules: the ability's own, a hook that decides by the failure, and a circuit breaker. Ends
+//! by itself.
+
+use std::time::Duration;
+
+use qudo::builtin::{CircuitBreaker, RetryByKind};
+use qudo::testing::TestQueue;
+use qudo::{
+    Decision, Failure, FailureKind, Hook, HookError, Job, JobError, JobView, Outcome, Result,
+};
+
+/// Waits as long as the partner asks for in its answer.
+struct RetryAfter;
+
+impl Hook for RetryAfter {
+    fn name(&self) -> &str {
+        "retry-after"
+    }
+
+    fn on_failure(
+        &self,
+        _job: &JobView<'_>,
+        failure: &Failure,
+        decision: &mut Decision,
+    ) -> Result<(), HookError> {
+        if let (Some(seconds), Decision::Retry(_)) =
+            (failure.message().strip_prefix("503, retry after "), &decision)
+        {
+            let seconds = seconds.parse().map_err(|_| HookError::new("not a number"))?;
+            *decision = Decision::Retry(Duration::from_secs(seconds));
+        }
+        Ok(())
+    }
+}
+
+#[qudo::ability(max_retries = 3, retry_delay = exponential("1s", "1m"))]
+fn call_partner(job: &Job, order: u32) -> Result<u32> {
+    match job.attempt() {
+        1 => Err(JobError::fail("503, retry after 90")),
+        2 => panic!("an answer nobody thought of"),
+        _ => Ok(order),
+    }
+}
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    // A queue in memory with a clock of its own: nobody has to wait.
+    let queue = TestQueue::builder()
+        .ability::<call_partner>()
+        .hook(RetryAfter)
+        .hook(RetryByKind::default().after(FailureKind::Panic, Duration::from_secs(5)))
+        .hook(CircuitBreaker::new(10, Duration::from_secs(30)))
+        .build()?;
+    let order = queue.manager().enqueue(call_partner::job(7))?;
+    for wait in [0, 90, 5] {
+        queue.advance(Duration::from_secs(wait));
+        for outcome in queue.drain()? {
+            match &outcome {
+                Outcome::Retried(failure, delay) => {
+                    println!("{}: again in {delay:?}", failure.message());
+                }
+                other => println!("{}", other.as_str()),
+            }
+        }
+    }
+    println!("order {} is placed", order.wait::<u32>(Duration::ZERO)?);
+    Ok(())
+}

@@ -1,0 +1,10 @@
+use qudo::Job;
+
+struct Mail;
+
+#[qudo::ability]
+impl Mail {
+    fn work(&self, _job: &Job) {}
+}
+
+fn main() {}

@@ -1,0 +1,8 @@
+struct Mail;
+
+#[qudo::ability]
+impl Mail {
+    fn send(self) {}
+}
+
+fn main() {}

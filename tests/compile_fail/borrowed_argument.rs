@@ -1,0 +1,6 @@
+#[qudo::ability]
+fn greet(name: &str) {
+    println!("hello {name}");
+}
+
+fn main() {}

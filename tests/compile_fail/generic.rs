@@ -1,0 +1,6 @@
+#[qudo::ability]
+fn store<T>(value: T) {
+    drop(value);
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[qudo::ability]
+struct Mail {
+    to: String,
+}
+
+fn main() {}

@@ -1,0 +1,6 @@
+#[qudo::ability(retries = 3)]
+fn mail(to: String) {
+    println!("{to}");
+}
+
+fn main() {}

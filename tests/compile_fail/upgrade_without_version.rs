@@ -1,0 +1,6 @@
+#[qudo::ability(upgrade = |_, arg| Ok::<_, qudo::JobError>(arg))]
+fn mail(to: String) {
+    println!("{to}");
+}
+
+fn main() {}
