@@ -129,10 +129,10 @@ fn statements(dsn: &str) -> Any<Option<i64>> {
 
 /// A bare insert with NOTIFY in one transaction, to a thread that blocks on its socket.
 fn bare(dsn: &str, rows: usize) -> Any {
+    use postgres::fallible_iterator::FallibleIterator;
     if !dsn.starts_with("postgres") {
         return Ok(());
     }
-    use postgres::fallible_iterator::FallibleIterator;
     let mut listener = postgres::Client::connect(dsn, postgres::NoTls)?;
     listener.batch_execute("LISTEN bare")?;
     let (notified, wakes) = std::sync::mpsc::channel();

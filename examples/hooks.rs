@@ -9,7 +9,7 @@ use qudo::{Hook, HookError, Job, JobDraft, JobView, Manager, Outcome, Result};
 struct Tenant(&'static str);
 
 impl Hook for Tenant {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "tenant"
     }
 
@@ -27,7 +27,7 @@ impl Hook for Tenant {
 struct Report;
 
 impl Hook for Report {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "report"
     }
 
@@ -42,7 +42,7 @@ qudo::register_hook!(Report);
 struct OnlyOnce;
 
 impl Hook for OnlyOnce {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "only-once"
     }
 

@@ -13,7 +13,7 @@ use qudo::{
 struct RetryAfter;
 
 impl Hook for RetryAfter {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "retry-after"
     }
 

@@ -29,8 +29,9 @@ fn archive(page: Page) -> Result<String> {
     Ok(page.title)
 }
 
-fn add_title(_from: u32, mut page: qudo::JsonValue) -> Result<qudo::JsonValue> {
-    page["title"] = "untitled".into();
+fn add_title(from: u32, mut page: qudo::JsonValue) -> Result<qudo::JsonValue> {
+    let fields = page.as_object_mut().ok_or_else(|| qudo::abort("a page has fields"))?;
+    fields.insert("title".to_owned(), format!("untitled, of version {from}").into());
     Ok(page)
 }
 
@@ -38,7 +39,7 @@ fn add_title(_from: u32, mut page: qudo::JsonValue) -> Result<qudo::JsonValue> {
 struct CompressLong;
 
 impl qudo::Hook for CompressLong {
-    fn name(&self) -> &str {
+    fn name(&self) -> &'static str {
         "compress-long"
     }
 

@@ -31,7 +31,7 @@ pub use qudo_hooks::{
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[qudo::ability(queue = "mail", max_retries = 3, retry_delay = exponential("1s", "1h"))]
-/// fn welcome(job: &Job, address: String) -> Result<usize> {
+/// fn postcard(job: &Job, address: String) -> Result<usize> {
 ///     Ok(address.len() + job.attempt() as usize)
 /// }
 ///
@@ -49,7 +49,7 @@ pub use qudo_hooks::{
 /// }
 ///
 /// let manager = Manager::builder().database("memory:macros").build()?;
-/// manager.enqueue(welcome::job("eve@example.org".to_owned()))?;
+/// manager.enqueue(postcard::job("eve@example.org".to_owned()))?;
 /// manager.enqueue(Thumbnail { path: "cat.jpg".to_owned() }.into_job())?;
 /// # Ok::<(), qudo::Error>(())
 /// ```

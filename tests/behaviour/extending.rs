@@ -68,6 +68,7 @@ fn greet_person(person: Person) -> Result<String> {
     Ok(format!("hello {} {}", person.first, person.last))
 }
 
+#[expect(clippy::needless_pass_by_value, reason = "the signature is given")]
 /// Version 1 was a text, version 2 had one field.
 fn person_upgrade(from: u32, arg: JsonValue) -> Result<JsonValue> {
     match from {
