@@ -31,11 +31,9 @@ impl Codec for Raw {
 
     fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
         let mut bytes = Vec::new();
-        let mut serializer = <dyn erased_serde::Serializer>::erase(Writer(&mut bytes));
-        match value.erased_serialize(&mut serializer) {
-            Ok(()) => Ok(bytes),
-            Err(error) => Err(CodecError::encode(NAME, error)),
-        }
+        erased_serde::serialize(value, Writer(&mut bytes))
+            .map_err(|error| CodecError::encode(NAME, error))?;
+        Ok(bytes)
     }
 
     fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
@@ -297,6 +295,7 @@ mod tests {
         assert_eq!(decode::<String>(&Raw, "köln".as_bytes()).expect("decodes"), "köln");
         assert!(decode::<String>(&Raw, &[255]).is_err(), "not UTF-8");
         assert!(Raw.encode(&vec![1_u64, 256]).is_err(), "not bytes");
+        assert!(Raw.encode(&7_u64).is_err() && Raw.encode(&()).is_err());
         assert!(Raw.encode(&(1_u8, "x")).is_err());
         assert!(Raw.encode(&serde_json::json!({"a": 1})).is_err());
     }
