@@ -70,7 +70,10 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn insert(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
-        let inserted = self.engine.insert_commit(jobs)?;
+        let (inserted, notified) = self.engine.insert_commit(jobs)?;
+        if notified {
+            return Ok(inserted);
+        }
         let mut queues: Vec<&str> = jobs.iter().map(|job| job.queue.as_ref()).collect();
         queues.dedup();
         self.engine.notify(&mut queues.into_iter());

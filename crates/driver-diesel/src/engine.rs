@@ -68,11 +68,11 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Stores new jobs that are known to collide with nothing.
     fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord]) -> QueryResult<()>;
 
-    /// Stores jobs in a transaction of its own; several callers may share it.
+    /// Stores jobs in a transaction of its own; tells whether its commit woke the other processes.
     fn insert_commit(
         &self,
         jobs: &[JobRecord],
-    ) -> Result<Vec<qudo_core::driver::Inserted>, DriverError>;
+    ) -> Result<(Vec<qudo_core::driver::Inserted>, bool), DriverError>;
 
     /// Leases ready jobs of one queue.
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>;

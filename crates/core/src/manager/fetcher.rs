@@ -42,6 +42,8 @@ struct Fetcher<'a> {
     uncertain: Vec<(i64, Option<Instant>)>,
     /// The last look at every queue found nothing.
     idle: bool,
+    /// Something woke the fetcher: it may be a job that is due before the next promotion.
+    woken: bool,
 }
 
 /// Claims for one database until the session stops.
@@ -55,6 +57,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         next_promotion: now,
         uncertain: Vec::new(),
         idle: false,
+        woken: false,
     };
     while !lane.is_stopping(session) {
         let paused = lane.database.controls.known().paused;
@@ -109,6 +112,11 @@ impl Fetcher<'_> {
             self.last_work = Instant::now();
             return Ok(None);
         }
+        // The claim comes first after a wake-up: most are for a job that is ready, and looking for
+        // due ones is a round trip that it would wait for.
+        if std::mem::take(&mut self.woken) && self.promote()? > 0 {
+            return Ok(None);
+        }
         let due = self.next_promotion.saturating_duration_since(Instant::now());
         Ok(Some(due.min(self.session.manager.options().delay)))
     }
@@ -130,7 +138,7 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    fn promote(&mut self) -> Result<(), DriverError> {
+    fn promote(&mut self) -> Result<u32, DriverError> {
         let promotion = self.lane.database.ask(|driver| driver.promote_due(PROMOTE_AT_MOST))?;
         let pause = if promotion.moved == PROMOTE_AT_MOST {
             Duration::ZERO
@@ -141,7 +149,7 @@ impl Fetcher<'_> {
             if self.idle { next + Duration::from_millis(1) } else { next.min(PROMOTE_EVERY) }
         };
         self.next_promotion = Instant::now() + pause;
-        Ok(())
+        Ok(promotion.moved)
     }
 
     /// Claims up to `wanted` jobs, queue after queue. What was claimed before an error is kept.
@@ -208,9 +216,7 @@ impl Fetcher<'_> {
             return;
         }
         if self.lane.listening.load(Ordering::Acquire) {
-            self.lane.database.bell.wait(jitter(pause));
-            // A wake-up may be for a job that is due before the next promotion.
-            self.next_promotion = self.next_promotion.min(Instant::now());
+            self.woken = self.lane.database.bell.wait(jitter(pause));
             return;
         }
         let at_most = match self.lane.database.driver().wake_source() {
@@ -243,7 +249,7 @@ impl Fetcher<'_> {
                 break;
             }
         }
-        self.next_promotion = self.next_promotion.min(Instant::now());
+        self.woken = true;
     }
 
     fn recover(&mut self, error: &DriverError) {

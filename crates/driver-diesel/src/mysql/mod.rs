@@ -117,8 +117,8 @@ impl Engine for Mysql {
         insert_new_rows::<Self>(conn, jobs)
     }
 
-    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
-        self.pool.with(true, |conn| insert::<Self>(conn, jobs))
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {
+        self.pool.with(true, |conn| Ok((insert::<Self>(conn, jobs)?, false)))
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {

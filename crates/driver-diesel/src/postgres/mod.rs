@@ -122,7 +122,7 @@ impl Engine for Postgres {
         insert::insert_new(conn, jobs)
     }
 
-    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {
         insert::insert_commit(self, jobs)
     }
 

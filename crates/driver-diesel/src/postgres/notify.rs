@@ -25,6 +25,9 @@ const NOTIFY_ALONE: &str =
 /// At most one notification per queue in this time; the first goes out at once.
 const COALESCE: Duration = Duration::from_millis(2);
 
+/// After so long without a notification, the next may go with its insert.
+const QUIET: Duration = Duration::from_millis(20);
+
 /// How long the end of a client waits for its last notification to be sent.
 const LAST_WORD: Duration = Duration::from_secs(1);
 
@@ -39,6 +42,8 @@ impl FromRow for Nothing {
 
 #[derive(Default)]
 struct Pending {
+    /// When this process last had something to notify.
+    last: Option<Instant>,
     queues: HashSet<String>,
     started: bool,
     sending: bool,
@@ -59,6 +64,14 @@ pub(super) struct Notifier {
 impl Notifier {
     pub(super) fn new(pool: Arc<Pool<PgConnection>>) -> Self {
         Self { shared: Arc::default(), pool }
+    }
+
+    /// Whether nothing was notified for a while; from now on it is not quiet.
+    pub(super) fn is_quiet(&self) -> bool {
+        let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let quiet = pending.last.is_none_or(|at| at.elapsed() > QUIET);
+        pending.last = Some(Instant::now());
+        quiet
     }
 
     pub(super) fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {

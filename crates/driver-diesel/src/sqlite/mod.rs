@@ -175,8 +175,8 @@ impl Engine for Sqlite {
         insert_new_rows::<Self>(conn, jobs)
     }
 
-    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
-        self.with_writer(|conn| insert::<Self>(conn, jobs))
+    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {
+        self.with_writer(|conn| Ok((insert::<Self>(conn, jobs)?, false)))
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
