@@ -307,7 +307,7 @@ pub fn waiting_jobs_that_nobody_here_can_do_are_named(bed: &Bed) {
     assert!(found.contains(&("echo".to_owned(), "elsewhere".to_owned(), 1)), "{found:?}");
 }
 
-#[qudo::ability(time_limit = "100ms")]
+#[qudo::ability(time_limit = "3s")]
 async fn asynchronous(job: &Job, millis: u64) -> Result<u32> {
     tokio::time::sleep(Duration::from_millis(millis)).await;
     Ok(job.attempt())

@@ -124,12 +124,14 @@ mod tests {
     #[test]
     fn a_partial_run_asks_only_for_what_its_engines_need() {
         let sqlite = Engines::chosen(&[Engine::Memory, Engine::Sqlite]);
-        assert!(sqlite.packages().is_empty() && sqlite.features().is_empty());
+        assert!(sqlite.packages().is_empty());
+        assert_eq!(sqlite.features().len(), PLAIN.len());
         assert_eq!(sqlite.names().as_deref(), Some("memory,sqlite"));
         let postgres = Engines::chosen(&[Engine::Postgres]);
-        assert_eq!(postgres.features(), ["--features=postgres"]);
+        assert_eq!(postgres.features()[0], "--features=postgres");
+        assert!(!postgres.features().contains(&"--features=mysql".to_owned()));
         let mixed = Engines::chosen(&[Engine::Mixed]);
-        assert_eq!(mixed.features(), ["--features=postgres", "--features=mysql"]);
+        assert_eq!(mixed.features()[..2], ["--features=postgres", "--features=mysql"]);
     }
 
     #[test]

@@ -221,6 +221,10 @@ impl Connection {
                 Err(error) if is_timeout(&error) => continue,
                 Err(_) => break,
             };
+            // The mode may have changed during the read.
+            if self.is_over(shared) {
+                continue;
+            }
             // What was read may have to wait until packets pass again.
             while shared.state().mode == Mode::Drop && !self.is_over(shared) {
                 shared.wait();
