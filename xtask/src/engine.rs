@@ -119,7 +119,7 @@ pub(crate) fn given(variable: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Engine, Engines};
+    use super::{Engine, Engines, PLAIN};
 
     #[test]
     fn a_partial_run_asks_only_for_what_its_engines_need() {

@@ -236,6 +236,10 @@ impl Connection {
                 break;
             }
         }
+        // The other direction's thread closed the server's end: the client must not hear of it.
+        if shared.state().half_open != self.half_open {
+            return self.hold(shared);
+        }
         drop(to.shutdown(Shutdown::Write));
         if self.ended.fetch_add(1, Ordering::AcqRel) == 1 {
             drop(self.client.shutdown(Shutdown::Both));
