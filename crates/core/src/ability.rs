@@ -3,17 +3,14 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
-use qudo_hooks::{CodecError, CodecSet, Hook, JSON, JobFields, SourceLocation};
+use qudo_hooks::{CodecError, CodecSet, JobFields, SourceLocation};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::ability_options::AbilityOptions;
 use crate::driver::ReplyRecord;
-use crate::{Error, Job, JobError, NewJob, RetryDelay};
-
-/// The queue of abilities that name none.
-pub(crate) const DEFAULT_QUEUE: &str = "default";
+use crate::{Error, Job, JobError, NewJob};
 
 /// A kind of work that a manager can do.
 ///
@@ -82,140 +79,6 @@ fn versioned(codec: Cow<'static, str>, version: u32) -> Cow<'static, str> {
 pub(crate) fn split_version(stored: &str) -> (&str, u32) {
     let Some((codec, version)) = stored.rsplit_once('@') else { return (stored, 1) };
     version.parse().map_or((stored, 1), |version| (codec, version))
-}
-
-/// How an ability's jobs are queued, retried and leased.
-#[derive(Debug, Clone)]
-pub struct AbilityOptions {
-    pub(crate) queue: Cow<'static, str>,
-    pub(crate) codec: Cow<'static, str>,
-    pub(crate) priority: i32,
-    pub(crate) max_retries: u32,
-    pub(crate) max_crashes: u32,
-    pub(crate) retry_delay: RetryDelay,
-    pub(crate) grab_for: Option<Duration>,
-    pub(crate) set_job_status: bool,
-    pub(crate) time_limit: Option<Duration>,
-    pub(crate) aliases: Vec<Cow<'static, str>>,
-    pub(crate) hooks: Vec<OwnHook>,
-}
-
-/// A hook that an ability brings along.
-#[derive(Clone)]
-pub(crate) struct OwnHook(pub(crate) Arc<dyn Hook>, pub(crate) SourceLocation);
-
-impl fmt::Debug for OwnHook {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.0.name())
-    }
-}
-
-impl Default for AbilityOptions {
-    /// Queue `default`, codec `json`, priority 0, no retries, no delay, five crashes,
-    /// the manager's `grab_for`, no job status.
-    fn default() -> Self {
-        Self {
-            queue: Cow::Borrowed(DEFAULT_QUEUE),
-            codec: Cow::Borrowed(JSON),
-            priority: 0,
-            max_retries: 0,
-            max_crashes: 5,
-            retry_delay: RetryDelay::default(),
-            grab_for: None,
-            set_job_status: false,
-            time_limit: None,
-            aliases: Vec::new(),
-            hooks: Vec::new(),
-        }
-    }
-}
-
-impl AbilityOptions {
-    /// The queue of new jobs. Default: `default`.
-    #[must_use]
-    pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
-        self.queue = queue.into();
-        self
-    }
-
-    /// The codec of new jobs. Default: `json`.
-    #[must_use]
-    pub fn codec(mut self, codec: impl Into<Cow<'static, str>>) -> Self {
-        self.codec = codec.into();
-        self
-    }
-
-    /// The priority of new jobs; higher runs first. Default: 0.
-    #[must_use]
-    pub fn priority(mut self, priority: i32) -> Self {
-        self.priority = priority;
-        self
-    }
-
-    /// How many times a failed job is tried again. Default: 0, as in Qudo.
-    #[must_use]
-    pub fn max_retries(mut self, retries: u32) -> Self {
-        self.max_retries = retries;
-        self
-    }
-
-    /// How many times a job may take its worker process down, or outlive its lease, before it
-    /// goes to the exception log. Counted apart from failures. Default: 5.
-    #[must_use]
-    pub fn max_crashes(mut self, crashes: u32) -> Self {
-        self.max_crashes = crashes;
-        self
-    }
-
-    /// How long a failed job waits: a constant, a [`Backoff`](crate::Backoff), or a function of
-    /// the job. Default: no wait, as in Qudo.
-    #[must_use]
-    pub fn retry_delay(mut self, delay: impl Into<RetryDelay>) -> Self {
-        self.retry_delay = delay.into();
-        self
-    }
-
-    /// How long a lease lasts: the longest that a run may take. Default: the manager's.
-    #[must_use]
-    pub fn grab_for(mut self, lease: Duration) -> Self {
-        self.grab_for = Some(lease);
-        self
-    }
-
-    /// How long a run should take at most. Default: no limit.
-    ///
-    /// A thread cannot be stopped from outside: after the limit `Job::is_stopping` says yes, and a
-    /// run that then fails has failed for its time. One that succeeds all the same has succeeded.
-    /// An `async` ability is ended at the limit.
-    #[must_use]
-    pub fn time_limit(mut self, limit: Duration) -> Self {
-        self.time_limit = Some(limit);
-        self
-    }
-
-    /// Another name, usually a former one, under which jobs are still claimed and run. Their unique
-    /// keys are those of the name they were enqueued under.
-    #[must_use]
-    pub fn alias(mut self, name: impl Into<Cow<'static, str>>) -> Self {
-        self.aliases.push(name.into());
-        self
-    }
-
-    /// A hook for the jobs of this ability alone. Programs that enqueue without linking the ability
-    /// do not run it. It is registered as `ABILITY/NAME`.
-    #[must_use]
-    #[track_caller]
-    pub fn hook(mut self, hook: impl Hook + 'static) -> Self {
-        self.hooks.push(OwnHook(Arc::new(hook), SourceLocation::caller()));
-        self
-    }
-
-    /// Keeps a history row for each run. Default: off.
-    #[must_use]
-    pub fn set_job_status(mut self, on: bool) -> Self {
-        self.set_job_status = on;
-        self
-    }
 }
 
 /// What functions under `#[ability]` may return: `Result<T, E>` or nothing.

@@ -28,6 +28,7 @@
 //! ```
 
 mod ability;
+mod ability_options;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
 mod backoff;
@@ -43,9 +44,8 @@ mod observe;
 pub mod testing;
 mod ticket;
 
-pub use ability::{
-    Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Linked,
-};
+pub use ability::{Ability, AbilityRegistration, AbilityReturn, AbilitySet, Linked};
+pub use ability_options::AbilityOptions;
 pub use backoff::{Backoff, RetryDelay};
 pub use clock::{Clock, SettableClock, SystemClock};
 pub use driver::{Driver, DriverError, DriverRegistration};

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::{JobFields, JobId, Schedule};
 use serde_json::Value;
 
-use crate::ability::DEFAULT_QUEUE;
+use crate::ability_options::DEFAULT_QUEUE;
 
 /// What happens to a job with a unique key when the key's home database is down.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -9,7 +9,7 @@ use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::names::check_name;
 use super::spool::{self, Spool};
 use super::{Inner, Manager};
-use crate::ability::OwnHook;
+use crate::ability_options::OwnHook;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::DriverRegistration;
 use crate::observe::Observer;

@@ -4,17 +4,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
-use qudo_hooks::JobId;
-
 use super::bell::{Bell, lock};
-use super::calls::{Call, Calls, Late};
+use super::calls::{Calls, Late};
 use super::control::Controls;
+use super::doubtful::Doubtful;
 use super::inserter::Inserter;
 use super::jitter;
 use crate::driver::{Depth, DriverError, ErrorKind, SchemaState};
 use crate::error::with_causes;
 use crate::{Driver, Error};
+use chrono::{DateTime, Utc};
 
 /// The first probe of a dead database comes this soon; each failure doubles the pause up to
 /// `retry_seconds`. A server that merely restarts is back within a second.
@@ -23,26 +22,20 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 /// A database that owes an answer for so long is passed over while another will do.
 const SLOW: Duration = Duration::from_millis(500);
 
-/// So many jobs whose insert had an unknown end are looked after when the database is back.
-const MOST_DOUBTFUL: usize = 1_000;
-
-/// Listings may take so many times the limit of a call.
-const LISTING: u32 = 6;
-
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) calls: Calls,
     /// Apart from the others, so that sixteen slow listings delay no heartbeat.
-    listings: Calls,
+    pub(super) listings: Calls,
     pub(super) inserter: Inserter,
     pub(super) controls: Controls,
     state: Mutex<State>,
     /// Grows whenever the database comes up: what an older call says of it is out of date.
     epoch: AtomicU64,
     /// Jobs that may be stored here although they were stored there.
-    doubtful: Mutex<Vec<(JobId, Arc<Database>)>>,
+    pub(super) doubtful: Doubtful,
     /// The id that the database itself knows, for moves.
     identity: OnceLock<String>,
     settings: Settings,
@@ -147,7 +140,7 @@ impl Database {
             controls: Controls::default(),
             state: Mutex::new(state),
             epoch: AtomicU64::new(0),
-            doubtful: Mutex::default(),
+            doubtful: Doubtful::default(),
             identity: OnceLock::new(),
             settings,
             bell: Bell::default(),
@@ -246,30 +239,6 @@ impl Database {
         Ok(self.identity.get_or_init(|| found).clone())
     }
 
-    /// Begins a question whose length depends on what is stored, unless the database is known to
-    /// be down: a listing, a count.
-    pub(crate) fn begin<T: Send + 'static>(
-        self: &Arc<Self>,
-        action: &'static str,
-        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
-    ) -> Asked<T> {
-        let call = match self.reason() {
-            Some(reason) => Err(reason),
-            None => Ok(self.listings.begin(ask, Box::new(|_, _| {}))),
-        };
-        let (database, epoch) = (Arc::clone(self), self.epoch());
-        Asked { database, action, call, epoch, begun: Instant::now() }
-    }
-
-    /// Asks the driver, unless the database is known to be down.
-    pub(crate) fn call<T: Send + 'static>(
-        self: &Arc<Self>,
-        action: &'static str,
-        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
-    ) -> Result<T, Error> {
-        self.begin(action, ask).wait()
-    }
-
     /// Takes the database out of use and starts a thread that probes it until it is back.
     pub(crate) fn mark_down(self: &Arc<Self>, error: &DriverError) {
         let reason = with_causes(error);
@@ -327,57 +296,6 @@ impl Database {
         }
     }
 
-    /// Remembers jobs that are stored there now and may be stored here too.
-    pub(super) fn note_doubtful(
-        self: &Arc<Self>,
-        jobs: impl IntoIterator<Item = JobId>,
-        there: &Arc<Database>,
-    ) {
-        let mut doubtful = lock(&self.doubtful);
-        let room = MOST_DOUBTFUL.saturating_sub(doubtful.len());
-        doubtful.extend(jobs.into_iter().take(room).map(|job| (job, Arc::clone(there))));
-        drop(doubtful);
-        if self.is_up() {
-            self.resolve_doubtful_soon();
-        }
-    }
-
-    /// Removes waiting jobs that must not run here, because they are or were where they went
-    /// instead. What cannot be decided for sure is left: a job that runs twice is better than none.
-    fn resolve_doubtful(self: &Arc<Self>) {
-        let deadline = Instant::now() + self.limit();
-        for (id, there) in std::mem::take(&mut *lock(&self.doubtful)) {
-            if Instant::now() > deadline {
-                log::warn!("database {:?}: job {id} may be stored twice", &*self.name);
-                continue;
-            }
-            // A job that was moved on may be the one that is here.
-            let stayed = there.ask(move |driver| Ok(driver.moved_to(id)?.is_none()));
-            if !stayed.unwrap_or(false) {
-                continue;
-            }
-            match self.ask(move |driver| driver.dequeue(id)) {
-                Ok(true) => log::info!("job {id} was stored twice; the waiting one is removed"),
-                Ok(false) => {}
-                Err(error) => log::warn!("job {id} may be stored twice: {error}"),
-            }
-        }
-    }
-
-    /// The same on a thread of its own, for callers that have no time.
-    pub(super) fn resolve_doubtful_soon(self: &Arc<Self>) {
-        if lock(&self.doubtful).is_empty() {
-            return;
-        }
-        let database = Arc::clone(self);
-        let started = std::thread::Builder::new()
-            .name("qudo-resolve".to_owned())
-            .spawn(move || database.resolve_doubtful());
-        if let Err(error) = started {
-            log::error!("cannot start a thread to look after doubtful jobs: {error}");
-        }
-    }
-
     /// Whether the database can be used again; before anybody here claims from it, removes what
     /// must not run twice.
     fn probe(self: &Arc<Self>) -> Result<(), DriverError> {
@@ -415,49 +333,6 @@ impl Database {
         if let Err(error) = checked {
             log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
         }
-    }
-}
-
-/// A question that a database was asked.
-pub(crate) struct Asked<T> {
-    database: Arc<Database>,
-    action: &'static str,
-    call: Result<Call<T>, String>,
-    epoch: u64,
-    begun: Instant,
-}
-
-impl<T> Asked<T> {
-    /// The answer, within the limit of a listing from the beginning.
-    pub(crate) fn wait(self) -> Result<T, Error> {
-        let limit = self.database.limit().saturating_mul(LISTING);
-        let left = limit.saturating_sub(self.begun.elapsed());
-        self.wait_for(left)
-    }
-
-    /// The answer within this time from now; a short one says nothing of the database.
-    pub(crate) fn wait_at_most(self, limit: Duration) -> Result<T, Error> {
-        self.wait_for(limit)
-    }
-
-    /// The answer, however long it takes.
-    pub(crate) fn wait_for_ever(self) -> Result<T, Error> {
-        self.wait_for(Duration::MAX)
-    }
-
-    fn wait_for(self, limit: Duration) -> Result<T, Error> {
-        let name = &self.database.name;
-        let call = self
-            .call
-            .map_err(|reason| Error::DatabaseDown { database: name.to_string(), reason })?;
-        call.wait(limit).map_err(|error| {
-            if error.is_hung() {
-                self.database.suspect();
-            } else {
-                self.database.note_error(&error, self.epoch);
-            }
-            Error::database(name, self.action, error)
-        })
     }
 }
 

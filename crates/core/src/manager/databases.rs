@@ -3,9 +3,10 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+use super::asked::Asked;
 use super::bell::lock;
 use super::builder::open;
-use super::database::{Asked, Database, DatabaseReport};
+use super::database::{Database, DatabaseReport};
 use super::session::Session;
 use super::{Manager, On};
 use crate::driver::{Driver, SchemaState};

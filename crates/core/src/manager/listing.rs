@@ -4,7 +4,8 @@ use uuid::Uuid;
 use std::sync::Arc;
 
 use super::Manager;
-use super::database::{Asked, Database};
+use super::asked::Asked;
+use super::database::Database;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     CountRow, Driver, DriverError, Due, Exception, ExceptionFilter, JobFilter, JobInfo, Redrive,

@@ -9,7 +9,8 @@
 //! | many threads' enqueues share a commit | `inserter.rs` |
 //! | no database can take it: keep it, forward it | `spool.rs` |
 //! | up → down → probing → up | `database.rs` |
-//! | no call takes for ever | `calls.rs` |
+//! | no call takes for ever | `calls.rs`, `asked.rs` |
+//! | a job that may be stored twice | `doubtful.rs` |
 //! | databases added and removed, migrations | `databases.rs` |
 //! | drain and pause; moves between databases | `control.rs`, `moves.rs` |
 //! | one work session: start, shutdown, its threads per database | `work.rs`, `session.rs`, `lane.rs` |
@@ -21,6 +22,7 @@
 //! | wake-ups from other processes | `listener.rs` |
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
 
+mod asked;
 mod bell;
 mod builder;
 mod calls;
@@ -28,6 +30,7 @@ mod control;
 pub(crate) mod database;
 mod databases;
 mod dispatch;
+mod doubtful;
 mod enqueue;
 mod fetcher;
 mod heartbeat;

@@ -1,0 +1,81 @@
+//! Questions whose length depends on what is stored: listings, counts, moves.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::calls::Call;
+use super::database::Database;
+use crate::driver::DriverError;
+use crate::{Driver, Error};
+
+/// Listings may take so many times the limit of a call.
+const LISTING: u32 = 6;
+
+/// A question that a database was asked.
+pub(crate) struct Asked<T> {
+    database: Arc<Database>,
+    action: &'static str,
+    call: Result<Call<T>, String>,
+    epoch: u64,
+    begun: Instant,
+}
+
+impl<T> Asked<T> {
+    /// The answer, within the limit of a listing from the beginning.
+    pub(crate) fn wait(self) -> Result<T, Error> {
+        let limit = self.database.limit().saturating_mul(LISTING);
+        let left = limit.saturating_sub(self.begun.elapsed());
+        self.wait_for(left)
+    }
+
+    /// The answer within this time from now; a short one says nothing of the database.
+    pub(crate) fn wait_at_most(self, limit: Duration) -> Result<T, Error> {
+        self.wait_for(limit)
+    }
+
+    /// The answer, however long it takes.
+    pub(crate) fn wait_for_ever(self) -> Result<T, Error> {
+        self.wait_for(Duration::MAX)
+    }
+
+    fn wait_for(self, limit: Duration) -> Result<T, Error> {
+        let name = &self.database.name;
+        let call = self
+            .call
+            .map_err(|reason| Error::DatabaseDown { database: name.to_string(), reason })?;
+        call.wait(limit).map_err(|error| {
+            if error.is_hung() {
+                self.database.suspect();
+            } else {
+                self.database.note_error(&error, self.epoch);
+            }
+            Error::database(name, self.action, error)
+        })
+    }
+}
+
+impl Database {
+    /// Begins a question whose length depends on what is stored, unless the database is known to
+    /// be down: a listing, a count.
+    pub(crate) fn begin<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
+        let call = match self.reason() {
+            Some(reason) => Err(reason),
+            None => Ok(self.listings.begin(ask, Box::new(|_, _| {}))),
+        };
+        let (database, epoch) = (Arc::clone(self), self.epoch());
+        Asked { database, action, call, epoch, begun: Instant::now() }
+    }
+
+    /// Asks the driver, unless the database is known to be down.
+    pub(crate) fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.begin(action, ask).wait()
+    }
+}
