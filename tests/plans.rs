@@ -120,3 +120,48 @@ fn mysql_claims_in_key_order_without_a_sort() {
     }
     qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
+
+/// A statement that reads more rows than it is about would wait here for the rows that the other
+/// connection locks, and at last fail.
+#[cfg(feature = "mysql")]
+#[test]
+fn mysql_claims_and_settles_wait_for_no_row_but_their_own() {
+    use qudo::driver::{AbilityLease, ClaimRequest, DriverRegistration, Settled, WorkerId};
+    use qudo::driver::{Settlement, Verdict};
+    let server = std::env::var("QUDO_TEST_MYSQL_URL")
+        .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
+    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
+    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    filled(&dsn);
+    {
+        let mut other = diesel::MysqlConnection::establish(&dsn).expect("connects");
+        other.begin_test_transaction().expect("begins");
+        let lock = "SELECT id FROM qudo_ready WHERE queue = 'default' AND claim_rank = -6 \
+                    ORDER BY id DESC LIMIT 1 FOR UPDATE";
+        diesel::sql_query(lock).execute(&mut other).expect("locks");
+        let driver = DriverRegistration::open_linked(&dsn).expect("valid").driver;
+        let (worker, queue) = (WorkerId::new(), std::sync::Arc::from("default"));
+        let grab_for = std::time::Duration::from_secs(600);
+        let abilities = [AbilityLease { name: std::sync::Arc::from("plan"), grab_for }];
+        let claim = |claim, limit| {
+            let (queue, abilities) = (&queue, &abilities[..]);
+            driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit }).expect("claims")
+        };
+        // Across several priorities and behind the cursor too.
+        let first = claim(1, 900);
+        let second = claim(2, 100);
+        assert_eq!((first.len(), second.len()), (900, 100));
+        let last = second.last().expect("claimed").id.as_uuid().simple();
+        let lock = format!("SELECT id FROM qudo_lease WHERE id = x'{last}' FOR UPDATE");
+        diesel::sql_query(lock).execute(&mut other).expect("locks");
+        let done: Vec<_> = first
+            .into_iter()
+            .map(|job| Settlement { job: Box::new(job), verdict: Verdict::Complete, extras: None })
+            .collect();
+        let answers = driver.settle(worker, &done).expect("settles");
+        assert!(answers.iter().all(|answer| *answer == Settled::Done));
+        let again = driver.settle(worker, &done[..10]).expect("settles");
+        assert!(again.iter().all(|answer| *answer == Settled::LeaseLost));
+    }
+    qudo_test_servers::drop_database(&server, &name).expect("drops");
+}

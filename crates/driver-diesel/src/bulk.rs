@@ -66,37 +66,100 @@ fn in_lists<'i>(
     Ok(())
 }
 
-/// Runs `head (ids)` for all ids, in pieces; `before` are the binds of the head.
-pub(crate) fn run_in<C: SqlConn>(
+/// Reads `head (ids)` for all ids, in pieces: for joins that lock nothing.
+pub(crate) fn rows_in<C: SqlConn, T: FromRow>(
     conn: &mut C,
     head: &str,
-    before: &[Bind<'_>],
+    ids: &[Uuid],
+) -> QueryResult<Vec<T>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    in_lists(ids, |marks, ids| {
+        rows.extend(conn.rows::<T>(&format!("{head} ({marks})"), &ids.collect::<Vec<_>>())?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// Rows of one table that are found by an id.
+pub(crate) struct Keyed<'a> {
+    pub(crate) table: &'a str,
+    /// The column with the id; an index begins with it.
+    pub(crate) key: &'a str,
+    /// A further condition, or nothing.
+    pub(crate) only: &'a str,
+    /// The binds of `only`.
+    pub(crate) binds: &'a [Bind<'a>],
+}
+
+impl<'a> Keyed<'a> {
+    /// By the column `id`, without a condition.
+    pub(crate) const fn table(table: &'a str) -> Self {
+        Self { table, key: "id", only: "", binds: &[] }
+    }
+
+    /// The same rows, if this holds for them.
+    pub(crate) const fn only(self, only: &'a str, binds: &'a [Bind<'a>]) -> Self {
+        Self { only, binds, ..self }
+    }
+
+    fn condition(&self, marks: &str) -> String {
+        let and = if self.only.is_empty() { "" } else { " AND " };
+        format!("{}{and}{} IN ({marks})", self.only, self.key)
+    }
+}
+
+/// As [`Engine::rows_by_id`](crate::engine::Engine::rows_by_id), with lists in fixed lengths.
+pub(crate) fn rows_by_id<C: SqlConn, T: FromRow>(
+    conn: &mut C,
+    columns: &str,
+    keyed: &Keyed<'_>,
+    ids: &[Uuid],
+    lock: &str,
+) -> QueryResult<Vec<T>> {
+    let mut rows = Vec::with_capacity(ids.len());
+    in_lists(ids, |marks, ids| {
+        let binds: Vec<_> = keyed.binds.iter().copied().chain(ids).collect();
+        let (table, condition) = (keyed.table, keyed.condition(marks));
+        let sql = format!("SELECT {columns} FROM {table} x WHERE {condition}{lock}");
+        rows.extend(conn.rows::<T>(&sql, &binds)?);
+        Ok(())
+    })?;
+    Ok(rows)
+}
+
+/// As [`Engine::delete_by_id`](crate::engine::Engine::delete_by_id), with lists in fixed lengths.
+pub(crate) fn delete_by_id<C: SqlConn>(
+    conn: &mut C,
+    keyed: &Keyed<'_>,
     ids: &[Uuid],
 ) -> QueryResult<usize> {
     let mut done = 0;
     in_lists(ids, |marks, ids| {
-        let binds: Vec<_> = before.iter().copied().chain(ids).collect();
-        done += conn.run(&format!("{head} ({marks})"), &binds)?;
+        let binds: Vec<_> = keyed.binds.iter().copied().chain(ids).collect();
+        let sql = format!("DELETE FROM {} WHERE {}", keyed.table, keyed.condition(marks));
+        done += conn.run(&sql, &binds)?;
         Ok(())
     })?;
     Ok(done)
 }
 
-/// Reads `head (ids) tail` for all ids, in pieces.
-pub(crate) fn rows_in<C: SqlConn, T: FromRow>(
+/// As [`Engine::update_by_id`](crate::engine::Engine::update_by_id), with lists in fixed lengths.
+pub(crate) fn update_by_id<C: SqlConn>(
     conn: &mut C,
-    head: &str,
-    before: &[Bind<'_>],
+    set: &str,
+    set_binds: &[Bind<'_>],
+    keyed: &Keyed<'_>,
     ids: &[Uuid],
-    tail: &str,
-) -> QueryResult<Vec<T>> {
-    let mut rows = Vec::with_capacity(ids.len());
+) -> QueryResult<usize> {
+    let mut done = 0;
     in_lists(ids, |marks, ids| {
-        let binds: Vec<_> = before.iter().copied().chain(ids).collect();
-        rows.extend(conn.rows::<T>(&format!("{head} ({marks}){tail}"), &binds)?);
+        let before = set_binds.iter().chain(keyed.binds).copied();
+        let binds: Vec<_> = before.chain(ids).collect();
+        let sql = format!("UPDATE {} SET {set} WHERE {}", keyed.table, keyed.condition(marks));
+        done += conn.run(&sql, &binds)?;
         Ok(())
     })?;
-    Ok(rows)
+    Ok(done)
 }
 
 #[cfg(test)]

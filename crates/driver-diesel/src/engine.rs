@@ -6,7 +6,8 @@ use qudo_core::driver::{
 };
 use uuid::Uuid;
 
-use crate::sql::{Bind, SqlConn};
+use crate::bulk::{self, Keyed};
+use crate::sql::{Bind, FromRow, SqlConn};
 
 /// What one engine adds to the statements that all share.
 ///
@@ -33,6 +34,36 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// `INSERT` words that leave a row with a taken key alone: before and after the values.
     const INSERT_IGNORE: (&'static str, &'static str);
+
+    /// Reads rows by id, in any order; `lock` is [`FOR_UPDATE`](Self::FOR_UPDATE) or empty.
+    ///
+    /// A statement that locks must look each id up: one that reads the table on its way to them
+    /// waits for what others lock. So how rows are found by id is the engine's.
+    fn rows_by_id<T: FromRow>(
+        conn: &mut Self::Conn,
+        columns: &str,
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+        lock: &str,
+    ) -> QueryResult<Vec<T>> {
+        bulk::rows_by_id(conn, columns, keyed, ids, lock)
+    }
+
+    /// Deletes rows by id; returns how many there were.
+    fn delete_by_id(conn: &mut Self::Conn, keyed: &Keyed<'_>, ids: &[Uuid]) -> QueryResult<usize> {
+        bulk::delete_by_id(conn, keyed, ids)
+    }
+
+    /// Changes rows by id; `set_binds` are the binds of `set`.
+    fn update_by_id(
+        conn: &mut Self::Conn,
+        set: &str,
+        set_binds: &[Bind<'_>],
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+    ) -> QueryResult<usize> {
+        bulk::update_by_id(conn, set, set_binds, keyed, ids)
+    }
 
     /// The migrations that this engine carries.
     fn migrations() -> diesel_migrations::EmbeddedMigrations;

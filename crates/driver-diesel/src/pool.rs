@@ -21,6 +21,10 @@ const MOST_CONNECTIONS: u32 = 10;
 /// Transient errors are tried again so often; with doubling pauses that is about two seconds.
 const MOST_TRIES: u32 = 9;
 
+/// And no longer than this altogether: a lock wait alone may take five seconds, and by the limit of
+/// a call its caller has left, so that the connection would only hold locks for nobody.
+const RETRY_FOR: Duration = Duration::from_secs(8);
+
 /// A pooled connection that knows whether its server went away.
 ///
 /// diesel's own manager can only find out by asking the server at every checkout, a round trip
@@ -195,12 +199,13 @@ impl<C: Send + 'static> Pool<C> {
     ) -> Result<T, DriverError> {
         let mut tries = 0;
         let mut asked_again = false;
+        let begun = Instant::now();
         loop {
             let mut pooled = self.get()?;
             match act(&mut pooled.conn) {
                 Ok(value) => return Ok(value),
                 Err(error) => match classify(&error) {
-                    Class::Retry if tries < MOST_TRIES => {
+                    Class::Retry if tries < MOST_TRIES && begun.elapsed() < RETRY_FOR => {
                         pooled.broken = self.drop_after_retry;
                         drop(pooled);
                         pause(tries);

@@ -8,14 +8,13 @@ use qudo_core::driver::{ClaimRequest, ClaimedJob, DriverError};
 use uuid::Uuid;
 
 use super::Mysql;
-use crate::bulk::{rows_in, run_in};
-use crate::claimed::{FACTS, FactsRow, READY, ReadyRow, claimed, lease_of};
+use super::list::{NUMBERED, numbered_json};
+use crate::claimed::{FACTS, FactsRow, READY, ReadyRow, claimed};
 use crate::cursor::Place;
-use crate::engine::{Engine, ability_filter, micros};
+use crate::engine::{Engine, ability_filter, lease_length};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
-use crate::statements::settle::put_leases;
 
-/// Leases ready jobs of a queue in one transaction: select, delete and insert by key, read facts.
+/// Leases ready jobs of a queue in one transaction: select, insert and delete by key, read facts.
 ///
 /// Locking: rows of ready are locked in key order with SKIP LOCKED, under READ COMMITTED, so no
 /// gaps are locked and nothing is waited for; the rest goes by primary keys that nobody else
@@ -79,37 +78,41 @@ fn lock_ready(
             let place = (last.claim_rank, last.id);
             return Ok((rows, Noted::Advanced(place)));
         }
-        // They are locked by us now, and a second look would return them again.
-        remove_ready(conn, request, &rows)?;
     }
     let begun = Instant::now();
     let missing = limit - rows.len();
     let mut binds = vec![Bind::Text(request.queue)];
+    // What lies behind the cursor is locked by us now, and would be returned again.
+    let elsewhere = after.as_ref().map_or("", |(rank, id)| {
+        binds.extend([Bind::Int(*rank), Bind::Id(id)]);
+        "AND NOT (r.claim_rank = ? AND r.id > ?)"
+    });
     binds.extend(abilities);
     binds.push(Bind::Big(missing as i64));
-    let more: Vec<ReadyRow> = conn.rows(&ready_sql("", &filter), &binds)?;
+    let more: Vec<ReadyRow> = conn.rows(&ready_sql(elsewhere, &filter), &binds)?;
     let last = more.last().filter(|_| more.len() >= missing);
     let noted = Noted::FromStart(begun.elapsed(), last.map(|row| (row.claim_rank, row.id)));
     rows.extend(more);
     Ok((rows, noted))
 }
 
-/// Deletes by primary key, rank by rank; rows that are gone already are no error.
+/// Rows of ready that are locked, joined from the list of their ranks and ids. Each is found by its
+/// whole primary key, see [`super::list`].
+const LOCKED: &str = "STRAIGHT_JOIN qudo_ready r \
+     ON r.queue = ? AND r.claim_rank = v.number AND r.id = UNHEX(v.hex)";
+
+/// Deletes rows that are locked; those that are gone already are no error.
 fn remove_ready(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
-    rows: &[ReadyRow],
+    list: &str,
 ) -> QueryResult<()> {
-    for same_rank in rows.chunk_by(|a, b| a.claim_rank == b.claim_rank) {
-        let ids: Vec<_> = same_rank.iter().map(|row| row.id).collect();
-        run_in(
-            conn,
-            "DELETE FROM qudo_ready WHERE queue = ? AND claim_rank = ? AND id IN",
-            &[Bind::Text(request.queue), Bind::Int(same_rank[0].claim_rank)],
-            &ids,
-        )?;
-    }
-    Ok(())
+    let sql = format!("DELETE r FROM {NUMBERED} {LOCKED}");
+    conn.run(&sql, &[Bind::Text(list), Bind::Text(request.queue)]).map(drop)
+}
+
+fn ready_list(rows: &[ReadyRow]) -> String {
+    numbered_json(rows.iter().map(|row| (i64::from(row.claim_rank), row.id)))
 }
 
 struct Facts(Uuid, FactsRow);
@@ -120,6 +123,7 @@ impl FromRow for Facts {
     }
 }
 
+/// Moves the locked rows from ready to lease, inside the server, and reads their facts.
 fn lease(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
@@ -128,26 +132,23 @@ fn lease(
     if rows.is_empty() {
         return Ok(Vec::new());
     }
-    remove_ready(conn, request, &rows)?;
-    let places: Vec<_> = rows
-        .iter()
-        .map(|row| {
-            let length = lease_of(request, &row.ability).map_or(0, |lease| micros(lease.grab_for));
-            let place = crate::statements::Place {
-                id: &row.id,
-                queue: request.queue,
-                claim_rank: row.claim_rank,
-                ability: &row.ability,
-                attempt: row.attempt + 1,
-                crashes: row.crashes,
-            };
-            (place, length)
-        })
-        .collect();
-    put_leases::<Mysql>(conn, request.worker.as_uuid(), request.claim, &places)?;
-    let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-    let head = format!("SELECT j.id, {FACTS} FROM qudo_job j WHERE j.id IN");
-    let facts: Vec<Facts> = rows_in(conn, &head, &[], &ids, "")?;
+    let list = ready_list(&rows);
+    let (length, lengths) = lease_length("r.ability", request.abilities);
+    let insert = format!(
+        "INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, \
+         attempt, crashes) SELECT r.id, ?, ?, {now} + {length}, r.queue, r.claim_rank, r.ability, \
+         r.attempt + 1, r.crashes FROM {NUMBERED} {LOCKED}",
+        now = Mysql::NOW
+    );
+    let mut binds = vec![Bind::Id(request.worker.as_uuid()), Bind::Big(request.claim)];
+    binds.extend(lengths);
+    binds.extend([Bind::Text(&list), Bind::Text(request.queue)]);
+    conn.run(&insert, &binds)?;
+    remove_ready(conn, request, &list)?;
+    let facts = format!(
+        "SELECT j.id, {FACTS} FROM {NUMBERED} STRAIGHT_JOIN qudo_job j ON j.id = UNHEX(v.hex)"
+    );
+    let facts: Vec<Facts> = conn.rows(&facts, &[Bind::Text(&list)])?;
     let mut facts: HashMap<_, _> = facts.into_iter().map(|Facts(id, facts)| (id, facts)).collect();
     Ok(rows
         .into_iter()

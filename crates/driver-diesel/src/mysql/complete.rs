@@ -1,23 +1,57 @@
-use diesel::MysqlConnection;
 use diesel::result::QueryResult;
+use diesel::{Connection, MysqlConnection};
+use qudo_core::driver::DriverError;
 use uuid::Uuid;
 
 use super::Mysql;
-use crate::bulk::run_in;
+use super::list::{NUMBERED, numbered_json};
+use crate::bulk::Keyed;
+use crate::engine::Engine;
+use crate::sql::{Bind, SqlConn};
 use crate::statements::settle::take_leases;
 
-/// Removes lease and facts of completed jobs.
+/// Removes lease and facts of completed jobs: one statement when all leases are still held, which
+/// is nearly always.
 ///
-/// Locking: leases by id in order, then facts by id; all by primary key.
+/// Locking: leases by primary key in the order of the ids, each followed by its facts.
 pub(super) fn complete(
-    conn: &mut MysqlConnection,
+    engine: &Mysql,
     worker: &Uuid,
     ids: &[Uuid],
     claims: &[i64],
+) -> Result<Vec<Uuid>, DriverError> {
+    let mut leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
+    leases.sort_unstable();
+    let json = numbered_json(leases.iter().map(|(id, claim)| (*claim, *id)));
+    let sql = format!(
+        "DELETE l, j FROM {NUMBERED} STRAIGHT_JOIN qudo_lease l ON l.id = UNHEX(v.hex) \
+         STRAIGHT_JOIN qudo_job j ON j.id = l.id WHERE l.claim = v.number AND l.worker = ?"
+    );
+    engine.write(|conn| {
+        let mut all = false;
+        // Rows of both tables count.
+        let attempted = Connection::transaction(conn, |conn| {
+            all = conn.run(&sql, &[Bind::Text(&json), Bind::Id(worker)])? == 2 * ids.len();
+            if all { Ok(()) } else { Err(diesel::result::Error::RollbackTransaction) }
+        });
+        match attempted {
+            Ok(()) => Ok(ids.to_vec()),
+            Err(diesel::result::Error::RollbackTransaction) if !all => {
+                Connection::transaction(conn, |conn| complete_held(conn, worker, &leases))
+            }
+            Err(error) => Err(error),
+        }
+    })
+}
+
+/// The long way, which finds out whose leases are held.
+fn complete_held(
+    conn: &mut MysqlConnection,
+    worker: &Uuid,
+    leases: &[(Uuid, i64)],
 ) -> QueryResult<Vec<Uuid>> {
-    let leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
-    let mut held: Vec<_> = take_leases::<Mysql>(conn, worker, &leases)?.into_iter().collect();
+    let mut held: Vec<_> = take_leases::<Mysql>(conn, worker, leases)?.into_iter().collect();
     held.sort_unstable();
-    run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], &held)?;
+    Mysql::delete_by_id(conn, &Keyed::table("qudo_job"), &held)?;
     Ok(held)
 }

@@ -3,6 +3,7 @@
 mod claim;
 mod complete;
 mod connect;
+mod list;
 
 use std::sync::Arc;
 
@@ -15,11 +16,12 @@ use qudo_core::driver::{
 };
 use uuid::Uuid;
 
+use crate::bulk::Keyed;
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, PROBE, has_work, probe_answer};
 use crate::pool::Pool;
-use crate::sql::SqlConn;
+use crate::sql::{Bind, FromRow, SqlConn};
 use crate::statements::insert::{insert, insert_new_rows};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
@@ -58,6 +60,34 @@ impl Engine for Mysql {
     const FOR_UPDATE: &'static str = " FOR UPDATE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
+
+    fn rows_by_id<T: FromRow>(
+        conn: &mut MysqlConnection,
+        columns: &str,
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+        lock: &str,
+    ) -> QueryResult<Vec<T>> {
+        list::rows_by_id(conn, columns, keyed, ids, lock)
+    }
+
+    fn delete_by_id(
+        conn: &mut MysqlConnection,
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+    ) -> QueryResult<usize> {
+        list::delete_by_id(conn, keyed, ids)
+    }
+
+    fn update_by_id(
+        conn: &mut MysqlConnection,
+        set: &str,
+        set_binds: &[Bind<'_>],
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+    ) -> QueryResult<usize> {
+        list::update_by_id(conn, set, set_binds, keyed, ids)
+    }
 
     fn migrations() -> EmbeddedMigrations {
         MIGRATIONS
@@ -131,9 +161,7 @@ impl Engine for Mysql {
         ids: &[Uuid],
         claims: &[i64],
     ) -> Result<Vec<Uuid>, DriverError> {
-        self.pool.with(true, |conn| {
-            conn.transaction(|conn| complete::complete(conn, worker, ids, claims))
-        })
+        complete::complete(self, worker, ids, claims)
     }
 
     fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {

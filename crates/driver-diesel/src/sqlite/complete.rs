@@ -3,7 +3,8 @@ use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use super::Sqlite;
-use crate::bulk::run_in;
+use crate::bulk::Keyed;
+use crate::engine::Engine;
 use crate::statements::settle::take_leases;
 
 /// Removes lease and facts of completed jobs.
@@ -18,6 +19,6 @@ pub(super) fn complete(
     let leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
     let mut held: Vec<_> = take_leases::<Sqlite>(conn, worker, &leases)?.into_iter().collect();
     held.sort_unstable();
-    run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], &held)?;
+    Sqlite::delete_by_id(conn, &Keyed::table("qudo_job"), &held)?;
     Ok(held)
 }

@@ -7,7 +7,7 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::{Place, When, put_ready, put_scheduled};
-use crate::bulk::{insert_rows, rows_in};
+use crate::bulk::{Keyed, insert_rows};
 use crate::classify::{Class, classify};
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
@@ -48,13 +48,8 @@ fn insert_checked<E: Engine>(
     let mut stored: HashSet<Uuid> = HashSet::new();
     if look_for_ids {
         let ids: Vec<_> = jobs.iter().map(|job| *job.id.as_uuid()).collect();
-        stored.extend(rows_in::<_, Uuid>(
-            conn,
-            "SELECT id FROM qudo_job WHERE id IN",
-            &[],
-            &ids,
-            "",
-        )?);
+        let job = Keyed::table("qudo_job");
+        stored.extend(E::rows_by_id::<Uuid>(conn, "id", &job, &ids, "")?);
     }
     // An id twice in one call is stored once.
     let mut fresh: Vec<(usize, &JobRecord)> = if look_for_ids {

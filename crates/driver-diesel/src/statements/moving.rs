@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::insert::take_keys;
 use super::lookup::instant;
 use super::{Place, STAND, Stand, When, place, put_ready, put_scheduled};
-use crate::bulk::{insert_rows, rows_in, run_in};
+use crate::bulk::{Keyed, insert_rows, rows_in};
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -126,7 +126,7 @@ pub(crate) fn move_out<E: Engine>(
     }
     let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
     // Leaving again: another mover may bring it back one day.
-    run_in(conn, "DELETE FROM qudo_moving WHERE leg = 'arrived' AND id IN", &[], &ids)?;
+    E::delete_by_id(conn, &at(Leg::Arrived), &ids)?;
     let mut scheduled = Vec::new();
     for Waiting { stand, run_after } in &rows {
         if run_after.is_some() {
@@ -139,11 +139,11 @@ pub(crate) fn move_out<E: Engine>(
         )?;
     }
     scheduled.sort_unstable();
-    run_in(conn, "DELETE FROM qudo_scheduled WHERE id IN", &[], &scheduled)?;
+    E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &scheduled)?;
     let moving: Vec<_> = rows.iter().map(|row| (Place::from(&row.stand), row.run_after)).collect();
     mark::<E>(conn, Leg::Leaving, to, None, &moving)?;
     let head = format!("{SELECT} WHERE m.leg = 'leaving' AND m.id IN");
-    let jobs: Vec<Moving> = rows_in(conn, &head, &[], &ids, "")?;
+    let jobs: Vec<Moving> = rows_in(conn, &head, &ids)?;
     Ok(jobs.into_iter().map(|job| job.0).collect())
 }
 
@@ -194,11 +194,10 @@ pub(crate) fn move_in<E: Engine>(
     jobs: &[MovingJob],
 ) -> QueryResult<Vec<Inserted>> {
     let ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
-    let mut here: Vec<Uuid> = rows_in(conn, "SELECT id FROM qudo_job WHERE id IN", &[], &ids, "")?;
-    let arrived = "SELECT id FROM qudo_moving WHERE leg = 'arrived' AND id IN";
-    here.extend(rows_in::<_, Uuid>(conn, arrived, &[], &ids, "")?);
-    let own = "UPDATE qudo_moving SET mover = ? WHERE leg = 'arriving' AND id IN";
-    run_in(conn, own, &[Bind::Id(mover)], &here)?;
+    let job = Keyed::table("qudo_job");
+    let mut here: Vec<Uuid> = E::rows_by_id(conn, "id", &job, &ids, "")?;
+    here.extend(E::rows_by_id::<Uuid>(conn, "id", &at(Leg::Arrived), &ids, "")?);
+    E::update_by_id(conn, "mover = ?", &[Bind::Id(mover)], &at(Leg::Arriving), &here)?;
     let mut answers = vec![Inserted::New; jobs.len()];
     let mut fresh: Vec<_> =
         jobs.iter().enumerate().filter(|(at, _)| !here.contains(&ids[*at])).collect();
@@ -255,9 +254,9 @@ impl FromRow for Key {
 
 /// Removes facts and unique keys.
 fn remove_facts<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<()> {
-    let head = "SELECT ability, uniqkey, id FROM qudo_job WHERE id IN";
-    let keys: Vec<Key> = rows_in(conn, head, &[], ids, "")?;
-    run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], ids)?;
+    let job = Keyed::table("qudo_job");
+    let keys: Vec<Key> = E::rows_by_id(conn, "ability, uniqkey, id", &job, ids, "")?;
+    E::delete_by_id(conn, &job, ids)?;
     for Key(ability, key, id) in &keys {
         let Some(key) = key else { continue };
         conn.run(
@@ -269,19 +268,26 @@ fn remove_facts<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<()> 
 }
 
 fn marked<E: Engine>(conn: &mut E::Conn, leg: Leg, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
-    let head = format!("SELECT id FROM qudo_moving WHERE leg = '{}' AND id IN", leg.as_str());
-    rows_in(conn, &head, &[], ids, E::FOR_UPDATE)
+    E::rows_by_id(conn, "id", &at(leg), ids, E::FOR_UPDATE)
+}
+
+/// The rows of jobs on this leg.
+const fn at(leg: Leg) -> Keyed<'static> {
+    let only = match leg {
+        Leg::Leaving => "leg = 'leaving'",
+        Leg::Left => "leg = 'left'",
+        Leg::Arriving => "leg = 'arriving'",
+        Leg::Gone => "leg = 'gone'",
+        Leg::Arrived => "leg = 'arrived'",
+    };
+    Keyed::table("qudo_moving").only(only, &[])
 }
 
 /// Changes the leg of rows that are locked; an older row of the new leg gives way.
 fn change<E: Engine>(conn: &mut E::Conn, from: Leg, to: Leg, ids: &[Uuid]) -> QueryResult<()> {
-    let (from, to) = (from.as_str(), to.as_str());
-    run_in(conn, &format!("DELETE FROM qudo_moving WHERE leg = '{to}' AND id IN"), &[], ids)?;
-    let update = format!(
-        "UPDATE qudo_moving SET leg = '{to}', moved_at = {} WHERE leg = '{from}' AND id IN",
-        E::NOW
-    );
-    run_in(conn, &update, &[], ids).map(drop)
+    E::delete_by_id(conn, &at(to), ids)?;
+    let set = format!("leg = '{}', moved_at = {}", to.as_str(), E::NOW);
+    E::update_by_id(conn, &set, &[], &at(from), ids).map(drop)
 }
 
 /// Leaving → left, without facts. The row's lock decides between two movers.
@@ -300,17 +306,13 @@ pub(crate) fn put_back<E: Engine>(
     jobs: &[JobId],
 ) -> QueryResult<usize> {
     let ids = uuids(jobs);
-    let head = format!(
-        "SELECT {STAND}, run_after FROM qudo_moving WHERE leg = '{}' AND id IN",
-        leg.as_str()
-    );
-    let rows: Vec<Waiting> = rows_in(conn, &head, &[], &ids, E::FOR_UPDATE)?;
+    let columns = format!("{STAND}, run_after");
+    let rows: Vec<Waiting> = E::rows_by_id(conn, &columns, &at(leg), &ids, E::FOR_UPDATE)?;
     let found: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
     if leg == Leg::Arriving {
         change::<E>(conn, Leg::Arriving, Leg::Arrived, &found)?;
     } else {
-        let delete = "DELETE FROM qudo_moving WHERE leg = 'leaving' AND id IN";
-        run_in(conn, delete, &[], &found)?;
+        E::delete_by_id(conn, &at(Leg::Leaving), &found)?;
     }
     let (ready, scheduled): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.run_after.is_none());
     let ready: Vec<_> = ready.into_iter().map(|row| Place::from(&row.stand)).collect();
@@ -345,8 +347,7 @@ pub(crate) fn legs<E: Engine>(
 ) -> QueryResult<Vec<(JobId, Leg)>> {
     let mut legs = Vec::new();
     for leg in [Leg::Leaving, Leg::Left] {
-        let head = format!("SELECT id FROM qudo_moving WHERE leg = '{}' AND id IN", leg.as_str());
-        let ids: Vec<Uuid> = rows_in(conn, &head, &[], &uuids(jobs), "")?;
+        let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &at(leg), &uuids(jobs), "")?;
         legs.extend(ids.into_iter().map(|id| (JobId::from_uuid(id), leg)));
     }
     Ok(legs)
@@ -383,9 +384,10 @@ pub(crate) fn cancel<E: Engine>(
     mover: &Uuid,
     jobs: &[JobId],
 ) -> QueryResult<usize> {
-    let head = "SELECT id FROM qudo_moving WHERE leg = 'arriving' AND mover = ? AND id IN";
-    let ids: Vec<Uuid> = rows_in(conn, head, &[Bind::Id(mover)], &uuids(jobs), E::FOR_UPDATE)?;
-    run_in(conn, "DELETE FROM qudo_moving WHERE leg = 'arriving' AND id IN", &[], &ids)?;
+    let mover = [Bind::Id(mover)];
+    let arriving = Keyed::table("qudo_moving").only("leg = 'arriving' AND mover = ?", &mover);
+    let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &arriving, &uuids(jobs), E::FOR_UPDATE)?;
+    E::delete_by_id(conn, &at(Leg::Arriving), &ids)?;
     remove_facts::<E>(conn, &ids)?;
     Ok(ids.len())
 }

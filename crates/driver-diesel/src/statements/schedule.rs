@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::insert::when;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
-use crate::bulk::run_in;
+use crate::bulk::Keyed;
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -31,7 +31,7 @@ pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryRes
     let due: Vec<Stand> = conn.rows(&sql, &[Bind::Big(limit.into())])?;
     let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
     ids.sort_unstable();
-    run_in(conn, "DELETE FROM qudo_scheduled WHERE id IN", &[], &ids)?;
+    E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &ids)?;
     let places: Vec<_> = due.iter().map(Place::from).collect();
     put_ready::<E>(conn, &places)?;
     Ok(due.len() as u32)

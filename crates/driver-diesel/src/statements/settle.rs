@@ -9,7 +9,7 @@ use super::exception::{NewException, log_exceptions};
 use super::insert::insert_within;
 use super::trace::{write_replies, write_status};
 use super::{Place, When, put_ready, put_scheduled};
-use crate::bulk::{insert_rows, rows_in, run_in};
+use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -39,18 +39,14 @@ pub(crate) fn take_leases<E: Engine>(
 ) -> QueryResult<HashSet<Uuid>> {
     let mut ids: Vec<_> = leases.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
-    let held: Vec<Held> = rows_in(
-        conn,
-        "SELECT id, claim FROM qudo_lease WHERE worker = ? AND id IN",
-        &[Bind::Id(worker)],
-        &ids,
-        E::FOR_UPDATE,
-    )?;
+    let worker = [Bind::Id(worker)];
+    let lease = Keyed::table("qudo_lease").only("worker = ?", &worker);
+    let held: Vec<Held> = E::rows_by_id(conn, "id, claim", &lease, &ids, E::FOR_UPDATE)?;
     let found: HashSet<(Uuid, i64)> = held.into_iter().map(|held| (held.0, held.1)).collect();
     let mut ours: Vec<_> =
         leases.iter().filter(|lease| found.contains(lease)).map(|(id, _)| *id).collect();
     ours.sort_unstable();
-    run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ours)?;
+    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ours)?;
     Ok(ours.into_iter().collect())
 }
 
@@ -156,7 +152,7 @@ fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryRes
         .collect();
     let mut ids: Vec<_> = ended.iter().map(|one| *one.job.id.as_uuid()).collect();
     ids.sort_unstable();
-    run_in(conn, "DELETE FROM qudo_job WHERE id IN", &[], &ids)?;
+    E::delete_by_id(conn, &Keyed::table("qudo_job"), &ids)?;
     let mut keys: Vec<_> = ended
         .iter()
         .filter_map(|one| Some((&*one.job.ability, one.job.uniqkey.as_deref()?)))
@@ -169,26 +165,4 @@ fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryRes
         )?;
     }
     Ok(())
-}
-
-/// Writes the leases of a claim from rows that were read: for engines without arrays.
-#[cfg(feature = "mysql")]
-pub(crate) fn put_leases<E: Engine>(
-    conn: &mut E::Conn,
-    worker: &Uuid,
-    claim: i64,
-    places: &[(Place<'_>, i64)],
-) -> QueryResult<()> {
-    let rows: Vec<_> = places
-        .iter()
-        .map(|(place, length)| {
-            let mut binds = place.binds().to_vec();
-            binds.extend([Bind::Id(worker), Bind::Big(claim), Bind::Big(*length)]);
-            binds
-        })
-        .collect();
-    let head = "INSERT INTO qudo_lease (id, queue, claim_rank, ability, attempt, crashes, worker, \
-                claim, leased_until) VALUES ";
-    let row = format!("(?,?,?,?,?,?,?,?,{} + ?)", E::NOW);
-    insert_rows(conn, head, &row, &rows, "").map(drop)
 }

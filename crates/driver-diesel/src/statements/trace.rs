@@ -9,7 +9,7 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::lookup::instant;
-use crate::bulk::{insert_rows, run_in};
+use crate::bulk::{Keyed, insert_rows};
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -121,17 +121,18 @@ pub(crate) fn purge<E: Engine>(
     for (table, only, key, time, age) in [
         ("qudo_reply", "", "job_id", "created_at", replies),
         ("qudo_job_status", "", "id", "finished_at", status),
-        ("qudo_moving", "leg IN ('gone', 'arrived') AND ", "id", "moved_at", replies),
+        ("qudo_moving", "leg IN ('gone', 'arrived')", "id", "moved_at", replies),
     ] {
         let sql = format!(
-            "SELECT {key} FROM {table} WHERE {only}{time} < {} - ? ORDER BY {time} LIMIT ?",
-            E::NOW
+            "SELECT {key} FROM {table} WHERE {only}{and}{time} < {} - ? ORDER BY {time} LIMIT ?",
+            E::NOW,
+            and = if only.is_empty() { "" } else { " AND " },
         );
         let binds = [Bind::Big(micros(age)), Bind::Big(limit.into())];
         let mut ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
         ids.sort_unstable();
         ids.dedup();
-        removed += run_in(conn, &format!("DELETE FROM {table} WHERE {only}{key} IN"), &[], &ids)?;
+        removed += E::delete_by_id(conn, &Keyed { table, key, only, binds: &[] }, &ids)?;
     }
     Ok(removed)
 }

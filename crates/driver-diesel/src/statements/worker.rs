@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
 use super::{Place, STAND, Stand, put_ready};
-use crate::bulk::run_in;
+use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -58,31 +58,43 @@ pub(crate) fn rescue<E: Engine>(
     limit: u32,
 ) -> QueryResult<Vec<Rescued>> {
     let dead = Bind::Big(micros(dead_after));
-    let sql = format!(
-        "SELECT {STAND}, worker, CAST(CASE WHEN leased_until < {now} THEN 1 ELSE 0 END AS {big}) \
-         FROM qudo_lease WHERE leased_until < {now} OR NOT EXISTS (SELECT 1 FROM qudo_worker w \
-         WHERE w.id = qudo_lease.worker AND w.seen_at >= {now} - ?) ORDER BY id LIMIT ?{skip}",
-        now = E::NOW,
-        big = E::BIG,
-        skip = E::SKIP_LOCKED
-    );
-    let lost: Vec<Lost> = conn.rows(&sql, &[dead, Bind::Big(limit.into())])?;
+    let lost = lost::<E>(conn, dead, limit)?;
     if !lost.is_empty() {
         take_back::<E>(conn, &lost)?;
     }
-    // A worker's row goes only once none of its leases is left.
-    let sql = format!(
-        "DELETE FROM qudo_worker WHERE seen_at < {} - ? AND NOT EXISTS (SELECT 1 FROM qudo_lease l \
-         WHERE l.worker = qudo_worker.id)",
-        E::NOW
-    );
-    conn.run(&sql, &[dead])?;
+    let silent = format!("SELECT id FROM qudo_worker WHERE seen_at < {} - ? LIMIT 1", E::NOW);
+    if conn.row::<Uuid>(&silent, &[dead])?.is_some() {
+        // A worker's row goes only once none of its leases is left.
+        let sql = format!(
+            "DELETE FROM qudo_worker WHERE seen_at < {} - ? AND NOT EXISTS (SELECT 1 FROM \
+             qudo_lease l WHERE l.worker = qudo_worker.id)",
+            E::NOW
+        );
+        conn.run(&sql, &[dead])?;
+    }
     let rescued = |one: Lost| Rescued {
         id: JobId::from_uuid(one.stand.id),
         worker: WorkerId::from_uuid(one.worker),
         kind: kind(&one),
     };
     Ok(lost.into_iter().map(rescued).collect())
+}
+
+/// The leases to take back, locked. Looked for without locks first: nearly always there are none,
+/// and a locking look makes every claim and settle of the moment wait on MySQL, which locks
+/// each row that it reads.
+fn lost<E: Engine>(conn: &mut E::Conn, dead: Bind<'_>, limit: u32) -> QueryResult<Vec<Lost>> {
+    let sql = format!(
+        "SELECT {STAND}, worker, CAST(CASE WHEN leased_until < {now} THEN 1 ELSE 0 END AS {big}) \
+         FROM qudo_lease WHERE leased_until < {now} OR NOT EXISTS (SELECT 1 FROM qudo_worker w \
+         WHERE w.id = qudo_lease.worker AND w.seen_at >= {now} - ?) ORDER BY id LIMIT ?",
+        now = E::NOW,
+        big = E::BIG,
+    );
+    if conn.row::<Lost>(&sql, &[dead, Bind::Big(1)])?.is_none() {
+        return Ok(Vec::new());
+    }
+    conn.rows(&format!("{sql}{}", E::SKIP_LOCKED), &[dead, Bind::Big(limit.into())])
 }
 
 fn kind(lost: &Lost) -> FailureKind {
@@ -122,7 +134,7 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
         .collect();
     log_exceptions::<E>(conn, &exceptions)?;
     let ids: Vec<_> = lost.iter().map(|one| one.stand.id).collect();
-    run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ids)?;
+    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
     let places: Vec<_> = lost
         .iter()
         .map(|one| Place { crashes: one.stand.crashes + 1, ..Place::from(&one.stand) })
@@ -141,11 +153,13 @@ pub(crate) fn give_back<E: Engine>(
         Some(claim) => ("worker = ? AND claim = ?", vec![Bind::Id(worker), Bind::Big(claim)]),
         None => ("worker = ?", vec![Bind::Id(worker)]),
     };
-    let sql =
-        format!("SELECT {STAND} FROM qudo_lease WHERE {condition} ORDER BY id{}", E::FOR_UPDATE);
-    let stands: Vec<Stand> = conn.rows(&sql, &binds)?;
+    // Looked for without locks, which on MySQL would be those of all leases, then locked by id.
+    let sql = format!("SELECT id FROM qudo_lease WHERE {condition} ORDER BY id");
+    let ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
+    let lease = Keyed::table("qudo_lease").only(condition, &binds);
+    let stands: Vec<Stand> = E::rows_by_id(conn, STAND, &lease, &ids, E::FOR_UPDATE)?;
     let ids: Vec<_> = stands.iter().map(|stand| stand.id).collect();
-    run_in(conn, "DELETE FROM qudo_lease WHERE id IN", &[], &ids)?;
+    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
     let places: Vec<_> = stands
         .iter()
         .map(|stand| Place { attempt: stand.attempt - 1, ..Place::from(stand) })
