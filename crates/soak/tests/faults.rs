@@ -7,6 +7,7 @@
 
 use std::collections::HashSet;
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -453,6 +454,71 @@ fn a_manager_that_starts_with_every_database_down_takes_them_up_when_they_come()
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     world.mariadb.resume().expect("resumes");
     eventually("mysql is in use", || state(&manager, "mysql") == DatabaseState::Up);
+}
+
+fn quick(world: &World, names: &[&str]) -> qudo::ManagerBuilder {
+    let builder = Manager::builder()
+        .linked(false)
+        .ability::<effort>()
+        .retry_seconds(2)
+        .call_limit(Duration::from_secs(2));
+    let wanted = world.databases().into_iter().filter(|(name, _)| names.contains(&&**name));
+    wanted.fold(builder, |builder, (name, dsn)| builder.database_as(name, dsn))
+}
+
+#[test]
+fn an_enqueue_that_meets_servers_as_they_stop_answering_takes_one_call_limit_in_all() {
+    let _alone = alone();
+    let world = World::start().expect("starts");
+    let manager = quick(&world, &["postgres", "mysql"]).build().expect("valid");
+    let job = || effort::job(Effort { millis: 0, fails: 0, panics: false });
+    for name in ["postgres", "mysql"] {
+        manager.enqueue(job().database(name)).expect("stored");
+    }
+    world.postgres.pause().expect("pauses");
+    world.mariadb.pause().expect("pauses");
+    let begun = Instant::now();
+    let error = manager.enqueue(job()).expect_err("neither answers");
+    let took = begun.elapsed();
+    println!("{took:.1?}: {error}");
+    assert!(took < Duration::from_secs(3), "{took:?}");
+    let Error::AllDatabasesDown(reasons) = &error else { panic!("{error}") };
+    assert_eq!(reasons.len(), 2, "{error}");
+    // A probe finds out what the calls could not know.
+    for name in ["postgres", "mysql"] {
+        eventually("it is taken out of use", || state(&manager, name) != DatabaseState::Up);
+    }
+    world.postgres.resume().expect("resumes");
+    world.mariadb.resume().expect("resumes");
+    for name in ["postgres", "mysql"] {
+        eventually("it is in use again", || state(&manager, name) == DatabaseState::Up);
+        manager.enqueue(job().database(name)).expect("stored");
+    }
+}
+
+#[test]
+fn a_database_that_is_slow_for_one_statement_stays_in_use() {
+    use diesel::Connection;
+    use diesel::connection::SimpleConnection;
+    let _alone = alone();
+    let world = World::start().expect("starts");
+    let changes = Arc::new(AtomicUsize::new(0));
+    let seen = Arc::clone(&changes);
+    let manager = quick(&world, &["postgres"])
+        .on_database_change(move |_| {
+            seen.fetch_add(1, Ordering::Relaxed);
+        })
+        .build()
+        .expect("valid");
+    let job = || effort::job(Effort { millis: 0, fails: 0, panics: false });
+    manager.enqueue(job()).expect("stored");
+    let mut other = diesel::PgConnection::establish(&world.postgres.url()).expect("connects");
+    other.batch_execute("BEGIN; LOCK TABLE qudo_job").expect("locks");
+    let error = manager.enqueue(job()).expect_err("it waits for the lock, and gives up");
+    assert!(error.to_string().contains("no answer"), "{error}");
+    other.batch_execute("ROLLBACK").expect("lets go");
+    eventually("it is asked again", || manager.enqueue(job()).is_ok());
+    assert_eq!(changes.load(Ordering::Relaxed), 0, "the server was well all the time");
 }
 
 #[test]

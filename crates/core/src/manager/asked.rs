@@ -44,11 +44,7 @@ impl<T> Asked<T> {
             .call
             .map_err(|reason| Error::DatabaseDown { database: name.to_string(), reason })?;
         call.wait(limit).map_err(|error| {
-            if error.is_hung() {
-                self.database.suspect();
-            } else {
-                self.database.note_error(&error, self.epoch);
-            }
+            self.database.note_error(&error, self.epoch);
             Error::database(name, self.action, error)
         })
     }

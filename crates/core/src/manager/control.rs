@@ -39,6 +39,14 @@ impl Database {
     /// The orders, asked anew when they are old. Those of a database that is down are the last
     /// that are known.
     pub(super) fn control(self: &Arc<Self>) -> Result<Control, DriverError> {
+        self.control_within(self.limit())
+    }
+
+    /// As [`control`](Self::control), within a time of the caller's.
+    pub(super) fn control_within(
+        self: &Arc<Self>,
+        limit: Duration,
+    ) -> Result<Control, DriverError> {
         if let Some(control) = self.controls.fresh() {
             return Ok(control);
         }
@@ -46,8 +54,8 @@ impl Database {
             return Ok(self.controls.known());
         }
         // A question only: nothing can have been stored by it.
-        let control =
-            self.ask(|driver| driver.control()).map_err(|error| error.ambiguous(false))?;
+        let asked = self.ask_within(limit, |driver| driver.control(), Box::new(|_, _| {}));
+        let control = asked.map_err(|error| error.ambiguous(false))?;
         self.controls.note(control);
         Ok(control)
     }

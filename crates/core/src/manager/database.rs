@@ -1,6 +1,6 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
@@ -22,6 +22,9 @@ const FIRST_PROBE: Duration = Duration::from_millis(250);
 /// A database that owes an answer for so long is passed over while another will do.
 const SLOW: Duration = Duration::from_millis(500);
 
+/// A probe that finds out whether a call was slow or its database hangs ends after so long.
+const SUSPICION: Duration = Duration::from_secs(5);
+
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
@@ -32,6 +35,8 @@ pub(crate) struct Database {
     pub(super) inserter: Inserter,
     pub(super) controls: Controls,
     state: Mutex<State>,
+    /// A call was not answered in time, and a probe is on its way to find out why.
+    suspected: AtomicBool,
     /// Grows whenever the database comes up: what an older call says of it is out of date.
     epoch: AtomicU64,
     /// Jobs that may be stored here although they were stored there.
@@ -139,6 +144,7 @@ impl Database {
             inserter: Inserter::default(),
             controls: Controls::default(),
             state: Mutex::new(state),
+            suspected: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
             doubtful: Doubtful::default(),
             identity: OnceLock::new(),
@@ -161,7 +167,7 @@ impl Database {
 
     /// Whether it is up but owes an answer: it may hang, and others are asked first.
     pub(super) fn is_slow(&self) -> bool {
-        self.calls.oldest() > SLOW
+        self.suspected.load(Ordering::Acquire) || self.calls.oldest() > SLOW
     }
 
     /// Why the database is down, for messages.
@@ -222,9 +228,13 @@ impl Database {
     }
 
     /// Takes the database out of use if this error means that, and no probe has found it well
-    /// since the call began.
+    /// since the call began. A call without an answer is no proof: one statement may wait for the
+    /// locks of another while all else is well, so a probe decides.
     pub(super) fn note_error(self: &Arc<Self>, error: &DriverError, epoch: u64) {
-        if error.marks_down() && self.epoch() == epoch {
+        if !error.marks_down() || self.epoch() != epoch {
+        } else if error.is_hung() {
+            self.suspect(error.shared());
+        } else {
             self.mark_down(error);
         }
     }
@@ -319,19 +329,31 @@ impl Database {
         }
     }
 
-    /// A question that took too long may have met a database that hangs, or may be a large one.
-    pub(super) fn suspect(self: &Arc<Self>) {
+    /// Finds out, on a connection and a thread of its own, whether a call that was given up met a
+    /// database that hangs. Until that is known the database is asked last.
+    fn suspect(self: &Arc<Self>, hung: DriverError) {
+        if self.suspected.swap(true, Ordering::AcqRel) {
+            return;
+        }
         let database = Arc::clone(self);
         let checked =
             std::thread::Builder::new().name("qudo-suspect".to_owned()).spawn(move || {
-                if let Err(error) = database.probe()
-                    && error.is_down()
-                {
-                    database.mark_down(&error);
+                // Not the schema or the orders: they would wait for a connection of the pool, which
+                // may be used up by the very calls that wait.
+                let probe = database.calls.begin(|driver| driver.probe(), Box::new(|_, _| {}));
+                match probe.wait(database.limit().min(SUSPICION)) {
+                    Err(error) if error.is_down() => database.mark_down(&hung),
+                    _ => {
+                        log::warn!("database {:?} is well but slow: {hung}", &*database.name);
+                        // The connection of that call may be broken all the same.
+                        database.driver.reset();
+                    }
                 }
+                database.suspected.store(false, Ordering::Release);
             });
         if let Err(error) = checked {
             log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
+            self.suspected.store(false, Ordering::Release);
         }
     }
 }

@@ -310,22 +310,25 @@ impl Manager {
         if route.candidates.is_empty() {
             route.former_homes.iter().for_each(|one| pass_over(one, DRAINING.to_owned()));
         }
-        let budget = Instant::now();
+        let mut left = route.candidates.len();
+        let budget = Budget::new(route);
         for database in &route.candidates {
+            left -= 1;
             if let Some(reason) = database.reason() {
                 pass_over(database, reason);
                 continue;
             }
-            if budget.elapsed() >= database.limit() && database.is_slow() {
-                pass_over(database, "it owes an answer".to_owned());
+            let within = budget.share(left);
+            if within.is_zero() {
+                pass_over(database, "no time was left to ask it".to_owned());
                 continue;
             }
-            let (answer, repeated) = match database.control() {
+            let (answer, repeated) = match database.control_within(within) {
                 Ok(control) if control.draining => {
                     pass_over(database, DRAINING.to_owned());
                     continue;
                 }
-                Ok(_) => insert_at(database, jobs),
+                Ok(_) => insert_at(database, jobs, within),
                 Err(error) => (Err(error), false),
             };
             if repeated {
@@ -406,6 +409,32 @@ impl Manager {
     }
 }
 
+/// The time of one enqueue: the limit of a call, however many databases do not answer. The first
+/// that is asked gets most of it, because to leave a database that is merely slow risks that the
+/// job is stored twice.
+struct Budget {
+    limit: Duration,
+    until: Instant,
+}
+
+/// What is kept back for each of the other candidates: 1/5 of the limit, and never more than half of
+/// what is left.
+const OTHERS_SHARE: u32 = 5;
+
+impl Budget {
+    fn new(route: &Route) -> Self {
+        let limit = route.candidates.first().map_or(Duration::ZERO, |one| one.limit());
+        Self { limit, until: Instant::now() + limit }
+    }
+
+    /// How long the next candidate may take when so many others come after it.
+    fn share(&self, others: usize) -> Duration {
+        let left = self.until.saturating_duration_since(Instant::now());
+        let kept = (self.limit / OTHERS_SHARE).saturating_mul(others as u32).min(left / 2);
+        left.saturating_sub(kept)
+    }
+}
+
 /// Inserts, and repeats by id when the answer was lost: nothing is stored twice while the job lives,
 /// and it turns most uncertain answers into certain ones. A database that hangs is not asked a
 /// second time. Tells whether it repeated: should the first have been stored, and the job have run
@@ -413,24 +442,20 @@ impl Manager {
 fn insert_at(
     database: &Arc<Database>,
     jobs: &Arc<[JobRecord]>,
+    within: Duration,
 ) -> (Result<Vec<Inserted>, DriverError>, bool) {
     let (mut repeated, epoch) = (false, database.epoch());
-    let answer = match database.insert(jobs) {
+    let answer = match database.insert(jobs, within) {
         Err(error) if error.is_ambiguous() && !error.is_hung() => {
             log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
             repeated = true;
             // If the repetition fails too, the first attempt may still have been committed.
-            database.insert(jobs).map_err(|again| again.ambiguous(true))
+            database.insert(jobs, within).map_err(|again| again.ambiguous(true))
         }
         answer => answer,
     };
-    match &answer {
-        // One key may wait for somebody's open transaction while all is well otherwise.
-        Err(error) if error.is_hung() && jobs.iter().any(|job| job.uniqkey.is_some()) => {
-            database.suspect();
-        }
-        Err(error) => database.note_error(error, epoch),
-        Ok(_) => {}
+    if let Err(error) = &answer {
+        database.note_error(error, epoch);
     }
     (answer, repeated)
 }

@@ -254,7 +254,11 @@ impl Fetcher<'_> {
 
     fn recover(&mut self, error: &DriverError) {
         match error.kind() {
-            ErrorKind::Down | ErrorKind::Schema | ErrorKind::Permission => {
+            // It is noted already; if the database is in use all the same, it is slow.
+            ErrorKind::Down => {
+                self.lane.database.bell.wait(jitter(Duration::from_millis(50)));
+            }
+            ErrorKind::Schema | ErrorKind::Permission => {
                 // Neither mends itself at once; the probe finds out when it has.
                 self.lane.database.mark_down(error);
             }

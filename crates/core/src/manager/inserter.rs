@@ -52,16 +52,17 @@ enum State {
 }
 
 impl Database {
-    /// Stores jobs, sharing the statement with other threads. The caller notes an error that means
-    /// the database is down, after it tried again where that is safe.
+    /// Stores jobs within a time, sharing the statement with other threads. The caller notes an
+    /// error that means the database is down, after it tried again where that is safe.
     pub(super) fn insert(
         self: &Arc<Self>,
         jobs: &Arc<[JobRecord]>,
+        limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
         // A unique key may have to wait for somebody's open transaction; nobody else must.
         let keyed = jobs.iter().any(|job| job.uniqkey.is_some());
         if keyed || jobs.len() > LARGEST_SHARED || !self.driver().may_block() {
-            return self.insert_alone(jobs);
+            return self.insert_alone(jobs, limit);
         }
         let slot = Arc::new(Slot {
             jobs: Arc::clone(jobs),
@@ -70,17 +71,18 @@ impl Database {
             answered: Condvar::new(),
         });
         self.line_up(&slot);
-        match slot.wait(self.limit()) {
+        match slot.wait(limit) {
             Some(answer) => answer,
-            None => self.give_up(&slot),
+            None => self.give_up(&slot, limit),
         }
     }
 
     fn insert_alone(
         self: &Arc<Self>,
         jobs: &Arc<[JobRecord]>,
+        limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
-        let limit = self.limit().saturating_add(PER_JOB * jobs.len() as u32);
+        let limit = limit.saturating_add(PER_JOB * jobs.len() as u32);
         let (asked, database) = (Arc::clone(jobs), Arc::clone(self));
         let call = self.calls.begin(
             move |driver| driver.insert(&asked),
@@ -141,7 +143,11 @@ impl Database {
 
     /// The caller's time is up. If the series it lined up for still runs, it hangs: it is given up,
     /// and another serves those who wait behind it.
-    fn give_up(self: &Arc<Self>, slot: &Arc<Slot>) -> Result<Vec<Inserted>, DriverError> {
+    fn give_up(
+        self: &Arc<Self>,
+        slot: &Arc<Slot>,
+        limit: Duration,
+    ) -> Result<Vec<Inserted>, DriverError> {
         let begun = match std::mem::replace(&mut *lock(&slot.state), State::Left) {
             State::Answered(answer) => return answer,
             State::Taken => true,
@@ -158,7 +164,7 @@ impl Database {
             self.begin_series(&mut line);
         }
         drop(line);
-        Err(no_answer(self.limit(), begun || hangs).ambiguous(begun))
+        Err(no_answer(limit, begun || hangs).ambiguous(begun))
     }
 
     /// Inserts the jobs of a group and answers each of its members.

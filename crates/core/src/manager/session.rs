@@ -84,7 +84,15 @@ impl Session {
         self.dispatch.add(&lane);
         lanes.push(Arc::clone(&lane));
         drop(lanes);
-        lane.start(self).inspect_err(|_| lane.leaving.store(true, Ordering::Release))
+        let started = lane.start(self);
+        if started.is_err() {
+            lane.leaving.store(true, Ordering::Release);
+        }
+        if self.is_stopping() {
+            // The shutdown may have looked at the lanes before this one was among them.
+            lane.settle.close();
+        }
+        started
     }
 
     /// Ends the work for one database: as [`shut_down`](Self::shut_down), the others go on.

@@ -90,10 +90,9 @@ impl Spool {
         if self.open(&mut depth)? + jobs.len() as u64 > self.limit {
             return Err(Error::SpoolFull { limit: self.limit });
         }
-        let stored = self.database.insert(jobs).map_err(|error| {
-            if error.is_down() {
-                self.database.mark_down(&error);
-            }
+        let (limit, epoch) = (self.database.limit(), self.database.epoch());
+        let stored = self.database.insert(jobs, limit).map_err(|error| {
+            self.database.note_error(&error, epoch);
             Error::database(NAME, "store a job", error)
         })?;
         let new = stored.iter().filter(|one| **one == Inserted::New).count() as u64;

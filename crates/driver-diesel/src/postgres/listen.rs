@@ -13,6 +13,9 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often it asks the server something: a connection that is half open answers nothing.
 const PING_EVERY: Duration = Duration::from_secs(30);
 
+/// A server that was stopped takes the question and never answers.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
 /// Blocks on a connection of its own. diesel's notifications only poll, so another library listens.
 pub(super) fn listen(
     source: &Source,
@@ -37,7 +40,7 @@ pub(super) fn listen(
             return Ok(());
         }
         if pinged.elapsed() > PING_EVERY {
-            client.batch_execute("SELECT 1").map_err(lost)?;
+            client.is_valid(PING_LIMIT).map_err(lost)?;
             pinged = Instant::now();
         }
     }
