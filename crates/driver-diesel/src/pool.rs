@@ -95,15 +95,18 @@ fn connect_within<C: Send + 'static>(limit: Duration, connect: &Connect<C>) -> R
 
 /// A pool of one server's connections.
 pub(crate) struct Pool<C: Send + 'static> {
-    inner: RwLock<r2d2::Pool<Connector<C>>>,
+    inner: RwLock<Filled<C>>,
     connect: Connect<C>,
-    last_error: LastError,
     /// Grows with each lost connection: those made before are not used again, because after a
     /// server's restart all of them are dead and each would fail one more call.
     generation: Arc<AtomicU64>,
     /// Whether a connection is given up after a transient error; see `MySQL`'s `open`.
     drop_after_retry: bool,
 }
+
+/// The connections, with why the last attempt to make one failed. A pool that was given up goes on
+/// failing for a while, which says nothing of its successor.
+type Filled<C> = (r2d2::Pool<Connector<C>>, LastError);
 
 #[derive(Debug)]
 struct LogConnects;
@@ -114,39 +117,36 @@ impl r2d2::HandleError<ConnectError> for LogConnects {
     }
 }
 
-fn build<C: Send + 'static>(
-    connect: &Connect<C>,
-    last_error: &LastError,
-    generation: &Arc<AtomicU64>,
-) -> r2d2::Pool<Connector<C>> {
+fn build<C: Send + 'static>(connect: &Connect<C>, generation: &Arc<AtomicU64>) -> Filled<C> {
+    let last_error = LastError::default();
     let connector = Connector {
         connect: Arc::clone(connect),
-        last_error: Arc::clone(last_error),
+        last_error: Arc::clone(&last_error),
         generation: Arc::clone(generation),
     };
-    r2d2::Pool::builder()
+    let pool = r2d2::Pool::builder()
         .max_size(MOST_CONNECTIONS)
         .min_idle(Some(0))
         .test_on_check_out(false)
         .connection_timeout(CHECKOUT_LIMIT)
         .idle_timeout(Some(Duration::from_secs(300)))
         .error_handler(Box::new(LogConnects))
-        .build_unchecked(connector)
+        .build_unchecked(connector);
+    (pool, last_error)
 }
 
 impl<C: Send + 'static> Pool<C> {
     /// A pool that connects when it must.
     pub(crate) fn new(connect: impl Fn() -> Result<C, String> + Send + Sync + 'static) -> Self {
         let connect: Connect<C> = Arc::new(connect);
-        let last_error = LastError::default();
         let generation = Arc::<AtomicU64>::default();
-        let inner = RwLock::new(build(&connect, &last_error, &generation));
-        Self { inner, connect, last_error, generation, drop_after_retry: false }
+        let inner = RwLock::new(build(&connect, &generation));
+        Self { inner, connect, generation, drop_after_retry: false }
     }
 
     /// Starts afresh: connections that hang in a call would count as used for ever.
     pub(crate) fn reset(&self) {
-        let fresh = build(&self.connect, &self.last_error, &self.generation);
+        let fresh = build(&self.connect, &self.generation);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let hung = std::mem::replace(&mut *inner, fresh);
         drop(inner);
@@ -167,7 +167,7 @@ impl<C: Send + 'static> Pool<C> {
 
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
-        let pool = self.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let (pool, last_error) = self.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
         loop {
             let failed = match pool.get_timeout(SLICE) {
                 Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
@@ -179,7 +179,7 @@ impl<C: Send + 'static> Pool<C> {
                 }
                 Err(failed) => failed,
             };
-            let last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
+            let last = last_error.lock().unwrap_or_else(PoisonError::into_inner);
             if let Some((at, message)) = &*last
                 && *at >= begun
             {

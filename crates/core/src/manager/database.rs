@@ -347,6 +347,7 @@ impl Database {
                         log::warn!("database {:?} is well but slow: {hung}", &*database.name);
                         // The connection of that call may be broken all the same.
                         database.driver.reset();
+                        database.resolve_doubtful_soon();
                     }
                 }
                 database.suspected.store(false, Ordering::Release);

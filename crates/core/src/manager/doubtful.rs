@@ -25,7 +25,8 @@ impl Database {
         let room = MOST_DOUBTFUL.saturating_sub(doubtful.len());
         doubtful.extend(jobs.into_iter().take(room).map(|job| (job, Arc::clone(there))));
         drop(doubtful);
-        if self.is_up() {
+        // One that hangs is asked when it is back.
+        if self.is_up() && !self.is_slow() {
             self.resolve_doubtful_soon();
         }
     }
