@@ -1,6 +1,6 @@
 //! Pools of connections to a server, built lazily and with a hard limit on every wait.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,7 @@ pub(crate) struct Connector<C> {
     connect: Connect<C>,
     last_error: LastError,
     generation: Arc<AtomicU64>,
+    given_up: Arc<AtomicBool>,
 }
 
 type LastError = Arc<Mutex<Option<(Instant, String)>>>;
@@ -62,6 +63,12 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
     type Error = ConnectError;
 
     fn connect(&self) -> Result<Pooled<C>, ConnectError> {
+        // A pool lives as long as a call that hangs in one of its connections, and r2d2 goes on
+        // trying to fill it. Against a server that was stopped that filled the queue of those who
+        // wait to be accepted, and when it went on it heard nobody new for two seconds.
+        if self.given_up.load(Ordering::Acquire) {
+            return Err(ConnectError("the pool was given up".to_owned()));
+        }
         let generation = self.generation.load(Ordering::Acquire);
         let pooled = |conn| Pooled { conn, broken: false, generation };
         connect_within(CHECKOUT_LIMIT, &self.connect).map(pooled).map_err(|error| {
@@ -104,9 +111,14 @@ pub(crate) struct Pool<C: Send + 'static> {
     drop_after_retry: bool,
 }
 
-/// The connections, with why the last attempt to make one failed. A pool that was given up goes on
-/// failing for a while, which says nothing of its successor.
-type Filled<C> = (r2d2::Pool<Connector<C>>, LastError);
+/// The connections until the next reset.
+struct Filled<C: Send + 'static> {
+    pool: r2d2::Pool<Connector<C>>,
+    /// Why the last attempt to connect failed. A pool that was given up goes on failing for a
+    /// while, which says nothing of its successor.
+    last_error: LastError,
+    given_up: Arc<AtomicBool>,
+}
 
 #[derive(Debug)]
 struct LogConnects;
@@ -118,8 +130,9 @@ impl r2d2::HandleError<ConnectError> for LogConnects {
 }
 
 fn build<C: Send + 'static>(connect: &Connect<C>, generation: &Arc<AtomicU64>) -> Filled<C> {
-    let last_error = LastError::default();
+    let (last_error, given_up) = (LastError::default(), Arc::<AtomicBool>::default());
     let connector = Connector {
+        given_up: Arc::clone(&given_up),
         connect: Arc::clone(connect),
         last_error: Arc::clone(&last_error),
         generation: Arc::clone(generation),
@@ -132,7 +145,7 @@ fn build<C: Send + 'static>(connect: &Connect<C>, generation: &Arc<AtomicU64>) -
         .idle_timeout(Some(Duration::from_secs(300)))
         .error_handler(Box::new(LogConnects))
         .build_unchecked(connector);
-    (pool, last_error)
+    Filled { pool, last_error, given_up }
 }
 
 impl<C: Send + 'static> Pool<C> {
@@ -150,6 +163,7 @@ impl<C: Send + 'static> Pool<C> {
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let hung = std::mem::replace(&mut *inner, fresh);
         drop(inner);
+        hung.given_up.store(true, Ordering::Release);
         drop(hung);
     }
 
@@ -167,7 +181,9 @@ impl<C: Send + 'static> Pool<C> {
 
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
-        let (pool, last_error) = self.inner.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+        let (pool, last_error) = (inner.pool.clone(), Arc::clone(&inner.last_error));
+        drop(inner);
         loop {
             let failed = match pool.get_timeout(SLICE) {
                 Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
