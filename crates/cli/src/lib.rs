@@ -1,6 +1,7 @@
 //! The operator's commands, as a library: a service binary can carry them, and the binary `qudo` is
 //! nothing but a call of [`run`].
 
+mod bench;
 mod migrate;
 mod status;
 
@@ -23,6 +24,9 @@ enum Command {
     Migrate(Databases),
     /// Show what waits, runs and failed.
     Status(Databases),
+    /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
+    /// afterwards. Several databases are measured together, as one manager uses them.
+    Bench(bench::Arguments),
 }
 
 /// The databases that a command is for.
@@ -50,6 +54,7 @@ pub fn run() -> ExitCode {
     let done = match Arguments::parse().command {
         Command::Migrate(databases) => databases.manager().map(|manager| migrate::run(&manager)),
         Command::Status(databases) => databases.manager().map(|manager| status::run(&manager)),
+        Command::Bench(arguments) => bench::run(&arguments),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

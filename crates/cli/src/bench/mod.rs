@@ -1,0 +1,162 @@
+//! `qudo bench`: what a database gives, measured with the jobs of a queue of its own.
+
+mod abilities;
+mod measure;
+
+use std::time::Duration;
+
+use clap::ValueEnum;
+use qudo::{Error, Manager, ManagerBuilder};
+
+use abilities::{Counter, Nothing, Reply, Stamp};
+use measure::Figure;
+
+use crate::{Databases, with_causes};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    databases: Databases,
+    /// What to measure.
+    #[arg(long, value_enum, default_value_t = Metric::All)]
+    metric: Metric,
+    /// How many jobs; without it 100,000 for bulk and work, 2,000 for each client one by one, 200
+    /// for the latency and replies.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    jobs: Option<u32>,
+    /// Worker threads; without it one per core.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    workers: Option<u32>,
+    /// Threads that enqueue one by one.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    clients: u32,
+    /// One JSON object per line.
+    #[arg(long)]
+    json: bool,
+    /// Works the jobs of this queue until the standard input ends; the command starts itself so.
+    #[arg(long, hide = true)]
+    work: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Metric {
+    /// Jobs enqueued one by one, each durable before the next.
+    EnqueueOne,
+    /// Jobs enqueued 10,000 at a time.
+    EnqueueBulk,
+    /// Jobs worked: claimed, run, settled.
+    Work,
+    /// From the enqueue to the start in another process that is idle.
+    Latency,
+    /// From the enqueue to the reply, worked in this process.
+    Reply,
+    /// All of these.
+    All,
+}
+
+impl Metric {
+    const EACH: [Self; 5] =
+        [Self::EnqueueOne, Self::EnqueueBulk, Self::Work, Self::Latency, Self::Reply];
+
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::EnqueueOne => "enqueue_one",
+            Self::EnqueueBulk => "enqueue_bulk",
+            Self::Work => "work",
+            Self::Latency => "latency",
+            Self::Reply => "reply",
+            Self::All => "all",
+        }
+    }
+}
+
+/// What one measurement needs.
+struct Setting {
+    databases: Vec<String>,
+    queue: String,
+    workers: u32,
+    clients: u32,
+    jobs: Option<u32>,
+}
+
+impl Setting {
+    fn builder(&self) -> ManagerBuilder {
+        let builder = Manager::builder()
+            .linked(false)
+            .ability::<Nothing>()
+            .ability::<Stamp>()
+            .ability::<Reply>()
+            .queues([&self.queue])
+            .workers(self.workers as usize);
+        self.databases.iter().fold(builder, ManagerBuilder::database)
+    }
+
+    fn jobs(&self, default: u32) -> u32 {
+        self.jobs.unwrap_or(default)
+    }
+}
+
+/// Measures; `false` when a measurement failed. The bench's jobs are removed also then.
+pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
+    let setting = Setting {
+        databases: arguments.databases.database.clone(),
+        queue: arguments.work.clone().unwrap_or_else(measure::own_queue),
+        workers: arguments.workers.unwrap_or(cores),
+        clients: arguments.clients,
+        jobs: arguments.jobs,
+    };
+    if arguments.work.is_some() {
+        return measure::work_until_input_ends(&setting).map(|()| true);
+    }
+    let chosen: Vec<Metric> = match arguments.metric {
+        Metric::All => Metric::EACH.to_vec(),
+        one => vec![one],
+    };
+    let mut complete = true;
+    for metric in chosen {
+        match measure::measure(&setting, metric) {
+            Ok(figure) => print(&setting, metric, &figure, arguments.json),
+            Err(error) => {
+                eprintln!("qudo: {}: {}", metric.as_str(), with_causes(&*error));
+                complete = false;
+            }
+        }
+    }
+    let left = measure::clean_up(&setting)?;
+    if left > 0 {
+        eprintln!("qudo: {left} jobs of the bench are left in the queue {:?}", setting.queue);
+    }
+    Ok(complete && left == 0)
+}
+
+fn print(setting: &Setting, metric: Metric, figure: &Figure, json: bool) {
+    let manager = setting.builder().build().map(|manager| manager.databases());
+    let names: Vec<_> = manager.into_iter().flatten().map(|one| one.source).collect();
+    let database = names.join(" ");
+    let millis = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1_000.0);
+    let (p50, p99) = (millis(figure.p50), millis(figure.p99));
+    let settings = format!(
+        "qudo {}, defaults, 50-byte argument, {}",
+        env!("CARGO_PKG_VERSION"),
+        figure.settings
+    );
+    if json {
+        let line = serde_json::json!({
+            "database": database, "metric": metric.as_str(), "jobs": figure.jobs,
+            "workers": setting.workers, "per_second": figure.per_second, "p50_ms": p50,
+            "p99_ms": p99, "settings": settings,
+        });
+        println!("{line}");
+        return;
+    }
+    let mut line = format!("{:<13}", metric.as_str());
+    if let Some(rate) = figure.per_second {
+        line.push_str(&format!(" {rate:>10.0} jobs/s"));
+    }
+    if let (Some(p50), Some(p99)) = (p50, p99) {
+        line.push_str(&format!("  p50 {p50:.2} ms  p99 {p99:.2} ms"));
+    }
+    println!("{line}  ({database}; {} jobs; {settings})", figure.jobs);
+}
