@@ -83,7 +83,8 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
     }
 
     fn has_broken(&self, pooled: &mut Pooled<C>) -> bool {
-        pooled.broken
+        // A panic may have left a transaction open.
+        pooled.broken || std::thread::panicking()
     }
 }
 

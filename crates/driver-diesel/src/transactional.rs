@@ -141,7 +141,7 @@ fn settle_with<E: Engine>(
     };
     let mut refused = None;
     let done = driver.engine.write(|conn| {
-        conn.transaction(|conn| {
+        conn.nestable(|conn| {
             if let Err(error) = act(conn) {
                 refused = Some(error);
                 return Err(diesel::result::Error::RollbackTransaction);

@@ -1,5 +1,5 @@
+use diesel::MysqlConnection;
 use diesel::result::QueryResult;
-use diesel::{Connection, MysqlConnection};
 use qudo_core::driver::DriverError;
 use uuid::Uuid;
 
@@ -30,14 +30,14 @@ pub(super) fn complete(
     engine.write(|conn| {
         let mut all = false;
         // Rows of both tables count.
-        let attempted = Connection::transaction(conn, |conn| {
+        let attempted = conn.transaction(|conn| {
             all = conn.run(&sql, &[Bind::Text(&json), Bind::Id(worker)])? == 2 * ids.len();
             if all { Ok(()) } else { Err(diesel::result::Error::RollbackTransaction) }
         });
         match attempted {
             Ok(()) => Ok(ids.to_vec()),
             Err(diesel::result::Error::RollbackTransaction) if !all => {
-                Connection::transaction(conn, |conn| complete_held(conn, worker, &leases))
+                conn.transaction(|conn| complete_held(conn, worker, &leases))
             }
             Err(error) => Err(error),
         }
