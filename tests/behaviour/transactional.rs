@@ -222,8 +222,10 @@ pub fn a_key_is_unique_inside_the_callers_transaction_too(bed: &Bed) {
 /// Writes a row and completes in one transaction; what else it does, its argument says.
 #[qudo::ability(max_retries = 1)]
 fn effect(job: &Job, how: String) -> Result<u32> {
-    fn write(conn: &mut impl SimpleConnection) -> Result {
-        Ok(conn.batch_execute("INSERT INTO effects VALUES (1)")?)
+    // In a transaction inside ours, as an application's own functions may begin one.
+    fn write(conn: &mut impl Connection) -> Result {
+        let insert = "INSERT INTO effects VALUES (1)";
+        Ok(conn.transaction::<_, diesel::result::Error, _>(|conn| conn.batch_execute(insert))?)
     }
     let after = |job: &Job| match (how.as_str(), job.attempt()) {
         ("fails once", 1) => Err(JobError::fail("after the effect, before the commit")),
