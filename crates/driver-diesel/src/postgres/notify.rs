@@ -23,7 +23,7 @@ const NOTIFY_ALONE: &str =
     "SELECT pg_notify('qudo', ?) FROM set_config('synchronous_commit', 'off', true)";
 
 /// At most one notification per queue in this time; the first goes out at once.
-const COALESCE: Duration = Duration::from_millis(2);
+const COALESCE: Duration = Duration::from_millis(5);
 
 /// After so long without a notification, the next may go with its insert.
 const QUIET: Duration = Duration::from_millis(20);
