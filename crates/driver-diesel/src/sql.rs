@@ -293,7 +293,9 @@ mod sqlite {
 
 #[cfg(feature = "mysql")]
 mod mysql {
-    use diesel::result::{DatabaseErrorKind, Error};
+    use diesel::result::Error;
+
+    use crate::classify::{Class, classify};
     use diesel::{Connection, MysqlConnection};
 
     #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
@@ -316,7 +318,7 @@ mod mysql {
         if done.is_err() {
             let ended = conn.run("ROLLBACK", &[]).and_then(|_| conn.run("SET autocommit = 1", &[]));
             if let (Err(ended), Err(error)) = (ended, &done)
-                && !matches!(error, Error::DatabaseError(DatabaseErrorKind::ClosedConnection, _))
+                && classify(error) != Class::Down
             {
                 // Such a connection must not go back to the pool; nor is it lost that this was so.
                 log::debug!("a transaction could not be rolled back: {ended}");

@@ -338,11 +338,11 @@ impl Database {
         let database = Arc::clone(self);
         let checked =
             std::thread::Builder::new().name("qudo-suspect".to_owned()).spawn(move || {
-                // Not the schema or the orders: they would wait for a connection of the pool, which
-                // may be used up by the very calls that wait.
-                let probe = database.calls.begin(|driver| driver.probe(), Box::new(|_, _| {}));
+                // Not the schema or the orders, and by other helpers: connections of the pool and the
+                // helpers may be used up by the very calls that wait.
+                let probe = database.listings.begin(|driver| driver.probe(), Box::new(|_, _| {}));
                 match probe.wait(database.limit().min(SUSPICION)) {
-                    Err(error) if error.is_down() => database.mark_down(&hung),
+                    Err(error) if error.marks_down() => database.mark_down(&hung),
                     _ => {
                         log::warn!("database {:?} is well but slow: {hung}", &*database.name);
                         // The connection of that call may be broken all the same.
