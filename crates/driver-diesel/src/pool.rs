@@ -182,10 +182,11 @@ impl<C: Send + 'static> Pool<C> {
 
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
-        let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
-        let (pool, last_error) = (inner.pool.clone(), Arc::clone(&inner.last_error));
-        drop(inner);
         loop {
+            // Anew each time: a pool that is given up meanwhile makes no more connections.
+            let inner = self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            let (pool, last_error) = (inner.pool.clone(), Arc::clone(&inner.last_error));
+            drop(inner);
             let failed = match pool.get_timeout(SLICE) {
                 Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
                     return Ok(conn);
@@ -203,7 +204,10 @@ impl<C: Send + 'static> Pool<C> {
                 return Err(connect_error(message));
             }
             if begun.elapsed() > CHECKOUT_LIMIT {
-                return Err(connect_error("timed out waiting for connection").with_source(failed));
+                let error = connect_error("timed out waiting for connection").with_source(failed);
+                // All are in use by calls that take long, which says nothing of the server.
+                let used_up = pool.state().connections >= MOST_CONNECTIONS;
+                return Err(error.congested(used_up));
             }
         }
     }
@@ -222,9 +226,12 @@ impl<C: Send + 'static> Pool<C> {
             match act(&mut pooled.conn) {
                 Ok(value) => return Ok(value),
                 Err(error) => match classify(&error) {
-                    Class::Retry if tries < MOST_TRIES && begun.elapsed() < RETRY_FOR => {
+                    Class::Retry => {
                         pooled.broken = self.drop_after_retry;
                         drop(pooled);
+                        if tries >= MOST_TRIES || begun.elapsed() >= RETRY_FOR {
+                            return Err(to_driver_error(error, writes));
+                        }
                         pause(tries);
                         tries += 1;
                     }

@@ -475,8 +475,17 @@ fn an_enqueue_that_meets_servers_as_they_stop_answering_takes_one_call_limit_in_
     for name in ["postgres", "mysql"] {
         manager.enqueue(job().database(name)).expect("stored");
     }
+    let three = quick(&world, &["postgres", "mysql", "sqlite"]).build().expect("valid");
+    for name in ["postgres", "mysql", "sqlite"] {
+        three.enqueue(job().database(name)).expect("stored");
+    }
     world.postgres.pause().expect("pauses");
     world.mariadb.pause().expect("pauses");
+    // Many jobs take their time, and still leave enough of it for the one that lives.
+    for _ in 0..4 {
+        let many = three.enqueue_many((0..5_000).map(|_| job())).expect("one database lives");
+        assert!(many.iter().all(|one| one.ticket().and_then(|at| at.database()) == Some("sqlite")));
+    }
     let begun = Instant::now();
     let error = manager.enqueue(job()).expect_err("neither answers");
     let took = begun.elapsed();

@@ -5,7 +5,7 @@
 -- qudo_jobs and qudo_exceptions. Names are compared byte by byte; unique keys are bytes, because
 -- MySQL's text ignores spaces at the end. IF NOT EXISTS, because MySQL commits each statement by
 -- itself: a migration that broke off half way is simply run again. Costs nothing on a new database;
--- needs MySQL 8.0.1 or MariaDB 10.6.
+-- needs MySQL 8.0.4 or MariaDB 10.6.
 
 CREATE TABLE IF NOT EXISTS qudo_job (
     id BINARY(16) NOT NULL PRIMARY KEY,

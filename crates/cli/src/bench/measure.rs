@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use qudo::{Ability, Error, Manager, NewJob};
 
+use super::abilities::Printing;
 use super::abilities::now;
 use super::{Counter, Metric, Nothing, Reply, Setting, Stamp};
 
@@ -208,7 +209,7 @@ fn read_instants(output: ChildStdout, sender: &mpsc::Sender<u64>) {
 
 /// What the other process does.
 pub(super) fn work_until_input_ends(setting: &Setting) -> Result<(), Error> {
-    let (manager, _) = manager(setting)?;
+    let manager = setting.builder().plugin(Counter::default()).plugin(Printing).build()?;
     let working = manager.start()?;
     // Nobody writes there: the read ends when the parent does, however it ends.
     let _ended = std::io::stdin().lines().count();
@@ -219,18 +220,22 @@ pub(super) fn work_until_input_ends(setting: &Setting) -> Result<(), Error> {
 /// Works off what the measurements left in the queue; returns how many jobs remain.
 pub(super) fn clean_up(setting: &Setting) -> Result<u64, Error> {
     let (manager, _) = manager(setting)?;
-    let left = || -> u64 {
-        let counts = manager.job_count().into_iter().flat_map(|on| on.answer.unwrap_or_default());
-        counts.filter(|row| row.queue == setting.queue).map(|row| row.count).sum()
+    let left = || -> Result<u64, Error> {
+        let mut left = 0;
+        for on in manager.job_count() {
+            let ours = on.answer?.into_iter().filter(|row| row.queue == setting.queue);
+            left += ours.map(|row| row.count).sum::<u64>();
+        }
+        Ok(left)
     };
-    if left() == 0 {
+    if left()? == 0 {
         return Ok(0);
     }
     let working = manager.start()?;
     let deadline = Instant::now() + Duration::from_secs(600);
-    while left() > 0 && Instant::now() < deadline {
+    while left()? > 0 && Instant::now() < deadline {
         thread::sleep(Duration::from_millis(50));
     }
     working.stop();
-    Ok(left())
+    left()
 }

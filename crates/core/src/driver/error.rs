@@ -91,8 +91,10 @@ impl DriverError {
         self.ambiguous
     }
 
-    /// Marks that the call never began, because too many others were under way.
-    pub(crate) fn congested(mut self, congested: bool) -> Self {
+    /// Marks that the call never began, because too many others were under way: the database is
+    /// passed over, and not taken out of use.
+    #[must_use]
+    pub fn congested(mut self, congested: bool) -> Self {
         self.congested = congested;
         self
     }

@@ -44,7 +44,10 @@ impl<T> Asked<T> {
             .call
             .map_err(|reason| Error::DatabaseDown { database: name.to_string(), reason })?;
         call.wait(limit).map_err(|error| {
-            self.database.note_error(&error, self.epoch);
+            // Who waited for less than a call may take has no reason for suspicion.
+            if !error.is_hung() || limit >= self.database.limit() {
+                self.database.note_error(&error, self.epoch);
+            }
             Error::database(name, self.action, error)
         })
     }

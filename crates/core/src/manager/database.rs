@@ -32,12 +32,14 @@ pub(crate) struct Database {
     pub(super) calls: Calls,
     /// Apart from the others, so that sixteen slow listings delay no heartbeat.
     pub(super) listings: Calls,
+    /// Apart from both: they may be used up by the very calls whose end a probe is to find out.
+    probes: Calls,
     pub(super) inserter: Inserter,
     pub(super) controls: Controls,
     state: Mutex<State>,
     /// A call was not answered in time, and a probe is on its way to find out why.
-    suspected: AtomicBool,
-    /// Grows whenever the database comes up: what an older call says of it is out of date.
+    pub(super) suspected: AtomicBool,
+    /// Grows whenever a probe finds the database well: what an older call says of it is out of date.
     epoch: AtomicU64,
     /// Jobs that may be stored here although they were stored there.
     pub(super) doubtful: Doubtful,
@@ -140,6 +142,7 @@ impl Database {
             name,
             calls: Calls::new(Arc::clone(&driver), direct),
             listings: Calls::new(Arc::clone(&driver), direct),
+            probes: Calls::new(Arc::clone(&driver), direct),
             driver,
             inserter: Inserter::default(),
             controls: Controls::default(),
@@ -335,27 +338,48 @@ impl Database {
         if self.suspected.swap(true, Ordering::AcqRel) {
             return;
         }
-        let database = Arc::clone(self);
-        let checked =
-            std::thread::Builder::new().name("qudo-suspect".to_owned()).spawn(move || {
-                // Not the schema or the orders, and by other helpers: connections of the pool and the
-                // helpers may be used up by the very calls that wait.
-                let probe = database.listings.begin(|driver| driver.probe(), Box::new(|_, _| {}));
-                match probe.wait(database.limit().min(SUSPICION)) {
-                    Err(error) if error.marks_down() => database.mark_down(&hung),
-                    _ => {
-                        log::warn!("database {:?} is well but slow: {hung}", &*database.name);
-                        // The connection of that call may be broken all the same.
-                        database.driver.reset();
-                        database.resolve_doubtful_soon();
-                    }
-                }
-                database.suspected.store(false, Ordering::Release);
-            });
+        let suspicion = Suspicion(Arc::clone(self));
+        let checked = std::thread::Builder::new()
+            .name("qudo-suspect".to_owned())
+            .spawn(move || suspicion.decide(&hung));
         if let Err(error) = checked {
             log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
-            self.suspected.store(false, Ordering::Release);
         }
+    }
+}
+
+/// Lives while a probe finds out whether the database hangs, also if that panics.
+struct Suspicion(Arc<Database>);
+
+impl Suspicion {
+    fn decide(self, hung: &DriverError) {
+        let (database, epoch) = (&self.0, self.0.epoch());
+        // Not the schema or the orders, which would wait for a connection of the pool.
+        let probe = database.probes.begin(|driver| driver.probe(), Box::new(|_, _| {}));
+        match probe.wait(database.limit().min(SUSPICION)) {
+            Err(error) if error.is_down() => {
+                if database.epoch() == epoch {
+                    database.mark_down(hung);
+                }
+            }
+            _ => {
+                log::warn!("database {:?} is well but slow: {hung}", &*database.name);
+                database.epoch.fetch_add(1, Ordering::AcqRel);
+                // The connection of that call may be broken all the same.
+                database.driver.reset();
+            }
+        }
+        let database = Arc::clone(database);
+        drop(self);
+        if database.is_up() {
+            database.resolve_doubtful_soon();
+        }
+    }
+}
+
+impl Drop for Suspicion {
+    fn drop(&mut self) {
+        self.0.suspected.store(false, Ordering::Release);
     }
 }
 

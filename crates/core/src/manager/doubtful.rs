@@ -1,7 +1,8 @@
 //! Jobs that may be stored in two databases after an answer was lost.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use qudo_hooks::JobId;
 
@@ -11,8 +12,20 @@ use super::database::Database;
 /// So many jobs whose insert had an unknown end are looked after when the database is back.
 const MOST_DOUBTFUL: usize = 1_000;
 
-/// Jobs of a database that may be stored here, with the database where they surely are or were.
-pub(super) type Doubtful = Mutex<Vec<(JobId, Arc<Database>)>>;
+/// A job that is not here yet may still come, when the statement goes on that nobody waits for: it
+/// is looked for again with the late answer, or whenever else there is reason, for so long.
+const MAY_COME: Duration = Duration::from_secs(60);
+
+/// Jobs of a database that may be stored here.
+pub(super) type Doubtful = Mutex<Vec<Doubt>>;
+
+pub(super) struct Doubt {
+    id: JobId,
+    /// Where it surely is or was.
+    there: Arc<Database>,
+    /// When it was first looked for here and not found.
+    missed: Option<Instant>,
+}
 
 impl Database {
     /// Remembers jobs that are stored there now and may be stored here too.
@@ -23,10 +36,11 @@ impl Database {
     ) {
         let mut doubtful = lock(&self.doubtful);
         let room = MOST_DOUBTFUL.saturating_sub(doubtful.len());
-        doubtful.extend(jobs.into_iter().take(room).map(|job| (job, Arc::clone(there))));
+        let doubt = |id| Doubt { id, there: Arc::clone(there), missed: None };
+        doubtful.extend(jobs.into_iter().take(room).map(doubt));
         drop(doubtful);
         // One that hangs is asked when it is back.
-        if self.is_up() && !self.is_slow() {
+        if self.is_up() && !self.suspected.load(Ordering::Acquire) {
             self.resolve_doubtful_soon();
         }
     }
@@ -35,7 +49,10 @@ impl Database {
     /// instead. What cannot be decided for sure is left: a job that runs twice is better than none.
     pub(super) fn resolve_doubtful(self: &Arc<Self>) {
         let deadline = Instant::now() + self.limit();
-        for (id, there) in std::mem::take(&mut *lock(&self.doubtful)) {
+        let mut kept = Vec::new();
+        for doubt in std::mem::take(&mut *lock(&self.doubtful)) {
+            let Doubt { id, there, missed } = &doubt;
+            let (id, missed) = (*id, missed.unwrap_or_else(Instant::now));
             if Instant::now() > deadline {
                 log::warn!("database {:?}: job {id} may be stored twice", &*self.name);
                 continue;
@@ -47,10 +64,14 @@ impl Database {
             }
             match self.ask(move |driver| driver.dequeue(id)) {
                 Ok(true) => log::info!("job {id} was stored twice; the waiting one is removed"),
+                Ok(false) | Err(_) if missed.elapsed() < MAY_COME => {
+                    kept.push(Doubt { missed: Some(missed), ..doubt });
+                }
                 Ok(false) => {}
                 Err(error) => log::warn!("job {id} may be stored twice: {error}"),
             }
         }
+        lock(&self.doubtful).append(&mut kept);
     }
 
     /// The same on a thread of its own, for callers that have no time.

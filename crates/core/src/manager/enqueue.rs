@@ -10,6 +10,7 @@ use serde::de::DeserializeOwned;
 use super::Manager;
 use super::bell::lock;
 use super::database::Database;
+use super::inserter::insert_limit;
 use super::names::{check_name, check_uniqkey};
 use super::route::{DRAINING, Route};
 use super::run::panic_message;
@@ -311,24 +312,23 @@ impl Manager {
             route.former_homes.iter().for_each(|one| pass_over(one, DRAINING.to_owned()));
         }
         let mut left = route.candidates.len();
-        let budget = Budget::new(route);
+        let budget = Budget::new(route, jobs.len());
         for database in &route.candidates {
             left -= 1;
             if let Some(reason) = database.reason() {
                 pass_over(database, reason);
                 continue;
             }
-            let within = budget.share(left);
-            if within.is_zero() {
-                pass_over(database, "no time was left to ask it".to_owned());
+            let Some(until) = budget.until(database, left) else {
+                pass_over(database, "it owes an answer".to_owned());
                 continue;
-            }
-            let (answer, repeated) = match database.control_within(within) {
+            };
+            let (answer, repeated) = match database.control_within(time_left(until)) {
                 Ok(control) if control.draining => {
                     pass_over(database, DRAINING.to_owned());
                     continue;
                 }
-                Ok(_) => insert_at(database, jobs, within),
+                Ok(_) => insert_at(database, jobs, until),
                 Err(error) => (Err(error), false),
             };
             if repeated {
@@ -421,15 +421,31 @@ struct Budget {
 /// what is left.
 const OTHERS_SHARE: u32 = 5;
 
+fn time_left(until: Instant) -> Duration {
+    until.saturating_duration_since(Instant::now())
+}
+
 impl Budget {
-    fn new(route: &Route) -> Self {
+    fn new(route: &Route, jobs: usize) -> Self {
         let limit = route.candidates.first().map_or(Duration::ZERO, |one| one.limit());
+        let limit = insert_limit(limit, jobs);
         Self { limit, until: Instant::now() + limit }
+    }
+
+    /// Until when this candidate may take when so many others come after it. One that owes no
+    /// answer always gets its share: with a moment only it might store the job and nobody hear.
+    fn until(&self, database: &Database, others: usize) -> Option<Instant> {
+        let share = self.share(others);
+        let least = self.limit / OTHERS_SHARE;
+        if share < least && database.is_slow() {
+            return (share > Duration::ZERO).then(|| Instant::now() + share);
+        }
+        Some(Instant::now() + share.max(least))
     }
 
     /// How long the next candidate may take when so many others come after it.
     fn share(&self, others: usize) -> Duration {
-        let left = self.until.saturating_duration_since(Instant::now());
+        let left = time_left(self.until);
         let kept = (self.limit / OTHERS_SHARE).saturating_mul(others as u32).min(left / 2);
         left.saturating_sub(kept)
     }
@@ -442,15 +458,15 @@ impl Budget {
 fn insert_at(
     database: &Arc<Database>,
     jobs: &Arc<[JobRecord]>,
-    within: Duration,
+    until: Instant,
 ) -> (Result<Vec<Inserted>, DriverError>, bool) {
     let (mut repeated, epoch) = (false, database.epoch());
-    let answer = match database.insert(jobs, within) {
+    let answer = match database.insert(jobs, time_left(until)) {
         Err(error) if error.is_ambiguous() && !error.is_hung() => {
             log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
             repeated = true;
             // If the repetition fails too, the first attempt may still have been committed.
-            database.insert(jobs, within).map_err(|again| again.ambiguous(true))
+            database.insert(jobs, time_left(until)).map_err(|again| again.ambiguous(true))
         }
         answer => answer,
     };

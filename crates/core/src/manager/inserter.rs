@@ -22,6 +22,11 @@ const LARGEST_GROUP: usize = 256;
 /// A large insert may take this much longer per job than the limit of a call.
 const PER_JOB: Duration = Duration::from_millis(1);
 
+/// How long an insert of so many jobs may take where a call may take `limit`.
+pub(super) fn insert_limit(limit: Duration, jobs: usize) -> Duration {
+    limit.saturating_add(PER_JOB.saturating_mul(u32::try_from(jobs).unwrap_or(u32::MAX)))
+}
+
 #[derive(Default)]
 pub(super) struct Inserter {
     line: Mutex<Line>,
@@ -82,7 +87,6 @@ impl Database {
         jobs: &Arc<[JobRecord]>,
         limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
-        let limit = limit.saturating_add(PER_JOB * jobs.len() as u32);
         let (asked, database) = (Arc::clone(jobs), Arc::clone(self));
         let call = self.calls.begin(
             move |driver| driver.insert(&asked),

@@ -9,6 +9,7 @@ use qudo_hooks::JobId;
 
 use super::bell::{Bell, lock};
 use super::database::Database;
+use super::inserter::insert_limit;
 use super::moves::Move;
 use super::route::Route;
 use super::{Inner, Manager, jitter};
@@ -90,7 +91,8 @@ impl Spool {
         if self.open(&mut depth)? + jobs.len() as u64 > self.limit {
             return Err(Error::SpoolFull { limit: self.limit });
         }
-        let (limit, epoch) = (self.database.limit(), self.database.epoch());
+        let limit = insert_limit(self.database.limit(), jobs.len());
+        let epoch = self.database.epoch();
         let stored = self.database.insert(jobs, limit).map_err(|error| {
             self.database.note_error(&error, epoch);
             Error::database(NAME, "store a job", error)

@@ -24,7 +24,7 @@ impl Source {
     }
 }
 
-/// Connects, sets what the statements rely on, and refuses servers without SKIP LOCKED.
+/// Connects, sets what the statements rely on, and refuses servers that are too old.
 pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
     let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
     let version: Option<String> =
@@ -49,7 +49,8 @@ pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
     Ok(conn)
 }
 
-/// MariaDB 10.6 and MySQL 8.0.1 are the first with SKIP LOCKED, which the claim needs.
+/// MariaDB 10.6 is the first with SKIP LOCKED and `JSON_TABLE`, which the claim needs, MySQL 8.0.4
+/// the first with both.
 fn check_version(version: &str) -> Result<(), String> {
     let mariadb = version.to_lowercase().contains("mariadb");
     // Older MariaDB servers put a "5.5.5-" before their own version, for replication.
@@ -58,7 +59,7 @@ fn check_version(version: &str) -> Result<(), String> {
     let found: (u32, u32, u32) =
         (parts.next().unwrap_or(0), parts.next().unwrap_or(0), parts.next().unwrap_or(0));
     let (needed, name) =
-        if mariadb { ((10, 6, 0), "MariaDB 10.6") } else { ((8, 0, 1), "MySQL 8.0.1") };
+        if mariadb { ((10, 6, 0), "MariaDB 10.6") } else { ((8, 0, 4), "MySQL 8.0.4") };
     if found < needed {
         return Err(format!(
             "can't connect: the server is version {version}; qudo needs {name} or newer"
@@ -72,7 +73,7 @@ mod tests {
     use super::check_version;
 
     #[test]
-    fn servers_without_skip_locked_are_refused_with_the_version_needed() {
+    fn servers_that_are_too_old_are_refused_with_the_version_needed() {
         for good in [
             "8.0.36",
             "8.4.0-log",
@@ -82,7 +83,7 @@ mod tests {
         ] {
             check_version(good).expect(good);
         }
-        for bad in ["5.7.44", "8.0.0", "10.5.9-MariaDB", "5.5.5-10.3.2-MariaDB", ""] {
+        for bad in ["5.7.44", "8.0.3", "10.5.9-MariaDB", "5.5.5-10.3.2-MariaDB", ""] {
             assert!(check_version(bad).expect_err(bad).contains("qudo needs"), "{bad}");
         }
     }

@@ -64,6 +64,7 @@ fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
     let mut ids: Vec<_> = jobs.iter().map(|id| *id.as_uuid()).collect();
     // In the order of their keys, as everywhere, so that two movers wait rather than deadlock.
     ids.sort_unstable();
+    ids.dedup();
     ids
 }
 
