@@ -36,19 +36,43 @@ pub(crate) fn insert_rows<C: SqlConn>(
     while let Some(first) = rest.first() {
         let (now, later) = rest.split_at(length(rest.len(), first.len()));
         rest = later;
-        let mut sql = String::with_capacity(head.len() + now.len() * (row.len() + 1) + tail.len());
-        sql.push_str(head);
-        for place in 0..now.len() {
-            if place > 0 {
-                sql.push(',');
-            }
-            sql.push_str(row);
-        }
-        sql.push_str(tail);
         let binds: Vec<_> = now.iter().flatten().copied().collect();
-        done += conn.run(&sql, &binds)?;
+        done += conn.run(&rows_sql(head, row, now.len(), tail), &binds)?;
     }
     Ok(done)
+}
+
+/// The same for rows of a fixed width, after binds of `head` that all rows share.
+#[cfg(feature = "sqlite")]
+pub(crate) fn insert_rows_from<'b, C: SqlConn, const WIDTH: usize>(
+    conn: &mut C,
+    head: &str,
+    shared: &[Bind<'b>],
+    row: &str,
+    mut rows: impl ExactSizeIterator<Item = [Bind<'b>; WIDTH]>,
+    tail: &str,
+) -> QueryResult<()> {
+    while rows.len() > 0 {
+        let now = length(rows.len(), WIDTH);
+        let mut binds = Vec::with_capacity(shared.len() + now * WIDTH);
+        binds.extend_from_slice(shared);
+        binds.extend(rows.by_ref().take(now).flatten());
+        conn.run(&rows_sql(head, row, now, tail), &binds)?;
+    }
+    Ok(())
+}
+
+fn rows_sql(head: &str, row: &str, rows: usize, tail: &str) -> String {
+    let mut sql = String::with_capacity(head.len() + rows * (row.len() + 1) + tail.len());
+    sql.push_str(head);
+    for place in 0..rows {
+        if place > 0 {
+            sql.push(',');
+        }
+        sql.push_str(row);
+    }
+    sql.push_str(tail);
+    sql
 }
 
 /// Calls `act` with pieces of the ids and the fitting `?,?,…`.
@@ -66,15 +90,18 @@ fn in_lists<'i>(
     Ok(())
 }
 
-/// Reads `head (ids)` for all ids, in pieces: for joins that lock nothing.
+/// Reads `head (ids) tail` for all ids, in pieces; `binds` are those of `head`.
 pub(crate) fn rows_in<C: SqlConn, T: FromRow>(
     conn: &mut C,
     head: &str,
+    binds: &[Bind<'_>],
     ids: &[Uuid],
+    tail: &str,
 ) -> QueryResult<Vec<T>> {
     let mut rows = Vec::with_capacity(ids.len());
     in_lists(ids, |marks, ids| {
-        rows.extend(conn.rows::<T>(&format!("{head} ({marks})"), &ids.collect::<Vec<_>>())?);
+        let binds: Vec<_> = binds.iter().copied().chain(ids).collect();
+        rows.extend(conn.rows::<T>(&format!("{head} ({marks}){tail}"), &binds)?);
         Ok(())
     })?;
     Ok(rows)

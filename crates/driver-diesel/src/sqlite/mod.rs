@@ -3,6 +3,7 @@
 mod claim;
 mod complete;
 mod connect;
+mod insert;
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -23,7 +24,7 @@ use crate::driver::DieselDriver;
 use crate::engine::Engine;
 use crate::pool::{Pool, pause};
 use crate::sql::SqlConn;
-use crate::statements::insert::{insert, insert_new_rows};
+use crate::statements::insert::insert;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
 
@@ -172,7 +173,7 @@ impl Engine for Sqlite {
     }
 
     fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
-        insert_new_rows::<Self>(conn, jobs)
+        insert::insert_new(conn, jobs)
     }
 
     fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {

@@ -144,7 +144,7 @@ pub(crate) fn move_out<E: Engine>(
     let moving: Vec<_> = rows.iter().map(|row| (Place::from(&row.stand), row.run_after)).collect();
     mark::<E>(conn, Leg::Leaving, to, None, &moving)?;
     let head = format!("{SELECT} WHERE m.leg = 'leaving' AND m.id IN");
-    let jobs: Vec<Moving> = rows_in(conn, &head, &ids)?;
+    let jobs: Vec<Moving> = rows_in(conn, &head, &[], &ids, "")?;
     Ok(jobs.into_iter().map(|job| job.0).collect())
 }
 
