@@ -3,6 +3,7 @@
 mod claim;
 mod complete;
 mod connect;
+mod insert;
 mod list;
 
 use std::sync::Arc;
@@ -22,7 +23,7 @@ use crate::driver::DieselDriver;
 use crate::engine::{Engine, PROBE, has_work, probe_answer};
 use crate::pool::Pool;
 use crate::sql::{Bind, FromRow, SqlConn};
-use crate::statements::insert::{insert, insert_new_rows};
+use crate::statements::insert::insert_new_rows;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 
@@ -31,6 +32,7 @@ pub(crate) struct Mysql {
     source: connect::Source,
     pool: Pool<MysqlConnection>,
     cursors: Cursors,
+    procedure: insert::Procedure,
 }
 
 inventory::submit! {
@@ -45,7 +47,8 @@ impl DieselDriver<Mysql> {
         // A deadlock that strikes while rows are read leaves the prepared statement of
         // libmariadb waiting for rows that never come: the next use would hang for ever.
         let pool = Pool::new(move || connect::connect(&url)).drop_after_retry();
-        let engine = Mysql { source, pool, cursors: Cursors::default() };
+        let (cursors, procedure) = (Cursors::default(), insert::Procedure::default());
+        let engine = Mysql { source, pool, cursors, procedure };
         Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
     }
 }
@@ -148,7 +151,7 @@ impl Engine for Mysql {
     }
 
     fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {
-        self.pool.with(true, |conn| Ok((insert::<Self>(conn, jobs)?, false)))
+        insert::insert_commit(self, jobs)
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {

@@ -1,0 +1,1 @@
+DROP PROCEDURE IF EXISTS qudo_enqueue_1;

@@ -1,0 +1,71 @@
+//! On MySQL a lone job is stored by a procedure in one round trip, and without it all the same.
+
+#![cfg(feature = "mysql")]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, MysqlConnection};
+use qudo::driver::JobFilter;
+use qudo::{Manager, NewJob};
+
+struct Fresh {
+    server: String,
+    name: String,
+    manager: Manager,
+    conn: MysqlConnection,
+}
+
+impl Fresh {
+    fn new() -> Self {
+        let server = std::env::var("QUDO_TEST_MYSQL_URL")
+            .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
+        let name = format!("qudo_procedure_{}", uuid::Uuid::now_v7().simple());
+        let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+        manager.migrate().expect("migrates").remove(0).answer.expect("migrates");
+        let conn = MysqlConnection::establish(&dsn).expect("connects");
+        Self { server, name, manager, conn }
+    }
+
+    fn enqueue(&self) {
+        let job = NewJob::named("anything", serde_json::json!(1));
+        assert!(self.manager.enqueue(job).expect("stored").is_new());
+    }
+
+    fn priorities(&self) -> Vec<i32> {
+        let mut answers = self.manager.jobs(&JobFilter::default());
+        let jobs = answers.remove(0).answer.expect("lists");
+        jobs.iter().map(|job| job.priority).collect()
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        let _ = qudo_test_servers::drop_database(&self.server, &self.name);
+    }
+}
+
+#[test]
+fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements() {
+    let mut fresh = Fresh::new();
+    fresh.enqueue();
+    assert_eq!(fresh.priorities(), [0]);
+    // One that leaves its mark shows that it is called.
+    fresh
+        .conn
+        .batch_execute(
+            "DROP PROCEDURE qudo_enqueue_1; \
+             CREATE PROCEDURE qudo_enqueue_1(IN i BINARY(16), IN q VARCHAR(100), \
+             IN a VARCHAR(100), IN c VARCHAR(100), IN r LONGBLOB, IN p INT) \
+             UPDATE qudo_job SET priority = 77",
+        )
+        .expect("replaced");
+    fresh.enqueue();
+    assert_eq!(fresh.priorities(), [77], "it only marked the first job");
+    fresh.conn.batch_execute("DROP PROCEDURE qudo_enqueue_1").expect("dropped");
+    fresh.enqueue();
+    fresh.enqueue();
+    let mut priorities = fresh.priorities();
+    priorities.sort_unstable();
+    assert_eq!(priorities, [0, 0, 77]);
+}
