@@ -19,8 +19,10 @@ pub(crate) struct Bell {
 impl Bell {
     /// Ends the sleeper's wait, now or the next time.
     pub(crate) fn ring(&self) {
-        *lock(&self.rung) = true;
-        self.condvar.notify_one();
+        // Who rang first woke the sleeper, if there was one.
+        if !std::mem::replace(&mut *lock(&self.rung), true) {
+            self.condvar.notify_one();
+        }
     }
 
     /// Sleeps until rung or until the pause is over; tells whether it was rung.

@@ -76,6 +76,7 @@ impl Notifier {
 
     pub(super) fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
         let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let waiting = pending.queues.len();
         for queue in queues {
             if !pending.queues.contains(queue) {
                 pending.queues.insert(queue.to_owned());
@@ -84,12 +85,16 @@ impl Notifier {
         if pending.queues.is_empty() {
             return;
         }
+        let sender_sleeps = waiting == 0 && !pending.sending;
         if !pending.started {
             let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
             let thread = std::thread::Builder::new().name("qudo-notify".to_owned());
             pending.started = thread.spawn(move || send(&shared, &pool)).is_ok();
         }
-        self.shared.changed.notify_all();
+        // Otherwise it looks here by itself before it sleeps.
+        if sender_sleeps {
+            self.shared.changed.notify_all();
+        }
     }
 }
 
