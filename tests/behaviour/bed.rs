@@ -54,6 +54,7 @@ impl Bed {
             "memory" => &["memory"],
             "sqlite" => &["sqlite"],
             "postgres" => &["postgres"],
+            "pooled" => &["pooled"],
             "mysql" => &["mysql"],
             other => panic!("unknown engine {other}"),
         };
@@ -128,12 +129,21 @@ struct ServerDatabase {
 impl ServerDatabase {
     fn new(engine: &str, name: &str) -> Self {
         let variable = match engine {
-            "postgres" => "QUDO_TEST_POSTGRES_URL",
+            "postgres" | "pooled" => "QUDO_TEST_POSTGRES_URL",
             _ => "QUDO_TEST_MYSQL_URL",
         };
-        let server = std::env::var(variable)
-            .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
-        let dsn = qudo_test_servers::create_database(&server, name).expect("a fresh database");
+        let given = |variable: &str| {
+            std::env::var(variable)
+                .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"))
+        };
+        let server = given(variable);
+        let mut dsn = qudo_test_servers::create_database(&server, name).expect("a fresh database");
+        if engine == "pooled" {
+            // Made beside the pooler, reached through it.
+            let mut pooled = url::Url::parse(&given("QUDO_TEST_POOLER_URL")).expect("a URL");
+            pooled.set_path(name);
+            dsn = pooled.into();
+        }
         Self { server, name: name.to_owned(), dsn }
     }
 }

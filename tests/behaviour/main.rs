@@ -1,5 +1,5 @@
 //! What qudo promises, written once against the public interface and run on every engine: in
-//! memory, SQLite, PostgreSQL, MySQL/MariaDB, and on a mixed set of several databases at once.
+//! memory, SQLite, PostgreSQL alone and behind a transaction pooler, MySQL/MariaDB, and on a mixed set of several databases at once.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test is read, not called")]
 
@@ -35,6 +35,7 @@ macro_rules! behaviours {
         on!(memory { $($suite)* });
         on!(#[cfg(feature = "sqlite")] sqlite { $($suite)* });
         on!(#[cfg(feature = "postgres")] postgres { $($suite)* });
+        on!(#[cfg(feature = "postgres")] pooled { $($suite)* });
         on!(#[cfg(feature = "mysql")] mysql { $($suite)* });
         on!(mixed { $($suite)* });
     };

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+#[cfg(feature = "postgres")]
+use diesel::connection::CacheSize;
 use diesel::connection::SimpleConnection;
 use diesel::r2d2::ConnectionManager;
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
@@ -77,7 +79,15 @@ impl Conn {
                 )
             }
             #[cfg(feature = "postgres")]
-            "postgres" => Self::Postgres(diesel::PgConnection::establish(dsn).expect("connects")),
+            "postgres" => {
+                // The parameter is qudo's own, and so is not what it asks for.
+                let plain = dsn.split('?').next().expect("the part before");
+                let mut conn = diesel::PgConnection::establish(plain).expect("connects");
+                if plain.len() < dsn.len() {
+                    conn.set_prepared_statement_cache_size(CacheSize::Disabled);
+                }
+                Self::Postgres(conn)
+            }
             #[cfg(feature = "mysql")]
             "mysql" => Self::Mysql(diesel::MysqlConnection::establish(dsn).expect("connects")),
             _ => return None,

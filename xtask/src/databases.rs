@@ -1,13 +1,18 @@
-use qudo_test_servers::{MariadbServer, Options, PostgresServer, create_database, drop_database};
+use qudo_test_servers::{
+    MariadbServer, Options, PgbouncerServer, PostgresServer, create_database, drop_database,
+};
 
 use crate::Result;
-use crate::engine::{Engines, MYSQL_URL, POSTGRES_URL, given};
+use crate::engine::{Engines, MYSQL_URL, POOLER_URL, POSTGRES_URL, given};
 
 /// The database servers of a run: given by the developer, or private and gone with this value.
 #[derive(Debug)]
 pub(crate) struct Databases {
     postgres: Option<String>,
+    pooler: Option<String>,
     mysql: Option<String>,
+    // The pooler ends before the server behind it.
+    _pooler: Option<PgbouncerServer>,
     _servers: (Option<PostgresServer>, Option<MariadbServer>),
 }
 
@@ -26,6 +31,18 @@ impl Databases {
                 servers.0 = Some(server);
             }
         }
+        let (mut pooler, mut pooler_server) = (None, None);
+        if let Some(postgres) = postgres.as_deref()
+            && engines.pooled()
+        {
+            pooler = given(POOLER_URL);
+            if pooler.is_none() {
+                let server = PgbouncerServer::before(postgres)?;
+                announce(server.version(), server.port());
+                pooler = Some(server.url());
+                pooler_server = Some(server);
+            }
+        }
         if engines.mysql() {
             mysql = given(MYSQL_URL);
             if mysql.is_none() {
@@ -35,7 +52,7 @@ impl Databases {
                 servers.1 = Some(server);
             }
         }
-        Ok(Self { postgres, mysql, _servers: servers })
+        Ok(Self { postgres, pooler, mysql, _pooler: pooler_server, _servers: servers })
     }
 
     /// The URL of a database on the PostgreSQL server, when one takes part.
@@ -50,7 +67,8 @@ impl Databases {
 
     /// The variables by which the tests find the servers.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
-        let named = [(POSTGRES_URL, &self.postgres), (MYSQL_URL, &self.mysql)];
+        let named =
+            [(POSTGRES_URL, &self.postgres), (POOLER_URL, &self.pooler), (MYSQL_URL, &self.mysql)];
         named.into_iter().filter_map(|(name, url)| Some((name, url.clone()?))).collect()
     }
 }

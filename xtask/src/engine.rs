@@ -6,6 +6,9 @@ use qudo_test_servers::Package;
 /// The variable that names an existing PostgreSQL server for the tests.
 pub(crate) const POSTGRES_URL: &str = "QUDO_TEST_POSTGRES_URL";
 
+/// The variable that names that server behind an existing transaction pooler.
+pub(crate) const POOLER_URL: &str = "QUDO_TEST_POOLER_URL";
+
 /// The variable that names an existing MySQL or MariaDB server for the tests.
 pub(crate) const MYSQL_URL: &str = "QUDO_TEST_MYSQL_URL";
 
@@ -21,6 +24,8 @@ pub(crate) enum Engine {
     Sqlite,
     /// PostgreSQL.
     Postgres,
+    /// PostgreSQL behind a pooler that changes its sessions with each transaction.
+    Pooled,
     /// MySQL or MariaDB.
     Mysql,
     /// One manager over one database of each kind.
@@ -46,7 +51,12 @@ impl Engines {
 
     /// Whether a PostgreSQL server takes part.
     pub(crate) fn postgres(&self) -> bool {
-        self.include(Engine::Postgres)
+        self.include(Engine::Postgres) || self.pooled()
+    }
+
+    /// Whether a pooler in front of it takes part.
+    pub(crate) fn pooled(&self) -> bool {
+        self.chosen.is_empty() || self.chosen.contains(&Engine::Pooled)
     }
 
     /// Whether a MySQL or MariaDB server takes part.
@@ -95,6 +105,9 @@ impl Engines {
                 Some(_) => Package::PostgresClient,
                 None => Package::PostgresServer,
             });
+        }
+        if self.pooled() && given(POOLER_URL).is_none() {
+            packages.push(Package::Pgbouncer);
         }
         if self.mysql() {
             packages.extend([Package::PkgConfig, Package::MariadbHeaders]);

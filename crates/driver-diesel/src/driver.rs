@@ -116,8 +116,8 @@ impl<E: Engine> Driver for DieselDriver<E> {
             };
             return Ok(ids.iter().map(answer).collect());
         }
-        let answers = self
-            .write_transaction(|conn| settle::settle::<E>(conn, worker.as_uuid(), settlements))?;
+        let answers =
+            self.engine.settle(|conn| settle::settle::<E>(conn, worker.as_uuid(), settlements))?;
         let replacements = settlements.iter().filter_map(|one| one.extras.as_ref());
         let mut queues: Vec<&str> = replacements
             .flat_map(|extras| extras.replacements.iter().map(|job| job.queue.as_ref()))

@@ -78,6 +78,15 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn read<T>(&self, act: impl FnMut(&mut Self::Conn) -> QueryResult<T>)
     -> Result<T, DriverError>;
 
+    /// Runs `act` in a transaction that ends runs. With `durability=relaxed` its commit does not
+    /// wait for the disk: a server that crashes may forget it, and the runs' leases stand again.
+    fn settle<T>(
+        &self,
+        mut act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.write(|conn| conn.transaction(&mut act))
+    }
+
     /// Gives up the connections in use; those of calls that hang never come back.
     fn reset(&self) {}
 

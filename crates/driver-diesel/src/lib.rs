@@ -4,6 +4,11 @@
 //! names: what differs is there, what all share is in `statements`. Linking this crate registers
 //! its schemes, so `Manager::builder().database("sqlite:jobs.db")` works.
 
+#![cfg_attr(
+    not(all(feature = "sqlite", feature = "postgres", feature = "mysql")),
+    allow(dead_code, unused_macros, reason = "no engine needs all the helpers; all engines do")
+)]
+
 mod bulk;
 mod claimed;
 mod classify;
@@ -15,6 +20,7 @@ mod migrate;
 mod moves;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod options;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -38,13 +38,15 @@ pub fn create_database(url: &str, name: &str) -> Result<String, Error> {
     Ok(created.into())
 }
 
-/// Drops a database beside the one in the URL, if it is there.
+/// Drops a database beside the one in the URL, if it is there. PostgreSQL cuts off who is still
+/// connected, such as a pooler that keeps its sessions for a while.
 ///
 /// # Errors
 ///
 /// Those of [`create_database`].
 pub fn drop_database(url: &str, name: &str) -> Result<(), Error> {
-    run_sql(url, &format!("DROP DATABASE IF EXISTS {}", plain(name)?)).map(drop)
+    let force = if url.starts_with("postgres") { " WITH (FORCE)" } else { "" };
+    run_sql(url, &format!("DROP DATABASE IF EXISTS {}{force}", plain(name)?)).map(drop)
 }
 
 /// The command that runs SQL on PostgreSQL; `psql` reads the URL itself.

@@ -7,13 +7,13 @@ use crate::Error;
 use crate::options::Options;
 use crate::place::Place;
 
-/// A kind of database server that this crate starts: [`Postgres`](crate::Postgres) or
-/// [`Mariadb`](crate::Mariadb).
+/// A kind of database server that this crate starts: [`Postgres`](crate::Postgres),
+/// [`Mariadb`](crate::Mariadb) or [`Pgbouncer`](crate::Pgbouncer).
 ///
 /// The trait lets one test run on each kind, `fn survives<E: Engine>(server: &Server<E>)`. It cannot
 /// be implemented elsewhere.
 pub trait Engine: Definition {
-    /// The name people know the engine by, `PostgreSQL` or `MariaDB`.
+    /// The name people know the engine by, such as `PostgreSQL`.
     const NAME: &'static str;
 }
 

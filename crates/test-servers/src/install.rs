@@ -2,7 +2,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::program::run;
-use crate::{Error, binaries, mariadb_available, postgres_available};
+use crate::{Error, binaries, mariadb_available, pgbouncer_available, postgres_available};
 
 /// Something that building or testing with an engine needs from the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -14,6 +14,8 @@ pub enum Package {
     PostgresClient,
     /// libpq with its headers.
     PostgresHeaders,
+    /// The pooler that stands before PostgreSQL in some tests.
+    Pgbouncer,
     /// The programs of a MariaDB server.
     MariadbServer,
     /// `mariadb`.
@@ -66,6 +68,7 @@ impl Package {
             Self::PostgresHeaders => {
                 has_header("libpq-fe.h", "pg_config", "--includedir", "/usr/include/postgresql")
             }
+            Self::Pgbouncer => pgbouncer_available(),
             Self::MariadbServer => mariadb_available(),
             Self::MariadbClient => binaries::mariadb_client().is_some(),
             Self::MariadbHeaders => has_header(
@@ -84,6 +87,7 @@ impl Package {
             Self::PostgresServer => "postgresql",
             Self::PostgresClient => "postgresql-client",
             Self::PostgresHeaders => "libpq-dev",
+            Self::Pgbouncer => "pgbouncer",
             Self::MariadbServer => "mariadb-server",
             Self::MariadbClient => "mariadb-client",
             Self::MariadbHeaders => "libmariadb-dev",
@@ -100,6 +104,7 @@ impl Package {
     fn variable(self) -> Option<&'static str> {
         match self {
             Self::PostgresServer => Some("QUDO_TEST_POSTGRES_URL"),
+            Self::Pgbouncer => Some("QUDO_TEST_POOLER_URL"),
             Self::MariadbServer => Some("QUDO_TEST_MYSQL_URL"),
             _ => None,
         }

@@ -2,6 +2,7 @@ use diesel::{Connection, MysqlConnection};
 use url::Url;
 
 use crate::engine::names;
+use crate::options::Options;
 use crate::reach::Server;
 use crate::sql::SqlConn;
 
@@ -15,7 +16,16 @@ pub(super) struct Source {
 
 impl Source {
     pub(super) fn parse(dsn: &str) -> Result<Self, String> {
-        let url = Url::parse(dsn).map_err(|error| error.to_string())?;
+        let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
+        let options = Options::take(&mut url)?;
+        if options.relaxed {
+            return Err("durability=relaxed is not to be had of MySQL, where it is the server's \
+                        setting innodb_flush_log_at_trx_commit"
+                .to_owned());
+        }
+        if options.pooler {
+            return Err("pooler is a parameter for PostgreSQL only".to_owned());
+        }
         let (name, described) = names(&url)?;
         let server = Server::of(&url, 3306);
         // diesel knows the one scheme only.

@@ -68,7 +68,7 @@ fn claim_after(
         Bind::Id(request.worker.as_uuid()),
         Bind::Big(request.claim),
     ];
-    let mut rows: Vec<Claimed> = engine.pool.with(true, |conn| conn.rows(CLAIM, &binds))?;
+    let mut rows: Vec<Claimed> = engine.sessions.with(true, |conn| conn.rows(CLAIM, &binds))?;
     // RETURNING promises no order.
     rows.sort_unstable_by_key(|row| row.place);
     let last = rows.last().map(|row| row.place);

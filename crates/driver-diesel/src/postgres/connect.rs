@@ -1,9 +1,11 @@
 use std::time::Duration;
 
+use diesel::connection::CacheSize;
 use diesel::{Connection, PgConnection};
 use url::Url;
 
 use crate::engine::names;
+use crate::options::Options;
 use crate::reach::Server;
 use crate::sql::SqlConn;
 
@@ -24,15 +26,17 @@ pub(crate) struct Source {
     pub(super) name: String,
     pub(super) described: String,
     pub(super) server: Server,
+    pub(super) options: Options,
     listen: Option<postgres::Config>,
 }
 
 impl Source {
     pub(super) fn parse(dsn: &str) -> Result<Self, String> {
         let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
+        let options = Options::take(&mut url)?;
         let (name, described) = names(&url)?;
         let server = Server::of(&url, 5432);
-        let listen = listen_config(&url);
+        let listen = listen_config(&url, options);
         let given: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
         for (key, value) in LIMITS {
             if !given.iter().any(|one| one == key) {
@@ -42,7 +46,7 @@ impl Source {
         if let Err(reason) = &listen {
             log::info!("{described}: no LISTEN ({reason}); polling instead");
         }
-        Ok(Self { url: url.into(), name, described, server, listen: listen.ok() })
+        Ok(Self { url: url.into(), name, described, server, options, listen: listen.ok() })
     }
 
     pub(super) fn listens(&self) -> bool {
@@ -56,7 +60,10 @@ impl Source {
 
 /// The settings of the listening connection. Its library knows neither every parameter of libpq
 /// nor, as it is built here, TLS; without it workers poll.
-fn listen_config(url: &Url) -> Result<postgres::Config, String> {
+fn listen_config(url: &Url, options: Options) -> Result<postgres::Config, String> {
+    if options.pooler {
+        return Err("a transaction pooler is in between".to_owned());
+    }
     let mut config: postgres::Config = url.as_str().parse().map_err(|error| format!("{error}"))?;
     if config.get_ssl_mode() == postgres::config::SslMode::Require {
         return Err("TLS is required".to_owned());
@@ -72,8 +79,13 @@ fn listen_config(url: &Url) -> Result<postgres::Config, String> {
 }
 
 /// Connects and sets limits with plain SQL, which poolers let through, unlike start-up parameters.
-pub(super) fn connect(url: &str) -> Result<PgConnection, String> {
+/// Behind a transaction pooler the session is everybody's: it stays as it is.
+pub(super) fn connect(url: &str, pooler: bool) -> Result<PgConnection, String> {
     let mut conn = PgConnection::establish(url).map_err(|error| error.to_string())?;
+    if pooler {
+        conn.set_prepared_statement_cache_size(CacheSize::Disabled);
+        return Ok(conn);
+    }
     conn.batch(
         "SET statement_timeout = '60s'; SET lock_timeout = '5s'; \
          SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = 'warning'",

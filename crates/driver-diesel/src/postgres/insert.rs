@@ -51,10 +51,10 @@ pub(super) fn insert_commit(
     engine.write(|conn| {
         if alike && pieces(jobs.iter().collect()).len() == 1 {
             let all: Vec<&JobRecord> = jobs.iter().collect();
-            let done = match jobs {
+            let done = engine.sessions.attempt(conn, |conn| match jobs {
                 [job] => insert_one(conn, job, notify),
                 _ => insert_new(conn, &all),
-            };
+            });
             match done {
                 Ok(()) => return Ok((vec![Inserted::New; jobs.len()], notify)),
                 Err(error) if classify(&error) == Class::Unique => {}

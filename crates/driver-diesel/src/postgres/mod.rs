@@ -6,6 +6,7 @@ mod connect;
 mod insert;
 mod listen;
 mod notify;
+mod session;
 
 use std::sync::Arc;
 
@@ -23,7 +24,6 @@ pub(crate) use arrays::Array;
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, PROBE, has_work, probe_answer};
-use crate::pool::Pool;
 use crate::reach;
 use crate::sql::{Bind, SqlConn};
 
@@ -35,7 +35,7 @@ const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(1903518831, 183562430
 /// The engine of one PostgreSQL database.
 pub(crate) struct Postgres {
     source: connect::Source,
-    pool: Arc<Pool<PgConnection>>,
+    sessions: Arc<session::Sessions>,
     cursors: Cursors,
     notifier: notify::Notifier,
 }
@@ -52,10 +52,9 @@ impl DieselDriver<Postgres> {
     pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
         let source = connect::Source::parse(dsn)?;
         let name = source.name.clone();
-        let url = source.url.clone();
-        let pool = Arc::new(Pool::new(move || connect::connect(&url)));
-        let notifier = notify::Notifier::new(Arc::clone(&pool));
-        let engine = Postgres { source, pool, cursors: Cursors::default(), notifier };
+        let sessions = Arc::new(session::Sessions::new(&source));
+        let notifier = notify::Notifier::new(Arc::clone(&sessions));
+        let engine = Postgres { source, sessions, cursors: Cursors::default(), notifier };
         Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
     }
 }
@@ -78,31 +77,44 @@ impl Engine for Postgres {
         &self,
         act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(true, act)
+        self.sessions.with(true, act)
     }
 
     fn read<T>(
         &self,
         act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(false, act)
+        self.sessions.with(false, act)
+    }
+
+    fn settle<T>(
+        &self,
+        mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.sessions.with(true, |conn| {
+            conn.transaction(|conn| {
+                if self.source.options.relaxed {
+                    conn.batch("SET LOCAL synchronous_commit = off")?;
+                }
+                act(conn)
+            })
+        })
     }
 
     fn reset(&self) {
-        self.pool.reset();
+        self.sessions.reset();
     }
 
     fn probe(&self) -> Result<(), DriverError> {
         self.source.server.answers(reach::POSTGRES_HELLO)?;
-        let mut conn = self.pool.connect_alone()?;
-        probe_answer(conn.run(PROBE, &[]))
+        probe_answer(self.sessions.alone(|conn| conn.run(PROBE, &[]))?)
     }
 
     fn migrate_alone<T>(
         &self,
         mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(true, |conn| {
+        self.sessions.with(true, |conn| {
             conn.transaction(|conn| {
                 conn.batch(MIGRATION_LOCK)?;
                 act(conn)
@@ -139,12 +151,14 @@ impl Engine for Postgres {
         claims: &[i64],
     ) -> Result<Vec<Uuid>, DriverError> {
         let (ids, claims) = (Array::Ids(ids.to_vec()), Array::Bigs(claims.to_vec()));
-        self.pool.with(true, |conn| {
-            conn.rows(
-                "SELECT * FROM qudo_complete(?, ?, ?)",
-                &[Bind::Id(worker), Bind::Array(&ids), Bind::Array(&claims)],
-            )
-        })
+        let sql = if self.source.options.relaxed {
+            "SELECT held.* FROM set_config('synchronous_commit', 'off', true), \
+             qudo_complete(?, ?, ?) AS held"
+        } else {
+            "SELECT * FROM qudo_complete(?, ?, ?)"
+        };
+        let binds = [Bind::Id(worker), Bind::Array(&ids), Bind::Array(&claims)];
+        self.sessions.with(true, |conn| conn.rows(sql, &binds))
     }
 
     fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
@@ -156,7 +170,7 @@ impl Engine for Postgres {
     }
 
     fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
-        self.pool.with(false, |conn| has_work::<Self>(conn, queues))
+        self.sessions.with(false, |conn| has_work::<Self>(conn, queues))
     }
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {

@@ -5,10 +5,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use diesel::PgConnection;
 use diesel::deserialize;
 
-use crate::pool::Pool;
+use super::session::Sessions;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
 /// The channel; the payload is the queue's name and nothing else.
@@ -58,12 +57,12 @@ struct Shared {
 
 pub(super) struct Notifier {
     shared: Arc<Shared>,
-    pool: Arc<Pool<PgConnection>>,
+    sessions: Arc<Sessions>,
 }
 
 impl Notifier {
-    pub(super) fn new(pool: Arc<Pool<PgConnection>>) -> Self {
-        Self { shared: Arc::default(), pool }
+    pub(super) fn new(sessions: Arc<Sessions>) -> Self {
+        Self { shared: Arc::default(), sessions }
     }
 
     /// Whether nothing was notified for a while; from now on it is not quiet.
@@ -87,9 +86,9 @@ impl Notifier {
         }
         let sender_sleeps = waiting == 0 && !pending.sending;
         if !pending.started {
-            let (shared, pool) = (Arc::clone(&self.shared), Arc::clone(&self.pool));
+            let (shared, sessions) = (Arc::clone(&self.shared), Arc::clone(&self.sessions));
             let thread = std::thread::Builder::new().name("qudo-notify".to_owned());
-            pending.started = thread.spawn(move || send(&shared, &pool)).is_ok();
+            pending.started = thread.spawn(move || send(&shared, &sessions)).is_ok();
         }
         // Otherwise it looks here by itself before it sleeps.
         if sender_sleeps {
@@ -116,7 +115,7 @@ impl Drop for Notifier {
     }
 }
 
-fn send(shared: &Shared, pool: &Pool<PgConnection>) {
+fn send(shared: &Shared, sessions: &Sessions) {
     loop {
         let queues = {
             let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
@@ -131,7 +130,7 @@ fn send(shared: &Shared, pool: &Pool<PgConnection>) {
             pending.sending = true;
             std::mem::take(&mut pending.queues)
         };
-        let sent = pool.with(false, |conn| {
+        let sent = sessions.with(false, |conn| {
             for queue in &queues {
                 conn.rows::<Nothing>(NOTIFY_ALONE, &[Bind::Text(queue)])?;
             }

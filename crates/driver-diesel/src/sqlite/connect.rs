@@ -2,12 +2,21 @@ use std::path::{Path, PathBuf};
 
 use diesel::{Connection, SqliteConnection};
 
+use crate::options::Options;
 use crate::sql::SqlConn;
 
-/// The file of `sqlite:FILE` or `sqlite://FILE`.
-pub(super) fn path(dsn: &str) -> Result<PathBuf, String> {
+/// The file of `sqlite:FILE` or `sqlite://FILE`, and what stands after a `?`.
+pub(super) fn parse(dsn: &str) -> Result<(PathBuf, Options), String> {
     let rest = dsn.strip_prefix("sqlite:").unwrap_or(dsn);
-    let file = rest.strip_prefix("//").unwrap_or(rest);
+    let rest = rest.strip_prefix("//").unwrap_or(rest);
+    let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
+    let (options, unknown) = Options::split(query)?;
+    if !unknown.is_empty() {
+        return Err(format!("{unknown:?} is unknown; SQLite has the parameter durability"));
+    }
+    if options.pooler {
+        return Err("pooler is a parameter for PostgreSQL only".to_owned());
+    }
     if file.is_empty() {
         return Err("it names no file; expected something like sqlite:jobs.db".to_owned());
     }
@@ -19,7 +28,7 @@ pub(super) fn path(dsn: &str) -> Result<PathBuf, String> {
     if file.contains('\0') {
         return Err("a file's name cannot contain a NUL byte".to_owned());
     }
-    Ok(PathBuf::from(file))
+    Ok((PathBuf::from(file), options))
 }
 
 fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diesel::SqliteConnection;
-use diesel::result::QueryResult;
+use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::classify::{Class, classify, connect_error, to_driver_error};
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
+use crate::options::Options;
 use crate::pool::{Pool, pause};
 use crate::sql::SqlConn;
 use crate::statements::insert::insert;
@@ -35,6 +36,7 @@ const MOST_TRIES: u32 = 6;
 /// The engine of one SQLite file.
 pub(crate) struct Sqlite {
     path: PathBuf,
+    options: Options,
     writer: Mutex<Option<SqliteConnection>>,
     readers: Pool<SqliteConnection>,
     watcher: Mutex<Option<SqliteConnection>>,
@@ -56,7 +58,7 @@ impl DieselDriver<Sqlite> {
     ///
     /// When the name is malformed.
     pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
-        let path = connect::path(dsn)?;
+        let (path, options) = connect::parse(dsn)?;
         let name = path
             .file_stem()
             .and_then(|stem| stem.to_str())
@@ -69,6 +71,7 @@ impl DieselDriver<Sqlite> {
             watcher: Mutex::default(),
             seen_version: AtomicI64::new(-1),
             path,
+            options,
         };
         Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
     }
@@ -115,6 +118,21 @@ impl Sqlite {
     }
 }
 
+/// Runs `act` in a transaction whose commit does not wait for the disk. The log keeps the order of
+/// commits, so the next one that waits brings this one along: a power cut takes the last few of
+/// these or none, never one from the middle.
+fn unsynced<T>(
+    conn: &mut SqliteConnection,
+    act: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    // Such a pragma acts when it is compiled, so a prepared one would act once.
+    conn.batch("PRAGMA synchronous = NORMAL")?;
+    let done = conn.transaction(act);
+    // Were this to fail, the promises of other commits would be broken: not on this connection.
+    conn.batch("PRAGMA synchronous = FULL").map_err(|_| Error::BrokenTransactionManager)?;
+    done
+}
+
 impl Engine for Sqlite {
     type Conn = SqliteConnection;
 
@@ -136,6 +154,15 @@ impl Engine for Sqlite {
         act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.with_writer(act)
+    }
+
+    fn settle<T>(
+        &self,
+        mut act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.with_writer(|conn| {
+            if self.options.relaxed { unsynced(conn, &mut act) } else { conn.transaction(&mut act) }
+        })
     }
 
     fn read<T>(
@@ -181,7 +208,8 @@ impl Engine for Sqlite {
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
-        self.with_writer(|conn| conn.transaction(|conn| claim::claim(conn, request)))
+        // A claim that a power cut forgets harms nobody: the job is ready again.
+        self.with_writer(|conn| unsynced(conn, |conn| claim::claim(conn, request)))
     }
 
     fn complete(
@@ -190,9 +218,7 @@ impl Engine for Sqlite {
         ids: &[Uuid],
         claims: &[i64],
     ) -> Result<Vec<Uuid>, DriverError> {
-        self.with_writer(|conn| {
-            conn.transaction(|conn| complete::complete(conn, worker, ids, claims))
-        })
+        self.settle(|conn| complete::complete(conn, worker, ids, claims))
     }
 
     /// `data_version` changes when any other connection committed, the ones of other processes
@@ -216,5 +242,27 @@ impl Engine for Sqlite {
                 Err(to_driver_error(error, false))
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::result::Error;
+
+    use super::{connect, unsynced};
+    use crate::sql::SqlConn;
+
+    #[test]
+    fn a_commit_that_does_not_wait_leaves_the_next_ones_as_durable_as_before() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let mut conn = connect::writer(&place.path().join("jobs.db")).expect("opens");
+        let level = "PRAGMA synchronous";
+        for _ in 0..2 {
+            let within = unsynced(&mut conn, |conn| conn.row::<i64>(level, &[])).expect("commits");
+            assert_eq!(within, Some(1), "NORMAL");
+            assert_eq!(conn.row::<i64>(level, &[]).expect("reads"), Some(2), "FULL");
+        }
+        unsynced::<()>(&mut conn, |_| Err(Error::RollbackTransaction)).expect_err("fails");
+        assert_eq!(conn.row::<i64>(level, &[]).expect("reads"), Some(2), "FULL");
     }
 }

@@ -1,0 +1,73 @@
+use diesel::PgConnection;
+use diesel::result::QueryResult;
+use qudo_core::driver::DriverError;
+
+use super::connect::Source;
+use crate::pool::Pool;
+use crate::sql::SqlConn;
+
+/// The limits that a connection without a pooler sets once.
+const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '5s'; \
+                      SET LOCAL idle_in_transaction_session_timeout = '60s'";
+
+/// The way to the server's sessions.
+///
+/// Behind a transaction pooler each transaction may meet another session, and so may each step of a
+/// statement outside one: it is prepared in one and executed in the next. So there everything is
+/// in a transaction, nothing is prepared beyond it, and limits are set inside.
+pub(super) struct Sessions {
+    pool: Pool<PgConnection>,
+    pooler: bool,
+}
+
+impl Sessions {
+    pub(super) fn new(source: &Source) -> Self {
+        let (url, pooler) = (source.url.clone(), source.options.pooler);
+        Self { pool: Pool::new(move || super::connect::connect(&url, pooler)), pooler }
+    }
+
+    /// Runs `act` on a session; see [`Pool::with`].
+    pub(super) fn with<T>(
+        &self,
+        writes: bool,
+        mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(writes, |conn| self.framed(conn, &mut act))
+    }
+
+    /// Runs `act` on a session of its own, outside the pool.
+    pub(super) fn alone<T>(
+        &self,
+        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+    ) -> Result<QueryResult<T>, DriverError> {
+        let mut conn = self.pool.connect_alone()?;
+        Ok(self.framed(&mut conn, act))
+    }
+
+    fn framed<T>(
+        &self,
+        conn: &mut PgConnection,
+        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        if !self.pooler {
+            return act(conn);
+        }
+        conn.transaction(|conn| {
+            conn.batch(LIMITS)?;
+            act(conn)
+        })
+    }
+
+    /// Runs what may fail and leave the transaction, if there is one, as it was.
+    pub(super) fn attempt<T>(
+        &self,
+        conn: &mut PgConnection,
+        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        if self.pooler { conn.transaction(act) } else { act(conn) }
+    }
+
+    pub(super) fn reset(&self) {
+        self.pool.reset();
+    }
+}

@@ -1,0 +1,128 @@
+//! Which commits wait for the disk, and what `durability=relaxed` changes.
+//!
+//! A PostgreSQL server that is told to wait for a standby that does not exist answers no commit that
+//! waits, and every commit that does not: so it shows which are which.
+
+#![cfg(all(feature = "postgres", feature = "sqlite"))]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant};
+
+use qudo::driver::{
+    AbilityLease, ClaimRequest, ClaimedJob, Driver, DriverRegistration, ExceptionRecord, Extras,
+    JobRecord, Settled, Settlement, Verdict, WorkerId,
+};
+use qudo::{FailureKind, Manager, NewJob};
+use qudo_test_servers::{Options, PostgresServer};
+
+const SOON: Duration = Duration::from_secs(30);
+
+fn open(dsn: &str) -> Arc<dyn Driver> {
+    DriverRegistration::open_linked(dsn).expect("valid").driver
+}
+
+fn claim(driver: &dyn Driver, worker: WorkerId, number: i64) -> ClaimedJob {
+    let abilities =
+        [AbilityLease { name: Arc::from("anything"), grab_for: Duration::from_secs(600) }];
+    let (queue, abilities) = (&Arc::from("default"), &abilities[..]);
+    let request = ClaimRequest { worker, claim: number, queue, abilities, limit: 1 };
+    driver.claim(&request).expect("claims").remove(0)
+}
+
+fn complete(job: ClaimedJob) -> Settlement {
+    Settlement { job: Box::new(job), verdict: Verdict::Complete, extras: None }
+}
+
+/// A run that failed and is tried again: the long way of a settle.
+fn retry(job: ClaimedJob) -> Settlement {
+    let exception = ExceptionRecord {
+        id: uuid::Uuid::now_v7(),
+        kind: FailureKind::Error,
+        message: "oh no".to_owned(),
+    };
+    let extras = Extras { exception: Some(exception), ..Extras::default() };
+    let verdict = Verdict::Retry(Duration::from_secs(600));
+    Settlement { job: Box::new(job), verdict, extras: Some(Box::new(extras)) }
+}
+
+/// Runs on a thread; the answer comes over the channel.
+fn ask<T: Send + 'static>(
+    driver: &Arc<dyn Driver>,
+    act: impl FnOnce(&dyn Driver) -> T + Send + 'static,
+) -> mpsc::Receiver<T> {
+    let (sender, answer) = mpsc::channel();
+    let driver = Arc::clone(driver);
+    std::thread::spawn(move || sender.send(act(&*driver)));
+    answer
+}
+
+#[test]
+fn claims_and_relaxed_settles_do_not_wait_for_the_disk_and_all_else_does() {
+    let server = PostgresServer::start(Options { durable: true, ..Options::default() });
+    let server = server.expect("starts");
+    let manager = Manager::builder().linked(false).database(server.url()).build().expect("valid");
+    manager.migrate().expect("migrates").remove(0).answer.expect("migrates");
+    let job = |n: i32| NewJob::named("anything", serde_json::json!(n));
+    let stored = manager.enqueue_many((0..3).map(job)).expect("stored");
+    assert!(stored.iter().all(qudo::Enqueued::is_new));
+    let late: JobRecord = manager.prepare_record(job(3)).expect("valid").expect("not suppressed");
+    let full = open(&server.url());
+    let relaxed = open(&format!("{}?durability=relaxed", server.url()));
+    let stand_by = |names: &str| {
+        server.query(&format!("ALTER SYSTEM SET synchronous_standby_names = '{names}'"))
+    };
+    let waiting = || {
+        let sql = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+        server.query(sql).expect("counts").trim().parse::<i32>().expect("a number")
+    };
+    let until = |waiters: i32| {
+        let deadline = Instant::now() + SOON;
+        while waiting() != waiters {
+            assert!(Instant::now() < deadline, "{} wait, not {waiters}", waiting());
+            std::thread::park_timeout(Duration::from_millis(5));
+        }
+    };
+    stand_by("nobody").expect("set");
+    server.query("SELECT pg_reload_conf()").expect("reloads");
+
+    // From now on a commit that waits for the disk waits for ever.
+    let worker = WorkerId::new();
+    let jobs: Vec<_> = (1..=3).map(|number| claim(&*full, worker, number)).collect();
+    let [first, second, third] = <[ClaimedJob; 3]>::try_from(jobs).expect("three");
+    for settlement in [complete(first), retry(second)] {
+        let answer = ask(&relaxed, move |driver| driver.settle(worker, &[settlement]));
+        let answer = answer.recv_timeout(SOON).expect("does not wait").expect("settles");
+        assert_eq!(answer, [Settled::Done]);
+    }
+    until(0);
+    let settled = ask(&full, move |driver| driver.settle(worker, &[complete(third)]));
+    until(1);
+    let inserted = ask(&relaxed, move |driver| driver.insert(&[late]));
+    until(2);
+
+    stand_by("").expect("set");
+    server.query("SELECT pg_reload_conf()").expect("reloads");
+    settled.recv_timeout(SOON).expect("goes on").expect("settles");
+    inserted.recv_timeout(SOON).expect("goes on").expect("inserts");
+}
+
+#[test]
+fn a_parameter_that_a_database_does_not_know_is_refused_by_name() {
+    let refused = |dsn: &str| {
+        let built = Manager::builder().linked(false).database(dsn).build();
+        built.expect_err("refused").to_string()
+    };
+    let wrong = refused("sqlite:jobs.db?durability=never");
+    assert!(wrong.contains("full or relaxed"), "{wrong}");
+    let unknown = refused("sqlite:jobs.db?mode=ro");
+    assert!(unknown.contains("mode=ro"), "{unknown}");
+    let elsewhere = refused("sqlite:jobs.db?pooler=transaction");
+    assert!(elsewhere.contains("PostgreSQL only"), "{elsewhere}");
+    #[cfg(feature = "mysql")]
+    {
+        let mysql = refused("mysql://app:tiger@db/jobs?durability=relaxed");
+        assert!(mysql.contains("innodb_flush_log_at_trx_commit"), "{mysql}");
+        assert!(!mysql.contains("tiger"), "{mysql}");
+    }
+}
