@@ -4,17 +4,24 @@
 use std::io::Write;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use qudo::{Ability, Job, JobError};
 
-/// How many jobs ran.
+/// How many jobs ran, and how long each takes.
 #[derive(Clone, Default)]
-pub(super) struct Counter(Arc<AtomicU32>);
+pub(super) struct Counter {
+    done: Arc<AtomicU32>,
+    pause: Duration,
+}
 
 impl Counter {
+    pub(super) fn pausing(pause: Duration) -> Self {
+        Self { done: Arc::default(), pause }
+    }
+
     pub(super) fn get(&self) -> u32 {
-        self.0.load(Ordering::Acquire)
+        self.done.load(Ordering::Acquire)
     }
 }
 
@@ -23,7 +30,7 @@ pub(super) fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_micros() as u64
 }
 
-/// Does nothing but be counted.
+/// Does nothing but take its time and be counted.
 pub(super) struct Nothing;
 
 impl Ability for Nothing {
@@ -31,7 +38,11 @@ impl Ability for Nothing {
     type Arg = String;
     type Reply = ();
     fn work(job: &Job, _: String) -> Result<(), JobError> {
-        job.plugin::<Counter>()?.0.fetch_add(1, Ordering::AcqRel);
+        let counter = job.plugin::<Counter>()?;
+        if !counter.pause.is_zero() {
+            std::thread::sleep(counter.pause);
+        }
+        counter.done.fetch_add(1, Ordering::AcqRel);
         Ok(())
     }
 }

@@ -1,24 +1,24 @@
 //! One function per metric.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Command, Stdio};
-use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use qudo::{Ability, Error, Manager, NewJob};
 
-use super::abilities::Printing;
 use super::abilities::now;
-use super::{Counter, Metric, Nothing, Reply, Setting, Stamp};
+use super::processes::Workers;
+use super::{Counter, Metric, Nothing, Reply, Report, Setting, Stamp};
 
 /// Jobs of one bulk enqueue.
 const BULK: u32 = 10_000;
 
-/// A job of the latency that did not start by then never will.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// Bytes of arguments in one bulk enqueue.
+const BULK_BYTES: u32 = 32 << 20;
 
-type Any<T> = Result<T, Box<dyn std::error::Error>>;
+/// A job of the latency that did not start by then never will.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) type Any<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// What was measured.
 pub(super) struct Figure {
@@ -27,12 +27,19 @@ pub(super) struct Figure {
     pub(super) p50: Option<Duration>,
     pub(super) p99: Option<Duration>,
     pub(super) settings: String,
+    /// The most memory of a worker process, in MB.
+    pub(super) memory: Option<f64>,
 }
 
 impl Figure {
     fn rate(jobs: u32, took: Duration, settings: impl Into<String>) -> Self {
         let per_second = Some(f64::from(jobs) / took.as_secs_f64());
-        Self { jobs, per_second, p50: None, p99: None, settings: settings.into() }
+        Self { per_second, ..Self::without_rate(jobs, settings) }
+    }
+
+    fn without_rate(jobs: u32, settings: impl Into<String>) -> Self {
+        let settings = settings.into();
+        Self { jobs, per_second: None, p50: None, p99: None, settings, memory: None }
     }
 
     fn quantiles(self, mut waits: Vec<Duration>) -> Self {
@@ -58,13 +65,15 @@ pub(super) fn measure(setting: &Setting, metric: Metric) -> Any<Figure> {
     }
 }
 
-/// A job with an argument of 50 bytes of JSON.
+/// A job whose argument has the bytes asked for, as JSON.
 fn job<A: Ability<Arg = String>>(setting: &Setting, n: u32) -> NewJob {
-    A::job(format!("{n:048}")).queue(setting.queue.clone())
+    let mut arg = format!("{n:010}");
+    arg.extend(std::iter::repeat_n('0', setting.arg_bytes as usize - 2 - arg.len()));
+    A::job(arg).queue(setting.queue.clone())
 }
 
 fn manager(setting: &Setting) -> Result<(Manager, Counter), Error> {
-    let counter = Counter::default();
+    let counter = Counter::pausing(setting.pause);
     let manager = setting.builder().plugin(counter.clone()).build()?;
     Ok((manager, counter))
 }
@@ -97,9 +106,15 @@ fn enqueue_one(setting: &Setting) -> Any<Figure> {
     Ok(Figure::rate(each * setting.clients, took, settings).quantiles(waits))
 }
 
+/// How many jobs go into one call.
+fn bulk(setting: &Setting) -> u32 {
+    (BULK_BYTES / setting.arg_bytes).clamp(1, BULK)
+}
+
 fn fill(setting: &Setting, manager: &Manager, jobs: u32) -> Result<(), Error> {
-    for from in (0..jobs).step_by(BULK as usize) {
-        let until = jobs.min(from + BULK);
+    let bulk = bulk(setting);
+    for from in (0..jobs).step_by(bulk as usize) {
+        let until = jobs.min(from + bulk);
         manager.enqueue_many((from..until).map(|n| job::<Nothing>(setting, n)))?;
     }
     Ok(())
@@ -111,7 +126,7 @@ fn enqueue_bulk(setting: &Setting) -> Any<Figure> {
     let jobs = setting.jobs(100_000);
     let begun = Instant::now();
     fill(setting, &manager, jobs)?;
-    Ok(Figure::rate(jobs, begun.elapsed(), format!("{BULK} a call")))
+    Ok(Figure::rate(jobs, begun.elapsed(), format!("{} a call", bulk(setting))))
 }
 
 /// From the start of the worker until all jobs are settled and the worker has stopped.
@@ -121,6 +136,14 @@ fn work(setting: &Setting) -> Any<Figure> {
     let jobs = setting.jobs(100_000);
     fill(setting, &manager, jobs)?;
     let begun = Instant::now();
+    if let Some(processes) = setting.processes {
+        let workers = Workers::start(setting, processes, Report::Progress)?;
+        workers.await_jobs(jobs)?;
+        let memory = workers.peak_memory();
+        workers.close()?;
+        let settings = format!("{processes} worker processes, start and stop of them included");
+        return Ok(Figure { memory, ..Figure::rate(jobs, begun.elapsed(), settings) });
+    }
     let working = manager.start()?;
     await_count(&counter, jobs)?;
     working.stop();
@@ -154,67 +177,27 @@ fn reply(setting: &Setting) -> Any<Figure> {
         waits.push(begun.elapsed());
     }
     working.stop();
-    let figure = Figure { jobs, per_second: None, p50: None, p99: None, settings: String::new() };
-    let settings = "same process; replies go when the workers' keep_replies is over".to_owned();
-    Ok(Figure { settings, ..figure }.quantiles(waits))
+    let settings = "same process; replies go when the workers' keep_replies is over";
+    Ok(Figure::without_rate(jobs, settings).quantiles(waits))
 }
 
 fn latency(setting: &Setting) -> Any<Figure> {
     clean_up(setting)?;
     let (manager, _) = manager(setting)?;
-    let (mut worker, started) = start_worker(setting)?;
+    let worker = Workers::start(setting, 1, Report::Starts)?;
     let jobs = setting.jobs(200);
     let measured = (0..jobs + jobs / 10).map(|n| {
         // Longer than any poll after activity, so that the worker is idle again.
         thread::sleep(Duration::from_millis(40 + u64::from(n * 7 % 20)));
         let begun = now();
         manager.enqueue(job::<Stamp>(setting, n))?;
-        let at = started.recv_timeout(PATIENCE)?;
+        let (_, at) = worker.next()?;
         Ok(Duration::from_micros(at.saturating_sub(begun)))
     });
     let waits: Any<Vec<_>> = measured.collect();
-    // The end of its input ends the worker.
-    drop(worker.stdin.take());
-    worker.wait()?;
+    worker.close()?;
     let waits = waits?.split_off((jobs / 10) as usize);
-    let settings = "the worker is another process, idle".to_owned();
-    let figure = Figure { jobs, per_second: None, p50: None, p99: None, settings };
-    Ok(figure.quantiles(waits))
-}
-
-/// This program once more, with the same words up to the command.
-fn start_worker(setting: &Setting) -> Any<(Child, mpsc::Receiver<u64>)> {
-    let words: Vec<_> = std::env::args_os().skip(1).collect();
-    let command = words.iter().position(|word| word == "bench").ok_or("no command bench")?;
-    let mut worker = Command::new(std::env::current_exe()?);
-    worker.args(&words[..=command]).args(["--work", &setting.queue]);
-    worker.args(["--workers", &setting.workers.to_string()]);
-    for dsn in &setting.databases {
-        worker.args(["--database", dsn]);
-    }
-    let mut worker = worker.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-    let output = worker.stdout.take().ok_or("the worker has no output")?;
-    let (sender, started) = mpsc::channel();
-    thread::spawn(move || read_instants(output, &sender));
-    Ok((worker, started))
-}
-
-fn read_instants(output: ChildStdout, sender: &mpsc::Sender<u64>) {
-    for line in BufReader::new(output).lines().map_while(Result::ok) {
-        if line.parse().is_ok_and(|at| sender.send(at).is_err()) {
-            return;
-        }
-    }
-}
-
-/// What the other process does.
-pub(super) fn work_until_input_ends(setting: &Setting) -> Result<(), Error> {
-    let manager = setting.builder().plugin(Counter::default()).plugin(Printing).build()?;
-    let working = manager.start()?;
-    // Nobody writes there: the read ends when the parent does, however it ends.
-    let _ended = std::io::stdin().lines().count();
-    working.stop();
-    Ok(())
+    Ok(Figure::without_rate(jobs, "the worker is another process, idle").quantiles(waits))
 }
 
 /// Works off what the measurements left in the queue; returns how many jobs remain.

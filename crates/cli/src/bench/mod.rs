@@ -2,6 +2,7 @@
 
 mod abilities;
 mod measure;
+mod processes;
 
 use std::time::Duration;
 
@@ -30,12 +31,43 @@ pub(crate) struct Arguments {
     /// Threads that enqueue one by one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
     clients: u32,
+    /// Size of a job's argument in bytes.
+    #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(12..8_000_000))]
+    arg_bytes: u32,
+    /// How long each job of the metric `work` takes, in milliseconds.
+    #[arg(long, default_value_t = 0)]
+    job_ms: u32,
+    /// Work in so many processes of their own, each with as many worker threads; only for the
+    /// metric `work`. Without it the measuring process works itself.
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
+    processes: Option<u32>,
     /// One JSON object per line.
     #[arg(long)]
     json: bool,
     /// Works the jobs of this queue until the standard input ends; the command starts itself so.
     #[arg(long, hide = true)]
     work: Option<String>,
+    /// What such a process prints.
+    #[arg(long, hide = true, value_enum, default_value_t = Report::Starts)]
+    report: Report,
+}
+
+/// What a worker process tells the one that measures, a number a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Report {
+    /// When each job started.
+    Starts,
+    /// How many jobs are done.
+    Progress,
+}
+
+impl Report {
+    const fn as_str(self) -> &'static str {
+        match self {
+            Self::Starts => "starts",
+            Self::Progress => "progress",
+        }
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -78,6 +110,9 @@ struct Setting {
     workers: u32,
     clients: u32,
     jobs: Option<u32>,
+    arg_bytes: u32,
+    pause: Duration,
+    processes: Option<u32>,
 }
 
 impl Setting {
@@ -106,9 +141,12 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
         workers: arguments.workers.unwrap_or(cores),
         clients: arguments.clients,
         jobs: arguments.jobs,
+        arg_bytes: arguments.arg_bytes,
+        pause: Duration::from_millis(arguments.job_ms.into()),
+        processes: arguments.processes,
     };
     if arguments.work.is_some() {
-        return measure::work_until_input_ends(&setting).map(|()| true);
+        return processes::work_until_input_ends(&setting, arguments.report).map(|()| true);
     }
     let chosen: Vec<Metric> = match arguments.metric {
         Metric::All => Metric::EACH.to_vec(),
@@ -137,17 +175,25 @@ fn print(setting: &Setting, metric: Metric, figure: &Figure, json: bool) {
     let database = names.join(" ");
     let millis = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1_000.0);
     let (p50, p99) = (millis(figure.p50), millis(figure.p99));
+    let takes = match setting.pause.as_millis() {
+        0 => String::new(),
+        millis => format!("jobs of {millis} ms, "),
+    };
     let settings = format!(
-        "qudo {}, defaults, 50-byte argument, {}",
+        "qudo {}, defaults, {}-byte argument, {takes}{}",
         env!("CARGO_PKG_VERSION"),
+        setting.arg_bytes,
         figure.settings
     );
     if json {
-        let line = serde_json::json!({
+        let mut line = serde_json::json!({
             "database": database, "metric": metric.as_str(), "jobs": figure.jobs,
             "workers": setting.workers, "per_second": figure.per_second, "p50_ms": p50,
             "p99_ms": p99, "settings": settings,
         });
+        if let Some(memory) = figure.memory {
+            line["worker_memory_mb"] = memory.into();
+        }
         println!("{line}");
         return;
     }
@@ -157,6 +203,9 @@ fn print(setting: &Setting, metric: Metric, figure: &Figure, json: bool) {
     }
     if let (Some(p50), Some(p99)) = (p50, p99) {
         line.push_str(&format!("  p50 {p50:.2} ms  p99 {p99:.2} ms"));
+    }
+    if let Some(memory) = figure.memory {
+        line.push_str(&format!("  {memory:.0} MB a worker"));
     }
     println!("{line}  ({database}; {} jobs; {settings})", figure.jobs);
 }
