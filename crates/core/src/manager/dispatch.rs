@@ -22,6 +22,9 @@ const FIRST_LIMIT: u32 = 30;
 /// Larger claims gain nothing measurable and lengthen each statement.
 const LARGEST_LIMIT: u32 = 1_000;
 
+/// Arguments claimed ahead fill about so many bytes at most, whatever their number.
+const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
+
 /// A reservation this old belongs to a database that hangs; its slots are not held for it.
 const STALE_RESERVATION: Duration = Duration::from_millis(50);
 
@@ -39,6 +42,8 @@ struct Inner {
     queued: usize,
     /// Moving average of how long a job runs, in seconds; `None` before the first.
     pace: Option<f64>,
+    /// Bytes of an argument: those of the last claim if they were larger, else a moving average.
+    weight: f64,
     limit: u32,
     last_pop: Instant,
     closed: bool,
@@ -57,7 +62,21 @@ impl Inner {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
         // Less than one job per worker within the horizon: jobs are long, hold none back.
-        if jobs < workers as f64 { 0 } else { (jobs as usize).min(2 * self.limit as usize) }
+        if jobs < workers as f64 {
+            return 0;
+        }
+        (jobs as usize).min(2 * self.limit as usize).min(self.fit())
+    }
+
+    /// How many jobs fill the memory for those that are claimed ahead.
+    fn fit(&self) -> usize {
+        (MOST_BYTES / self.weight.max(1.0)).max(1.0) as usize
+    }
+
+    fn note_weight(&mut self, jobs: &[ClaimedJob]) {
+        let bytes: usize = jobs.iter().map(|job| job.arg.len()).sum();
+        let weight = bytes as f64 / jobs.len() as f64;
+        self.weight = weight.max(self.weight + (weight - self.weight) / 4.0);
     }
 }
 
@@ -69,6 +88,7 @@ impl Dispatch {
             idle: 0,
             queued: 0,
             pace: None,
+            weight: 0.0,
             limit: fixed_limit.unwrap_or(FIRST_LIMIT),
             last_pop: Instant::now(),
             closed: false,
@@ -103,7 +123,7 @@ impl Dispatch {
             .sum();
         let free = inner.idle.saturating_sub(inner.queued + others);
         let target = inner.prefetch(self.workers);
-        let limit = inner.limit as usize;
+        let limit = (inner.limit as usize).min(inner.fit());
         let slot = &mut inner.slots[lane];
         let have = slot.queue.len() + slot.reserved;
         let ahead = if have <= target / 2 { target - have } else { 0 };
@@ -128,6 +148,7 @@ impl Dispatch {
             drop(inner);
             return self.feed_hungry(lane);
         }
+        inner.note_weight(&jobs);
         let full = got == wanted && got >= inner.limit as usize;
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
             inner.limit = (inner.limit * 2).min(LARGEST_LIMIT);
@@ -246,6 +267,15 @@ mod tests {
         assert_eq!(inner(0.2, 30).prefetch(2), 0);
         assert_eq!(inner(0.01, 30).prefetch(2), 20);
         assert_eq!(inner(1e-6, 1000).prefetch(2), 2000);
+    }
+
+    #[test]
+    fn large_arguments_are_fetched_ahead_by_their_bytes() {
+        let mut inner = inner(1e-6, 1000);
+        inner.weight = 500_000.0;
+        assert_eq!(inner.prefetch(2), 33);
+        inner.weight = 1e9;
+        assert_eq!(inner.prefetch(2), 1, "one at least");
     }
 
     #[test]

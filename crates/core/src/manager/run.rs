@@ -76,7 +76,7 @@ pub(super) fn run_job(
         return (Some(settlement), Outcome::Snoozed(Duration::ZERO));
     };
     let begun = Instant::now();
-    let job = Job {
+    let mut job = Job {
         claimed,
         database: Arc::clone(context.database),
         driver: Arc::clone(context.driver),
@@ -118,6 +118,10 @@ pub(super) fn run_job(
     log_outcome(&job, &outcome);
     let settled = job.written().completed;
     tell_end(context.manager, &job, &outcome, settled);
+    if verdict == Verdict::Complete {
+        // Thousands of settlements may gather, and none of these needs its argument any more.
+        job.claimed.arg = Vec::new();
+    }
     ((!settled).then_some(Settlement { job: job.claimed, verdict, extras }), outcome)
 }
 
