@@ -33,7 +33,8 @@ enum Command {
 #[derive(Debug, clap::Args)]
 struct Databases {
     /// A data source name, such as `sqlite:jobs.db` or `postgres://user@host/jobs`;
-    /// several times for several.
+    /// several times for several. `NAME=DSN` gives it a short name, by default the file's or the
+    /// database's own.
     #[arg(long, required = true)]
     database: Vec<String>,
 }
@@ -41,7 +42,16 @@ struct Databases {
 impl Databases {
     fn manager(&self) -> Result<Manager, Error> {
         let builder = Manager::builder().linked(false);
-        self.database.iter().fold(builder, qudo::ManagerBuilder::database).build()
+        self.database.iter().fold(builder, |builder, text| add_database(builder, text)).build()
+    }
+}
+
+/// Adds `DSN`, or `NAME=DSN` under a short name of the operator's.
+fn add_database(builder: qudo::ManagerBuilder, text: &str) -> qudo::ManagerBuilder {
+    match text.split_once('=') {
+        // A data source name has its scheme's colon first.
+        Some((name, dsn)) if !name.contains(':') => builder.database_as(name, dsn),
+        _ => builder.database(text),
     }
 }
 

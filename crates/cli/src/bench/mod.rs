@@ -12,7 +12,7 @@ use qudo::{Error, Manager, ManagerBuilder};
 use abilities::{Counter, Nothing, Reply, Stamp};
 use measure::Figure;
 
-use crate::{Databases, with_causes};
+use crate::{Databases, add_database, with_causes};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -124,7 +124,7 @@ impl Setting {
             .ability::<Reply>()
             .queues([&self.queue])
             .workers(self.workers as usize);
-        self.databases.iter().fold(builder, ManagerBuilder::database)
+        self.databases.iter().fold(builder, |builder, text| add_database(builder, text))
     }
 
     fn jobs(&self, default: u32) -> u32 {
