@@ -195,8 +195,9 @@ impl Engine for Sqlite {
     }
 
     fn wake_source(&self) -> WakeSource {
-        // Asking costs a look into shared memory, so it is asked often.
-        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
+        // Asking costs a look into shared memory, so it is asked often. What counts is the thread's
+        // wake: a look at the log file's time of change instead gained nothing.
+        WakeSource::Poll { at_most: Some(Duration::from_millis(9)) }
     }
 
     fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
