@@ -26,7 +26,8 @@ use crate::engine::Engines;
 /// their own in `benches/peers`; a first run builds them for some minutes.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// Measure each figure so many times, in turn; the median counts.
+    /// Measure each figure so many times, in turn; the median counts. Peers at their defaults are
+    /// measured once.
     #[arg(long, default_value_t = 3)]
     repeat: usize,
     /// Jobs that are queued for the work and enqueued in bulk.
