@@ -47,15 +47,12 @@ fn quantiles(what: &str, mut took: Vec<u64>) {
     println!("{what:<44} p50 {:>6.2} ms   p99 {:>6.2} ms", at(0.5), at(0.99));
 }
 
-/// CPU time that the threads of a process used so far. Not from `stat`, which counts whole ticks: a
-/// thread that wakes by a timer is always caught at one.
-fn cpu(worker: &Child) -> Any<Duration> {
-    let mut nanos = 0;
-    for task in std::fs::read_dir(format!("/proc/{}/task", worker.id()))? {
-        let stat = std::fs::read_to_string(task?.path().join("schedstat"))?;
-        nanos += stat.split_whitespace().next().unwrap_or_default().parse::<u64>()?;
-    }
-    Ok(Duration::from_nanos(nanos))
+/// CPU time that a process used so far, its ended threads included, in clock ticks of 10 ms.
+fn ticks(worker: &Child) -> Any<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{}/stat", worker.id()))?;
+    let fields: Vec<&str> =
+        stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    Ok(fields[11].parse::<u64>()? + fields[12].parse::<u64>()?)
 }
 
 fn main() -> Any {
@@ -90,10 +87,10 @@ fn measure(manager: &Manager, worker: &Child, arguments: &Arguments) -> Any {
     bare(&arguments.dsn, arguments.jobs)?;
     // The server's own counters are renewed late.
     std::thread::sleep(Duration::from_secs(3));
-    let (before, begun) = (cpu(worker)?, Instant::now());
+    let (before, begun) = (ticks(worker)?, Instant::now());
     let statements = statements(&arguments.dsn)?;
     std::thread::sleep(Duration::from_secs(arguments.idle));
-    let used = (cpu(worker)? - before).as_secs_f64() / begun.elapsed().as_secs_f64();
+    let used = (ticks(worker)? - before) as f64 / 100.0 / begun.elapsed().as_secs_f64();
     println!("an idle worker uses {:.2} % of a core", used * 100.0);
     if let (Some(before), Some(after)) = (statements, self::statements(&arguments.dsn)?) {
         let minutes = begun.elapsed().as_secs_f64() / 60.0;

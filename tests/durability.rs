@@ -83,21 +83,21 @@ fn claims_and_relaxed_settles_do_not_wait_for_the_disk_and_all_else_does() {
             std::thread::park_timeout(Duration::from_millis(5));
         }
     };
+    let worker = WorkerId::new();
+    let third = claim(&*full, worker, 3);
     stand_by("nobody").expect("set");
     server.query("SELECT pg_reload_conf()").expect("reloads");
 
-    // From now on a commit that waits for the disk waits for ever.
-    let worker = WorkerId::new();
-    let jobs: Vec<_> = (1..=3).map(|number| claim(&*full, worker, number)).collect();
-    let [first, second, third] = <[ClaimedJob; 3]>::try_from(jobs).expect("three");
+    // From now on a commit that waits for the disk waits for ever, as this one shows.
+    let settled = ask(&full, move |driver| driver.settle(worker, &[complete(third)]));
+    until(1);
+    let (first, second) = (claim(&*full, worker, 1), claim(&*full, worker, 2));
     for settlement in [complete(first), retry(second)] {
         let answer = ask(&relaxed, move |driver| driver.settle(worker, &[settlement]));
         let answer = answer.recv_timeout(SOON).expect("does not wait").expect("settles");
         assert_eq!(answer, [Settled::Done]);
     }
-    until(0);
-    let settled = ask(&full, move |driver| driver.settle(worker, &[complete(third)]));
-    until(1);
+    assert_eq!(waiting(), 1, "the trap is still set");
     let inserted = ask(&relaxed, move |driver| driver.insert(&[late]));
     until(2);
 

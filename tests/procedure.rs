@@ -69,3 +69,30 @@ fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements() {
     priorities.sort_unstable();
     assert_eq!(priorities, [0, 0, 77]);
 }
+
+#[test]
+fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same() {
+    let fresh = Fresh::new();
+    let limited = format!("limited_{}", std::process::id());
+    let grant = format!(
+        "DROP DATABASE {name}; CREATE DATABASE {name}; \
+         CREATE USER {limited}@'%' IDENTIFIED BY 'tiger'; GRANT SELECT, INSERT, UPDATE, DELETE, \
+         CREATE, ALTER, DROP, INDEX, CREATE VIEW, SHOW VIEW ON {name}.* TO {limited}@'%'",
+        name = fresh.name
+    );
+    qudo_test_servers::run_sql(&fresh.server, &grant).expect("an account");
+    let mut dsn = url::Url::parse(&fresh.server).expect("a URL");
+    dsn.set_path(&fresh.name);
+    dsn.set_username(&limited).expect("has a host");
+    dsn.set_password(Some("tiger")).expect("has a host");
+    let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
+    manager.migrate().expect("migrates").remove(0).answer.expect("migrates");
+    manager.migrate().expect("migrates").remove(0).answer.expect("is up to date");
+    let job = || NewJob::named("anything", serde_json::json!(1));
+    assert!(manager.enqueue(job()).expect("stored").is_new());
+    assert!(manager.enqueue(job()).expect("stored").is_new());
+    let counted = manager.job_count().remove(0).answer.expect("counts");
+    assert_eq!(counted.iter().map(|row| row.count).sum::<u64>(), 2);
+    let drop_user = format!("DROP USER {limited}@'%'");
+    qudo_test_servers::run_sql(&fresh.server, &drop_user).expect("dropped");
+}

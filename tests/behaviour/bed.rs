@@ -142,6 +142,8 @@ impl ServerDatabase {
             // Made beside the pooler, reached through it.
             let mut pooled = url::Url::parse(&given("QUDO_TEST_POOLER_URL")).expect("a URL");
             pooled.set_path(name);
+            // Also for a pooler that the developer named without it.
+            pooled.set_query(Some("pooler=transaction"));
             dsn = pooled.into();
         }
         Self { server, name: name.to_owned(), dsn }

@@ -155,6 +155,7 @@ behaviours! {
         a_key_is_unique_inside_the_callers_transaction_too,
         a_job_completes_in_the_transaction_of_its_effect,
         an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job,
+        a_panic_in_the_transaction_leaves_nothing_and_the_database_works_on,
         a_lost_lease_rolls_the_effect_back,
     }
 }

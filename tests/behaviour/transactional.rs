@@ -239,6 +239,7 @@ fn effect(job: &Job, how: String) -> Result<u32> {
     }
     let after = |job: &Job| match (how.as_str(), job.attempt()) {
         ("fails once", 1) => Err(JobError::fail("after the effect, before the commit")),
+        ("panics once", 1) => panic!("after the effect, before the commit"),
         _ => Ok(7),
     };
     job.reply(&1)?;
@@ -296,6 +297,22 @@ pub fn an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job(bed: &B
     assert!(matches!(manager.work_once(), Ok(Some(Outcome::Completed))));
     assert_eq!(count_effects(&mut conn), 1, "once");
     assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
+}
+
+pub fn a_panic_in_the_transaction_leaves_nothing_and_the_database_works_on(bed: &Bed) {
+    let Some((mut conn, manager)) = effects(bed) else { return };
+    let job = effect::job("panics once".to_owned()).database(bed.first());
+    let sent = manager.enqueue(job).expect("stored");
+    assert!(matches!(manager.work_once(), Ok(Some(Outcome::Retried(..)))));
+    assert_eq!(count_effects(&mut conn), 0, "rolled back");
+    // Another process is not held up by a lock that nobody gives back.
+    let (other, _) = bed.manager::<effect>();
+    let second = effect::job("works".to_owned()).database(bed.first());
+    let second = other.enqueue(second).expect("stored");
+    assert_eq!(drain(&manager), 2);
+    assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
+    assert_eq!(second.wait::<u32>(DEADLINE).expect("replies"), 7);
+    assert_eq!(count_effects(&mut conn), 2);
 }
 
 pub fn a_lost_lease_rolls_the_effect_back(bed: &Bed) {

@@ -99,6 +99,18 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
     ) -> Result<T, DriverError>;
 
+    /// Makes, after migrating, what the engine does better with and can do without.
+    fn furnish(conn: &mut Self::Conn) -> QueryResult<()> {
+        let _ = conn;
+        Ok(())
+    }
+
+    /// Removes that again.
+    fn strip(conn: &mut Self::Conn) -> QueryResult<()> {
+        let _ = conn;
+        Ok(())
+    }
+
     /// The data source without a password.
     fn describe(&self) -> String;
 

@@ -110,13 +110,16 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         )?;
         let mut table = OwnTable::<E> { conn };
         let applied = table.run_pending_migrations(E::migrations()).map_err(boxed)?;
-        Ok(applied.iter().map(ToString::to_string).collect())
+        let applied = applied.iter().map(ToString::to_string).collect();
+        E::furnish(table.conn)?;
+        Ok(applied)
     })
 }
 
 /// Reverts everything, newest first.
 pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, DriverError> {
     engine.migrate_alone(|conn| {
+        E::strip(conn)?;
         let mut table = OwnTable::<E> { conn };
         let reverted = table.revert_all_migrations(E::migrations()).map_err(boxed)?;
         let reverted = reverted.iter().map(ToString::to_string).collect();

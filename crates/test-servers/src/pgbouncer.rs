@@ -55,6 +55,15 @@ impl PgbouncerServer {
     }
 }
 
+impl Pgbouncer {
+    /// Its version, major and minor.
+    fn release(&self) -> Option<(u32, u32)> {
+        let text = run(Command::new(&self.program).arg("--version")).ok()?;
+        let mut parts = version_number(text.lines().next()?).split('.');
+        Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+    }
+}
+
 impl Engine for Pgbouncer {
     const NAME: &'static str = "PgBouncer";
 }
@@ -78,11 +87,16 @@ impl Definition for Pgbouncer {
     fn command(&self, place: &Place, port: u16, options: &Options) -> Command {
         let file = place.root().join("pgbouncer.ini");
         // Few sessions and a short life for idle ones, so that transactions do change sessions.
+        // From 1.21 it can carry prepared statements, and older ones do not know the word.
+        let carried = match self.release() {
+            Some(release) if release >= (1, 21) => "max_prepared_statements = 0\n",
+            _ => "",
+        };
         let settings = format!(
             "[databases]\n{}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
              max_client_conn = 1000\ndefault_pool_size = 5\nserver_idle_timeout = 2\n\
-             server_round_robin = 1\nignore_startup_parameters = extra_float_digits\n",
+             server_round_robin = 1\nignore_startup_parameters = extra_float_digits\n{carried}",
             options.settings.join("\n"),
         );
         // A file that is missing is what the program then complains of, in its log.

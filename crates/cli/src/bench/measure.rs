@@ -145,21 +145,21 @@ fn work(setting: &Setting) -> Any<Figure> {
         return Ok(Figure { memory, ..Figure::rate(jobs, begun.elapsed(), settings) });
     }
     let working = manager.start()?;
-    await_count(&counter, jobs)?;
+    await_count(&counter, jobs, PATIENCE + setting.pause)?;
     working.stop();
     Ok(Figure::rate(jobs, begun.elapsed(), "start and stop of the worker included"))
 }
 
 /// Waits as long as jobs are being done.
-fn await_count(counter: &Counter, jobs: u32) -> Any<()> {
+fn await_count(counter: &Counter, jobs: u32, patience: Duration) -> Any<()> {
     let (mut seen, mut since) = (0, Instant::now());
     while counter.get() < jobs {
         thread::sleep(Duration::from_millis(1));
         if counter.get() != seen {
             (seen, since) = (counter.get(), Instant::now());
         }
-        if since.elapsed() > PATIENCE {
-            return Err(format!("no job was done for {} s", PATIENCE.as_secs()).into());
+        if since.elapsed() > patience {
+            return Err(format!("no job was done for {} s", patience.as_secs()).into());
         }
     }
     Ok(())

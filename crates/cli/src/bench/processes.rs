@@ -22,12 +22,14 @@ pub(super) type Told = (usize, u64);
 pub(super) struct Workers {
     children: Vec<Child>,
     told: mpsc::Receiver<Told>,
+    patience: Duration,
 }
 
 impl Workers {
     pub(super) fn start(setting: &Setting, number: u32, report: Report) -> Any<Self> {
         let (sender, told) = mpsc::channel();
-        let mut workers = Self { children: Vec::new(), told };
+        let patience = PATIENCE + setting.pause;
+        let mut workers = Self { children: Vec::new(), told, patience };
         for place in 0..number as usize {
             let mut child = command(setting, report)?.spawn()?;
             let output = child.stdout.take().ok_or("a worker has no output")?;
@@ -46,8 +48,9 @@ impl Workers {
 
     /// The next number that one of them prints.
     pub(super) fn next(&self) -> Any<Told> {
-        let next = self.told.recv_timeout(PATIENCE);
-        next.map_err(|_| format!("no worker did anything for {} s", PATIENCE.as_secs()).into())
+        let next = self.told.recv_timeout(self.patience);
+        let seconds = self.patience.as_secs();
+        next.map_err(|_| format!("no worker did anything for {seconds} s").into())
     }
 
     /// Waits until they have done so many jobs together.

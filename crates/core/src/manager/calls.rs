@@ -5,7 +5,7 @@
 //! itself: a helper thread does, and whoever asked leaves when the time is up. The helper is given
 //! up; if its call returns after all, it clears away what the late answer brought and ends.
 //!
-//! The price is a hand-over to another thread and back, about 10 µs. Rejected: limits on the
+//! The price is a hand-over to another thread and back, about 10 µs where both are awake. Rejected: limits on the
 //! sockets, which diesel does not show, and a proxy in between, which users would have to run.
 
 use std::collections::{BTreeSet, VecDeque};
@@ -24,7 +24,7 @@ const MOST_HELPERS: usize = 16;
 
 /// A helper looks for its next task for so long before it sleeps. To wake a sleeping thread takes
 /// tens of microseconds, a fifth of an enqueue, and who enqueues one job after the other comes back
-/// within this time. It gives way to other threads meanwhile.
+/// within this time. It does not give way: on busy processors it would not be back for milliseconds.
 const LOOK_FOR: Duration = Duration::from_micros(30);
 
 /// A helper that was not needed for so long ends.
@@ -52,8 +52,8 @@ struct Inner {
     tasks: VecDeque<Task>,
     /// Helpers that sleep.
     idle: usize,
-    /// Helpers that are awake and look for a task.
-    looking: usize,
+    /// Since when a helper is awake and looks for a task.
+    looking: Option<Instant>,
     /// Helpers that were not given up.
     helpers: usize,
     /// The calls under way, oldest first.
@@ -142,11 +142,13 @@ impl Calls {
 
 /// Wakes a helper for a task that was put in line, or starts one.
 fn find_helper(shared: &Arc<Shared>, mut inner: MutexGuard<'_, Inner>) {
-    if inner.tasks.len() <= inner.looking {
+    // One that has been looking for longer lost its processor to others.
+    let looking = inner.looking.is_some_and(|since| since.elapsed() < 2 * LOOK_FOR);
+    if inner.tasks.len() <= usize::from(looking) {
         return;
     }
     // An idle helper that was woken still counts as idle until it runs.
-    if inner.tasks.len() <= inner.idle + inner.looking {
+    if inner.tasks.len() <= inner.idle + usize::from(looking) {
         drop(inner);
         shared.work.notify_one();
     } else if inner.helpers < MOST_HELPERS {
@@ -198,13 +200,14 @@ fn help(shared: &Arc<Shared>) {
             break;
         }
         // One that looks is enough: more would only keep the processor from others.
-        if !looked && inner.looking == 0 {
+        if !looked && inner.looking.is_none() {
             looked = true;
-            inner.looking += 1;
+            let begun = Instant::now();
+            inner.looking = Some(begun);
             drop(inner);
-            look(&shared.in_line);
+            look(&shared.in_line, begun);
             inner = lock(&shared.inner);
-            inner.looking -= 1;
+            inner.looking = None;
             continue;
         }
         inner.idle += 1;
@@ -220,10 +223,9 @@ fn help(shared: &Arc<Shared>) {
 }
 
 /// Waits awake for a task, for a moment.
-fn look(in_line: &AtomicUsize) {
-    let begun = Instant::now();
+fn look(in_line: &AtomicUsize, begun: Instant) {
     while in_line.load(Ordering::Relaxed) == 0 && begun.elapsed() < LOOK_FOR {
-        std::thread::yield_now();
+        std::hint::spin_loop();
     }
 }
 

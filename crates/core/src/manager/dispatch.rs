@@ -22,7 +22,7 @@ const FIRST_LIMIT: u32 = 30;
 /// Larger claims gain nothing measurable and lengthen each statement.
 const LARGEST_LIMIT: u32 = 1_000;
 
-/// Arguments claimed ahead fill about so many bytes at most, whatever their number.
+/// Arguments claimed ahead from one database fill about so many bytes at most, whatever their number.
 const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// A reservation this old belongs to a database that hangs; its slots are not held for it.
@@ -42,8 +42,6 @@ struct Inner {
     queued: usize,
     /// Moving average of how long a job runs, in seconds; `None` before the first.
     pace: Option<f64>,
-    /// Bytes of an argument: those of the last claim if they were larger, else a moving average.
-    weight: f64,
     limit: u32,
     last_pop: Instant,
     closed: bool,
@@ -55,6 +53,23 @@ struct Slot {
     reserved: usize,
     reserved_at: Option<Instant>,
     hungry: bool,
+    weight: Weight,
+}
+
+/// Bytes of an argument: those of the last claim if they were larger, else a moving average.
+#[derive(Default)]
+struct Weight(f64);
+
+impl Weight {
+    /// How many jobs fill the memory for those that are claimed ahead.
+    fn fit(&self) -> usize {
+        (MOST_BYTES / self.0.max(1.0)).max(1.0) as usize
+    }
+
+    fn note(&mut self, jobs: usize, bytes: usize) {
+        let weight = bytes as f64 / jobs as f64;
+        self.0 = weight.max(self.0 + (weight - self.0) / 4.0);
+    }
 }
 
 impl Inner {
@@ -65,18 +80,7 @@ impl Inner {
         if jobs < workers as f64 {
             return 0;
         }
-        (jobs as usize).min(2 * self.limit as usize).min(self.fit())
-    }
-
-    /// How many jobs fill the memory for those that are claimed ahead.
-    fn fit(&self) -> usize {
-        (MOST_BYTES / self.weight.max(1.0)).max(1.0) as usize
-    }
-
-    fn note_weight(&mut self, jobs: &[ClaimedJob]) {
-        let bytes: usize = jobs.iter().map(|job| job.arg.len()).sum();
-        let weight = bytes as f64 / jobs.len() as f64;
-        self.weight = weight.max(self.weight + (weight - self.weight) / 4.0);
+        (jobs as usize).min(2 * self.limit as usize)
     }
 }
 
@@ -88,7 +92,6 @@ impl Dispatch {
             idle: 0,
             queued: 0,
             pace: None,
-            weight: 0.0,
             limit: fixed_limit.unwrap_or(FIRST_LIMIT),
             last_pop: Instant::now(),
             closed: false,
@@ -104,6 +107,7 @@ impl Dispatch {
             reserved: 0,
             reserved_at: None,
             hungry: false,
+            weight: Weight::default(),
         });
     }
 
@@ -123,8 +127,10 @@ impl Dispatch {
             .sum();
         let free = inner.idle.saturating_sub(inner.queued + others);
         let target = inner.prefetch(self.workers);
-        let limit = (inner.limit as usize).min(inner.fit());
+        let limit = inner.limit as usize;
         let slot = &mut inner.slots[lane];
+        let fit = slot.weight.fit();
+        let (target, limit) = (target.min(fit), limit.min(fit));
         let have = slot.queue.len() + slot.reserved;
         let ahead = if have <= target / 2 { target - have } else { 0 };
         let want = free.max(ahead).min(limit);
@@ -148,7 +154,8 @@ impl Dispatch {
             drop(inner);
             return self.feed_hungry(lane);
         }
-        inner.note_weight(&jobs);
+        let bytes = jobs.iter().map(|job| job.arg.len()).sum();
+        inner.slots[lane].weight.note(got, bytes);
         let full = got == wanted && got >= inner.limit as usize;
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
             inner.limit = (inner.limit * 2).min(LARGEST_LIMIT);
@@ -194,6 +201,7 @@ impl Dispatch {
                 inner.last_pop = Instant::now();
                 let target = inner.prefetch(self.workers);
                 let slot = &mut inner.slots[lane];
+                let target = target.min(slot.weight.fit());
                 let job = slot.queue.pop_front().expect("the lane was found not empty");
                 let low = slot.queue.len() + slot.reserved <= target / 2;
                 if low && target > 0 && std::mem::take(&mut slot.hungry) {
@@ -271,11 +279,13 @@ mod tests {
 
     #[test]
     fn large_arguments_are_fetched_ahead_by_their_bytes() {
-        let mut inner = inner(1e-6, 1000);
-        inner.weight = 500_000.0;
-        assert_eq!(inner.prefetch(2), 33);
-        inner.weight = 1e9;
-        assert_eq!(inner.prefetch(2), 1, "one at least");
+        let mut weight = Weight::default();
+        weight.note(10, 5_000_000);
+        assert_eq!(weight.fit(), 33);
+        weight.note(10, 500);
+        assert_eq!(weight.fit(), 44, "one light claim does not make it forget");
+        weight.note(1, 1_000_000_000);
+        assert_eq!(weight.fit(), 1, "one at least");
     }
 
     #[test]

@@ -138,6 +138,14 @@ impl Engine for Mysql {
         })
     }
 
+    fn furnish(conn: &mut MysqlConnection) -> QueryResult<()> {
+        insert::make_procedure(conn)
+    }
+
+    fn strip(conn: &mut MysqlConnection) -> QueryResult<()> {
+        insert::drop_procedure(conn)
+    }
+
     fn describe(&self) -> String {
         self.source.described.clone()
     }

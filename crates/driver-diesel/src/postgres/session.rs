@@ -1,20 +1,21 @@
 use diesel::PgConnection;
-use diesel::result::QueryResult;
+use diesel::connection::{AnsiTransactionManager, TransactionManager};
+use diesel::result::{Error, QueryResult};
 use qudo_core::driver::DriverError;
 
 use super::connect::Source;
 use crate::pool::Pool;
 use crate::sql::SqlConn;
 
-/// The limits that a connection without a pooler sets once.
-const LIMITS: &str = "SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '5s'; \
-                      SET LOCAL idle_in_transaction_session_timeout = '60s'";
+/// Begins a transaction with the limits that a connection without a pooler sets once.
+const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '5s'; \
+                     SET LOCAL idle_in_transaction_session_timeout = '60s'";
 
 /// The way to the server's sessions.
 ///
-/// Behind a transaction pooler each transaction may meet another session, and so may each step of a
-/// statement outside one: it is prepared in one and executed in the next. So there everything is
-/// in a transaction, nothing is prepared beyond it, and limits are set inside.
+/// Behind a transaction pooler each transaction may meet another session, in which neither what was
+/// set nor what was prepared before is there. So there every call is a transaction that sets its own
+/// limits, and nothing stays prepared.
 pub(super) struct Sessions {
     pool: Pool<PgConnection>,
     pooler: bool,
@@ -52,10 +53,14 @@ impl Sessions {
         if !self.pooler {
             return act(conn);
         }
-        conn.transaction(|conn| {
-            conn.batch(LIMITS)?;
-            act(conn)
-        })
+        AnsiTransactionManager::begin_transaction_sql(conn, BEGIN)?;
+        match act(conn) {
+            Ok(value) => AnsiTransactionManager::commit_transaction(conn).map(|()| value),
+            Err(error) => match AnsiTransactionManager::rollback_transaction(conn) {
+                Ok(()) | Err(Error::BrokenTransactionManager) => Err(error),
+                Err(rollback) => Err(rollback),
+            },
+        }
     }
 
     /// Runs what may fail and leave the transaction, if there is one, as it was.

@@ -1,4 +1,4 @@
-//! SQLite: WAL, `synchronous=FULL`, one writing connection per process and file, readers beside it.
+//! SQLite: WAL, `synchronous=FULL` but for claims, one writing connection per process and file, readers beside it.
 
 mod claim;
 mod complete;
@@ -64,20 +64,24 @@ impl DieselDriver<Sqlite> {
             .and_then(|stem| stem.to_str())
             .ok_or("the file's name is not UTF-8; give the database a name with database_as")?
             .to_owned();
+        let engine = Sqlite::at(path, options);
+        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
+    }
+}
+
+impl Sqlite {
+    fn at(path: PathBuf, options: Options) -> Self {
         let reading = path.clone();
-        let engine = Sqlite {
+        Self {
             writer: Mutex::default(),
             readers: Pool::new(move || connect::reader(&reading)),
             watcher: Mutex::default(),
             seen_version: AtomicI64::new(-1),
             path,
             options,
-        };
-        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
+        }
     }
-}
 
-impl Sqlite {
     /// Runs `act` on the one writing connection. The thread's turn comes with the mutex, so writers
     /// of this process never meet SQLite's own lock; only other processes do.
     fn with_writer<T>(
@@ -87,26 +91,28 @@ impl Sqlite {
         let mut tries = 0;
         loop {
             let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let conn = match &mut *writer {
+            // Taken out: a panic in an ability's own transaction closes the connection on its way,
+            // which rolls back; left in its place it would hold the file's lock for ever.
+            let mut conn = match writer.take() {
                 Some(conn) => conn,
-                none => {
-                    let conn =
-                        connect::writer(&self.path).map_err(|error| connect_error(&error))?;
-                    none.insert(conn)
-                }
+                None => connect::writer(&self.path).map_err(|error| connect_error(&error))?,
             };
-            let error = match act(conn) {
-                Ok(value) => return Ok(value),
-                Err(error) => error,
+            let done = act(&mut conn);
+            let class = done.as_ref().err().map(classify);
+            if class != Some(Class::Down) {
+                *writer = Some(conn);
+            }
+            let (error, class) = match (done, class) {
+                (Ok(value), _) => return Ok(value),
+                (Err(error), class) => (error, class.unwrap_or(Class::Other)),
             };
-            match classify(&error) {
+            match class {
                 Class::Retry if tries < MOST_TRIES => {
                     drop(writer);
                     pause(tries);
                     tries += 1;
                 }
                 Class::Down => {
-                    *writer = None;
                     // A full disk or a read-only file rolls back and says so; only an I/O error
                     // can leave open whether the commit reached the disk.
                     let unknown = error.to_string().to_lowercase().contains("i/o");
@@ -250,8 +256,20 @@ impl Engine for Sqlite {
 mod tests {
     use diesel::result::Error;
 
-    use super::{connect, unsynced};
+    use super::{Options, Sqlite, connect, unsynced};
+    use crate::engine::Engine;
     use crate::sql::SqlConn;
+
+    #[test]
+    fn settles_wait_for_the_disk_unless_told_otherwise() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        for (relaxed, level) in [(false, 2), (true, 1)] {
+            let options = Options { relaxed, ..Options::default() };
+            let engine = Sqlite::at(place.path().join("jobs.db"), options);
+            let within = engine.settle(|conn| conn.row::<i64>("PRAGMA synchronous", &[]));
+            assert_eq!(within.expect("commits"), Some(level));
+        }
+    }
 
     #[test]
     fn a_commit_that_does_not_wait_leaves_the_next_ones_as_durable_as_before() {

@@ -1,10 +1,7 @@
 -- Stores a job that is ready at once in one round trip: as statements of their own the two inserts
--- and the transaction around them take four. A client works without the procedure too, only
--- slower: where a restored copy lacks it, or the account may not execute it. Its name ends in a
--- number, because clients of two versions may work on one database. Costs nothing; only adds.
--- The account that migrates needs the privilege CREATE ROUTINE, those that work need EXECUTE.
-
-DROP PROCEDURE IF EXISTS qudo_enqueue_1;
+-- and the transaction around them take four. Not a migration, because everything works without it,
+-- only slower: an account may lack the privilege CREATE ROUTINE, and a restored copy the procedure.
+-- Its name ends in a number, because clients of two versions may work on one database.
 
 CREATE PROCEDURE qudo_enqueue_1(
     IN new_id BINARY(16),

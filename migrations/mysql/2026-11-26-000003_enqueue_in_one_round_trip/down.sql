@@ -1,1 +1,0 @@
-DROP PROCEDURE IF EXISTS qudo_enqueue_1;
