@@ -101,13 +101,12 @@ impl Engines {
         let mut packages = Vec::new();
         if self.postgres() {
             packages.extend([Package::PkgConfig, Package::PostgresHeaders]);
+            // One test starts a pooler of its own.
+            packages.push(Package::Pgbouncer);
             packages.push(match given(POSTGRES_URL) {
                 Some(_) => Package::PostgresClient,
                 None => Package::PostgresServer,
             });
-        }
-        if self.pooled() && given(POOLER_URL).is_none() {
-            packages.push(Package::Pgbouncer);
         }
         if self.mysql() {
             packages.extend([Package::PkgConfig, Package::MariadbHeaders]);

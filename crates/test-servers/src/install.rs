@@ -104,7 +104,6 @@ impl Package {
     fn variable(self) -> Option<&'static str> {
         match self {
             Self::PostgresServer => Some("QUDO_TEST_POSTGRES_URL"),
-            Self::Pgbouncer => Some("QUDO_TEST_POOLER_URL"),
             Self::MariadbServer => Some("QUDO_TEST_MYSQL_URL"),
             _ => None,
         }

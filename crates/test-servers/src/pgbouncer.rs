@@ -96,7 +96,7 @@ impl Definition for Pgbouncer {
             "[databases]\n{}\n[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n\
              unix_socket_dir =\nauth_type = any\npool_mode = transaction\n\
              max_client_conn = 1000\ndefault_pool_size = 5\nserver_idle_timeout = 2\n\
-             server_round_robin = 1\nignore_startup_parameters = extra_float_digits\n{carried}",
+             server_round_robin = 1\nserver_login_retry = 1\nignore_startup_parameters = extra_float_digits\n{carried}",
             options.settings.join("\n"),
         );
         // A file that is missing is what the program then complains of, in its log.
