@@ -25,6 +25,8 @@ fn sqlite_claims_in_key_order_without_a_sort() {
     let file = directory.path().join("jobs.db").display().to_string();
     filled(&format!("sqlite:{file}"));
     let mut conn = diesel::SqliteConnection::establish(&file).expect("connects");
+    // The manager's connections end on threads of their own, and the last one locks the file.
+    diesel::sql_query("PRAGMA busy_timeout = 30000").execute(&mut conn).expect("set");
     let plan: Vec<SqlitePlan> = diesel::sql_query(
         "EXPLAIN QUERY PLAN SELECT r.id, r.claim_rank, r.ability, r.attempt, r.crashes, j.codec, \
          j.arg, j.uniqkey, j.enqueued_at FROM qudo_ready r CROSS JOIN qudo_job j ON j.id = r.id \
