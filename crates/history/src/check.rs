@@ -69,6 +69,22 @@ pub enum Fault {
     },
 }
 
+impl Fault {
+    /// The job that it befell; of two, the one that came later.
+    pub fn job(&self) -> &str {
+        match self {
+            Self::Lost { job }
+            | Self::Overlap { job, .. }
+            | Self::RanAfterEnd { job, .. }
+            | Self::StartedTwice { job, .. }
+            | Self::EndedTwice { job }
+            | Self::KeyLivedTwice { second: job, .. }
+            | Self::ForeignReply { job, .. }
+            | Self::PriorityInversion { job, .. } => job,
+        }
+    }
+}
+
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

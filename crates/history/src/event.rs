@@ -89,6 +89,8 @@ pub enum Step {
     Finished {
         /// Whose.
         worker: String,
+        /// Where the job is or was stored.
+        database: String,
         /// The job.
         job: String,
         /// Which run.
@@ -100,6 +102,8 @@ pub enum Step {
     Settled {
         /// Whose.
         worker: String,
+        /// Where the job is or was stored.
+        database: String,
         /// The job.
         job: String,
         /// Which run.
@@ -119,6 +123,22 @@ pub enum Step {
         /// The run that the reply names.
         attempt: i32,
     },
+}
+
+impl Step {
+    /// Whether it is about this job, alone or among others.
+    pub(crate) fn concerns(&self, id: &str) -> bool {
+        match self {
+            Self::Claimed { jobs, .. } => jobs.iter().any(|(job, _)| job == id),
+            Self::Enqueued { job, .. }
+            | Self::Uncertain { job }
+            | Self::Dropped { job }
+            | Self::Started { job, .. }
+            | Self::Finished { job, .. }
+            | Self::Settled { job, .. }
+            | Self::Replied { job, .. } => job == id,
+        }
+    }
 }
 
 /// What the database answered to the end of a run.

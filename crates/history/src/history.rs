@@ -51,6 +51,7 @@ pub(crate) struct Enqueue {
 #[derive(Debug, Clone)]
 pub(crate) struct Run {
     pub(crate) worker: String,
+    pub(crate) database: String,
     pub(crate) attempt: i32,
     pub(crate) started: Micros,
     pub(crate) finished: Option<(Micros, String)>,
@@ -82,29 +83,34 @@ impl History {
     /// When a file cannot be read or a whole line is none of ours.
     pub fn read(directory: impl AsRef<Path>) -> io::Result<Self> {
         let mut lines: Vec<Line> = Vec::new();
-        let mut torn = 0;
         let mut files: HashMap<String, Vec<String>> = HashMap::new();
-        for file in std::fs::read_dir(directory)? {
-            let path = file?.path();
-            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
-            let text = std::fs::read_to_string(path)?;
-            for line in text.split_inclusive('\n') {
-                match serde_json::from_str::<Line>(line) {
-                    Ok(line) => {
-                        let workers = files.entry(name.clone()).or_default();
-                        if let Step::Started { worker, .. } = &line.step
-                            && !workers.contains(worker)
-                        {
-                            workers.push(worker.clone());
-                        }
-                        lines.push(line);
-                    }
-                    Err(_) if !line.ends_with('\n') => torn += 1,
-                    Err(error) => return Err(io::Error::other(format!("{line:?}: {error}"))),
-                }
+        let torn = each_line(directory.as_ref(), |file, line| {
+            let workers = files.entry(file.to_owned()).or_default();
+            if let Step::Started { worker, .. } = &line.step
+                && !workers.contains(worker)
+            {
+                workers.push(worker.clone());
             }
-        }
+            lines.push(line);
+        })?;
         Ok(Self { torn, files, ..Self::from_lines(lines) })
+    }
+
+    /// All lines about one job in the files of a directory, in order: what to look at after a
+    /// [`Fault`](crate::Fault).
+    ///
+    /// # Errors
+    ///
+    /// As [`read`](Self::read).
+    pub fn story(directory: impl AsRef<Path>, job: &str) -> io::Result<Vec<Line>> {
+        let mut story = Vec::new();
+        each_line(directory.as_ref(), |_, line| {
+            if line.step.concerns(job) {
+                story.push(line);
+            }
+        })?;
+        story.sort_by_key(|line| line.at);
+        Ok(story)
     }
 
     /// A history from its lines, in any order.
@@ -222,22 +228,22 @@ impl History {
             Step::Claimed { database, queue, jobs, begun, .. } => {
                 self.claims.push(Claim { database, queue, jobs, begun, at });
             }
-            Step::Started { worker, job, attempt, .. } => {
+            Step::Started { worker, database, job, attempt } => {
                 let steps = self.life(job);
-                if steps.run(&worker, attempt).is_some_and(|run| run.settled.is_none()) {
+                if steps.run(&worker, &database, attempt).is_some_and(|run| run.settled.is_none()) {
                     steps.twice.push(worker.clone());
                 }
-                let run = Run { worker, attempt, started: at, finished: None, settled: None };
-                steps.runs.push(run);
+                let (finished, settled) = (None, None);
+                steps.runs.push(Run { worker, database, attempt, started: at, finished, settled });
             }
-            Step::Finished { worker, job, attempt, outcome } => {
-                if let Some(run) = self.life(job).run(&worker, attempt) {
+            Step::Finished { worker, database, job, attempt, outcome } => {
+                if let Some(run) = self.life(job).run(&worker, &database, attempt) {
                     run.finished = Some((at, outcome));
                 }
             }
-            Step::Settled { worker, job, attempt, last, given_back, answer } => {
+            Step::Settled { worker, database, job, attempt, last, given_back, answer } => {
                 // One that was given back unstarted is no run.
-                if !given_back && let Some(run) = self.life(job).run(&worker, attempt) {
+                if !given_back && let Some(run) = self.life(job).run(&worker, &database, attempt) {
                     run.settled = Some(Settle { at, last, answer });
                 }
             }
@@ -250,9 +256,32 @@ impl History {
     }
 }
 
+/// Reads all files of a directory: each whole line, with the name of its file. Returns how many
+/// were torn.
+fn each_line(directory: &Path, mut take: impl FnMut(&str, Line)) -> io::Result<usize> {
+    let mut torn = 0;
+    for file in std::fs::read_dir(directory)? {
+        let path = file?.path();
+        let name = path.file_stem().unwrap_or_default().to_string_lossy();
+        let text = std::fs::read_to_string(&path)?;
+        for line in text.split_inclusive('\n') {
+            match serde_json::from_str::<Line>(line) {
+                Ok(line) => take(&name, line),
+                Err(_) if !line.ends_with('\n') => torn += 1,
+                Err(error) => return Err(io::Error::other(format!("{line:?}: {error}"))),
+            }
+        }
+    }
+    Ok(torn)
+}
+
 impl Life {
-    fn run(&mut self, worker: &str, attempt: i32) -> Option<&mut Run> {
-        let ours = |run: &&mut Run| run.worker == worker && run.attempt == attempt;
+    /// The latest run of this number at a worker. Of a job that may be double each database has
+    /// its own, and one worker may run both.
+    fn run(&mut self, worker: &str, database: &str, attempt: i32) -> Option<&mut Run> {
+        let ours = |run: &&mut Run| {
+            run.worker == worker && run.database == database && run.attempt == attempt
+        };
         self.runs.iter_mut().rev().find(ours)
     }
 }

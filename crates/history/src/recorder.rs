@@ -104,14 +104,16 @@ fn step(event: &Event<'_>) -> Option<Step> {
             job: job.id.to_string(),
             attempt: job.attempt,
         },
-        Event::Finished { worker, job, attempt, outcome, .. } => Step::Finished {
+        Event::Finished { worker, database, job, attempt, outcome } => Step::Finished {
             worker: worker.to_string(),
+            database: (*database).to_owned(),
             job: job.to_string(),
             attempt: *attempt,
             outcome: (*outcome).to_owned(),
         },
-        Event::Settled { worker, job, attempt, verdict, answer, .. } => Step::Settled {
+        Event::Settled { worker, database, job, attempt, verdict, answer } => Step::Settled {
             worker: worker.to_string(),
+            database: (*database).to_owned(),
             job: job.to_string(),
             attempt: *attempt,
             last: matches!(verdict, Verdict::Complete | Verdict::Discard),

@@ -36,17 +36,21 @@ fn started(at: Micros, job: &str, worker: &str, attempt: i32) -> Line {
 
 fn finished(at: Micros, job: &str, worker: &str, attempt: i32, outcome: &str) -> Line {
     let (worker, job, outcome) = (worker.into(), job.into(), outcome.into());
-    line(at, Step::Finished { worker, job, attempt, outcome })
+    line(at, Step::Finished { worker, database: "db".into(), job, attempt, outcome })
 }
 
 fn settled(at: Micros, job: &str, worker: &str, attempt: i32, answer: Answer) -> Line {
-    let (worker, job) = (worker.into(), job.into());
-    line(at, Step::Settled { worker, job, attempt, last: true, given_back: false, answer })
+    let (worker, database, job) = (worker.into(), "db".into(), job.into());
+    let (last, given_back) = (true, false);
+    line(at, Step::Settled { worker, database, job, attempt, last, given_back, answer })
 }
 
 fn retried(at: Micros, job: &str, worker: &str, attempt: i32) -> Line {
-    let (worker, job, answer) = (worker.into(), job.into(), Answer::Done);
-    line(at, Step::Settled { worker, job, attempt, last: false, given_back: false, answer })
+    let mut line = settled(at, job, worker, attempt, Answer::Done);
+    if let Step::Settled { last, .. } = &mut line.step {
+        *last = false;
+    }
+    line
 }
 
 fn claimed(at: Micros, jobs: &[(&str, i32)]) -> Line {
@@ -62,6 +66,18 @@ fn run(at: Micros, job: &str, worker: &str, attempt: i32) -> Vec<Line> {
         finished(at + 10, job, worker, attempt, "completed"),
         settled(at + 20, job, worker, attempt, Answer::Done),
     ]
+}
+
+/// The same step in another database.
+fn elsewhere(mut line: Line) -> Line {
+    let step = &mut line.step;
+    if let Step::Started { database, .. }
+    | Step::Finished { database, .. }
+    | Step::Settled { database, .. } = step
+    {
+        "other".clone_into(database);
+    }
+    line
 }
 
 fn faults(lines: Vec<Line>) -> Vec<Fault> {
@@ -150,6 +166,35 @@ fn a_worker_must_not_begin_a_run_twice() {
     snoozed.extend([finished(210, "j", "w", 1, "snoozed"), retried(220, "j", "w", 1)]);
     snoozed.extend(run(300, "j", "w", 1));
     assert_eq!(faults(snoozed), []);
+}
+
+#[test]
+fn one_worker_may_run_both_copies_of_a_job_that_may_be_double() {
+    let mut lines = vec![enqueued(100, "j", None, 0)];
+    lines.extend(run(200, "j", "w", 1));
+    lines.extend(run(205, "j", "w", 1).into_iter().map(elsewhere));
+    assert_ne!(faults(lines.clone()), [], "nobody was told that it may be double");
+    lines.push(line(101, Step::Uncertain { job: "j".into() }));
+    assert_eq!(faults(lines.clone()), []);
+    // Either copy still runs once.
+    lines.push(started(208, "j", "w", 1));
+    let twice = Fault::StartedTwice { job: "j".into(), worker: "w".into() };
+    assert_eq!(faults(lines), [twice]);
+}
+
+#[test]
+fn the_story_of_a_job_is_all_its_lines_in_order() {
+    let files = tempfile::tempdir().expect("made");
+    let write = |name: &str, lines: &[Line]| {
+        let text = lines.iter().map(|line| serde_json::to_string(line).expect("text") + "\n");
+        std::fs::write(files.path().join(name), text.collect::<String>()).expect("writes");
+    };
+    write("worker.jsonl", &run(200, "j", "w", 1));
+    write("client.jsonl", &[enqueued(100, "j", None, 0), enqueued(150, "i", None, 0)]);
+    let story = History::story(files.path(), "j").expect("reads");
+    let at: Vec<Micros> = story.iter().map(|line| line.at).collect();
+    assert_eq!(at, [100, 200, 210, 220]);
+    assert_eq!(Fault::Lost { job: "j".into() }.job(), "j");
 }
 
 #[test]

@@ -2,7 +2,7 @@ use std::fmt;
 use std::time::{Duration, Instant};
 
 use qudo::Manager;
-use qudo::history::{Fault, History, Remains, Rules};
+use qudo::history::{Fault, History, Line, Remains, Rules};
 
 use crate::{Result, World};
 
@@ -15,6 +15,8 @@ pub struct Verdict {
     pub runs: usize,
     /// What should not have happened.
     pub faults: Vec<Fault>,
+    /// What was recorded of the first job that met a fault.
+    pub story: Vec<Line>,
     /// How long working off took after everything was healed.
     pub worked_off: Duration,
 }
@@ -32,7 +34,8 @@ impl fmt::Display for Verdict {
             [] => f.write_str("no job lost, none run twice without a lost lease"),
             faults => {
                 writeln!(f, "{} FAULTS", faults.len())?;
-                faults.iter().take(20).try_for_each(|fault| writeln!(f, "  {fault}"))
+                faults.iter().take(20).try_for_each(|fault| writeln!(f, "  {fault}"))?;
+                self.story.iter().try_for_each(|Line { at, step }| writeln!(f, "    {at} {step:?}"))
             }
         }
     }
@@ -72,5 +75,9 @@ pub fn judge(world: &World, manager: &Manager, rules: &Rules, limit: Duration) -
     std::thread::sleep(Duration::from_millis(200));
     let history = History::read(world.history())?;
     let faults = rules.check(&history, &remains);
-    Ok(Verdict { jobs: history.len(), runs: history.runs(), faults, worked_off })
+    let story = match faults.first() {
+        Some(fault) => History::story(world.history(), fault.job())?,
+        None => Vec::new(),
+    };
+    Ok(Verdict { jobs: history.len(), runs: history.runs(), faults, story, worked_off })
 }

@@ -32,7 +32,7 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[track_caller]
-fn eventually(what: &str, condition: impl Fn() -> bool) {
+fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let deadline = Instant::now() + DEADLINE;
     while !condition() {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
@@ -43,6 +43,26 @@ fn eventually(what: &str, condition: impl Fn() -> bool) {
 fn state(manager: &Manager, name: &str) -> DatabaseState {
     let reports = manager.databases();
     reports.iter().find(|one| one.name == name).expect("known").state
+}
+
+/// Waits until these databases are in use. Says how long it took and what they went through.
+fn until_up(manager: &Manager, names: &[&str]) -> (Duration, Vec<String>) {
+    let begun = Instant::now();
+    let mut seen: Vec<String> = Vec::new();
+    let mut last = Vec::new();
+    eventually("they are in use again", || {
+        let mut reports = manager.databases();
+        reports.retain(|one| names.contains(&&*one.name));
+        let up = reports.iter().all(|one| one.state == DatabaseState::Up);
+        let now: Vec<_> =
+            reports.into_iter().map(|one| (one.name, one.state, one.reason)).collect();
+        if now != last {
+            seen.push(format!("after {:.1?}: {now:?}", begun.elapsed()));
+            last = now;
+        }
+        up
+    });
+    (begun.elapsed(), seen)
 }
 
 /// What a fault must have done when it has lasted.
@@ -114,15 +134,9 @@ impl Scene {
         }
         assert!(runs > 50, "workers went on with what lives: {runs} runs");
         heal(&self.world, &mut self.crew);
-        let healed = Instant::now();
-        for name in databases {
-            eventually("it is in use again", || {
-                state(self.load.manager(), name) == DatabaseState::Up
-            });
-        }
-        let back = healed.elapsed();
+        let (back, seen) = until_up(self.load.manager(), databases);
         println!("{databases:?} in use again {back:.1?} after it was healed");
-        assert!(back < BACK_WITHIN, "{back:?}");
+        assert!(back < BACK_WITHIN, "{back:?}: {seen:#?}");
         let until = SystemTime::now() + Duration::from_secs(10);
         self.rules = self.rules.clone().with_disturbance(micros(from), micros(until));
         self.load.phase(Phase::After);
