@@ -154,24 +154,31 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
             abort(&client);
             continue;
         }
-        let Ok(server) = TcpStream::connect(("127.0.0.1", shared.target)) else {
-            abort(&client);
-            continue;
-        };
-        let connection = Arc::new(Connection {
-            client,
-            server,
-            generation: state.generation,
-            half_open: state.half_open,
-            ended: AtomicU64::new(0),
-        });
-        for towards_server in [true, false] {
-            let (shared, connection) = (Arc::clone(shared), Arc::clone(&connection));
-            drop(thread::Builder::new().name("proxy".to_owned()).spawn(move || {
-                connection.carry(&shared, towards_server);
-            }));
-        }
+        // Each connects for itself: a server that was stopped long enough takes no more connections,
+        // and an attempt that the kernel repeats after 1, 2, 4, 8 s must not hold up the next.
+        let shared = Arc::clone(shared);
+        drop(thread::Builder::new().name("proxy".to_owned()).spawn(
+            move || match TcpStream::connect(("127.0.0.1", shared.target)) {
+                Ok(server) => carry(&shared, state, client, server),
+                Err(_) => abort(&client),
+            },
+        ));
     }
+}
+
+/// Carries both directions until the connection ends.
+fn carry(shared: &Shared, state: State, client: TcpStream, server: TcpStream) {
+    let connection = Connection {
+        client,
+        server,
+        generation: state.generation,
+        half_open: state.half_open,
+        ended: AtomicU64::new(0),
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| connection.carry(shared, false));
+        connection.carry(shared, true);
+    });
 }
 
 /// Makes the close of a connection a reset, as when a server died. It is closed when the last of
@@ -341,5 +348,32 @@ mod tests {
         proxy.half_open();
         assert!(is_timeout(&talk(&mut stream).expect_err("silent")));
         talk(&mut connect(&proxy)).expect("new ones pass");
+    }
+
+    /// A server that was stopped long ago: the queue of those who wait to be accepted is full.
+    fn full() -> (TcpListener, Vec<TcpStream>) {
+        use rustix::net::{AddressFamily, SocketType, bind, listen, socket};
+        let socket = socket(AddressFamily::INET, SocketType::STREAM, None).expect("made");
+        bind(&socket, &std::net::SocketAddrV4::new([127, 0, 0, 1].into(), 0)).expect("binds");
+        listen(&socket, 1).expect("listens");
+        let listener = TcpListener::from(socket);
+        let address = listener.local_addr().expect("bound");
+        let once = || TcpStream::connect_timeout(&address, Duration::from_millis(200)).ok();
+        let waiting: Vec<_> = std::iter::from_fn(once).take(100).collect();
+        assert!(waiting.len() < 100, "the kernel takes no more");
+        (listener, waiting)
+    }
+
+    #[test]
+    fn a_server_that_takes_no_more_connections_does_not_hold_up_the_next() {
+        let (server, _waiting) = full();
+        let proxy = Proxy::start(server.local_addr().expect("bound").port()).expect("starts");
+        let _first = connect(&proxy);
+        proxy.refuse();
+        let mut next = connect(&proxy);
+        next.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
+        let mut byte = [0];
+        let refused = next.read(&mut byte);
+        assert!(!matches!(&refused, Err(error) if is_timeout(error)), "{refused:?}");
     }
 }
