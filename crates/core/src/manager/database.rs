@@ -168,6 +168,14 @@ impl Database {
         lock(&self.state).now == DatabaseState::Up
     }
 
+    /// Whether it is up and no probe is finding out if it hangs. What can wait waits meanwhile: each
+    /// call would need another connection, and a server that was stopped is left with all of them in
+    /// its queue of those to be accepted, which is as short as 80 on `MySQL`. Once that is full the
+    /// kernel lets nobody in for seconds after the server goes on.
+    pub(super) fn is_trusted(&self) -> bool {
+        self.is_up() && !self.suspected.load(Ordering::Acquire)
+    }
+
     /// Whether it is up but owes an answer: it may hang, and others are asked first.
     pub(super) fn is_slow(&self) -> bool {
         self.suspected.load(Ordering::Acquire) || self.calls.oldest() > SLOW
@@ -380,6 +388,8 @@ impl Suspicion {
 impl Drop for Suspicion {
     fn drop(&mut self) {
         self.0.suspected.store(false, Ordering::Release);
+        // The fetcher waited for it.
+        self.0.bell.ring();
     }
 }
 

@@ -1,6 +1,5 @@
 //! Jobs that may be stored in two databases after an answer was lost.
 
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -40,7 +39,7 @@ impl Database {
         doubtful.extend(jobs.into_iter().take(room).map(doubt));
         drop(doubtful);
         // One that hangs is asked when it is back.
-        if self.is_up() && !self.suspected.load(Ordering::Acquire) {
+        if self.is_trusted() {
             self.resolve_doubtful_soon();
         }
     }

@@ -61,7 +61,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     };
     while !lane.is_stopping(session) {
         let paused = lane.database.controls.known().paused;
-        if !lane.database.is_up() || !lane.holds_leases() || paused {
+        if !lane.database.is_trusted() || !lane.holds_leases() || paused {
             // The bell rings when the database is back; the pause covers a missed heartbeat.
             lane.database.bell.wait(Duration::from_millis(500));
             continue;

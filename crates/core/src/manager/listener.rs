@@ -20,7 +20,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let mut pause = FIRST_PAUSE;
     while !lane.is_stopping(session) {
-        if lane.database.is_up() {
+        if lane.database.is_trusted() {
             let ended = lane.database.driver().listen(&mut |wake| {
                 match wake {
                     // Whatever was enqueued before the connection stood made no sound.

@@ -95,7 +95,7 @@ fn settle_group(session: &Session, lane: &Lane, group: &Group) {
     let mut failures = 0_u32;
     let mut repeated = false;
     while !lane.given_up.load(Ordering::Acquire) {
-        if !lane.database.is_up() {
+        if !lane.database.is_trusted() {
             std::thread::sleep(Duration::from_millis(50));
             continue;
         }
@@ -133,7 +133,7 @@ fn settle_one_by_one(session: &Session, lane: &Lane, group: &Group, error: &Driv
         let one = std::slice::from_ref(&group[at]);
         let mut repeated = false;
         while !lane.given_up.load(Ordering::Acquire) {
-            if !lane.database.is_up() {
+            if !lane.database.is_trusted() {
                 std::thread::sleep(Duration::from_millis(50));
                 continue;
             }
