@@ -152,6 +152,16 @@ impl JobFields {
         std::mem::replace(&mut self.arg, Arg::Json(Value::Null))
     }
 
+    /// Takes the queue out, leaving an empty name.
+    pub fn take_queue(&mut self) -> Cow<'static, str> {
+        std::mem::take(&mut self.queue)
+    }
+
+    /// Takes the unique key out, leaving none.
+    pub fn take_uniqkey(&mut self) -> Option<String> {
+        self.uniqkey.take()
+    }
+
     /// Whether the insert is suppressed.
     pub fn is_suppressed(&self) -> bool {
         self.suppressed

@@ -1,5 +1,4 @@
 use std::borrow::Cow;
-use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -8,6 +7,7 @@ use qudo_hooks::{Arg, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
 use serde::de::DeserializeOwned;
 
 use super::Manager;
+use super::batch::{Batch, Group, Way};
 use super::bell::lock;
 use super::database::Database;
 use super::inserter::insert_limit;
@@ -70,9 +70,6 @@ struct Prepared {
     route: Route,
 }
 
-/// Jobs alike in this travel together: home only, spool allowed, candidates in order.
-type GroupKey = (bool, bool, Vec<Arc<str>>);
-
 /// Where jobs were stored, one answer for each.
 struct Stored {
     answers: Vec<Inserted>,
@@ -96,10 +93,12 @@ impl Manager {
         let Some(prepared) = self.prepare(job, &hooks)? else {
             return Ok(Enqueued::Suppressed);
         };
-        if let Some((holder, database)) = Self::held_at_former_home(&prepared)? {
+        if let Some((holder, database)) =
+            Self::held_at_former_home(&prepared.record, &prepared.route)?
+        {
             return Ok(Enqueued::Existing(Ticket::new(self.clone(), holder, Some(database))));
         }
-        let record: Arc<[JobRecord]> = Arc::new([prepared.record]);
+        let record = Arc::new(vec![prepared.record]);
         let stored = self.insert_somewhere(&record, &prepared.route)?;
         stored.database.bell.ring();
         Ok(self.conclude(&record[0], stored.answers[0], &stored, &hooks))
@@ -118,43 +117,30 @@ impl Manager {
         jobs: impl IntoIterator<Item = NewJob>,
     ) -> Result<Vec<Enqueued>, Error> {
         let hooks = self.hooks();
-        let prepared: Vec<_> =
-            jobs.into_iter().map(|job| self.prepare(job, &hooks)).collect::<Result<_, _>>()?;
-        let total = prepared.len();
-        let mut answers: Vec<_> = (0..total).map(|_| Enqueued::Suppressed).collect();
-        // Jobs with the same candidates in the same order travel together; those without a home
-        // share the order of the first of them.
-        let mut groups: HashMap<GroupKey, Vec<(usize, Prepared)>> = HashMap::new();
-        for (at, one) in prepared.into_iter().enumerate() {
-            let Some(one) = one else { continue };
-            if let Some((holder, database)) = Self::held_at_former_home(&one)? {
-                let ticket = Ticket::new(self.clone(), holder, Some(database));
-                answers[at] = Enqueued::Existing(ticket);
+        let jobs = jobs.into_iter();
+        let expected = jobs.size_hint().0;
+        let (mut answers, mut batch) = (Vec::with_capacity(expected), Batch::new(expected));
+        for (place, mut job) in jobs.enumerate() {
+            answers.push(Enqueued::Suppressed);
+            // The way depends on the unique key, which a hook may set: so hooks first.
+            if !Self::pass_hooks(&mut job, &hooks)? {
                 continue;
             }
-            let names = if one.route.failover_when_uncertain {
-                Vec::new()
-            } else {
-                let candidates = one.route.candidates.iter();
-                candidates.map(|database| Arc::clone(&database.name)).collect()
-            };
-            let key = (one.route.home_only, one.route.may_spool, names);
-            groups.entry(key).or_default().push((at, one));
+            let way = batch.way(self, &job)?;
+            let record = self.encode_draft(job)?;
+            if let Way::Own(route) = &way
+                && let Some((holder, database)) = Self::held_at_former_home(&record, route)?
+            {
+                answers[place] =
+                    Enqueued::Existing(Ticket::new(self.clone(), holder, Some(database)));
+                continue;
+            }
+            batch.add(way, place, record);
         }
-        let mut stored = 0;
-        for group in groups.into_values() {
-            let (places, group): (Vec<_>, Vec<_>) = group.into_iter().unzip();
-            let mut routes = Vec::with_capacity(1);
-            let records: Arc<[JobRecord]> = group
-                .into_iter()
-                .map(|one| {
-                    if routes.is_empty() {
-                        routes.push(one.route);
-                    }
-                    one.record
-                })
-                .collect();
-            let group = self.insert_somewhere(&records, &routes[0]).map_err(|source| {
+        let (mut stored, total) = (0, answers.len());
+        for Group { route, records, places } in batch.into_groups() {
+            let records = Arc::new(records);
+            let group = self.insert_somewhere(&records, &route).map_err(|source| {
                 if stored == 0 {
                     return source;
                 }
@@ -246,10 +232,10 @@ impl Manager {
         };
         Ok(JobRecord {
             id: job.id,
-            queue: Cow::Owned(job.fields.queue().to_owned()),
+            queue: job.fields.take_queue(),
             codec,
             arg,
-            uniqkey: job.fields.uniqkey().map(str::to_owned),
+            uniqkey: job.fields.take_uniqkey(),
             // The stored rank is minus the priority, which the lowest number does not have.
             priority: job.fields.priority().max(-i32::MAX),
             due,
@@ -284,17 +270,20 @@ impl Manager {
     }
 
     /// A drained database may still hold the unique key; then nothing is stored elsewhere.
-    fn held_at_former_home(job: &Prepared) -> Result<Option<(JobId, Arc<Database>)>, Error> {
-        let Some(key) = &job.record.uniqkey else { return Ok(None) };
-        for database in &job.route.former_homes {
-            let (ability, key) = (job.record.ability.clone(), key.clone());
+    fn held_at_former_home(
+        job: &JobRecord,
+        route: &Route,
+    ) -> Result<Option<(JobId, Arc<Database>)>, Error> {
+        let Some(key) = &job.uniqkey else { return Ok(None) };
+        for database in &route.former_homes {
+            let (ability, key) = (job.ability.clone(), key.clone());
             let asked =
                 database.begin("look up a unique key", move |driver| driver.holder(&ability, &key));
             match asked.wait_at_most(database.limit()) {
                 Ok(None) => {}
                 Ok(Some(holder)) => return Ok(Some((holder, Arc::clone(database)))),
                 // With `UniqPolicy::Available` a key may live twice rather than not at all.
-                Err(error) if error.is_down() && !job.route.home_only => {}
+                Err(error) if error.is_down() && !route.home_only => {}
                 Err(error) => return Err(error),
             }
         }
@@ -302,7 +291,7 @@ impl Manager {
     }
 
     /// Tries the candidates in order until one stores the jobs.
-    fn insert_somewhere(&self, jobs: &Arc<[JobRecord]>, route: &Route) -> Result<Stored, Error> {
+    fn insert_somewhere(&self, jobs: &Arc<Vec<JobRecord>>, route: &Route) -> Result<Stored, Error> {
         let begun = SystemTime::now();
         let (mut reasons, mut doubtful) = (Vec::new(), Vec::new());
         let mut pass_over = |database: &Arc<Database>, reason: String| {
@@ -457,7 +446,7 @@ impl Budget {
 /// and ended before the second, it runs again.
 fn insert_at(
     database: &Arc<Database>,
-    jobs: &Arc<[JobRecord]>,
+    jobs: &Arc<Vec<JobRecord>>,
     until: Instant,
 ) -> (Result<Vec<Inserted>, DriverError>, bool) {
     let (mut repeated, epoch) = (false, database.epoch());

@@ -42,7 +42,7 @@ struct Line {
 
 /// One caller's jobs.
 struct Slot {
-    jobs: Arc<[JobRecord]>,
+    jobs: Arc<Vec<JobRecord>>,
     /// The series that was under way when they lined up, or began with them.
     series: AtomicU64,
     state: Mutex<State>,
@@ -61,7 +61,7 @@ impl Database {
     /// error that means the database is down, after it tried again where that is safe.
     pub(super) fn insert(
         self: &Arc<Self>,
-        jobs: &Arc<[JobRecord]>,
+        jobs: &Arc<Vec<JobRecord>>,
         limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
         // A unique key may have to wait for somebody's open transaction; nobody else must.
@@ -84,7 +84,7 @@ impl Database {
 
     fn insert_alone(
         self: &Arc<Self>,
-        jobs: &Arc<[JobRecord]>,
+        jobs: &Arc<Vec<JobRecord>>,
         limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
         let (asked, database) = (Arc::clone(jobs), Arc::clone(self));

@@ -23,6 +23,7 @@
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
 
 mod asked;
+mod batch;
 mod bell;
 mod builder;
 mod calls;

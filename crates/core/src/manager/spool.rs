@@ -86,7 +86,7 @@ impl Spool {
     }
 
     /// Stores jobs until a database is back.
-    fn take(&self, jobs: &Arc<[JobRecord]>) -> Result<Vec<Inserted>, Error> {
+    fn take(&self, jobs: &Arc<Vec<JobRecord>>) -> Result<Vec<Inserted>, Error> {
         let mut depth = lock(&self.depth);
         if self.open(&mut depth)? + jobs.len() as u64 > self.limit {
             return Err(Error::SpoolFull { limit: self.limit });
@@ -150,7 +150,7 @@ impl Manager {
     /// Spools jobs that no database can take now.
     pub(super) fn spool_jobs(
         &self,
-        jobs: &Arc<[JobRecord]>,
+        jobs: &Arc<Vec<JobRecord>>,
         route: &Route,
         refused: Error,
     ) -> Result<(Vec<Inserted>, Arc<Database>), Error> {
