@@ -123,6 +123,7 @@ behaviours! {
         a_job_that_outlives_its_workers_ends_in_the_exception_log,
         a_claim_whose_answer_was_lost_is_released,
         a_settle_that_is_repeated_changes_nothing,
+        what_is_completed_among_others_leaves_the_others_alone,
         long_jobs_are_not_hoarded,
     }
     databases {

@@ -307,6 +307,56 @@ pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
     assert!(driver.state(id).expect("answers").is_none());
 }
 
+pub fn what_is_completed_among_others_leaves_the_others_alone(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    // Ids of another queue lie in between, as do those of another worker below.
+    let job = |n: usize| {
+        let job = echo::job(n.to_string()).database(bed.first());
+        if n % 40 == 39 { job.queue("elsewhere") } else { job }
+    };
+    let stored = manager.enqueue_many((0..300).map(job)).expect("stored");
+    let ids: Vec<JobId> = stored.iter().map(|answer| answer.id().expect("new")).collect();
+    let (one, ours) = claim_as_stranger(bed, "echo", 100);
+    let (_, theirs) = claim_as_stranger(bed, "echo", 20);
+    let (two, more) = claim_as_stranger(bed, "echo", 80);
+    assert_eq!((ours.len(), theirs.len(), more.len()), (100, 20, 80));
+    let driver = bed.driver();
+    let mut gone = std::collections::HashSet::new();
+    let mut complete = |worker, jobs: Vec<&ClaimedJob>| {
+        let done = settlements(jobs.into_iter().cloned().collect(), Verdict::Complete);
+        let answers = driver.settle(worker, &done).expect("answers");
+        for (settlement, answer) in done.iter().zip(&answers) {
+            let was_ours = *answer == Settled::Done;
+            assert_eq!(gone.insert(settlement.job.id), was_ours, "a job ends once");
+        }
+        answers
+    };
+    let all_done = |answers: Vec<Settled>| answers.iter().all(|answer| *answer == Settled::Done);
+    // A piece with two gaps, one with too many of them, and the rest with those that are done.
+    let gaps = |(at, _): &(usize, &ClaimedJob)| *at < 64 && *at != 10 && *at != 20;
+    let first: Vec<_> = ours.iter().enumerate().filter(gaps).map(|(_, job)| job).collect();
+    assert!(all_done(complete(one, first.clone())));
+    assert!(all_done(complete(one, ours[64..].iter().step_by(2).collect())));
+    let answers = complete(one, ours.iter().collect());
+    assert_eq!(answers.iter().filter(|answer| **answer == Settled::Done).count(), 2 + 18);
+    // Two claims' worth in one group; what is not the worker's is not touched.
+    assert!(all_done(complete(two, more[..40].iter().rev().collect())));
+    let foreign = settlements(theirs.clone(), Verdict::Complete);
+    let answers = driver.settle(two, &foreign).expect("answers");
+    assert!(answers.iter().all(|answer| *answer == Settled::LeaseLost));
+    let running: std::collections::HashSet<_> =
+        theirs.iter().chain(&more[40..]).map(|job| job.id).collect();
+    for id in ids {
+        match driver.state(id).expect("answers") {
+            None => assert!(gone.contains(&id), "{id} was lost"),
+            Some(JobState::Running { .. }) => assert!(running.contains(&id)),
+            Some(JobState::Ready) => assert!(!gone.contains(&id) && !running.contains(&id)),
+            other => panic!("{id}: {other:?}"),
+        }
+    }
+    assert_eq!(gone.len(), 100 + 40);
+}
+
 pub fn long_jobs_are_not_hoarded(bed: &Bed) {
     let name = JobId::new().to_string();
     let (one, log_one) = bed.with(|builder| builder.ability::<waits>().workers(1));
