@@ -114,14 +114,7 @@ fn one(
 
 /// The median of what was measured for this: jobs a second, or milliseconds at p50 and p99.
 fn median(figures: &[&Figure], field: &str) -> Option<f64> {
-    let mut values: Vec<f64> = figures.iter().filter_map(|one| one.line[field].as_f64()).collect();
-    values.sort_unstable_by(f64::total_cmp);
-    let upper = *values.get(values.len() / 2)?;
-    if values.len().is_multiple_of(2) {
-        Some(f64::midpoint(values[values.len() / 2 - 1], upper))
-    } else {
-        Some(upper)
-    }
+    super::median(figures.iter().filter_map(|one| one.line[field].as_f64()).collect())
 }
 
 fn print_tables(arguments: &Arguments, contenders: &[Contender], figures: &[Figure]) {

@@ -1,9 +1,10 @@
-//! `cargo xtask bench`: ours, the bare database and other queues on the same work; curves; and what a
-//! transaction that somebody holds open does to the rates.
+//! `cargo xtask bench`: ours, the bare database and other queues on the same work; curves; what a
+//! transaction that somebody holds open does to the rates; and the layouts a queue could have.
 
 mod compare;
 mod curves;
 mod held;
+mod layouts;
 mod plot;
 
 use std::path::PathBuf;
@@ -53,6 +54,9 @@ pub(crate) struct Arguments {
     /// can remove nothing for good.
     #[arg(long, conflicts_with_all = ["bare", "metric", "repeat", "curves"])]
     held: bool,
+    /// Instead, claim and settle in a plain loop on the layouts of tables that a queue could have.
+    #[arg(long, conflicts_with_all = ["bare", "metric", "curves", "held"])]
+    layouts: bool,
 }
 
 const ENGINES: [&str; 3] = ["postgres", "mysql", "sqlite"];
@@ -81,6 +85,9 @@ fn measure(arguments: &Arguments) -> Result<()> {
     }
     if arguments.held {
         return held::measure(arguments, &databases);
+    }
+    if arguments.layouts {
+        return layouts::measure(arguments, &databases);
     }
     compare::compare(arguments, &databases)
 }
@@ -184,6 +191,17 @@ fn last_line(output: &std::process::Output) -> Result<Value> {
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().last().ok_or("a bench printed nothing")?;
     Ok(serde_json::from_str(line)?)
+}
+
+/// The middle one, or the mean of the two in the middle; `None` of nothing.
+fn median(mut values: Vec<f64>) -> Option<f64> {
+    values.sort_unstable_by(f64::total_cmp);
+    let upper = *values.get(values.len() / 2)?;
+    if values.len().is_multiple_of(2) {
+        Some(f64::midpoint(values[values.len() / 2 - 1], upper))
+    } else {
+        Some(upper)
+    }
 }
 
 /// The rate in a line, in jobs a second.
