@@ -70,7 +70,7 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// The job that it befell; of two, the one that came later.
+    /// The job that it befell; of two that met over a key, the one that came later.
     pub fn job(&self) -> &str {
         match self {
             Self::Lost { job }
@@ -159,6 +159,10 @@ impl Rules {
                 faults.push(Fault::StartedTwice { job: id.clone(), worker: worker.clone() });
             }
             if !life.may_be_double() {
+                for worker in &life.twice_elsewhere {
+                    let (job, worker) = (id.clone(), worker.clone());
+                    faults.push(Fault::StartedTwice { job, worker });
+                }
                 overlaps(id, life, &mut faults);
             }
             replies(id, life, &mut faults);

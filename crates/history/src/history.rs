@@ -32,6 +32,8 @@ pub(crate) struct Life {
     pub(crate) replies: Vec<i32>,
     /// Workers that began a run a second time before the first was over.
     pub(crate) twice: Vec<String>,
+    /// The same of a run in another database, which only a job that may be double can have.
+    pub(crate) twice_elsewhere: Vec<String>,
 }
 
 #[derive(Debug, Clone)]
@@ -232,6 +234,10 @@ impl History {
                 let steps = self.life(job);
                 if steps.run(&worker, &database, attempt).is_some_and(|run| run.settled.is_none()) {
                     steps.twice.push(worker.clone());
+                } else if steps.runs.iter().any(|run| {
+                    run.worker == worker && run.attempt == attempt && run.settled.is_none()
+                }) {
+                    steps.twice_elsewhere.push(worker.clone());
                 }
                 let (finished, settled) = (None, None);
                 steps.runs.push(Run { worker, database, attempt, started: at, finished, settled });

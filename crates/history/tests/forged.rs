@@ -176,6 +176,11 @@ fn one_worker_may_run_both_copies_of_a_job_that_may_be_double() {
     assert_ne!(faults(lines.clone()), [], "nobody was told that it may be double");
     lines.push(line(101, Step::Uncertain { job: "j".into() }));
     assert_eq!(faults(lines.clone()), []);
+    // Also when nobody lived to settle the first.
+    let mut unsettled = vec![enqueued(100, "j", None, 0), started(200, "j", "w", 1)];
+    unsettled.extend(run(205, "j", "w", 1).into_iter().map(elsewhere));
+    let twice = Fault::StartedTwice { job: "j".into(), worker: "w".into() };
+    assert_eq!(faults(unsettled), [twice]);
     // Either copy still runs once.
     lines.push(started(208, "j", "w", 1));
     let twice = Fault::StartedTwice { job: "j".into(), worker: "w".into() };
