@@ -70,6 +70,9 @@ struct Prepared {
     route: Route,
 }
 
+/// For so many jobs of a bulk enqueue room is made at once; the list grows for the others.
+const MOST_EXPECTED: usize = 65_536;
+
 /// Where jobs were stored, one answer for each.
 struct Stored {
     answers: Vec<Inserted>,
@@ -118,7 +121,8 @@ impl Manager {
     ) -> Result<Vec<Enqueued>, Error> {
         let hooks = self.hooks();
         let jobs = jobs.into_iter();
-        let expected = jobs.size_hint().0;
+        // Of a hint that is wrong no more than this comes.
+        let expected = jobs.size_hint().0.min(MOST_EXPECTED);
         let (mut answers, mut batch) = (Vec::with_capacity(expected), Batch::new(expected));
         for (place, mut job) in jobs.enumerate() {
             answers.push(Enqueued::Suppressed);
