@@ -219,6 +219,46 @@ fn two_servers_that_answer_nothing_for_30_seconds_hold_up_nobody() {
 }
 
 #[test]
+fn while_it_is_found_out_if_a_server_hangs_only_the_probe_asks_it() {
+    let _alone = alone();
+    let world = World::start().expect("starts");
+    let mut databases = world.databases();
+    databases.retain(|(name, _)| name == "postgres");
+    let down = Arc::new(AtomicUsize::new(0));
+    let told = Arc::clone(&down);
+    let manager = qudo_soak::builder(&databases)
+        // A beat does not wait, and is not what this is about.
+        .heartbeat(Duration::from_secs(600), Duration::from_secs(3_600))
+        .on_database_change(move |report| {
+            let up = report.state == DatabaseState::Up;
+            told.fetch_add(usize::from(!up), Ordering::AcqRel);
+        })
+        .build()
+        .expect("valid");
+    manager.migrate().expect("migrates");
+    let working = manager.start().expect("starts");
+    let job = effort::job(Effort { millis: 0, fails: 0, panics: false });
+    manager.enqueue(job).expect("stored");
+    eventually("it is worked", || {
+        manager.databases()[0]
+            .depth
+            .as_ref()
+            .is_some_and(|depth| depth.running.count == 0 && depth.ready.count == 0)
+    });
+    world.postgres_proxy.drop_packets();
+    // The next claim comes within `delay`; after `call_limit`, which is longer, it is given up.
+    let claimed = Instant::now() + Duration::from_millis(1_200);
+    eventually("a claim hangs", || Instant::now() > claimed && world.postgres_proxy.held_up() > 0);
+    let hang = world.postgres_proxy.held_up();
+    assert_eq!(down.load(Ordering::Acquire), 0, "the limit is not over");
+    eventually("it is out of use", || down.load(Ordering::Acquire) > 0);
+    let asked = world.postgres_proxy.held_up() - hang;
+    world.postgres_proxy.pass();
+    assert_eq!(asked, 1, "the probe, and nothing else");
+    working.stop();
+}
+
+#[test]
 fn packets_are_lost_delayed_reset_and_half_open() {
     let mut scene = Scene::new(2);
     let both = ["postgres", "mysql"];

@@ -1,7 +1,7 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
 use std::time::Duration;
 
@@ -33,6 +33,7 @@ struct Shared {
     state: Mutex<State>,
     changed: Condvar,
     closed: AtomicBool,
+    connections: Mutex<Vec<Weak<Connection>>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -66,6 +67,7 @@ impl Proxy {
             state: Mutex::new(state),
             changed: Condvar::new(),
             closed: AtomicBool::new(false),
+            connections: Mutex::default(),
         });
         let own = Arc::clone(&shared);
         thread::Builder::new().name("proxy".to_owned()).spawn(move || accept(&listener, &own))?;
@@ -75,6 +77,15 @@ impl Proxy {
     /// The port to connect to.
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// How many connections hold something that one end sent and the other has not got: with
+    /// [`drop_packets`](Self::drop_packets), the calls that hang.
+    pub fn held_up(&self) -> usize {
+        let mut connections =
+            self.shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        connections.retain(|connection| connection.strong_count() > 0);
+        connections.iter().filter_map(Weak::upgrade).filter(|one| one.is_held_up()).count()
     }
 
     /// Passes everything at once; what was held back arrives now.
@@ -92,7 +103,7 @@ impl Proxy {
         self.set(|state| state.mode = Mode::Drop);
     }
 
-    /// Resets all connections, and every new one, until [`pass`](Self::pass).
+    /// Resets all connections that reached the server, and every new one, until [`pass`](Self::pass).
     pub fn refuse(&self) {
         self.set(|state| {
             state.mode = Mode::Refuse;
@@ -100,7 +111,7 @@ impl Proxy {
         });
     }
 
-    /// Resets all connections; new ones pass.
+    /// Resets all connections that reached the server; new ones pass.
     pub fn reset(&self) {
         self.set(|state| state.generation += 1);
     }
@@ -168,13 +179,17 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
 
 /// Carries both directions until the connection ends.
 fn carry(shared: &Shared, state: State, client: TcpStream, server: TcpStream) {
-    let connection = Connection {
+    let connection = Arc::new(Connection {
         client,
         server,
         generation: state.generation,
         half_open: state.half_open,
+        holds: Default::default(),
         ended: AtomicU64::new(0),
-    };
+    });
+    let mut connections = shared.connections.lock().unwrap_or_else(PoisonError::into_inner);
+    connections.push(Arc::downgrade(&connection));
+    drop(connections);
     thread::scope(|scope| {
         scope.spawn(|| connection.carry(shared, false));
         connection.carry(shared, true);
@@ -187,11 +202,14 @@ fn abort(stream: &TcpStream) {
     let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
 }
 
+#[derive(Debug)]
 struct Connection {
     client: TcpStream,
     server: TcpStream,
     generation: u64,
     half_open: u64,
+    /// Whether what an end sent was read and not passed on yet, by direction.
+    holds: [AtomicBool; 2],
     /// How many of the two directions ended.
     ended: AtomicU64,
 }
@@ -233,9 +251,11 @@ impl Connection {
                 continue;
             }
             // What was read may have to wait until packets pass again.
+            self.holds[usize::from(towards_server)].store(true, Ordering::Release);
             while shared.state().mode == Mode::Drop && !self.is_over(shared) {
                 shared.wait();
             }
+            self.holds[usize::from(towards_server)].store(false, Ordering::Release);
             if let Mode::Delay(by) = shared.state().mode {
                 thread::sleep(by);
             }
@@ -251,6 +271,15 @@ impl Connection {
         if self.ended.fetch_add(1, Ordering::AcqRel) == 1 {
             drop(self.client.shutdown(Shutdown::Both));
         }
+    }
+
+    fn is_held_up(&self) -> bool {
+        use rustix::net::{RecvFlags, recv};
+        let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+        let waits = |end| recv(end, &mut [0_u8][..], flags).is_ok_and(|(sent, _)| sent > 0);
+        self.holds.iter().any(|holds| holds.load(Ordering::Acquire))
+            || waits(&self.client)
+            || waits(&self.server)
     }
 
     fn is_over(&self, shared: &Shared) -> bool {
@@ -320,6 +349,7 @@ mod tests {
         stream.write_all(b"hello").expect("the kernel takes it");
         let mut back = [0; 5];
         assert!(is_timeout(&stream.read_exact(&mut back).expect_err("dropped")));
+        assert_eq!(proxy.held_up(), 1);
         proxy.pass();
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
         stream.read_exact(&mut back).expect("arrives late");

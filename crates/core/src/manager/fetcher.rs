@@ -239,6 +239,8 @@ impl Fetcher<'_> {
             let changed = if at_most.is_some() {
                 // So cheap that it waits for nothing.
                 self.lane.database.driver().changed(&queues)
+            } else if !self.lane.database.is_trusted() {
+                break;
             } else {
                 let queues = self.session.queues.clone();
                 self.lane.database.ask(move |driver| {

@@ -28,8 +28,10 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let mut next_beat = Instant::now();
     // Until the last job ended its lease must be kept alive, also while stopping.
     while !lane.is_done(session) {
-        // A beat that the outage swallowed is made as soon as the database is back.
-        if Instant::now() >= next_beat && lane.database.is_trusted() {
+        // A beat that the outage swallowed is made as soon as the database is back. While it is found
+        // out if the database hangs this loop asks all the same: if it is merely slow, a beat that
+        // waited would come too late for those who think this process dead.
+        if Instant::now() >= next_beat && lane.database.is_up() {
             next_beat = Instant::now() + every.mul_f64(0.8 + fastrand::f64() / 5.0);
             if let Err(error) = beat(session, lane, &mut next_purge)
                 && !error.is_down()
