@@ -49,9 +49,10 @@ enum Layout {
     Narrow,
     /// The same; each claim begins after the last id that its connection claimed.
     NarrowAfter,
-    /// As `narrow`, without statistics of the new tables and with the claim that first comes to
-    /// mind. PostgreSQL only.
-    NarrowUnheld,
+    /// As `narrow`, without statistics of the new tables. PostgreSQL only.
+    NarrowNew,
+    /// The same with the planner held to the order of the index by settings. PostgreSQL only.
+    NarrowHeld,
 }
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +69,7 @@ impl Layout {
     }
 }
 
-/// Both layouts, with the types of an engine in the places of capitals.
+/// The tables of the layout, with the types of an engine in the places of capitals.
 fn tables(arguments: &Arguments, id: &str, text: &str, payload: &str, end: &str) -> String {
     let one = "CREATE TABLE job (id ID NOT NULL PRIMARY KEY, queue TEXT NOT NULL, \
                priority INTEGER NOT NULL, payload PAYLOAD NOT NULL, state TEXT NOT NULL, \
@@ -178,6 +179,7 @@ fn run() -> Any {
             "ids": name(&|| arguments.ids.to_possible_value()),
             "batch": arguments.batch,
             "jobs": jobs,
+            "stopped": jobs < arguments.jobs,
             "per_second": (jobs as f64 / took.as_secs_f64()).round(),
         })
     );

@@ -31,10 +31,11 @@ impl<I: Id> Conn<I> {
             return Ok(known.clone());
         }
         let batch = self.arguments.batch;
-        let after = if self.arguments.layout == Layout::NarrowAfter { "AND (priority, id) > (0, $1)" } else { "" };
+        let layout = self.arguments.layout;
+        let after = if layout == Layout::NarrowAfter { "AND (priority, id) > (0, $1)" } else { "" };
         // A parameter that is of no use must still have a type.
         let unused = if after.is_empty() { "AND $1::ID IS NOT NULL" } else { "" };
-        let claim = match self.arguments.layout {
+        let claim = match layout {
             Layout::One => format!(
                 "UPDATE job SET state = 'running', attempt = attempt + 1, worker = 1, \
                  leased_until = 1 WHERE ctid = ANY(ARRAY(SELECT ctid FROM job \
@@ -42,17 +43,10 @@ impl<I: Id> Conn<I> {
                  ORDER BY queue, state, priority, id LIMIT {batch} FOR UPDATE SKIP LOCKED)) \
                  RETURNING id, payload"
             ),
-            Layout::Narrow | Layout::NarrowAfter => format!(
+            _ => format!(
                 "WITH gone AS (DELETE FROM ready WHERE ctid = ANY(ARRAY(SELECT ctid FROM ready \
                  WHERE queue = 'bench' {after} {unused} ORDER BY queue, priority, id \
                  LIMIT {batch} FOR UPDATE SKIP LOCKED)) RETURNING id, attempt), \
-                 taken AS (INSERT INTO lease SELECT id, 1, 1, attempt + 1 FROM gone) \
-                 SELECT job.id, payload FROM gone JOIN job ON job.id = gone.id"
-            ),
-            Layout::NarrowUnheld => format!(
-                "WITH gone AS (DELETE FROM ready WHERE id IN (SELECT id FROM ready \
-                 WHERE queue = 'bench' {unused} ORDER BY priority, id \
-                 LIMIT {batch} FOR UPDATE SKIP LOCKED) RETURNING id, attempt), \
                  taken AS (INSERT INTO lease SELECT id, 1, 1, attempt + 1 FROM gone) \
                  SELECT job.id, payload FROM gone JOIN job ON job.id = gone.id"
             ),
@@ -75,7 +69,13 @@ fn id_type(arguments: &Arguments) -> &'static str {
 
 impl<I: Id> Connection for Conn<I> {
     fn open(arguments: &Arguments) -> Any<Self> {
-        let client = Client::connect(&arguments.database, NoTls)?;
+        let mut client = Client::connect(&arguments.database, NoTls)?;
+        if arguments.layout == Layout::NarrowHeld {
+            client.batch_execute(
+                "SET enable_sort = off; SET enable_bitmapscan = off; SET enable_seqscan = off; \
+                 SET enable_hashjoin = off; SET enable_mergejoin = off",
+            )?;
+        }
         let arguments = arguments.clone();
         Ok(Self { arguments, client, statements: None, last: I::FIRST })
     }
@@ -93,7 +93,7 @@ impl<I: Id> Connection for Conn<I> {
         for fill in crate::fills(arguments, &numbers, id, "lpad(n::text, 50, '0')::bytea") {
             self.client.batch_execute(&fill)?;
         }
-        if arguments.layout != Layout::NarrowUnheld {
+        if !matches!(arguments.layout, Layout::NarrowNew | Layout::NarrowHeld) {
             let ready = if arguments.layout.is_narrow() { ", ready" } else { "" };
             self.client.batch_execute(&format!("ANALYZE job{ready}"))?;
         }

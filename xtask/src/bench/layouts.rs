@@ -8,13 +8,15 @@ use crate::databases::Databases;
 
 /// Layout, type of the ids, and jobs of a claim. Ours is the narrow one with UUIDs, after the last id
 /// on PostgreSQL and MySQL.
-const LAYOUTS: [(&str, &str, u32); 8] = [
+const LAYOUTS: [(&str, &str, u32); 10] = [
     ("one", "uuid", 500),
     ("one", "big", 500),
     ("narrow", "uuid", 500),
     ("narrow", "big", 500),
     ("narrow-after", "uuid", 500),
-    ("narrow-unheld", "uuid", 500),
+    ("narrow-new", "uuid", 500),
+    ("narrow-held", "uuid", 500),
+    ("one", "uuid", 30),
     ("narrow", "uuid", 30),
     ("narrow-after", "uuid", 30),
 ];
@@ -30,7 +32,7 @@ pub(super) fn measure(arguments: &Arguments, databases: &Databases) -> Result<()
     rates.resize(cells.len(), Vec::new());
     for _ in 0..arguments.repeat {
         for (((layout, ids, batch), engine), rates) in cells.iter().zip(&mut rates) {
-            if *layout == "narrow-unheld" && *engine != "postgres" {
+            if ["narrow-new", "narrow-held"].contains(layout) && *engine != "postgres" {
                 continue;
             }
             let fresh = Fresh::create(databases, engine, "layout")?;
@@ -43,6 +45,9 @@ pub(super) fn measure(arguments: &Arguments, databases: &Databases) -> Result<()
                 return Err(format!("{command:?} failed: {}", output.status).into());
             }
             let line = last_line(&output)?;
+            if line["stopped"] == true {
+                eprintln!("{command:?} was stopped before its last job");
+            }
             arguments.note(&line)?;
             rates.push(rate(&line)?);
         }
