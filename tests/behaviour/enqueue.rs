@@ -222,6 +222,43 @@ pub fn a_job_for_a_named_database_goes_there_and_an_unknown_name_is_refused(bed:
     assert!(error.to_string().contains("nowhere") && error.to_string().contains(bed.first()));
 }
 
+pub fn a_bulk_of_jobs_for_all_places_goes_where_each_alone_would_go(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let names: Vec<_> = bed.databases.iter().map(|(name, _)| name.clone()).collect();
+    let job = |n: usize| {
+        let (job, name) = (echo::job(n.to_string()), names[n % names.len()].clone());
+        match n % 5 {
+            0 => job,
+            1 => job.uniqkey(format!("key {n}")),
+            2 => job.database(name),
+            3 => job.database(name).uniqkey(format!("key {n}")),
+            _ => job.suppress(),
+        }
+    };
+    let answers = manager.enqueue_many((0..100).map(job)).expect("stored");
+    assert_eq!(answers.len(), 100);
+    let mut anywhere = HashSet::new();
+    for (n, answer) in answers.iter().enumerate() {
+        if n % 5 == 4 {
+            assert!(matches!(answer, Enqueued::Suppressed));
+            continue;
+        }
+        let (place, info) = manager.lookup(id(answer)).expect("answers").expect("lives");
+        assert_eq!(answer.ticket().expect("stored").database(), Some(&*place));
+        match n % 5 {
+            0 => drop(anywhere.insert(place)),
+            // The home of a key is the same whatever else is in the bulk.
+            1 => {
+                assert_eq!(info.uniqkey, Some(format!("key {n}")));
+                let again = manager.enqueue(job(n)).expect("answers");
+                assert_eq!((again.is_new(), again.id()), (false, answer.id()));
+            }
+            _ => assert_eq!(place, names[n % names.len()]),
+        }
+    }
+    assert_eq!(anywhere.len(), 1, "those that may go anywhere go together");
+}
+
 pub fn what_cannot_be_stored_is_refused_by_name(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().max_arg_size(1_000));
     let job = || echo::job("x".to_owned());

@@ -58,6 +58,7 @@ behaviours! {
         many_jobs_are_stored_at_once_and_conflicts_are_told_one_by_one,
         a_suppressed_job_is_not_stored,
         a_job_for_a_named_database_goes_there_and_an_unknown_name_is_refused,
+        a_bulk_of_jobs_for_all_places_goes_where_each_alone_would_go,
         what_cannot_be_stored_is_refused_by_name,
         a_waiting_job_can_be_dequeued_and_a_running_one_cannot,
         reenqueue_changes_when_a_waiting_job_runs,
