@@ -119,8 +119,9 @@ pub struct Rules {
     /// How long a job must have waited before it may not be passed over. Claims look at the start
     /// of a queue at least every 100 ms and at most every twentieth of the time that takes.
     pub priority_slack: Duration,
-    /// Times in which a claim may have been lost with its process or its connection: it held jobs
-    /// although nobody noted it. Priorities are not judged for jobs that waited then.
+    /// Times in which a claim may have been lost with its process or its connection, and held jobs
+    /// although nobody noted it, or with its server, which forgot it. Priorities are not judged for
+    /// jobs that waited then, and a worker may begin a run again that it claimed again.
     pub disturbances: Vec<(Micros, Micros)>,
 }
 
@@ -155,14 +156,8 @@ impl Rules {
         let mut faults = Vec::new();
         for (id, life) in &history.jobs {
             lost(id, life, remains, &mut faults);
-            for worker in &life.twice {
-                faults.push(Fault::StartedTwice { job: id.clone(), worker: worker.clone() });
-            }
+            self.begun_twice(id, life, &mut faults);
             if !life.may_be_double() {
-                for worker in &life.twice_elsewhere {
-                    let (job, worker) = (id.clone(), worker.clone());
-                    faults.push(Fault::StartedTwice { job, worker });
-                }
                 overlaps(id, life, &mut faults);
             }
             replies(id, life, &mut faults);
@@ -296,6 +291,21 @@ struct Waiting<'a> {
 type Place<'a> = (&'a str, &'a str);
 
 impl Rules {
+    /// A claim does not wait for the disk: a server that is killed may have forgotten it, and gives
+    /// the job out again, perhaps to the same worker.
+    fn begun_twice(&self, id: &str, life: &Life, faults: &mut Vec<Fault>) {
+        let disturbed =
+            |at| self.disturbances.iter().any(|(from, until)| *from <= at && at <= *until);
+        for twice in &life.twice {
+            let forgotten = !twice.elsewhere && twice.claimed_anew.is_some_and(disturbed);
+            let double = twice.elsewhere && life.may_be_double();
+            if !(forgotten || double) {
+                let (job, worker) = (id.to_owned(), twice.worker.clone());
+                faults.push(Fault::StartedTwice { job, worker });
+            }
+        }
+    }
+
     fn priorities(&self, history: &History, faults: &mut Vec<Fault>) {
         let slack = u64::try_from(self.priority_slack.as_micros()).unwrap_or(u64::MAX);
         let mut first_claims: HashMap<&str, &Claim> = HashMap::new();

@@ -30,10 +30,20 @@ pub(crate) struct Life {
     /// By worker and number: a run that was given back unstarted has the same number again.
     pub(crate) runs: Vec<Run>,
     pub(crate) replies: Vec<i32>,
-    /// Workers that began a run a second time before the first was over.
-    pub(crate) twice: Vec<String>,
-    /// The same of a run in another database, which only a job that may be double can have.
-    pub(crate) twice_elsewhere: Vec<String>,
+    /// Runs that a worker began a second time before the first was settled.
+    pub(crate) twice: Vec<Twice>,
+    /// By worker and database, when it was claimed.
+    claimed: Vec<(String, String, Micros)>,
+}
+
+/// A run that a worker began although it had begun it before.
+#[derive(Debug)]
+pub(crate) struct Twice {
+    pub(crate) worker: String,
+    /// Whether the first was in another database.
+    pub(crate) elsewhere: bool,
+    /// When the worker claimed the job again after it began the first.
+    pub(crate) claimed_anew: Option<Micros>,
 }
 
 #[derive(Debug, Clone)]
@@ -227,17 +237,17 @@ impl History {
             }
             Step::Uncertain { job } => self.life(job).uncertain = true,
             Step::Dropped { job } => self.life(job).dropped = Some(at),
-            Step::Claimed { database, queue, jobs, begun, .. } => {
+            Step::Claimed { worker, database, queue, jobs, begun } => {
+                for (job, _) in &jobs {
+                    let claimed = (worker.clone(), database.clone(), at);
+                    self.life(job.clone()).claimed.push(claimed);
+                }
                 self.claims.push(Claim { database, queue, jobs, begun, at });
             }
             Step::Started { worker, database, job, attempt } => {
                 let steps = self.life(job);
-                if steps.run(&worker, &database, attempt).is_some_and(|run| run.settled.is_none()) {
-                    steps.twice.push(worker.clone());
-                } else if steps.runs.iter().any(|run| {
-                    run.worker == worker && run.attempt == attempt && run.settled.is_none()
-                }) {
-                    steps.twice_elsewhere.push(worker.clone());
+                if let Some(twice) = steps.begun_before(&worker, &database, attempt) {
+                    steps.twice.push(twice);
                 }
                 let (finished, settled) = (None, None);
                 steps.runs.push(Run { worker, database, attempt, started: at, finished, settled });
@@ -282,6 +292,28 @@ fn each_line(directory: &Path, mut take: impl FnMut(&str, Line)) -> io::Result<u
 }
 
 impl Life {
+    /// Whether a worker has begun this run before and not settled it, here or in another database.
+    fn begun_before(&mut self, worker: &str, database: &str, attempt: i32) -> Option<Twice> {
+        let here = self.run(worker, database, attempt).filter(|run| run.settled.is_none());
+        let here = here.map(|run| run.started);
+        let elsewhere = |run: &&Run| {
+            run.worker == worker
+                && run.database != database
+                && run.attempt == attempt
+                && run.settled.is_none()
+        };
+        let first = here.or_else(|| self.runs.iter().find(elsewhere).map(|run| run.started))?;
+        let anew = self
+            .claimed
+            .iter()
+            .filter(|(by, from, at)| by == worker && from == database && *at > first);
+        Some(Twice {
+            worker: worker.to_owned(),
+            elsewhere: here.is_none(),
+            claimed_anew: anew.map(|(.., at)| *at).max(),
+        })
+    }
+
     /// The latest run of this number at a worker. Of a job that may be double each database has
     /// its own, and one worker may run both.
     fn run(&mut self, worker: &str, database: &str, attempt: i32) -> Option<&mut Run> {

@@ -188,6 +188,26 @@ fn one_worker_may_run_both_copies_of_a_job_that_may_be_double() {
 }
 
 #[test]
+fn a_claim_that_a_killed_server_forgot_may_be_run_again() {
+    let mut lines = vec![enqueued(100, "j", None, 0), claimed(150, &[("j", 0)])];
+    lines.push(started(200, "j", "w", 1));
+    lines.push(finished(210, "j", "w", 1, "completed"));
+    let mut again = run(900, "j", "w", 1);
+    let judge = |lines: &[Line], rules: &Rules| {
+        rules.check(&History::from_lines(lines.to_vec()), &Remains::default())
+    };
+    let killed = Rules::default().with_disturbance(205, 1_000);
+    let twice = [Fault::StartedTwice { job: "j".into(), worker: "w".into() }];
+    // Without another claim the worker itself ran it twice.
+    let without: Vec<Line> = lines.iter().cloned().chain(again.clone()).collect();
+    assert_eq!(judge(&without, &killed), twice);
+    again.insert(0, claimed(850, &[("j", 0)]));
+    lines.extend(again);
+    assert_eq!(judge(&lines, &killed), []);
+    assert_eq!(judge(&lines, &Rules::default()), twice, "no server died");
+}
+
+#[test]
 fn the_story_of_a_job_is_all_its_lines_in_order() {
     let files = tempfile::tempdir().expect("made");
     let write = |name: &str, lines: &[Line]| {
