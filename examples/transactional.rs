@@ -35,6 +35,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let manager = Manager::builder().database(format!("sqlite:{file}")).build()?;
     manager.migrate()?;
     let mut conn = SqliteConnection::establish(&file)?;
+    // While the manager writes this connection waits, as the manager's own do.
+    diesel::sql_query("PRAGMA busy_timeout = 5000").execute(&mut conn)?;
     diesel::sql_query("CREATE TABLE orders (cents BIGINT NOT NULL)").execute(&mut conn)?;
     diesel::sql_query("CREATE TABLE payments (cents BIGINT NOT NULL)").execute(&mut conn)?;
 
