@@ -1,11 +1,13 @@
 //! `cargo xtask bench`: ours, the bare database and other queues on the same work; curves; what a
-//! transaction that somebody holds open does to the rates; and the layouts a queue could have.
+//! transaction that somebody holds open does to the rates; the layouts a queue could have; and the
+//! parts of a single enqueue.
 
 mod compare;
 mod curves;
 mod held;
 mod layouts;
 mod plot;
+mod single;
 
 use std::path::PathBuf;
 use std::process::{Command, ExitCode, Stdio};
@@ -46,17 +48,28 @@ pub(crate) struct Arguments {
     /// Also write the lines of JSON to this file, as they come.
     #[arg(long)]
     json: Option<PathBuf>,
+    #[command(flatten)]
+    instead: Instead,
+}
+
+/// What is measured instead of the comparison.
+#[derive(Debug, Args)]
+#[group(multiple = false, conflicts_with_all = ["bare", "metric"])]
+struct Instead {
     /// Instead, draw how the rates depend on databases, processes, threads, arguments and waiting
-    /// jobs: SVG files in this directory.
-    #[arg(long, conflicts_with_all = ["bare", "metric", "repeat"])]
+    /// jobs, once each: SVG files in this directory.
+    #[arg(long)]
     curves: Option<PathBuf>,
-    /// Instead, let 1,000,000 jobs pass while somebody holds a transaction open, so that the server
-    /// can remove nothing for good.
-    #[arg(long, conflicts_with_all = ["bare", "metric", "repeat", "curves"])]
+    /// Instead, let 1,000,000 jobs pass, once, while somebody holds a transaction open, so that the
+    /// server can remove nothing for good.
+    #[arg(long)]
     held: bool,
     /// Instead, claim and settle in a plain loop on the layouts of tables that a queue could have.
-    #[arg(long, conflicts_with_all = ["bare", "metric", "curves", "held"])]
+    #[arg(long)]
     layouts: bool,
+    /// Instead, show where the time of a single enqueue goes.
+    #[arg(long)]
+    single: bool,
 }
 
 const ENGINES: [&str; 3] = ["postgres", "mysql", "sqlite"];
@@ -80,14 +93,17 @@ fn measure(arguments: &Arguments) -> Result<()> {
     ensure_installed(&engines.packages())?;
     build(&["--package", "qudo-cli", "--all-features"], None)?;
     let databases = Databases::start(&engines, true)?;
-    if let Some(directory) = &arguments.curves {
+    if let Some(directory) = &arguments.instead.curves {
         return curves::draw(arguments, &databases, directory);
     }
-    if arguments.held {
+    if arguments.instead.held {
         return held::measure(arguments, &databases);
     }
-    if arguments.layouts {
+    if arguments.instead.layouts {
         return layouts::measure(arguments, &databases);
+    }
+    if arguments.instead.single {
+        return single::measure(arguments, &databases);
     }
     compare::compare(arguments, &databases)
 }
