@@ -83,6 +83,61 @@ fn postgres_claims_touch_the_rows_they_take_and_no_others() {
     qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
 
+/// The clock is not constant within a statement for PostgreSQL, so a bound by it is no bound unless it is
+/// read once: 5,000 rows would be read for five that are due.
+#[cfg(feature = "postgres")]
+#[test]
+fn postgres_looks_at_due_rows_alone() {
+    #[derive(QueryableByName)]
+    struct Reads {
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        others: i64,
+        #[diesel(sql_type = diesel::sql_types::BigInt)]
+        entries: i64,
+    }
+    let server = std::env::var("QUDO_TEST_POSTGRES_URL")
+        .expect("QUDO_TEST_POSTGRES_URL is not set; run `cargo xtask test`");
+    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
+    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    let hour = std::time::Duration::from_secs(3600);
+    {
+        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+        manager.migrate().expect("migrates");
+        let later = (0..5_000).map(|n| NewJob::named("plan", n.into()).delay(hour));
+        manager.enqueue_many(later).expect("stored");
+        let due = (0..5).map(|n| NewJob::named("plan", n.into()).delay(hour / 3_600_000));
+        manager.enqueue_many(due).expect("stored");
+        let driver = qudo::driver::DriverRegistration::open_linked(&dsn).expect("valid").driver;
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let mut moved = 0;
+        while moved < 5 && std::time::Instant::now() < deadline {
+            moved += driver.promote_due(1_000).expect("promotes").moved;
+        }
+        assert_eq!(moved, 5);
+        assert!(driver.changed(&["nobody"]).is_ok());
+    }
+    {
+        // A connection leaves its counts when it ends, which the pools' do a moment later.
+        let mut conn = diesel::PgConnection::establish(&dsn).expect("connects");
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
+        let reads = loop {
+            let reads: Reads = diesel::sql_query(
+                "SELECT (SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND pid <> pg_backend_pid()) AS others, sum(idx_tup_read)::bigint AS entries \
+                 FROM pg_stat_user_indexes WHERE relname = 'qudo_scheduled'",
+            )
+            .get_result(&mut conn)
+            .expect("counts");
+            if reads.others == 0 || std::time::Instant::now() > deadline {
+                break reads;
+            }
+        };
+        assert_eq!(reads.others, 0, "connections stay open");
+        assert!((1..=500).contains(&reads.entries), "{} entries read", reads.entries);
+    }
+    qudo_test_servers::drop_database(&server, &name).expect("drops");
+}
+
 /// An ANALYZE may come at a moment when a table is empty, and then the planner takes it for a table
 /// of one row. Read through for each row of a list, it made a settle of 1,000 runs take seconds.
 #[cfg(feature = "postgres")]

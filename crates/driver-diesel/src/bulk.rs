@@ -14,6 +14,10 @@ const MOST_BINDS: usize = 16_384;
 /// Longer lists gain nothing.
 const LONGEST: usize = 1_024;
 
+/// Values of one statement may have so many bytes, unless one row alone has more: a server limits the
+/// size of a packet. `max_allowed_packet` is 16 MiB by default on MariaDB and 64 MiB on MySQL.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
 /// The largest fixed length that fits the rows left and the binds of one row.
 fn length(rows: usize, binds_per_row: usize) -> usize {
     let mut length = LONGEST;
@@ -34,7 +38,17 @@ pub(crate) fn insert_rows<C: SqlConn>(
     let mut done = 0;
     let mut rest = rows;
     while let Some(first) = rest.first() {
-        let (now, later) = rest.split_at(length(rest.len(), first.len()));
+        let mut fit = length(rest.len(), first.len());
+        let mut bytes = 0;
+        let within = |row: &&Vec<Bind<'_>>| {
+            bytes += row.iter().map(Bind::bytes).sum::<usize>();
+            bytes <= MOST_BYTES
+        };
+        let small = rest[..fit].iter().take_while(within).count();
+        if small < fit {
+            fit = length(small.max(1), first.len());
+        }
+        let (now, later) = rest.split_at(fit);
         rest = later;
         let binds: Vec<_> = now.iter().flatten().copied().collect();
         done += conn.run(&rows_sql(head, row, now.len(), tail), &binds)?;

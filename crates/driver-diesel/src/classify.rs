@@ -76,6 +76,10 @@ const DOWN: &[&str] = &[
     "no space left",
     "could not extend file",
     "could not write",
+    // InnoDB's full disk.
+    "' is full",
+    // A Galera node that joins, or lost the others.
+    "wsrep has not yet prepared",
     // Read-only: a standby after a failover, or a full disk.
     "read-only",
     "readonly database",
@@ -198,6 +202,8 @@ mod tests {
                 Class::Down,
             ),
             ("database or disk is full", Class::Down),
+            ("The table 'qudo_job' is full", Class::Down),
+            ("WSREP has not yet prepared node for application use", Class::Down),
             ("permission denied for table qudo_job", Class::Permission),
             ("relation \"qudo_job\" does not exist", Class::Schema),
             ("Table 'app.qudo_ready' doesn't exist", Class::Schema),

@@ -70,6 +70,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn insert(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+        self.engine.check_size(jobs.iter().map(|job| job.arg.len()).max().unwrap_or_default())?;
         let (inserted, notified) = self.engine.insert_commit(jobs)?;
         if notified {
             return Ok(inserted);
@@ -116,6 +117,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
             };
             return Ok(ids.iter().map(answer).collect());
         }
+        self.engine.check_size(settle::largest_value(settlements))?;
         let answers =
             self.engine.settle(|conn| settle::settle::<E>(conn, worker.as_uuid(), settlements))?;
         let replacements = settlements.iter().filter_map(|one| one.extras.as_ref());

@@ -28,6 +28,15 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// What makes a `SELECT` lock its rows; empty where the transaction already holds the lock.
     const FOR_UPDATE: &'static str;
+    /// Checks that a value of so many bytes can be stored. Called for the largest of a call before
+    /// anything of it is sent, because a server may answer with closing the connection.
+    fn check_size(&self, bytes: usize) -> Result<(), DriverError> {
+        let _ = bytes;
+        Ok(())
+    }
+
+    /// Makes a read see what is committed now, also in a transaction that looks at an older state.
+    const CURRENT: &'static str;
 
     /// The same, passing over rows that another transaction locks.
     const SKIP_LOCKED: &'static str;
@@ -210,16 +219,41 @@ pub(crate) fn has_work<E: Engine>(conn: &mut E::Conn, queues: &[&str]) -> QueryR
     let marks = ["?"].repeat(queues.len()).join(",");
     let sql = format!(
         "(SELECT id FROM qudo_ready WHERE queue IN ({marks}) LIMIT 1) UNION ALL \
-         (SELECT id FROM qudo_scheduled WHERE run_after <= {} LIMIT 1)",
+         (SELECT id FROM qudo_scheduled WHERE run_after <= (SELECT {}) LIMIT 1)",
         E::NOW
     );
     let binds: Vec<_> = queues.iter().map(|queue| Bind::Text(queue)).collect();
     Ok(conn.row::<Uuid>(&sql, &binds)?.is_some())
 }
 
+/// Whether the parts of a data source name are what they seem. A password with a character that ends
+/// it early would go on as host or database, and one with half an escape would be quoted in the
+/// messages of client libraries.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+fn is_plain_url(url: &url::Url) -> bool {
+    let rest = [url.path(), url.query().unwrap_or_default(), url.fragment().unwrap_or_default()];
+    if url.fragment().is_some() || rest.iter().any(|part| part.contains('@')) {
+        return false;
+    }
+    let secrets = [url.username(), url.password().unwrap_or_default()];
+    secrets.iter().all(|part| {
+        part.split('%').skip(1).all(|after| {
+            let escape = after.as_bytes().get(..2);
+            escape.is_some_and(|two| two.iter().all(u8::is_ascii_hexdigit))
+        })
+    })
+}
+
 /// The short name of a server's database and its description without a password.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn names(url: &url::Url) -> Result<(String, String), String> {
+    if !is_plain_url(url) {
+        return Err(
+            "a character in it has to be escaped, as in a password % as %25, / as %2F, @ as %40, \
+                    ? as %3F and # as %23"
+                .to_owned(),
+        );
+    }
     let database = url.path().trim_start_matches('/');
     if database.is_empty() {
         return Err(format!(
@@ -235,4 +269,28 @@ pub(crate) fn names(url: &url::Url) -> Result<(String, String), String> {
     };
     let described = format!("{}://{user}{host}{port}/{database}", url.scheme());
     Ok((format!("{database}@{host}{port}"), described))
+}
+
+#[cfg(all(test, any(feature = "postgres", feature = "mysql")))]
+mod tests {
+    use super::names;
+
+    #[test]
+    fn a_password_with_a_character_that_would_cut_it_short_is_refused_without_being_told() {
+        for bad in [
+            "postgres://app:100%sure@db/jobs",
+            "postgres://app:ends%2@db/jobs",
+            "postgres://app:2024/sure@db/jobs",
+            "postgres://app:2024?sure@db/jobs",
+            "postgres://app:2024#sure@db/jobs",
+            "mysql://ap%p:x@db/jobs",
+        ] {
+            let url = url::Url::parse(bad).expect("a URL, though another than meant");
+            let refused = names(&url).expect_err(bad);
+            assert!(refused.contains("escaped") && !refused.contains("sure"), "{refused}");
+        }
+        let url = url::Url::parse("postgres://app:100%25@db/jobs").expect("a URL");
+        let (_, described) = names(&url).expect("escaped well");
+        assert_eq!(described, "postgres://app@db/jobs");
+    }
 }

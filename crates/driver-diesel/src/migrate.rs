@@ -34,13 +34,14 @@ impl<E: Engine> MigrationHarness<Backend<E>> for OwnTable<'_, E> {
         &mut self,
         migration: &dyn Migration<Backend<E>>,
     ) -> Result<MigrationVersion<'static>> {
-        // First the record: the first migration's reversal drops the table.
+        // The record goes last: on MySQL, where each statement commits by itself, a reversal that was
+        // broken off is then begun again.
+        migration.revert(self.conn)?;
         let version = migration.name().version().as_owned();
         self.conn.run(
             "DELETE FROM qudo_schema_migrations WHERE version = ?",
             &[Bind::Text(&version.to_string())],
         )?;
-        migration.revert(self.conn)?;
         Ok(version)
     }
 

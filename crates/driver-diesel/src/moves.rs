@@ -33,6 +33,7 @@ impl<E: Engine> Moves for DieselDriver<E> {
         mover: Uuid,
         jobs: &[MovingJob],
     ) -> Result<Vec<Inserted>, DriverError> {
+        self.engine.check_size(jobs.iter().map(|job| job.record.arg.len()).max().unwrap_or(0))?;
         self.engine.write(|conn| {
             let mut move_in =
                 || conn.transaction(|conn| moving::move_in::<E>(conn, from, &mover, jobs));

@@ -28,6 +28,17 @@ pub(crate) enum Bind<'a> {
     Array(&'a crate::postgres::Array<'a>),
 }
 
+impl Bind<'_> {
+    /// About how many bytes it takes in a statement.
+    pub(crate) fn bytes(&self) -> usize {
+        match self {
+            Self::Text(text) | Self::OptText(Some(text)) => text.len(),
+            Self::Bytes(bytes) | Self::OptBytes(Some(bytes)) => bytes.len(),
+            _ => size_of::<Uuid>(),
+        }
+    }
+}
+
 /// What the three backends differ in when values go in and come out.
 pub(crate) trait Dialect: Backend + Sized {
     fn bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()>;

@@ -139,7 +139,7 @@ fn settle_with<E: Engine>(
         let message = format!("the job's database is {}, not {}", driver.engine(), E::NAME);
         return Err(JobError::fail(message));
     };
-    let mut refused = None;
+    let (mut refused, mut queues) = (None, Vec::new());
     let done = driver.engine.write(|conn| {
         conn.nestable(|conn| {
             if let Err(error) = act(conn) {
@@ -153,6 +153,8 @@ fn settle_with<E: Engine>(
                     return Err(diesel::result::Error::RollbackTransaction);
                 }
             };
+            let replacements = settlement.extras.iter().flat_map(|extras| &extras.replacements);
+            queues = replacements.map(|job| job.queue.clone()).collect();
             let answers = settle::<E>(conn, worker.as_uuid(), &[settlement])?;
             if answers != [Settled::Done] {
                 refused =
@@ -163,7 +165,10 @@ fn settle_with<E: Engine>(
         })
     });
     match (done, refused) {
-        (Ok(()), _) => Ok(()),
+        (Ok(()), _) => {
+            driver.engine.notify(&mut queues.iter().map(AsRef::as_ref));
+            Ok(())
+        }
         (Err(_), Some(refused)) => Err(refused),
         (Err(error), None) => Err(error.into()),
     }

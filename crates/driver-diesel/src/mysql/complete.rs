@@ -50,7 +50,8 @@ fn complete_held(
     worker: &Uuid,
     leases: &[(Uuid, i64)],
 ) -> QueryResult<Vec<Uuid>> {
-    let mut held: Vec<_> = take_leases::<Mysql>(conn, worker, leases)?.into_iter().collect();
+    let held = take_leases::<Mysql>(conn, worker, leases)?;
+    let mut held: Vec<_> = held.into_iter().map(|(id, _)| id).collect();
     held.sort_unstable();
     Mysql::delete_by_id(conn, &Keyed::table("qudo_job"), &held)?;
     Ok(held)

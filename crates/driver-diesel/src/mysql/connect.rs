@@ -53,6 +53,8 @@ pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
         // Gap locks of the default level make claims and inserts deadlock.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 5",
+        // Errors are told apart by their English text.
+        "SET SESSION lc_messages = 'en_US'",
     ] {
         conn.batch(set).map_err(|error| error.to_string())?;
     }

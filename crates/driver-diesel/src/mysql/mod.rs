@@ -12,8 +12,8 @@ use diesel::MysqlConnection;
 use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
-    WakeSource,
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted, JobRecord,
+    NamedDriver, WakeSource,
 };
 use uuid::Uuid;
 
@@ -26,6 +26,12 @@ use crate::sql::{Bind, FromRow, SqlConn};
 use crate::statements::insert::insert_new_rows;
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
+
+/// No server of use takes less; up to here a round trip is saved.
+const SURELY_FITS: usize = 1024 * 1024;
+
+/// What a statement has beside its largest value, amply.
+const PACKET_OVERHEAD: usize = 64 * 1024;
 
 /// The engine of one MySQL or MariaDB database.
 pub(crate) struct Mysql {
@@ -57,10 +63,14 @@ impl Engine for Mysql {
     type Conn = MysqlConnection;
 
     const NAME: &'static str = "mysql";
+
     // Not UNIX_TIMESTAMP(NOW()), which goes through the session's time zone twice.
     const NOW: &'static str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
     const BIG: &'static str = "SIGNED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
+    // The insert that stumbled over the row left a shared lock on it anyway. With a stronger one, two who
+    // stumble over the same row would wait for each other.
+    const CURRENT: &'static str = " LOCK IN SHARE MODE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
@@ -90,6 +100,25 @@ impl Engine for Mysql {
         ids: &[Uuid],
     ) -> QueryResult<usize> {
         list::update_by_id(conn, set, set_binds, keyed, ids)
+    }
+
+    fn check_size(&self, bytes: usize) -> Result<(), DriverError> {
+        if bytes < SURELY_FITS {
+            return Ok(());
+        }
+        let most =
+            self.read(|conn| conn.row::<i64>("SELECT CAST(@@max_allowed_packet AS SIGNED)", &[]))?;
+        let most = usize::try_from(most.unwrap_or_default()).unwrap_or(usize::MAX);
+        if bytes.saturating_add(PACKET_OVERHEAD) <= most {
+            return Ok(());
+        }
+        Err(DriverError::new(
+            ErrorKind::Other,
+            format!(
+                "a value of {bytes} bytes is larger than the server takes: its max_allowed_packet \
+                 is {most}"
+            ),
+        ))
     }
 
     fn migrations() -> EmbeddedMigrations {

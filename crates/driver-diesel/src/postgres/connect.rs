@@ -84,6 +84,9 @@ pub(super) fn connect(url: &str, pooler: bool) -> Result<PgConnection, String> {
     let mut conn = PgConnection::establish(url).map_err(|error| error.to_string())?;
     if pooler {
         conn.set_prepared_statement_cache_size(CacheSize::Disabled);
+    }
+    speak_english(&mut conn, pooler)?;
+    if pooler {
         return Ok(conn);
     }
     conn.batch(
@@ -92,4 +95,46 @@ pub(super) fn connect(url: &str, pooler: bool) -> Result<PgConnection, String> {
     )
     .map_err(|error| error.to_string())?;
     Ok(conn)
+}
+
+/// Makes the server write its messages in English, or refuses it: diesel keeps of an error little more
+/// than its text, by which a deadlock is told from a mistake. Only privileged accounts may change the
+/// language of their session, which most servers write in already.
+fn speak_english(conn: &mut PgConnection, pooler: bool) -> Result<(), String> {
+    let language: Option<String> = conn
+        .row("SELECT current_setting('lc_messages')", &[])
+        .map_err(|error| error.to_string())?;
+    let language = language.unwrap_or_default();
+    if is_english(&language) || (!pooler && conn.batch("SET lc_messages = 'C'").is_ok()) {
+        return Ok(());
+    }
+    Err(format!(
+        "could not connect: the server writes its messages in the language {language:?}, and qudo tells \
+         its errors apart by their English text; let an administrator run \
+         ALTER ROLE … SET lc_messages = 'C' for this account"
+    ))
+}
+
+/// Whether a locale's messages are the original ones. The empty one is the server's environment,
+/// which cannot be seen from here.
+fn is_english(locale: &str) -> bool {
+    ["", "C", "POSIX"].contains(&locale)
+        || ["C.", "en_", "en-", "English"].iter().any(|start| locale.starts_with(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_english;
+
+    #[test]
+    fn the_languages_of_servers_are_told_apart() {
+        for english in
+            ["C", "C.UTF-8", "POSIX", "en_US.UTF-8", "en-US", "English_United States.1252"]
+        {
+            assert!(is_english(english), "{english}");
+        }
+        for other in ["de_DE.UTF-8", "fr_FR", "ca_ES.UTF-8", "es_EC", "German_Germany.1252"] {
+            assert!(!is_english(other), "{other}");
+        }
+    }
 }

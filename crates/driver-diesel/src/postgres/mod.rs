@@ -66,6 +66,9 @@ impl Engine for Postgres {
     const NOW: &'static str = "qudo_now()";
     const BIG: &'static str = "BIGINT";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
+    // Without a lock: in a transaction that looks at an older state the insert before it fails with a
+    // serialization error when the row is one that this state does not show.
+    const CURRENT: &'static str = "";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 

@@ -19,7 +19,7 @@ use qudo_core::driver::{
 };
 use uuid::Uuid;
 
-use crate::classify::{Class, classify, connect_error, to_driver_error};
+use crate::classify::{Class, classify, classify_text, connect_error, to_driver_error};
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
 use crate::options::Options;
@@ -95,7 +95,18 @@ impl Sqlite {
             // which rolls back; left in its place it would hold the file's lock for ever.
             let mut conn = match writer.take() {
                 Some(conn) => conn,
-                None => connect::writer(&self.path).map_err(|error| connect_error(&error))?,
+                None => match connect::writer(&self.path) {
+                    Ok(conn) => conn,
+                    // Two processes that make a file WAL at the same moment: SQLite refuses one of
+                    // them at once, whatever the busy timeout.
+                    Err(error) if is_busy(&error) && tries < MOST_TRIES => {
+                        drop(writer);
+                        pause(tries);
+                        tries += 1;
+                        continue;
+                    }
+                    Err(error) => return Err(connect_error(&error)),
+                },
             };
             let done = act(&mut conn);
             let class = done.as_ref().err().map(classify);
@@ -124,6 +135,10 @@ impl Sqlite {
     }
 }
 
+fn is_busy(connect_error: &str) -> bool {
+    classify_text(&connect_error.to_lowercase()) == Class::Retry
+}
+
 /// Runs `act` in a transaction whose commit does not wait for the disk. The log keeps the order of
 /// commits, so the next one that waits brings this one along: a power cut takes the last few of
 /// these or none, never one from the middle.
@@ -148,6 +163,7 @@ impl Engine for Sqlite {
     const BIG: &'static str = "INTEGER";
     // Every write is in a `BEGIN IMMEDIATE`, which holds the whole file.
     const FOR_UPDATE: &'static str = "";
+    const CURRENT: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 

@@ -55,11 +55,7 @@ pub(crate) fn log_exceptions<E: Engine>(
     let head = "INSERT INTO qudo_exception_log (id, job_id, ability, queue, worker, attempt, kind, \
                 message, discarded, uniqkey, priority, codec, arg, failed_at) VALUES ";
     let row = format!("(?,?,?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
-    // A few at a time: a row may carry a large argument.
-    for piece in rows.chunks(16) {
-        insert_rows(conn, head, &row, piece, "")?;
-    }
-    Ok(())
+    insert_rows(conn, head, &row, &rows, "").map(drop)
 }
 
 struct Row {

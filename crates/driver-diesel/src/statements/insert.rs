@@ -129,8 +129,9 @@ impl FromRow for Holder {
     }
 }
 
-/// Who holds these keys now. A locking read: in a caller's repeatable-read transaction a plain
-/// one would not see a holder that committed after the transaction began.
+/// Who holds these keys now; in a caller's repeatable-read transaction also a holder that committed
+/// after it began. The row must not be locked for good where that can be helped: the caller's
+/// transaction may stay open for long, and the settle of the holder would wait for it.
 fn holders<E: Engine>(
     conn: &mut E::Conn,
     wanted: &[(usize, Key<'_>, &Uuid)],
@@ -139,7 +140,7 @@ fn holders<E: Engine>(
     for piece in wanted.chunks(64) {
         let pairs = vec!["(ability = ? AND uniqkey = ?)"; piece.len()].join(" OR ");
         let sql =
-            format!("SELECT ability, uniqkey, id FROM qudo_unique WHERE {pairs}{}", E::FOR_UPDATE);
+            format!("SELECT ability, uniqkey, id FROM qudo_unique WHERE {pairs}{}", E::CURRENT);
         let binds: Vec<_> =
             piece.iter().flat_map(|(_, (a, k), _)| [Bind::Text(a), Bind::Text(k)]).collect();
         for Holder(ability, key, id) in conn.rows::<Holder>(&sql, &binds)? {
@@ -172,25 +173,7 @@ pub(crate) fn insert_new_rows<E: Engine>(
     let head = "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, \
                 enqueued_at) VALUES ";
     let row = format!("(?,?,?,?,?,?,?,{})", E::NOW);
-    // Large arguments travel in smaller statements: a server limits the size of a packet.
-    let mut rest = &rows[..];
-    let mut sizes = jobs.iter().map(|job| job.arg.len());
-    while !rest.is_empty() {
-        let mut bytes = 0;
-        let fit = sizes
-            .by_ref()
-            .take(rest.len())
-            .take_while(|size| {
-                bytes += size;
-                bytes < MOST_BYTES
-            })
-            .count();
-        // `take_while` consumed the size of the first row that did not fit; it travels along.
-        let fit = (fit + 1).min(rest.len());
-        let (now, later) = rest.split_at(fit);
-        insert_rows(conn, head, &row, now, "")?;
-        rest = later;
-    }
+    insert_rows(conn, head, &row, &rows, "")?;
     let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
         jobs.iter().partition(|job| job.due == Due::Now);
     let ready: Vec<_> = ready.into_iter().map(place).collect();
@@ -198,9 +181,6 @@ pub(crate) fn insert_new_rows<E: Engine>(
     let scheduled: Vec<_> = scheduled.into_iter().map(|job| (place(job), when(job.due))).collect();
     put_scheduled::<E>(conn, &scheduled)
 }
-
-/// `max_allowed_packet` is 16 MiB by default on MariaDB and 64 MiB on MySQL.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
 
 /// The narrow row of a new job.
 pub(crate) fn place(job: &JobRecord) -> Place<'_> {

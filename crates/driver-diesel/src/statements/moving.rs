@@ -106,7 +106,11 @@ fn waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<Waiti
     }
     let scheduled =
         format!("SELECT {STAND}, run_after FROM qudo_scheduled WHERE id = ?{}", E::FOR_UPDATE);
-    conn.row(&scheduled, &[Bind::Id(id)])
+    if let Some(row) = conn.row::<Waiting>(&scheduled, &[Bind::Id(id)])? {
+        return Ok(Some(row));
+    }
+    // It may have become due between the two looks.
+    conn.row(&ready, &key)
 }
 
 /// Takes waiting jobs out of ready and scheduled, each by its primary key.

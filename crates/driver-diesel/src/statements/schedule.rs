@@ -21,9 +21,12 @@ fn next_due<E: Engine>(conn: &mut E::Conn) -> QueryResult<Option<i64>> {
 
 /// Moves due jobs to ready: reads from the start of the primary key, so the cost is that of the
 /// due rows alone. Rows that another promotion moves are skipped.
+///
+/// The clock is read in a subquery, here and wherever a bound depends on it: PostgreSQL takes a
+/// volatile function for another value in each row, and would go through the whole index.
 pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<u32> {
     let sql = format!(
-        "SELECT {STAND} FROM qudo_scheduled WHERE run_after <= {} ORDER BY run_after, id \
+        "SELECT {STAND} FROM qudo_scheduled WHERE run_after <= (SELECT {}) ORDER BY run_after, id \
          LIMIT ?{}",
         E::NOW,
         E::SKIP_LOCKED
@@ -89,6 +92,10 @@ fn take_waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<
     let mut stand = take_row::<E>(conn, ready, &key)?;
     if stand.is_none() {
         stand = take_row::<E>(conn, "qudo_scheduled WHERE id = ?", &key[2..])?;
+    }
+    if stand.is_none() {
+        // It may have become due between the two looks.
+        stand = take_row::<E>(conn, ready, &key)?;
     }
     Ok(stand.map(|stand| (facts, stand)))
 }

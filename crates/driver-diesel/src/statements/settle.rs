@@ -20,6 +20,19 @@ pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
     })
 }
 
+/// The size of the largest value that these settlements store.
+pub(crate) fn largest_value(settlements: &[Settlement]) -> usize {
+    let sizes = settlements.iter().filter_map(|one| Some((one, one.extras.as_deref()?))).flat_map(
+        |(one, extras)| {
+            let kept = if one.verdict == Verdict::Discard { one.job.arg.len() } else { 0 };
+            let replies = extras.replies.iter().map(|reply| reply.body.len());
+            let new = extras.replacements.iter().map(|job| job.arg.len());
+            replies.chain(new).chain([kept])
+        },
+    );
+    sizes.max().unwrap_or_default()
+}
+
 struct Held(Uuid, i64);
 
 impl FromRow for Held {
@@ -28,7 +41,7 @@ impl FromRow for Held {
     }
 }
 
-/// Removes the leases that this worker still holds under these claims; returns their ids.
+/// Removes the leases that this worker still holds under these claims; returns them.
 ///
 /// The row lock decides between this settle, a rescue and a settle that is repeated: whoever comes
 /// second finds no row. Inside a transaction.
@@ -36,18 +49,18 @@ pub(crate) fn take_leases<E: Engine>(
     conn: &mut E::Conn,
     worker: &Uuid,
     leases: &[(Uuid, i64)],
-) -> QueryResult<HashSet<Uuid>> {
+) -> QueryResult<HashSet<(Uuid, i64)>> {
     let mut ids: Vec<_> = leases.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     let worker = [Bind::Id(worker)];
     let lease = Keyed::table("qudo_lease").only("worker = ?", &worker);
     let held: Vec<Held> = E::rows_by_id(conn, "id, claim", &lease, &ids, E::FOR_UPDATE)?;
     let found: HashSet<(Uuid, i64)> = held.into_iter().map(|held| (held.0, held.1)).collect();
-    let mut ours: Vec<_> =
-        leases.iter().filter(|lease| found.contains(lease)).map(|(id, _)| *id).collect();
-    ours.sort_unstable();
-    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ours)?;
-    Ok(ours.into_iter().collect())
+    let ours: HashSet<_> = leases.iter().filter(|lease| found.contains(lease)).copied().collect();
+    let mut ids: Vec<_> = ours.iter().map(|(id, _)| *id).collect();
+    ids.sort_unstable();
+    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
+    Ok(ours)
 }
 
 /// Ends runs of every kind in one transaction.
@@ -56,11 +69,12 @@ pub(crate) fn settle<E: Engine>(
     worker: &Uuid,
     settlements: &[Settlement],
 ) -> QueryResult<Vec<Settled>> {
-    let leases: Vec<_> =
-        settlements.iter().map(|one| (*one.job.id.as_uuid(), one.job.claim)).collect();
+    // By id and claim: an older claim of the same job, lost since, may be in the same group.
+    let lease = |one: &Settlement| (*one.job.id.as_uuid(), one.job.claim);
+    let leases: Vec<_> = settlements.iter().map(lease).collect();
     let held = take_leases::<E>(conn, worker, &leases)?;
     let ours: Vec<&Settlement> =
-        settlements.iter().filter(|one| held.contains(one.job.id.as_uuid())).collect();
+        settlements.iter().filter(|one| held.contains(&lease(one))).collect();
     write_exceptions::<E>(conn, worker, &ours)?;
     write_replies::<E>(conn, &ours)?;
     write_status::<E>(conn, &ours)?;
@@ -75,14 +89,8 @@ pub(crate) fn settle<E: Engine>(
     if !replacements.is_empty() {
         insert_within::<E>(conn, &replacements)?;
     }
-    Ok(settlements
-        .iter()
-        .map(
-            |one| {
-                if held.contains(one.job.id.as_uuid()) { Settled::Done } else { Settled::LeaseLost }
-            },
-        )
-        .collect())
+    let answer = |lease| if held.contains(lease) { Settled::Done } else { Settled::LeaseLost };
+    Ok(leases.iter().map(answer).collect())
 }
 
 fn write_exceptions<E: Engine>(

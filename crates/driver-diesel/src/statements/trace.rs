@@ -124,7 +124,7 @@ pub(crate) fn purge<E: Engine>(
         ("qudo_moving", "leg IN ('gone', 'arrived')", "id", "moved_at", replies),
     ] {
         let sql = format!(
-            "SELECT {key} FROM {table} WHERE {only}{and}{time} < {} - ? ORDER BY {time} LIMIT ?",
+            "SELECT {key} FROM {table} WHERE {only}{and}{time} < (SELECT {}) - ? ORDER BY {time} LIMIT ?",
             E::NOW,
             and = if only.is_empty() { "" } else { " AND " },
         );

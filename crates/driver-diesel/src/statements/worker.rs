@@ -1,3 +1,4 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use diesel::deserialize;
@@ -58,7 +59,8 @@ pub(crate) fn rescue<E: Engine>(
     limit: u32,
 ) -> QueryResult<Vec<Rescued>> {
     let dead = Bind::Big(micros(dead_after));
-    let lost = lost::<E>(conn, dead, limit)?;
+    let mut lost = lost::<E>(conn, dead, limit)?;
+    forget_new::<E>(conn, dead, &mut lost)?;
     if !lost.is_empty() {
         take_back::<E>(conn, &lost)?;
     }
@@ -95,6 +97,23 @@ fn lost<E: Engine>(conn: &mut E::Conn, dead: Bind<'_>, limit: u32) -> QueryResul
         return Ok(Vec::new());
     }
     conn.rows(&format!("{sql}{}", E::SKIP_LOCKED), &[dead, Bind::Big(limit.into())])
+}
+
+/// Leaves out leases of workers that live after all. On MySQL the look at the leases sees what is committed while
+/// it goes on, that at the workers what was when it began: the first claim of a worker that just
+/// started would look like one without a worker.
+fn forget_new<E: Engine>(
+    conn: &mut E::Conn,
+    dead: Bind<'_>,
+    lost: &mut Vec<Lost>,
+) -> QueryResult<()> {
+    if lost.iter().all(|one| one.expired) {
+        return Ok(());
+    }
+    let sql = format!("SELECT id FROM qudo_worker WHERE seen_at >= {} - ?", E::NOW);
+    let alive: HashSet<Uuid> = conn.rows(&sql, &[dead])?.into_iter().collect();
+    lost.retain(|one| one.expired || !alive.contains(&one.worker));
+    Ok(())
 }
 
 fn kind(lost: &Lost) -> FailureKind {
