@@ -145,6 +145,8 @@ impl Job {
 
     /// Enqueues another job in the place of this one: both happen in one transaction when the
     /// ability returns `Ok`, and neither when it does not. The new job goes to this job's database.
+    /// Its `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks are
+    /// not: the commit is yet to come.
     pub fn replace(&self, with: NewJob) {
         self.written().replacements.push(with);
     }

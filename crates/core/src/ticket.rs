@@ -165,14 +165,15 @@ impl Ticket {
         let (action, job) = ("say how far a job is", self.job);
         let mut database = match &self.database {
             Some(database) => Arc::clone(database),
-            None => match self.look_everywhere()? {
+            None => match self.look_everywhere(limit)? {
                 Some(Known::Moved(to)) => self.moved_to(&to)?,
                 known => return Ok(known),
             },
         };
         for _ in 0..MOST_MOVES {
             let asked = database.begin(action, move |driver| ask(driver, job));
-            match asked.wait_at_most(limit.max(SHORTEST_ANSWER))? {
+            // One lost answer must not take all the time there is.
+            match asked.wait_at_most(limit.min(database.limit()).max(SHORTEST_ANSWER))? {
                 Some(Known::Moved(to)) => database = self.moved_to(&to)?,
                 known => return Ok(known),
             }
@@ -180,11 +181,12 @@ impl Ticket {
         Ok(None)
     }
 
-    fn look_everywhere(&self) -> Result<Option<Known>, Error> {
+    fn look_everywhere(&self, limit: Duration) -> Result<Option<Known>, Error> {
         let job = self.job;
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
         let ask = move |driver: &dyn Driver| ask(driver, job);
-        let found = self.manager.best("say how far a job is", ask, is_trail)?;
+        let limit = limit.max(SHORTEST_ANSWER);
+        let found = self.manager.best("say how far a job is", ask, is_trail, Some(limit))?;
         Ok(found.map(|(_, known)| known))
     }
 

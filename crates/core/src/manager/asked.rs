@@ -38,6 +38,13 @@ impl<T> Asked<T> {
         self.wait_for(Duration::MAX)
     }
 
+    /// Leaves without the answer.
+    pub(crate) fn abandon(self) {
+        if let Ok(call) = self.call {
+            call.abandon();
+        }
+    }
+
     fn wait_for(self, limit: Duration) -> Result<T, Error> {
         let name = &self.database.name;
         let call = self

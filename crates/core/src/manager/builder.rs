@@ -227,7 +227,9 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long a soft shutdown waits for running jobs and hanging databases. Default: 30 s.
+    /// How long a soft shutdown waits for running jobs and hanging databases. Default: 30 s. A job
+    /// that still runs then is settled when it ends, if the process lives until then; else it is
+    /// rescued and runs again.
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
         self.options.shutdown_timeout = limit;
         self
@@ -337,6 +339,9 @@ impl ManagerBuilder {
             for alias in &entry.options.aliases {
                 check_name("ability", alias)?;
             }
+            if let Some(limit) = entry.options.grab_for {
+                check_span("grab_for", limit)?;
+            }
             self.codecs.get(&entry.options.codec).map_err(|source| Error::Codec {
                 what: format!("the ability {:?} cannot be used", entry.name),
                 source,
@@ -408,9 +413,7 @@ impl ManagerBuilder {
             ("heartbeat", options.heartbeat_every),
             ("call_limit", options.call_limit),
         ] {
-            if value < Duration::from_millis(1) || value > LONGEST_DELAY {
-                return out_of_range(option, "expected 1 millisecond to a year");
-            }
+            check_span(option, value)?;
         }
         if options.shutdown_timeout > LONGEST_DELAY {
             return out_of_range("shutdown_timeout", "expected at most a year");
@@ -426,6 +429,14 @@ impl ManagerBuilder {
         }
         Ok(())
     }
+}
+
+fn check_span(option: &'static str, value: Duration) -> Result<(), Error> {
+    if (Duration::from_millis(1)..=LONGEST_DELAY).contains(&value) {
+        return Ok(());
+    }
+    let reason = "expected 1 millisecond to a year".to_owned();
+    Err(Error::InvalidOption { option, reason })
 }
 
 /// Opens one data source under a name of its own or the one that it suggests.
@@ -498,6 +509,29 @@ mod tests {
         ] {
             assert_eq!(hide_password(dsn), hidden);
         }
+    }
+
+    struct Hasty;
+
+    impl crate::Ability for Hasty {
+        type Arg = ();
+        type Reply = ();
+        const NAME: &'static str = "hasty";
+
+        fn options() -> crate::AbilityOptions {
+            crate::AbilityOptions { grab_for: Some(Duration::ZERO), ..Default::default() }
+        }
+
+        fn work(_: &crate::Job, (): ()) -> crate::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_lease_that_ends_when_it_begins_is_refused() {
+        let builder = Manager::builder().database("memory:hasty").linked(false).ability::<Hasty>();
+        let error = builder.build().expect_err("no time at all").to_string();
+        assert!(error.contains("grab_for"), "{error}");
     }
 
     #[test]

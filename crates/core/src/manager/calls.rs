@@ -19,8 +19,8 @@ use super::run::panic_message;
 use crate::Driver;
 use crate::driver::{DriverError, ErrorKind};
 
-/// More calls at once wait in line; a driver's pool holds fewer connections than this anyway.
-const MOST_HELPERS: usize = 16;
+/// More calls at once wait in line.
+pub(super) const MOST_HELPERS: usize = 16;
 
 /// A helper looks for its next task for so long before it sleeps. To wake a sleeping thread takes
 /// tens of microseconds, a fifth of an enqueue, and who enqueues one job after the other comes back
@@ -41,6 +41,8 @@ struct Shared {
     driver: Arc<dyn Driver>,
     /// The driver never waits for anything, so it is asked on the caller's thread.
     direct: bool,
+    /// More calls at once wait in line.
+    most: usize,
     inner: Mutex<Inner>,
     work: Condvar,
     /// How many tasks are in line, to be looked at without the lock.
@@ -85,9 +87,11 @@ enum State<T> {
 pub(crate) type Late<T> = Box<dyn FnOnce(&dyn Driver, Result<T, DriverError>) + Send>;
 
 impl Calls {
-    pub(crate) fn new(driver: Arc<dyn Driver>, direct: bool) -> Self {
+    /// At most `most` calls at once.
+    pub(crate) fn new(driver: &Arc<dyn Driver>, most: usize) -> Self {
+        let (driver, direct) = (Arc::clone(driver), !driver.may_block());
         let (inner, work, in_line) = (Mutex::default(), Condvar::new(), AtomicUsize::new(0));
-        Self { shared: Arc::new(Shared { driver, direct, inner, work, in_line }) }
+        Self { shared: Arc::new(Shared { driver, direct, most, inner, work, in_line }) }
     }
 
     /// For how long the oldest call under way has been waiting for its answer.
@@ -151,7 +155,7 @@ fn find_helper(shared: &Arc<Shared>, mut inner: MutexGuard<'_, Inner>) {
     if inner.tasks.len() <= inner.idle + usize::from(looking) {
         drop(inner);
         shared.work.notify_one();
-    } else if inner.helpers < MOST_HELPERS {
+    } else if inner.helpers < shared.most {
         inner.helpers += 1;
         drop(inner);
         let own = Arc::clone(shared);
@@ -190,7 +194,7 @@ fn help(shared: &Arc<Shared>) {
             looked = false;
             task(&*shared.driver);
             inner = lock(&shared.inner);
-            if inner.helpers > MOST_HELPERS {
+            if inner.helpers > shared.most {
                 // This one was given up and another took its place.
                 break;
             }
@@ -343,7 +347,10 @@ mod tests {
     use crate::MemoryDriver;
 
     fn calls() -> Calls {
-        Calls::new(Arc::new(MemoryDriver::default()), false)
+        let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
+        let mut calls = Calls::new(&driver, MOST_HELPERS);
+        Arc::get_mut(&mut calls.shared).expect("nobody else has it yet").direct = false;
+        calls
     }
 
     const SOON: Duration = Duration::from_secs(20);

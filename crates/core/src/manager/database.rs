@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, OnceLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::bell::{Bell, lock};
-use super::calls::{Calls, Late};
+use super::calls::{Calls, Late, MOST_HELPERS};
 use super::control::Controls;
 use super::doubtful::Doubtful;
 use super::inserter::Inserter;
@@ -25,13 +25,23 @@ const SLOW: Duration = Duration::from_millis(500);
 /// A probe that finds out whether a call was slow or its database hangs ends after so long.
 const SUSPICION: Duration = Duration::from_secs(5);
 
+/// Listings at once; a driver has connections for these, for the inserts below, and for the loops of a
+/// lane.
+const MOST_LISTINGS: usize = 4;
+
+/// Inserts at once that may take long.
+const MOST_INSERTS: usize = 6;
+
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
     pub(super) driver: Arc<dyn Driver>,
     pub(super) calls: Calls,
-    /// Apart from the others, so that sixteen slow listings delay no heartbeat.
+    /// Apart from the others and fewer than a driver has connections, so that slow listings delay no
+    /// heartbeat.
     pub(super) listings: Calls,
+    /// The same for inserts that may take long: large ones, and those that wait for somebody's key.
+    pub(super) inserts: Calls,
     /// Apart from both: they may be used up by the very calls whose end a probe is to find out.
     probes: Calls,
     pub(super) inserter: Inserter,
@@ -137,12 +147,12 @@ impl Database {
             next_probe: None,
             last_claim: None,
         };
-        let direct = !driver.may_block();
         Self {
             name,
-            calls: Calls::new(Arc::clone(&driver), direct),
-            listings: Calls::new(Arc::clone(&driver), direct),
-            probes: Calls::new(Arc::clone(&driver), direct),
+            calls: Calls::new(&driver, MOST_HELPERS),
+            listings: Calls::new(&driver, MOST_LISTINGS),
+            inserts: Calls::new(&driver, MOST_INSERTS),
+            probes: Calls::new(&driver, MOST_HELPERS),
             driver,
             inserter: Inserter::default(),
             controls: Controls::default(),
@@ -160,7 +170,7 @@ impl Database {
         self.driver.as_ref()
     }
 
-    pub(super) fn limit(&self) -> Duration {
+    pub(crate) fn limit(&self) -> Duration {
         self.settings.limit
     }
 

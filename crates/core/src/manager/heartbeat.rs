@@ -90,7 +90,8 @@ fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), 
         if !rescued.is_empty() {
             lane.database.bell.ring();
         }
-        if (rescued.len() as u32) < RESCUE_AT_MOST {
+        // What is left of a lost fleet may take longer than others wait for our next sign of life.
+        if (rescued.len() as u32) < RESCUE_AT_MOST || begun.elapsed() > options.heartbeat_every {
             break;
         }
     }

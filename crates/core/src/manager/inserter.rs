@@ -88,7 +88,7 @@ impl Database {
         limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
         let (asked, database) = (Arc::clone(jobs), Arc::clone(self));
-        let call = self.calls.begin(
+        let call = self.inserts.begin(
             move |driver| driver.insert(&asked),
             Box::new(move |_, late| {
                 if late.is_ok() {

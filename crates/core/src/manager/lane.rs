@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use super::bell::Bell;
 use super::database::Database;
 use super::session::{Session, spawn};
-use super::settler::SettleQueue;
+use super::settle_queue::SettleQueue;
 use super::{fetcher, heartbeat, listener, settler};
 use crate::Error;
 use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
@@ -117,7 +117,7 @@ impl Lane {
     /// hangs must not keep the process from ending.
     pub(super) fn start(self: &Arc<Self>, session: &Arc<Session>) -> Result<(), Error> {
         type Loop = fn(&Arc<Session>, &Arc<Lane>);
-        let mut loops: Vec<(&str, Loop)> = vec![
+        let mut loops: Vec<(&'static str, Loop)> = vec![
             ("fetch", fetcher::run as Loop),
             ("settle", settler::run),
             ("heartbeat", heartbeat::run),
@@ -126,26 +126,49 @@ impl Lane {
             loops.push(("listen", listener::run));
         }
         for (name, run) in loops {
-            let (session, lane) = (Arc::clone(session), Arc::clone(self));
-            // The listener blocks on its socket and notices a stop only at its next tick; nothing
-            // is lost when the process ends without it.
-            let counts = name != "listen";
-            if counts {
-                self.threads.fetch_add(1, Ordering::AcqRel);
-            }
+            let thread = LaneThread::new(session, self, name);
             spawn(&format!("qudo-{name}-{}", self.database.name), move || {
-                run(&session, &lane);
-                if name == "fetch" {
-                    lane.fetching.store(false, Ordering::Release);
-                    // A heartbeat may have waited for the last delivery.
-                    lane.heartbeat_bell.ring();
-                }
-                if counts {
-                    lane.threads.fetch_sub(1, Ordering::AcqRel);
-                    session.note_progress();
-                }
+                run(&thread.session, &thread.lane);
             })?;
         }
         Ok(())
+    }
+}
+
+/// Counts a thread of a lane for as long as it lives, also when it cannot be started.
+struct LaneThread {
+    session: Arc<Session>,
+    lane: Arc<Lane>,
+    name: &'static str,
+}
+
+impl LaneThread {
+    fn new(session: &Arc<Session>, lane: &Arc<Lane>, name: &'static str) -> Self {
+        let thread = Self { session: Arc::clone(session), lane: Arc::clone(lane), name };
+        if thread.counts() {
+            lane.threads.fetch_add(1, Ordering::AcqRel);
+        }
+        thread
+    }
+
+    /// The listener blocks on its socket and notices a stop only at its next tick; nothing is lost
+    /// when the process ends without it.
+    fn counts(&self) -> bool {
+        self.name != "listen"
+    }
+}
+
+impl Drop for LaneThread {
+    fn drop(&mut self) {
+        let lane = &self.lane;
+        if self.name == "fetch" {
+            lane.fetching.store(false, Ordering::Release);
+            // A heartbeat may have waited for the last delivery.
+            lane.heartbeat_bell.ring();
+        }
+        if self.counts() {
+            lane.threads.fetch_sub(1, Ordering::AcqRel);
+            self.session.note_progress();
+        }
     }
 }

@@ -2,6 +2,7 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use super::Manager;
 use super::asked::Asked;
@@ -80,19 +81,24 @@ impl Manager {
         ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
         wait: fn(Asked<T>) -> Result<T, Error>,
     ) -> Vec<On<T>> {
-        let begun: Vec<_> = self
-            .everywhere()
-            .into_iter()
-            .map(|database| {
-                let asked = database.begin(action, ask.clone());
-                (database, asked)
-            })
-            .collect();
+        let begun = self.begin_on_each(action, ask);
         let answer = |(database, asked): (Arc<Database>, _)| On {
             database: database.name.to_string(),
             answer: wait(asked),
         };
         begun.into_iter().map(answer).collect()
+    }
+
+    fn begin_on_each<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
+    ) -> Vec<(Arc<Database>, Asked<T>)> {
+        let begin = |database: Arc<Database>| {
+            let asked = database.begin(action, ask.clone());
+            (database, asked)
+        };
+        self.everywhere().into_iter().map(begin).collect()
     }
 
     /// The first database that knows; an error only if none knows and one could not say.
@@ -101,21 +107,36 @@ impl Manager {
         action: &'static str,
         ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
     ) -> Result<Option<(String, T)>, Error> {
-        self.best(action, ask, |_| false)
+        self.best(action, ask, |_| false, None)
     }
 
-    /// As [`first`](Self::first); a weak answer counts only where nobody has another.
+    /// As [`first`](Self::first), within this time if there is one; a weak answer counts only where
+    /// nobody has another.
     pub(crate) fn best<T: Send + 'static>(
         &self,
         action: &'static str,
         ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
         is_weak: fn(&T) -> bool,
+        limit: Option<Duration>,
     ) -> Result<Option<(String, T)>, Error> {
+        let begun = Instant::now();
         let (mut failed, mut weak) = (None, None);
-        for one in self.on_each(action, ask) {
-            match one.answer {
-                Ok(Some(found)) if is_weak(&found) => weak = Some((one.database, found)),
-                Ok(Some(found)) => return Ok(Some((one.database, found))),
+        let mut asked = self.begin_on_each(action, ask).into_iter();
+        for (database, asked_here) in asked.by_ref() {
+            let answer = match limit {
+                Some(limit) => {
+                    let left = limit.saturating_sub(begun.elapsed()).min(database.limit());
+                    asked_here.wait_at_most(left)
+                }
+                None => asked_here.wait(),
+            };
+            let name = || database.name.to_string();
+            match answer {
+                Ok(Some(found)) if is_weak(&found) => weak = Some((name(), found)),
+                Ok(Some(found)) => {
+                    asked.for_each(|(_, other)| other.abandon());
+                    return Ok(Some((name(), found)));
+                }
                 Ok(None) => {}
                 Err(error) => failed = Some(error),
             }

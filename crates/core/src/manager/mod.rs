@@ -17,7 +17,7 @@
 //! | claim | `fetcher.rs` |
 //! | the local queue between claims and worker threads | `dispatch.rs` |
 //! | run: hooks, decode, ability, outcome | `run.rs` |
-//! | settle in groups | `settler.rs` |
+//! | settle in groups | `settle_queue.rs`, `settler.rs` |
 //! | heartbeat, rescue, clean-up | `heartbeat.rs` |
 //! | wake-ups from other processes | `listener.rs` |
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
@@ -45,6 +45,7 @@ mod once;
 mod route;
 mod run;
 mod session;
+mod settle_queue;
 mod settler;
 mod spool;
 mod work;
@@ -62,11 +63,12 @@ use std::collections::HashSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use qudo_hooks::{CodecSet, Hook, HookSet, JobId, PluginSet, SourceLocation};
 
 use crate::ability::Linked;
+use crate::driver::JobRecord;
 use crate::observe::{Event, Observer};
 use crate::{AbilitySet, Error, Ticket};
 use bell::Epoch;
@@ -165,6 +167,19 @@ impl Manager {
         let told = catch_unwind(AssertUnwindSafe(|| observer.observe(&event())));
         if let Err(panic) = told {
             log::error!("the observer {}", run::panic_message(&*panic));
+        }
+    }
+
+    /// Tells the observer of jobs that took the place of another.
+    pub(crate) fn tell_replacements(&self, jobs: &[JobRecord], database: &str, begun: SystemTime) {
+        for job in jobs {
+            self.tell(|| Event::Enqueued {
+                job,
+                database,
+                doubtful: &[],
+                key_may_double: false,
+                begun,
+            });
         }
     }
 

@@ -36,8 +36,11 @@ pub(super) struct Move<'a> {
     /// Who moves: what it brings is told from what another mover brought before or after.
     mover: Uuid,
     done: Moved,
-    /// Jobs that cannot go there; they wait for the end, or each batch would find them again.
-    stay: Vec<JobId>,
+    /// Jobs that cannot go there now, because it is not the home of their key; they wait for the end,
+    /// or each batch would find them again.
+    elsewhere: Vec<JobId>,
+    /// The same for those whose key another job holds there.
+    taken: Vec<JobId>,
 }
 
 impl Manager {
@@ -91,8 +94,9 @@ impl<'a> Move<'a> {
         to: &'a Arc<Database>,
     ) -> Result<Self, Error> {
         let (from_id, to_id) = (from.identity()?, to.identity()?);
-        let (mover, done, stay) = (Uuid::now_v7(), Moved::default(), Vec::new());
-        Ok(Self { manager, from, to, from_id, to_id, mover, done, stay })
+        let (mover, done) = (Uuid::now_v7(), Moved::default());
+        let (elsewhere, taken) = (Vec::new(), Vec::new());
+        Ok(Self { manager, from, to, from_id, to_id, mover, done, elsewhere, taken })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
@@ -102,11 +106,12 @@ impl<'a> Move<'a> {
         Ok(self.done)
     }
 
-    /// As [`run`](Self::run), for some jobs only. Returns how many were moved, and which stay.
+    /// As [`run`](Self::run), for some jobs only. Returns how many were moved, and those whose key
+    /// another job holds.
     pub(super) fn run_these(mut self, jobs: &[JobId]) -> Result<(usize, Vec<JobId>), Error> {
         let ended = self.move_these(jobs);
-        let stayed = self.end(ended)?;
-        Ok((self.done.moved, stayed))
+        self.end(ended)?;
+        Ok((self.done.moved, self.taken))
     }
 
     fn move_all(&mut self) -> Result<(), Error> {
@@ -133,14 +138,16 @@ impl<'a> Move<'a> {
 
     /// Also after an error: jobs that stay are wanted back. If this fails too, the next move finds
     /// them as the remains of this one.
-    fn end(&mut self, ended: Result<(), Error>) -> Result<Vec<JobId>, Error> {
-        let stay = std::mem::take(&mut self.stay);
-        self.done.stayed = stay.len();
-        if !stay.is_empty() {
-            let back = stay.clone();
-            at(self.from, move |driver| driver.move_back(&back))?;
+    fn end(&mut self, ended: Result<(), Error>) -> Result<(), Error> {
+        let back = [&self.elsewhere[..], &self.taken[..]].concat();
+        self.done.stayed = back.len();
+        if back.is_empty() {
+            return ended;
         }
-        ended.map(|()| stay)
+        at(self.from, move |driver| driver.move_back(&back))?;
+        ended?;
+        // A job that an earlier move had brought already, and that may not go there any more.
+        self.cancel_ghosts(JobId::from_uuid(Uuid::nil()))
     }
 
     /// The steps after a batch was taken out.
@@ -148,7 +155,7 @@ impl<'a> Move<'a> {
         jobs.retain(|job| {
             let goes = self.may_go(&job.record);
             if !goes {
-                self.stay.push(job.record.id);
+                self.elsewhere.push(job.record.id);
             }
             goes
         });
@@ -159,7 +166,7 @@ impl<'a> Move<'a> {
         ids.retain(|id| {
             let arrived = answers.next() == Some(Inserted::New);
             if !arrived {
-                self.stay.push(*id);
+                self.taken.push(*id);
             }
             arrived
         });

@@ -1,5 +1,6 @@
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
+use std::time::{Duration, Instant, SystemTime};
 
 use qudo_hooks::Outcome;
 
@@ -7,11 +8,19 @@ use super::Manager;
 use super::database::Database;
 use super::run::{Context, run_job};
 use crate::Error;
-use crate::driver::{ClaimRequest, Driver, DriverError, Settled, WorkerInfo};
+use crate::driver::{
+    ClaimRequest, Driver, DriverError, ErrorKind, Settled, Settlement, WorkerId, WorkerInfo,
+};
 use crate::observe::Event;
 
 /// One call of `work_once` promotes at most so many due jobs per database.
 const PROMOTE_AT_MOST: u32 = 100;
+
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
+fn passes(error: &DriverError) -> bool {
+    matches!(error.kind(), ErrorKind::Down | ErrorKind::Contention)
+}
 
 impl Manager {
     /// Runs at most one job on the calling thread and settles it; `None` when there is none.
@@ -107,7 +116,14 @@ impl Manager {
             let Some(settlement) = settlement else { return Ok(Some(outcome)) };
             let (job, attempt, verdict) =
                 (settlement.job.id, settlement.job.attempt, settlement.verdict);
-            let answers = database.ask(move |driver| driver.settle(id, &[settlement]))?;
+            let begun = SystemTime::now();
+            let settlement = Arc::new([settlement]);
+            let answers = self.settle_alone(database, id, &settlement)?;
+            if answers.first() == Some(&Settled::Done)
+                && let Some(extras) = &settlement[0].extras
+            {
+                self.tell_replacements(&extras.replacements, &database.name, begun);
+            }
             self.tell(|| Event::Settled {
                 worker: id,
                 database: &database.name,
@@ -122,6 +138,26 @@ impl Manager {
             return Ok(Some(outcome));
         }
         Ok(None)
+    }
+
+    /// Waits out a short absence of the database: a connection that lay idle during a long job may be
+    /// dead, and the result exists only here. After `dead_after` others hold the job.
+    fn settle_alone(
+        &self,
+        database: &Arc<Database>,
+        worker: WorkerId,
+        settlement: &Arc<[Settlement; 1]>,
+    ) -> Result<Vec<Settled>, DriverError> {
+        let deadline = Instant::now() + self.options().dead_after;
+        loop {
+            let settlement = Arc::clone(settlement);
+            match database.ask(move |driver| driver.settle(worker, &settlement[..])) {
+                Err(error) if passes(&error) && Instant::now() < deadline => {
+                    std::thread::sleep(SETTLE_AGAIN);
+                }
+                answer => return answer,
+            }
+        }
     }
 
     /// Keeps heartbeats going on another thread while a job runs on this one.

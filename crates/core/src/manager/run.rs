@@ -4,7 +4,7 @@ use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use qudo_hooks::{
     Decision, Failure, FailureKind, Hook, HookError, HookSet, JobView, Outcome, Veto,
@@ -75,7 +75,7 @@ pub(super) fn run_job(
         let settlement = Settlement { job: claimed, verdict: Verdict::GiveBack, extras: None };
         return (Some(settlement), Outcome::Snoozed(Duration::ZERO));
     };
-    let begun = Instant::now();
+    let (begun, started) = (Instant::now(), SystemTime::now());
     let mut job = Job {
         claimed,
         database: Arc::clone(context.database),
@@ -118,8 +118,12 @@ pub(super) fn run_job(
     log_outcome(&job, &outcome);
     let settled = job.written().completed;
     tell_end(context.manager, &job, &outcome, settled);
-    if verdict == Verdict::Complete {
-        // Thousands of settlements may gather, and none of these needs its argument any more.
+    if settled && let Some(extras) = &extras {
+        context.manager.tell_replacements(&extras.replacements, &job.database, started);
+    }
+    if verdict == Verdict::Complete && extras.is_none() {
+        // Thousands of settlements may gather, and none of these needs its argument any more. One that
+        // brings a reply may be refused, and its argument is then kept in the exception log.
         job.claimed.arg = Vec::new();
     }
     ((!settled).then_some(Settlement { job: job.claimed, verdict, extras }), outcome)
@@ -147,14 +151,27 @@ fn committed(job: &Job, ended: Ended) -> Ended {
         let id = job.id();
         log::error!("job {id} failed after it was completed: {}", failure.message());
     }
-    Ended::Ok { reply: None, replacements: Vec::new() }
+    Ended::Ok { reply: None, replacements: std::mem::take(&mut job.written().prepared) }
 }
 
 /// `pre_work` hooks, then the ability inside its `around_work` hooks.
+///
+/// The user's code is also called where it does not look so, by the `applies_to` of a hook and the
+/// `Display` of an error. Whatever of it panics, the attempt fails and the thread lives.
 fn perform(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
     if hooks.is_empty() {
         return run_ability(job, entry);
     }
+    catch_unwind(AssertUnwindSafe(|| perform_inside(job, entry, hooks)))
+        .unwrap_or_else(|panic| panicked(&*panic))
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> Ended {
+    let failure = Failure::new(FailureKind::Panic, panic_message(panic));
+    Ended::Failed { failure, wish: Wish::Fail }
+}
+
+fn perform_inside(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
     let view = job.view();
     for hook in hooks.of(&entry.name) {
         let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_work(&view)))
@@ -201,11 +218,15 @@ fn refused(hook: &dyn Hook, error: &HookError) -> Ended {
 }
 
 fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
+    catch_unwind(AssertUnwindSafe(|| run_to_end(job, entry)))
+        .unwrap_or_else(|panic| panicked(&*panic))
+}
+
+fn run_to_end(job: &Job, entry: &AbilityEntry) -> Ended {
     let codecs = job.manager.codecs();
-    let result = catch_unwind(AssertUnwindSafe(|| (entry.run)(job, &entry.options, codecs)));
     let failed = |kind, message, wish| Ended::Failed { failure: Failure::new(kind, message), wish };
-    match result {
-        Ok(Ok(reply)) => match job.take_replacements() {
+    match (entry.run)(job, &entry.options, codecs) {
+        Ok(reply) => match job.take_replacements() {
             Ok(replacements) => Ended::Ok { reply, replacements },
             Err(error) => failed(
                 FailureKind::Error,
@@ -213,20 +234,19 @@ fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
                 Wish::Fail,
             ),
         },
-        Ok(Err(RunError::Newer)) => Ended::Snoozed(NEWER_LATER),
-        Ok(Err(RunError::Decode(error))) => {
+        Err(RunError::Newer) => Ended::Snoozed(NEWER_LATER),
+        Err(RunError::Decode(error)) => {
             failed(FailureKind::Decode, with_causes(&error), Wish::Fail)
         }
-        Ok(Err(RunError::EncodeReply(error))) => {
+        Err(RunError::EncodeReply(error)) => {
             failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)), Wish::Fail)
         }
-        Ok(Err(RunError::Job(error))) => match ended_by(&error) {
+        Err(RunError::Job(error)) => match ended_by(&error) {
             Ended::Failed { failure, wish: Wish::Fail } if job.is_overdue() => {
                 failed(FailureKind::Timeout, failure.message().to_owned(), Wish::Fail)
             }
             ended => ended,
         },
-        Err(panic) => failed(FailureKind::Panic, panic_message(&*panic), Wish::Fail),
     }
 }
 
@@ -302,35 +322,37 @@ fn decide(
             Duration::ZERO
         }))
     };
-    for hook in hooks.of(&entry.name) {
-        let before = decision;
-        let changed =
-            catch_unwind(AssertUnwindSafe(|| hook.on_failure(&view, failure, &mut decision)))
-                .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
-        if let Err(error) = changed {
-            decision = before;
-            log::error!(
-                "hook {:?}, on_failure of job {}: {}",
-                hook.name(),
-                job.id(),
-                with_causes(&error)
-            );
+    let asked = catch_unwind(AssertUnwindSafe(|| {
+        for hook in hooks.of(&entry.name) {
+            let before = decision;
+            let changed =
+                catch_unwind(AssertUnwindSafe(|| hook.on_failure(&view, failure, &mut decision)))
+                    .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
+            if let Err(error) = changed {
+                decision = before;
+                let (hook, id) = (hook.name(), job.id());
+                log::error!("hook {hook:?}, on_failure of job {id}: {}", with_causes(&error));
+            }
         }
+    }));
+    if let Err(panic) = asked {
+        log::error!("a hook, on_failure of job {}: {}", job.id(), panic_message(&*panic));
     }
     decision
 }
 
 fn after(job: &Job, entry: &AbilityEntry, hooks: &HookSet, outcome: &Outcome) {
-    let view = job.view();
-    for hook in hooks.of(&entry.name) {
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_work(&view, outcome))) {
-            log::error!(
-                "hook {:?}, post_work of job {}: {}",
-                hook.name(),
-                job.id(),
-                panic_message(&*panic)
-            );
+    let (view, id) = (job.view(), job.id());
+    let told = catch_unwind(AssertUnwindSafe(|| {
+        for hook in hooks.of(&entry.name) {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_work(&view, outcome))) {
+                let (hook, panic) = (hook.name(), panic_message(&*panic));
+                log::error!("hook {hook:?}, post_work of job {id}: {panic}");
+            }
         }
+    }));
+    if let Err(panic) = told {
+        log::error!("a hook, post_work of job {id}: {}", panic_message(&*panic));
     }
 }
 

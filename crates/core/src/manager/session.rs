@@ -11,6 +11,9 @@ use super::worker;
 use crate::Error;
 use crate::driver::{AbilityLease, WorkerInfo};
 
+/// A database that answers gets so long to settle even when jobs used up the time of a stop.
+const GRACE: Duration = Duration::from_millis(500);
+
 /// One run of [`Manager::work`]: a worker process with its threads.
 ///
 /// Per database a [`Lane`]; shared: the worker threads.
@@ -26,6 +29,8 @@ pub(crate) struct Session {
     /// Those that were removed included.
     lanes: RwLock<Vec<Arc<Lane>>>,
     workers_alive: AtomicUsize,
+    /// The stop's time is over and jobs still run: the last of them ends the lanes.
+    overdue: AtomicBool,
     progress: Condvar,
     progress_lock: Mutex<()>,
     request: Mutex<Request>,
@@ -52,6 +57,7 @@ impl Session {
             stopping: Arc::default(),
             claims: AtomicI64::new(1),
             workers_alive: AtomicUsize::new(0),
+            overdue: AtomicBool::new(false),
             progress: Condvar::new(),
             progress_lock: Mutex::new(()),
             request: Mutex::new(Request::None),
@@ -61,17 +67,8 @@ impl Session {
 
     pub(super) fn start_workers(self: &Arc<Self>) -> Result<(), Error> {
         for number in 0..self.manager.options().workers {
-            let session = Arc::clone(self);
-            session.workers_alive.fetch_add(1, Ordering::AcqRel);
-            spawn(&format!("qudo-worker-{number}"), move || {
-                worker::run(&session);
-                session.workers_alive.fetch_sub(1, Ordering::AcqRel);
-                session.note_progress();
-                if session.workers_done() {
-                    // The heartbeats waited for the last job.
-                    session.lanes().iter().for_each(|lane| lane.heartbeat_bell.ring());
-                }
-            })?;
+            let alive = WorkerAlive::new(self);
+            spawn(&format!("qudo-worker-{number}"), move || worker::run(&alive.0))?;
         }
         Ok(())
     }
@@ -175,7 +172,16 @@ impl Session {
             lane.database.bell.ring();
             lane.heartbeat_bell.ring();
         }
-        let idle = self.wait_for(deadline, || self.workers_done());
+        if !self.wait_for(deadline, || self.workers_done()) {
+            log::warn!(
+                "{} jobs still run after the shutdown timeout; if the process ends before they do, \
+                 they are rescued and run again",
+                self.workers_alive.load(Ordering::Acquire)
+            );
+            if *lock(&self.request) != Request::Hard {
+                return self.leave_running(deadline, &lanes);
+            }
+        }
         // A settler ends when nothing more can come: no job runs and its fetcher has ended, so that
         // what a last claim brought is given back too. A fetcher that hangs holds up only its own.
         self.wait_for(deadline, || {
@@ -186,21 +192,29 @@ impl Session {
         for lane in &lanes {
             lane.settle.close();
         }
-        if !idle {
-            log::warn!(
-                "{} jobs were still running after the shutdown timeout; they will be rescued \
-                 and run again",
-                self.workers_alive.load(Ordering::Acquire)
-            );
-        }
         self.wait_for_lanes(deadline, &lanes);
+    }
+
+    /// The process may live on, so what still runs is settled when it ends, and its lease is kept
+    /// alive until then. What has ended gets a moment to be settled now.
+    fn leave_running(&self, deadline: Instant, lanes: &[Arc<Lane>]) {
+        self.overdue.store(true, Ordering::Release);
+        self.end_if_overdue();
+        let grace = deadline.max(Instant::now() + GRACE);
+        self.wait_for(grace, || lanes.iter().all(|lane| lane.settle.is_idle()));
+    }
+
+    /// Ends the lanes when the last job ended after the stop did.
+    fn end_if_overdue(&self) {
+        if self.overdue.load(Ordering::Acquire) && self.workers_done() {
+            self.lanes().iter().for_each(|lane| lane.settle.close());
+        }
     }
 
     /// Waits until the lanes' threads ended, or gives them up.
     fn wait_for_lanes(&self, deadline: Instant, lanes: &[Arc<Lane>]) {
         let ended = || lanes.iter().all(|lane| lane.threads.load(Ordering::Acquire) == 0);
-        // A database that answers gets a moment to settle even when a job used up the time.
-        let grace = deadline.max(Instant::now() + Duration::from_millis(500));
+        let grace = deadline.max(Instant::now() + GRACE);
         if !self.wait_for(grace, ended) {
             log::warn!(
                 "a database did not answer before the shutdown timeout; its jobs will be rescued"
@@ -208,6 +222,29 @@ impl Session {
         }
         for lane in lanes {
             lane.given_up.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Counts a worker thread for as long as it lives, also when it cannot be started.
+struct WorkerAlive(Arc<Session>);
+
+impl WorkerAlive {
+    fn new(session: &Arc<Session>) -> Self {
+        session.workers_alive.fetch_add(1, Ordering::AcqRel);
+        Self(Arc::clone(session))
+    }
+}
+
+impl Drop for WorkerAlive {
+    fn drop(&mut self) {
+        let session = &self.0;
+        session.workers_alive.fetch_sub(1, Ordering::AcqRel);
+        session.note_progress();
+        session.end_if_overdue();
+        if session.workers_done() {
+            // The heartbeats waited for the last job.
+            session.lanes().iter().for_each(|lane| lane.heartbeat_bell.ring());
         }
     }
 }

@@ -1,75 +1,83 @@
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::Duration;
+//! Settles what ended, and waits out whatever stands in the way: the results exist only here.
 
-use super::bell::lock;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant, SystemTime};
+
+use qudo_hooks::FailureKind;
+use uuid::Uuid;
+
 use super::jitter;
 use super::lane::Lane;
 use super::session::Session;
-use crate::driver::{DriverError, Settled, Settlement, Verdict};
+use super::settle_queue::Taken;
+use crate::Driver;
+use crate::driver::{
+    DriverError, ErrorKind, ExceptionRecord, Extras, Settled, Settlement, Verdict,
+};
 use crate::error::with_causes;
 use crate::observe::Event;
 
-/// One statement settles at most so many: enough for full effect, short enough not to block.
-const LARGEST_GROUP: usize = 1_000;
+/// While the database is away, it is looked again whether it is back this often.
+const AWAY: Duration = Duration::from_millis(50);
 
-/// Runs that ended and wait to be settled.
-///
-/// Group commit without a timer: while one group is on its way, the next one gathers. Idle, a
-/// single job is settled at once; busy, hundreds share a commit.
-#[derive(Default)]
-pub(crate) struct SettleQueue {
-    inner: Mutex<Pending>,
-    filled: Condvar,
+/// A group that the database refuses is tried so often before it is taken apart.
+const MOST_REFUSALS: u32 = 3;
+
+/// A group without an answer in time is tried so often before it is taken apart: one of its rows may
+/// be locked by somebody's open transaction for longer than a call may take.
+const MOST_SILENCES: u32 = 2;
+
+/// Alone, a settlement is waited for so long: the lock that it needs is free, or it is not.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A settlement that waits for somebody's lock is tried again after so long, later ever less often.
+const FIRST_PARK: Duration = Duration::from_secs(1);
+const LONGEST_PARK: Duration = Duration::from_secs(10);
+
+type Group = Arc<Vec<Settlement>>;
+
+/// One settlement of a group, alone.
+struct One {
+    group: Group,
+    at: usize,
+    /// An earlier try got no answer, so the end may have been settled then.
+    repeated: bool,
 }
 
-#[derive(Default)]
-struct Pending {
-    settlements: Vec<Settlement>,
-    settler_waits: bool,
-    closed: bool,
+/// A settlement that cannot be made while somebody else's transaction holds one of its rows, most
+/// likely its unique key. The others go on meanwhile.
+struct Parked {
+    one: One,
+    pause: Duration,
+    again: Instant,
 }
 
-impl SettleQueue {
-    pub(crate) fn push(&self, settlement: Settlement) {
-        let mut pending = lock(&self.inner);
-        pending.settlements.push(settlement);
-        // The settler is woken once per group, not once per job.
-        if std::mem::take(&mut pending.settler_waits) {
-            self.filled.notify_one();
-        }
-    }
+/// How the settlement of one run ended.
+enum Ended {
+    Settled,
+    Contended(One),
+    Refused(One, DriverError),
+}
 
-    /// Says that nothing more will come.
-    pub(crate) fn close(&self) {
-        lock(&self.inner).closed = true;
-        self.filled.notify_one();
-    }
-
-    /// Blocks until there is something; `None` when closed and empty.
-    fn take(&self) -> Option<Vec<Settlement>> {
-        let mut pending = lock(&self.inner);
-        loop {
-            if !pending.settlements.is_empty() {
-                let group = pending.settlements.len().min(LARGEST_GROUP);
-                let tail = pending.settlements.split_off(group);
-                return Some(std::mem::replace(&mut pending.settlements, tail));
-            }
-            if pending.closed {
-                return None;
-            }
-            pending.settler_waits = true;
-            pending = self.filled.wait(pending).unwrap_or_else(PoisonError::into_inner);
-        }
-    }
+struct Settler<'a> {
+    session: &'a Session,
+    lane: &'a Lane,
+    parked: Vec<Parked>,
 }
 
 /// Settles for one database until the session's last run ended, then removes the worker's row.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
-    while let Some(group) = lane.settle.take() {
-        let runs = group.len();
-        settle_group(session, lane, &Arc::new(group));
-        lane.note_settled(session, runs);
+    let mut settler = Settler { session, lane, parked: Vec::new() };
+    loop {
+        let due = settler.parked.iter().map(|one| one.again).min();
+        match lane.settle.take(due) {
+            Taken::Group(group) => settler.settle_group(&Arc::new(group)),
+            Taken::Nothing => {}
+            Taken::Closed if settler.parked.is_empty() || settler.is_given_up() => break,
+            Taken::Closed => std::thread::sleep(AWAY),
+        }
+        settler.try_parked();
     }
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.workers_done() || lane.is_empty();
@@ -83,109 +91,224 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     }
 }
 
-type Group = Arc<Vec<Settlement>>;
-
-fn ask(session: &Session, lane: &Lane, group: &Group) -> Result<Vec<Settled>, DriverError> {
-    let (worker, group) = (session.worker.id, Arc::clone(group));
-    lane.database.ask(move |driver| driver.settle(worker, &group))
-}
-
-/// Settles a group, waiting out the database's absence: the results exist only here.
-fn settle_group(session: &Session, lane: &Lane, group: &Group) {
-    let mut failures = 0_u32;
-    let mut repeated = false;
-    while !lane.given_up.load(Ordering::Acquire) {
-        if !lane.database.is_trusted() {
-            std::thread::sleep(Duration::from_millis(50));
-            continue;
-        }
-        match ask(session, lane, group) {
-            Ok(answers) => return note_answers(session, lane, group, &answers, repeated),
-            // The answer may have been lost on its way: the settlement may be done already.
-            Err(error) if error.is_down() => repeated |= error.is_ambiguous(),
-            Err(error) => {
-                failures += 1;
-                if failures >= 3 {
-                    return settle_one_by_one(session, lane, group, &error);
-                }
-                log::warn!(
-                    "database {:?} could not settle: {}",
-                    &*lane.database.name,
-                    with_causes(&error)
-                );
-                std::thread::sleep(jitter(Duration::from_millis(100 << failures)));
-            }
-        }
+impl Settler<'_> {
+    fn is_given_up(&self) -> bool {
+        self.lane.given_up.load(Ordering::Acquire)
     }
-}
 
-/// One settlement that the database refuses must not hold up the others. The refused one keeps
-/// its lease until it ends, is rescued then, and runs again: at least once, never lost.
-fn settle_one_by_one(session: &Session, lane: &Lane, group: &Group, error: &DriverError) {
-    log::warn!(
-        "database {:?} refuses a group of {}: {}; settling one by one",
-        &*lane.database.name,
-        group.len(),
-        with_causes(error)
-    );
-    for at in 0..group.len() {
-        let (worker, shared) = (session.worker.id, Arc::clone(group));
-        let one = std::slice::from_ref(&group[at]);
-        let mut repeated = false;
-        while !lane.given_up.load(Ordering::Acquire) {
-            if !lane.database.is_trusted() {
-                std::thread::sleep(Duration::from_millis(50));
+    fn ask(&self, group: &Group) -> Result<Vec<Settled>, DriverError> {
+        let (worker, group) = (self.session.worker.id, Arc::clone(group));
+        self.lane.database.ask(move |driver| driver.settle(worker, &group))
+    }
+
+    /// Whoever was put aside must not hold up the others again, so its answer is waited for only
+    /// shortly, and that none comes says nothing of the database.
+    fn ask_one(&self, one: &One, patience: Duration) -> Result<Vec<Settled>, DriverError> {
+        let (worker, group, at) = (self.session.worker.id, Arc::clone(&one.group), one.at);
+        let database = &self.lane.database;
+        let epoch = database.epoch();
+        let ask = move |driver: &dyn Driver| driver.settle(worker, &group[at..=at]);
+        let answer = database.calls.begin(ask, Box::new(|_, _| {})).wait(patience);
+        if let Err(error) = &answer
+            && !(error.is_hung() && patience < database.limit())
+        {
+            database.note_error(error, epoch);
+        }
+        answer
+    }
+
+    /// Settles a group, or takes it apart where one of its members is in the way of the others.
+    fn settle_group(&mut self, group: &Group) {
+        let (mut refusals, mut silences, mut repeated) = (0, 0, false);
+        let begun = SystemTime::now();
+        while !self.is_given_up() {
+            if !self.lane.database.is_trusted() {
+                if !self.lane.database.is_up() {
+                    silences = 0;
+                }
+                std::thread::sleep(AWAY);
                 continue;
             }
-            let shared = Arc::clone(&shared);
-            match lane.database.ask(move |driver| driver.settle(worker, &shared[at..=at])) {
+            let error = match self.ask(group) {
                 Ok(answers) => {
-                    note_answers(session, lane, one, &answers, repeated);
-                    break;
+                    self.note_answers(group, &answers, repeated, begun);
+                    return self.lane.note_settled(self.session, group.len());
                 }
-                Err(error) if error.is_down() => repeated |= error.is_ambiguous(),
-                Err(error) => {
-                    log::error!(
-                        "job {} ({}) cannot be settled and will run again when its lease ends: {}",
-                        one[0].job.id,
-                        one[0].job.ability,
-                        with_causes(&error)
-                    );
-                    break;
+                Err(error) => error,
+            };
+            // The answer may have been lost on its way: the settlement may be done already.
+            repeated |= error.is_ambiguous();
+            silences += u32::from(error.is_hung());
+            match error.kind() {
+                ErrorKind::Down if silences < MOST_SILENCES => {}
+                ErrorKind::Down | ErrorKind::Contention => {
+                    return self.settle_apart(group, repeated, &error);
+                }
+                // Neither mends itself at once; the probe finds out when it has.
+                ErrorKind::Schema | ErrorKind::Permission => self.lane.database.mark_down(&error),
+                ErrorKind::Other => {
+                    refusals += 1;
+                    if refusals == MOST_REFUSALS {
+                        return self.settle_apart(group, repeated, &error);
+                    }
+                    let (name, error) = (&*self.lane.database.name, with_causes(&error));
+                    log::warn!("database {name:?} could not settle: {error}");
+                    std::thread::sleep(jitter(Duration::from_millis(100 << refusals)));
                 }
             }
+        }
+        self.lane.note_settled(self.session, group.len());
+    }
+
+    /// One settlement that the database refuses, or that waits for a lock, must not hold up the
+    /// others.
+    fn settle_apart(&mut self, group: &Group, repeated: bool, error: &DriverError) {
+        log::warn!(
+            "database {:?} cannot settle a group of {}: {}; settling one by one",
+            &*self.lane.database.name,
+            group.len(),
+            with_causes(error)
+        );
+        for at in 0..group.len() {
+            let one = One { group: Arc::clone(group), at, repeated };
+            let ended = self.settle_one(one, PATIENCE);
+            self.conclude(ended, FIRST_PARK);
+        }
+    }
+
+    fn settle_one(&self, mut one: One, patience: Duration) -> Ended {
+        let begun = SystemTime::now();
+        while !self.is_given_up() {
+            if !self.lane.database.is_trusted() {
+                std::thread::sleep(AWAY);
+                continue;
+            }
+            let error = match self.ask_one(&one, patience) {
+                Ok(answers) => {
+                    let settlement = std::slice::from_ref(&one.group[one.at]);
+                    self.note_answers(settlement, &answers, one.repeated, begun);
+                    return Ended::Settled;
+                }
+                Err(error) => error,
+            };
+            one.repeated |= error.is_ambiguous();
+            match error.kind() {
+                ErrorKind::Down if !error.is_hung() => {}
+                ErrorKind::Down | ErrorKind::Contention => return Ended::Contended(one),
+                ErrorKind::Schema | ErrorKind::Permission => self.lane.database.mark_down(&error),
+                ErrorKind::Other => return Ended::Refused(one, error),
+            }
+        }
+        Ended::Settled
+    }
+
+    /// What follows for one settlement. One that is refused together with what it brings, such as a reply that
+    /// is too large, is discarded instead, so that its work is not done over and over. If
+    /// even that is refused it keeps its lease until that ends, is rescued then, and runs again: at
+    /// least once, never lost.
+    fn conclude(&mut self, ended: Ended, pause: Duration) {
+        match ended {
+            Ended::Settled => self.lane.note_settled(self.session, 1),
+            Ended::Contended(one) => {
+                let again = Instant::now() + jitter(pause);
+                self.parked.push(Parked { one, pause, again });
+            }
+            Ended::Refused(one, error) => {
+                let settlement = &one.group[one.at];
+                let brings = settlement.extras.as_ref();
+                if brings.is_some_and(|all| !all.replies.is_empty() || !all.replacements.is_empty())
+                {
+                    let group = Arc::new(vec![discarded(settlement, &error)]);
+                    let one = One { group, at: 0, repeated: one.repeated };
+                    let ended = self.settle_one(one, self.lane.database.limit());
+                    return self.conclude(ended, pause);
+                }
+                log::error!(
+                    "job {} ({}) cannot be settled and will run again when its lease ends: {}",
+                    settlement.job.id,
+                    settlement.job.ability,
+                    with_causes(&error)
+                );
+                self.lane.note_settled(self.session, 1);
+            }
+        }
+    }
+
+    /// Tries the one that has waited longest.
+    fn try_parked(&mut self) {
+        let Some(at) = (0..self.parked.len()).min_by_key(|at| self.parked[*at].again) else {
+            return;
+        };
+        if self.is_given_up() {
+            self.lane.note_settled(self.session, self.parked.len());
+            self.parked.clear();
+        } else if self.parked[at].again <= Instant::now() {
+            let Parked { one, pause, .. } = self.parked.swap_remove(at);
+            let ended = self.settle_one(one, PATIENCE);
+            self.conclude(ended, (pause * 2).min(LONGEST_PARK));
+        }
+    }
+
+    fn note_answers(
+        &self,
+        group: &[Settlement],
+        answers: &[Settled],
+        repeated: bool,
+        begun: SystemTime,
+    ) {
+        let (session, lane) = (self.session, self.lane);
+        let mut soon = false;
+        for (settlement, answer) in group.iter().zip(answers) {
+            let lost = *answer == Settled::LeaseLost;
+            // After a lost answer it cannot be told whether the lease was lost or our own first try
+            // ended it.
+            let answer = (!repeated || !lost).then_some(*answer);
+            session.manager.tell(|| Event::Settled {
+                worker: session.worker.id,
+                database: &lane.database.name,
+                job: settlement.job.id,
+                attempt: settlement.job.attempt,
+                verdict: settlement.verdict,
+                answer,
+            });
+            if !lost && let Some(extras) = &settlement.extras {
+                session.manager.tell_replacements(&extras.replacements, &lane.database.name, begun);
+            }
+            soon |= !lost && brings_work(settlement, session.manager.options().delay);
+            if lost && !repeated && settlement.verdict != Verdict::GiveBack {
+                lane.lost_leases.fetch_add(1, Ordering::Relaxed);
+                log::warn!(
+                    "job {} ({}) attempt {}: the lease was lost, so its end changed nothing",
+                    settlement.job.id,
+                    settlement.job.ability,
+                    settlement.job.attempt
+                );
+            }
+        }
+        if soon {
+            // The fetcher may sleep until a due time that it heard of before.
+            lane.database.bell.ring();
         }
     }
 }
 
-fn note_answers(
-    session: &Session,
-    lane: &Lane,
-    group: &[Settlement],
-    answers: &[Settled],
-    repeated: bool,
-) {
-    for (settlement, answer) in group.iter().zip(answers) {
-        let lost = *answer == Settled::LeaseLost;
-        // After a lost answer it cannot be told whether the lease was lost or our own first try
-        // ended it.
-        let answer = (!repeated || !lost).then_some(*answer);
-        session.manager.tell(|| Event::Settled {
-            worker: session.worker.id,
-            database: &lane.database.name,
-            job: settlement.job.id,
-            attempt: settlement.job.attempt,
-            verdict: settlement.verdict,
-            answer,
-        });
-        if lost && !repeated && settlement.verdict != Verdict::GiveBack {
-            lane.lost_leases.fetch_add(1, Ordering::Relaxed);
-            log::warn!(
-                "job {} ({}) attempt {}: the lease was lost, so its end changed nothing",
-                settlement.job.id,
-                settlement.job.ability,
-                settlement.job.attempt
-            );
-        }
+/// Whether a settlement leaves work that comes before the next regular look.
+fn brings_work(settlement: &Settlement, delay: Duration) -> bool {
+    match settlement.verdict {
+        Verdict::Retry(after) | Verdict::Snooze(after) => after < delay,
+        _ => settlement.extras.as_ref().is_some_and(|extras| !extras.replacements.is_empty()),
+    }
+}
+
+/// The job as one that failed for good, because its end could not be stored.
+fn discarded(settlement: &Settlement, error: &DriverError) -> Settlement {
+    let message = format!("the end of the run cannot be stored: {}", with_causes(error));
+    log::error!("job {} ({}): {message}", settlement.job.id, settlement.job.ability);
+    let exception = ExceptionRecord { id: Uuid::now_v7(), kind: FailureKind::Error, message };
+    let extras = Extras { exception: Some(exception), ..Extras::default() };
+    Settlement {
+        job: settlement.job.clone(),
+        verdict: Verdict::Discard,
+        extras: Some(Box::new(extras)),
     }
 }

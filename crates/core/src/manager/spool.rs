@@ -202,8 +202,9 @@ fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Er
         let mut groups: HashMap<Arc<str>, (Arc<Database>, Vec<JobId>)> = HashMap::new();
         for job in jobs.iter().filter(|job| job.state != JobState::Moving) {
             let key = job.uniqkey.as_deref().map(|key| (&*job.ability, key));
-            match target(manager, key)? {
+            match target(manager, job.id, key)? {
                 Target::Wait => {}
+                Target::There(database) => gone += join(manager, spool, &database, job.id)?,
                 Target::Taken => gone += drop_job(manager, spool, job.id)?,
                 Target::To(target) => {
                     let group = groups.entry(Arc::clone(&target.name));
@@ -228,11 +229,13 @@ enum Target {
     Wait,
     /// Another job holds its key.
     Taken,
+    /// It holds its key itself, in a database that is not the key's home any more.
+    There(Arc<Database>),
 }
 
 /// Where a spooled job goes now: the home of its key, once the former homes say that they do not
 /// hold it; without a key any database that is up.
-fn target(manager: &Manager, key: Option<(&str, &str)>) -> Result<Target, Error> {
+fn target(manager: &Manager, id: JobId, key: Option<(&str, &str)>) -> Result<Target, Error> {
     for database in manager.all().iter() {
         if let Err(error) = database.control()
             && !error.is_down()
@@ -250,6 +253,7 @@ fn target(manager: &Manager, key: Option<(&str, &str)>) -> Result<Target, Error>
         let (ability, key) = (ability.to_owned(), key.to_owned());
         match former.call("look up a unique key", move |driver| driver.holder(&ability, &key)) {
             Ok(None) => {}
+            Ok(Some(holder)) if holder == id => return Ok(Target::There(former)),
             Ok(Some(_)) => return Ok(Target::Taken),
             Err(error) if error.is_down() => return Ok(Target::Wait),
             Err(error) => return Err(error),
@@ -269,6 +273,25 @@ fn drop_job(manager: &Manager, spool: &Spool, id: JobId) -> Result<usize, Error>
     Ok(1)
 }
 
+/// A job of the spool that is in a database too. Either a forward was broken off there: what it brought is
+/// cancelled, and the job goes on from here. Or an enqueue whose answer was lost stored it: then it
+/// lives there, and here it ends.
+fn join(
+    manager: &Manager,
+    spool: &Spool,
+    database: &Arc<Database>,
+    id: JobId,
+) -> Result<usize, Error> {
+    Move::new(manager, &spool.database, database)?.run_these(&[])?;
+    let state = database.call("look up a job", move |driver| driver.state(id))?;
+    if state.is_none_or(|state| state == JobState::Moving) {
+        return Ok(0);
+    }
+    log::info!("job {id} of the spool is in database {:?} already", &*database.name);
+    let gone = spool.database.call("drop a job", move |driver| driver.dequeue(id))?;
+    Ok(usize::from(gone))
+}
+
 /// Forwards these jobs; tells how many are gone from the spool.
 fn forward_to(
     manager: &Manager,
@@ -276,13 +299,14 @@ fn forward_to(
     target: &Arc<Database>,
     ids: &[JobId],
 ) -> Result<usize, Error> {
-    let (moved, stayed) = Move::new(manager, &spool.database, target)?.run_these(ids)?;
+    let (moved, taken) = Move::new(manager, &spool.database, target)?.run_these(ids)?;
     if moved > 0 {
         log::info!("{moved} jobs forwarded from the spool to database {:?}", &*target.name);
         target.bell.ring();
     }
     let mut gone = moved;
-    for id in stayed {
+    // Those that may not go there any more wait for the next look.
+    for id in taken {
         gone += drop_job(manager, spool, id)?;
     }
     Ok(gone)
@@ -296,5 +320,31 @@ pub(super) fn check_engine(driver: &dyn Driver) -> Result<(), DriverError> {
             ErrorKind::Other,
             format!("a spool must be local, such as sqlite:spool.db, not {other}"),
         )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::NewJob;
+
+    #[test]
+    fn a_job_whose_home_changed_on_its_way_stays_in_the_spool() {
+        let builder = Manager::builder().linked(false);
+        let builder = builder.database_as("one", "memory:spool-one");
+        let builder = builder.database_as("two", "memory:spool-two");
+        let manager = builder.spool("memory:spool-spool", 10).build().expect("valid");
+        let spool = manager.inner.spool.clone().expect("set");
+        let job = || NewJob::named("anything", 1.into()).uniqkey("k");
+        let home = manager.home(&job()).expect("known").expect("fixed");
+        let record = manager.prepare_record(job()).expect("valid").expect("not suppressed");
+        // Not through the front door, which would wake the thread that forwards.
+        spool.database.driver().insert(std::slice::from_ref(&record)).expect("stored");
+        let away = manager.find(if home == "one" { "two" } else { "one" }).expect("known");
+        assert_eq!(forward_to(&manager, &spool, &away, &[record.id]).expect("answers"), 0);
+        assert_eq!(spool.dropped.load(Ordering::Relaxed), 0);
+        forward(&manager, &spool, &mut false).expect("forwards");
+        let (at, _) = manager.lookup(record.id).expect("answers").expect("is not lost");
+        assert_eq!(at, home);
     }
 }

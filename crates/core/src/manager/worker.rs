@@ -1,5 +1,7 @@
 use std::time::Instant;
 
+use qudo_hooks::Outcome;
+
 use super::run::{Context, run_job};
 use super::session::Session;
 
@@ -19,11 +21,16 @@ pub(super) fn run(session: &Session) {
             worker: session.worker.id,
             stopping: &session.stopping,
         };
-        let (settlement, _) = run_job(&context, job);
+        let (settlement, outcome) = run_job(&context, job);
         took = Some(begun.elapsed());
-        match settlement {
-            Some(settlement) => lane.settle.push(settlement),
-            None => lane.note_settled(session, 1),
+        if let Some(settlement) = settlement {
+            lane.settle.push(settlement);
+            continue;
+        }
+        // The ability settled it in a transaction of its own.
+        lane.note_settled(session, 1);
+        if matches!(outcome, Outcome::Replaced(_)) {
+            lane.database.bell.ring();
         }
     }
 }

@@ -1,0 +1,87 @@
+//! Runs that ended and wait for their settler.
+
+use std::sync::{Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::bell::lock;
+use crate::driver::Settlement;
+
+/// One statement settles at most so many: enough for full effect, short enough not to block.
+const LARGEST_GROUP: usize = 1_000;
+
+/// Runs that ended and wait to be settled.
+///
+/// Group commit without a timer: while one group is on its way, the next one gathers. Idle, a
+/// single job is settled at once; busy, hundreds share a commit.
+#[derive(Default)]
+pub(crate) struct SettleQueue {
+    inner: Mutex<Pending>,
+    filled: Condvar,
+}
+
+/// What [`SettleQueue::take`] found.
+pub(super) enum Taken {
+    /// Runs to settle.
+    Group(Vec<Settlement>),
+    /// None came in the time.
+    Nothing,
+    /// None is left, and none will come.
+    Closed,
+}
+
+#[derive(Default)]
+struct Pending {
+    settlements: Vec<Settlement>,
+    settler_waits: bool,
+    closed: bool,
+}
+
+impl SettleQueue {
+    pub(crate) fn push(&self, settlement: Settlement) {
+        let mut pending = lock(&self.inner);
+        pending.settlements.push(settlement);
+        // The settler is woken once per group, not once per job.
+        if std::mem::take(&mut pending.settler_waits) {
+            self.filled.notify_one();
+        }
+    }
+
+    /// Says that nothing more will come.
+    pub(crate) fn close(&self) {
+        lock(&self.inner).closed = true;
+        self.filled.notify_one();
+    }
+
+    /// Whether all that came is settled.
+    pub(crate) fn is_idle(&self) -> bool {
+        let pending = lock(&self.inner);
+        pending.settlements.is_empty() && (pending.settler_waits || pending.closed)
+    }
+
+    /// Blocks until there is something, or until then.
+    pub(super) fn take(&self, until: Option<Instant>) -> Taken {
+        let mut pending = lock(&self.inner);
+        loop {
+            if !pending.settlements.is_empty() {
+                let group = pending.settlements.len().min(LARGEST_GROUP);
+                let tail = pending.settlements.split_off(group);
+                return Taken::Group(std::mem::replace(&mut pending.settlements, tail));
+            }
+            if pending.closed {
+                return Taken::Closed;
+            }
+            let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+            if left.is_some_and(|left| left.is_zero()) {
+                return Taken::Nothing;
+            }
+            pending.settler_waits = true;
+            pending = match left {
+                Some(left) => {
+                    let waited = self.filled.wait_timeout(pending, left);
+                    waited.unwrap_or_else(PoisonError::into_inner).0
+                }
+                None => self.filled.wait(pending).unwrap_or_else(PoisonError::into_inner),
+            };
+        }
+    }
+}
