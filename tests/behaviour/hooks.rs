@@ -4,7 +4,7 @@ use qudo::{Decision, Error, Failure, FailureKind, Hook, HookError, JobDraft, Job
 use serde_json::json;
 
 use crate::abilities::{double, echo, stumble};
-use crate::bed::{Bed, Log, drain};
+use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
 use crate::work::exceptions;
 
 /// A hook made of closures, one per point.
@@ -291,4 +291,64 @@ pub fn hooks_run_in_order_and_can_be_unregistered(bed: &Bed) {
     assert!(!manager.unregister_hook("z"));
     drain(&manager);
     assert_eq!(log.lines().len(), 3, "no hook saw the work");
+}
+
+#[derive(Debug)]
+struct Unspeakable;
+
+impl std::fmt::Display for Unspeakable {
+    fn fmt(&self, _: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        panic!("an error that cannot be told")
+    }
+}
+
+impl std::error::Error for Unspeakable {}
+
+#[qudo::ability(max_retries = 0)]
+fn unspeakable(_text: String) -> std::result::Result<(), Unspeakable> {
+    Err(Unspeakable)
+}
+
+/// Panics where hooks and errors are only looked at.
+struct Sly(&'static str);
+
+impl Hook for Sly {
+    fn name(&self) -> &'static str {
+        "sly"
+    }
+    fn applies_to(&self, ability: &str) -> bool {
+        assert!(self.0 != "applies_to" || ability != "stumble", "sly applies_to");
+        true
+    }
+    fn pre_work(&self, job: &JobView<'_>) -> Result<(), HookError> {
+        if self.0 == "pre_work" && job.ability() == "stumble" {
+            return Err(HookError::new("no").with_source(Unspeakable));
+        }
+        Ok(())
+    }
+}
+
+pub fn a_panic_where_an_error_is_told_or_a_hook_is_chosen_fails_the_attempt_alone(bed: &Bed) {
+    for sly in ["nothing", "applies_to", "pre_work"] {
+        let (manager, log) = bed.with(|builder| {
+            let builder = builder.ability::<echo>().ability::<stumble>().ability::<unspeakable>();
+            builder.hook(Sly(sly)).workers(1)
+        });
+        // Enqueued by another, whose hooks do not panic.
+        let (client, _) = bed.with(|builder| builder.ability::<echo>());
+        let discarded = || exceptions(&client).iter().filter(|one| one.discarded).count();
+        let before = discarded();
+        assert!(client.enqueue(stumble::job(9)).expect("stored").is_new());
+        assert!(client.enqueue(unspeakable::job("x".to_owned())).expect("stored").is_new());
+        let working = manager.start().expect("starts");
+        eventually("both failed", || discarded() == before + 2);
+        let echoed = client.enqueue(echo::job("alive".to_owned())).expect("stored");
+        echoed.wait::<String>(DEADLINE).expect("the one thread lives");
+        working.stop();
+        assert_eq!(log.lines().last().map(String::as_str), Some("alive"));
+        let told: Vec<_> =
+            exceptions(&client).into_iter().map(|one| (one.ability, one.kind)).collect();
+        assert!(sly == "nothing" || told.contains(&("stumble".to_owned(), FailureKind::Panic)));
+        assert!(told.contains(&("unspeakable".to_owned(), FailureKind::Panic)), "{told:?}");
+    }
 }

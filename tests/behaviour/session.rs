@@ -3,13 +3,14 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, JobState, Settled, Settlement, Verdict, WorkerId,
-    WorkerInfo,
+    AbilityLease, ClaimRequest, ClaimedJob, ExceptionRecord, Extras, JobState, ReplyRecord,
+    Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
-use qudo::{FailureKind, Job, JobId, Manager, Result};
+use qudo::{DatabaseState, FailureKind, Job, JobId, Manager, Result};
 
 use crate::abilities::{echo, no_argument, other_echo};
 use crate::bed::{Bed, DEADLINE, Log, eventually};
+use crate::transactional::{Conn, sql};
 use crate::work::exceptions;
 
 /// Claims jobs of an ability in queue `default` for a worker that is not this process.
@@ -183,6 +184,53 @@ pub fn a_running_job_finishes_before_shutdown(bed: &Bed) {
     sent.wait::<()>(Duration::ZERO).expect("settled before the stop returned");
 }
 
+pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| {
+        let heartbeat = (Duration::from_millis(100), Duration::from_secs(1));
+        let builder = builder.ability::<waits>().workers(2).heartbeat(heartbeat.0, heartbeat.1);
+        builder.shutdown_timeout(Duration::from_millis(100))
+    });
+    let name = JobId::new().to_string();
+    let job = waits::job(name.clone()).database(bed.first());
+    let sent = manager.enqueue(job).expect("stored");
+    let working = manager.start().expect("starts");
+    eventually("it runs", || log.lines() == ["started"]);
+    working.stop();
+    // Others would rescue it now, did its process say no more that it lives.
+    let driver = bed.driver();
+    let until = Instant::now() + Duration::from_millis(2_500);
+    while Instant::now() < until {
+        assert!(driver.rescue(Duration::from_secs(1), 10).expect("answers").is_empty());
+        std::thread::park_timeout(Duration::from_millis(50));
+    }
+    gate(&name).open();
+    sent.wait::<()>(DEADLINE).expect("settled");
+    assert_eq!(log.lines(), ["started", "passed"]);
+    eventually("the worker's row is removed", || driver.workers().expect("answers").is_empty());
+    assert!(exceptions(&manager).is_empty());
+}
+
+pub fn an_end_is_kept_while_the_tables_are_away(bed: &Bed) {
+    let Some(mut conn) = Conn::open(bed) else { return };
+    let (manager, log) = bed.with(|builder| builder.ability::<waits>().workers(1).retry_seconds(1));
+    let name = JobId::new().to_string();
+    let job = waits::job(name.clone()).database(bed.first());
+    let sent = manager.enqueue(job).expect("stored");
+    let working = manager.start().expect("starts");
+    eventually("it runs", || log.lines() == ["started"]);
+    sql(&mut conn, "ALTER TABLE qudo_lease RENAME TO qudo_lease_away");
+    gate(&name).open();
+    let state = || {
+        let reports = manager.databases();
+        reports.into_iter().find(|one| one.name == bed.first()).expect("known").state
+    };
+    eventually("it is found out", || state() != DatabaseState::Up);
+    sql(&mut conn, "ALTER TABLE qudo_lease_away RENAME TO qudo_lease");
+    sent.wait::<()>(DEADLINE).expect("settled");
+    assert_eq!(log.lines(), ["started", "passed"]);
+    working.stop();
+}
+
 pub fn several_queues_are_served_in_turn(bed: &Bed) {
     let (manager, log) = bed.with(|builder| {
         builder.ability::<echo>().ability::<other_echo>().workers(1).find_job_limit_size(5)
@@ -305,6 +353,56 @@ pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
     let done = settlements(second, Verdict::Complete);
     assert_eq!(driver.settle(stranger, &done).expect("answers"), [Settled::Done]);
     assert!(driver.state(id).expect("answers").is_none());
+}
+
+pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let id = enqueue(&manager, bed, 1)[0];
+    let (stranger, first) = claim_as_stranger(bed, "echo", 1);
+    let driver = bed.driver();
+    assert_eq!(driver.release_claim(stranger, 1).expect("answers"), 1);
+    let request = ClaimRequest {
+        worker: stranger,
+        claim: 2,
+        queue: &Arc::from("default"),
+        abilities: &[AbilityLease { name: Arc::from("echo"), grab_for: DEADLINE }],
+        limit: 1,
+    };
+    let second = driver.claim(&request).expect("claims");
+    let mut group = settlements(first, Verdict::Complete);
+    let reply = ReplyRecord { codec: "json".into(), body: b"1".to_vec() };
+    group[0].extras = Some(Box::new(Extras { replies: vec![reply], ..Extras::default() }));
+    group.extend(settlements(second, Verdict::Retry(Duration::ZERO)));
+    let answers = driver.settle(stranger, &group).expect("answers");
+    assert_eq!(answers, [Settled::LeaseLost, Settled::Done]);
+    assert!(driver.replies(id).expect("answers").is_empty(), "the lost run leaves no reply");
+    let worked = manager.work_once().expect("works");
+    assert!(worked.is_some(), "the job is there with its facts");
+}
+
+pub fn a_group_of_large_ends_is_stored(bed: &Bed) {
+    const SIZE: usize = 5 * 1024 * 1024;
+    let (manager, _) = bed.manager::<echo>();
+    let large = || echo::job("x".repeat(SIZE)).database(bed.first());
+    for _ in 0..6 {
+        assert!(manager.enqueue(large()).expect("stored").is_new());
+    }
+    let (stranger, claimed) = claim_as_stranger(bed, "echo", 6);
+    assert_eq!(claimed.len(), 6);
+    let mut group = settlements(claimed, Verdict::Discard);
+    for (n, settlement) in group.iter_mut().enumerate() {
+        let id = uuid::Uuid::now_v7();
+        let message = "too large".to_owned();
+        let exception = ExceptionRecord { id, kind: FailureKind::Error, message };
+        let reply = ReplyRecord { codec: "json".into(), body: vec![b'x'; SIZE] };
+        let replies = if n % 2 == 0 { vec![reply] } else { Vec::new() };
+        let exception = (n % 2 == 1).then_some(exception);
+        settlement.extras = Some(Box::new(Extras { exception, replies, ..Extras::default() }));
+    }
+    let answers = bed.driver().settle(stranger, &group).expect("stored");
+    assert!(answers.iter().all(|answer| *answer == Settled::Done));
+    assert_eq!(bed.driver().replies(group[0].job.id).expect("reads")[0].body.len(), SIZE);
+    assert_eq!(exceptions(&manager).len(), 3);
 }
 
 pub fn what_is_completed_among_others_leaves_the_others_alone(bed: &Bed) {

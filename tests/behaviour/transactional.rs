@@ -58,7 +58,7 @@ pub fn migrating_twice_is_harmless_and_reverting_removes_everything(bed: &Bed) {
 }
 
 /// A diesel connection of the application's own to the first database of a bed.
-enum Conn {
+pub enum Conn {
     Sqlite(diesel::r2d2::Pool<ConnectionManager<SqliteConnection>>),
     #[cfg(feature = "postgres")]
     Postgres(diesel::PgConnection),
@@ -68,7 +68,7 @@ enum Conn {
 
 impl Conn {
     /// `None` in memory, where there is no connection.
-    fn open(bed: &Bed) -> Option<Self> {
+    pub fn open(bed: &Bed) -> Option<Self> {
         let dsn = &bed.databases[0].1;
         let (scheme, rest) = dsn.split_once(':').expect("a scheme");
         Some(match scheme {
@@ -150,7 +150,7 @@ impl Begin for diesel::MysqlConnection {
     }
 }
 
-fn sql(conn: &mut Conn, text: &str) {
+pub fn sql(conn: &mut Conn, text: &str) {
     on_conn!(conn, conn => conn.batch_execute(text).expect("runs"));
 }
 
@@ -285,6 +285,35 @@ pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
     assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
     working.stop();
     assert_eq!(count_effects(&mut conn), 2);
+}
+
+#[qudo::ability]
+fn relay(job: &Job) -> Result {
+    job.replace(echo::job("next".to_owned()));
+    match job.driver().engine() {
+        "sqlite" => job.complete_in(|_: &mut SqliteConnection| Ok(())),
+        #[cfg(feature = "postgres")]
+        "postgres" => job.complete_in(|_: &mut diesel::PgConnection| Ok(())),
+        #[cfg(feature = "mysql")]
+        "mysql" => job.complete_in(|_: &mut diesel::MysqlConnection| Ok(())),
+        other => Err(qudo::abort(format!("no connection to {other}"))),
+    }
+}
+
+pub fn what_replaces_a_job_in_its_transaction_starts_at_once(bed: &Bed) {
+    if Conn::open(bed).is_none() {
+        return;
+    }
+    let builder = || bed.builder().delay(Duration::from_secs(3600)).workers(1);
+    let log = Log::default();
+    // Also in another process, which hears of it from the database.
+    let echoes = builder().ability::<echo>().plugin(log.clone()).build().expect("valid");
+    let relays = builder().ability::<relay>().build().expect("valid");
+    let (echoing, relaying) = (echoes.start().expect("starts"), relays.start().expect("starts"));
+    assert!(relays.enqueue(relay::job().database(bed.first())).expect("stored").is_new());
+    eventually("the next runs", || log.lines() == ["next"]);
+    echoing.stop();
+    relaying.stop();
 }
 
 pub fn an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job(bed: &Bed) {

@@ -1,14 +1,18 @@
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{Exception, ExceptionFilter, JobState};
-use qudo::{FailureKind, Manager, NewJob, Outcome};
+use qudo::{
+    DatabaseState, Error, Event, FailureKind, Job, JobError, JobId, Manager, NewJob, Observer,
+    Outcome, Result,
+};
 use serde_json::json;
 
 use crate::abilities::{
     again, computed_retry, double, echo, give_up, other_echo, panics, parent, sleepy, slow_retry,
     splits, stumble,
 };
-use crate::bed::{Bed, drain, eventually};
+use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
 
 pub fn exceptions(manager: &Manager) -> Vec<Exception> {
     let filter = ExceptionFilter { limit: 100, ..ExceptionFilter::default() };
@@ -134,6 +138,36 @@ pub fn replace_completes_one_job_and_enqueues_others(bed: &Bed) {
     assert_eq!(lines, ["left", "right"]);
 }
 
+#[derive(Clone, Default)]
+struct Stored(Arc<Mutex<Vec<JobId>>>);
+
+impl Observer for Stored {
+    fn observe(&self, event: &Event<'_>) {
+        if let Event::Enqueued { job, .. } = event {
+            self.0.lock().expect("no panic").push(job.id);
+        }
+    }
+}
+
+pub fn replacements_are_told_to_the_observer(bed: &Bed) {
+    for working in [false, true] {
+        let stored = Stored::default();
+        let (manager, _) = bed
+            .with(|builder| builder.ability::<splits>().ability::<echo>().observer(stored.clone()));
+        let sent = manager.enqueue(splits::job(false)).expect("stored");
+        let told = || stored.0.lock().expect("no panic").clone();
+        if working {
+            let working = manager.start().expect("starts");
+            eventually("all are told", || told().len() == 3);
+            working.stop();
+        } else {
+            drain(&manager);
+        }
+        let told = told();
+        assert_eq!((told.len(), Some(told[0])), (3, sent.id()));
+    }
+}
+
 pub fn a_run_that_fails_replaces_nothing(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<splits>().ability::<echo>());
     assert!(manager.enqueue(splits::job(true)).expect("stored").is_new());
@@ -181,4 +215,59 @@ pub fn a_job_enqueues_more_through_its_manager(bed: &Bed) {
         drain(&manager);
         log.lines() == ["child"]
     });
+}
+
+#[qudo::ability(max_retries = 1, retry_delay = "300ms")]
+fn soon_again(job: &Job) -> Result {
+    job.plugin::<Log>()?.add(format!("attempt {}", job.attempt()));
+    if job.attempt() == 1 { Err(JobError::fail("once")) } else { Ok(()) }
+}
+
+pub fn an_idle_worker_runs_a_retry_as_soon_as_it_is_due(bed: &Bed) {
+    // Its next regular look is far away.
+    let delay = Duration::from_secs(3600);
+    let (manager, log) = bed.with(|builder| builder.ability::<soon_again>().delay(delay));
+    let working = manager.start().expect("starts");
+    let sent = manager.enqueue(soon_again::job()).expect("stored");
+    sent.wait::<()>(DEADLINE).expect("runs again");
+    assert_eq!(log.lines(), ["attempt 1", "attempt 2"]);
+    working.stop();
+}
+
+/// More than a packet of MySQL's may have by default, and less than the others take.
+const LARGE: usize = 65 * 1024 * 1024;
+
+pub fn an_argument_larger_than_a_server_takes_is_refused_and_the_database_stays_in_use(bed: &Bed) {
+    let (manager, _) = bed.with(|builder| builder.ability::<echo>().max_arg_size(2 * LARGE));
+    let large = echo::job("x".repeat(LARGE)).database(bed.first());
+    if let Err(error) = manager.enqueue(large) {
+        assert_eq!(bed.driver().engine(), "mysql", "{error}");
+        assert!(!error.is_down(), "{error}");
+    }
+    let reports = manager.databases();
+    assert!(reports.iter().all(|one| one.state == DatabaseState::Up), "{reports:?}");
+    assert!(manager.enqueue(echo::job("small".to_owned())).expect("stored").is_new());
+}
+
+#[qudo::ability]
+fn talkative(job: &Job, bytes: usize) -> Result<String> {
+    job.plugin::<Log>()?.add("ran");
+    Ok("x".repeat(bytes))
+}
+
+pub fn an_end_that_cannot_be_stored_sends_the_job_to_the_exception_log(bed: &Bed) {
+    let (manager, log) = bed.manager::<talkative>();
+    let working = manager.start().expect("starts");
+    let sent = manager.enqueue(talkative::job(LARGE).database(bed.first())).expect("stored");
+    match sent.wait::<String>(DEADLINE) {
+        Ok(reply) => assert_eq!(reply.len(), LARGE),
+        Err(Error::JobFailed { message, .. }) => {
+            assert!(message.contains("cannot be stored"), "{message}");
+            let last = exceptions(&manager).remove(0);
+            assert!(last.discarded && last.arg.is_some(), "it can be enqueued again");
+        }
+        Err(error) => panic!("{error}"),
+    }
+    working.stop();
+    assert_eq!(log.lines(), ["ran"], "its work is done once");
 }

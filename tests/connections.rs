@@ -1,0 +1,123 @@
+//! A connection that dies or falls silent costs nobody more than its own call.
+
+#![cfg(any(feature = "postgres", feature = "mysql"))]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use qudo::{Job, Manager, Outcome};
+use qudo_test_servers::Proxy;
+
+/// Every wait for a condition ends here.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// A fresh, migrated database, reached directly and through a proxy.
+struct Fresh {
+    server: String,
+    name: String,
+    direct: String,
+    proxied: String,
+    proxy: Arc<Proxy>,
+}
+
+impl Fresh {
+    fn on(engine: &str) -> Self {
+        let variable = format!("QUDO_TEST_{}_URL", engine.to_uppercase());
+        let server = std::env::var(&variable)
+            .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
+        let name = format!("qudo_connections_{}", uuid::Uuid::now_v7().simple());
+        let direct = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+        let mut proxied = url::Url::parse(&direct).expect("a URL");
+        let port = proxied.port().expect("test servers have ports of their own");
+        let proxy = Arc::new(Proxy::start(port).expect("starts"));
+        proxied.set_host(Some("127.0.0.1")).expect("a host");
+        proxied.set_port(Some(proxy.port())).expect("a port");
+        let fresh = Self { server, name, direct, proxied: proxied.into(), proxy };
+        fresh.manager(&fresh.direct, |builder| builder).migrate().expect("migrates");
+        fresh
+    }
+
+    fn manager(
+        &self,
+        dsn: &str,
+        more: impl FnOnce(qudo::ManagerBuilder) -> qudo::ManagerBuilder,
+    ) -> Manager {
+        let builder = Manager::builder().linked(false).database_as("it", dsn);
+        let builder = builder.ability::<shaky>().plugin(Link(Arc::clone(&self.proxy)));
+        more(builder.retry_seconds(1)).build().expect("valid")
+    }
+}
+
+impl Drop for Fresh {
+    fn drop(&mut self) {
+        if let Err(error) = qudo_test_servers::drop_database(&self.server, &self.name) {
+            eprintln!("{} is left behind: {error}", self.name);
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Link(Arc<Proxy>);
+
+/// Cuts the connections of its own manager, as a server's restart during a long job does.
+#[qudo::ability(max_retries = 0)]
+fn shaky(job: &Job, cuts: bool) -> qudo::Result<u32> {
+    if cuts {
+        job.plugin::<Link>()?.0.reset();
+    }
+    Ok(job.attempt())
+}
+
+fn a_connection_dies_during_a_job(engine: &str) {
+    let fresh = Fresh::on(engine);
+    let manager = fresh.manager(&fresh.proxied, |builder| builder);
+    let sent = manager.enqueue(shaky::job(true)).expect("stored");
+    let outcome = manager.work_once().expect("settles");
+    assert!(matches!(outcome, Some(Outcome::Completed)), "{outcome:?}");
+    assert_eq!(sent.wait::<u32>(DEADLINE).expect("settled"), 1);
+    let direct = fresh.manager(&fresh.direct, |builder| builder);
+    assert!(direct.work_once().expect("works").is_none(), "it was not given back");
+}
+
+fn a_look_falls_silent(engine: &str) {
+    let fresh = Fresh::on(engine);
+    let client =
+        fresh.manager(&fresh.proxied, |builder| builder.call_limit(Duration::from_secs(1)));
+    let worker = fresh.manager(&fresh.direct, |builder| builder);
+    let sent = client.enqueue(shaky::job(false)).expect("stored");
+    for ticket in [sent.ticket().expect("new").clone(), client.ticket(sent.id().expect("new"))] {
+        assert!(ticket.check().is_ok(), "it is connected");
+        let begun = Instant::now();
+        let waiting = std::thread::spawn(move || ticket.wait::<u32>(2 * DEADLINE));
+        // Whatever it asks now is lost.
+        fresh.proxy.half_open();
+        worker.work_once().expect("works");
+        assert_eq!(waiting.join().expect("no panic").expect("looks again"), 1);
+        assert!(begun.elapsed() < DEADLINE, "one lost answer took all the time there was");
+    }
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_postgres() {
+    a_connection_dies_during_a_job("postgres");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_mysql() {
+    a_connection_dies_during_a_job("mysql");
+}
+
+#[cfg(feature = "postgres")]
+#[test]
+fn who_waits_for_a_reply_looks_again_when_a_look_falls_silent_on_postgres() {
+    a_look_falls_silent("postgres");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn who_waits_for_a_reply_looks_again_when_a_look_falls_silent_on_mysql() {
+    a_look_falls_silent("mysql");
+}
