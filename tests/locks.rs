@@ -24,6 +24,7 @@ struct Fresh {
 
 impl Fresh {
     fn on(engine: &str) -> Self {
+        drop(env_logger::builder().is_test(true).try_init());
         let variable = format!("QUDO_TEST_{}_URL", engine.to_uppercase());
         let server = std::env::var(&variable)
             .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));

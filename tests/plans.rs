@@ -284,3 +284,46 @@ fn mysql_claims_and_settles_wait_for_no_row_but_their_own() {
     }
     qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
+
+/// Where few jobs run, the optimizer would rather read the whole table than look a row up.
+#[cfg(feature = "mysql")]
+#[test]
+fn mysql_settles_of_few_runs_wait_for_no_row_but_their_own() {
+    use qudo::driver::{AbilityLease, ClaimRequest, DriverRegistration, Settled, WorkerId};
+    use qudo::driver::{Settlement, Verdict};
+    let server = std::env::var("QUDO_TEST_MYSQL_URL")
+        .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
+    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
+    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    {
+        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+        manager.migrate().expect("migrates");
+        let jobs = (0..4).map(|n| NewJob::named("plan", n.into()));
+        manager.enqueue_many(jobs).expect("stored");
+        let driver = DriverRegistration::open_linked(&dsn).expect("valid").driver;
+        let (worker, queue) = (WorkerId::new(), std::sync::Arc::from("default"));
+        let grab_for = std::time::Duration::from_secs(600);
+        let abilities = [AbilityLease { name: std::sync::Arc::from("plan"), grab_for }];
+        let request =
+            ClaimRequest { worker, claim: 1, queue: &queue, abilities: &abilities, limit: 3 };
+        let mut claimed = driver.claim(&request).expect("claims");
+        let mut other = diesel::MysqlConnection::establish(&dsn).expect("connects");
+        other.begin_test_transaction().expect("begins");
+        let last = claimed.pop().expect("three").id.as_uuid().simple();
+        for table in ["qudo_lease", "qudo_job"] {
+            let lock = format!("SELECT id FROM {table} WHERE id = x'{last}' FOR UPDATE");
+            diesel::sql_query(lock).execute(&mut other).expect("locks");
+        }
+        let settle = |job, verdict| {
+            let settlement = Settlement { job: Box::new(job), verdict, extras: None };
+            driver.settle(worker, &[settlement]).expect("settles")
+        };
+        // The short way and the long one.
+        let verdicts = [Verdict::Complete, Verdict::Discard];
+        for (job, verdict) in claimed.into_iter().zip(verdicts) {
+            assert_eq!(settle(job, verdict), [Settled::Done]);
+        }
+        assert_eq!(driver.claim(&ClaimRequest { claim: 2, ..request }).expect("claims").len(), 1);
+    }
+    qudo_test_servers::drop_database(&server, &name).expect("drops");
+}

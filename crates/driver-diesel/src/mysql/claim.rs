@@ -98,7 +98,7 @@ fn lock_ready(
 
 /// Rows of ready that are locked, joined from the list of their ranks and ids. Each is found by its
 /// whole primary key, see [`super::list`].
-const LOCKED: &str = "STRAIGHT_JOIN qudo_ready r \
+const LOCKED: &str = "STRAIGHT_JOIN qudo_ready r FORCE INDEX (PRIMARY) \
      ON r.queue = ? AND r.claim_rank = v.number AND r.id = UNHEX(v.hex)";
 
 /// Deletes rows that are locked; those that are gone already are no error.

@@ -24,8 +24,10 @@ pub(super) fn complete(
     leases.sort_unstable();
     let json = numbered_json(leases.iter().map(|(id, claim)| (*claim, *id)));
     let sql = format!(
-        "DELETE l, j FROM {NUMBERED} STRAIGHT_JOIN qudo_lease l ON l.id = UNHEX(v.hex) \
-         STRAIGHT_JOIN qudo_job j ON j.id = l.id WHERE l.claim = v.number AND l.worker = ?"
+        "DELETE l, j FROM {NUMBERED} \
+         STRAIGHT_JOIN qudo_lease l FORCE INDEX (PRIMARY) ON l.id = UNHEX(v.hex) \
+         STRAIGHT_JOIN qudo_job j FORCE INDEX (PRIMARY) ON j.id = l.id \
+         WHERE l.claim = v.number AND l.worker = ?"
     );
     engine.write(|conn| {
         let mut all = false;
