@@ -2,11 +2,12 @@ use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant, SystemTime};
 
-use qudo_hooks::Outcome;
+use qudo_hooks::{Failure, FailureKind, Outcome};
 
 use super::Manager;
 use super::database::Database;
 use super::run::{Context, run_job};
+use super::settler::discarded;
 use crate::Error;
 use crate::driver::{
     ClaimRequest, Driver, DriverError, ErrorKind, Settled, Settlement, WorkerId, WorkerInfo,
@@ -114,50 +115,66 @@ impl Manager {
             let (settlement, outcome) =
                 self.while_alive(database, worker, || run_job(&context, Box::new(job)));
             let Some(settlement) = settlement else { return Ok(Some(outcome)) };
-            let (job, attempt, verdict) =
-                (settlement.job.id, settlement.job.attempt, settlement.verdict);
-            let begun = SystemTime::now();
-            let settlement = Arc::new([settlement]);
-            let answers = self.settle_alone(database, id, &settlement)?;
-            if answers.first() == Some(&Settled::Done)
-                && let Some(extras) = &settlement[0].extras
-            {
-                self.tell_replacements(&extras.replacements, &database.name, begun);
-            }
-            self.tell(|| Event::Settled {
-                worker: id,
-                database: &database.name,
-                job,
-                attempt,
-                verdict,
-                answer: answers.first().copied(),
-            });
-            if answers.first() == Some(&Settled::LeaseLost) {
-                log::warn!("the job's lease was lost, so its end changed nothing");
-            }
-            return Ok(Some(outcome));
+            let settled = self.settle_alone(database, id, settlement);
+            return match settled {
+                Err((error, settlement)) if error.kind() == ErrorKind::Other => {
+                    let Some(discarded) = discarded(&settlement, &error) else { return Err(error) };
+                    let settled = self.settle_alone(database, id, discarded);
+                    let failure =
+                        Failure::new(FailureKind::Error, crate::error::with_causes(&error));
+                    settled.map(|()| Some(Outcome::Discarded(failure))).map_err(|(error, _)| error)
+                }
+                settled => settled.map(|()| Some(outcome)).map_err(|(error, _)| error),
+            };
         }
         Ok(None)
     }
 
     /// Waits out a short absence of the database: a connection that lay idle during a long job may be
-    /// dead, and the result exists only here. After `dead_after` others hold the job.
+    /// dead, and the result exists only here. After `dead_after` others hold the job. Gives the
+    /// settlement back if it is refused.
     fn settle_alone(
         &self,
         database: &Arc<Database>,
         worker: WorkerId,
-        settlement: &Arc<[Settlement; 1]>,
-    ) -> Result<Vec<Settled>, DriverError> {
+        settlement: Settlement,
+    ) -> Result<(), (DriverError, Arc<Settlement>)> {
+        let begun = SystemTime::now();
         let deadline = Instant::now() + self.options().dead_after;
-        loop {
-            let settlement = Arc::clone(settlement);
-            match database.ask(move |driver| driver.settle(worker, &settlement[..])) {
+        let settlement = Arc::new(settlement);
+        let mut repeated = false;
+        let answer = loop {
+            let asked = Arc::clone(&settlement);
+            let settle =
+                move |driver: &dyn Driver| driver.settle(worker, std::slice::from_ref(&*asked));
+            match database.ask(settle) {
+                Ok(answers) => break answers.first().copied(),
                 Err(error) if passes(&error) && Instant::now() < deadline => {
+                    repeated |= error.is_ambiguous();
                     std::thread::sleep(SETTLE_AGAIN);
                 }
-                answer => return answer,
+                Err(error) => return Err((error, settlement)),
             }
+        };
+        // After a lost answer our own first try may have ended it.
+        let answer = answer.filter(|answer| !repeated || *answer == Settled::Done);
+        if answer == Some(Settled::Done)
+            && let Some(extras) = &settlement.extras
+        {
+            self.tell_replacements(&extras.replacements, &database.name, begun);
         }
+        self.tell(|| Event::Settled {
+            worker,
+            database: &database.name,
+            job: settlement.job.id,
+            attempt: settlement.job.attempt,
+            verdict: settlement.verdict,
+            answer,
+        });
+        if answer == Some(Settled::LeaseLost) {
+            log::warn!("the job's lease was lost, so its end changed nothing");
+        }
+        Ok(())
     }
 
     /// Keeps heartbeats going on another thread while a job runs on this one.

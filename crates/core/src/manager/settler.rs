@@ -33,7 +33,14 @@ const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A settlement that waits for somebody's lock is tried again after so long, later ever less often.
 const FIRST_PARK: Duration = Duration::from_secs(1);
-const LONGEST_PARK: Duration = Duration::from_secs(10);
+const LONGEST_PARK: Duration = Duration::from_secs(30);
+
+/// After one that still waits, others that were put aside are left for so long: each try leaves a
+/// connection behind until the server gives up waiting.
+const QUIET: Duration = Duration::from_secs(3);
+
+/// So many members of a group are found to wait before the rest of it is put aside untried.
+const MOST_WAITING: usize = 3;
 
 type Group = Arc<Vec<Settlement>>;
 
@@ -64,13 +71,16 @@ struct Settler<'a> {
     session: &'a Session,
     lane: &'a Lane,
     parked: Vec<Parked>,
+    /// Until then none of those is tried.
+    quiet_until: Instant,
 }
 
 /// Settles for one database until the session's last run ended, then removes the worker's row.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
-    let mut settler = Settler { session, lane, parked: Vec::new() };
+    let mut settler = Settler { session, lane, parked: Vec::new(), quiet_until: Instant::now() };
     loop {
         let due = settler.parked.iter().map(|one| one.again).min();
+        let due = due.map(|due| due.max(settler.quiet_until));
         match lane.settle.take(due) {
             Taken::Group(group) => settler.settle_group(&Arc::new(group)),
             Taken::Nothing => {}
@@ -169,9 +179,15 @@ impl Settler<'_> {
             group.len(),
             with_causes(error)
         );
+        let mut waiting = 0;
         for at in 0..group.len() {
             let one = One { group: Arc::clone(group), at, repeated };
-            let ended = self.settle_one(one, PATIENCE);
+            let ended = if waiting < MOST_WAITING {
+                self.settle_one(one, PATIENCE)
+            } else {
+                Ended::Contended(one)
+            };
+            waiting += usize::from(matches!(ended, Ended::Contended(_)));
             self.conclude(ended, FIRST_PARK);
         }
     }
@@ -202,10 +218,9 @@ impl Settler<'_> {
         Ended::Settled
     }
 
-    /// What follows for one settlement. One that is refused together with what it brings, such as a reply that
-    /// is too large, is discarded instead, so that its work is not done over and over. If
-    /// even that is refused it keeps its lease until that ends, is rescued then, and runs again: at
-    /// least once, never lost.
+    /// What follows for one settlement. One that is refused with what it brings is discarded instead,
+    /// so that its work is not done over and over. If even that is refused it keeps its lease until
+    /// that ends, is rescued then, and runs again: at least once, never lost.
     fn conclude(&mut self, ended: Ended, pause: Duration) {
         match ended {
             Ended::Settled => self.lane.note_settled(self.session, 1),
@@ -215,10 +230,8 @@ impl Settler<'_> {
             }
             Ended::Refused(one, error) => {
                 let settlement = &one.group[one.at];
-                let brings = settlement.extras.as_ref();
-                if brings.is_some_and(|all| !all.replies.is_empty() || !all.replacements.is_empty())
-                {
-                    let group = Arc::new(vec![discarded(settlement, &error)]);
+                if let Some(discarded) = discarded(settlement, &error) {
+                    let group = Arc::new(vec![discarded]);
                     let one = One { group, at: 0, repeated: one.repeated };
                     let ended = self.settle_one(one, self.lane.database.limit());
                     return self.conclude(ended, pause);
@@ -242,9 +255,12 @@ impl Settler<'_> {
         if self.is_given_up() {
             self.lane.note_settled(self.session, self.parked.len());
             self.parked.clear();
-        } else if self.parked[at].again <= Instant::now() {
+        } else if self.parked[at].again.max(self.quiet_until) <= Instant::now() {
             let Parked { one, pause, .. } = self.parked.swap_remove(at);
             let ended = self.settle_one(one, PATIENCE);
+            if matches!(ended, Ended::Contended(_)) {
+                self.quiet_until = Instant::now() + QUIET;
+            }
             self.conclude(ended, (pause * 2).min(LONGEST_PARK));
         }
     }
@@ -300,15 +316,20 @@ fn brings_work(settlement: &Settlement, delay: Duration) -> bool {
     }
 }
 
-/// The job as one that failed for good, because its end could not be stored.
-fn discarded(settlement: &Settlement, error: &DriverError) -> Settlement {
+/// The job as one that failed for good, because its end is refused with what it brings, such as a reply
+/// that is too large; `None` when it brings nothing.
+pub(super) fn discarded(settlement: &Settlement, error: &DriverError) -> Option<Settlement> {
+    let brought = settlement.extras.as_ref()?;
+    if brought.replies.is_empty() && brought.replacements.is_empty() {
+        return None;
+    }
     let message = format!("the end of the run cannot be stored: {}", with_causes(error));
     log::error!("job {} ({}): {message}", settlement.job.id, settlement.job.ability);
     let exception = ExceptionRecord { id: Uuid::now_v7(), kind: FailureKind::Error, message };
     let extras = Extras { exception: Some(exception), ..Extras::default() };
-    Settlement {
+    Some(Settlement {
         job: settlement.job.clone(),
         verdict: Verdict::Discard,
         extras: Some(Box::new(extras)),
-    }
+    })
 }
