@@ -190,7 +190,8 @@ fn heartbeats_beside_waiting_enqueues<C>(engine: &str)
 where
     C: Connection<TransactionManager = AnsiTransactionManager> + Transactional,
 {
-    const DEAD_AFTER: Duration = Duration::from_secs(2);
+    // Less than the five seconds for which the server lets a statement wait for a lock.
+    const DEAD_AFTER: Duration = Duration::from_secs(4);
     let fresh = Fresh::on(engine);
     let manager = fresh.manager(|builder| {
         builder.ability::<quick>().heartbeat(Duration::from_millis(100), DEAD_AFTER)
@@ -206,7 +207,7 @@ where
             // Whether they get their answer in time is not the question here.
             scope.spawn(|| drop(manager.enqueue(keyed("k"))));
         }
-        let until = Instant::now() + 2 * DEAD_AFTER;
+        let until = Instant::now() + DEAD_AFTER + DEAD_AFTER / 4;
         while Instant::now() < until {
             let workers = driver.workers().expect("answers");
             let silent = workers.iter().map(|(_, silent)| *silent).max().expect("the one");
@@ -270,4 +271,38 @@ fn a_job_that_becomes_due_while_it_is_dequeued_is_dequeued() {
         assert!(dequeuing.join().expect("no panic").expect("answers"), "it was there all along");
     });
     assert!(manager.lookup(id).expect("answers").is_none());
+}
+
+/// A stop that comes while an end waits for a lock: its lease is kept, and it is settled with the
+/// lock's release.
+#[cfg(feature = "postgres")]
+#[test]
+fn an_end_that_waits_for_a_lock_is_settled_before_a_stop_returns() {
+    const DEAD_AFTER: Duration = Duration::from_secs(3);
+    let fresh = Fresh::on("postgres");
+    let manager = fresh.manager(|builder| {
+        let builder = builder.ability::<noted>().call_limit(Duration::from_secs(2));
+        builder.heartbeat(DEAD_AFTER / 10, DEAD_AFTER).shutdown_timeout(DEADLINE)
+    });
+    let sent = manager.enqueue(noted::job("stopped".to_owned()).uniqkey("k")).expect("stored");
+    let mut conn = diesel::PgConnection::establish(&fresh.dsn).expect("connects");
+    AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
+    conn.batch_execute("UPDATE qudo_unique SET uniqkey = uniqkey").expect("locks");
+    let working = manager.start().expect("starts");
+    let runs = || RUNS.lock().expect("no panic").iter().filter(|one| **one == "stopped").count();
+    eventually("it ran", || runs() == 1);
+    let stopping = std::thread::spawn(move || working.stop());
+    // Others would take the job after so long, did its process say no more that it lives.
+    let driver = fresh.driver();
+    let until = Instant::now() + 2 * DEAD_AFTER;
+    while Instant::now() < until {
+        assert!(driver.rescue(DEAD_AFTER, 10).expect("answers").is_empty());
+        std::thread::park_timeout(Duration::from_millis(200));
+    }
+    AnsiTransactionManager::rollback_transaction(&mut conn).expect("ends");
+    stopping.join().expect("no panic");
+    assert!(manager.lookup(sent.id().expect("new")).expect("answers").is_none(), "settled");
+    assert!(driver.workers().expect("answers").is_empty(), "its row is removed");
+    assert!(manager.work_once().expect("works").is_none());
+    assert_eq!(runs(), 1);
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qudo::driver::{Bounded, DriverRegistration, Inserted, JobFilter, JobState, Leg};
+use qudo::driver::{Bounded, DriverRegistration, Inserted, JobRecord, JobState, Leg};
 use qudo::{DatabaseState, Driver, Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
@@ -493,31 +493,45 @@ pub fn a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back(bed: 
     }
 }
 
-/// A spool with one keyed job whose home is the first database, and another to go to.
-fn half_forwarded(bed: &Bed, spool: &Bed, other: &Bed) -> (Manager, crate::bed::Log, JobId) {
+/// A spool with one keyed job whose home is the first database, which is drained, and another to go
+/// to. Its process starts when this is called.
+fn half_forwarded(
+    bed: &Bed,
+    spool: &Bed,
+    other: &Bed,
+    half: impl FnOnce(&dyn Driver, JobId, &JobRecord),
+) -> (Manager, crate::bed::Log) {
     let log = crate::bed::Log::default();
-    let builder = bed.builder().ability::<echo>().plugin(log.clone());
-    let builder = builder.database_as("other", &other.databases[0].1);
-    let manager = builder.spool(&spool.databases[0].1, 100).build().expect("valid");
+    let builder = || {
+        let builder = bed.builder().ability::<echo>().plugin(log.clone());
+        builder.database_as("other", &other.databases[0].1)
+    };
+    let operator = builder().build().expect("valid");
     let keyed = |n: u32| echo::job("keyed".to_owned()).uniqkey(format!("k{n}"));
-    let at_home =
-        |n: &u32| manager.home(&keyed(*n)).expect("known").as_deref() == Some(bed.first());
+    let at_home = |n: &u32| {
+        let home = operator.home(&keyed(*n)).expect("known");
+        home.as_deref() == Some(bed.first())
+    };
     let key = (0..1_000).find(at_home).expect("one of a thousand");
-    spool.driver().migrate().expect("migrates");
-    let client = spool.builder().build().expect("valid");
-    let id = client.enqueue(keyed(key)).expect("stored").id().expect("new");
-    (manager, log, id)
+    let record = operator.prepare_record(keyed(key)).expect("valid").expect("not suppressed");
+    let spooled = spool.driver();
+    spooled.migrate().expect("migrates");
+    spooled.insert(std::slice::from_ref(&record)).expect("stored");
+    operator.drain(bed.first()).expect("drains");
+    half(&*spooled, record.id, &record);
+    let manager = builder().spool(&spool.databases[0].1, 100).build().expect("valid");
+    (manager, log)
 }
 
 pub fn a_spooled_job_that_a_drained_database_has_half_is_not_lost(bed: &Bed) {
     let (spool, other) = (Bed::unmigrated("sqlite"), Bed::new("sqlite"));
-    let (manager, log, id) = half_forwarded(bed, &spool, &other);
-    manager.drain(bed.first()).expect("drains");
     // A forward that began before the order, and was killed half-way.
-    let (from, to) = (spool.driver(), bed.driver());
-    let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
-    let jobs = from.move_out(&there, Some(&[id]), 4).expect("step 1");
-    to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
+    let (manager, log) = half_forwarded(bed, &spool, &other, |from, id, _| {
+        let to = bed.driver();
+        let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
+        let jobs = from.move_out(&there, Some(&[id]), 4).expect("step 1");
+        to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
+    });
     let working = manager.start().expect("starts");
     let report = || manager.spool().expect("on").expect("set");
     eventually("it is empty", || report().waiting == 0);
@@ -529,17 +543,10 @@ pub fn a_spooled_job_that_a_drained_database_has_half_is_not_lost(bed: &Bed) {
 
 pub fn a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice(bed: &Bed) {
     let (spool, other) = (Bed::unmigrated("sqlite"), Bed::new("sqlite"));
-    let (manager, log, id) = half_forwarded(bed, &spool, &other);
     // As after an enqueue whose answer was lost.
-    let jobs = spool.driver().list(&JobFilter::default()).expect("lists");
-    let record = manager
-        .prepare_record(
-            echo::job("keyed".to_owned()).uniqkey(jobs[0].uniqkey.clone().expect("one")),
-        )
-        .expect("valid")
-        .expect("not suppressed");
-    bed.driver().insert(&[qudo::driver::JobRecord { id, ..record }]).expect("stored");
-    manager.drain(bed.first()).expect("drains");
+    let (manager, log) = half_forwarded(bed, &spool, &other, |_, _, record| {
+        bed.driver().insert(std::slice::from_ref(record)).expect("stored");
+    });
     let report = || manager.spool().expect("on").expect("set");
     eventually("it is empty", || report().waiting == 0);
     assert_eq!(report().dropped, 0);

@@ -185,9 +185,9 @@ pub fn a_running_job_finishes_before_shutdown(bed: &Bed) {
 }
 
 pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
+    const DEAD_AFTER: Duration = Duration::from_secs(4);
     let (manager, log) = bed.with(|builder| {
-        let heartbeat = (Duration::from_millis(100), Duration::from_secs(1));
-        let builder = builder.ability::<waits>().workers(2).heartbeat(heartbeat.0, heartbeat.1);
+        let builder = builder.ability::<waits>().workers(2).heartbeat(DEAD_AFTER / 20, DEAD_AFTER);
         builder.shutdown_timeout(Duration::from_millis(100))
     });
     let name = JobId::new().to_string();
@@ -198,10 +198,10 @@ pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
     working.stop();
     // Others would rescue it now, did its process say no more that it lives.
     let driver = bed.driver();
-    let until = Instant::now() + Duration::from_millis(2_500);
+    let until = Instant::now() + DEAD_AFTER + DEAD_AFTER / 4;
     while Instant::now() < until {
-        assert!(driver.rescue(Duration::from_secs(1), 10).expect("answers").is_empty());
-        std::thread::park_timeout(Duration::from_millis(50));
+        assert!(driver.rescue(DEAD_AFTER, 10).expect("answers").is_empty());
+        std::thread::park_timeout(Duration::from_millis(200));
     }
     gate(&name).open();
     sent.wait::<()>(DEADLINE).expect("settled");
@@ -369,6 +369,9 @@ pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
         limit: 1,
     };
     let second = driver.claim(&request).expect("claims");
+    let plain = settlements(first.clone(), Verdict::Complete);
+    let answers = driver.settle(stranger, &plain).expect("answers");
+    assert_eq!(answers, [Settled::LeaseLost]);
     let mut group = settlements(first, Verdict::Complete);
     let reply = ReplyRecord { codec: "json".into(), body: b"1".to_vec() };
     group[0].extras = Some(Box::new(Extras { replies: vec![reply], ..Extras::default() }));
@@ -376,8 +379,14 @@ pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
     let answers = driver.settle(stranger, &group).expect("answers");
     assert_eq!(answers, [Settled::LeaseLost, Settled::Done]);
     assert!(driver.replies(id).expect("answers").is_empty(), "the lost run leaves no reply");
-    let worked = manager.work_once().expect("works");
-    assert!(worked.is_some(), "the job is there with its facts");
+    let third = driver.claim(&ClaimRequest { claim: 3, ..request }).expect("claims");
+    assert_eq!(third[0].id, id, "the job is there with its facts");
+    // Where all are completed and bring nothing there is a shorter way.
+    let mut group = settlements(vec![group.swap_remove(0).job.as_ref().clone()], Verdict::Complete);
+    group.extend(settlements(third, Verdict::Complete));
+    let answers = driver.settle(stranger, &group).expect("answers");
+    assert_eq!(answers, [Settled::LeaseLost, Settled::Done]);
+    assert!(driver.state(id).expect("answers").is_none());
 }
 
 pub fn a_group_of_large_ends_is_stored(bed: &Bed) {

@@ -1,3 +1,4 @@
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use qudo_core::driver::{
@@ -111,11 +112,18 @@ impl<E: Engine> Driver for DieselDriver<E> {
             if held.len() == ids.len() {
                 return Ok(vec![Settled::Done; ids.len()]);
             }
-            let held: std::collections::HashSet<_> = held.into_iter().collect();
-            let answer = |id| {
-                if held.contains(id) { Settled::Done } else { Settled::LeaseLost }
+            // Of two claims of one job the older was lost before the newer was made.
+            let mut newest: HashMap<Uuid, i64> = HashMap::with_capacity(ids.len());
+            for (id, claim) in ids.iter().zip(&claims) {
+                let known = newest.entry(*id).or_insert(*claim);
+                *known = (*known).max(*claim);
+            }
+            let held: HashSet<_> = held.into_iter().collect();
+            let answer = |(id, claim): (&Uuid, &i64)| {
+                let ours = held.contains(id) && newest.get(id) == Some(claim);
+                if ours { Settled::Done } else { Settled::LeaseLost }
             };
-            return Ok(ids.iter().map(answer).collect());
+            return Ok(ids.iter().zip(&claims).map(answer).collect());
         }
         self.engine.check_size(settle::largest_value(settlements))?;
         let answers =

@@ -35,7 +35,8 @@ impl<E: Engine> MigrationHarness<Backend<E>> for OwnTable<'_, E> {
         migration: &dyn Migration<Backend<E>>,
     ) -> Result<MigrationVersion<'static>> {
         // The record goes last: on MySQL, where each statement commits by itself, a reversal that was
-        // broken off is then begun again.
+        // broken off is then begun again by the next. Were the record to go first, tables would be left
+        // behind for good.
         migration.revert(self.conn)?;
         let version = migration.name().version().as_owned();
         self.conn.run(

@@ -168,7 +168,7 @@ pub enum Verdict {
 }
 
 /// A claimed job with the end of its run.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Settlement {
     /// The job as it was claimed.
     pub job: Box<ClaimedJob>,
@@ -179,7 +179,7 @@ pub struct Settlement {
 }
 
 /// Rows written together with a settlement.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Extras {
     /// A row of the exception log.
     pub exception: Option<ExceptionRecord>,

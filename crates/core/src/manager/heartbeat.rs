@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::bell::lock;
 use super::jitter;
 use super::lane::Lane;
 use super::session::Session;
@@ -56,8 +57,13 @@ fn beat(session: &Session, lane: &Lane, next_purge: &mut Instant) -> Result<(), 
     let begun = Instant::now();
     let first = !lane.has_beaten();
     let (worker, was_paused) = (session.worker.clone(), database.controls.known().paused);
+    let may_beat = lock(&lane.may_beat);
+    if !*may_beat {
+        return Ok(());
+    }
     let (known, control) =
         database.ask(move |driver| Ok((driver.heartbeat(&worker)?, driver.control()?)))?;
+    drop(may_beat);
     database.controls.note(control);
     if was_paused && !control.paused {
         database.bell.ring();

@@ -1,5 +1,5 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use super::bell::Bell;
@@ -37,6 +37,8 @@ pub(crate) struct Lane {
     pub(crate) leaving: AtomicBool,
     /// Nobody waits for the settlements that are left.
     pub(crate) given_up: AtomicBool,
+    /// Whether the worker's row may still be written: once it is removed, a beat would bring it back.
+    pub(crate) may_beat: Mutex<bool>,
     started: Instant,
     dead_after: Duration,
 }
@@ -56,6 +58,7 @@ impl Lane {
             listening: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
+            may_beat: Mutex::new(true),
             started: Instant::now(),
             dead_after,
         }
@@ -89,10 +92,14 @@ impl Lane {
         session.is_stopping() || self.leaving.load(Ordering::Acquire)
     }
 
-    /// Whether the last run of this lane ended, so that its leases need no more heartbeat.
+    /// Whether the last run of this lane is settled, so that its leases need no more heartbeat.
     pub(crate) fn is_done(&self, session: &Session) -> bool {
-        (session.is_stopping() && session.workers_done())
-            || (self.leaving.load(Ordering::Acquire) && self.is_empty())
+        if self.leaving.load(Ordering::Acquire) && self.is_empty() {
+            return true;
+        }
+        // What ended and is not yet settled, perhaps because it waits for a lock, still has a lease.
+        let settled = self.is_empty() || self.given_up.load(Ordering::Acquire);
+        session.is_stopping() && session.workers_done() && settled
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -163,8 +170,9 @@ impl Drop for LaneThread {
         let lane = &self.lane;
         if self.name == "fetch" {
             lane.fetching.store(false, Ordering::Release);
-            // A heartbeat may have waited for the last delivery.
+            // A heartbeat may have waited for the last delivery, and the end of a stop too.
             lane.heartbeat_bell.ring();
+            self.session.end_if_overdue();
         }
         if self.counts() {
             lane.threads.fetch_sub(1, Ordering::AcqRel);

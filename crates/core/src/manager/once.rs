@@ -19,6 +19,9 @@ const PROMOTE_AT_MOST: u32 = 100;
 
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 
+/// What is refused is tried again so often.
+const MOST_REFUSALS: u32 = 2;
+
 fn passes(error: &DriverError) -> bool {
     matches!(error.kind(), ErrorKind::Down | ErrorKind::Contention)
 }
@@ -116,15 +119,19 @@ impl Manager {
                 self.while_alive(database, worker, || run_job(&context, Box::new(job)));
             let Some(settlement) = settlement else { return Ok(Some(outcome)) };
             let settled = self.settle_alone(database, id, settlement);
-            return match settled {
-                Err((error, settlement)) if error.kind() == ErrorKind::Other => {
-                    let Some(discarded) = discarded(&settlement, &error) else { return Err(error) };
-                    let settled = self.settle_alone(database, id, discarded);
-                    let failure =
-                        Failure::new(FailureKind::Error, crate::error::with_causes(&error));
-                    settled.map(|()| Some(Outcome::Discarded(failure))).map_err(|(error, _)| error)
+            let Err((error, settlement)) = settled else { return Ok(Some(outcome)) };
+            let refused = error.kind() == ErrorKind::Other;
+            let Some(discarded) = discarded(&settlement, &error).filter(|_| refused) else {
+                return Err(error);
+            };
+            return match self.settle_alone(database, id, discarded) {
+                Ok(Some(Settled::Done)) => {
+                    let message = crate::error::with_causes(&error);
+                    let failure = Failure::new(FailureKind::Error, message);
+                    Ok(Some(Outcome::Discarded(failure)))
                 }
-                settled => settled.map(|()| Some(outcome)).map_err(|(error, _)| error),
+                Ok(_) => Ok(Some(outcome)),
+                Err((error, _)) => Err(error),
             };
         }
         Ok(None)
@@ -138,19 +145,23 @@ impl Manager {
         database: &Arc<Database>,
         worker: WorkerId,
         settlement: Settlement,
-    ) -> Result<(), (DriverError, Arc<Settlement>)> {
+    ) -> Result<Option<Settled>, (DriverError, Arc<Settlement>)> {
         let begun = SystemTime::now();
         let deadline = Instant::now() + self.options().dead_after;
         let settlement = Arc::new(settlement);
-        let mut repeated = false;
+        let (mut repeated, mut refusals) = (false, 0);
         let answer = loop {
             let asked = Arc::clone(&settlement);
             let settle =
                 move |driver: &dyn Driver| driver.settle(worker, std::slice::from_ref(&*asked));
             match database.ask(settle) {
                 Ok(answers) => break answers.first().copied(),
-                Err(error) if passes(&error) && Instant::now() < deadline => {
+                Err(error)
+                    if (passes(&error) || refusals < MOST_REFUSALS)
+                        && Instant::now() < deadline =>
+                {
                     repeated |= error.is_ambiguous();
+                    refusals += u32::from(!passes(&error));
                     std::thread::sleep(SETTLE_AGAIN);
                 }
                 Err(error) => return Err((error, settlement)),
@@ -174,7 +185,7 @@ impl Manager {
         if answer == Some(Settled::LeaseLost) {
             log::warn!("the job's lease was lost, so its end changed nothing");
         }
-        Ok(())
+        Ok(answer)
     }
 
     /// Keeps heartbeats going on another thread while a job runs on this one.

@@ -198,16 +198,29 @@ impl Session {
     /// The process may live on, so what still runs is settled when it ends, and its lease is kept
     /// alive until then. What has ended gets a moment to be settled now.
     fn leave_running(&self, deadline: Instant, lanes: &[Arc<Lane>]) {
-        self.overdue.store(true, Ordering::Release);
+        self.overdue.store(true, Ordering::SeqCst);
         self.end_if_overdue();
         let grace = deadline.max(Instant::now() + GRACE);
-        self.wait_for(grace, || lanes.iter().all(|lane| lane.settle.is_idle()));
+        self.wait_for(grace, || {
+            if self.workers_done() {
+                return lanes.iter().all(|lane| lane.threads.load(Ordering::Acquire) == 0);
+            }
+            lanes.iter().all(|lane| lane.settle.is_idle())
+        });
     }
 
-    /// Ends the lanes when the last job ended after the stop did.
-    fn end_if_overdue(&self) {
-        if self.overdue.load(Ordering::Acquire) && self.workers_done() {
-            self.lanes().iter().for_each(|lane| lane.settle.close());
+    /// Whether the stop is over and the last job ended after it.
+    pub(crate) fn is_overdue(&self) -> bool {
+        // SeqCst, as are the writes: of the stop and the last worker one must see the other.
+        self.overdue.load(Ordering::SeqCst) && self.workers_alive.load(Ordering::SeqCst) == 0
+    }
+
+    /// Ends the lanes when the last job ended after the stop did; each when nothing more can come.
+    pub(crate) fn end_if_overdue(&self) {
+        if self.is_overdue() {
+            let lanes = self.lanes();
+            let ended = lanes.iter().filter(|lane| !lane.fetching.load(Ordering::Acquire));
+            ended.for_each(|lane| lane.settle.close());
         }
     }
 
@@ -239,7 +252,7 @@ impl WorkerAlive {
 impl Drop for WorkerAlive {
     fn drop(&mut self) {
         let session = &self.0;
-        session.workers_alive.fetch_sub(1, Ordering::AcqRel);
+        session.workers_alive.fetch_sub(1, Ordering::SeqCst);
         session.note_progress();
         session.end_if_overdue();
         if session.workers_done() {

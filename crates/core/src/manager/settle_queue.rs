@@ -33,6 +33,8 @@ pub(super) enum Taken {
 struct Pending {
     settlements: Vec<Settlement>,
     settler_waits: bool,
+    /// The settler has taken something and not come back since.
+    settling: bool,
     closed: bool,
 }
 
@@ -55,14 +57,16 @@ impl SettleQueue {
     /// Whether all that came is settled.
     pub(crate) fn is_idle(&self) -> bool {
         let pending = lock(&self.inner);
-        pending.settlements.is_empty() && (pending.settler_waits || pending.closed)
+        pending.settlements.is_empty() && !pending.settling
     }
 
     /// Blocks until there is something, or until then.
     pub(super) fn take(&self, until: Option<Instant>) -> Taken {
         let mut pending = lock(&self.inner);
+        pending.settling = false;
         loop {
             if !pending.settlements.is_empty() {
+                pending.settling = true;
                 let group = pending.settlements.len().min(LARGEST_GROUP);
                 let tail = pending.settlements.split_off(group);
                 return Taken::Group(std::mem::replace(&mut pending.settlements, tail));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 use qudo_hooks::FailureKind;
 use uuid::Uuid;
 
+use super::bell::lock;
 use super::jitter;
 use super::lane::Lane;
 use super::session::Session;
@@ -82,10 +83,13 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         let due = settler.parked.iter().map(|one| one.again).min();
         let due = due.map(|due| due.max(settler.quiet_until));
         match lane.settle.take(due) {
-            Taken::Group(group) => settler.settle_group(&Arc::new(group)),
+            Taken::Group(group) => settler.settle_group(&Arc::new(group), false),
             Taken::Nothing => {}
-            Taken::Closed if settler.parked.is_empty() || settler.is_given_up() => break,
-            Taken::Closed => std::thread::sleep(AWAY),
+            Taken::Closed if settler.parked.is_empty() => break,
+            Taken::Closed => {
+                settler.try_all_parked();
+                continue;
+            }
         }
         settler.try_parked();
     }
@@ -93,17 +97,24 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let done = session.workers_done() || lane.is_empty();
     if done && lane.database.is_up() {
         let worker = session.worker.id;
+        let mut may_beat = lock(&lane.may_beat);
+        *may_beat = false;
         match lane.database.ask(move |driver| driver.remove_worker(worker)) {
             Ok(0) => {}
             Ok(jobs) => log::info!("{jobs} jobs given back to {:?}", &*lane.database.name),
             Err(error) => log::warn!("cannot remove the row of this worker process: {error}"),
         }
     }
+    // The heartbeats waited for the last end.
+    lane.heartbeat_bell.ring();
 }
 
 impl Settler<'_> {
     fn is_given_up(&self) -> bool {
+        // After a stop whose time is over nobody looks any more; what is left is given up when others may
+        // hold the jobs.
         self.lane.given_up.load(Ordering::Acquire)
+            || (self.session.is_overdue() && !self.lane.holds_leases())
     }
 
     fn ask(&self, group: &Group) -> Result<Vec<Settled>, DriverError> {
@@ -128,8 +139,9 @@ impl Settler<'_> {
     }
 
     /// Settles a group, or takes it apart where one of its members is in the way of the others.
-    fn settle_group(&mut self, group: &Group) {
-        let (mut refusals, mut silences, mut repeated) = (0, 0, false);
+    fn settle_group(&mut self, group: &Group, mut repeated: bool) {
+        let (mut refusals, mut silences) = (0, 0);
+        let has_keys = group.iter().any(|one| one.job.uniqkey.is_some());
         let begun = SystemTime::now();
         while !self.is_given_up() {
             if !self.lane.database.is_trusted() {
@@ -149,18 +161,18 @@ impl Settler<'_> {
             // The answer may have been lost on its way: the settlement may be done already.
             repeated |= error.is_ambiguous();
             silences += u32::from(error.is_hung());
+            refusals += u32::from(error.kind() != ErrorKind::Down);
             match error.kind() {
-                ErrorKind::Down if silences < MOST_SILENCES => {}
+                ErrorKind::Down if silences < if has_keys { 1 } else { MOST_SILENCES } => {}
                 ErrorKind::Down | ErrorKind::Contention => {
+                    return self.settle_apart(group, repeated, &error);
+                }
+                _ if refusals == MOST_REFUSALS => {
                     return self.settle_apart(group, repeated, &error);
                 }
                 // Neither mends itself at once; the probe finds out when it has.
                 ErrorKind::Schema | ErrorKind::Permission => self.lane.database.mark_down(&error),
                 ErrorKind::Other => {
-                    refusals += 1;
-                    if refusals == MOST_REFUSALS {
-                        return self.settle_apart(group, repeated, &error);
-                    }
                     let (name, error) = (&*self.lane.database.name, with_causes(&error));
                     log::warn!("database {name:?} could not settle: {error}");
                     std::thread::sleep(jitter(Duration::from_millis(100 << refusals)));
@@ -171,16 +183,24 @@ impl Settler<'_> {
     }
 
     /// One settlement that the database refuses, or that waits for a lock, must not hold up the
-    /// others.
+    /// others. It is most likely one with a unique key: those without go together first.
     fn settle_apart(&mut self, group: &Group, repeated: bool, error: &DriverError) {
         log::warn!(
-            "database {:?} cannot settle a group of {}: {}; settling one by one",
+            "database {:?} cannot settle a group of {}: {}; settling it in parts",
             &*self.lane.database.name,
             group.len(),
             with_causes(error)
         );
+        let all = 0..group.len();
+        let (keyed, plain): (Vec<_>, Vec<_>) = all.partition(|at| group[*at].job.uniqkey.is_some());
+        let together = !keyed.is_empty() && plain.len() > 1;
+        if together {
+            let plain = plain.iter().map(|at| group[*at].clone()).collect();
+            self.settle_group(&Arc::new(plain), repeated);
+        }
         let mut waiting = 0;
-        for at in 0..group.len() {
+        let rest = keyed.iter().chain(plain.iter().filter(|_| !together));
+        for at in rest.copied() {
             let one = One { group: Arc::clone(group), at, repeated };
             let ended = if waiting < MOST_WAITING {
                 self.settle_one(one, PATIENCE)
@@ -210,8 +230,11 @@ impl Settler<'_> {
             one.repeated |= error.is_ambiguous();
             match error.kind() {
                 ErrorKind::Down if !error.is_hung() => {}
-                ErrorKind::Down | ErrorKind::Contention => return Ended::Contended(one),
-                ErrorKind::Schema | ErrorKind::Permission => self.lane.database.mark_down(&error),
+                // Missing rights or tables that only this one needs are waited for like a lock.
+                ErrorKind::Down
+                | ErrorKind::Contention
+                | ErrorKind::Schema
+                | ErrorKind::Permission => return Ended::Contended(one),
                 ErrorKind::Other => return Ended::Refused(one, error),
             }
         }
@@ -252,16 +275,33 @@ impl Settler<'_> {
         let Some(at) = (0..self.parked.len()).min_by_key(|at| self.parked[*at].again) else {
             return;
         };
-        if self.is_given_up() {
-            self.lane.note_settled(self.session, self.parked.len());
-            self.parked.clear();
-        } else if self.parked[at].again.max(self.quiet_until) <= Instant::now() {
+        if self.parked[at].again.max(self.quiet_until) <= Instant::now() {
             let Parked { one, pause, .. } = self.parked.swap_remove(at);
             let ended = self.settle_one(one, PATIENCE);
             if matches!(ended, Ended::Contended(_)) {
                 self.quiet_until = Instant::now() + QUIET;
             }
             self.conclude(ended, (pause * 2).min(LONGEST_PARK));
+        }
+    }
+
+    /// Before the end: all, now and again, because there may be no later.
+    fn try_all_parked(&mut self) {
+        let mut waiting = 0;
+        for Parked { one, pause, .. } in std::mem::take(&mut self.parked) {
+            let ended = if waiting < MOST_WAITING {
+                self.settle_one(one, PATIENCE)
+            } else {
+                Ended::Contended(one)
+            };
+            waiting += usize::from(matches!(ended, Ended::Contended(_)));
+            self.conclude(ended, pause);
+        }
+        // Those that were not tried come first the next time.
+        let tried = waiting.min(MOST_WAITING).min(self.parked.len());
+        self.parked.rotate_left(tried);
+        if !self.parked.is_empty() {
+            std::thread::sleep(AWAY);
         }
     }
 
