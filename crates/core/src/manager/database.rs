@@ -27,10 +27,10 @@ const SUSPICION: Duration = Duration::from_secs(5);
 
 /// Listings at once; a driver has connections for these, for the inserts below, and for the loops of a
 /// lane.
-const MOST_LISTINGS: usize = 4;
+const MOST_LISTINGS: usize = 2;
 
 /// Inserts at once that may take long.
-const MOST_INSERTS: usize = 6;
+const MOST_INSERTS: usize = 4;
 
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
