@@ -3,12 +3,12 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use qudo_test_servers::Account;
+use qudo_test_servers::{Account, FreshDatabase};
 use tempfile::TempDir;
 
 use crate::Result;
 use crate::cargo::Cargo;
-use crate::databases::{Databases, FreshDatabase};
+use crate::databases::Databases;
 use crate::examples::LIMIT;
 use crate::program::{self, Output};
 use crate::tally::Tally;
@@ -25,20 +25,28 @@ pub(crate) fn run(
     let site = Site::prepare(cargo, executable)?;
     tally.check("example checksums, default database", || site.agrees(&[]));
     tally.check("example checksums, sqlite", || site.agrees(&[site.sqlite("one.db")]));
-    let servers = [("postgres", databases.postgres()), ("mysql", databases.mysql())];
+    let servers = [
+        ("postgres", databases.postgres()),
+        ("mariadb", databases.mariadb()),
+        ("mysql", databases.mysql()),
+    ];
     for (name, server) in servers {
         let Some(server) = server else { continue };
         tally.check(&format!("example checksums, {name}"), || {
-            let database = FreshDatabase::create(server, "checksums")?;
+            let database = FreshDatabase::beside(server, "checksums")?;
             site.agrees(&[database.url().to_owned()])
         });
     }
-    if let (Some(postgres), Some(mysql)) = (databases.postgres(), databases.mysql()) {
-        tally.check("example checksums, three databases at once", || {
-            let postgres = FreshDatabase::create(postgres, "checksums_mixed")?;
-            let mysql = FreshDatabase::create(mysql, "checksums_mixed")?;
-            let sqlite = site.sqlite("mixed.db");
-            site.agrees(&[sqlite, postgres.url().to_owned(), mysql.url().to_owned()])
+    if servers.iter().any(|(_, server)| server.is_some()) {
+        tally.check("example checksums, all databases at once", || {
+            let fresh: Vec<_> = servers
+                .into_iter()
+                .filter_map(|(_, server)| server)
+                .map(|server| FreshDatabase::beside(server, "checksums_mixed"))
+                .collect::<std::result::Result<_, _>>()?;
+            let mut all = vec![site.sqlite("mixed.db")];
+            all.extend(fresh.iter().map(|one| one.url().to_owned()));
+            site.agrees(&all)
         });
     }
     // Last, because the file stays unreadable.

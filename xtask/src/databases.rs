@@ -1,58 +1,70 @@
 use qudo_test_servers::{
-    MariadbServer, Options, PgbouncerServer, PostgresServer, create_database, drop_database,
+    Engine, MariadbServer, MysqlServer, Options, PgbouncerServer, PostgresServer, Server,
+    ensure_installed, run_sql,
 };
 
 use crate::Result;
-use crate::engine::{Engines, MYSQL_URL, POOLER_URL, POSTGRES_URL, given};
+use crate::engine::{Engines, MARIADB_URL, MYSQL_URL, POOLER_URL, POSTGRES_URL, given};
+
+/// The variable that tells the tests which engine this machine cannot have today.
+const WITHOUT: &str = "QUDO_TEST_WITHOUT";
 
 /// The database servers of a run: given by the developer, or private and gone with this value.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Databases {
     postgres: Option<String>,
     pooler: Option<String>,
+    mariadb: Option<String>,
     mysql: Option<String>,
+    /// Why there is no MySQL server although one was asked for.
+    mysql_missing: Option<String>,
+    versions: Vec<String>,
     // The pooler ends before the server behind it.
-    _pooler: Option<PgbouncerServer>,
-    _servers: (Option<PostgresServer>, Option<MariadbServer>),
+    pooler_server: Option<PgbouncerServer>,
+    postgres_server: Option<PostgresServer>,
+    mariadb_server: Option<MariadbServer>,
+    mysql_server: Option<MysqlServer>,
 }
 
 impl Databases {
     /// Starts a private server for each engine of the run whose variable names none.
+    ///
+    /// MySQL comes from another suite of Debian than the rest. That its mirror cannot give it today
+    /// is the one reason for which a run goes on without an engine.
     pub(crate) fn start(engines: &Engines, durable: bool) -> Result<Self> {
         let options = Options { durable, ..Options::default() };
-        let (mut postgres, mut mysql) = (None, None);
-        let mut servers = (None, None);
+        let mut this = Self::default();
         if engines.postgres() {
-            postgres = given(POSTGRES_URL);
-            if postgres.is_none() {
-                let server = PostgresServer::start(options.clone())?;
-                announce(server.version(), server.port());
-                postgres = Some(server.url());
-                servers.0 = Some(server);
-            }
+            (this.postgres, this.postgres_server) = server(POSTGRES_URL, &options)?;
         }
-        let (mut pooler, mut pooler_server) = (None, None);
-        if let Some(postgres) = postgres.as_deref()
+        if let Some(postgres) = this.postgres.as_deref()
             && engines.pooled()
         {
-            pooler = given(POOLER_URL);
-            if pooler.is_none() {
+            this.pooler = given(POOLER_URL);
+            if this.pooler.is_none() {
                 let server = PgbouncerServer::before(postgres)?;
                 announce(server.version(), server.port());
-                pooler = Some(server.url());
-                pooler_server = Some(server);
+                this.versions.push(server.version().to_owned());
+                this.pooler = Some(server.url());
+                this.pooler_server = Some(server);
             }
+        }
+        if engines.mariadb() {
+            (this.mariadb, this.mariadb_server) = server(MARIADB_URL, &options)?;
         }
         if engines.mysql() {
-            mysql = given(MYSQL_URL);
-            if mysql.is_none() {
-                let server = MariadbServer::start(options)?;
-                announce(server.version(), server.port());
-                mysql = Some(server.url());
-                servers.1 = Some(server);
+            match fetch_mysql(engines) {
+                Ok(()) => (this.mysql, this.mysql_server) = server(MYSQL_URL, &options)?,
+                Err(error @ qudo_test_servers::Error::Unavailable { .. }) => {
+                    this.mysql_missing = Some(error.to_string());
+                }
+                Err(error) => return Err(error.into()),
             }
         }
-        Ok(Self { postgres, pooler, mysql, _pooler: pooler_server, _servers: servers })
+        for url in [&this.postgres, &this.mariadb, &this.mysql].into_iter().flatten() {
+            this.versions.push(version(url)?);
+        }
+        Ok(this)
     }
 
     /// The URL of a database on the PostgreSQL server, when one takes part.
@@ -60,49 +72,71 @@ impl Databases {
         self.postgres.as_deref()
     }
 
-    /// The URL of a database on the MySQL or MariaDB server, when one takes part.
+    /// The URL of a database on the MariaDB server, when one takes part.
+    pub(crate) fn mariadb(&self) -> Option<&str> {
+        self.mariadb.as_deref()
+    }
+
+    /// The URL of a database on the MySQL server, when one takes part.
     pub(crate) fn mysql(&self) -> Option<&str> {
         self.mysql.as_deref()
     }
 
     /// The variables by which the tests find the servers.
     pub(crate) fn variables(&self) -> Vec<(&'static str, String)> {
-        let named =
-            [(POSTGRES_URL, &self.postgres), (POOLER_URL, &self.pooler), (MYSQL_URL, &self.mysql)];
-        named.into_iter().filter_map(|(name, url)| Some((name, url.clone()?))).collect()
-    }
-}
-
-/// An empty database that is dropped with this value.
-#[derive(Debug)]
-pub(crate) struct FreshDatabase {
-    beside: String,
-    name: String,
-    url: String,
-}
-
-impl FreshDatabase {
-    /// Creates the database beside the one in the URL. The name holds this process's id, since a
-    /// server given by the developer may serve several runs.
-    pub(crate) fn create(beside: &str, purpose: &str) -> Result<Self> {
-        let name = format!("qudo_{purpose}_{}", std::process::id());
-        drop_database(beside, &name)?;
-        let url = create_database(beside, &name)?;
-        Ok(Self { beside: beside.to_owned(), name, url })
+        let named = [
+            (POSTGRES_URL, &self.postgres),
+            (POOLER_URL, &self.pooler),
+            (MARIADB_URL, &self.mariadb),
+            (MYSQL_URL, &self.mysql),
+        ];
+        let without = self.mysql_missing.as_ref().map(|_| (WITHOUT, "mysql".to_owned()));
+        named
+            .into_iter()
+            .filter_map(|(name, url)| Some((name, url.clone()?)))
+            .chain(without)
+            .collect()
     }
 
-    /// The database's URL.
-    pub(crate) fn url(&self) -> &str {
-        &self.url
-    }
-}
-
-impl Drop for FreshDatabase {
-    fn drop(&mut self) {
-        if let Err(error) = drop_database(&self.beside, &self.name) {
-            eprintln!("the database {} is left behind: {error}", self.name);
+    /// The servers of the run with their versions, and which one is missing: for its last lines.
+    pub(crate) fn closing_lines(&self) -> Vec<String> {
+        let mut lines = vec![format!("tested: {}", self.versions.join(", "))];
+        if let Some(reason) = &self.mysql_missing {
+            lines.push(format!("MYSQL WAS NOT RUN: {reason}"));
         }
+        lines
     }
+}
+
+fn fetch_mysql(engines: &Engines) -> Result<(), qudo_test_servers::Error> {
+    if engines.fetches_mysql() {
+        ensure_installed(&[qudo_test_servers::Package::MysqlServer])?;
+    }
+    Ok(())
+}
+
+/// The server that the developer named, or a private one.
+fn server<E: Engine>(
+    variable: &str,
+    options: &Options,
+) -> Result<(Option<String>, Option<Server<E>>)> {
+    if let Some(url) = given(variable) {
+        return Ok((Some(url), None));
+    }
+    let server = Server::<E>::start(options.clone())?;
+    announce(server.version(), server.port());
+    Ok((Some(server.url()), Some(server)))
+}
+
+/// What a server says of itself: `PostgreSQL 15.18`, `MariaDB 10.11.19`, `MySQL 9.7.4`.
+fn version(url: &str) -> Result<String> {
+    if url.starts_with("postgres") {
+        let told = run_sql(url, "SHOW server_version")?;
+        return Ok(format!("PostgreSQL {}", told.split(' ').next().unwrap_or_default()));
+    }
+    let told = run_sql(url, "SELECT VERSION()")?;
+    let name = if told.to_lowercase().contains("mariadb") { "MariaDB" } else { "MySQL" };
+    Ok(format!("{name} {}", told.split('-').next().unwrap_or_default()))
 }
 
 /// Goes to the error output, because the `servers` command prints lines for a shell.

@@ -9,7 +9,10 @@ pub(crate) const POSTGRES_URL: &str = "QUDO_TEST_POSTGRES_URL";
 /// The variable that names that server behind an existing transaction pooler.
 pub(crate) const POOLER_URL: &str = "QUDO_TEST_POOLER_URL";
 
-/// The variable that names an existing MySQL or MariaDB server for the tests.
+/// The variable that names an existing MariaDB server for the tests.
+pub(crate) const MARIADB_URL: &str = "QUDO_TEST_MARIADB_URL";
+
+/// The variable that names an existing MySQL server for the tests.
 pub(crate) const MYSQL_URL: &str = "QUDO_TEST_MYSQL_URL";
 
 /// The features that need no library of the system.
@@ -26,7 +29,9 @@ pub(crate) enum Engine {
     Postgres,
     /// PostgreSQL behind a pooler that changes its sessions with each transaction.
     Pooled,
-    /// MySQL or MariaDB.
+    /// MariaDB.
+    Mariadb,
+    /// MySQL itself.
     Mysql,
     /// One manager over one database of each kind.
     Mixed,
@@ -59,7 +64,12 @@ impl Engines {
         self.chosen.is_empty() || self.chosen.contains(&Engine::Pooled)
     }
 
-    /// Whether a MySQL or MariaDB server takes part.
+    /// Whether a MariaDB server takes part.
+    pub(crate) fn mariadb(&self) -> bool {
+        self.include(Engine::Mariadb)
+    }
+
+    /// Whether a MySQL server takes part.
     pub(crate) fn mysql(&self) -> bool {
         self.include(Engine::Mysql)
     }
@@ -70,7 +80,7 @@ impl Engines {
         if self.chosen.is_empty() {
             return vec!["--all-features".into()];
         }
-        [(self.postgres(), "postgres"), (self.mysql(), "mysql")]
+        [(self.postgres(), "postgres"), (self.mariadb() || self.mysql(), "mysql")]
             .into_iter()
             .filter(|(needed, _)| *needed)
             .map(|(_, feature)| feature)
@@ -108,14 +118,18 @@ impl Engines {
                 None => Package::PostgresServer,
             });
         }
-        if self.mysql() {
-            packages.extend([Package::PkgConfig, Package::MariadbHeaders]);
-            packages.push(match given(MYSQL_URL) {
-                Some(_) => Package::MariadbClient,
-                None => Package::MariadbServer,
-            });
+        if self.mariadb() || self.mysql() {
+            packages.extend([Package::PkgConfig, Package::MariadbHeaders, Package::MariadbClient]);
+        }
+        if self.mariadb() && given(MARIADB_URL).is_none() {
+            packages.push(Package::MariadbServer);
         }
         packages
+    }
+
+    /// Whether a MySQL server is to be fetched, which a mirror may be unable to give.
+    pub(crate) fn fetches_mysql(&self) -> bool {
+        self.mysql() && given(MYSQL_URL).is_none()
     }
 
     fn include(&self, engine: Engine) -> bool {
@@ -149,7 +163,7 @@ mod tests {
     #[test]
     fn a_run_without_a_choice_is_about_everything() {
         let all = Engines::all();
-        assert!(all.postgres() && all.mysql());
+        assert!(all.postgres() && all.mariadb() && all.mysql());
         assert_eq!(all.features(), ["--all-features"]);
         assert_eq!(all.names(), None);
     }

@@ -14,6 +14,7 @@ mod checksums;
 mod databases;
 mod engine;
 mod examples;
+mod galera;
 mod lints;
 mod packages;
 mod program;

@@ -8,6 +8,7 @@ use crate::tally::Tally;
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     tally: Tally,
+    closing: Vec<String>,
 }
 
 impl Report {
@@ -25,6 +26,11 @@ impl Report {
         outcome.map_err(|error| format!("{name}: {error}").into())
     }
 
+    /// Lines to be printed at the end, before the count.
+    pub(crate) fn close_with(&mut self, lines: Vec<String>) {
+        self.closing.extend(lines);
+    }
+
     /// Prints the error, if there is one, and the count as the very last line.
     pub(crate) fn finish(mut self, outcome: Result<()>) -> ExitCode {
         let code = match outcome {
@@ -35,6 +41,7 @@ impl Report {
                 ExitCode::FAILURE
             }
         };
+        self.closing.iter().for_each(|line| println!("{line}"));
         println!("{}", self.tally.summary());
         code
     }

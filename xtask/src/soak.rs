@@ -1,11 +1,14 @@
 use std::process::ExitCode;
 
 use clap::Args;
-use qudo_test_servers::ensure_installed;
+use qudo_test_servers::{FreshDatabase, Package, ensure_installed};
 
 use crate::cargo::Cargo;
+use crate::databases::Databases;
 use crate::engine::Engines;
+use crate::galera::Galera;
 use crate::report::Report;
+use crate::tally::Tally;
 use crate::{Result, program};
 
 /// Do random faults to three databases and their workers, then check that no job was lost.
@@ -19,6 +22,18 @@ pub(crate) struct Arguments {
     /// What the faults are chosen by; by chance if not given.
     #[arg(long)]
     seed: Option<u64>,
+    /// Instead, let many clients insert single jobs and many workers claim a few, on each engine.
+    #[arg(long)]
+    hammer: bool,
+    /// How many jobs the hammer takes on each engine.
+    #[arg(long, default_value_t = 100_000, requires = "hammer")]
+    jobs: u64,
+    /// Hammer three nodes of a Galera cluster instead, as one database.
+    #[arg(long, requires = "hammer")]
+    galera: bool,
+    /// This engine alone (`sqlite`, `postgres`, `mariadb`, `mysql`); may be repeated.
+    #[arg(long, requires = "hammer")]
+    engine: Vec<String>,
 }
 
 /// Runs the command.
@@ -31,8 +46,67 @@ pub(crate) fn run(arguments: &Arguments) -> ExitCode {
 fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let engines = Engines::all();
     report.step("install what is missing", |_| Ok(ensure_installed(&engines.packages())?))?;
-    let cargo = Cargo::new(&engines)?;
+    let mut cargo = Cargo::new(&engines)?;
+    if arguments.galera {
+        report.step("install a cluster", |_| {
+            Ok(ensure_installed(&[Package::Galera, Package::Rsync])?)
+        })?;
+        let cluster = report.step("start a cluster", |_| Galera::start())?;
+        return report.step(&format!("{} short claims on three nodes", arguments.jobs), |tally| {
+            strike(&cargo, "three nodes of a cluster", &cluster.urls(), arguments.jobs, tally)
+        });
+    }
+    if arguments.hammer {
+        let databases =
+            // Durable: the races of a commit need one that takes its time.
+            report.step("start database servers", |_| Databases::start(&engines, true))?;
+        cargo.export(databases.variables());
+        report.close_with(databases.closing_lines());
+        return hammer(&cargo, &databases, arguments.jobs, &arguments.engine, report);
+    }
     report.step("random faults", |_| minutes(&cargo, arguments.minutes, arguments.seed))
+}
+
+/// Hammers each engine with so many jobs.
+pub(crate) fn hammer(
+    cargo: &Cargo,
+    databases: &Databases,
+    jobs: u64,
+    only: &[String],
+    report: &mut Report,
+) -> Result<()> {
+    let file = tempfile::tempdir()?;
+    let engines = [
+        ("sqlite", None),
+        ("postgres", databases.postgres()),
+        ("mariadb", databases.mariadb()),
+        ("mysql", databases.mysql()),
+    ];
+    for (name, server) in engines {
+        if (name != "sqlite" && server.is_none())
+            || !(only.is_empty() || only.iter().any(|one| one == name))
+        {
+            continue;
+        }
+        let fresh = server.map(|beside| FreshDatabase::beside(beside, "hammer")).transpose()?;
+        let dsn = fresh.as_ref().map_or_else(
+            || format!("sqlite:{}/jobs.db", file.path().display()),
+            |fresh| fresh.url().to_owned(),
+        );
+        report.step(&format!("{jobs} short claims on {name}"), |tally| {
+            strike(cargo, name, &[dsn], jobs, tally)
+        })?;
+    }
+    Ok(())
+}
+
+fn strike(cargo: &Cargo, name: &str, ways: &[String], jobs: u64, tally: &mut Tally) -> Result<()> {
+    let mut command = cargo.command("run");
+    command.args(["--quiet", "--release", "--package", "qudo-soak", "--", "hammer"]);
+    command.args(ways.iter().map(|dsn| format!("--database={dsn}")));
+    command.arg(format!("--jobs={jobs}"));
+    tally.check(&format!("hammer of {jobs} jobs, {name}"), || program::run(&mut command));
+    tally.verdict()
 }
 
 /// Runs the soak for so long.

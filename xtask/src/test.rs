@@ -40,6 +40,7 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     }
     let databases = report.step("start database servers", |_| Databases::start(&engines, false))?;
     cargo.export(databases.variables());
+    report.close_with(databases.closing_lines());
     report.step("tests", |tally| tests(&cargo, tally))?;
     if engines.complete() {
         report.step("one minute of random faults", |_| soak::minutes(&cargo, 1.0, None))?;

@@ -15,6 +15,16 @@ pub enum Error {
         /// What to install, or which variable to set instead.
         advice: String,
     },
+    /// The mirror of packages cannot give something today; another day it may.
+    #[error("{what} cannot be had just now, after {tries} tries: {reason}")]
+    Unavailable {
+        /// What.
+        what: String,
+        /// How often it was asked for.
+        tries: u32,
+        /// The answer to the last try.
+        reason: String,
+    },
     /// A helper program could not be run at all.
     #[error("cannot run {program}: {source}")]
     Run {

@@ -2,7 +2,10 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::program::run;
-use crate::{Error, binaries, mariadb_available, pgbouncer_available, postgres_available};
+use crate::{
+    Error, binaries, mariadb_available, mysql, mysql_available, pgbouncer_available,
+    postgres_available,
+};
 
 /// Something that building or testing with an engine needs from the system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,10 +21,16 @@ pub enum Package {
     Pgbouncer,
     /// The programs of a MariaDB server.
     MariadbServer,
+    /// The programs of a MySQL server, of another suite and unpacked beside the system.
+    MysqlServer,
     /// `mariadb`.
     MariadbClient,
     /// The client library of MariaDB with its headers.
     MariadbHeaders,
+    /// The replication of a MariaDB cluster.
+    Galera,
+    /// By which a node of a cluster gets its first copy.
+    Rsync,
     /// `pkg-config`, by which build scripts find the libraries.
     PkgConfig,
 }
@@ -33,25 +42,33 @@ pub enum Package {
 ///
 /// # Errors
 ///
-/// [`Error::NotInstalled`] with advice when a package is missing and cannot be installed.
+/// [`Error::NotInstalled`] with advice when a package is missing and cannot be installed, and
+/// [`Error::Unavailable`] when the mirror does not give one of another suite.
 pub fn ensure_installed(packages: &[Package]) -> Result<(), Error> {
-    let missing = missing_of(packages);
+    let (unpacked, installed): (Vec<_>, Vec<_>) =
+        missing_of(packages).into_iter().partition(|package| *package == Package::MysqlServer);
+    install(&installed)?;
+    // After the others, because they bring its clients.
+    if unpacked.is_empty() { Ok(()) } else { mysql::unpack() }
+}
+
+fn install(missing: &[Package]) -> Result<(), Error> {
     if missing.is_empty() {
         return Ok(());
     }
     if binaries::find(&["apt-get"]).is_none() {
-        return Err(not_installed(&missing, "this machine has no apt-get to install it with"));
+        return Err(not_installed(missing, "this machine has no apt-get to install it with"));
     }
     // The index first, because a fresh image has none.
     if !apt_get(&["update"]) {
-        return Err(not_installed(&missing, "apt-get update failed"));
+        return Err(not_installed(missing, "apt-get update failed"));
     }
     let mut arguments = vec!["install", "-y", "--no-install-recommends"];
     arguments.extend(missing.iter().map(|package| package.debian_name()));
     if !apt_get(&arguments) {
-        return Err(not_installed(&missing, "apt-get install failed"));
+        return Err(not_installed(missing, "apt-get install failed"));
     }
-    let still_missing = missing_of(&missing);
+    let still_missing = missing_of(missing);
     if still_missing.is_empty() {
         Ok(())
     } else {
@@ -70,6 +87,7 @@ impl Package {
             }
             Self::Pgbouncer => pgbouncer_available(),
             Self::MariadbServer => mariadb_available(),
+            Self::MysqlServer => mysql_available(),
             Self::MariadbClient => binaries::mariadb_client().is_some(),
             Self::MariadbHeaders => has_header(
                 "mysql.h",
@@ -77,6 +95,8 @@ impl Package {
                 "--variable=pkgincludedir",
                 "/usr/include/mariadb",
             ),
+            Self::Galera => Path::new("/usr/lib/galera/libgalera_smm.so").is_file(),
+            Self::Rsync => binaries::find(&["rsync"]).is_some(),
             Self::PkgConfig => binaries::find(&["pkg-config", "pkgconf"]).is_some(),
         }
     }
@@ -89,8 +109,11 @@ impl Package {
             Self::PostgresHeaders => "libpq-dev",
             Self::Pgbouncer => "pgbouncer",
             Self::MariadbServer => "mariadb-server",
+            Self::MysqlServer => "mysql-server-core",
             Self::MariadbClient => "mariadb-client",
             Self::MariadbHeaders => "libmariadb-dev",
+            Self::Galera => "galera-4",
+            Self::Rsync => "rsync",
             Self::PkgConfig => "pkg-config",
         }
     }
@@ -104,7 +127,8 @@ impl Package {
     fn variable(self) -> Option<&'static str> {
         match self {
             Self::PostgresServer => Some("QUDO_TEST_POSTGRES_URL"),
-            Self::MariadbServer => Some("QUDO_TEST_MYSQL_URL"),
+            Self::MariadbServer => Some("QUDO_TEST_MARIADB_URL"),
+            Self::MysqlServer => Some("QUDO_TEST_MYSQL_URL"),
             _ => None,
         }
     }

@@ -1,6 +1,6 @@
 //! Private database servers for tests.
 //!
-//! [`PostgresServer::start`] and [`MariadbServer::start`] find the binaries of the system, make a
+//! [`PostgresServer::start`], [`MariadbServer::start`] and [`MysqlServer::start`] find the binaries, make a
 //! data directory of their own, and listen on a port of 127.0.0.1 that nobody else uses. A test may
 //! then do to the server what a bad night does to it: [`kill`](Server::kill) it in mid-write,
 //! [`pause`](Server::pause) it so that it accepts connections and never answers,
@@ -24,9 +24,12 @@ mod binaries;
 mod client;
 mod engine;
 mod error;
+mod fresh;
+mod given;
 mod guardian;
 mod install;
 mod mariadb;
+mod mysql;
 mod options;
 mod pgbouncer;
 mod place;
@@ -36,13 +39,17 @@ mod processes;
 mod program;
 mod proxy;
 mod server;
+mod unpacked;
 
 pub use account::Account;
 pub use client::{create_database, drop_database, run_sql};
 pub use engine::Engine;
 pub use error::Error;
+pub use fresh::FreshDatabase;
+pub use given::given;
 pub use install::{Package, ensure_installed};
 pub use mariadb::{Mariadb, MariadbServer, mariadb_available};
+pub use mysql::{Mysql, MysqlServer, mysql_available};
 pub use options::Options;
 pub use pgbouncer::{Pgbouncer, PgbouncerServer, pgbouncer_available};
 pub use postgres::{Postgres, PostgresServer, postgres_available};

@@ -16,11 +16,12 @@ macro_rules! behaves {
     };
 }
 
-/// Names the behaviours once, for both engines.
+/// Names the behaviours once, for all engines.
 macro_rules! on_each_engine {
     ($($behaviour:ident),+ $(,)?) => {
         behaves!(postgres, qudo_test_servers::Postgres, $($behaviour),+);
-        behaves!(mysql, qudo_test_servers::Mariadb, $($behaviour),+);
+        behaves!(mariadb, qudo_test_servers::Mariadb, $($behaviour),+);
+        behaves!(mysql, qudo_test_servers::Mysql, $($behaviour),+);
     };
 }
 

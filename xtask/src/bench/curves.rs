@@ -137,7 +137,8 @@ fn measure(
 fn name(engine: &str) -> &'static str {
     match engine {
         "postgres" => "PostgreSQL",
-        "mysql" => "MariaDB",
+        "mariadb" => "MariaDB",
+        "mysql" => "MySQL",
         _ => "SQLite",
     }
 }

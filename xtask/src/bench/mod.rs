@@ -14,12 +14,12 @@ use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
 use clap::Args;
-use qudo_test_servers::ensure_installed;
+use qudo_test_servers::{FreshDatabase, ensure_installed};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::Result;
-use crate::databases::{Databases, FreshDatabase};
+use crate::databases::Databases;
 use crate::engine::Engines;
 
 /// Measure qudo, the bare database and other job queues on the same work, in one run.
@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     /// This metric alone; may be repeated.
     #[arg(long)]
     metric: Vec<String>,
-    /// This engine alone (`postgres`, `mysql`, `sqlite`); may be repeated.
+    /// This engine alone (`postgres`, `mariadb`, `mysql`, `sqlite`); may be repeated.
     #[arg(long)]
     engine: Vec<String>,
     /// Also write the lines of JSON to this file, as they come.
@@ -72,7 +72,7 @@ struct Instead {
     single: bool,
 }
 
-const ENGINES: [&str; 3] = ["postgres", "mysql", "sqlite"];
+const ENGINES: [&str; 4] = ["postgres", "mariadb", "mysql", "sqlite"];
 
 /// A program that has not ended by then hangs.
 const LONGEST: Duration = Duration::from_secs(300);
@@ -153,10 +153,11 @@ impl Fresh {
         let file = tempfile::tempdir()?;
         let server = match engine {
             "postgres" => databases.postgres(),
+            "mariadb" => databases.mariadb(),
             "mysql" => databases.mysql(),
             _ => None,
         };
-        let database = server.map(|beside| FreshDatabase::create(beside, purpose)).transpose()?;
+        let database = server.map(|beside| FreshDatabase::beside(beside, purpose)).transpose()?;
         let dsn = database.as_ref().map_or_else(
             || format!("sqlite:{}/{purpose}.db", file.path().display()),
             |fresh| fresh.url().to_owned(),

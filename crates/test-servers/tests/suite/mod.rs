@@ -19,7 +19,9 @@ pub(crate) fn answers_queries_and_makes_databases<E: Engine>() {
         return;
     };
     assert_eq!(server.query("SELECT 6 * 7").unwrap(), "42");
-    assert!(server.version().starts_with(&format!("{} 1", E::NAME)), "{}", server.version());
+    let (name, number) = server.version().rsplit_once(' ').expect("a name and a number");
+    assert_eq!(name, E::NAME);
+    assert!(number.starts_with(|first: char| first.is_ascii_digit()), "{number}");
 
     let other = server.create_database("other").unwrap();
     assert_eq!(other, server.url_for("other"));
@@ -164,7 +166,16 @@ fn server<E: Engine>(options: Options) -> Option<Server<E>> {
 
 /// Whether `QUDO_TEST_ENGINES`, a list of engines to test, names the engine or is not set.
 fn wanted<E: Engine>() -> bool {
-    let name = if is_postgres::<E>() { "postgres" } else { "mysql" };
+    let name = match E::NAME {
+        "PostgreSQL" => "postgres",
+        "MariaDB" => "mariadb",
+        _ => "mysql",
+    };
+    let without = std::env::var("QUDO_TEST_WITHOUT").unwrap_or_default();
+    if without.split(',').any(|one| one == name) {
+        println!("NOT RUN: this machine has no server for {name} today");
+        return false;
+    }
     let wanted = std::env::var("QUDO_TEST_ENGINES").map_or(true, |engines| {
         engines.split(',').any(|engine| engine == name || engine == "mixed")
     });
