@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use qudo::driver::{Driver, DriverRegistration, Due, JobRecord};
+use qudo::driver::{Deadline, Driver, DriverRegistration, Due, JobRecord};
 use qudo::{JobId, Manager};
 
 #[derive(Parser)]
@@ -35,6 +35,9 @@ enum Part {
     /// `Manager::enqueue`.
     Manager,
 }
+
+/// As the manager's own.
+const LIMIT: Duration = Duration::from_secs(10);
 
 type Any<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
@@ -76,7 +79,7 @@ fn on_another_thread(driver: Arc<dyn Driver>, jobs: u32) -> Any<Duration> {
     let (answer, answers) = mpsc::channel();
     let helper = std::thread::spawn(move || {
         for job in asked {
-            if answer.send(driver.insert(&[job])).is_err() {
+            if answer.send(driver.insert(&[job], Deadline::within(LIMIT))).is_err() {
                 return;
             }
         }
@@ -96,7 +99,9 @@ fn main() -> Any {
     let driver = DriverRegistration::open_linked(&dsn)?.driver;
     let engine = driver.engine();
     let took = match part {
-        Part::Own => each(jobs, |n| Ok(driver.insert(&[record(n)?]).map(drop)?))?,
+        Part::Own => {
+            each(jobs, |n| Ok(driver.insert(&[record(n)?], Deadline::within(LIMIT)).map(drop)?))?
+        }
         Part::Other => on_another_thread(driver, jobs)?,
         Part::Manager => {
             let manager = Manager::builder().database_as("single", &dsn).build()?;

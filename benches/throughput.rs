@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use qudo::driver::{AbilityLease, ClaimRequest, DriverRegistration, WorkerId};
+use qudo::driver::{AbilityLease, ClaimRequest, Deadline, DriverRegistration, WorkerId};
 use qudo::{Manager, NewJob};
 
 #[derive(Parser)]
@@ -119,6 +119,7 @@ fn claims(manager: &Manager, arguments: &Arguments) -> Any {
                 queue: &queue,
                 abilities: &abilities,
                 limit: 100,
+                deadline: Deadline::NONE,
             };
             claimed += driver.claim(&request)?.len();
         }

@@ -2,11 +2,12 @@
 #![allow(clippy::doc_markdown, reason = "the README is prose")]
 
 pub use qudo_core::{
-    Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, Backoff, Clock,
-    DatabaseReport, DatabaseState, DownReason, Driver, DriverError, Enqueued, Error, Event, Job,
-    JobCount, JobError, Linked, Manager, ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On,
-    Progress, Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, Undoable,
-    UniqPolicy, WorkHandle, abort, register, snooze,
+    Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, AuditOptions,
+    AuditReport, Backoff, Clock, DatabaseReport, DatabaseState, DownReason, Driver, DriverError,
+    Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked, Manager,
+    ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Progress, Result, RetryDelay,
+    SettableClock, SpoolReport, SystemClock, Ticket, Undoable, UniqPolicy, WorkHandle, abort,
+    register, snooze,
 };
 pub use qudo_core::{assert_enqueued, driver, refute_enqueued, testing};
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};

@@ -7,35 +7,31 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qudo::{Job, Manager, Outcome};
-use qudo_test_servers::Proxy;
+use qudo_test_servers::{FreshDatabase, Proxy};
 
 /// Every wait for a condition ends here.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A fresh, migrated database, reached directly and through a proxy.
 struct Fresh {
-    server: String,
-    name: String,
     direct: String,
     proxied: String,
     proxy: Arc<Proxy>,
+    _database: FreshDatabase,
 }
 
 impl Fresh {
-    fn on(engine: &str) -> Self {
-        let variable = format!("QUDO_TEST_{}_URL", engine.to_uppercase());
-        let server = std::env::var(&variable)
-            .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
-        let name = format!("qudo_connections_{}", uuid::Uuid::now_v7().simple());
-        let direct = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    fn on(engine: &str) -> Option<Self> {
+        let database = FreshDatabase::on(engine, "connections")?;
+        let direct = database.url().to_owned();
         let mut proxied = url::Url::parse(&direct).expect("a URL");
         let port = proxied.port().expect("test servers have ports of their own");
         let proxy = Arc::new(Proxy::start(port).expect("starts"));
         proxied.set_host(Some("127.0.0.1")).expect("a host");
         proxied.set_port(Some(proxy.port())).expect("a port");
-        let fresh = Self { server, name, direct, proxied: proxied.into(), proxy };
+        let fresh = Self { direct, proxied: proxied.into(), proxy, _database: database };
         fresh.manager(&fresh.direct, |builder| builder).migrate().expect("migrates");
-        fresh
+        Some(fresh)
     }
 
     fn manager(
@@ -46,14 +42,6 @@ impl Fresh {
         let builder = Manager::builder().linked(false).database_as("it", dsn);
         let builder = builder.ability::<shaky>().plugin(Link(Arc::clone(&self.proxy)));
         more(builder.retry_seconds(1)).build().expect("valid")
-    }
-}
-
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        if let Err(error) = qudo_test_servers::drop_database(&self.server, &self.name) {
-            eprintln!("{} is left behind: {error}", self.name);
-        }
     }
 }
 
@@ -70,7 +58,7 @@ fn shaky(job: &Job, cuts: bool) -> qudo::Result<u32> {
 }
 
 fn a_connection_dies_during_a_job(engine: &str) {
-    let fresh = Fresh::on(engine);
+    let Some(fresh) = Fresh::on(engine) else { return };
     let manager = fresh.manager(&fresh.proxied, |builder| builder);
     let sent = manager.enqueue(shaky::job(true)).expect("stored");
     let outcome = manager.work_once().expect("settles");
@@ -81,7 +69,7 @@ fn a_connection_dies_during_a_job(engine: &str) {
 }
 
 fn a_look_falls_silent(engine: &str) {
-    let fresh = Fresh::on(engine);
+    let Some(fresh) = Fresh::on(engine) else { return };
     let client =
         fresh.manager(&fresh.proxied, |builder| builder.call_limit(Duration::from_secs(1)));
     let worker = fresh.manager(&fresh.direct, |builder| builder);
@@ -106,6 +94,12 @@ fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_postgres() 
 
 #[cfg(feature = "mysql")]
 #[test]
+fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_mariadb() {
+    a_connection_dies_during_a_job("mariadb");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
 fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_mysql() {
     a_connection_dies_during_a_job("mysql");
 }
@@ -114,6 +108,12 @@ fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_mysql() {
 #[test]
 fn who_waits_for_a_reply_looks_again_when_a_look_falls_silent_on_postgres() {
     a_look_falls_silent("postgres");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn who_waits_for_a_reply_looks_again_when_a_look_falls_silent_on_mariadb() {
+    a_look_falls_silent("mariadb");
 }
 
 #[cfg(feature = "mysql")]

@@ -10,8 +10,8 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Driver, DriverRegistration, ExceptionRecord, Extras,
-    JobRecord, Settled, Settlement, Verdict, WorkerId,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, ExceptionRecord,
+    Extras, JobRecord, Settled, Settlement, Verdict, WorkerId,
 };
 use qudo::{FailureKind, Manager, NewJob};
 use qudo_test_servers::{Options, PostgresServer};
@@ -26,7 +26,14 @@ fn claim(driver: &dyn Driver, worker: WorkerId, number: i64) -> ClaimedJob {
     let abilities =
         [AbilityLease { name: Arc::from("anything"), grab_for: Duration::from_secs(600) }];
     let (queue, abilities) = (&Arc::from("default"), &abilities[..]);
-    let request = ClaimRequest { worker, claim: number, queue, abilities, limit: 1 };
+    let request = ClaimRequest {
+        worker,
+        claim: number,
+        queue,
+        abilities,
+        limit: 1,
+        deadline: Deadline::NONE,
+    };
     driver.claim(&request).expect("claims").remove(0)
 }
 
@@ -98,7 +105,7 @@ fn claims_and_relaxed_settles_do_not_wait_for_the_disk_and_all_else_does() {
         assert_eq!(answer, [Settled::Done]);
     }
     assert_eq!(waiting(), 1, "the trap is still set");
-    let inserted = ask(&relaxed, move |driver| driver.insert(&[late]));
+    let inserted = ask(&relaxed, move |driver| driver.insert(&[late], Deadline::NONE));
     until(2);
 
     stand_by("").expect("set");

@@ -102,6 +102,8 @@ fn hammer(dsn: &str) {
         assert!(child.wait().expect("ends").success());
     }
     check(notes.path());
+    let audit = manager.audit(qudo::AuditOptions::default());
+    assert!(audit.is_clean() && audit.jobs == 0, "{audit}");
 }
 
 fn check(notes: &Path) {
@@ -127,22 +129,25 @@ fn sqlite_under_many_processes_does_every_job_once() {
 }
 
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-fn hammer_server(variable: &str) {
-    let server = std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
-    let name = format!("qudo_hammer_{}", uuid::Uuid::now_v7().simple());
-    hammer(&qudo_test_servers::create_database(&server, &name).expect("a fresh database"));
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
+fn hammer_server(engine: &str) {
+    let Some(fresh) = qudo_test_servers::FreshDatabase::on(engine, "hammer") else { return };
+    hammer(fresh.url());
 }
 
 #[cfg(feature = "postgres")]
 #[test]
 fn postgres_under_many_processes_does_every_job_once() {
-    hammer_server("QUDO_TEST_POSTGRES_URL");
+    hammer_server("postgres");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn mariadb_under_many_processes_does_every_job_once() {
+    hammer_server("mariadb");
 }
 
 #[cfg(feature = "mysql")]
 #[test]
 fn mysql_under_many_processes_does_every_job_once() {
-    hammer_server("QUDO_TEST_MYSQL_URL");
+    hammer_server("mysql");
 }

@@ -5,6 +5,7 @@
 
 use diesel::{Connection, QueryableByName, RunQueryDsl};
 use qudo::{Manager, NewJob};
+use qudo_test_servers::FreshDatabase;
 
 #[derive(QueryableByName)]
 struct SqlitePlan {
@@ -29,7 +30,7 @@ fn sqlite_claims_in_key_order_without_a_sort() {
     diesel::sql_query("PRAGMA busy_timeout = 30000").execute(&mut conn).expect("set");
     let plan: Vec<SqlitePlan> = diesel::sql_query(
         "EXPLAIN QUERY PLAN SELECT r.id, r.claim_rank, r.ability, r.attempt, r.crashes, j.codec, \
-         j.arg, j.uniqkey, j.enqueued_at FROM qudo_ready r CROSS JOIN qudo_job j ON j.id = r.id \
+         j.arg, j.uniqkey, j.enqueued_at FROM qudo_ready r LEFT JOIN qudo_job j ON j.id = r.id \
          WHERE r.queue = 'default' AND r.ability IN ('plan') \
          ORDER BY r.queue, r.claim_rank, r.id LIMIT 100",
     )
@@ -40,7 +41,7 @@ fn sqlite_claims_in_key_order_without_a_sort() {
         lines,
         [
             "SEARCH r USING PRIMARY KEY (queue=?)".to_owned(),
-            "SEARCH j USING PRIMARY KEY (id=?)".to_owned(),
+            "SEARCH j USING PRIMARY KEY (id=?) LEFT-JOIN".to_owned(),
         ]
     );
 }
@@ -55,18 +56,16 @@ fn postgres_claims_touch_the_rows_they_take_and_no_others() {
         #[diesel(sql_type = diesel::sql_types::BigInt)]
         fetched: i64,
     }
-    let server = std::env::var("QUDO_TEST_POSTGRES_URL")
-        .expect("QUDO_TEST_POSTGRES_URL is not set; run `cargo xtask test`");
-    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
-    filled(&dsn);
+    let Some(fresh) = FreshDatabase::on("postgres", "plan") else { return };
+    let dsn = fresh.url();
+    filled(dsn);
     {
-        let mut conn = diesel::PgConnection::establish(&dsn).expect("connects");
+        let mut conn = diesel::PgConnection::establish(dsn).expect("connects");
         // Inside one transaction the counters of this transaction are exact and at hand.
         conn.transaction(|conn| {
             let claim = "SELECT count(*) FROM qudo_claim('default', -2147483648, \
                  '00000000-0000-0000-0000-000000000000', ARRAY['plan'], ARRAY[1000::bigint], 100, \
-                 '00000000-0000-0000-0000-000000000001', 1)";
+                 '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[])";
             diesel::sql_query(claim).execute(conn)?;
             let reads: Reads = diesel::sql_query(
                 "SELECT sum(seq_tup_read)::bigint AS sequential, \
@@ -80,7 +79,6 @@ fn postgres_claims_touch_the_rows_they_take_and_no_others() {
         })
         .expect("claims");
     }
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
 
 /// The clock is not constant within a statement for PostgreSQL, so a bound by it is no bound unless it is
@@ -95,19 +93,17 @@ fn postgres_looks_at_due_rows_alone() {
         #[diesel(sql_type = diesel::sql_types::BigInt)]
         entries: i64,
     }
-    let server = std::env::var("QUDO_TEST_POSTGRES_URL")
-        .expect("QUDO_TEST_POSTGRES_URL is not set; run `cargo xtask test`");
-    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    let Some(fresh) = FreshDatabase::on("postgres", "plan") else { return };
+    let dsn = fresh.url();
     let hour = std::time::Duration::from_secs(3600);
     {
-        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+        let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
         manager.migrate().expect("migrates");
         let later = (0..5_000).map(|n| NewJob::named("plan", n.into()).delay(hour));
         manager.enqueue_many(later).expect("stored");
         let due = (0..5).map(|n| NewJob::named("plan", n.into()).delay(hour / 3_600_000));
         manager.enqueue_many(due).expect("stored");
-        let driver = qudo::driver::DriverRegistration::open_linked(&dsn).expect("valid").driver;
+        let driver = qudo::driver::DriverRegistration::open_linked(dsn).expect("valid").driver;
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let mut moved = 0;
         while moved < 5 && std::time::Instant::now() < deadline {
@@ -118,7 +114,7 @@ fn postgres_looks_at_due_rows_alone() {
     }
     {
         // A connection leaves its counts when it ends, which the pools' do a moment later.
-        let mut conn = diesel::PgConnection::establish(&dsn).expect("connects");
+        let mut conn = diesel::PgConnection::establish(dsn).expect("connects");
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
         let reads = loop {
             let reads: Reads = diesel::sql_query(
@@ -135,7 +131,6 @@ fn postgres_looks_at_due_rows_alone() {
         assert_eq!(reads.others, 0, "connections stay open");
         assert!((1..=500).contains(&reads.entries), "{} entries read", reads.entries);
     }
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
 
 /// An ANALYZE may come at a moment when a table is empty, and then the planner takes it for a table
@@ -148,15 +143,13 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
         #[diesel(sql_type = diesel::sql_types::BigInt)]
         read: i64,
     }
-    let server = std::env::var("QUDO_TEST_POSTGRES_URL")
-        .expect("QUDO_TEST_POSTGRES_URL is not set; run `cargo xtask test`");
-    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    let Some(fresh) = FreshDatabase::on("postgres", "plan") else { return };
+    let dsn = fresh.url();
     let claim = |at_most: u32| {
         format!(
             "SELECT count(*) FROM qudo_claim('default', -2147483648, \
              '00000000-0000-0000-0000-000000000000', ARRAY['plan'], ARRAY[60000000::bigint], \
-             {at_most}, '00000000-0000-0000-0000-000000000001', 1)"
+             {at_most}, '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[])"
         )
     };
     let settle = |at_most: u32| {
@@ -166,14 +159,14 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
              qudo_complete('00000000-0000-0000-0000-000000000001', held.ids, held.claims)"
         )
     };
-    filled(&dsn);
+    filled(dsn);
     {
-        let mut conn = diesel::PgConnection::establish(&dsn).expect("connects");
+        let mut conn = diesel::PgConnection::establish(dsn).expect("connects");
         let analyze = "ANALYZE qudo_ready, qudo_lease, qudo_job".to_owned();
         for sql in [claim(2_000), settle(2_000), analyze] {
             diesel::sql_query(sql).execute(&mut conn).expect("runs");
         }
-        filled(&dsn);
+        filled(dsn);
         diesel::sql_query(claim(1_500)).execute(&mut conn).expect("claims");
         conn.transaction(|conn| {
             let mut reads = |sql: String, table: &str| {
@@ -197,25 +190,21 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
         })
         .expect("claims and settles");
     }
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
 
 #[cfg(feature = "mysql")]
-#[test]
-fn mysql_claims_in_key_order_without_a_sort() {
+fn claims_in_key_order_without_a_sort(engine: &str) {
     #[derive(QueryableByName)]
     struct Status {
         #[diesel(sql_type = diesel::sql_types::Text)]
         #[diesel(column_name = Value)]
         value: String,
     }
-    let server = std::env::var("QUDO_TEST_MYSQL_URL")
-        .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
-    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
-    filled(&dsn);
+    let Some(fresh) = FreshDatabase::on(engine, "plan") else { return };
+    let dsn = fresh.url();
+    filled(dsn);
     {
-        let mut conn = diesel::MysqlConnection::establish(&dsn).expect("connects");
+        let mut conn = diesel::MysqlConnection::establish(dsn).expect("connects");
         let mut count = |what: &str| -> u64 {
             let sql = format!("SHOW SESSION STATUS LIKE '{what}'");
             let rows: Vec<Status> = diesel::sql_query(sql).load(&mut conn).expect("shows");
@@ -237,34 +226,34 @@ fn mysql_claims_in_key_order_without_a_sort() {
         let read = count("Handler_read_next") - before.0;
         assert!(read <= 110, "{read} rows read to claim 100");
     }
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
 
 /// A statement that reads more rows than it is about would wait here for the rows that the other
 /// connection locks, and at last fail.
 #[cfg(feature = "mysql")]
-#[test]
-fn mysql_claims_and_settles_wait_for_no_row_but_their_own() {
-    use qudo::driver::{AbilityLease, ClaimRequest, DriverRegistration, Settled, WorkerId};
+fn claims_and_settles_wait_for_no_row_but_their_own(engine: &str) {
+    use qudo::driver::{
+        AbilityLease, ClaimRequest, Deadline, DriverRegistration, Settled, WorkerId,
+    };
     use qudo::driver::{Settlement, Verdict};
-    let server = std::env::var("QUDO_TEST_MYSQL_URL")
-        .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
-    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
-    filled(&dsn);
+    let Some(fresh) = FreshDatabase::on(engine, "plan") else { return };
+    let dsn = fresh.url();
+    filled(dsn);
     {
-        let mut other = diesel::MysqlConnection::establish(&dsn).expect("connects");
+        let mut other = diesel::MysqlConnection::establish(dsn).expect("connects");
         other.begin_test_transaction().expect("begins");
         let lock = "SELECT id FROM qudo_ready WHERE queue = 'default' AND claim_rank = -6 \
                     ORDER BY id DESC LIMIT 1 FOR UPDATE";
         diesel::sql_query(lock).execute(&mut other).expect("locks");
-        let driver = DriverRegistration::open_linked(&dsn).expect("valid").driver;
+        let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
         let (worker, queue) = (WorkerId::new(), std::sync::Arc::from("default"));
         let grab_for = std::time::Duration::from_secs(600);
         let abilities = [AbilityLease { name: std::sync::Arc::from("plan"), grab_for }];
         let claim = |claim, limit| {
-            let (queue, abilities) = (&queue, &abilities[..]);
-            driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit }).expect("claims")
+            let (queue, abilities, deadline) = (&queue, &abilities[..], Deadline::NONE);
+            driver
+                .claim(&ClaimRequest { worker, claim, queue, abilities, limit, deadline })
+                .expect("claims")
         };
         // Across several priorities and behind the cursor too.
         let first = claim(1, 900);
@@ -282,32 +271,36 @@ fn mysql_claims_and_settles_wait_for_no_row_but_their_own() {
         let again = driver.settle(worker, &done[..10]).expect("settles");
         assert!(again.iter().all(|answer| *answer == Settled::LeaseLost));
     }
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
 }
 
 /// Where few jobs run, the optimizer would rather read the whole table than look a row up.
 #[cfg(feature = "mysql")]
-#[test]
-fn mysql_settles_of_few_runs_wait_for_no_row_but_their_own() {
-    use qudo::driver::{AbilityLease, ClaimRequest, DriverRegistration, Settled, WorkerId};
+fn settles_of_few_runs_wait_for_no_row_but_their_own(engine: &str) {
+    use qudo::driver::{
+        AbilityLease, ClaimRequest, Deadline, DriverRegistration, Settled, WorkerId,
+    };
     use qudo::driver::{Settlement, Verdict};
-    let server = std::env::var("QUDO_TEST_MYSQL_URL")
-        .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
-    let name = format!("qudo_plan_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
+    let Some(fresh) = FreshDatabase::on(engine, "plan") else { return };
+    let dsn = fresh.url();
     {
-        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+        let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
         manager.migrate().expect("migrates");
         let jobs = (0..4).map(|n| NewJob::named("plan", n.into()));
         manager.enqueue_many(jobs).expect("stored");
-        let driver = DriverRegistration::open_linked(&dsn).expect("valid").driver;
+        let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
         let (worker, queue) = (WorkerId::new(), std::sync::Arc::from("default"));
         let grab_for = std::time::Duration::from_secs(600);
         let abilities = [AbilityLease { name: std::sync::Arc::from("plan"), grab_for }];
-        let request =
-            ClaimRequest { worker, claim: 1, queue: &queue, abilities: &abilities, limit: 3 };
+        let request = ClaimRequest {
+            worker,
+            claim: 1,
+            queue: &queue,
+            abilities: &abilities,
+            limit: 3,
+            deadline: Deadline::NONE,
+        };
         let mut claimed = driver.claim(&request).expect("claims");
-        let mut other = diesel::MysqlConnection::establish(&dsn).expect("connects");
+        let mut other = diesel::MysqlConnection::establish(dsn).expect("connects");
         other.begin_test_transaction().expect("begins");
         let last = claimed.pop().expect("three").id.as_uuid().simple();
         for table in ["qudo_lease", "qudo_job"] {
@@ -325,5 +318,40 @@ fn mysql_settles_of_few_runs_wait_for_no_row_but_their_own() {
         }
         assert_eq!(driver.claim(&ClaimRequest { claim: 2, ..request }).expect("claims").len(), 1);
     }
-    qudo_test_servers::drop_database(&server, &name).expect("drops");
+}
+
+#[cfg(feature = "mysql")]
+mod mariadb {
+    #[test]
+    fn claims_in_key_order_without_a_sort() {
+        super::claims_in_key_order_without_a_sort("mariadb");
+    }
+
+    #[test]
+    fn claims_and_settles_wait_for_no_row_but_their_own() {
+        super::claims_and_settles_wait_for_no_row_but_their_own("mariadb");
+    }
+
+    #[test]
+    fn settles_of_few_runs_wait_for_no_row_but_their_own() {
+        super::settles_of_few_runs_wait_for_no_row_but_their_own("mariadb");
+    }
+}
+
+#[cfg(feature = "mysql")]
+mod mysql {
+    #[test]
+    fn claims_in_key_order_without_a_sort() {
+        super::claims_in_key_order_without_a_sort("mysql");
+    }
+
+    #[test]
+    fn claims_and_settles_wait_for_no_row_but_their_own() {
+        super::claims_and_settles_wait_for_no_row_but_their_own("mysql");
+    }
+
+    #[test]
+    fn settles_of_few_runs_wait_for_no_row_but_their_own() {
+        super::settles_of_few_runs_wait_for_no_row_but_their_own("mysql");
+    }
 }

@@ -7,24 +7,22 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection};
 use qudo::driver::JobFilter;
 use qudo::{Manager, NewJob};
+use qudo_test_servers::FreshDatabase;
 
 struct Fresh {
-    server: String,
-    name: String,
     manager: Manager,
     conn: MysqlConnection,
+    database: FreshDatabase,
 }
 
 impl Fresh {
-    fn new() -> Self {
-        let server = std::env::var("QUDO_TEST_MYSQL_URL")
-            .expect("QUDO_TEST_MYSQL_URL is not set; run `cargo xtask test`");
-        let name = format!("qudo_procedure_{}", uuid::Uuid::now_v7().simple());
-        let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
-        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+    fn on(engine: &str) -> Option<Self> {
+        let database = FreshDatabase::on(engine, "procedure")?;
+        let dsn = database.url();
+        let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
         manager.migrate().expect("migrates").remove(0).answer.expect("migrates");
-        let conn = MysqlConnection::establish(&dsn).expect("connects");
-        Self { server, name, manager, conn }
+        let conn = MysqlConnection::establish(dsn).expect("connects");
+        Some(Self { manager, conn, database })
     }
 
     fn enqueue(&self) {
@@ -39,30 +37,23 @@ impl Fresh {
     }
 }
 
-impl Drop for Fresh {
-    fn drop(&mut self) {
-        let _ = qudo_test_servers::drop_database(&self.server, &self.name);
-    }
-}
-
-#[test]
-fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements() {
-    let mut fresh = Fresh::new();
+fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements(engine: &str) {
+    let Some(mut fresh) = Fresh::on(engine) else { return };
     fresh.enqueue();
     assert_eq!(fresh.priorities(), [0]);
     // One that leaves its mark shows that it is called.
     fresh
         .conn
         .batch_execute(
-            "DROP PROCEDURE qudo_enqueue_1; \
-             CREATE PROCEDURE qudo_enqueue_1(IN i BINARY(16), IN q VARCHAR(100), \
-             IN a VARCHAR(100), IN c VARCHAR(100), IN r LONGBLOB, IN p INT) \
+            "DROP PROCEDURE qudo_enqueue_2; \
+             CREATE PROCEDURE qudo_enqueue_2(IN i BINARY(16), IN q VARCHAR(100), \
+             IN a VARCHAR(100), IN c VARCHAR(100), IN r LONGBLOB, IN p INT, IN f BIGINT, IN u BIGINT) \
              UPDATE qudo_job SET priority = 77",
         )
         .expect("replaced");
     fresh.enqueue();
     assert_eq!(fresh.priorities(), [77], "it only marked the first job");
-    fresh.conn.batch_execute("DROP PROCEDURE qudo_enqueue_1").expect("dropped");
+    fresh.conn.batch_execute("DROP PROCEDURE qudo_enqueue_2").expect("dropped");
     fresh.enqueue();
     fresh.enqueue();
     let mut priorities = fresh.priorities();
@@ -70,19 +61,18 @@ fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements() {
     assert_eq!(priorities, [0, 0, 77]);
 }
 
-#[test]
-fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same() {
-    let fresh = Fresh::new();
+fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same(engine: &str) {
+    let Some(fresh) = Fresh::on(engine) else { return };
+    let server = qudo_test_servers::given(engine).expect("it is there");
     let limited = format!("limited_{}", std::process::id());
     let grant = format!(
         "DROP DATABASE {name}; CREATE DATABASE {name}; \
          CREATE USER {limited}@'%' IDENTIFIED BY 'tiger'; GRANT SELECT, INSERT, UPDATE, DELETE, \
          CREATE, ALTER, DROP, INDEX, CREATE VIEW, SHOW VIEW ON {name}.* TO {limited}@'%'",
-        name = fresh.name
+        name = fresh.database.name()
     );
-    qudo_test_servers::run_sql(&fresh.server, &grant).expect("an account");
-    let mut dsn = url::Url::parse(&fresh.server).expect("a URL");
-    dsn.set_path(&fresh.name);
+    qudo_test_servers::run_sql(&server, &grant).expect("an account");
+    let mut dsn = url::Url::parse(fresh.database.url()).expect("a URL");
     dsn.set_username(&limited).expect("has a host");
     dsn.set_password(Some("tiger")).expect("has a host");
     let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
@@ -94,5 +84,29 @@ fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same() {
     let counted = manager.job_count().remove(0).answer.expect("counts");
     assert_eq!(counted.iter().map(|row| row.count).sum::<u64>(), 2);
     let drop_user = format!("DROP USER {limited}@'%'");
-    qudo_test_servers::run_sql(&fresh.server, &drop_user).expect("dropped");
+    qudo_test_servers::run_sql(&server, &drop_user).expect("dropped");
+}
+
+mod mariadb {
+    #[test]
+    fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements() {
+        super::a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements("mariadb");
+    }
+
+    #[test]
+    fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same() {
+        super::an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same("mariadb");
+    }
+}
+
+mod mysql {
+    #[test]
+    fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements() {
+        super::a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements("mysql");
+    }
+
+    #[test]
+    fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same() {
+        super::an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same("mysql");
+    }
 }

@@ -10,6 +10,7 @@ use diesel::sql_types::{Nullable, Text};
 use diesel::{Connection, MysqlConnection, PgConnection, QueryableByName, RunQueryDsl};
 use diesel::{SqliteConnection, sql_query};
 use qudo::Manager;
+use qudo_test_servers::FreshDatabase;
 
 /// A column as an engine describes it.
 #[derive(Debug, QueryableByName)]
@@ -85,14 +86,6 @@ fn up_down_up(dsn: &str) {
     assert_eq!(up(), first);
 }
 
-fn server(variable: &str) -> (String, String, String) {
-    let server = std::env::var(variable)
-        .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"));
-    let name = format!("qudo_schema_{}", uuid::Uuid::now_v7().simple());
-    let dsn = qudo_test_servers::create_database(&server, &name).expect("a fresh database");
-    (server, name, dsn)
-}
-
 #[test]
 fn every_engine_has_the_same_tables_columns_and_keys_after_up_down_up() {
     let place = tempfile::tempdir().expect("a temporary directory");
@@ -104,21 +97,20 @@ fn every_engine_has_the_same_tables_columns_and_keys_after_up_down_up() {
     let sqlite = schema(sql_query(SQLITE).load(&mut conn).expect("describes"));
     assert!(sqlite.len() > 60, "{}", sqlite.len());
 
-    let (postgres, name, dsn) = server("QUDO_TEST_POSTGRES_URL");
-    up_down_up(&dsn);
+    let postgres = FreshDatabase::on("postgres", "schema").expect("always there");
+    up_down_up(postgres.url());
     let sql = STANDARD.replace("{schema}", "'public'").replace("{text}", "TEXT");
-    let mut conn = PgConnection::establish(&dsn).expect("connects");
+    let mut conn = PgConnection::establish(postgres.url()).expect("connects");
     let columns = sql_query(sql.replace("{key}", "\"key\"")).load(&mut conn).expect("describes");
     assert_eq!(schema(columns), sqlite, "PostgreSQL and SQLite");
     drop(conn);
-    qudo_test_servers::drop_database(&postgres, &name).expect("drops");
 
-    let (mysql, name, dsn) = server("QUDO_TEST_MYSQL_URL");
-    up_down_up(&dsn);
-    let sql = STANDARD.replace("{schema}", "DATABASE()").replace("{text}", "CHAR");
-    let mut conn = MysqlConnection::establish(&dsn).expect("connects");
-    let columns = sql_query(sql.replace("{key}", "`key`")).load(&mut conn).expect("describes");
-    assert_eq!(schema(columns), sqlite, "MySQL and SQLite");
-    drop(conn);
-    qudo_test_servers::drop_database(&mysql, &name).expect("drops");
+    for engine in ["mariadb", "mysql"] {
+        let Some(fresh) = FreshDatabase::on(engine, "schema") else { continue };
+        up_down_up(fresh.url());
+        let sql = STANDARD.replace("{schema}", "DATABASE()").replace("{text}", "CHAR");
+        let mut conn = MysqlConnection::establish(fresh.url()).expect("connects");
+        let columns = sql_query(sql.replace("{key}", "`key`")).load(&mut conn).expect("describes");
+        assert_eq!(schema(columns), sqlite, "{engine} and SQLite");
+    }
 }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use qudo::driver::{Driver, DriverRegistration};
+use qudo::driver::{DeadWorker, Driver, DriverRegistration, Rescued};
 use qudo::{Ability, Manager, ManagerBuilder};
 
 /// Every wait for a condition ends here.
@@ -37,8 +37,12 @@ pub fn run(engine: &str, behaviour: fn(&Bed)) {
         eprintln!("left out: {engine} is not in QUDO_TEST_ENGINES={chosen}");
         return;
     }
-    drop(env_logger::builder().is_test(true).try_init());
+    crate::statements::install();
+    if is_left_out(engine) {
+        return;
+    }
     behaviour(&Bed::new(engine));
+    crate::statements::assert_sound();
 }
 
 impl Bed {
@@ -55,11 +59,12 @@ impl Bed {
             "sqlite" => &["sqlite"],
             "postgres" => &["postgres"],
             "pooled" => &["pooled"],
+            "mariadb" => &["mariadb"],
             "mysql" => &["mysql"],
             other => panic!("unknown engine {other}"),
         };
         let mut bed = Self { databases: Vec::new(), guards: Vec::new() };
-        for (number, engine) in engines.iter().enumerate() {
+        for (number, engine) in engines.iter().filter(|one| !is_left_out(one)).enumerate() {
             let (dsn, guard) = fresh(engine);
             bed.databases.push((format!("{engine}{number}"), dsn));
             bed.guards.push(guard);
@@ -99,9 +104,15 @@ const MIXED: &[&str] = &["sqlite", "memory", "sqlite"];
 #[cfg(all(feature = "postgres", not(feature = "mysql")))]
 const MIXED: &[&str] = &["sqlite", "postgres"];
 #[cfg(all(feature = "mysql", not(feature = "postgres")))]
-const MIXED: &[&str] = &["sqlite", "mysql"];
+const MIXED: &[&str] = &["sqlite", "mariadb", "mysql"];
 #[cfg(all(feature = "mysql", feature = "postgres"))]
-const MIXED: &[&str] = &["sqlite", "postgres", "mysql"];
+const MIXED: &[&str] = &["sqlite", "postgres", "mariadb", "mysql"];
+
+/// Whether this machine cannot have the engine today; see [`qudo_test_servers::given`].
+fn is_left_out(engine: &str) -> bool {
+    let server = ["postgres", "mariadb", "mysql"].contains(&engine);
+    server && qudo_test_servers::given(engine).is_none()
+}
 
 fn fresh(engine: &str) -> (String, Box<dyn std::any::Any + Send + Sync>) {
     let unique = uuid::Uuid::now_v7().simple().to_string();
@@ -128,19 +139,12 @@ struct ServerDatabase {
 
 impl ServerDatabase {
     fn new(engine: &str, name: &str) -> Self {
-        let variable = match engine {
-            "postgres" | "pooled" => "QUDO_TEST_POSTGRES_URL",
-            _ => "QUDO_TEST_MYSQL_URL",
-        };
-        let given = |variable: &str| {
-            std::env::var(variable)
-                .unwrap_or_else(|_| panic!("{variable} is not set; run `cargo xtask test`"))
-        };
-        let server = given(variable);
+        let given = |engine| qudo_test_servers::given(engine).expect("was looked at before");
+        let server = given(if engine == "pooled" { "postgres" } else { engine });
         let mut dsn = qudo_test_servers::create_database(&server, name).expect("a fresh database");
         if engine == "pooled" {
             // Made beside the pooler, reached through it.
-            let mut pooled = url::Url::parse(&given("QUDO_TEST_POOLER_URL")).expect("a URL");
+            let mut pooled = url::Url::parse(&given("pooler")).expect("a URL");
             pooled.set_path(name);
             // Also for a pooler that the developer named without it.
             pooled.set_query(Some("pooler=transaction"));
@@ -166,6 +170,16 @@ pub fn eventually(what: &str, condition: impl Fn() -> bool) {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(2));
     }
+}
+
+/// Takes jobs back as a process does that saw these workers silent for long enough: all that were
+/// silent for so long themselves, and leases past their end.
+pub fn rescue_silent(driver: &dyn Driver, for_longer_than: Duration) -> Vec<Rescued> {
+    let seen = driver.workers().expect("answers").into_iter();
+    let silent = seen.filter(|one| one.silent > for_longer_than);
+    let dead: Vec<_> =
+        silent.map(|one| DeadWorker { id: one.info.id, seen_at: one.seen_at }).collect();
+    driver.rescue(&dead, true, 10).expect("answers")
 }
 
 /// Works on the calling thread until nothing is ready.

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qudo::driver::{Bounded, DriverRegistration, Inserted, JobRecord, JobState, Leg};
+use qudo::driver::{Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Leg};
 use qudo::{DatabaseState, Driver, Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
@@ -251,12 +251,12 @@ pub fn a_key_moves_only_to_its_home(bed: &Bed) {
 /// Carries the first jobs of a move through `steps` steps and stops, as if killed.
 fn break_off(pair: &Pair<'_>, steps: usize) {
     let (from, to) = pair.drivers();
-    let there = to.identity().expect("answers");
+    let there = to.identity().expect("answers").to_string();
     let jobs = from.move_out(&there, None, 4).expect("step 1");
     let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
     assert_eq!(ids.len(), 4);
     if steps >= 2 {
-        let here = from.identity().expect("answers");
+        let here = from.identity().expect("answers").to_string();
         let answers = to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
         assert_eq!(answers, vec![Inserted::New; 4]);
     }
@@ -292,7 +292,8 @@ pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
     let (manager, log) = pair.manager();
     manager.enqueue(echo::job("once".to_owned()).database(bed.first())).expect("stored");
     let (from, to) = pair.drivers();
-    let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
+    let (here, there) =
+        (from.identity().expect("known").to_string(), to.identity().expect("known").to_string());
     let jobs = from.move_out(&there, None, 4).expect("the slow mover begins");
     let id = jobs[0].record.id;
     manager.move_jobs(bed.first(), "other").expect("the fast one ends it");
@@ -423,7 +424,7 @@ pub fn a_spooled_job_whose_key_was_taken_meanwhile_is_dropped(bed: &Bed) {
     let position = bed.databases.iter().position(|(name, _)| *name == home).expect("known");
     let driver = DriverRegistration::open_linked(&bed.databases[position].1).expect("opens").driver;
     let record = manager.prepare_record(keyed()).expect("valid").expect("not suppressed");
-    driver.insert(std::slice::from_ref(&record)).expect("stored");
+    driver.insert(std::slice::from_ref(&record), Deadline::NONE).expect("stored");
     for (name, _) in &bed.databases {
         manager.undrain(name).expect("undrains");
     }
@@ -470,7 +471,10 @@ pub fn a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back(bed: 
         let client = spool.builder().build().expect("valid");
         client.enqueue_many((0..4).map(|n| echo::job(n.to_string()))).expect("stored");
         let (from, to) = (&spool_driver, bed.driver());
-        let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
+        let (here, there) = (
+            from.identity().expect("known").to_string(),
+            to.identity().expect("known").to_string(),
+        );
         let jobs = from.move_out(&there, None, 4).expect("step 1");
         let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
         if steps >= 2 {
@@ -516,7 +520,7 @@ fn half_forwarded(
     let record = operator.prepare_record(keyed(key)).expect("valid").expect("not suppressed");
     let spooled = spool.driver();
     spooled.migrate().expect("migrates");
-    spooled.insert(std::slice::from_ref(&record)).expect("stored");
+    spooled.insert(std::slice::from_ref(&record), Deadline::NONE).expect("stored");
     operator.drain(bed.first()).expect("drains");
     half(&*spooled, record.id, &record);
     let manager = builder().spool(&spool.databases[0].1, 100).build().expect("valid");
@@ -528,7 +532,10 @@ pub fn a_spooled_job_that_a_drained_database_has_half_is_not_lost(bed: &Bed) {
     // A forward that began before the order, and was killed half-way.
     let (manager, log) = half_forwarded(bed, &spool, &other, |from, id, _| {
         let to = bed.driver();
-        let (here, there) = (from.identity().expect("known"), to.identity().expect("known"));
+        let (here, there) = (
+            from.identity().expect("known").to_string(),
+            to.identity().expect("known").to_string(),
+        );
         let jobs = from.move_out(&there, Some(&[id]), 4).expect("step 1");
         to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
     });
@@ -545,7 +552,7 @@ pub fn a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice(bed: &Bed
     let (spool, other) = (Bed::unmigrated("sqlite"), Bed::new("sqlite"));
     // As after an enqueue whose answer was lost.
     let (manager, log) = half_forwarded(bed, &spool, &other, |_, _, record| {
-        bed.driver().insert(std::slice::from_ref(record)).expect("stored");
+        bed.driver().insert(std::slice::from_ref(record), Deadline::NONE).expect("stored");
     });
     let report = || manager.spool().expect("on").expect("set");
     eventually("it is empty", || report().waiting == 0);
@@ -556,7 +563,7 @@ pub fn a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice(bed: &Bed
 
 pub fn a_spool_must_be_local_and_have_a_name_of_its_own(bed: &Bed) {
     let (_, dsn) = &bed.databases[0];
-    let builder = || bed.builder().database_as("spool", dsn);
+    let builder = || bed.builder().database_as("spool", "memory:not the spool");
     let error = builder().spool("sqlite:spool.db", 9).build().expect_err("one name for two");
     assert!(matches!(error, Error::DuplicateDatabase(_)), "{error}");
     if !matches!(bed.driver().engine(), "memory" | "sqlite") {

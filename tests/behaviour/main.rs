@@ -1,5 +1,5 @@
 //! What qudo promises, written once against the public interface and run on every engine: in
-//! memory, SQLite, PostgreSQL alone and behind a transaction pooler, MySQL/MariaDB, and on a mixed set of several databases at once.
+//! memory, SQLite, PostgreSQL alone and behind a transaction pooler, MariaDB, MySQL, and on a mixed set of several databases at once.
 
 #![allow(missing_docs, unreachable_pub, reason = "a test is read, not called")]
 
@@ -13,6 +13,7 @@ mod extending;
 mod hooks;
 mod reply;
 mod session;
+mod statements;
 mod transactional;
 mod work;
 
@@ -36,6 +37,7 @@ macro_rules! behaviours {
         on!(#[cfg(feature = "sqlite")] sqlite { $($suite)* });
         on!(#[cfg(feature = "postgres")] postgres { $($suite)* });
         on!(#[cfg(feature = "postgres")] pooled { $($suite)* });
+        on!(#[cfg(feature = "mysql")] mariadb { $($suite)* });
         on!(#[cfg(feature = "mysql")] mysql { $($suite)* });
         on!(mixed { $($suite)* });
     };
@@ -127,6 +129,7 @@ behaviours! {
         an_end_is_kept_while_the_tables_are_away,
         several_queues_are_served_in_turn,
         jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing,
+        the_promise_of_a_worker_counts_and_not_the_setting_of_who_rescues,
         a_lease_that_ends_gives_the_job_to_another,
         a_job_that_outlives_its_workers_ends_in_the_exception_log,
         a_claim_whose_answer_was_lost_is_released,

@@ -3,13 +3,13 @@ use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, ExceptionRecord, Extras, JobState, ReplyRecord,
-    Settled, Settlement, Verdict, WorkerId, WorkerInfo,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, ExceptionRecord, Extras, JobState,
+    ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{DatabaseState, FailureKind, Job, JobId, Manager, Result};
 
 use crate::abilities::{echo, no_argument, other_echo};
-use crate::bed::{Bed, DEADLINE, Log, eventually};
+use crate::bed::{Bed, DEADLINE, Log, eventually, rescue_silent};
 use crate::transactional::{Conn, sql};
 use crate::work::exceptions;
 
@@ -24,7 +24,8 @@ fn claim_for(
     limit: u32,
     grab_for: Duration,
 ) -> (WorkerId, Vec<ClaimedJob>) {
-    let worker = WorkerInfo { id: WorkerId::new(), name: "stranger".to_owned() };
+    let dead_after = Duration::from_millis(400);
+    let worker = WorkerInfo { id: WorkerId::new(), name: "stranger".to_owned(), dead_after };
     let driver = bed.driver();
     assert!(!driver.heartbeat(&worker).expect("beats"), "unknown before");
     assert!(driver.heartbeat(&worker).expect("beats"), "known now");
@@ -34,6 +35,7 @@ fn claim_for(
         queue: &Arc::from("default"),
         abilities: &[AbilityLease { name: Arc::from(ability), grab_for }],
         limit,
+        deadline: Deadline::NONE,
     };
     (worker.id, driver.claim(&request).expect("claims"))
 }
@@ -200,7 +202,7 @@ pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
     let driver = bed.driver();
     let until = Instant::now() + DEAD_AFTER + DEAD_AFTER / 4;
     while Instant::now() < until {
-        assert!(driver.rescue(DEAD_AFTER, 10).expect("answers").is_empty());
+        assert!(rescue_silent(&*driver, DEAD_AFTER).is_empty());
         std::thread::park_timeout(Duration::from_millis(200));
     }
     gate(&name).open();
@@ -272,7 +274,43 @@ pub fn jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing(b
     let answers = bed.driver().settle(stranger, &late).expect("answers");
     assert_eq!(answers, [Settled::LeaseLost; 2]);
     let known = bed.driver().workers().expect("answers");
-    assert!(known.iter().all(|(info, _)| info.id != stranger), "the dead worker's row is gone");
+    assert!(known.iter().all(|one| one.info.id != stranger), "the dead worker's row is gone");
+}
+
+/// A fleet in which two settings meet, as in a rolling deploy.
+pub fn the_promise_of_a_worker_counts_and_not_the_setting_of_who_rescues(bed: &Bed) {
+    let promised = Duration::from_secs(4);
+    let (patient, log) =
+        bed.with(|builder| builder.ability::<waits>().workers(1).heartbeat(promised / 4, promised));
+    let name = JobId::new().to_string();
+    patient.enqueue(waits::job(name.clone()).database(bed.first())).expect("stored");
+    let working = patient.start().expect("starts");
+    eventually("it runs", || log.lines() == ["started"]);
+    let short = Duration::from_millis(400);
+    let (hasty, stolen) =
+        bed.with(|builder| builder.ability::<waits>().workers(1).heartbeat(short / 8, short));
+    let other = hasty.start().expect("starts");
+    // Long enough for the hasty one to have missed several beats of the patient one.
+    let until = Instant::now() + promised + promised / 4;
+    while Instant::now() < until {
+        assert!(stolen.lines().is_empty(), "the job of a living worker was taken");
+        std::thread::park_timeout(short / 4);
+    }
+    gate(&name).open();
+    eventually("it ends", || log.lines() == ["started", "passed"]);
+    working.stop();
+    other.stop();
+    assert!(exceptions(&patient).is_empty());
+    // The other way round: who promised little is found dead by one who promises much.
+    let (slow, log) =
+        bed.with(|builder| builder.ability::<echo>().workers(1).heartbeat(promised / 4, promised));
+    enqueue(&slow, bed, 1);
+    let (_, claimed) = claim_as_stranger(bed, "echo", 1);
+    assert_eq!(claimed.len(), 1);
+    let working = slow.start().expect("starts");
+    eventually("the job of the silent stranger is rescued", || log.lines().len() == 1);
+    working.stop();
+    assert_eq!(exceptions(&slow).len(), 1);
 }
 
 fn settlements(claimed: Vec<ClaimedJob>, verdict: Verdict) -> Vec<Settlement> {
@@ -288,7 +326,7 @@ pub fn a_lease_that_ends_gives_the_job_to_another(bed: &Bed) {
     let mut rescued = Vec::new();
     let deadline = Instant::now() + DEADLINE;
     while rescued.is_empty() && Instant::now() < deadline {
-        rescued = bed.driver().rescue(day, 10).expect("answers");
+        rescued = rescue_silent(&*bed.driver(), day);
     }
     assert_eq!(rescued.len(), 1);
     assert_eq!((rescued[0].id, rescued[0].kind), (id, FailureKind::LeaseExpired));
@@ -307,7 +345,7 @@ pub fn a_job_that_outlives_its_workers_ends_in_the_exception_log(bed: &Bed) {
         // Silent for longer than nothing: dead.
         let driver = bed.driver();
         eventually("the stranger is declared dead", || {
-            !driver.rescue(Duration::from_micros(1), 10).expect("answers").is_empty()
+            !rescue_silent(&*driver, Duration::ZERO).is_empty()
         });
     }
     manager.work_once().expect("works").expect("the job is claimed and given up");
@@ -343,6 +381,7 @@ pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
         queue: &Arc::from("default"),
         abilities: &[AbilityLease { name: Arc::from("echo"), grab_for: DEADLINE }],
         limit: 1,
+        deadline: Deadline::NONE,
     };
     let second = driver.claim(&request).expect("claims");
     assert_eq!((second[0].id, second[0].attempt), (id, 1));
@@ -367,6 +406,7 @@ pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
         queue: &Arc::from("default"),
         abilities: &[AbilityLease { name: Arc::from("echo"), grab_for: DEADLINE }],
         limit: 1,
+        deadline: Deadline::NONE,
     };
     let second = driver.claim(&request).expect("claims");
     let plain = settlements(first.clone(), Verdict::Complete);

@@ -1,6 +1,7 @@
 //! The operator's commands, as a library: a service binary can carry them, and the binary `qudo` is
 //! nothing but a call of [`run`].
 
+mod audit;
 mod bench;
 mod migrate;
 mod status;
@@ -24,6 +25,9 @@ enum Command {
     Migrate(Databases),
     /// Show what waits, runs and failed.
     Status(Databases),
+    /// Look whether every live job is in exactly one place of one database, with its facts and its
+    /// key.
+    Audit(audit::Arguments),
     /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
     /// afterwards. Several databases are measured together, as one manager uses them.
     Bench(bench::Arguments),
@@ -58,13 +62,26 @@ fn add_database(builder: qudo::ManagerBuilder, text: &str) -> qudo::ManagerBuild
 /// Parses the command line of the process and runs its command.
 ///
 /// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
+/// `audit` answers 0 when all is as it should be, 1 when something is wrong, and 2 when it could not
+/// look at all of it.
 pub fn run() -> ExitCode {
     let level = env_logger::Env::default().default_filter_or("warn");
     drop(env_logger::Builder::from_env(level).try_init());
-    let done = match Arguments::parse().command {
+    let command = Arguments::parse().command;
+    if let Command::Audit(arguments) = &command {
+        return match arguments.databases.manager() {
+            Ok(manager) => audit::run(&manager, arguments),
+            Err(error) => {
+                eprintln!("qudo: {}", with_causes(&error));
+                ExitCode::from(2)
+            }
+        };
+    }
+    let done = match command {
         Command::Migrate(databases) => databases.manager().map(|manager| migrate::run(&manager)),
         Command::Status(databases) => databases.manager().map(|manager| status::run(&manager)),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Audit(_) => unreachable!("it was dealt with above"),
     };
     match done {
         Ok(true) => ExitCode::SUCCESS,

@@ -30,8 +30,9 @@ pub(crate) fn run(manager: &Manager) -> bool {
         for row in counts {
             println!("  {:>9} {:<9} {} / {}", row.count, row.state, row.queue, row.ability);
         }
-        for (worker, silent) in workers {
-            println!("  worker {} seen {:.0} s ago", worker.name, silent.as_secs_f32());
+        for worker in workers {
+            let (name, silent) = (&worker.info.name, worker.silent.as_secs_f32());
+            println!("  worker {name} seen {silent:.0} s ago");
         }
         for row in failures {
             println!(

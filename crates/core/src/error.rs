@@ -24,6 +24,19 @@ pub enum Error {
     /// Two databases have one short name.
     #[error("two databases are named {0:?}; give one another name with .database_as(name, dsn)")]
     DuplicateDatabase(String),
+    /// Two short names lead to one database.
+    #[error(
+        "{first:?} and {second:?} are two names of one database ({reason}); remove one of them, or, if \
+         one is a restored copy of the other, delete the row 'identity' from its table qudo_control"
+    )]
+    SameDatabase {
+        /// The name that stays.
+        first: String,
+        /// The name that has to go.
+        second: String,
+        /// By what they are the same.
+        reason: String,
+    },
     /// No database of this short name.
     #[error("no database is named {name:?}; the manager knows {known}")]
     UnknownDatabase {

@@ -31,6 +31,7 @@ mod ability;
 mod ability_options;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
+pub mod audit;
 mod backoff;
 mod clock;
 pub mod driver;
@@ -46,6 +47,7 @@ mod ticket;
 
 pub use ability::{Ability, AbilityRegistration, AbilityReturn, AbilitySet, Linked};
 pub use ability_options::AbilityOptions;
+pub use audit::{AuditOptions, AuditReport, Finding, Flaw};
 pub use backoff::{Backoff, RetryDelay};
 pub use clock::{Clock, SettableClock, SystemClock};
 pub use driver::{Driver, DriverError, DriverRegistration};

@@ -65,15 +65,16 @@ pub(crate) fn insert_rows_from<'b, C: SqlConn, const WIDTH: usize>(
     row: &str,
     mut rows: impl ExactSizeIterator<Item = [Bind<'b>; WIDTH]>,
     tail: &str,
-) -> QueryResult<()> {
+) -> QueryResult<usize> {
+    let mut done = 0;
     while rows.len() > 0 {
         let now = length(rows.len(), WIDTH);
         let mut binds = Vec::with_capacity(shared.len() + now * WIDTH);
         binds.extend_from_slice(shared);
         binds.extend(rows.by_ref().take(now).flatten());
-        conn.run(&rows_sql(head, row, now, tail), &binds)?;
+        done += conn.run(&rows_sql(head, row, now, tail), &binds)?;
     }
-    Ok(())
+    Ok(done)
 }
 
 fn rows_sql(head: &str, row: &str, rows: usize, tail: &str) -> String {

@@ -17,10 +17,10 @@ pub(crate) const READY: &str = "r.id, r.claim_rank, r.ability, r.attempt, r.cras
 /// The columns of the facts that a claim reads, in order.
 pub(crate) const FACTS: &str = "j.codec, j.arg, j.uniqkey, j.enqueued_at";
 
-/// A row of [`READY`] and [`FACTS`].
+/// A row of [`READY`] and [`FACTS`]; the facts may be missing.
 pub(crate) struct ClaimRow {
     pub(crate) ready: ReadyRow,
-    facts: FactsRow,
+    facts: Option<FactsRow>,
 }
 
 /// A row of [`READY`].
@@ -56,6 +56,12 @@ impl FromRow for ReadyRow {
 impl FromRow for FactsRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let codec = columns.text()?;
+        Self::after(codec, columns)
+    }
+}
+
+impl FactsRow {
+    fn after(codec: String, columns: &mut dyn Columns) -> deserialize::Result<Self> {
         Ok(Self {
             codec: if codec == JSON { Cow::Borrowed(JSON) } else { Cow::Owned(codec) },
             arg: columns.bytes()?,
@@ -67,13 +73,21 @@ impl FromRow for FactsRow {
 
 impl FromRow for ClaimRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self { ready: ReadyRow::from_row(columns)?, facts: FactsRow::from_row(columns)? })
+        let ready = ReadyRow::from_row(columns)?;
+        let codec = columns.opt_text()?;
+        let facts = codec.map(|codec| FactsRow::after(codec, columns)).transpose()?;
+        Ok(Self { ready, facts })
     }
 }
 
 impl ClaimRow {
-    pub(crate) fn into_claimed(self, request: &ClaimRequest<'_>) -> ClaimedJob {
-        claimed(self.ready, self.facts, request)
+    pub(crate) fn has_facts(&self) -> bool {
+        self.facts.is_some()
+    }
+
+    /// `None` without facts.
+    pub(crate) fn into_claimed(self, request: &ClaimRequest<'_>) -> Option<ClaimedJob> {
+        Some(claimed(self.ready, self.facts?, request))
     }
 }
 

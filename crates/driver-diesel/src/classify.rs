@@ -1,10 +1,13 @@
 //! What an error means: the one place where transient errors are told from others.
 //!
 //! diesel keeps no SQLSTATE and no error number, only a kind for a few of them and the server's
-//! text. The texts below are those of PostgreSQL 13–17, MySQL 8, MariaDB 10.6–11 and SQLite 3.
+//! text. The texts below are those of PostgreSQL 13–18, MySQL 8–9, MariaDB 10.6–11 and SQLite 3.
 
 use diesel::result::{DatabaseErrorKind, Error};
 use qudo_core::driver::{DriverError, ErrorKind};
+
+use crate::clock::TooLate;
+use crate::statements::ledger::{Mismatch, inner};
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,6 +22,8 @@ pub(crate) enum Class {
     Permission,
     /// A row with this key is there already.
     Unique,
+    /// A write that came after its deadline; nothing was stored.
+    Late,
     /// The caller's error.
     Other,
 }
@@ -33,6 +38,8 @@ const RETRY: &[&str] = &[
     "database is locked",
     "database table is locked",
     "database schema is locked",
+    // Our own, from inside a statement that counts its rows.
+    "qudo: rows do not add up",
 ];
 
 const DOWN: &[&str] = &[
@@ -111,6 +118,9 @@ pub(crate) fn classify(error: &Error) -> Class {
     let (kind, text) = match error {
         Error::DatabaseError(kind, info) => (Some(kind), info.message().to_lowercase()),
         Error::BrokenTransactionManager => return Class::Down,
+        // A view of the data that did not show everything: the next transaction has another.
+        error if inner::<Mismatch>(error).is_some() => return Class::Retry,
+        error if inner::<TooLate>(error).is_some() => return Class::Late,
         Error::RollbackErrorOnCommit { rollback_error, commit_error } => {
             return match classify(commit_error) {
                 Class::Other => classify(rollback_error),
@@ -141,7 +151,7 @@ pub(crate) fn classify_text(text: &str) -> Class {
         Class::Down
     } else if has(PERMISSION) {
         Class::Permission
-    } else if text.contains("qudo_") && has(SCHEMA) {
+    } else if ["qudo_", "dead_after"].iter().any(|ours| text.contains(ours)) && has(SCHEMA) {
         Class::Schema
     } else {
         Class::Other
@@ -152,8 +162,11 @@ pub(crate) fn classify_text(text: &str) -> Class {
 /// a lost connection leaves open whether it was committed.
 pub(crate) fn to_driver_error(error: Error, wrote: bool) -> DriverError {
     let class = classify(&error);
+    if class == Class::Late {
+        return DriverError::too_late().with_source(error);
+    }
     let kind = match class {
-        Class::Down => ErrorKind::Down,
+        Class::Down | Class::Late => ErrorKind::Down,
         Class::Retry => ErrorKind::Contention,
         Class::Schema => ErrorKind::Schema,
         Class::Permission => ErrorKind::Permission,
@@ -208,6 +221,8 @@ mod tests {
             ("relation \"qudo_job\" does not exist", Class::Schema),
             ("Table 'app.qudo_ready' doesn't exist", Class::Schema),
             ("no such table: qudo_ready", Class::Schema),
+            ("Unknown column 'dead_after' in 'field list'", Class::Schema),
+            ("ERROR: qudo: rows do not add up: 2 facts, 1 places put", Class::Retry),
             ("relation \"customers\" does not exist", Class::Other),
             ("value too long for type character varying(100)", Class::Other),
         ] {

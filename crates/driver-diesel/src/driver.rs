@@ -1,18 +1,22 @@
-use std::collections::{HashMap, HashSet};
-use std::time::Duration;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
+use diesel::result::Error;
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, Depth, Driver, DriverError, Due,
-    Exception, ExceptionFilter, Inserted, JobFilter, JobInfo, JobRecord, JobState, Promotion,
-    Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, Wake, WakeSource,
-    WorkerId, WorkerInfo,
+    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline, Depth, Driver,
+    DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo,
+    JobRecord, JobState, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use crate::classify::{Class, classify};
 use crate::engine::Engine;
 use crate::migrate;
 use crate::sql::SqlConn;
+use crate::statements::ledger::{Orphans, inner};
 use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
 
 /// The driver of one database on the engine `E`.
@@ -20,7 +24,19 @@ use crate::statements::{control, exception, lookup, schedule, settle, trace, wor
 /// Made by the manager's builder from a data source name, through the engine's registration.
 pub(crate) struct DieselDriver<E> {
     pub(crate) engine: E,
+    /// Ready rows that cannot be claimed, because they have no facts or are leased, and since when that is
+    /// known.
+    orphans: Mutex<VecDeque<(Uuid, Instant)>>,
 }
+
+/// Ready rows without facts are passed over, up to so many: each makes every claim a little dearer.
+const MOST_ORPHANS: usize = 1_000;
+
+/// They are passed over for so long: they may have been put right since.
+const PASSED_OVER_FOR: Duration = Duration::from_secs(300);
+
+/// A settlement that a cluster undid is repeated so often.
+const MOST_SETTLES: u32 = 5;
 
 impl<E> std::fmt::Debug for DieselDriver<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -29,78 +45,65 @@ impl<E> std::fmt::Debug for DieselDriver<E> {
 }
 
 impl<E: Engine> DieselDriver<E> {
-    pub(crate) fn write_transaction<T>(
-        &self,
-        mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
-    ) -> Result<T, DriverError> {
-        self.engine.write(|conn| conn.transaction(&mut act))
-    }
-}
-
-impl<E: Engine> Driver for DieselDriver<E> {
-    fn engine(&self) -> &'static str {
-        E::NAME
+    pub(crate) fn new(engine: E) -> Self {
+        Self { engine, orphans: Mutex::default() }
     }
 
-    fn describe(&self) -> String {
-        self.engine.describe()
+    fn passed_over(&self) -> Vec<Uuid> {
+        let mut known = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|(_, found)| found.elapsed() < PASSED_OVER_FOR);
+        known.iter().map(|(id, _)| *id).collect()
     }
 
-    fn wake_source(&self) -> WakeSource {
-        self.engine.wake_source()
+    /// Notes ready rows whose claim was rolled back because they have no facts, so that the next one
+    /// passes over them; `false` when that leads nowhere.
+    fn note_orphans(&self, error: &DriverError, without: &[Uuid]) -> bool {
+        use std::error::Error as _;
+        let source = error.source().and_then(|source| source.downcast_ref::<Error>());
+        let Some(Orphans(found)) = source.and_then(inner::<Orphans>) else { return false };
+        log::error!(
+            "{}: {error}; they are passed over until `qudo audit --repair` removes them",
+            self.engine.describe()
+        );
+        self.pass_over(found, without)
     }
 
-    fn reset(&self) {
-        self.engine.reset();
-    }
-
-    fn probe(&self) -> Result<(), DriverError> {
-        self.engine.probe()
-    }
-
-    fn schema(&self) -> Result<SchemaState, DriverError> {
-        migrate::state(&self.engine)
-    }
-
-    fn migrate(&self) -> Result<Vec<String>, DriverError> {
-        migrate::apply(&self.engine)
-    }
-
-    fn revert(&self) -> Result<Vec<String>, DriverError> {
-        migrate::revert(&self.engine)
-    }
-
-    fn insert(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
-        self.engine.check_size(jobs.iter().map(|job| job.arg.len()).max().unwrap_or_default())?;
-        let (inserted, notified) = self.engine.insert_commit(jobs)?;
-        if notified {
-            return Ok(inserted);
+    /// The same for ready rows that are leased already, which is no less wrong.
+    fn note_leased(&self, error: &DriverError, without: &[Uuid]) -> Result<bool, DriverError> {
+        use std::error::Error as _;
+        let source = error.source().and_then(|source| source.downcast_ref::<Error>());
+        let collided = source.is_some_and(|source| classify(source) == Class::Unique);
+        let in_cluster = self.engine.may_undo() && error.kind() == ErrorKind::Contention;
+        if !collided && !in_cluster {
+            return Ok(false);
         }
-        let mut queues: Vec<&str> = jobs.iter().map(|job| job.queue.as_ref()).collect();
-        queues.dedup();
-        self.engine.notify(&mut queues.into_iter());
-        Ok(inserted)
-    }
-
-    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
-        if request.abilities.is_empty() || request.limit == 0 {
-            return Ok(Vec::new());
+        let found = self.engine.read(lookup::leased_and_ready::<E>)?;
+        for id in &found {
+            log::error!(
+                "{}: job {id} is ready and leased at once; it is passed over until `qudo audit \
+                 --repair` puts that right",
+                self.engine.describe()
+            );
         }
-        let mut jobs = self.engine.claim(request)?;
-        // A claim behind a cursor and one from the start together are in no order.
-        jobs.sort_unstable_by_key(|job| (std::cmp::Reverse(job.priority), job.id));
-        Ok(jobs)
+        Ok(self.pass_over(&found, without))
     }
 
-    fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| worker::give_back::<E>(conn, worker.as_uuid(), Some(claim)))
+    /// Whether some of these are new.
+    fn pass_over(&self, found: &[Uuid], without: &[Uuid]) -> bool {
+        let new: Vec<_> = found.iter().filter(|id| !without.contains(id)).copied().collect();
+        let mut known = self.orphans.lock().unwrap_or_else(PoisonError::into_inner);
+        for id in &new {
+            // Another claim may have found it at the same time.
+            if !known.iter().any(|(other, _)| other == id) {
+                known.push_back((*id, Instant::now()));
+            }
+        }
+        let too_many = known.len().saturating_sub(MOST_ORPHANS);
+        known.drain(..too_many);
+        !new.is_empty() && too_many == 0
     }
 
-    fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError> {
-        schedule::promote(&self.engine, limit)
-    }
-
-    fn settle(
+    fn settle_once(
         &self,
         worker: WorkerId,
         settlements: &[Settlement],
@@ -137,19 +140,154 @@ impl<E: Engine> Driver for DieselDriver<E> {
         Ok(answers)
     }
 
+    /// Whether leases that were settled are there all the same.
+    fn is_undone(
+        &self,
+        worker: WorkerId,
+        settlements: &[Settlement],
+        answers: &[Settled],
+    ) -> Result<bool, DriverError> {
+        if !self.engine.may_undo() {
+            return Ok(false);
+        }
+        let done = settlements.iter().zip(answers).filter(|(_, answer)| **answer == Settled::Done);
+        let done: HashSet<_> =
+            done.map(|(one, _)| (*one.job.id.as_uuid(), one.job.claim)).collect();
+        let ids: Vec<_> = done.iter().map(|(id, _)| *id).collect();
+        let held = |conn: &mut E::Conn| settle::held::<E>(conn, worker.as_uuid(), &ids, "");
+        Ok(self.engine.read(held)?.iter().any(|lease| done.contains(lease)))
+    }
+
+    pub(crate) fn write_transaction<T>(
+        &self,
+        mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.engine.write(|conn| conn.transaction(&mut act))
+    }
+}
+
+impl<E: Engine> Driver for DieselDriver<E> {
+    fn engine(&self) -> &'static str {
+        E::NAME
+    }
+
+    fn describe(&self) -> String {
+        self.engine.describe()
+    }
+
+    fn place(&self) -> Option<String> {
+        self.engine.place()
+    }
+
+    fn wake_source(&self) -> WakeSource {
+        self.engine.wake_source()
+    }
+
+    fn reset(&self) {
+        self.engine.reset();
+    }
+
+    fn probe(&self) -> Result<(), DriverError> {
+        self.engine.probe()
+    }
+
+    fn schema(&self) -> Result<SchemaState, DriverError> {
+        migrate::state(&self.engine)
+    }
+
+    fn migrate(&self) -> Result<Vec<String>, DriverError> {
+        migrate::apply(&self.engine)
+    }
+
+    fn revert(&self) -> Result<Vec<String>, DriverError> {
+        migrate::revert(&self.engine)
+    }
+
+    fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError> {
+        self.engine.check_size(jobs.iter().map(|job| job.arg.len()).max().unwrap_or_default())?;
+        let (inserted, notified) =
+            self.engine.within(deadline, |window| self.engine.insert_commit(jobs, window))?;
+        if notified {
+            return Ok(inserted);
+        }
+        let mut queues: Vec<&str> = jobs.iter().map(|job| job.queue.as_ref()).collect();
+        queues.dedup();
+        self.engine.notify(&mut queues.into_iter());
+        Ok(inserted)
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        if request.abilities.is_empty() || request.limit == 0 {
+            return Ok(Vec::new());
+        }
+        let mut jobs = loop {
+            let without = self.passed_over();
+            let claimed = self
+                .engine
+                .within(request.deadline, |window| self.engine.claim(request, window, &without));
+            match claimed {
+                Err(error) if self.note_orphans(&error, &without) => {}
+                Err(error) if self.note_leased(&error, &without)? => {}
+                other => break other?,
+            }
+        };
+        // A claim behind a cursor and one from the start together are in no order.
+        jobs.sort_unstable_by_key(|job| (std::cmp::Reverse(job.priority), job.id));
+        Ok(jobs)
+    }
+
+    fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
+        self.write_transaction(|conn| worker::give_back::<E>(conn, worker.as_uuid(), Some(claim)))
+    }
+
+    fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError> {
+        schedule::promote(&self.engine, limit)
+    }
+
+    fn settle(
+        &self,
+        worker: WorkerId,
+        settlements: &[Settlement],
+    ) -> Result<Vec<Settled>, DriverError> {
+        let mut done: Vec<Settled> = Vec::new();
+        for _ in 0..MOST_SETTLES {
+            let mut answers = self.settle_once(worker, settlements)?;
+            // Of a group that is repeated those that were done stay so.
+            for (answer, before) in answers.iter_mut().zip(&done) {
+                if *before == Settled::Done {
+                    *answer = Settled::Done;
+                }
+            }
+            // The settlement itself may have been carried out, whatever becomes of the look.
+            let undone = self.is_undone(worker, settlements, &answers);
+            if !undone.map_err(|error| error.ambiguous(true))? {
+                return Ok(answers);
+            }
+            done = answers;
+            log::info!("{}: a settlement was undone; repeating it", self.engine.describe());
+        }
+        let message = "a settlement was answered with success and undone, again and again";
+        Err(DriverError::new(ErrorKind::Contention, message))
+    }
+
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError> {
         self.write_transaction(|conn| worker::heartbeat::<E>(conn, worker))
     }
 
-    fn rescue(&self, dead_after: Duration, limit: u32) -> Result<Vec<Rescued>, DriverError> {
-        self.write_transaction(|conn| worker::rescue::<E>(conn, dead_after, limit))
+    fn rescue(
+        &self,
+        dead: &[DeadWorker],
+        expired: bool,
+        limit: u32,
+    ) -> Result<Vec<Rescued>, DriverError> {
+        self.write_transaction(|conn| worker::rescue::<E>(conn, dead, expired, limit))
     }
 
     fn remove_worker(&self, worker: WorkerId) -> Result<usize, DriverError> {
         self.write_transaction(|conn| worker::remove_worker::<E>(conn, worker.as_uuid()))
     }
 
-    fn workers(&self) -> Result<Vec<(WorkerInfo, Duration)>, DriverError> {
+    fn workers(&self) -> Result<Vec<WorkerSeen>, DriverError> {
         self.engine.read(worker::workers::<E>)
     }
 
@@ -178,7 +316,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.read(|conn| control::depth::<E>(conn, bound))
     }
 
-    fn identity(&self) -> Result<String, DriverError> {
+    fn identity(&self) -> Result<Uuid, DriverError> {
         self.engine.write(control::identity::<E>)
     }
 

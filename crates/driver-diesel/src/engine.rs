@@ -2,11 +2,12 @@ use std::time::Duration;
 
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, DriverError, JobRecord, Wake, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, JobRecord, Wake, WakeSource,
 };
 use uuid::Uuid;
 
 use crate::bulk::{self, Keyed};
+use crate::clock::Window;
 use crate::sql::{Bind, FromRow, SqlConn};
 
 /// What one engine adds to the statements that all share.
@@ -28,6 +29,31 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// What makes a `SELECT` lock its rows; empty where the transaction already holds the lock.
     const FOR_UPDATE: &'static str;
+
+    /// Holds the plans of our statements, or lets the server choose for those of the user. Inside a
+    /// transaction, until its end.
+    fn hold_plans(conn: &mut Self::Conn, hold: bool) -> QueryResult<()> {
+        let _ = (conn, hold);
+        Ok(())
+    }
+
+    /// Whether the server may answer a commit that it gave up as if it had carried it out.
+    fn may_undo(&self) -> bool {
+        false
+    }
+
+    /// Checks after a commit that what it stored under these ids is in one of these tables, where a
+    /// server may answer a commit that it gave up as if it had carried it out.
+    fn confirm(
+        &self,
+        conn: &mut Self::Conn,
+        tables: &[Keyed<'_>],
+        ids: &[Uuid],
+    ) -> QueryResult<()> {
+        let _ = (conn, tables, ids);
+        Ok(())
+    }
+
     /// Checks that a value of so many bytes can be stored. Called for the largest of a call before
     /// anything of it is sent, because a server may answer with closing the connection.
     fn check_size(&self, bytes: usize) -> Result<(), DriverError> {
@@ -123,20 +149,54 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// The data source without a password.
     fn describe(&self) -> String;
 
+    /// Where the data lies, if that shows without asking a server.
+    fn place(&self) -> Option<String> {
+        None
+    }
+
     /// How work of other processes is noticed.
     fn wake_source(&self) -> WakeSource;
 
+    /// Runs `act` in a transaction that commits in this window or not at all.
+    ///
+    /// This one looks at our own clock before the commit; the statements of `act` look at the
+    /// server's, where it has one.
+    fn transaction_within<T>(
+        conn: &mut Self::Conn,
+        window: &Window,
+        act: impl FnOnce(&mut Self::Conn) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        conn.transaction(|conn| {
+            let value = act(conn)?;
+            window.check()?;
+            Ok(value)
+        })
+    }
+
+    /// Calls `write` with the window for this deadline by the clock of the server.
+    fn within<T>(
+        &self,
+        deadline: Deadline,
+        write: impl FnMut(&Window) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError>;
+
     /// Stores new jobs that are known to collide with nothing.
-    fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord]) -> QueryResult<()>;
+    fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord], window: &Window) -> QueryResult<()>;
 
     /// Stores jobs in a transaction of its own; tells whether its commit woke the other processes.
     fn insert_commit(
         &self,
         jobs: &[JobRecord],
+        window: &Window,
     ) -> Result<(Vec<qudo_core::driver::Inserted>, bool), DriverError>;
 
-    /// Leases ready jobs of one queue.
-    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>;
+    /// Leases ready jobs of one queue, but for some that have no facts.
+    fn claim(
+        &self,
+        request: &ClaimRequest<'_>,
+        window: &Window,
+        without: &[Uuid],
+    ) -> Result<Vec<ClaimedJob>, DriverError>;
 
     /// Ends runs that completed and wrote nothing: removes lease and job. Returns the ids whose
     /// lease was held.
@@ -168,14 +228,20 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 }
 
-/// SQL that is true for the abilities of a claim: `ability IN (?, ..)`, with its binds.
-pub(crate) fn ability_filter<'a>(
-    column: &str,
+/// SQL that is true for the rows `r` that a claim may take, with its binds: by ability, and but for
+/// some ids.
+pub(crate) fn claim_filter<'a>(
     abilities: &'a [AbilityLease],
+    without: &'a [Uuid],
 ) -> (String, Vec<Bind<'a>>) {
-    let marks = ["?"].repeat(abilities.len()).join(",");
-    let binds = abilities.iter().map(|one| Bind::Text(&one.name)).collect();
-    (format!("{column} IN ({marks})"), binds)
+    let marks = |count| ["?"].repeat(count).join(",");
+    let mut sql = format!("r.ability IN ({})", marks(abilities.len()));
+    let mut binds: Vec<_> = abilities.iter().map(|one| Bind::Text(&one.name)).collect();
+    if !without.is_empty() {
+        sql.push_str(&format!(" AND r.id NOT IN ({})", marks(without.len())));
+        binds.extend(without.iter().map(Bind::Id));
+    }
+    (sql, binds)
 }
 
 /// SQL for how many microseconds a lease lasts: one bind when all abilities agree, else a `CASE`.

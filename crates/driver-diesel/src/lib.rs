@@ -9,9 +9,11 @@
     allow(dead_code, unused_macros, reason = "no engine needs all the helpers; all engines do")
 )]
 
+mod audit;
 mod bulk;
 mod claimed;
 mod classify;
+mod clock;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod cursor;
 mod driver;

@@ -2,6 +2,7 @@ use qudo_core::driver::{DriverError, Inserted, Leg, Moves, MovingJob};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
@@ -37,11 +38,17 @@ impl<E: Engine> Moves for DieselDriver<E> {
         self.engine.write(|conn| {
             let mut move_in =
                 || conn.transaction(|conn| moving::move_in::<E>(conn, from, &mover, jobs));
-            match move_in() {
+            let answers = match move_in() {
                 // Another mover brought one of them at this moment; now it is seen.
                 Err(error) if classify(&error) == Class::Unique => move_in(),
                 other => other,
-            }
+            }?;
+            // The other database is about to remove them.
+            let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
+            let ids: Vec<_> = new.map(|(job, _)| *job.record.id.as_uuid()).collect();
+            let tables = [Keyed::table("qudo_job"), moving::at(Leg::Arrived)];
+            self.engine.confirm(conn, &tables, &ids)?;
+            Ok(answers)
         })
     }
 

@@ -231,7 +231,8 @@ impl<C: Send + 'static> Pool<C> {
                     Class::Retry => {
                         pooled.broken = self.drop_after_retry;
                         drop(pooled);
-                        if tries >= MOST_TRIES || begun.elapsed() >= RETRY_FOR {
+                        let in_vain = is_own(&error) && tries >= MOST_TRIES;
+                        if in_vain || begun.elapsed() >= RETRY_FOR {
                             return Err(to_driver_error(error, writes));
                         }
                         pause(tries);
@@ -253,6 +254,11 @@ impl<C: Send + 'static> Pool<C> {
             }
         }
     }
+}
+
+/// Whether it is our own count of rows that does not add up: not a quarrel with others, which ends.
+fn is_own(error: &Error) -> bool {
+    error.to_string().contains("do not add up")
 }
 
 /// Sleeps before try number `tries` + 1: 2 ms doubling, with jitter.

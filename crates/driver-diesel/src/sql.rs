@@ -13,6 +13,28 @@ use diesel::row::{NamedRow, Row};
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Untyped};
 use uuid::Uuid;
 
+/// The target of the log under which every statement is told: its text and how many rows it touched
+/// or read, never a value.
+pub(crate) const TRACE: &str = "qudo::sql";
+
+fn traced<T>(sql: &str, result: QueryResult<T>, rows: impl FnOnce(&T) -> usize) -> QueryResult<T> {
+    if log::log_enabled!(target: TRACE, log::Level::Trace) {
+        match &result {
+            Ok(value) => log::trace!(target: TRACE, "{} rows: {sql}", rows(value)),
+            Err(_) => log::trace!(target: TRACE, "failed: {sql}"),
+        }
+    }
+    result
+}
+
+/// Tells where a transaction begins and how it ends.
+pub(crate) fn told<T>(transaction: impl FnOnce() -> QueryResult<T>) -> QueryResult<T> {
+    log::trace!(target: TRACE, "begin");
+    let done = transaction();
+    log::trace!(target: TRACE, "{}", if done.is_ok() { "commit" } else { "rollback" });
+    done
+}
+
 /// A value for a `?` of a [`Statement`].
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Bind<'a> {
@@ -213,26 +235,28 @@ macro_rules! sql_conn {
     ($conn:ty, $transaction:path, $nestable:path) => {
         impl SqlConn for $conn {
             fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize> {
-                Statement { sql, binds }.execute(self)
+                traced(sql, Statement { sql, binds }.execute(self), |rows| *rows)
             }
             fn rows<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Vec<T>> {
-                let rows: Vec<Loaded<T>> = Statement { sql, binds }.load(self)?;
+                let loaded: QueryResult<Vec<Loaded<T>>> = Statement { sql, binds }.load(self);
+                let rows = traced(sql, loaded, Vec::len)?;
                 Ok(rows.into_iter().map(|row| row.0).collect())
             }
             fn batch(&mut self, sql: &str) -> QueryResult<()> {
-                diesel::connection::SimpleConnection::batch_execute(self, sql)
+                let done = diesel::connection::SimpleConnection::batch_execute(self, sql);
+                traced(sql, done, |()| 0)
             }
             fn transaction<T>(
                 &mut self,
                 act: impl FnOnce(&mut Self) -> QueryResult<T>,
             ) -> QueryResult<T> {
-                $transaction(self, act)
+                told(|| $transaction(self, act))
             }
             fn nestable<T>(
                 &mut self,
                 act: impl FnOnce(&mut Self) -> QueryResult<T>,
             ) -> QueryResult<T> {
-                $nestable(self, act)
+                told(|| $nestable(self, act))
             }
         }
     };
@@ -303,10 +327,12 @@ mod sqlite {
 }
 
 #[cfg(feature = "mysql")]
-mod mysql {
+pub(crate) mod mysql {
     use diesel::result::Error;
 
     use crate::classify::{Class, classify};
+    use crate::clock::{TooLate, Window};
+    use crate::mysql::NOW;
     use diesel::{Connection, MysqlConnection};
 
     #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
@@ -314,22 +340,44 @@ mod mysql {
     dialect_with_binary_ids!(diesel::mysql::Mysql);
     sql_conn!(diesel::MysqlConnection, transaction, Connection::transaction);
 
-    /// diesel sends `BEGIN` and `COMMIT` as batches, which allow several statements, and that costs
-    /// two more round trips for each: six of the eight of an enqueue. These two are prepared like
-    /// any statement; to turn autocommit on again is to commit.
     fn transaction<T>(
         conn: &mut MysqlConnection,
         act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
     ) -> QueryResult<T> {
+        transaction_within(conn, &Window::OPEN, act)
+    }
+
+    /// diesel sends `BEGIN` and `COMMIT` as batches, which allow several statements, and that costs
+    /// two more round trips for each: six of the eight of an enqueue. These two are prepared like
+    /// any statement; to turn autocommit on again is to commit.
+    ///
+    /// The commit itself looks at the clock: outside of the window it sets a value that does not
+    /// exist, which the server refuses, and nothing is committed.
+    pub(crate) fn transaction_within<T>(
+        conn: &mut MysqlConnection,
+        window: &Window,
+        act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
+    ) -> QueryResult<T> {
         conn.run("SET autocommit = 0", &[])?;
         let done = act(conn).and_then(|value| {
-            conn.run("SET autocommit = 1", &[])?;
-            Ok(value)
+            if window.is_open() {
+                conn.run("SET autocommit = 1", &[])?;
+                return Ok(value);
+            }
+            let commit = format!("SET autocommit = IF({NOW} BETWEEN ? AND ?, 1, 2)");
+            match conn.run(&commit, &[Bind::Big(window.from), Bind::Big(window.until)]) {
+                Err(error) if error.to_string().contains("'autocommit' can't be set") => {
+                    Err(TooLate::error())
+                }
+                committed => committed.map(|_| value),
+            }
         });
         if done.is_err() {
             let ended = conn.run("ROLLBACK", &[]).and_then(|_| conn.run("SET autocommit = 1", &[]));
+            // The pool gives up a connection after an error of these two classes anyway. In a cluster a
+            // rollback may meet the same deadlock that it answers.
             if let (Err(ended), Err(error)) = (ended, &done)
-                && classify(error) != Class::Down
+                && !matches!(classify(error), Class::Down | Class::Retry)
             {
                 // Such a connection must not go back to the pool; nor is it lost that this was so.
                 log::debug!("a transaction could not be rolled back: {ended}");

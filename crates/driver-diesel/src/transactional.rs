@@ -142,10 +142,12 @@ fn settle_with<E: Engine>(
     let (mut refused, mut queues) = (None, Vec::new());
     let done = driver.engine.write(|conn| {
         conn.nestable(|conn| {
+            E::hold_plans(conn, false)?;
             if let Err(error) = act(conn) {
                 refused = Some(error);
                 return Err(diesel::result::Error::RollbackTransaction);
             }
+            E::hold_plans(conn, true)?;
             let (worker, settlement) = match completion() {
                 Ok(settlement) => settlement,
                 Err(error) => {

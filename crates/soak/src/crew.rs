@@ -34,6 +34,9 @@ pub struct Options {
     /// Milliseconds of silence after which a process counts as dead.
     #[arg(long, default_value_t = 5_000)]
     pub dead_after: u64,
+    /// Seconds between two probes of a dead database at most.
+    #[arg(long, default_value_t = 2)]
+    pub retry_seconds: u64,
     /// Milliseconds that a soft stop may take.
     #[arg(long, default_value_t = 10_000)]
     pub shutdown_timeout: u64,
@@ -60,6 +63,7 @@ impl Options {
             history: world.history(),
             heartbeat: 1_000,
             dead_after: 5_000,
+            retry_seconds: 2,
             shutdown_timeout: 10_000,
             threads: 4,
         }
@@ -73,6 +77,7 @@ impl Options {
         arguments.push(format!("--history={}", self.history.display()));
         arguments.push(format!("--heartbeat={}", self.heartbeat));
         arguments.push(format!("--dead-after={}", self.dead_after));
+        arguments.push(format!("--retry-seconds={}", self.retry_seconds));
         arguments.push(format!("--shutdown-timeout={}", self.shutdown_timeout));
         arguments.push(format!("--threads={}", self.threads));
         arguments
@@ -90,6 +95,7 @@ pub fn work(options: &Options) -> Result<()> {
     let file = options.history.join(format!("worker-{}.jsonl", std::process::id()));
     let manager = builder(&options.databases)
         .workers(options.threads)
+        .retry_seconds(options.retry_seconds)
         .heartbeat(
             Duration::from_millis(options.heartbeat),
             Duration::from_millis(options.dead_after),

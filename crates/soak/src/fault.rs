@@ -44,6 +44,8 @@ pub enum Server {
     Postgres,
     /// MariaDB.
     Mariadb,
+    /// MySQL; in a world without it nothing happens.
+    Mysql,
 }
 
 impl fmt::Display for Fault {
@@ -54,7 +56,11 @@ impl fmt::Display for Fault {
 
 /// A fault by chance; the same seed makes the same faults.
 pub fn random(rng: &mut Rng) -> Fault {
-    let server = if rng.bool() { Server::Postgres } else { Server::Mariadb };
+    let server = match rng.u32(0..3) {
+        0 => Server::Postgres,
+        1 => Server::Mariadb,
+        _ => Server::Mysql,
+    };
     let span = Duration::from_millis(rng.u64(300..6_000));
     match rng.u32(0..14) {
         0 => Fault::KillServer(server, span),
@@ -141,6 +147,10 @@ impl Server {
         let proxy = match self {
             Self::Postgres => &world.postgres_proxy,
             Self::Mariadb => &world.mariadb_proxy,
+            Self::Mysql => match &world.mysql {
+                Some((_, proxy)) => proxy,
+                None => return,
+            },
         };
         spoil(proxy);
         std::thread::sleep(span);
@@ -148,13 +158,18 @@ impl Server {
     }
 }
 
-macro_rules! both {
+macro_rules! all {
     ($($name:ident),*) => {
         impl Server {
             $(fn $name(self, world: &World) -> Result<()> {
                 match self {
                     Self::Postgres => world.postgres.$name()?,
                     Self::Mariadb => world.mariadb.$name()?,
+                    Self::Mysql => {
+                        if let Some((server, _)) = &world.mysql {
+                            server.$name()?;
+                        }
+                    }
                 }
                 Ok(())
             })*
@@ -162,4 +177,4 @@ macro_rules! both {
     };
 }
 
-both!(kill, stop, pause, resume, restart);
+all!(kill, stop, pause, resume, restart);

@@ -1,6 +1,6 @@
 //! qudo under real faults.
 //!
-//! A [`World`] is one SQLite file, one PostgreSQL and one MariaDB, the servers behind proxies. A
+//! A [`World`] is one SQLite file, one PostgreSQL, one MariaDB and where wanted one MySQL, the servers behind proxies. A
 //! [`Crew`] is worker processes on it, a [`Load`] client threads that enqueue without a pause. Faults
 //! are done to the world and the crew; at the end everything is healed, worked off, and the history
 //! that every process recorded is [judged](judge).
@@ -10,6 +10,7 @@
 mod abilities;
 mod crew;
 mod fault;
+mod hammer;
 mod load;
 mod verdict;
 mod world;
@@ -17,6 +18,7 @@ mod world;
 pub use abilities::{Effort, effort};
 pub use crew::{Crew, Options, pair, work};
 pub use fault::{Fault, random};
+pub use hammer::{Hammer, Outcome, hammer};
 pub use load::{Load, Phase, Tally, client};
 pub use verdict::{Verdict, judge};
 pub use world::{World, builder};

@@ -1,8 +1,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use qudo::Manager;
 use qudo::history::{Fault, History, Line, Remains, Rules};
+use qudo::{AuditOptions, Manager};
 
 use crate::{Result, World};
 
@@ -19,6 +19,8 @@ pub struct Verdict {
     pub story: Vec<Line>,
     /// How long working off took after everything was healed.
     pub worked_off: Duration,
+    /// What lies in the tables that must not; `None` when there is nothing.
+    pub audit: Option<String>,
 }
 
 impl fmt::Display for Verdict {
@@ -30,6 +32,9 @@ impl fmt::Display for Verdict {
             self.runs,
             self.worked_off.as_secs_f32()
         )?;
+        if let Some(audit) = &self.audit {
+            writeln!(f, "the audit found:\n{audit}")?;
+        }
         match self.faults.as_slice() {
             [] => f.write_str("no job lost, none run twice without a lost lease"),
             faults => {
@@ -73,11 +78,13 @@ pub fn judge(world: &World, manager: &Manager, rules: &Rules, limit: Duration) -
     let remains = Remains::of(manager)?;
     // The last settlements are noted after their commit.
     std::thread::sleep(Duration::from_millis(200));
+    let audit = manager.audit(AuditOptions::default());
+    let audit = (!audit.is_clean() || audit.jobs > 0).then(|| audit.to_string());
     let history = History::read(world.history())?;
     let faults = rules.check(&history, &remains);
     let story = match faults.first() {
         Some(fault) => History::story(world.history(), fault.job())?,
         None => Vec::new(),
     };
-    Ok(Verdict { jobs: history.len(), runs: history.runs(), faults, story, worked_off })
+    Ok(Verdict { jobs: history.len(), runs: history.runs(), faults, story, worked_off, audit })
 }

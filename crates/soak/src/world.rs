@@ -4,7 +4,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use qudo::{Manager, ManagerBuilder};
-use qudo_test_servers::{MariadbServer, Options, PostgresServer, Proxy};
+use qudo_test_servers::{MariadbServer, MysqlServer, Options, PostgresServer, Proxy};
 
 use crate::Result;
 
@@ -19,16 +19,38 @@ pub struct World {
     pub postgres_proxy: Proxy,
     /// What MariaDB is reached through.
     pub mariadb_proxy: Proxy,
+    /// MySQL itself with what it is reached through, where a run is about it and the machine has it.
+    pub mysql: Option<(MysqlServer, Proxy)>,
     place: tempfile::TempDir,
 }
 
 impl World {
-    /// Starts the servers, durable ones, and makes the tables.
+    /// Starts the servers but MySQL, durable ones, and makes the tables.
     ///
     /// # Errors
     ///
     /// When a server does not start.
     pub fn start() -> Result<Self> {
+        Self::with(None)
+    }
+
+    /// The same with MySQL, unless this machine cannot have it today.
+    ///
+    /// # Errors
+    ///
+    /// When a server does not start.
+    pub fn with_mysql() -> Result<Self> {
+        let left_out = std::env::var("QUDO_TEST_WITHOUT").is_ok_and(|one| one.contains("mysql"));
+        if left_out {
+            println!("NOT RUN: this machine has no server for mysql today");
+            return Self::start();
+        }
+        let server = MysqlServer::start(Options { durable: true, ..Options::default() })?;
+        let proxy = Proxy::start(server.port())?;
+        Self::with(Some((server, proxy)))
+    }
+
+    fn with(mysql: Option<(MysqlServer, Proxy)>) -> Result<Self> {
         let options = Options { durable: true, ..Options::default() };
         let postgres = PostgresServer::start(options.clone())?;
         let mariadb = MariadbServer::start(options)?;
@@ -37,6 +59,7 @@ impl World {
             mariadb_proxy: Proxy::start(mariadb.port())?,
             postgres,
             mariadb,
+            mysql,
             place: tempfile::tempdir()?,
         };
         std::fs::create_dir(world.history())?;
@@ -49,17 +72,21 @@ impl World {
         let through = |url: String, port: u16, proxy: &Proxy| {
             url.replacen(&format!(":{port}/"), &format!(":{}/", proxy.port()), 1)
         };
-        vec![
+        let mut databases = vec![
             ("sqlite".to_owned(), format!("sqlite:{}", self.file().display())),
             (
                 "postgres".to_owned(),
                 through(self.postgres.url(), self.postgres.port(), &self.postgres_proxy),
             ),
             (
-                "mysql".to_owned(),
+                "mariadb".to_owned(),
                 through(self.mariadb.url(), self.mariadb.port(), &self.mariadb_proxy),
             ),
-        ]
+        ];
+        if let Some((server, proxy)) = &self.mysql {
+            databases.push(("mysql".to_owned(), through(server.url(), server.port(), proxy)));
+        }
+        databases
     }
 
     /// A manager of all databases that gives up soon and looks again soon.
@@ -120,6 +147,13 @@ impl World {
         }
         self.postgres.resume()?;
         self.mariadb.resume()?;
+        if let Some((server, proxy)) = &self.mysql {
+            proxy.pass();
+            if server.pid().is_none() {
+                server.restart()?;
+            }
+            server.resume()?;
+        }
         self.set_postgres_read_only(false)
     }
 }

@@ -1,12 +1,16 @@
 use std::fmt;
 
-/// What an operator ordered for a database.
+use uuid::Uuid;
+
+/// What an operator ordered for a database, and which database it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Control {
     /// New jobs go to other databases.
     pub draining: bool,
     /// Its jobs are not claimed.
     pub paused: bool,
+    /// The id of the database itself; `None` before it has one.
+    pub identity: Option<Uuid>,
 }
 
 /// One of the orders of a [`Control`].

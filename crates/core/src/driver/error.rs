@@ -16,13 +16,25 @@ pub enum ErrorKind {
     Other,
 }
 
+/// What became of the time for a call.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Lapse {
+    /// There was enough.
+    None,
+    /// It began and was not answered.
+    Hung,
+    /// It never began, because too many others were under way.
+    Congested,
+    /// The database got to it only when it was over, and did nothing.
+    Late,
+}
+
 /// An error of one database.
 #[derive(Debug)]
 pub struct DriverError {
     kind: ErrorKind,
     ambiguous: bool,
-    hung: bool,
-    congested: bool,
+    lapse: Lapse,
     message: String,
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -30,14 +42,7 @@ pub struct DriverError {
 impl DriverError {
     /// An error with its meaning; the message must not contain a password.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            ambiguous: false,
-            hung: false,
-            congested: false,
-            message: message.into(),
-            source: None,
-        }
+        Self { kind, ambiguous: false, lapse: Lapse::None, message: message.into(), source: None }
     }
 
     /// Keeps the cause.
@@ -59,7 +64,9 @@ impl DriverError {
 
     /// Marks that the database did not answer in time.
     pub(crate) fn hung(mut self, hung: bool) -> Self {
-        self.hung = hung;
+        if hung {
+            self.lapse = Lapse::Hung;
+        }
         self
     }
 
@@ -69,8 +76,7 @@ impl DriverError {
         Self {
             kind: self.kind,
             ambiguous: self.ambiguous,
-            hung: self.hung,
-            congested: self.congested,
+            lapse: self.lapse,
             message,
             source: None,
         }
@@ -95,18 +101,32 @@ impl DriverError {
     /// passed over, and not taken out of use.
     #[must_use]
     pub fn congested(mut self, congested: bool) -> Self {
-        self.congested = congested;
+        if congested {
+            self.lapse = Lapse::Congested;
+        }
         self
+    }
+
+    /// A write that came after its deadline, so that nothing was stored.
+    pub fn too_late() -> Self {
+        let message =
+            "the time for this was over before the database got to it; nothing was stored";
+        Self { lapse: Lapse::Late, ..Self::new(ErrorKind::Down, message) }
+    }
+
+    /// Whether the write came after its deadline.
+    pub fn is_too_late(&self) -> bool {
+        self.lapse == Lapse::Late
     }
 
     /// Whether this is a reason to take the database out of use.
     pub(crate) fn marks_down(&self) -> bool {
-        self.is_down() && !self.congested
+        self.is_down() && !matches!(self.lapse, Lapse::Congested | Lapse::Late)
     }
 
     /// Whether the database did not answer in time, so that its connections are of no more use.
     pub(crate) fn is_hung(&self) -> bool {
-        self.hung
+        self.lapse == Lapse::Hung
     }
 }
 

@@ -5,6 +5,7 @@
 //! once; they block. The driver limits every connect and checkout; how long a
 //! call may take as a whole is the manager's affair, which leaves one that hangs.
 
+mod audit;
 mod control;
 mod error;
 mod listing;
@@ -12,6 +13,7 @@ mod moving;
 mod record;
 mod registration;
 
+pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
 pub use listing::{
@@ -20,9 +22,9 @@ pub use listing::{
 };
 pub use moving::{Leg, Moves, MovingJob};
 pub use record::{
-    AbilityLease, ClaimRequest, ClaimedJob, Due, ExceptionRecord, Extras, Inserted, JobRecord,
-    Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord, Verdict, WorkerId,
-    WorkerInfo,
+    AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Due, ExceptionRecord, Extras,
+    Inserted, JobRecord, Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord,
+    Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 pub use registration::{DriverRegistration, NamedDriver};
 
@@ -76,7 +78,7 @@ pub enum Wake {
 /// * Deadlocks, lock waits, busy and serialization errors are retried inside the driver.
 /// * "Now" is the database's clock.
 /// * An id is in exactly one of: ready, scheduled, leased, moving.
-pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
+pub trait Driver: Moves + Audit + std::any::Any + Send + Sync + 'static {
     /// The engine's name for logs and reports: `sqlite`, `postgres`, `mysql`, `memory`.
     fn engine(&self) -> &'static str;
 
@@ -85,6 +87,12 @@ pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
 
     /// How work of other processes is noticed.
     fn wake_source(&self) -> WakeSource;
+
+    /// Where the data lies, if that can be told without asking anybody: two drivers of one place are
+    /// one database.
+    fn place(&self) -> Option<String> {
+        None
+    }
 
     /// Whether a call may have to wait for something outside the process. Such calls are made on
     /// threads that can be given up.
@@ -129,15 +137,20 @@ pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
     /// A job whose (ability, uniqkey) is held by another live job is not stored.
     /// Wakes listeners of other processes after the commit.
     ///
+    /// After the deadline nothing is stored, also by a statement that was sent before and is executed
+    /// only then.
+    ///
     /// # Errors
     ///
     /// When nothing was stored, or nobody knows ([ambiguous](DriverError::is_ambiguous)).
-    fn insert(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError>;
+    fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError>;
 
     /// Leases at most `limit` ready jobs of one queue, in the order (priority descending, id).
     ///
     /// Rows locked by another claim are skipped, not waited for. No job is given to two workers.
     /// A claim that the database forgets in a crash harms nobody, so it need not be durable.
+    /// After the deadline nothing is leased. A row whose facts are missing is passed over, and
+    /// told as an error in the log: nobody could run it.
     ///
     /// # Errors
     ///
@@ -180,14 +193,22 @@ pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
     /// When the database does not answer.
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError>;
 
-    /// Removes worker processes silent for longer than `dead_after` together with their leases,
-    /// and sweeps leases past their end or without an owner. The jobs are ready again, the
-    /// attempt spent, with a row in the exception log. At most `limit` jobs a call.
+    /// Takes leases back: those of these workers, unless they were heard of since; those whose
+    /// worker has no row; and, if `expired`, those past their end. The jobs are ready again, the
+    /// attempt spent, with a row in the exception log. At most `limit` jobs a call. The row of a
+    /// dead worker goes with its last lease.
+    ///
+    /// Who is dead is the manager's decision: a silence may be the database's own.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn rescue(&self, dead_after: Duration, limit: u32) -> Result<Vec<Rescued>, DriverError>;
+    fn rescue(
+        &self,
+        dead: &[DeadWorker],
+        expired: bool,
+        limit: u32,
+    ) -> Result<Vec<Rescued>, DriverError>;
 
     /// Removes a worker process that stops, and returns its remaining leases to ready, unspent.
     ///
@@ -196,12 +217,12 @@ pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
     /// When the database does not answer.
     fn remove_worker(&self, worker: WorkerId) -> Result<usize, DriverError>;
 
-    /// The worker processes that have a row, with their age of silence.
+    /// The worker processes that have a row.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn workers(&self) -> Result<Vec<(WorkerInfo, Duration)>, DriverError>;
+    fn workers(&self) -> Result<Vec<WorkerSeen>, DriverError>;
 
     /// A live job by id.
     ///
@@ -250,9 +271,9 @@ pub trait Driver: Moves + std::any::Any + Send + Sync + 'static {
     /// # Errors
     ///
     /// When the database does not answer.
-    fn identity(&self) -> Result<String, DriverError>;
+    fn identity(&self) -> Result<uuid::Uuid, DriverError>;
 
-    /// The orders that are stored here.
+    /// The orders that are stored here, with the database's identity.
     ///
     /// # Errors
     ///

@@ -1,7 +1,7 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
@@ -49,6 +49,61 @@ pub struct WorkerInfo {
     pub id: WorkerId,
     /// A name for people: host and process id.
     pub name: String,
+    /// How long it may be silent before others may take its jobs: its own promise, which holds
+    /// whatever the others are set to.
+    pub dead_after: Duration,
+}
+
+/// A worker process as its row in the database tells.
+#[derive(Debug, Clone)]
+pub struct WorkerSeen {
+    /// What its last heartbeat told.
+    pub info: WorkerInfo,
+    /// When that was, by the database's clock.
+    pub seen_at: DateTime<Utc>,
+    /// How long ago that was.
+    pub silent: Duration,
+}
+
+/// A worker process that was found dead.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DeadWorker {
+    /// Its identity.
+    pub id: WorkerId,
+    /// The heartbeat after which it was silent: with a later one it lives, and keeps its jobs.
+    pub seen_at: DateTime<Utc>,
+}
+
+/// Until when a write may be carried out.
+///
+/// Whoever asked leaves at this instant, and may store the job elsewhere. A statement that a server
+/// executes only afterwards, because it had been stopped, must store nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Deadline(Option<Instant>);
+
+impl Deadline {
+    /// No limit: for callers who wait for as long as it takes.
+    pub const NONE: Self = Self(None);
+
+    /// At this instant.
+    pub const fn at(instant: Instant) -> Self {
+        Self(Some(instant))
+    }
+
+    /// So long from now.
+    pub fn within(limit: Duration) -> Self {
+        Self(Instant::now().checked_add(limit))
+    }
+
+    /// The instant; `None` without a limit.
+    pub const fn instant(self) -> Option<Instant> {
+        self.0
+    }
+
+    /// Whether it is over.
+    pub fn is_over(self) -> bool {
+        self.0.is_some_and(|at| Instant::now() > at)
+    }
 }
 
 /// When a stored job may run, before the database's clock is asked.
@@ -114,6 +169,8 @@ pub struct ClaimRequest<'a> {
     pub abilities: &'a [AbilityLease],
     /// How many jobs at most.
     pub limit: u32,
+    /// After this instant nothing may be leased any more.
+    pub deadline: Deadline,
 }
 
 /// A leased job with its facts.

@@ -6,6 +6,7 @@ use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet,
 
 use super::bell::Epoch;
 use super::database::{Database, DatabaseReport, OnChange, Settings};
+use super::identities::Identities;
 use super::names::check_name;
 use super::spool::{self, Spool};
 use super::{Inner, Manager};
@@ -33,6 +34,8 @@ pub(crate) struct Options {
     pub(crate) call_limit: Duration,
     pub(crate) notify_in_transactions: bool,
     pub(crate) on_change: Option<OnChange>,
+    /// Of all databases of the manager, those included that come later.
+    pub(crate) identities: Arc<Identities>,
 }
 
 impl Options {
@@ -41,6 +44,7 @@ impl Options {
             retry: self.retry_seconds,
             limit: self.call_limit,
             on_change: self.on_change.clone(),
+            identities: Arc::clone(&self.identities),
         }
     }
 }
@@ -63,6 +67,7 @@ impl Default for Options {
             call_limit: Duration::from_secs(10),
             notify_in_transactions: true,
             on_change: None,
+            identities: Arc::default(),
         }
     }
 }
@@ -111,6 +116,9 @@ impl Default for ManagerBuilder {
         }
     }
 }
+
+/// Shorter, and a process would be taken for dead that waited for a disk or a processor.
+const SHORTEST_PROMISE: Duration = Duration::from_millis(200);
 
 impl ManagerBuilder {
     /// Adds a database by its data source name: `sqlite:FILE`, `postgres://…`, `mysql://…` or
@@ -237,7 +245,8 @@ impl ManagerBuilder {
 
     /// How often a worker process says that it lives, and how long it may be silent before its
     /// jobs are rescued. Default: every 5 s, dead after 20 s; so the jobs of a process that was
-    /// killed are ready again within 25 s.
+    /// killed are ready again within 25 s. It says so four times within `dead_after` at least, also if
+    /// `every` is longer; `dead_after` is at least 200 ms and twice `every`.
     pub fn heartbeat(mut self, every: Duration, dead_after: Duration) -> Self {
         self.options.heartbeat_every = every;
         self.options.dead_after = dead_after;
@@ -369,6 +378,9 @@ impl ManagerBuilder {
                 if databases.iter().any(|other| other.name == database.name) {
                     return Err(Error::DuplicateDatabase(spool::NAME.to_owned()));
                 }
+                for other in &databases {
+                    check_place(other, &database)?;
+                }
                 let keep = self.options.keep_replies;
                 Some(Arc::new(Spool::new(database, limit, keep)))
             }
@@ -421,6 +433,9 @@ impl ManagerBuilder {
         if options.dead_after > LONGEST_DELAY {
             return out_of_range("heartbeat", "dead_after must be at most a year");
         }
+        if options.dead_after < SHORTEST_PROMISE {
+            return out_of_range("heartbeat", "dead_after must be at least 200 ms");
+        }
         if options.dead_after < options.heartbeat_every * 2 {
             return out_of_range("heartbeat", "dead_after must be at least twice the interval");
         }
@@ -469,12 +484,30 @@ fn open_all(sources: Vec<Source>, settings: &Settings) -> Result<Vec<Arc<Databas
         if databases.iter().any(|other| other.name == database.name) {
             return Err(Error::DuplicateDatabase(database.name.to_string()));
         }
+        for other in &databases {
+            check_place(other, &database)?;
+        }
         databases.push(database);
     }
     if databases.is_empty() {
         return Err(Error::NoDatabase);
     }
     Ok(databases)
+}
+
+/// Refuses a second name for a database, as far as that shows without asking it.
+pub(super) fn check_place(one: &Database, other: &Database) -> Result<(), Error> {
+    let place = one.driver.place();
+    let same = Arc::ptr_eq(&one.driver, &other.driver)
+        || (place.is_some() && place == other.driver.place());
+    if !same {
+        return Ok(());
+    }
+    Err(Error::SameDatabase {
+        first: one.name.to_string(),
+        second: other.name.to_string(),
+        reason: place.unwrap_or_else(|| one.driver.describe()),
+    })
 }
 
 /// Hides what stands between the first `:` after `//` and the last `@`, and the value of a

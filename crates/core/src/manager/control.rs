@@ -56,7 +56,7 @@ impl Database {
         // A question only: nothing can have been stored by it.
         let asked = self.ask_within(limit, |driver| driver.control(), Box::new(|_, _| {}));
         let control = asked.map_err(|error| error.ambiguous(false))?;
-        self.controls.note(control);
+        self.note_control(control)?;
         Ok(control)
     }
 
@@ -66,7 +66,8 @@ impl Database {
             driver.control()
         };
         let control = self.call("store an order", ordered)?;
-        self.controls.note(control);
+        self.note_control(control)
+            .map_err(|error| Error::database(&self.name, "store an order", error))?;
         let word = if on { "now" } else { "no longer" };
         log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
         self.bell.ring();

@@ -1,19 +1,21 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, Weak};
+use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use super::bell::{Bell, lock};
 use super::calls::{Calls, Late, MOST_HELPERS};
 use super::control::Controls;
-use super::doubtful::Doubtful;
+use super::identities::Identities;
 use super::inserter::Inserter;
 use super::jitter;
-use crate::driver::{Depth, DriverError, ErrorKind, SchemaState};
+use super::watch::Watch;
+use crate::driver::{Control, Depth, DriverError, ErrorKind, SchemaState};
 use crate::error::with_causes;
 use crate::{Driver, Error};
 use chrono::{DateTime, Utc};
+use uuid::Uuid;
 
 /// The first probe of a dead database comes this soon; each failure doubles the pause up to
 /// `retry_seconds`. A server that merely restarts is back within a second.
@@ -30,7 +32,7 @@ const SUSPICION: Duration = Duration::from_secs(5);
 const MOST_LISTINGS: usize = 2;
 
 /// Inserts at once that may take long.
-const MOST_INSERTS: usize = 4;
+const MOST_INSERTS: usize = 3;
 
 /// One database of a manager: its driver and whether it can be used now.
 pub(crate) struct Database {
@@ -51,10 +53,14 @@ pub(crate) struct Database {
     pub(super) suspected: AtomicBool,
     /// Grows whenever a probe finds the database well: what an older call says of it is out of date.
     epoch: AtomicU64,
-    /// Jobs that may be stored here although they were stored there.
-    pub(super) doubtful: Doubtful,
-    /// The id that the database itself knows, for moves.
-    identity: OnceLock<String>,
+    /// The place of its name among the others: the earlier of two names for one database stays.
+    pub(super) order: u64,
+    /// Heartbeats of this process, by which a silence is told from an outage.
+    pub(super) watch: Mutex<Watch>,
+    /// Sessions that work it, and how often a probe comes at least meanwhile.
+    work: Mutex<(usize, Duration)>,
+    /// It is out of the set, so nobody asks it any more.
+    removed: AtomicBool,
     settings: Settings,
     /// Rung when local work was enqueued here or the database came back: ends the fetcher's sleep.
     pub(crate) bell: Bell,
@@ -69,6 +75,8 @@ pub(crate) struct Settings {
     pub(crate) limit: Duration,
     /// Told of every change of state.
     pub(crate) on_change: Option<OnChange>,
+    /// What the databases say of themselves.
+    pub(crate) identities: Arc<Identities>,
 }
 
 pub(crate) type OnChange = Arc<dyn Fn(&DatabaseReport) + Send + Sync>;
@@ -140,6 +148,7 @@ impl fmt::Debug for Database {
 
 impl Database {
     pub(super) fn new(name: Arc<str>, driver: Arc<dyn Driver>, settings: Settings) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
         let state = State {
             now: DatabaseState::Up,
             since: Utc::now(),
@@ -159,8 +168,10 @@ impl Database {
             state: Mutex::new(state),
             suspected: AtomicBool::new(false),
             epoch: AtomicU64::new(0),
-            doubtful: Doubtful::default(),
-            identity: OnceLock::new(),
+            order: NEXT.fetch_add(1, Ordering::Relaxed),
+            watch: Mutex::default(),
+            work: Mutex::new((0, Duration::MAX)),
+            removed: AtomicBool::new(false),
             settings,
             bell: Bell::default(),
         }
@@ -261,13 +272,56 @@ impl Database {
     }
 
     /// The id that the database itself knows, made at the first call: short names may differ
-    /// between programs, or change.
-    pub(super) fn identity(self: &Arc<Self>) -> Result<String, Error> {
-        if let Some(known) = self.identity.get() {
-            return Ok(known.clone());
+    /// between programs, or change. Asked each time, since a failover may lead to another copy.
+    pub(super) fn identity(self: &Arc<Self>) -> Result<Uuid, Error> {
+        self.call("tell its id", |driver| driver.identity())
+    }
+
+    /// Notes what the database tells of orders and of itself.
+    ///
+    /// # Errors
+    ///
+    /// When it is another of the databases under a second name; it is out of use then.
+    pub(super) fn note_control(self: &Arc<Self>, control: Control) -> Result<(), DriverError> {
+        self.controls.note(control);
+        let Some(identity) = control.identity else {
+            self.settings.identities.forget(self);
+            return Ok(());
+        };
+        self.settings.identities.note(self, identity).inspect_err(|error| self.mark_down(error))
+    }
+
+    /// Takes it out of the set for good.
+    pub(super) fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    /// A session begins to work it. Until the end probes come at least this often while it is away:
+    /// whoever works it must be back before others count its silence.
+    pub(super) fn begin_work(&self, probe_every: Duration) {
+        let mut work = lock(&self.work);
+        *work = (work.0 + 1, work.1.min(probe_every));
+    }
+
+    pub(super) fn end_work(&self) {
+        let mut work = lock(&self.work);
+        work.0 -= 1;
+        if work.0 == 0 {
+            work.1 = Duration::MAX;
         }
-        let found = self.call("tell its id", |driver| driver.identity())?;
-        Ok(self.identity.get_or_init(|| found).clone())
+    }
+
+    fn is_worked(&self) -> bool {
+        lock(&self.work).0 > 0
+    }
+
+    /// The longest pause between two probes.
+    fn longest_pause(&self) -> Duration {
+        self.settings.retry.min(lock(&self.work).1)
     }
 
     /// Takes the database out of use and starts a thread that probes it until it is back.
@@ -281,7 +335,7 @@ impl Database {
         state.now = DatabaseState::Down;
         state.since = Utc::now();
         state.reason = Some(reason);
-        let first = jitter(FIRST_PROBE).min(self.settings.retry);
+        let first = jitter(FIRST_PROBE).min(self.longest_pause());
         state.next_probe = Some(Instant::now() + first);
         drop(state);
         if error.is_hung() {
@@ -327,8 +381,7 @@ impl Database {
         }
     }
 
-    /// Whether the database can be used again; before anybody here claims from it, removes what
-    /// must not run twice.
+    /// Whether the database can be used again.
     fn probe(self: &Arc<Self>) -> Result<(), DriverError> {
         let check = |driver: &dyn Driver| {
             driver.probe()?;
@@ -336,11 +389,7 @@ impl Database {
             driver.control()
         };
         match self.calls.begin(check, Box::new(|_, _| {})).wait(self.limit()) {
-            Ok(control) => {
-                self.controls.note(control);
-                self.resolve_doubtful();
-                Ok(())
-            }
+            Ok(control) => self.note_control(control),
             Err(error) => {
                 if error.is_hung() {
                     self.driver.reset();
@@ -387,11 +436,6 @@ impl Suspicion {
                 database.driver.reset();
             }
         }
-        let database = Arc::clone(database);
-        drop(self);
-        if database.is_up() {
-            database.resolve_doubtful_soon();
-        }
     }
 }
 
@@ -418,14 +462,14 @@ fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
 fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
     loop {
         std::thread::sleep(pause);
-        let Some(database) = database.upgrade() else {
-            return;
-        };
+        // One that is removed may still have runs to be settled.
+        let goes_on = |one: &Arc<Database>| !one.is_removed() || one.is_worked();
+        let Some(database) = database.upgrade().filter(goes_on) else { return };
         lock(&database.state).now = DatabaseState::Probing;
         match database.probe() {
             Ok(()) => return database.mark_up(),
             Err(error) => {
-                pause = jitter(pause * 2).min(database.settings.retry);
+                pause = jitter(pause * 2).min(database.longest_pause());
                 let mut state = lock(&database.state);
                 state.now = DatabaseState::Down;
                 state.reason = Some(with_causes(&error));

@@ -3,9 +3,11 @@
 use std::sync::{Arc, PoisonError, Weak};
 use std::time::Duration;
 
+use uuid::Uuid;
+
 use super::asked::Asked;
 use super::bell::lock;
-use super::builder::open;
+use super::builder::{check_place, open};
 use super::database::{Database, DatabaseReport};
 use super::session::Session;
 use super::{Manager, On};
@@ -75,6 +77,10 @@ impl Manager {
         if self.spool_is(&database.name) || databases.iter().any(|one| one.name == database.name) {
             return Err(Error::DuplicateDatabase(database.name.to_string()));
         }
+        let spool = self.inner.spool.as_ref().map(|spool| &spool.database);
+        for other in databases.iter().chain(spool) {
+            check_place(other, &database)?;
+        }
         *databases = databases.iter().cloned().chain([Arc::clone(&database)]).collect();
         // The lane is added before anybody else may change the set.
         let added = self.session().map_or(Ok(()), |session| session.add_lane(&database));
@@ -110,6 +116,7 @@ impl Manager {
         if let Some(session) = self.session() {
             session.remove_lane(&removed);
         }
+        removed.remove();
         Ok(())
     }
 
@@ -122,7 +129,7 @@ impl Manager {
     }
 
     /// All databases, the spool included: where a job may be found.
-    pub(super) fn everywhere(&self) -> Vec<Arc<Database>> {
+    pub(crate) fn everywhere(&self) -> Vec<Arc<Database>> {
         let spool = self.inner.spool.as_ref().map(|spool| Arc::clone(&spool.database));
         self.all().iter().cloned().chain(spool).collect()
     }
@@ -146,8 +153,12 @@ impl Manager {
 
     /// The database that calls itself so; those that do not answer are left out.
     pub(crate) fn find_identity(&self, identity: &str) -> Option<Arc<Database>> {
-        let same = |one: &Arc<Database>| one.identity().is_ok_and(|other| other == identity);
-        self.everywhere().into_iter().find(same)
+        let wanted = Uuid::parse_str(identity).ok()?;
+        // As far as they have told already: one that is away is found too.
+        self.options().identities.find(wanted).or_else(|| {
+            let same = |one: &Arc<Database>| one.identity().is_ok_and(|other| other == wanted);
+            self.everywhere().into_iter().find(same)
+        })
     }
 
     /// Creates or updates the tables in every database; returns what was applied where.

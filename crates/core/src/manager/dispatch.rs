@@ -25,8 +25,9 @@ const LARGEST_LIMIT: u32 = 1_000;
 /// Arguments claimed ahead from one database fill about so many bytes at most, whatever their number.
 const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 
-/// A reservation this old belongs to a database that hangs; its slots are not held for it.
-const STALE_RESERVATION: Duration = Duration::from_millis(50);
+/// A reservation this old belongs to a database that hangs; its slots are not held for it. A lane that
+/// was called to its turn and did not come within this time loses it.
+pub(super) const STALE_RESERVATION: Duration = Duration::from_millis(50);
 
 pub(crate) struct Dispatch {
     inner: Mutex<Inner>,
@@ -45,6 +46,8 @@ struct Inner {
     limit: u32,
     last_pop: Instant,
     closed: bool,
+    /// The next ticket for a lane that waits for its turn.
+    tickets: u64,
 }
 
 struct Slot {
@@ -52,8 +55,41 @@ struct Slot {
     queue: VecDeque<Box<ClaimedJob>>,
     reserved: usize,
     reserved_at: Option<Instant>,
-    hungry: bool,
+    waiting: Option<Waiting>,
     weight: Weight,
+}
+
+/// A lane that found no worker thread free. Lanes get free threads in the order of their tickets: a
+/// race for each of them would leave one database's long jobs to what the others let fall.
+#[derive(Clone, Copy)]
+struct Waiting {
+    ticket: u64,
+    /// Since when its bell is ringing.
+    called: Option<Instant>,
+}
+
+impl Slot {
+    /// Rings once for a lane that waits.
+    fn call(&mut self, now: Instant) {
+        if let Some(waiting) = &mut self.waiting
+            && waiting.called.is_none()
+        {
+            waiting.called = Some(now);
+            self.lane.database.bell.ring();
+        }
+    }
+
+    /// Whether it waits, and was not called in vain.
+    fn may_come(&self, now: Instant) -> bool {
+        self.waiting.is_some_and(|waiting| {
+            waiting.called.is_none_or(|at| now.saturating_duration_since(at) < STALE_RESERVATION)
+        })
+    }
+
+    /// Whether it waits for a turn before this ticket's, and may still come.
+    fn precedes(&self, ticket: u64, now: Instant) -> bool {
+        self.may_come(now) && self.waiting.is_some_and(|waiting| waiting.ticket < ticket)
+    }
 }
 
 /// Bytes of an argument: those of the last claim if they were larger, else a moving average.
@@ -73,6 +109,35 @@ impl Weight {
 }
 
 impl Inner {
+    /// Threads that nothing is claimed for.
+    fn free(&self, now: Instant) -> usize {
+        let reserved = |slot: &Slot| {
+            let fresh = slot.reserved_at.is_some_and(|at| now - at < STALE_RESERVATION);
+            if fresh { slot.reserved } else { 0 }
+        };
+        let claimed: usize = self.slots.iter().map(reserved).sum();
+        self.idle.saturating_sub(self.queued + claimed)
+    }
+
+    /// Calls as many lanes as there are free threads, those first that wait longest.
+    fn call_waiting(&mut self, now: Instant) {
+        let mut free = self.free(now);
+        let mut waiting: Vec<_> = (0..self.slots.len())
+            .filter_map(|at| Some((self.slots[at].waiting?.ticket, at)))
+            .collect();
+        waiting.sort_unstable();
+        for (_, at) in waiting {
+            if free == 0 {
+                break;
+            }
+            // One that was called and did not come has lost its turn to the next.
+            if self.slots[at].may_come(now) {
+                free -= 1;
+                self.slots[at].call(now);
+            }
+        }
+    }
+
     fn prefetch(&self, workers: usize) -> usize {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
@@ -95,6 +160,7 @@ impl Dispatch {
             limit: fixed_limit.unwrap_or(FIRST_LIMIT),
             last_pop: Instant::now(),
             closed: false,
+            tickets: 0,
         };
         Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
     }
@@ -106,26 +172,23 @@ impl Dispatch {
             queue: VecDeque::new(),
             reserved: 0,
             reserved_at: None,
-            hungry: false,
+            waiting: None,
             weight: Weight::default(),
         });
     }
 
     /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
-    /// which rings when room appears.
+    /// which rings when room appears or the lane's turn comes.
     pub(crate) fn reserve(&self, lane: usize) -> u32 {
         let mut inner = lock(&self.inner);
         if inner.closed {
             return 0;
         }
         let now = Instant::now();
-        let others: usize = inner
-            .slots
-            .iter()
-            .filter(|slot| slot.reserved_at.is_some_and(|at| now - at < STALE_RESERVATION))
-            .map(|slot| slot.reserved)
-            .sum();
-        let free = inner.idle.saturating_sub(inner.queued + others);
+        inner.slots[lane].reserved_at = None;
+        let ticket = inner.slots[lane].waiting.map_or(inner.tickets, |waiting| waiting.ticket);
+        let before = inner.slots.iter().filter(|slot| slot.precedes(ticket, now)).count();
+        let free = inner.free(now).saturating_sub(before);
         let target = inner.prefetch(self.workers);
         let limit = inner.limit as usize;
         let slot = &mut inner.slots[lane];
@@ -135,12 +198,23 @@ impl Dispatch {
         let ahead = if have <= target / 2 { target - have } else { 0 };
         let want = free.max(ahead).min(limit);
         if want == 0 {
-            slot.hungry = true;
+            slot.waiting = Some(Waiting { ticket, called: None });
+            inner.tickets += 1;
+            inner.call_waiting(now);
         } else {
+            slot.waiting = None;
             slot.reserved = want;
             slot.reserved_at = Some(now);
         }
         want as u32
+    }
+
+    /// Gives up the turn of a lane that cannot claim now.
+    pub(crate) fn withdraw(&self, lane: usize) {
+        let mut inner = lock(&self.inner);
+        if inner.slots[lane].waiting.take().is_some() {
+            inner.call_waiting(Instant::now());
+        }
     }
 
     /// Ends a reservation with what was claimed.
@@ -149,10 +223,14 @@ impl Dispatch {
         let mut inner = lock(&self.inner);
         let wanted = std::mem::take(&mut inner.slots[lane].reserved);
         inner.slots[lane].reserved_at = None;
+        if got < wanted {
+            // Threads that another lane went without are free again.
+            inner.queued += got;
+            inner.call_waiting(Instant::now());
+            inner.queued -= got;
+        }
         if got == 0 {
-            // Slots that another lane went without are free again.
-            drop(inner);
-            return self.feed_hungry(lane);
+            return;
         }
         let bytes = jobs.iter().map(|job| job.arg.len()).sum();
         inner.slots[lane].weight.note(got, bytes);
@@ -171,16 +249,10 @@ impl Dispatch {
         }
     }
 
-    fn feed_hungry(&self, except: usize) {
-        let mut inner = lock(&self.inner);
-        if inner.idle <= inner.queued {
-            return;
-        }
-        for (at, slot) in inner.slots.iter_mut().enumerate() {
-            if at != except && std::mem::take(&mut slot.hungry) {
-                slot.lane.database.bell.ring();
-            }
-        }
+    /// Whether a thread is idle for which no job lies here.
+    pub(crate) fn has_idle(&self) -> bool {
+        let inner = lock(&self.inner);
+        inner.idle > inner.queued
     }
 
     /// The next job for a worker thread, with its lane; blocks. `None` when closed and empty.
@@ -198,14 +270,15 @@ impl Dispatch {
             if let Some(lane) = found {
                 inner.next = (lane + 1) % count;
                 inner.queued -= 1;
-                inner.last_pop = Instant::now();
+                let now = Instant::now();
+                inner.last_pop = now;
                 let target = inner.prefetch(self.workers);
                 let slot = &mut inner.slots[lane];
                 let target = target.min(slot.weight.fit());
                 let job = slot.queue.pop_front().expect("the lane was found not empty");
                 let low = slot.queue.len() + slot.reserved <= target / 2;
-                if low && target > 0 && std::mem::take(&mut slot.hungry) {
-                    slot.lane.database.bell.ring();
+                if low && target > 0 {
+                    slot.call(now);
                 }
                 return Some((Arc::clone(&slot.lane), job));
             }
@@ -213,11 +286,7 @@ impl Dispatch {
                 return None;
             }
             inner.idle += 1;
-            for slot in &mut inner.slots {
-                if std::mem::take(&mut slot.hungry) {
-                    slot.lane.database.bell.ring();
-                }
-            }
+            inner.call_waiting(Instant::now());
             inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
             inner.idle -= 1;
         }
@@ -286,6 +355,76 @@ mod tests {
         assert_eq!(weight.fit(), 44, "one light claim does not make it forget");
         weight.note(1, 1_000_000_000);
         assert_eq!(weight.fit(), 1, "one at least");
+    }
+
+    /// A dispatch with lanes over memory databases and one idle thread.
+    fn lanes(count: usize) -> Dispatch {
+        let dispatch = Dispatch::new(1, None);
+        for index in 0..count {
+            let settings = crate::manager::database::Settings {
+                retry: HORIZON,
+                limit: HORIZON,
+                on_change: None,
+                identities: Arc::default(),
+            };
+            let driver: Arc<dyn crate::Driver> = Arc::new(crate::MemoryDriver::default());
+            let name = Arc::from(format!("lane {index}"));
+            let database = crate::manager::database::Database::new(name, driver, settings);
+            dispatch.add(&Arc::new(Lane::new(index, Arc::new(database), HORIZON)));
+        }
+        lock(&dispatch.inner).idle = 1;
+        dispatch
+    }
+
+    fn rings(dispatch: &Dispatch, lane: usize) -> bool {
+        let lane = Arc::clone(&lock(&dispatch.inner).slots[lane].lane);
+        lane.database.bell.wait(Duration::ZERO)
+    }
+
+    #[test]
+    fn a_free_thread_goes_to_the_lane_that_waits_longest() {
+        let dispatch = lanes(3);
+        assert_eq!(dispatch.reserve(0), 1);
+        assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 0), "it is taken");
+        // The first lane found nothing and is back before the others.
+        dispatch.deliver(0, Vec::new());
+        assert!(rings(&dispatch, 2) && !rings(&dispatch, 1), "the turn is the third lane's");
+        assert_eq!(dispatch.reserve(0), 0);
+        assert_eq!(dispatch.reserve(1), 0);
+        assert_eq!(dispatch.reserve(2), 1);
+        dispatch.deliver(2, Vec::new());
+        assert!(rings(&dispatch, 1));
+        assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 1));
+    }
+
+    #[test]
+    fn a_lane_that_does_not_come_loses_its_turn() {
+        let dispatch = lanes(2);
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (1, 0));
+        dispatch.deliver(0, Vec::new());
+        assert_eq!(dispatch.reserve(0), 0, "the other is called");
+        let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
+        if let Some(waiting) = &mut lock(&dispatch.inner).slots[1].waiting {
+            waiting.called = long_ago;
+        }
+        assert_eq!(dispatch.reserve(0), 1);
+    }
+
+    #[test]
+    fn the_turn_of_a_lane_that_does_not_come_or_cannot_goes_to_the_next() {
+        let dispatch = lanes(3);
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1), dispatch.reserve(2)), (1, 0, 0));
+        dispatch.deliver(0, Vec::new());
+        assert!(rings(&dispatch, 1) && !rings(&dispatch, 2));
+        let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
+        if let Some(waiting) = &mut lock(&dispatch.inner).slots[1].waiting {
+            waiting.called = long_ago;
+        }
+        assert_eq!(dispatch.reserve(0), 0, "the third lane's turn comes first");
+        assert!(rings(&dispatch, 2));
+        dispatch.withdraw(2);
+        assert!(rings(&dispatch, 0), "its database is down");
+        assert_eq!(dispatch.reserve(0), 1);
     }
 
     #[test]

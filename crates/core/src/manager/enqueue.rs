@@ -6,7 +6,6 @@ use std::time::{Duration, Instant, SystemTime};
 use qudo_hooks::{Arg, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
 use serde::de::DeserializeOwned;
 
-use super::Manager;
 use super::batch::{Batch, Group, Way};
 use super::bell::lock;
 use super::database::Database;
@@ -14,6 +13,7 @@ use super::inserter::insert_limit;
 use super::names::{check_name, check_uniqkey};
 use super::route::{DRAINING, Route};
 use super::run::panic_message;
+use super::{Manager, jitter};
 use crate::ability::split_version;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverError, Due, Inserted, JobRecord};
@@ -329,13 +329,14 @@ impl Manager {
             }
             match answer {
                 Ok(answers) => {
-                    for other in doubtful.iter().filter(|other| !Arc::ptr_eq(other, database)) {
-                        other.note_doubtful(jobs.iter().map(|job| job.id), database);
-                    }
                     let (database, key_may_double) = (Arc::clone(database), !route.home_only);
                     return Ok(Stored { answers, database, doubtful, key_may_double, begun });
                 }
-                Err(error) if error.is_ambiguous() && !route.failover_when_uncertain => {
+                // Nor is it tried elsewhere when the repetition met an error of another kind.
+                Err(error)
+                    if error.is_ambiguous()
+                        && !(route.failover_when_uncertain && error.is_down()) =>
+                {
                     for job in &**jobs {
                         let (job, database) = (job.id, &*database.name);
                         self.tell(|| Event::Uncertain { job, database });
@@ -444,25 +445,38 @@ impl Budget {
     }
 }
 
+/// How soon an insert is repeated whose answer was lost.
+const REPEAT_AFTER: Duration = Duration::from_millis(100);
+
 /// Inserts, and repeats by id when the answer was lost: nothing is stored twice while the job lives,
-/// and it turns most uncertain answers into certain ones. A database that hangs is not asked a
-/// second time. Tells whether it repeated: should the first have been stored, and the job have run
-/// and ended before the second, it runs again.
+/// and it turns most uncertain answers into certain ones. The server may be restarting, so it is
+/// repeated for as long as there is time: stored elsewhere too soon, the job would run twice. A
+/// database that hangs is not asked a second time. Tells whether it repeated: should the first have
+/// been stored, and the job have run and ended before the second, it runs again.
 fn insert_at(
     database: &Arc<Database>,
     jobs: &Arc<Vec<JobRecord>>,
     until: Instant,
 ) -> (Result<Vec<Inserted>, DriverError>, bool) {
-    let (mut repeated, epoch) = (false, database.epoch());
-    let answer = match database.insert(jobs, time_left(until)) {
-        Err(error) if error.is_ambiguous() && !error.is_hung() => {
-            log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
-            repeated = true;
-            // If the repetition fails too, the first attempt may still have been committed.
-            database.insert(jobs, time_left(until)).map_err(|again| again.ambiguous(true))
-        }
-        answer => answer,
-    };
+    let epoch = database.epoch();
+    let mut answer = database.insert(jobs, time_left(until));
+    let is_unknown =
+        |error: &DriverError| error.is_ambiguous() && error.is_down() && !error.is_hung();
+    let repeated = answer.as_ref().is_err_and(is_unknown);
+    if repeated {
+        log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
+    }
+    let mut pause = Duration::ZERO;
+    while repeated
+        && answer.as_ref().is_err_and(|error| error.is_down() && !error.is_hung())
+        // A repetition without the time for an answer would only look like a server that hangs.
+        && time_left(until) > pause + 2 * REPEAT_AFTER
+    {
+        std::thread::sleep(jitter(pause));
+        pause = REPEAT_AFTER;
+        // Whatever becomes of the repetition, the first attempt may have been committed.
+        answer = database.insert(jobs, time_left(until)).map_err(|again| again.ambiguous(true));
+    }
     if let Err(error) = &answer {
         database.note_error(error, epoch);
     }

@@ -2,11 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::dispatch::STALE_RESERVATION;
 use super::jitter;
 use super::lane::Lane;
 use super::session::Session;
 use crate::Driver;
-use crate::driver::{ClaimRequest, ClaimedJob, DriverError, ErrorKind, WakeSource};
+use crate::driver::{ClaimRequest, ClaimedJob, Deadline, DriverError, ErrorKind, WakeSource};
 use crate::observe::Event;
 
 /// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
@@ -26,9 +27,6 @@ const SHORTEST_POLL: Duration = Duration::from_millis(3);
 /// after a quiet time waits half a percent of it, and an idle server sees ever fewer questions.
 const IDLE_SHARE: u32 = 200;
 
-/// A claim with a lost answer is released a second time after so long.
-const RELEASE_AGAIN: Duration = Duration::from_secs(60);
-
 /// What the fetcher remembers between rounds.
 struct Fetcher<'a> {
     session: &'a Arc<Session>,
@@ -37,9 +35,9 @@ struct Fetcher<'a> {
     turn: usize,
     last_work: Instant,
     next_promotion: Instant,
-    /// Claims whose answer was lost: their leases must be released before the next claim, and once
-    /// more at this time, should the server have carried them out only afterwards.
-    uncertain: Vec<(i64, Option<Instant>)>,
+    /// Claims whose answer was lost: their leases must be released before the next claim. A server
+    /// that gets to one only afterwards leases nothing, because its deadline is over.
+    uncertain: Vec<i64>,
     /// The last look at every queue found nothing.
     idle: bool,
     /// Something woke the fetcher: it may be a job that is due before the next promotion.
@@ -48,6 +46,7 @@ struct Fetcher<'a> {
 
 /// Claims for one database until the session stops.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
+    session.meet(lane);
     let now = Instant::now();
     let mut fetcher = Fetcher {
         session,
@@ -62,6 +61,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     while !lane.is_stopping(session) {
         let paused = lane.database.controls.known().paused;
         if !lane.database.is_trusted() || !lane.holds_leases() || paused {
+            session.dispatch.withdraw(lane.index);
             // The bell rings when the database is back; the pause covers a missed heartbeat.
             lane.database.bell.wait(Duration::from_millis(500));
             continue;
@@ -72,6 +72,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
             Err(error) => fetcher.recover(&error),
         }
     }
+    session.dispatch.withdraw(lane.index);
     // A claim that was on its way when the stop came delivered after everything else was given
     // back, perhaps to threads that had already ended.
     for job in session.dispatch.drain(lane.index) {
@@ -95,7 +96,11 @@ impl Fetcher<'_> {
             // No worker thread needs anything: the bell rings when one does. Asking the database
             // meanwhile would find the backlog again and again.
             self.idle = false;
-            return Ok(Some(self.session.manager.options().delay));
+            let delay = self.session.manager.options().delay;
+            // Threads may be held for a lane whose database does not answer, or that does not come to
+            // its turn; nobody rings when that is over.
+            let held = self.session.dispatch.has_idle();
+            return Ok(Some(if held { delay.min(STALE_RESERVATION) } else { delay }));
         }
         let claimed = self.claim(wanted);
         let (jobs, result) = match claimed {
@@ -123,17 +128,9 @@ impl Fetcher<'_> {
 
     fn release_uncertain(&mut self) -> Result<(), DriverError> {
         let worker = self.session.worker.id;
-        for at in (0..self.uncertain.len()).rev() {
-            let (claim, again) = self.uncertain[at];
-            if again.is_some_and(|at| at > Instant::now()) {
-                continue;
-            }
+        while let Some(&claim) = self.uncertain.last() {
             self.lane.database.ask(move |driver| driver.release_claim(worker, claim))?;
-            if again.is_some() {
-                self.uncertain.swap_remove(at);
-            } else {
-                self.uncertain[at].1 = Some(Instant::now() + RELEASE_AGAIN);
-            }
+            self.uncertain.pop();
         }
         Ok(())
     }
@@ -165,7 +162,7 @@ impl Fetcher<'_> {
                 Ok(claimed) => jobs.extend(claimed),
                 Err(error) => {
                     if error.is_ambiguous() || error.is_down() {
-                        self.uncertain.push((claim, None));
+                        self.uncertain.push(claim);
                     }
                     return Err((jobs, error));
                 }
@@ -186,9 +183,10 @@ impl Fetcher<'_> {
     ) -> Result<Vec<ClaimedJob>, DriverError> {
         let (worker, queue, name) = (self.session.worker.id, Arc::clone(queue), queue);
         let abilities = Arc::clone(&self.session.abilities);
+        let deadline = Deadline::within(self.lane.database.limit());
         let ask = move |driver: &dyn Driver| {
             let (queue, abilities) = (&queue, &*abilities);
-            driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit })
+            driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit, deadline })
         };
         // An answer that comes when we have given up brings leases that nobody will use.
         let late = move |driver: &dyn Driver, late: Result<Vec<ClaimedJob>, DriverError>| {

@@ -11,13 +11,16 @@ use std::time::{Duration, Instant};
 use super::bell::lock;
 use super::calls::{Call, no_answer};
 use super::database::Database;
-use crate::driver::{DriverError, Inserted, JobRecord};
+use crate::driver::{Deadline, DriverError, Inserted, JobRecord};
 
 /// A larger insert goes by itself: it gains nothing from sharing and would delay the others.
 const LARGEST_SHARED: usize = 16;
 
 /// One statement takes at most so many jobs of others along.
 const LARGEST_GROUP: usize = 256;
+
+/// Whoever leaves within this time is not taken along.
+const SOON: Duration = Duration::from_millis(100);
 
 /// A large insert may take this much longer per job than the limit of a call.
 const PER_JOB: Duration = Duration::from_millis(1);
@@ -43,6 +46,10 @@ struct Line {
 /// One caller's jobs.
 struct Slot {
     jobs: Arc<Vec<JobRecord>>,
+    /// When the caller leaves.
+    deadline: Deadline,
+    /// It is about to leave when so much is left.
+    soon: Duration,
     /// The series that was under way when they lined up, or began with them.
     series: AtomicU64,
     state: Mutex<State>,
@@ -71,6 +78,8 @@ impl Database {
         }
         let slot = Arc::new(Slot {
             jobs: Arc::clone(jobs),
+            deadline: Deadline::within(limit),
+            soon: SOON.min(limit / 4),
             series: AtomicU64::new(0),
             state: Mutex::new(State::Waiting),
             answered: Condvar::new(),
@@ -87,15 +96,9 @@ impl Database {
         jobs: &Arc<Vec<JobRecord>>,
         limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
-        let (asked, database) = (Arc::clone(jobs), Arc::clone(self));
-        let call = self.inserts.begin(
-            move |driver| driver.insert(&asked),
-            Box::new(move |_, late| {
-                if late.is_ok() {
-                    database.resolve_doubtful_soon();
-                }
-            }),
-        );
+        let (asked, deadline) = (Arc::clone(jobs), Deadline::within(limit));
+        let call =
+            self.inserts.begin(move |driver| driver.insert(&asked, deadline), Box::new(|_, _| {}));
         call.wait(limit)
     }
 
@@ -140,7 +143,7 @@ impl Database {
                 }
                 group
             };
-            self.insert_group(&group);
+            self.insert_group(group, renew);
             renew();
         }
     }
@@ -172,46 +175,61 @@ impl Database {
     }
 
     /// Inserts the jobs of a group and answers each of its members.
-    fn insert_group(self: &Arc<Self>, group: &[Arc<Slot>]) {
-        let driver = self.driver();
-        if let [slot] = group {
-            return self.answer(slot, driver.insert(&slot.jobs));
+    fn insert_group(self: &Arc<Self>, group: Vec<Arc<Slot>>, renew: &dyn Fn()) {
+        // A group lives no longer than the first of its members, so those that are about to leave
+        // would let it fail for all.
+        let (hurried, mut group): (Vec<_>, Vec<_>) =
+            group.into_iter().partition(|slot| slot.leaves_soon());
+        self.insert_each(&hurried, renew);
+        // Whoever left in the meantime may let it come too late; the others are tried once more.
+        let mut alone = group.len() < 2;
+        for _ in 0..2 {
+            if alone || group.is_empty() {
+                break;
+            }
+            alone = !self.insert_together(&group);
+            if alone {
+                group.retain(|slot| slot.waits());
+                alone = group.len() < 2;
+                renew();
+            } else {
+                group.clear();
+            }
         }
-        let jobs: Vec<JobRecord> =
-            group.iter().flat_map(|slot| slot.jobs.iter().cloned()).collect();
-        match driver.insert(&jobs) {
-            Ok(inserted) => {
-                let mut inserted = inserted.into_iter();
-                for slot in group {
-                    self.answer(slot, Ok(inserted.by_ref().take(slot.jobs.len()).collect()));
-                }
-            }
-            Err(error) if error.is_down() => {
-                for slot in group {
-                    self.answer(slot, Err(error.shared()));
-                }
-            }
-            // One member's trouble is not the others': each finds out for itself.
-            Err(_) => {
-                for slot in group {
-                    self.answer(slot, driver.insert(&slot.jobs));
-                }
-            }
+        // One member's trouble is not the others': each finds out for itself.
+        self.insert_each(&group, renew);
+    }
+
+    /// Whoever has left meanwhile may have stored the job elsewhere.
+    fn insert_each(&self, slots: &[Arc<Slot>], renew: &dyn Fn()) {
+        for slot in slots.iter().filter(|slot| slot.waits()) {
+            slot.answer(self.driver().insert(&slot.jobs, slot.deadline));
+            renew();
         }
     }
 
-    fn answer(self: &Arc<Self>, slot: &Slot, answer: Result<Vec<Inserted>, DriverError>) {
-        let mut state = lock(&slot.state);
-        if matches!(*state, State::Left) {
-            drop(state);
-            if answer.is_ok() {
-                self.resolve_doubtful_soon();
+    /// Inserts the jobs of several in one statement; `false` if that failed for a reason that need not
+    /// be that of all.
+    fn insert_together(self: &Arc<Self>, group: &[Arc<Slot>]) -> bool {
+        let jobs: Vec<JobRecord> =
+            group.iter().flat_map(|slot| slot.jobs.iter().cloned()).collect();
+        let first = group.iter().filter_map(|slot| slot.deadline.instant()).min();
+        match self.driver().insert(&jobs, first.map_or(Deadline::NONE, Deadline::at)) {
+            Ok(inserted) => {
+                let mut inserted = inserted.into_iter();
+                for slot in group {
+                    slot.answer(Ok(inserted.by_ref().take(slot.jobs.len()).collect()));
+                }
+                true
             }
-            return;
+            Err(error) if error.is_down() && !error.is_too_late() => {
+                for slot in group {
+                    slot.answer(Err(error.shared()));
+                }
+                true
+            }
+            Err(_) => false,
         }
-        *state = State::Answered(answer);
-        drop(state);
-        slot.answered.notify_one();
     }
 }
 
@@ -255,6 +273,26 @@ impl Slot {
             *state = State::Taken;
         }
         waits
+    }
+
+    /// Whether its caller is about to leave.
+    fn leaves_soon(&self) -> bool {
+        self.deadline.instant().is_some_and(|at| at < Instant::now() + self.soon)
+    }
+
+    /// Whether its caller still waits for an answer.
+    fn waits(&self) -> bool {
+        matches!(*lock(&self.state), State::Taken)
+    }
+
+    fn answer(&self, answer: Result<Vec<Inserted>, DriverError>) {
+        let mut state = lock(&self.state);
+        if matches!(*state, State::Left) {
+            return;
+        }
+        *state = State::Answered(answer);
+        drop(state);
+        self.answered.notify_one();
     }
 
     fn wait(&self, limit: Duration) -> Option<Result<Vec<Inserted>, DriverError>> {

@@ -6,7 +6,7 @@ use super::bell::Bell;
 use super::database::Database;
 use super::session::{Session, spawn};
 use super::settle_queue::SettleQueue;
-use super::{fetcher, heartbeat, listener, settler};
+use super::{fetcher, heartbeat, janitor, listener, settler};
 use crate::Error;
 use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
 
@@ -21,6 +21,11 @@ pub(crate) struct Lane {
     pub(crate) settle: SettleQueue,
     /// Wakes the heartbeat thread before its time, at shutdown.
     pub(crate) heartbeat_bell: Bell,
+    /// The same for the janitor.
+    pub(crate) janitor_bell: Bell,
+    /// In milliseconds, how often beats are needed to be sure that a silent worker is dead; 0 when
+    /// there is none.
+    beat_every: AtomicU64,
     /// Milliseconds since the lane's start at which the last heartbeat began that arrived;
     /// `NEVER` before the first.
     last_heartbeat: AtomicU64,
@@ -35,6 +40,8 @@ pub(crate) struct Lane {
     pub(crate) listening: AtomicBool,
     /// This database is being removed while the others go on.
     pub(crate) leaving: AtomicBool,
+    /// It is counted among those that work the database.
+    worked: AtomicBool,
     /// Nobody waits for the settlements that are left.
     pub(crate) given_up: AtomicBool,
     /// Whether the worker's row may still be written: once it is removed, a beat would bring it back.
@@ -50,6 +57,8 @@ impl Lane {
             database,
             settle: SettleQueue::default(),
             heartbeat_bell: Bell::default(),
+            janitor_bell: Bell::default(),
+            beat_every: AtomicU64::new(0),
             last_heartbeat: AtomicU64::new(NEVER),
             in_flight: AtomicUsize::new(0),
             lost_leases: AtomicU64::new(0),
@@ -57,6 +66,7 @@ impl Lane {
             threads: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
+            worked: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             may_beat: Mutex::new(true),
             started: Instant::now(),
@@ -70,6 +80,19 @@ impl Lane {
             // The fetcher waits for the first one: leases without a worker's row are swept.
             self.database.bell.ring();
         }
+    }
+
+    /// Asks for beats at least this often, or for the usual ones again.
+    pub(crate) fn beat_at_least_every(&self, pause: Option<Duration>) {
+        let millis = pause.map_or(0, |pause| pause.as_millis().max(1) as u64);
+        if self.beat_every.swap(millis, Ordering::AcqRel) != millis {
+            self.heartbeat_bell.ring();
+        }
+    }
+
+    pub(crate) fn beat_every(&self) -> Option<Duration> {
+        let millis = self.beat_every.load(Ordering::Acquire);
+        (millis > 0).then(|| Duration::from_millis(millis))
     }
 
     pub(crate) fn has_beaten(&self) -> bool {
@@ -128,7 +151,11 @@ impl Lane {
             ("fetch", fetcher::run as Loop),
             ("settle", settler::run),
             ("heartbeat", heartbeat::run),
+            ("janitor", janitor::run),
         ];
+        // Back before others can have counted our silence.
+        self.database.begin_work(self.dead_after / 8);
+        self.worked.store(true, Ordering::Release);
         if self.database.driver().wake_source() == WakeSource::Listen {
             loops.push(("listen", listener::run));
         }
@@ -175,7 +202,10 @@ impl Drop for LaneThread {
             self.session.end_if_overdue();
         }
         if self.counts() {
-            lane.threads.fetch_sub(1, Ordering::AcqRel);
+            let was_last = lane.threads.fetch_sub(1, Ordering::AcqRel) == 1;
+            if was_last && lane.worked.swap(false, Ordering::AcqRel) {
+                lane.database.end_work();
+            }
             self.session.note_progress();
         }
     }

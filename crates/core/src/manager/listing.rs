@@ -10,7 +10,7 @@ use super::database::Database;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     CountRow, Driver, DriverError, Due, Exception, ExceptionFilter, JobFilter, JobInfo, Redrive,
-    StatusRow, WorkerInfo,
+    StatusRow, WorkerSeen,
 };
 use crate::observe::Event;
 use crate::{Error, NewJob, Ticket};
@@ -178,7 +178,7 @@ impl Manager {
     }
 
     /// The worker processes that each database knows, with how long they have been silent.
-    pub fn workers(&self) -> Vec<On<Vec<(WorkerInfo, std::time::Duration)>>> {
+    pub fn workers(&self) -> Vec<On<Vec<WorkerSeen>>> {
         self.on_each("list worker processes", Driver::workers)
     }
 

@@ -10,7 +10,7 @@
 //! | no database can take it: keep it, forward it | `spool.rs` |
 //! | up → down → probing → up | `database.rs` |
 //! | no call takes for ever | `calls.rs`, `asked.rs` |
-//! | a job that may be stored twice | `doubtful.rs` |
+//! | one database under one name | `identities.rs` |
 //! | databases added and removed, migrations | `databases.rs` |
 //! | drain and pause; moves between databases | `control.rs`, `moves.rs` |
 //! | one work session: start, shutdown, its threads per database | `work.rs`, `session.rs`, `lane.rs` |
@@ -18,7 +18,7 @@
 //! | the local queue between claims and worker threads | `dispatch.rs` |
 //! | run: hooks, decode, ability, outcome | `run.rs` |
 //! | settle in groups | `settle_queue.rs`, `settler.rs` |
-//! | heartbeat, rescue, clean-up | `heartbeat.rs` |
+//! | heartbeat; rescue and clean-up beside it | `heartbeat.rs`, `watch.rs`, `janitor.rs` |
 //! | wake-ups from other processes | `listener.rs` |
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
 
@@ -31,11 +31,12 @@ mod control;
 pub(crate) mod database;
 mod databases;
 mod dispatch;
-mod doubtful;
 mod enqueue;
 mod fetcher;
 mod heartbeat;
+pub(crate) mod identities;
 mod inserter;
+mod janitor;
 mod lane;
 mod listener;
 mod listing;
@@ -48,6 +49,7 @@ mod session;
 mod settle_queue;
 mod settler;
 mod spool;
+mod watch;
 mod work;
 mod worker;
 

@@ -58,8 +58,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// When a name is unknown, both are the same, or a database does not answer; what was moved
-    /// until then is moved.
+    /// When a name is unknown, both are names of one database, or a database does not answer; what was
+    /// moved until then is moved.
     pub fn move_jobs(&self, from: &str, to: &str) -> Result<Moved, Error> {
         if from == to {
             return Err(Error::InvalidOption {
@@ -94,6 +94,14 @@ impl<'a> Move<'a> {
         to: &'a Arc<Database>,
     ) -> Result<Self, Error> {
         let (from_id, to_id) = (from.identity()?, to.identity()?);
+        if from_id == to_id {
+            return Err(Error::SameDatabase {
+                first: from.name.to_string(),
+                second: to.name.to_string(),
+                reason: format!("both have the identity {from_id}"),
+            });
+        }
+        let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
         let (mover, done) = (Uuid::now_v7(), Moved::default());
         let (elsewhere, taken) = (Vec::new(), Vec::new());
         Ok(Self { manager, from, to, from_id, to_id, mover, done, elsewhere, taken })

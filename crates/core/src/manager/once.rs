@@ -5,12 +5,14 @@ use std::time::{Duration, Instant, SystemTime};
 use qudo_hooks::{Failure, FailureKind, Outcome};
 
 use super::Manager;
+use super::bell::lock;
 use super::database::Database;
 use super::run::{Context, run_job};
 use super::settler::discarded;
 use crate::Error;
 use crate::driver::{
-    ClaimRequest, Driver, DriverError, ErrorKind, Settled, Settlement, WorkerId, WorkerInfo,
+    ClaimRequest, Deadline, Driver, DriverError, ErrorKind, Settled, Settlement, WorkerId,
+    WorkerInfo,
 };
 use crate::observe::Event;
 
@@ -66,23 +68,29 @@ impl Manager {
     }
 
     fn work_once_at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
-        let worker = Self::worker_info();
-        let (info, dead_after) = (worker.clone(), self.options().dead_after);
+        let worker = self.worker_info();
         let failed = |error| Error::database(&database.name, "work once", error);
-        let begun = database.ask(move |driver| {
-            let control = driver.control()?;
-            if !control.paused {
-                driver.promote_due(PROMOTE_AT_MOST)?;
-                driver.rescue(dead_after, PROMOTE_AT_MOST)?;
-                driver.heartbeat(&info)?;
-            }
-            Ok(control)
-        });
-        let control = begun.map_err(failed)?;
-        database.controls.note(control);
+        let control = database.ask(|driver| driver.control()).map_err(failed)?;
+        database.note_control(control).map_err(failed)?;
         if control.paused {
             return Ok(None);
         }
+        let (info, begun) = (worker.clone(), Instant::now());
+        let others = database.ask(move |driver| {
+            driver.promote_due(PROMOTE_AT_MOST)?;
+            driver.heartbeat(&info)?;
+            driver.workers()
+        });
+        let others = others.map_err(failed)?;
+        // Who is silent is known to a process that calls this often; for one that does not, the end
+        // of the lease has to do.
+        let dead = {
+            let mut watch = lock(&database.watch);
+            let now = Instant::now();
+            watch.note(begun, now);
+            watch.judge(&others, self.options().dead_after, begun, now).dead
+        };
+        database.ask(move |driver| driver.rescue(&dead, true, PROMOTE_AT_MOST)).map_err(failed)?;
         let ended = self.claim_and_run(database, &worker);
         // Whatever happened, the row of this worker must not wait to be declared dead.
         let removed = database.ask(move |driver| driver.remove_worker(worker.id));
@@ -99,10 +107,18 @@ impl Manager {
     ) -> Result<Option<Outcome>, DriverError> {
         let (abilities, id) = (self.leases(), worker.id);
         for (claim, queue) in (1..).zip(self.queues()) {
-            let abilities = Arc::clone(&abilities);
+            let (abilities, deadline) =
+                (Arc::clone(&abilities), Deadline::within(database.limit()));
             let ask = move |driver: &dyn Driver| {
                 let (queue, abilities) = (&queue, &*abilities);
-                driver.claim(&ClaimRequest { worker: id, claim, queue, abilities, limit: 1 })
+                driver.claim(&ClaimRequest {
+                    worker: id,
+                    claim,
+                    queue,
+                    abilities,
+                    limit: 1,
+                    deadline,
+                })
             };
             let Some(job) = database.ask(ask)?.pop() else {
                 continue;

@@ -14,6 +14,10 @@ use crate::driver::{AbilityLease, WorkerInfo};
 /// A database that answers gets so long to settle even when jobs used up the time of a stop.
 const GRACE: Duration = Duration::from_millis(500);
 
+/// At the start the first answer of each database is waited for so long, and its state looked at so often.
+const MEETING: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 /// One run of [`Manager::work`]: a worker process with its threads.
 ///
 /// Per database a [`Lane`]; shared: the worker threads.
@@ -49,7 +53,7 @@ impl Session {
         let options = manager.options();
         Self {
             manager: manager.clone(),
-            worker: Manager::worker_info(),
+            worker: manager.worker_info(),
             dispatch: Dispatch::new(options.workers, options.find_job_limit_size),
             lanes: RwLock::default(),
             abilities: manager.leases(),
@@ -101,6 +105,7 @@ impl Session {
         lane.leaving.store(true, Ordering::Release);
         self.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
         lane.database.bell.ring();
+        lane.janitor_bell.ring();
         if !self.wait_for(deadline, || lane.is_empty()) {
             // Its threads end by themselves with the last run: the result is still settled.
             log::warn!("database {:?} is removed; jobs of it still run", &*lane.database.name);
@@ -120,6 +125,15 @@ impl Session {
 
     pub(crate) fn workers_done(&self) -> bool {
         self.workers_alive.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until every database that is up has told which it is, so that none is worked under two
+    /// names; one that does not answer is not waited for.
+    pub(super) fn meet(&self, ours: &Lane) {
+        let deadline = Instant::now() + MEETING;
+        let met = |lane: &Arc<Lane>| lane.has_beaten() || !lane.database.is_trusted();
+        let done = || ours.is_stopping(self) || self.lanes().iter().all(met);
+        while Instant::now() < deadline && !self.wait_for(Instant::now() + LOOK_AGAIN, done) {}
     }
 
     pub(super) fn request(&self, request: Request) {
@@ -171,6 +185,7 @@ impl Session {
             self.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
             lane.database.bell.ring();
             lane.heartbeat_bell.ring();
+            lane.janitor_bell.ring();
         }
         if !self.wait_for(deadline, || self.workers_done()) {
             log::warn!(

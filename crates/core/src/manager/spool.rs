@@ -327,6 +327,7 @@ pub(super) fn check_engine(driver: &dyn Driver) -> Result<(), DriverError> {
 mod tests {
     use super::*;
     use crate::NewJob;
+    use crate::driver::Deadline;
 
     #[test]
     fn a_job_whose_home_changed_on_its_way_stays_in_the_spool() {
@@ -339,7 +340,11 @@ mod tests {
         let home = manager.home(&job()).expect("known").expect("fixed");
         let record = manager.prepare_record(job()).expect("valid").expect("not suppressed");
         // Not through the front door, which would wake the thread that forwards.
-        spool.database.driver().insert(std::slice::from_ref(&record)).expect("stored");
+        spool
+            .database
+            .driver()
+            .insert(std::slice::from_ref(&record), Deadline::NONE)
+            .expect("stored");
         let away = manager.find(if home == "one" { "two" } else { "one" }).expect("known");
         assert_eq!(forward_to(&manager, &spool, &away, &[record.id]).expect("answers"), 0);
         assert_eq!(spool.dropped.load(Ordering::Relaxed), 0);

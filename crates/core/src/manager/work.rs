@@ -134,13 +134,17 @@ impl Manager {
         Ok(())
     }
 
-    pub(super) fn worker_info() -> WorkerInfo {
+    pub(super) fn worker_info(&self) -> WorkerInfo {
         let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
         let host = match host.trim() {
             "" => "host",
             name => name,
         };
-        WorkerInfo { id: WorkerId::new(), name: format!("{host}:{}", std::process::id()) }
+        WorkerInfo {
+            id: WorkerId::new(),
+            name: format!("{host}:{}", std::process::id()),
+            dead_after: self.options().dead_after,
+        }
     }
 
     pub(super) fn leases(&self) -> Arc<[AbilityLease]> {

@@ -1,5 +1,6 @@
 //! The in-memory driver: the behaviour of a database without one.
 
+mod audit;
 mod moves;
 mod store;
 
@@ -12,10 +13,10 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::driver::{
-    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, Depth, Driver, DriverError,
-    DriverRegistration, Due, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo, JobRecord,
-    JobState, NamedDriver, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, WakeSource, WorkerId, WorkerInfo,
+    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline, Depth, Driver,
+    DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo,
+    JobRecord, JobState, NamedDriver, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled,
+    Settlement, StatusRow, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::{Clock, SystemClock};
 use store::Store;
@@ -119,11 +120,17 @@ impl Driver for MemoryDriver {
         Ok(Vec::new())
     }
 
-    fn insert(&self, jobs: &[JobRecord]) -> Result<Vec<Inserted>, DriverError> {
+    fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError> {
+        if deadline.is_over() {
+            return Err(DriverError::too_late());
+        }
         Ok(self.with(|store| jobs.iter().map(|job| store.insert(job)).collect()))
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        if request.deadline.is_over() {
+            return Err(DriverError::too_late());
+        }
         Ok(self.with(|store| store.claim(request)))
     }
 
@@ -148,15 +155,20 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.heartbeat(worker)))
     }
 
-    fn rescue(&self, dead_after: Duration, limit: u32) -> Result<Vec<Rescued>, DriverError> {
-        Ok(self.with(|store| store.rescue(dead_after, limit as usize)))
+    fn rescue(
+        &self,
+        dead: &[DeadWorker],
+        expired: bool,
+        limit: u32,
+    ) -> Result<Vec<Rescued>, DriverError> {
+        Ok(self.with(|store| store.rescue(dead, expired, limit as usize)))
     }
 
     fn remove_worker(&self, worker: WorkerId) -> Result<usize, DriverError> {
         Ok(self.with(|store| store.remove_worker(worker)))
     }
 
-    fn workers(&self) -> Result<Vec<(WorkerInfo, Duration)>, DriverError> {
+    fn workers(&self) -> Result<Vec<WorkerSeen>, DriverError> {
         Ok(self.with(|store| store.workers()))
     }
 
@@ -184,12 +196,12 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.depth(bound)))
     }
 
-    fn identity(&self) -> Result<String, DriverError> {
-        Ok(self.with(|store| store.identity.get_or_insert_with(Uuid::now_v7).to_string()))
+    fn identity(&self) -> Result<Uuid, DriverError> {
+        Ok(self.with(|store| *store.identity.get_or_insert_with(Uuid::now_v7)))
     }
 
     fn control(&self) -> Result<Control, DriverError> {
-        Ok(self.with(|store| store.control))
+        Ok(self.with(|store| Control { identity: store.identity, ..store.control }))
     }
 
     fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError> {

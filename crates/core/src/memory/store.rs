@@ -7,9 +7,10 @@ use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    Bounded, ClaimRequest, ClaimedJob, Control, CountRow, Depth, Due, Exception, ExceptionFilter,
-    ExceptionRecord, Inserted, JobFilter, JobInfo, JobRecord, JobState, Leg, Promotion, Redrive,
-    ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId, WorkerInfo,
+    Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Exception,
+    ExceptionFilter, ExceptionRecord, Inserted, JobFilter, JobInfo, JobRecord, JobState, Leg,
+    Promotion, Redrive, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
@@ -19,13 +20,13 @@ pub(super) struct Store {
     pub(super) jobs: BTreeMap<JobId, Facts>,
     pub(super) ready: BTreeMap<(String, i32, JobId), Stand>,
     pub(super) scheduled: BTreeMap<(DateTime<Utc>, JobId), Stand>,
-    leases: BTreeMap<JobId, Lease>,
+    pub(super) leases: BTreeMap<JobId, Lease>,
     pub(super) unique: HashMap<(String, String), JobId>,
     exceptions: Vec<Exception>,
     priorities: HashMap<Uuid, i32>,
     status: Vec<StatusRow>,
     replies: HashMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
-    workers: BTreeMap<WorkerId, (String, DateTime<Utc>)>,
+    pub(super) workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
     pub(super) control: Control,
     pub(super) identity: Option<Uuid>,
     pub(super) moving: BTreeMap<(JobId, Leg), Moving>,
@@ -247,19 +248,28 @@ impl Store {
     }
 
     pub(super) fn heartbeat(&mut self, worker: &WorkerInfo) -> bool {
-        self.workers.insert(worker.id, (worker.name.clone(), self.now)).is_some()
+        self.workers.insert(worker.id, (worker.clone(), self.now)).is_some()
     }
 
-    pub(super) fn rescue(&mut self, dead_after: Duration, limit: usize) -> Vec<Rescued> {
+    pub(super) fn rescue(
+        &mut self,
+        dead: &[DeadWorker],
+        expired: bool,
+        limit: usize,
+    ) -> Vec<Rescued> {
         let now = self.now;
-        self.workers.retain(|_, (_, seen)| *seen + dead_after >= now);
+        for one in dead {
+            if self.workers.get(&one.id).is_some_and(|(_, seen)| *seen == one.seen_at) {
+                self.workers.remove(&one.id);
+            }
+        }
         let lost: Vec<_> = self
             .leases
             .iter()
             .filter_map(|(id, lease)| {
                 let kind = if !self.workers.contains_key(&lease.worker) {
                     FailureKind::Crash
-                } else if lease.until < now {
+                } else if expired && lease.until < now {
                     FailureKind::LeaseExpired
                 } else {
                     return None;
@@ -289,12 +299,13 @@ impl Store {
         self.give_back(|lease| lease.worker == worker)
     }
 
-    pub(super) fn workers(&self) -> Vec<(WorkerInfo, Duration)> {
+    pub(super) fn workers(&self) -> Vec<WorkerSeen> {
         self.workers
-            .iter()
-            .map(|(id, (name, seen))| {
-                let silent = (self.now - *seen).to_std().unwrap_or_default();
-                (WorkerInfo { id: *id, name: name.clone() }, silent)
+            .values()
+            .map(|(info, seen_at)| WorkerSeen {
+                info: info.clone(),
+                seen_at: *seen_at,
+                silent: (self.now - *seen_at).to_std().unwrap_or_default(),
             })
             .collect()
     }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use diesel::MysqlConnection;
@@ -7,30 +8,52 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{ClaimRequest, ClaimedJob, DriverError};
 use uuid::Uuid;
 
-use super::Mysql;
 use super::list::{NUMBERED, numbered_json};
+use super::{Mysql, NOW};
+use crate::bulk::Keyed;
 use crate::claimed::{FACTS, FactsRow, READY, ReadyRow, claimed};
+use crate::classify::{Class, classify};
+use crate::clock::Window;
 use crate::cursor::Place;
-use crate::engine::{Engine, ability_filter, lease_length};
+use crate::engine::{Engine, claim_filter, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::statements::ledger::{Orphans, balance};
 
 /// Leases ready jobs of a queue in one transaction: select, insert and delete by key, read facts.
 ///
 /// Locking: rows of ready are locked in key order with SKIP LOCKED, under READ COMMITTED, so no
 /// gaps are locked and nothing is waited for; the rest goes by primary keys that nobody else
-/// touches. Deadlocks, which MariaDB raises all the same, are retried by the pool.
+/// touches. What goes into lease is what the locking read answered: a second read would look at a
+/// view of the data that may not show a row which was locked a moment before. Deadlocks, which
+/// MariaDB raises all the same, and claims that a cluster refuses at their commit are repeated by
+/// the pool.
 pub(super) fn claim(
     engine: &Mysql,
     request: &ClaimRequest<'_>,
+    window: &Window,
+    without: &[Uuid],
 ) -> Result<Vec<ClaimedJob>, DriverError> {
     let after = engine.cursors.get(request.queue);
-    let mut outcome = None;
+    let (mut outcome, mut tries) = (None, 0);
     let jobs = engine.write(|conn| {
-        conn.transaction(|conn| {
-            let (rows, noted) = lock_ready(conn, request, after)?;
+        tries += 1;
+        let in_cluster = engine.cluster.load(Ordering::Relaxed);
+        let place = if in_cluster && tries > 1 { elsewhere(conn, request, tries)? } else { None };
+        let jobs = Mysql::transaction_within(conn, window, |conn| {
+            outcome = None;
+            let (filter, abilities) = claim_filter(request.abilities, without);
+            if let Some(place) = place {
+                let rows = lock_behind(conn, request, place, &filter, &abilities)?;
+                if !rows.is_empty() {
+                    return lease(conn, request, rows, in_cluster);
+                }
+            }
+            let (rows, noted) = lock_ready(conn, request, after, &filter, &abilities)?;
             outcome = Some(noted);
-            lease(conn, request, rows)
-        })
+            lease(conn, request, rows, in_cluster)
+        })?;
+        confirm(engine, conn, request, &jobs)?;
+        Ok(jobs)
     })?;
     match outcome {
         Some(Noted::Advanced(last)) => engine.cursors.advance(request.queue, last),
@@ -38,6 +61,42 @@ pub(super) fn claim(
         None => {}
     }
     Ok(jobs)
+}
+
+/// A place somewhere near the start of the queue. Nodes of a cluster do not see each other's locks, so
+/// claims of two nodes meet at the same rows, and one of them loses at its commit; when it is
+/// repeated it leaves the start to the other.
+fn elsewhere(
+    conn: &mut MysqlConnection,
+    request: &ClaimRequest<'_>,
+    tries: u32,
+) -> QueryResult<Option<Place>> {
+    let spread = i64::from(request.limit).saturating_mul(2 << tries.min(6)).min(2_000);
+    let sql = "SELECT claim_rank, id FROM qudo_ready FORCE INDEX (PRIMARY) WHERE queue = ? \
+               ORDER BY claim_rank, id LIMIT 1 OFFSET ?";
+    let binds = [Bind::Text(request.queue), Bind::Big(fastrand::i64(0..spread))];
+    Ok(conn.row::<Start>(sql, &binds)?.map(|start| start.0))
+}
+
+struct Start(Place);
+
+impl FromRow for Start {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self((columns.int()?, columns.id()?)))
+    }
+}
+
+/// Checks after the commit that the leases are ours; a claim of which nothing is there is repeated.
+fn confirm(
+    engine: &Mysql,
+    conn: &mut MysqlConnection,
+    request: &ClaimRequest<'_>,
+    jobs: &[ClaimedJob],
+) -> QueryResult<()> {
+    let binds = [Bind::Id(request.worker.as_uuid()), Bind::Big(request.claim)];
+    let ours = Keyed::table("qudo_lease").only("worker = ? AND claim = ?", &binds);
+    let ids: Vec<_> = jobs.iter().map(|job| *job.id.as_uuid()).collect();
+    engine.confirm(conn, &[ours], &ids)
 }
 
 /// What the cursor learns.
@@ -59,21 +118,33 @@ pub(crate) fn ready_sql(position: &str, filter: &str) -> String {
     )
 }
 
-/// Rows after the cursor at its own rank, which is a range of the key; then, if those are too few,
-/// from the start. (A comparison of pairs would not be a range to MySQL.)
+/// Rows behind a place at its own rank, which is a range of the key. (A comparison of pairs would not
+/// be a range to MySQL.)
+fn lock_behind(
+    conn: &mut MysqlConnection,
+    request: &ClaimRequest<'_>,
+    (rank, id): Place,
+    filter: &str,
+    abilities: &[Bind<'_>],
+) -> QueryResult<Vec<ReadyRow>> {
+    let mut binds = vec![Bind::Text(request.queue), Bind::Int(rank), Bind::Id(&id)];
+    binds.extend(abilities);
+    binds.push(Bind::Big(request.limit.into()));
+    conn.rows(&ready_sql("AND r.claim_rank = ? AND r.id > ?", filter), &binds)
+}
+
+/// Rows behind the cursor; then, if those are too few, from the start.
 fn lock_ready(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
     after: Option<Place>,
+    filter: &str,
+    abilities: &[Bind<'_>],
 ) -> QueryResult<(Vec<ReadyRow>, Noted)> {
-    let (filter, abilities) = ability_filter("r.ability", request.abilities);
     let limit = request.limit as usize;
     let mut rows: Vec<ReadyRow> = Vec::new();
-    if let Some((rank, id)) = after {
-        let mut binds = vec![Bind::Text(request.queue), Bind::Int(rank), Bind::Id(&id)];
-        binds.extend(abilities.iter().copied());
-        binds.push(Bind::Big(request.limit.into()));
-        rows = conn.rows(&ready_sql("AND r.claim_rank = ? AND r.id > ?", &filter), &binds)?;
+    if let Some(place) = after {
+        rows = lock_behind(conn, request, place, filter, abilities)?;
         if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
             let place = (last.claim_rank, last.id);
             return Ok((rows, Noted::Advanced(place)));
@@ -89,7 +160,7 @@ fn lock_ready(
     });
     binds.extend(abilities);
     binds.push(Bind::Big(missing as i64));
-    let more: Vec<ReadyRow> = conn.rows(&ready_sql(elsewhere, &filter), &binds)?;
+    let more: Vec<ReadyRow> = conn.rows(&ready_sql(elsewhere, filter), &binds)?;
     let last = more.last().filter(|_| more.len() >= missing);
     let noted = Noted::FromStart(begun.elapsed(), last.map(|row| (row.claim_rank, row.id)));
     rows.extend(more);
@@ -101,14 +172,66 @@ fn lock_ready(
 const LOCKED: &str = "STRAIGHT_JOIN qudo_ready r FORCE INDEX (PRIMARY) \
      ON r.queue = ? AND r.claim_rank = v.number AND r.id = UNHEX(v.hex)";
 
-/// Deletes rows that are locked; those that are gone already are no error.
+/// Rows to be leased: each ready row as it was read, with the place of its ability in a list and how
+/// long its lease lasts.
+const LEASES: &str = "JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$[0]', \
+     claim_rank INT PATH '$[1]', attempt INT PATH '$[2]', crashes INT PATH '$[3]', \
+     ability INT PATH '$[4]', lasts BIGINT PATH '$[5]')) v";
+
+fn leases_json(rows: &[ReadyRow], request: &ClaimRequest<'_>) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::with_capacity(rows.len() * 80 + 2);
+    for row in rows {
+        text.push(if text.is_empty() { '[' } else { ',' });
+        // The filter of the claim lets none pass that is not in the list.
+        let at = request.abilities.iter().position(|one| *one.name == *row.ability).unwrap_or(0);
+        let lasts = micros(request.abilities[at].grab_for);
+        // Writing to a string cannot fail.
+        let _ = write!(
+            text,
+            "[\"{}\",{},{},{},{},{lasts}]",
+            row.id.simple(),
+            row.claim_rank,
+            row.attempt + 1,
+            row.crashes,
+            at + 1
+        );
+    }
+    text.push(']');
+    text
+}
+
+/// Puts what was read into lease.
+fn put_leases(
+    conn: &mut MysqlConnection,
+    request: &ClaimRequest<'_>,
+    rows: &[ReadyRow],
+) -> QueryResult<usize> {
+    let names = ["?"].repeat(request.abilities.len()).join(",");
+    let sql = format!(
+        "INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, \
+         attempt, crashes) SELECT UNHEX(v.hex), ?, ?, {NOW} + v.lasts, ?, v.claim_rank, \
+         ELT(v.ability, {names}), v.attempt, v.crashes FROM {LEASES}"
+    );
+    let json = leases_json(rows, request);
+    let mut binds = vec![
+        Bind::Id(request.worker.as_uuid()),
+        Bind::Big(request.claim),
+        Bind::Text(request.queue),
+    ];
+    binds.extend(request.abilities.iter().map(|one| Bind::Text(&one.name)));
+    binds.push(Bind::Text(&json));
+    conn.run(&sql, &binds)
+}
+
+/// Deletes rows that are locked.
 fn remove_ready(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
     list: &str,
-) -> QueryResult<()> {
+) -> QueryResult<usize> {
     let sql = format!("DELETE r FROM {NUMBERED} {LOCKED}");
-    conn.run(&sql, &[Bind::Text(list), Bind::Text(request.queue)]).map(drop)
+    conn.run(&sql, &[Bind::Text(list), Bind::Text(request.queue)])
 }
 
 fn ready_list(rows: &[ReadyRow]) -> String {
@@ -123,33 +246,51 @@ impl FromRow for Facts {
     }
 }
 
-/// Moves the locked rows from ready to lease, inside the server, and reads their facts.
+/// The facts of jobs. Those that a plain read does not show are read again with a lock, which
+/// sees what is committed.
+fn read_facts(
+    conn: &mut MysqlConnection,
+    rows: &[ReadyRow],
+    list: &str,
+) -> QueryResult<HashMap<Uuid, FactsRow>> {
+    let sql = format!(
+        "SELECT j.id, {FACTS} FROM {NUMBERED} STRAIGHT_JOIN qudo_job j ON j.id = UNHEX(v.hex)"
+    );
+    let found: Vec<Facts> = conn.rows(&sql, &[Bind::Text(list)])?;
+    let mut facts: HashMap<_, _> = found.into_iter().map(|Facts(id, facts)| (id, facts)).collect();
+    if facts.len() == rows.len() {
+        return Ok(facts);
+    }
+    let mut missing: Vec<_> = rows.iter().map(|row| row.id).collect();
+    missing.retain(|id| !facts.contains_key(id));
+    let columns = format!("x.id, {}", FACTS.replace("j.", "x."));
+    let job = Keyed::table("qudo_job");
+    let found: Vec<Facts> = Mysql::rows_by_id(conn, &columns, &job, &missing, Mysql::CURRENT)?;
+    facts.extend(found.into_iter().map(|Facts(id, facts)| (id, facts)));
+    Ok(facts)
+}
+
+/// Moves the locked rows from ready to lease and reads their facts.
 fn lease(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
     rows: Vec<ReadyRow>,
+    in_cluster: bool,
 ) -> QueryResult<Vec<ClaimedJob>> {
     if rows.is_empty() {
         return Ok(Vec::new());
     }
     let list = ready_list(&rows);
-    let (length, lengths) = lease_length("r.ability", request.abilities);
-    let insert = format!(
-        "INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, \
-         attempt, crashes) SELECT r.id, ?, ?, {now} + {length}, r.queue, r.claim_rank, r.ability, \
-         r.attempt + 1, r.crashes FROM {NUMBERED} {LOCKED}",
-        now = Mysql::NOW
-    );
-    let mut binds = vec![Bind::Id(request.worker.as_uuid()), Bind::Big(request.claim)];
-    binds.extend(lengths);
-    binds.extend([Bind::Text(&list), Bind::Text(request.queue)]);
-    conn.run(&insert, &binds)?;
-    remove_ready(conn, request, &list)?;
-    let facts = format!(
-        "SELECT j.id, {FACTS} FROM {NUMBERED} STRAIGHT_JOIN qudo_job j ON j.id = UNHEX(v.hex)"
-    );
-    let facts: Vec<Facts> = conn.rows(&facts, &[Bind::Text(&list)])?;
-    let mut facts: HashMap<_, _> = facts.into_iter().map(|Facts(id, facts)| (id, facts)).collect();
+    let put = match put_leases(conn, request, &rows) {
+        // In a cluster a node may still show a ready row whose lease it has already, for a moment.
+        Err(error) if in_cluster && classify(&error) == Class::Unique => 0,
+        put => put?,
+    };
+    balance("claim what is locked", rows.len(), put)?;
+    balance("claim", remove_ready(conn, request, &list)?, put)?;
+    let mut facts = read_facts(conn, &rows, &list)?;
+    let without = rows.iter().map(|row| row.id).filter(|id| !facts.contains_key(id)).collect();
+    Orphans::refuse(without)?;
     Ok(rows
         .into_iter()
         .filter_map(|row| facts.remove(&row.id).map(|facts| claimed(row, facts, request)))

@@ -55,6 +55,9 @@ fn complete_held(
     let held = take_leases::<Mysql>(conn, worker, leases)?;
     let mut held: Vec<_> = held.into_iter().map(|(id, _)| id).collect();
     held.sort_unstable();
-    Mysql::delete_by_id(conn, &Keyed::table("qudo_job"), &held)?;
+    let removed = Mysql::delete_by_id(conn, &Keyed::table("qudo_job"), &held)?;
+    if removed != held.len() {
+        log::error!("{} of {} ended jobs had no facts", held.len() - removed, held.len());
+    }
     Ok(held)
 }

@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use diesel::{Connection, MysqlConnection};
 use url::Url;
 
@@ -35,7 +37,9 @@ impl Source {
 }
 
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
-pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
+///
+/// `cluster` learns whether the server is a node of a Galera cluster.
+pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection, String> {
     let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
     let version: Option<String> =
         conn.row("SELECT VERSION()", &[]).map_err(|error| error.to_string())?;
@@ -48,6 +52,12 @@ pub(super) fn connect(url: &str) -> Result<MysqlConnection, String> {
     } else {
         "SET SESSION wait_timeout = 400"
     };
+    if mariadb {
+        let wsrep = "SELECT COUNT(*) FROM information_schema.global_variables \
+                     WHERE variable_name = 'wsrep_on' AND variable_value = 'ON'";
+        let found = conn.row::<i64>(wsrep, &[]).map_err(|error| error.to_string())?;
+        cluster.store(found == Some(1), Ordering::Relaxed);
+    }
     for set in [
         idle,
         // Gap locks of the default level make claims and inserts deadlock.

@@ -3,26 +3,33 @@
 -- only slower: an account may lack the privilege CREATE ROUTINE, and a restored copy the procedure.
 -- Its name ends in a number, because clients of two versions may work on one database.
 
-CREATE PROCEDURE qudo_enqueue_1(
+CREATE PROCEDURE qudo_enqueue_2(
     IN new_id BINARY(16),
     IN new_queue VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     IN new_ability VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     IN new_codec VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     IN new_arg LONGBLOB,
-    IN new_priority INT
+    IN new_priority INT,
+    IN not_before BIGINT,
+    IN not_after BIGINT
 )
 MODIFIES SQL DATA
 SQL SECURITY INVOKER
 BEGIN
+    DECLARE asked_at BIGINT DEFAULT TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6));
     DECLARE EXIT HANDLER FOR SQLEXCEPTION
     BEGIN
         ROLLBACK;
         RESIGNAL;
     END;
+    -- Whoever called has left by then, and stored the job elsewhere.
+    IF asked_at NOT BETWEEN not_before AND not_after THEN
+        SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'qudo: too late';
+    END IF;
     START TRANSACTION;
     INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at)
     VALUES (new_id, new_queue, new_ability, new_codec, new_arg, NULL, new_priority,
-        TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)));
+        asked_at);
     INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes)
     VALUES (new_id, new_queue, -new_priority, new_ability, 0, 0);
     COMMIT;

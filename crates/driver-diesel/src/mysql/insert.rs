@@ -5,7 +5,10 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
 use super::Mysql;
+use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
+use crate::clock::{TooLate, Window};
+use crate::engine::Engine as _;
 use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
 
@@ -13,7 +16,10 @@ use crate::statements::insert::insert;
 const PROCEDURE: &str = include_str!("enqueue.sql");
 
 /// A transaction in one round trip.
-const CALL: &str = "CALL qudo_enqueue_1(?, ?, ?, ?, ?, ?)";
+const CALL: &str = "CALL qudo_enqueue_2(?, ?, ?, ?, ?, ?, ?, ?)";
+
+/// What the procedure says when it is called outside of its window.
+const LATE: &str = "qudo: too late";
 
 /// Whether the procedure can be called, as far as is known.
 #[derive(Default)]
@@ -27,14 +33,14 @@ pub(super) struct Procedure {
 pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
     // An account sees only the routines that it may call.
     let there = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.routines \
-                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_1'";
+                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_2'";
     if conn.row::<i64>(there, &[])? == Some(1) {
         return Ok(());
     }
     match conn.batch(PROCEDURE) {
         Err(error) if classify(&error) == Class::Permission => {
             log::warn!(
-                "the procedure qudo_enqueue_1 is not made, because the account lacks the \
+                "the procedure qudo_enqueue_2 is not made, because the account lacks the \
                  privilege CREATE ROUTINE; an enqueue takes four round trips instead of one"
             );
             Ok(())
@@ -44,9 +50,11 @@ pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
     }
 }
 
-/// Removes it.
+/// Removes it, and that of a version before.
 pub(super) fn drop_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
-    match conn.batch("DROP PROCEDURE IF EXISTS qudo_enqueue_1") {
+    match conn
+        .batch("DROP PROCEDURE IF EXISTS qudo_enqueue_1; DROP PROCEDURE IF EXISTS qudo_enqueue_2")
+    {
         // Then it was not made by this account either.
         Err(error) if classify(&error) == Class::Permission => Ok(()),
         dropped => dropped,
@@ -61,6 +69,7 @@ pub(super) fn drop_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
 pub(super) fn insert_commit(
     engine: &Mysql,
     jobs: &[JobRecord],
+    window: &Window,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
     engine.pool.with(true, |conn| {
         let mut missing = None;
@@ -69,8 +78,9 @@ pub(super) fn insert_commit(
             && job.due == Due::Now
             && !engine.procedure.missing.load(Ordering::Relaxed)
         {
-            match call(conn, job) {
+            match call(conn, job, window) {
                 Ok(()) => return Ok((vec![Inserted::New], false)),
+                Err(error) if error.to_string().contains(LATE) => return Err(TooLate::error()),
                 Err(error) => match classify(&error) {
                     Class::Unique => {}
                     Class::Schema | Class::Permission => missing = Some(error),
@@ -81,17 +91,24 @@ pub(super) fn insert_commit(
                         conn.run("ROLLBACK", &[])?;
                         missing = Some(error);
                     }
-                    Class::Retry | Class::Down => return Err(error),
+                    Class::Retry | Class::Down | Class::Late => return Err(error),
                 },
             }
         }
-        let answers = insert::<Mysql>(conn, jobs)?;
+        let answers = insert::<Mysql>(conn, jobs, window)?;
+        if jobs.iter().any(|job| job.uniqkey.is_some()) {
+            // Only over a key can two nodes' inserts collide. A repetition finds the jobs by id, or
+            // that they were there and have ended since: then they run a second time.
+            let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
+            let ids: Vec<_> = new.map(|(job, _)| *job.id.as_uuid()).collect();
+            engine.confirm(conn, &[Keyed::table("qudo_job")], &ids)?;
+        }
         // Only now is it sure that it was the procedure.
         if let Some(error) = missing {
             engine.procedure.missing.store(true, Ordering::Relaxed);
             log::warn!(
                 "{}: enqueues take four round trips instead of one, because the procedure \
-                 qudo_enqueue_1 cannot be called: {error}",
+                 qudo_enqueue_2 cannot be called: {error}",
                 engine.source.described
             );
         }
@@ -99,7 +116,7 @@ pub(super) fn insert_commit(
     })
 }
 
-fn call(conn: &mut MysqlConnection, job: &JobRecord) -> QueryResult<()> {
+fn call(conn: &mut MysqlConnection, job: &JobRecord, window: &Window) -> QueryResult<()> {
     let binds = [
         Bind::Id(job.id.as_uuid()),
         Bind::Text(&job.queue),
@@ -107,6 +124,8 @@ fn call(conn: &mut MysqlConnection, job: &JobRecord) -> QueryResult<()> {
         Bind::Text(&job.codec),
         Bind::Bytes(&job.arg),
         Bind::Int(job.priority),
+        Bind::Big(window.from),
+        Bind::Big(window.until),
     ];
     conn.run(CALL, &binds).map(drop)
 }

@@ -18,6 +18,11 @@ use crate::sql::{Bind, FromRow, SqlConn};
 /// Rows `v` with the column `hex`.
 const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) v";
 
+/// The same for a statement that locks the rows joined to it. MySQL takes a table function for locked
+/// already and refuses a second lock on it, unless a subquery hides it (error 3569).
+const IDS_HIDDEN: &str =
+    "(SELECT hex FROM JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) j) v";
+
 /// Rows `v` with the columns `number` and `hex`.
 pub(super) const NUMBERED: &str =
     "JSON_TABLE(?, '$[*]' COLUMNS (number BIGINT PATH '$[0]', hex CHAR(32) PATH '$[1]')) v";
@@ -72,9 +77,9 @@ pub(super) fn rows_by_id<T: FromRow>(
     lock: &str,
 ) -> QueryResult<Vec<T>> {
     let Keyed { table, key, only, .. } = keyed;
-    let index = index(table);
+    let (index, list) = (index(table), if lock.is_empty() { IDS } else { IDS_HIDDEN });
     let sql = format!(
-        "SELECT {columns} FROM {IDS} STRAIGHT_JOIN {table} x FORCE INDEX ({index}) ON x.{key} = UNHEX(v.hex){}{lock}",
+        "SELECT {columns} FROM {list} STRAIGHT_JOIN {table} x FORCE INDEX ({index}) ON x.{key} = UNHEX(v.hex){}{lock}",
         and(only)
     );
     let mut rows = Vec::with_capacity(ids.len());

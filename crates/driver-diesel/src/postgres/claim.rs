@@ -1,16 +1,25 @@
 use std::time::Instant;
 
 use diesel::deserialize;
+use diesel::result::Error;
 use qudo_core::driver::{ClaimRequest, ClaimedJob, DriverError};
 use uuid::Uuid;
 
+use super::session::LATE;
 use super::{Array, Postgres};
 use crate::claimed::ClaimRow;
+use crate::clock::{TooLate, Window};
 use crate::cursor::Place;
 use crate::engine::micros;
 use crate::sql::{Bind, SqlConn};
+use crate::statements::ledger::Orphans;
 
-const CLAIM: &str = "SELECT * FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?)";
+/// The columns are named, so that a later version of the function may have more.
+const CLAIM: &str = "SELECT id, claim_rank, ability, attempt, crashes, codec, arg, uniqkey, \
+     enqueued_at FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+
+/// How it names ready rows without facts.
+const ORPHAN: &str = "qudo: no facts: ";
 
 /// Before every row of a queue.
 const START: Place = (i32::MIN, Uuid::nil());
@@ -22,11 +31,14 @@ const START: Place = (i32::MIN, Uuid::nil());
 pub(super) fn claim(
     engine: &Postgres,
     request: &ClaimRequest<'_>,
+    window: &Window,
+    without: &[Uuid],
 ) -> Result<Vec<ClaimedJob>, DriverError> {
+    let asked = Asked { engine, request, window, without };
     let limit = request.limit as usize;
     let mut jobs = Vec::new();
     if let Some(after) = engine.cursors.get(request.queue) {
-        let (rows, last) = claim_after(engine, request, after, limit)?;
+        let (rows, last) = asked.claim_after(after, limit)?;
         jobs = rows;
         if jobs.len() >= limit {
             if let Some(last) = last {
@@ -37,42 +49,75 @@ pub(super) fn claim(
     }
     let begun = Instant::now();
     let missing = limit - jobs.len();
-    match claim_after(engine, request, START, missing) {
+    match asked.claim_after(START, missing) {
         Ok((rows, last)) => {
             let last = last.filter(|_| rows.len() >= missing);
             engine.cursors.restart(request.queue, begun.elapsed(), last);
             jobs.extend(rows);
             Ok(jobs)
         }
-        // What the first statement leased is ours; the next call meets the error again.
-        Err(_) if !jobs.is_empty() => Ok(jobs),
+        // What the first statement leased is ours; the next call meets the error again. Unless
+        // the second may have leased jobs that we do not know: then the caller gives back all that
+        // lies under the claim's number.
+        Err(error) if !jobs.is_empty() && !error.is_ambiguous() => {
+            log::debug!("a claim found only a part: {error}");
+            Ok(jobs)
+        }
         Err(error) => Err(error),
     }
 }
 
-fn claim_after(
-    engine: &Postgres,
-    request: &ClaimRequest<'_>,
-    (rank, id): Place,
-    limit: usize,
-) -> Result<(Vec<ClaimedJob>, Option<Place>), DriverError> {
-    let abilities = Array::Texts(request.abilities.iter().map(|one| &*one.name).collect());
-    let leases = Array::Bigs(request.abilities.iter().map(|one| micros(one.grab_for)).collect());
-    let binds = [
-        Bind::Text(request.queue),
-        Bind::Int(rank),
-        Bind::Id(&id),
-        Bind::Array(&abilities),
-        Bind::Array(&leases),
-        Bind::Big(limit as i64),
-        Bind::Id(request.worker.as_uuid()),
-        Bind::Big(request.claim),
-    ];
-    let mut rows: Vec<Claimed> = engine.sessions.with(true, |conn| conn.rows(CLAIM, &binds))?;
-    // RETURNING promises no order.
-    rows.sort_unstable_by_key(|row| row.place);
-    let last = rows.last().map(|row| row.place);
-    Ok((rows.into_iter().map(|row| row.row.into_claimed(request)).collect(), last))
+struct Asked<'a> {
+    engine: &'a Postgres,
+    request: &'a ClaimRequest<'a>,
+    window: &'a Window,
+    without: &'a [Uuid],
+}
+
+impl Asked<'_> {
+    fn claim_after(
+        &self,
+        (rank, id): Place,
+        limit: usize,
+    ) -> Result<(Vec<ClaimedJob>, Option<Place>), DriverError> {
+        let Self { engine, request, window, without } = self;
+        let without = Array::Ids(without.to_vec());
+        let abilities = Array::Texts(request.abilities.iter().map(|one| &*one.name).collect());
+        let leases =
+            Array::Bigs(request.abilities.iter().map(|one| micros(one.grab_for)).collect());
+        let binds = [
+            Bind::Text(request.queue),
+            Bind::Int(rank),
+            Bind::Id(&id),
+            Bind::Array(&abilities),
+            Bind::Array(&leases),
+            Bind::Big(limit as i64),
+            Bind::Id(request.worker.as_uuid()),
+            Bind::Big(request.claim),
+            Bind::Big(window.from),
+            Bind::Big(window.until),
+            Bind::Array(&without),
+        ];
+        let mut rows: Vec<Claimed> =
+            engine.sessions.with(true, |conn| conn.rows(CLAIM, &binds).map_err(own_error))?;
+        // RETURNING promises no order.
+        rows.sort_unstable_by_key(|row| row.place);
+        let last = rows.last().map(|row| row.place);
+        Ok((rows.into_iter().filter_map(|row| row.row.into_claimed(request)).collect(), last))
+    }
+}
+
+/// The function's own errors, told from others.
+fn own_error(error: Error) -> Error {
+    let text = error.to_string();
+    if text.contains(LATE) {
+        return TooLate::error();
+    }
+    let orphan = text.split_once(ORPHAN).and_then(|(_, id)| Uuid::parse_str(id.get(..36)?).ok());
+    match orphan.map(|id| Orphans::refuse(vec![id])) {
+        Some(Err(orphan)) => orphan,
+        _ => error,
+    }
 }
 
 struct Claimed {

@@ -2,12 +2,14 @@ use diesel::PgConnection;
 use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
-use super::notify::{CHANNEL, Nothing};
+use super::notify::CHANNEL;
 use super::{Array, Postgres};
 use crate::classify::{Class, classify};
+use crate::clock::{TooLate, Window};
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
+use crate::statements::ledger::balance;
 
 /// Rows of one statement: enough for full speed, few enough to keep its memory small.
 const MOST_ROWS: usize = 2_000;
@@ -15,26 +17,38 @@ const MOST_ROWS: usize = 2_000;
 /// Bytes of arguments in one statement.
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
+/// The end of each statement here: the number of jobs that were stored, which is 0 outside of the
+/// window. The rows are counted inside of it, because a statement by itself is its own commit: an error
+/// afterwards would come too late. A trigger or a rule may have kept a row out of either table.
+const COUNTED: &str = "SELECT CASE WHEN (SELECT count(*) FROM job) = (SELECT count(*) FROM placed) \
+     AND (SELECT count(*) FROM job) IN (0, ?) THEN (SELECT count(*) FROM placed) \
+     ELSE CAST(qudo_refuse('rows do not add up: ' || (SELECT count(*) FROM job) || ' facts, ' \
+     || (SELECT count(*) FROM placed) || ' places put by the step \"insert\"') AS BIGINT) END";
+
 /// The facts and the narrow rows of jobs that are ready at once.
 const READY: &str = "WITH job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, \
      priority, enqueued_at) SELECT t.*, qudo_now() FROM unnest(?, ?, ?, ?, ?, ?, ?) AS t \
-     RETURNING id, queue, ability, priority) \
-     INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-     SELECT queue, -priority, id, ability, 0, 0 FROM job";
+     WHERE (SELECT qudo_now()) BETWEEN ? AND ? RETURNING id, queue, ability, priority), \
+     placed AS (INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
+     SELECT queue, -priority, id, ability, 0, 0 FROM job RETURNING 1)";
 
 /// The same for one job, without arrays: they cost more than the row.
 const ONE: &str = "WITH job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, \
-     priority, enqueued_at) VALUES (?, ?, ?, ?, ?, NULL, ?, qudo_now())) \
-     INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-     VALUES (?, ?, ?, ?, 0, 0)";
+     priority, enqueued_at) SELECT ?, ?, ?, ?, ?, NULL, ?, c.asked_at \
+     FROM (SELECT qudo_now() AS asked_at) c WHERE c.asked_at BETWEEN ? AND ? \
+     RETURNING id, queue, ability, priority), \
+     placed AS (INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
+     SELECT queue, -priority, id, ability, 0, 0 FROM job RETURNING queue)";
 
 /// The same for jobs that wait; the last two arrays say until when.
 const SCHEDULED: &str = "WITH data AS (SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?) \
-     AS t (id, queue, ability, codec, arg, uniqkey, priority, at, after)), \
+     AS t (id, queue, ability, codec, arg, uniqkey, priority, at, after) \
+     WHERE (SELECT qudo_now()) BETWEEN ? AND ?), \
      job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
-     SELECT id, queue, ability, codec, arg, uniqkey, priority, qudo_now() FROM data) \
-     INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
-     SELECT COALESCE(at, qudo_now() + after), id, queue, -priority, ability, 0, 0 FROM data";
+     SELECT id, queue, ability, codec, arg, uniqkey, priority, qudo_now() FROM data RETURNING 1), \
+     placed AS (INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
+     SELECT COALESCE(at, qudo_now() + after), id, queue, -priority, ability, 0, 0 FROM data \
+     RETURNING 1)";
 
 /// One statement, one commit, one round trip in the common case: no unique keys and few rows.
 ///
@@ -43,17 +57,21 @@ const SCHEDULED: &str = "WITH data AS (SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?,
 pub(super) fn insert_commit(
     engine: &Postgres,
     jobs: &[JobRecord],
+    window: &Window,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
-    let alike = jobs.iter().all(|job| job.uniqkey.is_none() && job.due == Due::Now);
+    let keyless = jobs.iter().all(|job| job.uniqkey.is_none());
+    let ready = jobs.iter().filter(|job| job.due == Due::Now).count();
+    // One statement stores either kind.
+    let alike = keyless && (ready == jobs.len() || ready == 0);
     // After a quiet moment nobody else is likely to commit at this instant, so the lock that NOTIFY
     // takes until the commit hurts nobody, and a round trip and a thread's wake are saved.
-    let notify = alike && jobs.len() == 1 && engine.notifier.is_quiet();
+    let notify = alike && jobs.len() == 1 && ready == 1 && engine.notifier.is_quiet();
     engine.write(|conn| {
         if alike && pieces(jobs.iter().collect()).len() == 1 {
             let all: Vec<&JobRecord> = jobs.iter().collect();
             let done = engine.sessions.attempt(conn, |conn| match jobs {
-                [job] => insert_one(conn, job, notify),
-                _ => insert_new(conn, &all),
+                [job] if ready == 1 => insert_one(conn, job, notify, window),
+                _ => insert_new(conn, &all, window),
             });
             match done {
                 Ok(()) => return Ok((vec![Inserted::New; jobs.len()], notify)),
@@ -61,33 +79,53 @@ pub(super) fn insert_commit(
                 Err(error) => return Err(error),
             }
         }
-        Ok((insert::<Postgres>(conn, jobs)?, false))
+        Ok((insert::<Postgres>(conn, jobs, window)?, false))
     })
 }
 
 /// Stores a ready job without a key; if asked to, notifies at the commit of the same statement.
-fn insert_one(conn: &mut PgConnection, job: &JobRecord, notify: bool) -> QueryResult<()> {
+fn insert_one(
+    conn: &mut PgConnection,
+    job: &JobRecord,
+    notify: bool,
+    window: &Window,
+) -> QueryResult<()> {
     let id = Bind::Id(job.id.as_uuid());
     let (queue, ability) = (Bind::Text(&job.queue), Bind::Text(&job.ability));
     let (codec, arg) = (Bind::Text(&job.codec), Bind::Bytes(&job.arg));
-    let (priority, rank) = (Bind::Int(job.priority), Bind::Int(-job.priority));
-    let binds = [id, queue, ability, codec, arg, priority, queue, rank, id, ability];
-    if notify {
-        conn.rows::<Nothing>(&format!("{ONE} RETURNING pg_notify('{CHANNEL}', queue)"), &binds)?;
+    let (from, until) = (Bind::Big(window.from), Bind::Big(window.until));
+    let binds =
+        [id, queue, ability, codec, arg, Bind::Int(job.priority), from, until, Bind::Big(1)];
+    let sql = if notify {
+        // A column that is never read, but evaluated.
+        format!("{ONE} {COUNTED}, (SELECT pg_notify('{CHANNEL}', queue) FROM placed)")
     } else {
-        conn.run(ONE, &binds)?;
+        format!("{ONE} {COUNTED}")
+    };
+    let stored = conn.row::<i64>(&sql, &binds)?;
+    all_or_late(1, stored, window)
+}
+
+/// A statement outside of its window stores nothing.
+fn all_or_late(jobs: usize, stored: Option<i64>, window: &Window) -> QueryResult<()> {
+    let stored = stored.unwrap_or_default().unsigned_abs() as usize;
+    if stored == 0 && !window.is_open() {
+        return Err(TooLate::error());
     }
-    Ok(())
+    balance("insert", jobs, stored)
 }
 
 /// Stores new jobs with arrays: a value per column instead of one per field.
-pub(super) fn insert_new(conn: &mut PgConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+pub(super) fn insert_new(
+    conn: &mut PgConnection,
+    jobs: &[&JobRecord],
+    window: &Window,
+) -> QueryResult<()> {
     let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
         jobs.iter().partition(|job| job.due == Due::Now);
     for piece in pieces(ready) {
         let columns = columns(&piece);
-        let binds: Vec<_> = columns.iter().map(Bind::Array).collect();
-        conn.run(READY, &binds)?;
+        put(conn, READY, &columns, piece.len(), window)?;
     }
     for piece in pieces(scheduled) {
         let mut columns = columns(&piece);
@@ -100,10 +138,22 @@ pub(super) fn insert_new(conn: &mut PgConnection, jobs: &[&JobRecord]) -> QueryR
             })
             .unzip();
         columns.extend([Array::OptBigs(at), Array::Bigs(after)]);
-        let binds: Vec<_> = columns.iter().map(Bind::Array).collect();
-        conn.run(SCHEDULED, &binds)?;
+        put(conn, SCHEDULED, &columns, piece.len(), window)?;
     }
     Ok(())
+}
+
+fn put(
+    conn: &mut PgConnection,
+    sql: &str,
+    columns: &[Array<'_>],
+    jobs: usize,
+    window: &Window,
+) -> QueryResult<()> {
+    let mut binds: Vec<_> = columns.iter().map(Bind::Array).collect();
+    binds.extend([window.from, window.until, jobs as i64].map(Bind::Big));
+    let stored = conn.row::<i64>(&format!("{sql} {COUNTED}"), &binds)?;
+    all_or_late(jobs, stored, window)
 }
 
 fn columns<'a>(jobs: &[&'a JobRecord]) -> Vec<Array<'a>> {

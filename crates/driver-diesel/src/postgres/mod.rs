@@ -14,13 +14,14 @@ use diesel::PgConnection;
 use diesel::result::QueryResult;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
-    Wake, WakeSource,
+    ClaimRequest, ClaimedJob, Deadline, DriverError, DriverRegistration, Inserted, JobRecord,
+    NamedDriver, Wake, WakeSource,
 };
 use uuid::Uuid;
 
 pub(crate) use arrays::Array;
 
+use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, PROBE, has_work, probe_answer};
@@ -38,6 +39,7 @@ pub(crate) struct Postgres {
     sessions: Arc<session::Sessions>,
     cursors: Cursors,
     notifier: notify::Notifier,
+    clock: ServerClock,
 }
 
 inventory::submit! {
@@ -54,8 +56,9 @@ impl DieselDriver<Postgres> {
         let name = source.name.clone();
         let sessions = Arc::new(session::Sessions::new(&source));
         let notifier = notify::Notifier::new(Arc::clone(&sessions));
-        let engine = Postgres { source, sessions, cursors: Cursors::default(), notifier };
-        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
+        let (cursors, clock) = (Cursors::default(), ServerClock::default());
+        let engine = Postgres { source, sessions, cursors, notifier, clock };
+        Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
 }
 
@@ -71,6 +74,13 @@ impl Engine for Postgres {
     const CURRENT: &'static str = "";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
+
+    fn hold_plans(conn: &mut PgConnection, hold: bool) -> QueryResult<()> {
+        let settings = connect::HELD_PLANS.map(|(name, held)| {
+            format!("SET LOCAL {name} TO {}", if hold { held } else { "DEFAULT" })
+        });
+        conn.batch(&settings.join("; "))
+    }
 
     fn migrations() -> EmbeddedMigrations {
         MIGRATIONS
@@ -133,16 +143,46 @@ impl Engine for Postgres {
         if self.source.listens() { WakeSource::Listen } else { WakeSource::Poll { at_most: None } }
     }
 
-    fn insert_new(conn: &mut PgConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
-        insert::insert_new(conn, jobs)
+    fn transaction_within<T>(
+        conn: &mut PgConnection,
+        window: &Window,
+        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        session::transaction_within(conn, window, act)
     }
 
-    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {
-        insert::insert_commit(self, jobs)
+    fn within<T>(
+        &self,
+        deadline: Deadline,
+        write: impl FnMut(&Window) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let read = || self.read(|conn| conn.row::<i64>("SELECT qudo_now()", &[]));
+        self.clock.within(deadline, || Ok(read()?.unwrap_or_default()), write)
     }
 
-    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
-        claim::claim(self, request)
+    fn insert_new(
+        conn: &mut PgConnection,
+        jobs: &[&JobRecord],
+        window: &Window,
+    ) -> QueryResult<()> {
+        insert::insert_new(conn, jobs, window)
+    }
+
+    fn insert_commit(
+        &self,
+        jobs: &[JobRecord],
+        window: &Window,
+    ) -> Result<(Vec<Inserted>, bool), DriverError> {
+        insert::insert_commit(self, jobs, window)
+    }
+
+    fn claim(
+        &self,
+        request: &ClaimRequest<'_>,
+        window: &Window,
+        without: &[Uuid],
+    ) -> Result<Vec<ClaimedJob>, DriverError> {
+        claim::claim(self, request, window, without)
     }
 
     /// Locking: leases by id, then facts by id; a lease that is rescued or settled elsewhere is

@@ -3,13 +3,50 @@ use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::{Error, QueryResult};
 use qudo_core::driver::DriverError;
 
-use super::connect::Source;
+use super::connect::{Source, held_plans};
+use crate::clock::{TooLate, Window};
 use crate::pool::Pool;
 use crate::sql::SqlConn;
 
 /// Begins a transaction with the limits that a connection without a pooler sets once.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '5s'; \
                      SET LOCAL idle_in_transaction_session_timeout = '60s'";
+
+/// How our functions say that they were called outside of the window.
+pub(super) const LATE: &str = "qudo: too late";
+
+/// Runs `act` in a transaction that commits within this window or not at all: the commit is sent
+/// together with a look at the server's clock, whose error keeps it from being carried out.
+///
+/// diesel's own commit follows, so that its count of open transactions is right; it ends an empty one,
+/// because a commit outside of any would be a warning in the server's log. Inside a transaction, as
+/// behind a pooler, only our own clock is looked at.
+pub(super) fn transaction_within<T>(
+    conn: &mut PgConnection,
+    window: &Window,
+    act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+) -> QueryResult<T> {
+    let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
+    if window.is_open() || status.transaction_depth()?.is_some() {
+        return SqlConn::transaction(conn, |conn| {
+            let value = act(conn)?;
+            window.check()?;
+            Ok(value)
+        });
+    }
+    let commit = format!(
+        "SELECT CASE WHEN qudo_now() BETWEEN {} AND {} THEN '' ELSE qudo_refuse('too late') END; \
+         COMMIT AND CHAIN",
+        window.from, window.until
+    );
+    SqlConn::nestable(conn, |conn| {
+        let value = act(conn)?;
+        match conn.batch(&commit) {
+            Err(error) if error.to_string().contains(LATE) => Err(TooLate::error()),
+            committed => committed.map(|()| value),
+        }
+    })
+}
 
 /// The way to the server's sessions.
 ///
@@ -53,7 +90,8 @@ impl Sessions {
         if !self.pooler {
             return act(conn);
         }
-        AnsiTransactionManager::begin_transaction_sql(conn, BEGIN)?;
+        let begin = format!("{BEGIN}; {}", held_plans("SET LOCAL"));
+        AnsiTransactionManager::begin_transaction_sql(conn, &begin)?;
         match act(conn) {
             Ok(value) => AnsiTransactionManager::commit_transaction(conn).map(|()| value),
             Err(error) => match AnsiTransactionManager::rollback_transaction(conn) {

@@ -1,26 +1,30 @@
 use diesel::SqliteConnection;
 use diesel::result::QueryResult;
 use qudo_core::driver::{ClaimRequest, ClaimedJob};
+use uuid::Uuid;
 
 use super::Sqlite;
 use crate::claimed::{ClaimRow, FACTS, READY};
-use crate::engine::{Engine, ability_filter, lease_length};
+use crate::engine::{Engine, claim_filter, lease_length};
 use crate::sql::{Bind, SqlConn};
+use crate::statements::ledger::{Orphans, balance};
 
 /// Leases the first ready jobs of a queue: three statements, whatever their number.
 ///
 /// Locking: the caller's `BEGIN IMMEDIATE` holds the file, so what the first statement reads is
-/// still there for the others. `CROSS JOIN` fixes the order of the join: the narrow table from the
-/// start of its key, then the facts by id; no sort, whatever the statistics say.
+/// still there for the others. A left join is read in its order: the narrow table from the start of
+/// its key, then the facts by id; no sort, whatever the statistics say.
 pub(super) fn claim(
     conn: &mut SqliteConnection,
     request: &ClaimRequest<'_>,
+    without: &[Uuid],
 ) -> QueryResult<Vec<ClaimedJob>> {
-    let (filter, abilities) = ability_filter("r.ability", request.abilities);
+    let (filter, abilities) = claim_filter(request.abilities, without);
     let rows = first_ready(conn, request, &filter, &abilities)?;
     let Some(last) = rows.last() else {
         return Ok(Vec::new());
     };
+    Orphans::refuse(rows.iter().filter(|row| !row.has_facts()).map(|row| row.ready.id).collect())?;
     let (rank, id) = (last.ready.claim_rank, last.ready.id);
     let (length, lengths) = lease_length("r.ability", request.abilities);
     let range = format!("r.queue = ? AND (r.claim_rank, r.id) <= (?, ?) AND {filter}");
@@ -36,15 +40,17 @@ pub(super) fn claim(
     let mut binds = vec![Bind::Id(request.worker.as_uuid()), Bind::Big(request.claim)];
     binds.extend(lengths);
     binds.extend(range_binds.iter().copied());
-    conn.run(&lease, &binds)?;
-    conn.run(&format!("DELETE FROM qudo_ready AS r WHERE {range}"), &range_binds)?;
-    Ok(rows.into_iter().map(|row| row.into_claimed(request)).collect())
+    let put = conn.run(&lease, &binds)?;
+    balance("claim what was read", rows.len(), put)?;
+    let taken = conn.run(&format!("DELETE FROM qudo_ready AS r WHERE {range}"), &range_binds)?;
+    balance("claim", taken, put)?;
+    Ok(rows.into_iter().filter_map(|row| row.into_claimed(request)).collect())
 }
 
 /// The statement whose plan the tests check.
 pub(crate) fn claim_sql(filter: &str) -> String {
     format!(
-        "SELECT {READY}, {FACTS} FROM qudo_ready r CROSS JOIN qudo_job j ON j.id = r.id \
+        "SELECT {READY}, {FACTS} FROM qudo_ready r LEFT JOIN qudo_job j ON j.id = r.id \
          WHERE r.queue = ? AND {filter} ORDER BY r.queue, r.claim_rank, r.id LIMIT ?"
     )
 }

@@ -6,6 +6,7 @@ use super::Sqlite;
 use crate::bulk::insert_rows_from;
 use crate::sql::Bind;
 use crate::statements::insert::insert_new_rows;
+use crate::statements::ledger::balance;
 
 /// Shorter runs of like jobs gain nothing.
 const SHORTEST_RUN: usize = 4;
@@ -49,10 +50,12 @@ fn insert_run(conn: &mut SqliteConnection, run: &[&JobRecord]) -> QueryResult<()
                  INTEGER) FROM (VALUES ";
     let shared = [queue, ability, Bind::Text(&job.codec), Bind::Int(job.priority)];
     let rows = run.iter().map(|job| [Bind::Id(job.id.as_uuid()), Bind::Bytes(&job.arg)]);
-    insert_rows_from(conn, facts, &shared, "(?,?)", rows, ")")?;
+    let stored = insert_rows_from(conn, facts, &shared, "(?,?)", rows, ")")?;
     let ready = "INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes) \
                  SELECT column1, ?, ?, ?, 0, 0 FROM (VALUES ";
     let shared = [queue, Bind::Int(-job.priority), ability];
     let rows = run.iter().map(|job| [Bind::Id(job.id.as_uuid())]);
-    insert_rows_from(conn, ready, &shared, "(?)", rows, ")")
+    let placed = insert_rows_from(conn, ready, &shared, "(?)", rows, ")")?;
+    balance("insert facts", run.len(), stored)?;
+    balance("insert places", run.len(), placed)
 }

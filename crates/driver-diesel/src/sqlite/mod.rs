@@ -14,12 +14,13 @@ use diesel::SqliteConnection;
 use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
-    WakeSource,
+    ClaimRequest, ClaimedJob, Deadline, DriverError, DriverRegistration, Inserted, JobRecord,
+    NamedDriver, WakeSource,
 };
 use uuid::Uuid;
 
 use crate::classify::{Class, classify, classify_text, connect_error, to_driver_error};
+use crate::clock::Window;
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
 use crate::options::Options;
@@ -65,7 +66,7 @@ impl DieselDriver<Sqlite> {
             .ok_or("the file's name is not UTF-8; give the database a name with database_as")?
             .to_owned();
         let engine = Sqlite::at(path, options);
-        Ok(NamedDriver { name, driver: Arc::new(Self { engine }) })
+        Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
 }
 
@@ -216,23 +217,59 @@ impl Engine for Sqlite {
         format!("sqlite:{}", self.path.display())
     }
 
+    /// The file's true path; of one that is not there yet, that of its directory with its name.
+    fn place(&self) -> Option<String> {
+        let whole = self.path.canonicalize();
+        let place = whole.or_else(|_| {
+            let parent = self.path.parent().filter(|parent| !parent.as_os_str().is_empty());
+            let parent = parent.unwrap_or(std::path::Path::new(".")).canonicalize()?;
+            std::io::Result::Ok(parent.join(self.path.file_name().unwrap_or_default()))
+        });
+        Some(format!("sqlite:{}", place.ok()?.display()))
+    }
+
     fn wake_source(&self) -> WakeSource {
         // Asking costs a look into shared memory, so it is asked often. What counts is the thread's
         // wake: a look at the log file's time of change instead gained nothing.
         WakeSource::Poll { at_most: Some(Duration::from_millis(9)) }
     }
 
-    fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+    /// The database is this process, so our own clock says before each commit whether it is too
+    /// late.
+    fn within<T>(
+        &self,
+        deadline: Deadline,
+        mut write: impl FnMut(&Window) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        write(&Window::local(deadline))
+    }
+
+    fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord], _: &Window) -> QueryResult<()> {
         insert::insert_new(conn, jobs)
     }
 
-    fn insert_commit(&self, jobs: &[JobRecord]) -> Result<(Vec<Inserted>, bool), DriverError> {
-        self.with_writer(|conn| Ok((insert::<Self>(conn, jobs)?, false)))
+    fn insert_commit(
+        &self,
+        jobs: &[JobRecord],
+        window: &Window,
+    ) -> Result<(Vec<Inserted>, bool), DriverError> {
+        self.with_writer(|conn| Ok((insert::<Self>(conn, jobs, window)?, false)))
     }
 
-    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+    fn claim(
+        &self,
+        request: &ClaimRequest<'_>,
+        window: &Window,
+        without: &[Uuid],
+    ) -> Result<Vec<ClaimedJob>, DriverError> {
         // A claim that a power cut forgets harms nobody: the job is ready again.
-        self.with_writer(|conn| unsynced(conn, |conn| claim::claim(conn, request)))
+        self.with_writer(|conn| {
+            unsynced(conn, |conn| {
+                let jobs = claim::claim(conn, request, without)?;
+                window.check()?;
+                Ok(jobs)
+            })
+        })
     }
 
     fn complete(

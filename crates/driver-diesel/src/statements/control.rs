@@ -1,16 +1,33 @@
+use diesel::deserialize;
 use diesel::result::QueryResult;
 use qudo_core::driver::{Bounded, Control, ControlFlag, Depth};
 use uuid::Uuid;
 
 use crate::engine::Engine;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
-/// The orders: a row means yes.
-pub(crate) fn control<E: Engine>(conn: &mut E::Conn) -> QueryResult<Control> {
-    let names: Vec<String> = conn.rows("SELECT name FROM qudo_control", &[])?;
-    let has = |flag: ControlFlag| names.iter().any(|name| name == flag.as_str());
-    Ok(Control { draining: has(ControlFlag::Draining), paused: has(ControlFlag::Paused) })
+struct Row(String, Option<String>);
+
+impl FromRow for Row {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.opt_text()?))
+    }
 }
+
+/// The orders, of which a row means yes, and the database's own id.
+pub(crate) fn control<E: Engine>(conn: &mut E::Conn) -> QueryResult<Control> {
+    let rows: Vec<Row> = conn.rows("SELECT name, value FROM qudo_control", &[])?;
+    let has = |flag: ControlFlag| rows.iter().any(|row| row.0 == flag.as_str());
+    let identity = rows.iter().find(|row| row.0 == IDENTITY).and_then(|row| row.1.as_deref());
+    Ok(Control {
+        draining: has(ControlFlag::Draining),
+        paused: has(ControlFlag::Paused),
+        identity: identity.and_then(|text| Uuid::parse_str(text).ok()),
+    })
+}
+
+/// The row with the database's own id.
+const IDENTITY: &str = "identity";
 
 /// Stores an order or removes it; twice is the same as once.
 pub(crate) fn set_control<E: Engine>(
@@ -29,19 +46,18 @@ pub(crate) fn set_control<E: Engine>(
 }
 
 /// The database's own id. Of two processes that make one at once, the first wins.
-pub(crate) fn identity<E: Engine>(conn: &mut E::Conn) -> QueryResult<String> {
-    let select = "SELECT value FROM qudo_control WHERE name = 'identity'";
-    if let Some(found) = conn.row::<String>(select, &[])? {
-        return Ok(found);
+pub(crate) fn identity<E: Engine>(conn: &mut E::Conn) -> QueryResult<Uuid> {
+    if let Some(known) = control::<E>(conn)?.identity {
+        return Ok(known);
     }
     let (words, tail) = E::INSERT_IGNORE;
     let sql = format!(
-        "{words} INTO qudo_control (name, value, changed_at) VALUES ('identity', ?, {}){tail}",
+        "{words} INTO qudo_control (name, value, changed_at) VALUES ('{IDENTITY}', ?, {}){tail}",
         E::NOW
     );
-    let fresh = Uuid::now_v7().to_string();
-    conn.run(&sql, &[Bind::Text(&fresh)])?;
-    Ok(conn.row::<String>(select, &[])?.unwrap_or(fresh))
+    let fresh = Uuid::now_v7();
+    conn.run(&sql, &[Bind::Text(&fresh.to_string())])?;
+    Ok(control::<E>(conn)?.identity.unwrap_or(fresh))
 }
 
 /// Counts the narrow tables, each up to the bound, along its primary key.

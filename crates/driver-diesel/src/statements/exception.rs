@@ -5,6 +5,7 @@ use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use super::insert::insert_within;
+use super::ledger::balance;
 use super::lookup::instant;
 use crate::bulk::insert_rows;
 use crate::engine::Engine;
@@ -55,7 +56,7 @@ pub(crate) fn log_exceptions<E: Engine>(
     let head = "INSERT INTO qudo_exception_log (id, job_id, ability, queue, worker, attempt, kind, \
                 message, discarded, uniqkey, priority, codec, arg, failed_at) VALUES ";
     let row = format!("(?,?,?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
-    insert_rows(conn, head, &row, &rows, "").map(drop)
+    balance("log exceptions", rows.len(), insert_rows(conn, head, &row, &rows, "")?)
 }
 
 struct Row {

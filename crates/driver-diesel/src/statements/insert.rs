@@ -6,9 +6,11 @@ use qudo_core::driver::{Due, Inserted, JobRecord};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use super::ledger::balance;
 use super::{Place, When, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::classify::{Class, classify};
+use crate::clock::Window;
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -20,12 +22,13 @@ const MOST_TRIES: usize = 5;
 pub(crate) fn insert<E: Engine>(
     conn: &mut E::Conn,
     jobs: &[JobRecord],
+    window: &Window,
 ) -> QueryResult<Vec<Inserted>> {
-    let first = conn.transaction(|conn| insert_checked::<E>(conn, jobs, false));
-    match first {
-        Err(error) if classify(&error) == Class::Unique => {
-            conn.transaction(|conn| insert_checked::<E>(conn, jobs, true))
-        }
+    let mut store = |look| {
+        E::transaction_within(conn, window, |conn| insert_checked::<E>(conn, jobs, look, window))
+    };
+    match store(false) {
+        Err(error) if classify(&error) == Class::Unique => store(true),
         other => other,
     }
 }
@@ -36,13 +39,14 @@ pub(crate) fn insert_within<E: Engine>(
     conn: &mut E::Conn,
     jobs: &[JobRecord],
 ) -> QueryResult<Vec<Inserted>> {
-    insert_checked::<E>(conn, jobs, true)
+    insert_checked::<E>(conn, jobs, true, &Window::OPEN)
 }
 
 fn insert_checked<E: Engine>(
     conn: &mut E::Conn,
     jobs: &[JobRecord],
     look_for_ids: bool,
+    window: &Window,
 ) -> QueryResult<Vec<Inserted>> {
     let mut answers = vec![Inserted::New; jobs.len()];
     let mut stored: HashSet<Uuid> = HashSet::new();
@@ -69,7 +73,7 @@ fn insert_checked<E: Engine>(
     }
     let fresh: Vec<&JobRecord> = fresh.into_iter().map(|(_, job)| job).collect();
     if !fresh.is_empty() {
-        E::insert_new(conn, &fresh)?;
+        E::insert_new(conn, &fresh, window)?;
     }
     Ok(answers)
 }
@@ -119,6 +123,18 @@ pub(super) fn take_keys<E: Engine>(
         }
     }
     Err(Error::QueryBuilderError("a unique key changed hands too often; try again".into()))
+}
+
+/// Takes one unique key if it is free; tells whether it was.
+pub(super) fn take_key<E: Engine>(
+    conn: &mut E::Conn,
+    ability: &str,
+    key: &str,
+    id: &Uuid,
+) -> QueryResult<bool> {
+    let (words, tail) = E::INSERT_IGNORE;
+    let sql = format!("{words} INTO qudo_unique (ability, uniqkey, id) VALUES (?,?,?){tail}");
+    Ok(conn.run(&sql, &[Bind::Text(ability), Bind::Text(key), Bind::Id(id)])? > 0)
 }
 
 struct Holder(String, String, Uuid);
@@ -173,13 +189,15 @@ pub(crate) fn insert_new_rows<E: Engine>(
     let head = "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, \
                 enqueued_at) VALUES ";
     let row = format!("(?,?,?,?,?,?,?,{})", E::NOW);
-    insert_rows(conn, head, &row, &rows, "")?;
+    let stored = insert_rows(conn, head, &row, &rows, "")?;
     let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
         jobs.iter().partition(|job| job.due == Due::Now);
     let ready: Vec<_> = ready.into_iter().map(place).collect();
-    put_ready::<E>(conn, &ready)?;
+    let mut placed = put_ready::<E>(conn, &ready)?;
     let scheduled: Vec<_> = scheduled.into_iter().map(|job| (place(job), when(job.due))).collect();
-    put_scheduled::<E>(conn, &scheduled)
+    placed += put_scheduled::<E>(conn, &scheduled)?;
+    balance("insert facts", jobs.len(), stored)?;
+    balance("insert places", jobs.len(), placed)
 }
 
 /// The narrow row of a new job.

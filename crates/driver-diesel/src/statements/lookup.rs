@@ -166,3 +166,10 @@ pub(crate) fn holder<E: Engine>(
         &[Bind::Text(ability), Bind::Text(uniqkey)],
     )
 }
+
+/// Jobs that are ready and leased at once. Reads the leases through, which are few.
+pub(crate) fn leased_and_ready<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<Uuid>> {
+    let sql = "SELECT l.id FROM qudo_lease l JOIN qudo_ready r ON r.queue = l.queue \
+               AND r.claim_rank = l.claim_rank AND r.id = l.id LIMIT 2000";
+    conn.rows(sql, &[])
+}

@@ -4,10 +4,13 @@
 //! words) comes from [`Engine`](crate::engine::Engine). Lock order, everywhere: lease before ready
 //! or scheduled before job before unique; rows of one table in the order of their keys.
 
+pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod exception;
 pub(crate) mod insert;
+pub(crate) mod ledger;
 pub(crate) mod lookup;
+pub(crate) mod mend;
 pub(crate) mod moving;
 pub(crate) mod schedule;
 pub(crate) mod settle;
@@ -88,10 +91,12 @@ impl<'a> Place<'a> {
 }
 
 /// Makes jobs ready. The ids are in no narrow table, so nothing is waited for.
-pub(crate) fn put_ready<E: Engine>(conn: &mut E::Conn, places: &[Place<'_>]) -> QueryResult<()> {
+///
+/// Returns how many rows it put, which the caller compares with what it took.
+pub(crate) fn put_ready<E: Engine>(conn: &mut E::Conn, places: &[Place<'_>]) -> QueryResult<usize> {
     let rows: Vec<_> = places.iter().map(|place| place.binds().to_vec()).collect();
     let head = "INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes) VALUES ";
-    insert_rows(conn, head, "(?,?,?,?,?,?)", &rows, "").map(drop)
+    insert_rows(conn, head, "(?,?,?,?,?,?)", &rows, "")
 }
 
 /// When a scheduled row is due.
@@ -103,11 +108,12 @@ pub(crate) enum When {
     In(i64),
 }
 
-/// Schedules jobs. The ids are in no narrow table, so nothing is waited for.
+/// Schedules jobs. The ids are in no narrow table, so nothing is waited for. Returns how many rows it
+/// put.
 pub(crate) fn put_scheduled<E: Engine>(
     conn: &mut E::Conn,
     places: &[(Place<'_>, When)],
-) -> QueryResult<()> {
+) -> QueryResult<usize> {
     let rows: Vec<_> = places
         .iter()
         .map(|(place, when)| {
@@ -123,5 +129,5 @@ pub(crate) fn put_scheduled<E: Engine>(
     let head = "INSERT INTO qudo_scheduled (id, queue, claim_rank, ability, attempt, crashes, \
                 run_after) VALUES ";
     let row = format!("(?,?,?,?,?,?,COALESCE(?, {} + ?))", E::NOW);
-    insert_rows(conn, head, &row, &rows, "").map(drop)
+    insert_rows(conn, head, &row, &rows, "")
 }

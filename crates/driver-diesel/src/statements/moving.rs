@@ -1,6 +1,9 @@
 //! Jobs on their way between databases; the protocol is that of
 //! [`Moves`](qudo_core::driver::Moves). Every function runs inside a transaction.
 
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
 use diesel::deserialize;
 use diesel::result::QueryResult;
 use qudo_core::driver::{Due, Inserted, JobRecord, Leg, MovingJob};
@@ -8,9 +11,10 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::insert::take_keys;
+use super::ledger::balance;
 use super::lookup::instant;
 use super::{Place, STAND, Stand, When, place, put_ready, put_scheduled};
-use crate::bulk::{Keyed, insert_rows, rows_in};
+use crate::bulk::{Keyed, insert_rows};
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
@@ -35,27 +39,17 @@ impl FromRow for ReadyKey {
     }
 }
 
-const SELECT: &str = "SELECT m.id, m.attempt, m.crashes, m.run_after, j.queue, j.ability, j.codec, \
+const SELECT: &str = "SELECT m.attempt, m.crashes, m.run_after, j.id, j.queue, j.ability, j.codec, \
     j.arg, j.uniqkey, j.priority, j.enqueued_at FROM qudo_moving m JOIN qudo_job j ON j.id = m.id";
 
 struct Moving(MovingJob);
 
 impl FromRow for Moving {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let id = JobId::from_uuid(columns.id()?);
         let (attempt, crashes) = (columns.int()?, columns.int()?);
-        let due = columns.opt_big()?.map_or(Due::Now, |at| Due::At(instant(at)));
-        let record = JobRecord {
-            id,
-            queue: columns.text()?.into(),
-            ability: columns.text()?.into(),
-            codec: columns.text()?.into(),
-            arg: columns.bytes()?,
-            uniqkey: columns.opt_text()?,
-            priority: columns.int()?,
-            due,
-        };
-        let enqueued_at = instant(columns.big()?);
+        let due = due(columns.opt_big()?);
+        let Record { record, enqueued_at } = Record::from_row(columns)?;
+        let record = JobRecord { due, ..record };
         Ok(Self(MovingJob { record, attempt, crashes, enqueued_at }))
     }
 }
@@ -124,32 +118,98 @@ pub(crate) fn move_out<E: Engine>(
     match only {
         None => rows = first_waiting::<E>(conn, limit)?,
         Some(only) => {
-            for id in &uuids(only)[..only.len().min(limit as usize)] {
+            for id in uuids(only).iter().take(limit as usize) {
                 rows.extend(waiting::<E>(conn, id)?);
             }
         }
     }
+    let found = rows.len();
+    let mut jobs = with_facts::<E>(conn, &mut rows)?;
+    if rows.is_empty() && found > 0 {
+        // To go on would look as if nothing were left behind them.
+        let message = format!(
+            "{found} jobs have no facts and cannot be moved; `qudo audit --repair` removes them"
+        );
+        return Err(diesel::result::Error::QueryBuilderError(message.into()));
+    }
     let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
     // Leaving again: another mover may bring it back one day.
     E::delete_by_id(conn, &at(Leg::Arrived), &ids)?;
-    let mut scheduled = Vec::new();
+    let (mut scheduled, mut taken) = (Vec::new(), 0);
     for Waiting { stand, run_after } in &rows {
         if run_after.is_some() {
             scheduled.push(stand.id);
             continue;
         }
-        conn.run(
+        taken += conn.run(
             "DELETE FROM qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?",
             &[Bind::Text(&stand.queue), Bind::Int(stand.claim_rank), Bind::Id(&stand.id)],
         )?;
     }
     scheduled.sort_unstable();
-    E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &scheduled)?;
+    taken += E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &scheduled)?;
     let moving: Vec<_> = rows.iter().map(|row| (Place::from(&row.stand), row.run_after)).collect();
-    mark::<E>(conn, Leg::Leaving, to, None, &moving)?;
-    let head = format!("{SELECT} WHERE m.leg = 'leaving' AND m.id IN");
-    let jobs: Vec<Moving> = rows_in(conn, &head, &[], &ids, "")?;
-    Ok(jobs.into_iter().map(|job| job.0).collect())
+    balance("move out", taken, mark::<E>(conn, Leg::Leaving, to, None, &moving)?)?;
+    jobs.sort_unstable_by_key(|job| job.record.id);
+    Ok(jobs)
+}
+
+/// The facts of waiting rows. A row without facts is passed over, since nobody could run it elsewhere
+/// either.
+///
+/// Locking: the facts by id, after their waiting rows; on MySQL with a lock, so that a job is not left
+/// behind because a view of the data does not show it yet.
+fn with_facts<E: Engine>(
+    conn: &mut E::Conn,
+    rows: &mut Vec<Waiting>,
+) -> QueryResult<Vec<MovingJob>> {
+    let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
+    let columns = "id, queue, ability, codec, arg, uniqkey, priority, enqueued_at";
+    let job = Keyed::table("qudo_job");
+    let found: Vec<Record> = E::rows_by_id(conn, columns, &job, &ids, E::CURRENT)?;
+    let mut found: HashMap<_, _> =
+        found.into_iter().map(|job| (*job.record.id.as_uuid(), job)).collect();
+    let mut jobs = Vec::with_capacity(found.len());
+    rows.retain(|Waiting { stand, run_after }| {
+        let Some(Record { record, enqueued_at }) = found.remove(&stand.id) else {
+            log::error!(
+                "job {} has no facts and stays where it is; `qudo audit --repair` removes it",
+                stand.id
+            );
+            return false;
+        };
+        let record = JobRecord { due: due(*run_after), ..record };
+        let (attempt, crashes) = (stand.attempt, stand.crashes);
+        jobs.push(MovingJob { record, attempt, crashes, enqueued_at });
+        true
+    });
+    Ok(jobs)
+}
+
+fn due(run_after: Option<i64>) -> Due {
+    run_after.map_or(Due::Now, |at| Due::At(instant(at)))
+}
+
+/// The facts of a job.
+struct Record {
+    record: JobRecord,
+    enqueued_at: DateTime<Utc>,
+}
+
+impl FromRow for Record {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let record = JobRecord {
+            id: JobId::from_uuid(columns.id()?),
+            queue: columns.text()?.into(),
+            ability: columns.text()?.into(),
+            codec: columns.text()?.into(),
+            arg: columns.bytes()?,
+            uniqkey: columns.opt_text()?,
+            priority: columns.int()?,
+            due: Due::Now,
+        };
+        Ok(Self { record, enqueued_at: instant(columns.big()?) })
+    }
 }
 
 fn mark<E: Engine>(
@@ -158,7 +218,7 @@ fn mark<E: Engine>(
     other: &str,
     mover: Option<&Uuid>,
     jobs: &[(Place<'_>, Option<i64>)],
-) -> QueryResult<()> {
+) -> QueryResult<usize> {
     let nil = Uuid::nil();
     let rows: Vec<_> = jobs
         .iter()
@@ -174,7 +234,7 @@ fn mark<E: Engine>(
         "INSERT INTO qudo_moving ({STAND}, leg, other, mover, run_after, moved_at) VALUES "
     );
     let row = format!("(?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
-    insert_rows(conn, &head, &row, &rows, "").map(drop)
+    insert_rows(conn, &head, &row, &rows, "")
 }
 
 /// Jobs that are leaving for a database, in the order of their ids.
@@ -216,10 +276,11 @@ pub(crate) fn move_in<E: Engine>(
         }
         None => true,
     });
+    let mut stored = 0;
     for (_, job) in &fresh {
         // One by one: arguments may be large, and a move is not in a hurry.
         let record = &job.record;
-        conn.run(
+        stored += conn.run(
             "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
              VALUES (?,?,?,?,?,?,?,?)",
             &[
@@ -245,7 +306,7 @@ pub(crate) fn move_in<E: Engine>(
             (place, run_after)
         })
         .collect();
-    mark::<E>(conn, Leg::Arriving, from, Some(mover), &moving)?;
+    balance("move in", stored, mark::<E>(conn, Leg::Arriving, from, Some(mover), &moving)?)?;
     Ok(answers)
 }
 
@@ -261,7 +322,11 @@ impl FromRow for Key {
 fn remove_facts<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<()> {
     let job = Keyed::table("qudo_job");
     let keys: Vec<Key> = E::rows_by_id(conn, "ability, uniqkey, id", &job, ids, "")?;
-    E::delete_by_id(conn, &job, ids)?;
+    let removed = E::delete_by_id(conn, &job, ids)?;
+    if removed != ids.len() {
+        // They were to go anyway.
+        log::error!("{removed} of {} jobs that moved had facts", ids.len());
+    }
     for Key(ability, key, id) in &keys {
         let Some(key) = key else { continue };
         conn.run(
@@ -277,7 +342,7 @@ fn marked<E: Engine>(conn: &mut E::Conn, leg: Leg, ids: &[Uuid]) -> QueryResult<
 }
 
 /// The rows of jobs on this leg.
-const fn at(leg: Leg) -> Keyed<'static> {
+pub(crate) const fn at(leg: Leg) -> Keyed<'static> {
     let only = match leg {
         Leg::Leaving => "leg = 'leaving'",
         Leg::Left => "leg = 'left'",
@@ -292,7 +357,7 @@ const fn at(leg: Leg) -> Keyed<'static> {
 fn change<E: Engine>(conn: &mut E::Conn, from: Leg, to: Leg, ids: &[Uuid]) -> QueryResult<()> {
     E::delete_by_id(conn, &at(to), ids)?;
     let set = format!("leg = '{}', moved_at = {}", to.as_str(), E::NOW);
-    E::update_by_id(conn, &set, &[], &at(from), ids).map(drop)
+    balance("change the leg", ids.len(), E::update_by_id(conn, &set, &[], &at(from), ids)?)
 }
 
 /// Leaving → left, without facts. The row's lock decides between two movers.
@@ -317,16 +382,17 @@ pub(crate) fn put_back<E: Engine>(
     if leg == Leg::Arriving {
         change::<E>(conn, Leg::Arriving, Leg::Arrived, &found)?;
     } else {
-        E::delete_by_id(conn, &at(Leg::Leaving), &found)?;
+        balance("move back", found.len(), E::delete_by_id(conn, &at(Leg::Leaving), &found)?)?;
     }
     let (ready, scheduled): (Vec<_>, Vec<_>) = rows.iter().partition(|row| row.run_after.is_none());
     let ready: Vec<_> = ready.into_iter().map(|row| Place::from(&row.stand)).collect();
-    put_ready::<E>(conn, &ready)?;
+    let mut put = put_ready::<E>(conn, &ready)?;
     let scheduled: Vec<_> = scheduled
         .into_iter()
         .map(|row| (Place::from(&row.stand), When::At(row.run_after.unwrap_or_default())))
         .collect();
-    put_scheduled::<E>(conn, &scheduled)?;
+    put += put_scheduled::<E>(conn, &scheduled)?;
+    balance("end a move", rows.len(), put)?;
     Ok(rows.len())
 }
 
@@ -392,7 +458,7 @@ pub(crate) fn cancel<E: Engine>(
     let mover = [Bind::Id(mover)];
     let arriving = Keyed::table("qudo_moving").only("leg = 'arriving' AND mover = ?", &mover);
     let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &arriving, &uuids(jobs), E::FOR_UPDATE)?;
-    E::delete_by_id(conn, &at(Leg::Arriving), &ids)?;
+    balance("cancel", ids.len(), E::delete_by_id(conn, &at(Leg::Arriving), &ids)?)?;
     remove_facts::<E>(conn, &ids)?;
     Ok(ids.len())
 }

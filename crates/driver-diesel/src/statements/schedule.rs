@@ -6,6 +6,7 @@ use qudo_core::driver::{Due, Promotion};
 use uuid::Uuid;
 
 use super::insert::when;
+use super::ledger::balance;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
@@ -34,9 +35,9 @@ pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryRes
     let due: Vec<Stand> = conn.rows(&sql, &[Bind::Big(limit.into())])?;
     let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
     ids.sort_unstable();
-    E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &ids)?;
+    let taken = E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &ids)?;
     let places: Vec<_> = due.iter().map(Place::from).collect();
-    put_ready::<E>(conn, &places)?;
+    balance("promote", taken, put_ready::<E>(conn, &places)?)?;
     Ok(due.len() as u32)
 }
 
@@ -108,7 +109,8 @@ fn take_row<E: Engine>(
     let sql = format!("SELECT {STAND} FROM {place}{}", E::FOR_UPDATE);
     let stand = conn.row::<Stand>(&sql, key)?;
     if stand.is_some() {
-        conn.run(&format!("DELETE FROM {place}"), key)?;
+        let taken = conn.run(&format!("DELETE FROM {place}"), key)?;
+        balance("take a waiting job", 1, taken)?;
     }
     Ok(stand)
 }
@@ -134,9 +136,10 @@ pub(crate) fn reschedule<E: Engine>(conn: &mut E::Conn, id: &Uuid, due: Due) -> 
         return Ok(false);
     };
     let place = Place::from(&stand);
-    match due {
+    let put = match due {
         Due::Now => put_ready::<E>(conn, &[place])?,
         due => put_scheduled::<E>(conn, &[(place, when(due))])?,
-    }
+    };
+    balance("reschedule", 1, put)?;
     Ok(true)
 }

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
 use super::insert::insert_within;
+use super::ledger::balance;
 use super::trace::{write_replies, write_status};
 use super::{Place, When, put_ready, put_scheduled};
 use crate::bulk::Keyed;
@@ -41,6 +42,19 @@ impl FromRow for Held {
     }
 }
 
+/// Which of these leases this worker holds, and under which claims.
+pub(crate) fn held<E: Engine>(
+    conn: &mut E::Conn,
+    worker: &Uuid,
+    ids: &[Uuid],
+    lock: &str,
+) -> QueryResult<Vec<(Uuid, i64)>> {
+    let worker = [Bind::Id(worker)];
+    let lease = Keyed::table("qudo_lease").only("worker = ?", &worker);
+    let held: Vec<Held> = E::rows_by_id(conn, "id, claim", &lease, ids, lock)?;
+    Ok(held.into_iter().map(|held| (held.0, held.1)).collect())
+}
+
 /// Removes the leases that this worker still holds under these claims; returns them.
 ///
 /// The row lock decides between this settle, a rescue and a settle that is repeated: whoever comes
@@ -52,14 +66,13 @@ pub(crate) fn take_leases<E: Engine>(
 ) -> QueryResult<HashSet<(Uuid, i64)>> {
     let mut ids: Vec<_> = leases.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
-    let worker = [Bind::Id(worker)];
-    let lease = Keyed::table("qudo_lease").only("worker = ?", &worker);
-    let held: Vec<Held> = E::rows_by_id(conn, "id, claim", &lease, &ids, E::FOR_UPDATE)?;
-    let found: HashSet<(Uuid, i64)> = held.into_iter().map(|held| (held.0, held.1)).collect();
+    let found: HashSet<(Uuid, i64)> =
+        held::<E>(conn, worker, &ids, E::FOR_UPDATE)?.into_iter().collect();
     let ours: HashSet<_> = leases.iter().filter(|lease| found.contains(lease)).copied().collect();
     let mut ids: Vec<_> = ours.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
-    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
+    let taken = E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
+    balance("take leases", ours.len(), taken)?;
     Ok(ours)
 }
 
@@ -78,8 +91,8 @@ pub(crate) fn settle<E: Engine>(
     write_exceptions::<E>(conn, worker, &ours)?;
     write_replies::<E>(conn, &ours)?;
     write_status::<E>(conn, &ours)?;
-    put_back::<E>(conn, &ours)?;
-    remove_ended::<E>(conn, &ours)?;
+    let put = put_back::<E>(conn, &ours)? + remove_ended::<E>(conn, &ours)?;
+    balance("settle", ours.len(), put)?;
     // Last, so that a replacement may take the unique key of the job it replaces.
     let replacements: Vec<JobRecord> = ours
         .iter()
@@ -123,8 +136,9 @@ fn write_exceptions<E: Engine>(
     log_exceptions::<E>(conn, &rows)
 }
 
-/// Jobs that run again: ready at once or scheduled. Their facts are not touched.
-fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<()> {
+/// Jobs that run again: ready at once or scheduled. Their facts are not touched. Returns how many
+/// rows it put.
+fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<usize> {
     let (mut ready, mut scheduled) = (Vec::new(), Vec::new());
     for one in ours {
         let (after, spent) = match one.verdict {
@@ -148,19 +162,22 @@ fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<
             scheduled.push((place, When::In(after)));
         }
     }
-    put_ready::<E>(conn, &ready)?;
-    put_scheduled::<E>(conn, &scheduled)
+    Ok(put_ready::<E>(conn, &ready)? + put_scheduled::<E>(conn, &scheduled)?)
 }
 
-/// Jobs that are gone: their facts and their unique keys.
-fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<()> {
+/// Jobs that are gone: their facts and their unique keys. Returns how many they are. Facts that
+/// somebody removed before are no reason to run the job again.
+fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<usize> {
     let ended: Vec<_> = ours
         .iter()
         .filter(|one| matches!(one.verdict, Verdict::Complete | Verdict::Discard))
         .collect();
     let mut ids: Vec<_> = ended.iter().map(|one| *one.job.id.as_uuid()).collect();
     ids.sort_unstable();
-    E::delete_by_id(conn, &Keyed::table("qudo_job"), &ids)?;
+    let removed = E::delete_by_id(conn, &Keyed::table("qudo_job"), &ids)?;
+    if removed != ids.len() {
+        log::error!("{} of {} ended jobs had no facts", ids.len() - removed, ids.len());
+    }
     let mut keys: Vec<_> = ended
         .iter()
         .filter_map(|one| Some((&*one.job.ability, one.job.uniqkey.as_deref()?)))
@@ -172,5 +189,5 @@ fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryRes
             &[Bind::Text(ability), Bind::Text(key)],
         )?;
     }
-    Ok(())
+    Ok(ended.len())
 }

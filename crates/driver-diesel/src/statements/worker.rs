@@ -3,11 +3,13 @@ use std::time::Duration;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Rescued, WorkerId, WorkerInfo};
+use qudo_core::driver::{DeadWorker, Rescued, WorkerId, WorkerInfo, WorkerSeen};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
+use super::ledger::balance;
+use super::lookup::instant;
 use super::{Place, STAND, Stand, put_ready};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
@@ -15,21 +17,23 @@ use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
 /// Renews the heartbeat row; `false` if it had to be made.
 pub(crate) fn heartbeat<E: Engine>(conn: &mut E::Conn, worker: &WorkerInfo) -> QueryResult<bool> {
-    let id = Bind::Id(worker.id.as_uuid());
+    let (id, promise) = (Bind::Id(worker.id.as_uuid()), Bind::Big(micros(worker.dead_after)));
     // The row is read rather than the count of changed rows trusted: MySQL reports 0 for a row
     // that was found and not changed, as with two beats in one microsecond.
-    let update = format!("UPDATE qudo_worker SET seen_at = {} WHERE id = ?", E::NOW);
-    if conn.run(&update, &[id])? > 0 {
+    let update =
+        format!("UPDATE qudo_worker SET seen_at = {}, dead_after = ? WHERE id = ?", E::NOW);
+    if conn.run(&update, &[promise, id])? > 0 {
         return Ok(true);
     }
     if conn.row::<Uuid>("SELECT id FROM qudo_worker WHERE id = ?", &[id])?.is_some() {
         return Ok(true);
     }
     let insert = format!(
-        "INSERT INTO qudo_worker (id, name, started_at, seen_at) VALUES (?, ?, {now}, {now})",
+        "INSERT INTO qudo_worker (id, name, started_at, seen_at, dead_after) \
+         VALUES (?, ?, {now}, {now}, ?)",
         now = E::NOW
     );
-    conn.run(&insert, &[id, Bind::Text(&worker.name)])?;
+    conn.run(&insert, &[id, Bind::Text(&worker.name), promise])?;
     Ok(false)
 }
 
@@ -49,30 +53,56 @@ impl FromRow for Lost {
     }
 }
 
-/// Takes jobs back whose lease ended or whose worker is silent or unknown. Inside a transaction.
+/// Takes back the leases of dead workers, those without a worker, and those past their end. Inside a
+/// transaction.
 ///
-/// The lease's row lock decides between a rescue and the worker's own settle. Leases that are
-/// being settled or rescued elsewhere are skipped, so that one stuck row holds up no other.
+/// Locking: the row of a dead worker before its leases. Its own beat waits for that lock or comes
+/// first, and then the row shows a later time and nothing is taken; a row that is locked at this moment
+/// belongs to a worker that beats, or to another rescue, and is passed over. The leases' row locks decide
+/// between a rescue and the worker's own settle; those that are being settled or rescued elsewhere
+/// are skipped, so that one stuck row holds up no other.
 pub(crate) fn rescue<E: Engine>(
     conn: &mut E::Conn,
-    dead_after: Duration,
+    dead: &[DeadWorker],
+    expired: bool,
     limit: u32,
 ) -> QueryResult<Vec<Rescued>> {
-    let dead = Bind::Big(micros(dead_after));
-    let mut lost = lost::<E>(conn, dead, limit)?;
-    forget_new::<E>(conn, dead, &mut lost)?;
+    let mut lost: Vec<Lost> = Vec::new();
+    let left = |lost: &Vec<Lost>| limit.saturating_sub(lost.len() as u32);
+    let mut gone = Vec::new();
+    // In the order of their keys, as everywhere.
+    let mut dead: Vec<_> = dead.iter().collect();
+    dead.sort_unstable_by_key(|one| one.id);
+    for one in dead {
+        if left(&lost) == 0 {
+            break;
+        }
+        let id = one.id.as_uuid();
+        let row =
+            format!("SELECT id FROM qudo_worker WHERE id = ? AND seen_at = ?{}", E::SKIP_LOCKED);
+        let seen = Bind::Big(one.seen_at.timestamp_micros());
+        if conn.row::<Uuid>(&row, &[Bind::Id(id), seen])?.is_some() {
+            let ids = "SELECT id FROM qudo_lease WHERE worker = ? ORDER BY id LIMIT ?";
+            let ids = conn.rows(ids, &[Bind::Id(id), Bind::Big(left(&lost).into())])?;
+            lost.extend(lock_leases::<E>(conn, "worker = ?", &[Bind::Id(id)], &ids)?);
+            gone.push(id);
+        }
+    }
+    let ids = ownerless::<E>(conn, expired, left(&lost))?;
+    let mut swept = lock_leases::<E>(conn, "", &[], &ids)?;
+    keep_owned::<E>(conn, expired, &mut swept)?;
+    swept.retain(|one| !lost.iter().any(|other| other.stand.id == one.stand.id));
+    lost.extend(swept);
     if !lost.is_empty() {
         take_back::<E>(conn, &lost)?;
     }
-    let silent = format!("SELECT id FROM qudo_worker WHERE seen_at < {} - ? LIMIT 1", E::NOW);
-    if conn.row::<Uuid>(&silent, &[dead])?.is_some() {
-        // A worker's row goes only once none of its leases is left.
-        let sql = format!(
-            "DELETE FROM qudo_worker WHERE seen_at < {} - ? AND NOT EXISTS (SELECT 1 FROM \
-             qudo_lease l WHERE l.worker = qudo_worker.id)",
-            E::NOW
-        );
-        conn.run(&sql, &[dead])?;
+    for id in gone {
+        // A worker's row goes only once none of its leases is left; a plain read, because one that
+        // locks would wait for whoever holds a lease.
+        let lease = "SELECT id FROM qudo_lease WHERE worker = ? LIMIT 1";
+        if conn.row::<Uuid>(lease, &[Bind::Id(id)])?.is_none() {
+            conn.run("DELETE FROM qudo_worker WHERE id = ?", &[Bind::Id(id)])?;
+        }
     }
     let rescued = |one: Lost| Rescued {
         id: JobId::from_uuid(one.stand.id),
@@ -82,37 +112,54 @@ pub(crate) fn rescue<E: Engine>(
     Ok(lost.into_iter().map(rescued).collect())
 }
 
-/// The leases to take back, locked. Looked for without locks first: nearly always there are none,
-/// and a locking look makes every claim and settle of the moment wait on MySQL, which locks
-/// each row that it reads.
-fn lost<E: Engine>(conn: &mut E::Conn, dead: Bind<'_>, limit: u32) -> QueryResult<Vec<Lost>> {
+/// Leases whose worker has no row, and those past their end. A plain read: a locking one would make
+/// every claim and settle of the moment wait on MySQL, which locks each row that it reads.
+fn ownerless<E: Engine>(conn: &mut E::Conn, expired: bool, limit: u32) -> QueryResult<Vec<Uuid>> {
+    let past = format!("leased_until < (SELECT {}) OR ", E::NOW);
     let sql = format!(
-        "SELECT {STAND}, worker, CAST(CASE WHEN leased_until < {now} THEN 1 ELSE 0 END AS {big}) \
-         FROM qudo_lease WHERE leased_until < {now} OR NOT EXISTS (SELECT 1 FROM qudo_worker w \
-         WHERE w.id = qudo_lease.worker AND w.seen_at >= {now} - ?) ORDER BY id LIMIT ?",
-        now = E::NOW,
-        big = E::BIG,
+        "SELECT id FROM qudo_lease WHERE {}worker NOT IN (SELECT id FROM qudo_worker) \
+         ORDER BY id LIMIT ?",
+        if expired { &past } else { "" },
     );
-    if conn.row::<Lost>(&sql, &[dead, Bind::Big(1)])?.is_none() {
-        return Ok(Vec::new());
-    }
-    conn.rows(&format!("{sql}{}", E::SKIP_LOCKED), &[dead, Bind::Big(limit.into())])
+    conn.rows(&sql, &[Bind::Big(limit.into())])
 }
 
-/// Leaves out leases of workers that live after all. On MySQL the look at the leases sees what is committed while
-/// it goes on, that at the workers what was when it began: the first claim of a worker that just
-/// started would look like one without a worker.
-fn forget_new<E: Engine>(
+/// Locks leases by id; those that others hold are passed over.
+fn lock_leases<E: Engine>(
     conn: &mut E::Conn,
-    dead: Bind<'_>,
+    only: &str,
+    binds: &[Bind<'_>],
+    ids: &[Uuid],
+) -> QueryResult<Vec<Lost>> {
+    if ids.is_empty() {
+        return Ok(Vec::new());
+    }
+    let columns = format!(
+        "{STAND}, worker, CAST(CASE WHEN leased_until < {} THEN 1 ELSE 0 END AS {})",
+        E::NOW,
+        E::BIG
+    );
+    let lease = Keyed::table("qudo_lease").only(only, binds);
+    E::rows_by_id(conn, &columns, &lease, ids, E::SKIP_LOCKED)
+}
+
+/// Leaves out leases that have an owner after all. Between the look and the lock a job may have been
+/// settled and claimed again, and on MySQL the first claim of a worker that just started looks like
+/// one without a worker. A plain read: the beat of a worker ends before its first claim begins, so
+/// whoever could lock a lease also sees the worker. One that locks would wait for beats, and other
+/// rescues for it, against the order of locks.
+fn keep_owned<E: Engine>(
+    conn: &mut E::Conn,
+    expired: bool,
     lost: &mut Vec<Lost>,
 ) -> QueryResult<()> {
-    if lost.iter().all(|one| one.expired) {
-        return Ok(());
-    }
-    let sql = format!("SELECT id FROM qudo_worker WHERE seen_at >= {} - ?", E::NOW);
-    let alive: HashSet<Uuid> = conn.rows(&sql, &[dead])?.into_iter().collect();
-    lost.retain(|one| one.expired || !alive.contains(&one.worker));
+    let mut workers: Vec<_> = lost.iter().map(|one| one.worker).collect();
+    workers.sort_unstable();
+    workers.dedup();
+    let row = Keyed::table("qudo_worker");
+    let alive: HashSet<Uuid> =
+        E::rows_by_id::<Uuid>(conn, "id", &row, &workers, "")?.into_iter().collect();
+    lost.retain(|one| (expired && one.expired) || !alive.contains(&one.worker));
     Ok(())
 }
 
@@ -152,13 +199,15 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
         })
         .collect();
     log_exceptions::<E>(conn, &exceptions)?;
-    let ids: Vec<_> = lost.iter().map(|one| one.stand.id).collect();
-    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
+    let mut ids: Vec<_> = lost.iter().map(|one| one.stand.id).collect();
+    ids.sort_unstable();
+    let taken = E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
     let places: Vec<_> = lost
         .iter()
         .map(|one| Place { crashes: one.stand.crashes + 1, ..Place::from(&one.stand) })
         .collect();
-    put_ready::<E>(conn, &places)
+    balance("rescue", taken, put_ready::<E>(conn, &places)?)?;
+    balance("rescue what is locked", lost.len(), taken)
 }
 
 /// Returns leases to ready, the attempt unspent: all of a worker, or those of one claim.
@@ -178,35 +227,41 @@ pub(crate) fn give_back<E: Engine>(
     let lease = Keyed::table("qudo_lease").only(condition, &binds);
     let stands: Vec<Stand> = E::rows_by_id(conn, STAND, &lease, &ids, E::FOR_UPDATE)?;
     let ids: Vec<_> = stands.iter().map(|stand| stand.id).collect();
-    E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
+    let taken = E::delete_by_id(conn, &Keyed::table("qudo_lease"), &ids)?;
     let places: Vec<_> = stands
         .iter()
         .map(|stand| Place { attempt: stand.attempt - 1, ..Place::from(stand) })
         .collect();
-    put_ready::<E>(conn, &places)?;
+    balance("give back", taken, put_ready::<E>(conn, &places)?)?;
+    balance("give back what is locked", stands.len(), taken)?;
     Ok(stands.len())
 }
 
 /// Removes a worker that stops, with what it still holds. Inside a transaction.
+///
+/// Locking: the worker's row before its leases, as in a rescue.
 pub(crate) fn remove_worker<E: Engine>(conn: &mut E::Conn, worker: &Uuid) -> QueryResult<usize> {
-    let jobs = give_back::<E>(conn, worker, None)?;
     conn.run("DELETE FROM qudo_worker WHERE id = ?", &[Bind::Id(worker)])?;
-    Ok(jobs)
+    give_back::<E>(conn, worker, None)
 }
 
-struct Seen(WorkerInfo, Duration);
+struct Seen(WorkerSeen);
 
 impl FromRow for Seen {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let (id, name) = (WorkerId::from_uuid(columns.id()?), columns.text()?);
-        let silent = Duration::from_micros(u64::try_from(columns.big()?).unwrap_or(0));
-        Ok(Self(WorkerInfo { id, name }, silent))
+        let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+        let (seen_at, dead_after) = (instant(columns.big()?), span(columns.big()?));
+        let info = WorkerInfo { id, name, dead_after };
+        Ok(Self(WorkerSeen { info, seen_at, silent: span(columns.big()?) }))
     }
 }
 
 /// The worker processes with how long they have been silent.
-pub(crate) fn workers<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<(WorkerInfo, Duration)>> {
-    let sql = format!("SELECT id, name, {} - seen_at FROM qudo_worker ORDER BY id", E::NOW);
-    let rows: Vec<Seen> = conn.rows(&sql, &[])?;
-    Ok(rows.into_iter().map(|Seen(info, silent)| (info, silent)).collect())
+pub(crate) fn workers<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<WorkerSeen>> {
+    let sql = format!(
+        "SELECT id, name, seen_at, dead_after, {} - seen_at FROM qudo_worker ORDER BY id",
+        E::NOW
+    );
+    Ok(conn.rows::<Seen>(&sql, &[])?.into_iter().map(|row| row.0).collect())
 }

@@ -1,0 +1,206 @@
+//! A server's clock as seen from here, for writes that carry a deadline by it.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use qudo_core::driver::{Deadline, DriverError};
+
+/// What was read of a clock is used for so long: two clocks drift apart by less than 100 µs a second.
+const FRESH_FOR: Duration = Duration::from_secs(30);
+
+/// A clock may be corrected by so much without being read anew.
+const SLACK: i64 = 1_000_000;
+
+/// How often a write is tried with a clock that was read anew, and the pause before that.
+const MOST_READS: u32 = 3;
+const PAUSE: Duration = Duration::from_millis(5);
+
+/// When a write may be carried out, by the server's clock and by ours.
+///
+/// A server that was stopped with a statement in its socket executes it when it goes on. Whoever sent
+/// it has left by then and stored the job elsewhere, so the statement has to find out by itself that
+/// it comes too late. The lower bound finds a clock that was set back meanwhile, by which the
+/// deadline would lie in the future again.
+///
+/// It does not find everything. A clock that is set back by about as long as the server stood still,
+/// to within the limit of a call and a second, lets the late write in; so does a virtual machine whose
+/// clock stands still with it and is not set right before it goes on. Then the job may run twice.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Window {
+    /// Microseconds since 1970, UTC, by the server's clock.
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+    deadline: Deadline,
+}
+
+impl Window {
+    /// No limit.
+    pub(crate) const OPEN: Self =
+        Self { from: i64::MIN, until: i64::MAX, deadline: Deadline::NONE };
+
+    /// Without the server's clock: for an engine that runs in this process.
+    #[cfg(feature = "sqlite")]
+    pub(crate) const fn local(deadline: Deadline) -> Self {
+        Self { deadline, ..Self::OPEN }
+    }
+
+    /// Whether there is no limit.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(crate) fn is_open(&self) -> bool {
+        self.deadline == Deadline::NONE
+    }
+
+    /// Fails once the deadline is over by our clock.
+    pub(crate) fn check(&self) -> diesel::QueryResult<()> {
+        if self.deadline.is_over() { Err(TooLate::error()) } else { Ok(()) }
+    }
+}
+
+/// A write that was not carried out, because it came too late or because the clock jumped.
+#[derive(Debug, thiserror::Error)]
+#[error("the write came after its deadline")]
+pub(crate) struct TooLate;
+
+impl TooLate {
+    pub(crate) fn error() -> diesel::result::Error {
+        diesel::result::Error::QueryBuilderError(Box::new(Self))
+    }
+}
+
+/// The clock of one server.
+#[derive(Debug, Default)]
+pub(crate) struct ServerClock(Mutex<Option<(i64, Instant)>>);
+
+impl ServerClock {
+    /// Calls `write` with the window for this deadline. If the write says that it was outside of it
+    /// while there is time left, the clock has jumped: it is read anew, and the write repeated.
+    pub(crate) fn within<T>(
+        &self,
+        deadline: Deadline,
+        read: impl Fn() -> Result<i64, DriverError>,
+        mut write: impl FnMut(&Window) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let Some(at) = deadline.instant() else { return write(&Window::OPEN) };
+        let mut reads = 1;
+        loop {
+            let window = self.window(at, &read)?;
+            match write(&window) {
+                Err(error)
+                    if is_too_late(&error) && reads < MOST_READS && Instant::now() + PAUSE < at =>
+                {
+                    reads += 1;
+                    std::thread::sleep(PAUSE);
+                    self.forget();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The server's clock stood at `read` at the latest when its answer was here. So what is added
+    /// for the time until the deadline leads to an instant at which we have not left yet.
+    fn window(
+        &self,
+        deadline: Instant,
+        read: impl Fn() -> Result<i64, DriverError>,
+    ) -> Result<Window, DriverError> {
+        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (then, at) = if let Some(known) = known.filter(|(_, at)| at.elapsed() < FRESH_FOR) {
+            known
+        } else {
+            let fresh = (read()?, Instant::now());
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+            fresh
+        };
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4);
+        let now = then.saturating_add(micros(at.elapsed()));
+        let left = micros(deadline.saturating_duration_since(Instant::now()));
+        Ok(Window {
+            from: now.saturating_sub(SLACK),
+            until: now.saturating_add(left),
+            deadline: Deadline::at(deadline),
+        })
+    }
+
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+fn is_too_late(error: &DriverError) -> bool {
+    use std::error::Error as _;
+    let diesel = error.source().and_then(|source| source.downcast_ref::<diesel::result::Error>());
+    matches!(diesel, Some(diesel::result::Error::QueryBuilderError(inner)) if inner.is::<TooLate>())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::Cell;
+
+    use super::*;
+    use crate::classify::to_driver_error;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    /// A server whose clock a test can set; what it stores, and when it refuses.
+    fn store(clock: &Cell<i64>, window: &Window) -> Result<i64, DriverError> {
+        let now = clock.get();
+        if (window.from..=window.until).contains(&now) {
+            return Ok(now);
+        }
+        Err(to_driver_error(TooLate::error(), true))
+    }
+
+    #[test]
+    fn the_window_closes_no_later_than_the_deadline_and_is_open_now() {
+        let (server, clock) = (Cell::new(5_000_000_i64), ServerClock::default());
+        let deadline = Deadline::within(SOON);
+        let stored = clock.within(
+            deadline,
+            || Ok(server.get()),
+            |window| {
+                assert!(window.until <= server.get() + 10_000_000);
+                store(&server, window)
+            },
+        );
+        assert_eq!(stored.expect("in time"), 5_000_000);
+    }
+
+    #[test]
+    fn a_clock_that_jumps_either_way_is_read_anew() {
+        let (server, clock) = (Cell::new(5_000_000_000_i64), ServerClock::default());
+        let write = || {
+            let read = || Ok(server.get());
+            clock.within(Deadline::within(SOON), read, |window| store(&server, window))
+        };
+        write().expect("in time");
+        for jump in [3_600_000_000, -7_200_000_000] {
+            server.set(server.get() + jump);
+            assert_eq!(write().expect("read anew"), server.get());
+        }
+    }
+
+    #[test]
+    fn what_comes_after_the_deadline_is_refused() {
+        let (server, clock) = (Cell::new(5_000_000_i64), ServerClock::default());
+        let deadline = Deadline::within(Duration::from_millis(1));
+        let late = clock.within(
+            deadline,
+            || Ok(server.get()),
+            |window| {
+                // The server was stopped with the statement in its socket.
+                server.set(server.get() + 2_000);
+                while !deadline.is_over() {}
+                store(&server, window)
+            },
+        );
+        assert!(is_too_late(&late.expect_err("too late")));
+    }
+
+    #[test]
+    fn without_a_deadline_the_clock_is_not_asked() {
+        let read = || panic!("asked");
+        let stored = ServerClock::default().within(Deadline::NONE, read, |_| Ok(1));
+        assert_eq!(stored.expect("stored"), 1);
+    }
+}

@@ -1,0 +1,392 @@
+//! A hammer for short claims: many clients that insert one job at a time, many workers that claim a
+//! few. What lies between a lock and the next view of the data is met thousands of times a second.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant, SystemTime};
+
+use clap::Args;
+use qudo::driver::{
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, Due, Extras,
+    JobRecord, ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
+};
+use qudo::{AuditOptions, JobId, Manager};
+
+use crate::Result;
+
+const QUEUE: &str = "hammer";
+
+/// How long the workers look on after the last insert, without finding anything, before what is not
+/// done counts as lost.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// How often an idle worker looks for jobs that became due.
+const PROMOTE_EVERY: Duration = Duration::from_millis(20);
+
+/// Clients wait while so many jobs are not done yet: the race is about rows that were committed a moment
+/// ago, and with a backlog nobody claims those.
+const BACKLOG: u64 = 60;
+
+/// So many lost or doubled jobs are named.
+const NAMED: usize = 20;
+
+/// What a hammer is told.
+#[derive(Debug, Clone, Args)]
+pub struct Hammer {
+    /// The database; several times for several ways to the same one, such as the nodes of a cluster.
+    /// Its tables are made if they are not there.
+    #[arg(long = "database", required = true)]
+    pub databases: Vec<String>,
+    /// Jobs to be inserted, claimed and settled.
+    #[arg(long, default_value_t = 100_000)]
+    pub jobs: u64,
+    /// Clients, each on a connection of its own.
+    #[arg(long, default_value_t = 6)]
+    pub clients: usize,
+    /// Workers, each on a connection of its own.
+    #[arg(long, default_value_t = 3)]
+    pub workers: usize,
+    /// The largest claim.
+    #[arg(long, default_value_t = 20)]
+    pub claim: u32,
+}
+
+/// What became of all jobs.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Jobs inserted.
+    pub inserted: u64,
+    /// How long it took.
+    pub took: Duration,
+    /// Jobs that were accepted and never came to an end, with what their database has of them.
+    pub lost: Vec<String>,
+    /// How many these are.
+    pub lost_count: usize,
+    /// Jobs that came to an end more than once.
+    pub doubled: Vec<JobId>,
+    /// Errors that reached a client or a worker.
+    pub errors: Vec<String>,
+    /// What the audit says.
+    pub audit: String,
+    /// Whether the audit was clean.
+    pub clean: bool,
+}
+
+impl Outcome {
+    /// Whether each job was done once, and nobody met an error.
+    pub fn is_good(&self) -> bool {
+        self.lost.is_empty() && self.doubled.is_empty() && self.errors.is_empty() && self.clean
+    }
+}
+
+impl std::fmt::Display for Outcome {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let rate = self.inserted as f64 / self.took.as_secs_f64();
+        writeln!(
+            f,
+            "{} jobs in {:.0} s ({rate:.0}/s), {} lost, {} doubled, {} errors",
+            self.inserted,
+            self.took.as_secs_f64(),
+            self.lost_count,
+            self.doubled.len(),
+            self.errors.len()
+        )?;
+        self.lost.iter().try_for_each(|one| writeln!(f, "  lost: {one}"))?;
+        self.doubled.iter().take(NAMED).try_for_each(|id| writeln!(f, "  doubled: {id}"))?;
+        self.errors.iter().take(NAMED).try_for_each(|error| writeln!(f, "  error: {error}"))?;
+        write!(f, "audit: {}", self.audit)
+    }
+}
+
+/// The number of a job is part of its id, so that a byte per job is all that has to be remembered.
+fn id_of(number: u64) -> JobId {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let mut rest = [0; 10];
+    rest[2..].copy_from_slice(&number.to_be_bytes());
+    rest[0] = fastrand::u8(..);
+    rest[1] = fastrand::u8(..);
+    let millis = now.as_millis() as u64;
+    JobId::from_uuid(uuid::Builder::from_unix_timestamp_millis(millis, &rest).into_uuid())
+}
+
+fn number_of(id: JobId) -> usize {
+    let mut number = [0; 8];
+    number[1..].copy_from_slice(&id.as_uuid().as_bytes()[9..]);
+    u64::from_be_bytes(number) as usize
+}
+
+const ACCEPTED: u8 = 1;
+const DONE: u8 = 2;
+const TWICE: u8 = 4;
+
+struct Shared {
+    options: Hammer,
+    next: AtomicU64,
+    jobs: Vec<AtomicU8>,
+    done: AtomicUsize,
+    clients: AtomicUsize,
+    over: AtomicBool,
+    errors: std::sync::Mutex<Vec<String>>,
+}
+
+impl Shared {
+    fn note(&self, error: String) {
+        let mut errors = self.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        errors.push(error);
+    }
+}
+
+/// Hammers a database until every job is done, or nothing is left to be found.
+///
+/// # Errors
+///
+/// When the database cannot be reached at the beginning.
+pub fn hammer(options: &Hammer) -> Result<Outcome> {
+    let manager =
+        Manager::builder().linked(false).database_as("it", &options.databases[0]).build()?;
+    manager.migrate()?;
+    let shared = Arc::new(Shared {
+        options: options.clone(),
+        next: AtomicU64::new(0),
+        jobs: (0..options.jobs).map(|_| AtomicU8::new(0)).collect(),
+        done: AtomicUsize::new(0),
+        clients: AtomicUsize::new(options.clients),
+        over: AtomicBool::new(false),
+        errors: std::sync::Mutex::default(),
+    });
+    let begun = Instant::now();
+    let open = |nth: usize| -> Result<Arc<dyn Driver>> {
+        let dsn = &options.databases[nth % options.databases.len()];
+        Ok(DriverRegistration::open_linked(dsn)?.driver)
+    };
+    let mut threads = Vec::new();
+    for nth in 0..options.clients {
+        let (shared, driver) = (Arc::clone(&shared), open(nth)?);
+        threads.push(std::thread::spawn(move || insert(&shared, &*driver)));
+    }
+    for nth in 0..options.workers {
+        let (shared, driver) = (Arc::clone(&shared), open(nth)?);
+        threads.push(std::thread::spawn(move || work(&shared, &*driver)));
+    }
+    let mut told = Instant::now();
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        std::thread::sleep(Duration::from_millis(20));
+        if told.elapsed() > Duration::from_secs(30) {
+            told = Instant::now();
+            let inserted = shared.next.load(Ordering::Relaxed).min(options.jobs);
+            println!(
+                "{:>6.0} s  {inserted} inserted, {} done",
+                begun.elapsed().as_secs_f64(),
+                shared.done.load(Ordering::Relaxed)
+            );
+        }
+    }
+    for thread in threads {
+        thread.join().map_err(|_| "a thread of the hammer panicked")?;
+    }
+    Ok(judge(&shared, &manager, begun.elapsed()))
+}
+
+fn judge(shared: &Shared, manager: &Manager, took: Duration) -> Outcome {
+    let (mut lost, mut doubled) = (Vec::new(), Vec::new());
+    for (number, state) in shared.jobs.iter().enumerate() {
+        match state.load(Ordering::Relaxed) {
+            ACCEPTED => lost.push(number),
+            state if state & TWICE != 0 => doubled.push(id_of(number as u64)),
+            _ => {}
+        }
+    }
+    let lost_count = lost.len();
+    // Where there are facts, they tell which ids these are.
+    let filter = qudo::driver::JobFilter { limit: 10_000, ..Default::default() };
+    let left: Vec<_> =
+        manager.jobs(&filter).into_iter().flat_map(|on| on.answer.unwrap_or_default()).collect();
+    let story = |number: usize| match left.iter().find(|job| number_of(job.id) == number) {
+        Some(job) => format!("number {number}, job {}, facts are there, {:?}", job.id, job.state),
+        None => format!("number {number}, without a trace"),
+    };
+    let lost = lost.into_iter().take(NAMED).map(story).collect();
+    let audit = manager.audit(AuditOptions::default());
+    let errors = std::mem::take(
+        &mut *shared.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
+    );
+    Outcome {
+        inserted: shared.options.jobs,
+        took,
+        lost,
+        lost_count,
+        doubled,
+        errors,
+        clean: audit.is_clean() && audit.jobs == 0,
+        audit: audit.to_string(),
+    }
+}
+
+/// Inserts one job after the other; now and then one with a key, or one that waits.
+fn insert(shared: &Shared, driver: &dyn Driver) {
+    loop {
+        let number = shared.next.fetch_add(1, Ordering::Relaxed);
+        if number >= shared.options.jobs {
+            break;
+        }
+        while number > shared.done.load(Ordering::Relaxed) as u64 + BACKLOG
+            && !shared.over.load(Ordering::Relaxed)
+        {
+            std::thread::sleep(Duration::from_micros(200));
+        }
+        let record = JobRecord {
+            id: id_of(number),
+            ability: "hammered".into(),
+            queue: QUEUE.into(),
+            codec: "json".into(),
+            arg: number.to_string().into_bytes(),
+            uniqkey: number.is_multiple_of(64).then(|| format!("key {number}")),
+            priority: (number % 3) as i32,
+            due: match number % 100 {
+                0 => Due::In(Duration::from_millis(number % 50)),
+                _ => Due::Now,
+            },
+        };
+        let mut tries = 0;
+        // The same id again: what was stored already stays.
+        while let Err(error) =
+            driver.insert(std::slice::from_ref(&record), Deadline::within(Duration::from_secs(10)))
+        {
+            tries += 1;
+            if !error.is_down() || tries > 20 {
+                shared.note(format!("an insert: {error}"));
+            }
+            if tries > 20 {
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        shared.jobs[number as usize].fetch_or(ACCEPTED, Ordering::Relaxed);
+    }
+    shared.clients.fetch_sub(1, Ordering::AcqRel);
+}
+
+/// Claims a few and ends them: most complete, some are tried again, given back, or reply.
+fn work(shared: &Shared, driver: &dyn Driver) {
+    let worker = WorkerInfo {
+        id: WorkerId::new(),
+        name: "hammer".to_owned(),
+        dead_after: Duration::from_secs(3_600),
+    };
+    if let Err(error) = driver.heartbeat(&worker) {
+        shared.note(format!("a heartbeat: {error}"));
+    }
+    let queue: Arc<str> = Arc::from(QUEUE);
+    let grab_for = Duration::from_secs(3_600);
+    let abilities = [AbilityLease { name: Arc::from("hammered"), grab_for }];
+    let (mut last_found, mut promoted) = (Instant::now(), Instant::now());
+    let mut claim = 0;
+    while !shared.over.load(Ordering::Relaxed) {
+        claim += 1;
+        let request = ClaimRequest {
+            worker: worker.id,
+            claim,
+            queue: &queue,
+            abilities: &abilities,
+            limit: fastrand::u32(1..=shared.options.claim),
+            deadline: Deadline::within(Duration::from_secs(10)),
+        };
+        let claimed = driver.claim(&request).unwrap_or_else(|error| {
+            shared.note(format!("a claim: {error}"));
+            let released = driver.release_claim(worker.id, claim);
+            released.map_or_else(|error| shared.note(format!("a release: {error}")), |_| ());
+            Vec::new()
+        });
+        if claimed.is_empty() {
+            if promoted.elapsed() > PROMOTE_EVERY {
+                promoted = Instant::now();
+                if let Err(error) = driver.promote_due(1_000) {
+                    shared.note(format!("a promotion: {error}"));
+                }
+            }
+            let ended = shared.clients.load(Ordering::Acquire) == 0;
+            let all = shared.done.load(Ordering::Acquire) as u64 >= shared.options.jobs;
+            if (ended && all) || last_found.elapsed() > PATIENCE {
+                // More than a backlog is lost, or all came to an end.
+                shared.over.store(true, Ordering::Relaxed);
+                break;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+            continue;
+        }
+        last_found = Instant::now();
+        settle(shared, driver, worker.id, claimed);
+    }
+    if let Err(error) = driver.remove_worker(worker.id) {
+        shared.note(format!("the end of a worker: {error}"));
+    }
+}
+
+fn settle(shared: &Shared, driver: &dyn Driver, worker: WorkerId, claimed: Vec<ClaimedJob>) {
+    let settlements: Vec<_> = claimed.into_iter().map(end).collect();
+    let mut tries = 0;
+    let answers = loop {
+        match driver.settle(worker, &settlements) {
+            Ok(answers) => break answers,
+            Err(error) if tries < 20 => {
+                tries += 1;
+                if !error.is_down() {
+                    shared.note(format!("a settle: {error}"));
+                }
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Err(error) => return shared.note(format!("a settle, for good: {error}")),
+        }
+    };
+    for (one, answer) in settlements.iter().zip(answers) {
+        if answer != Settled::Done {
+            // After a lost answer our own first try may have ended it.
+            if tries == 0 {
+                let state = driver.state(one.job.id);
+                shared.note(format!(
+                    "the lease of job {} was lost: claim {}, attempt {}, {state:?}",
+                    one.job.id, one.job.claim, one.job.attempt
+                ));
+            }
+            continue;
+        }
+        if one.verdict == Verdict::Complete {
+            let before = shared.jobs[number_of(one.job.id)].fetch_or(DONE, Ordering::Relaxed);
+            if before & DONE == 0 {
+                shared.done.fetch_add(1, Ordering::AcqRel);
+            } else {
+                shared.jobs[number_of(one.job.id)].fetch_or(TWICE, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+fn end(job: ClaimedJob) -> Settlement {
+    let (verdict, replies) = match (job.attempt, fastrand::u32(0..64)) {
+        (1, 0) => (Verdict::Retry(Duration::ZERO), Vec::new()),
+        (1, 1) => (Verdict::Retry(Duration::from_millis(5)), Vec::new()),
+        (_, 2) => (Verdict::GiveBack, Vec::new()),
+        (_, 3) => {
+            let reply = ReplyRecord { codec: "json".into(), body: b"1".to_vec() };
+            (Verdict::Complete, vec![reply])
+        }
+        _ => (Verdict::Complete, Vec::new()),
+    };
+    let extras = (!replies.is_empty()).then(|| Box::new(Extras { replies, ..Extras::default() }));
+    Settlement { job: Box::new(job), verdict, extras }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_of_a_job_is_read_from_its_id() {
+        for number in [0, 1, 255, 256, 4_999_999, (1 << 40) + 7] {
+            let id = id_of(number);
+            assert_eq!(number_of(id), number as usize);
+            assert_eq!(id.as_uuid().get_version(), Some(uuid::Version::SortRand));
+        }
+        assert_ne!(id_of(1), id_of(2));
+    }
+}

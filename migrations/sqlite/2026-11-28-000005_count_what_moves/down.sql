@@ -1,0 +1,1 @@
+ALTER TABLE qudo_worker DROP COLUMN dead_after;
