@@ -38,9 +38,11 @@ const RETRY: &[&str] = &[
     "database is locked",
     "database table is locked",
     "database schema is locked",
-    // Our own, from inside a statement that counts its rows.
-    "qudo: rows do not add up",
+    MISMATCH,
 ];
+
+/// What a statement of ours says that counts its rows inside itself.
+const MISMATCH: &str = "qudo: rows do not add up";
 
 const DOWN: &[&str] = &[
     // The connection.
@@ -140,6 +142,12 @@ pub(crate) fn classify(error: &Error) -> Class {
         _ => {}
     }
     classify_text(&text)
+}
+
+/// Whether it is our own count of rows that does not add up. Unlike a quarrel with others it may never
+/// end, so it is not repeated for as long.
+pub(crate) fn is_mismatch(error: &Error) -> bool {
+    inner::<Mismatch>(error).is_some() || error.to_string().contains(MISMATCH)
 }
 
 /// Classifies the text of an error, in lower case.

@@ -5,14 +5,17 @@ use std::time::{Duration, Instant};
 
 use qudo_core::driver::{Deadline, DriverError};
 
-/// What was read of a clock is used for so long: two clocks drift apart by less than 100 µs a second.
+/// What was read of a server's clock is used for 30 s: two clocks drift apart by less than 100 µs a
+/// second, so by 3 ms.
 const FRESH_FOR: Duration = Duration::from_secs(30);
 
-/// A clock may be corrected by so much without being read anew.
+/// How far a server's clock may be set back, in microseconds, without being read anew.
 const SLACK: i64 = 1_000_000;
 
-/// How often a write is tried with a clock that was read anew, and the pause before that.
+/// How often one write reads the clock anew and is repeated.
 const MOST_READS: u32 = 3;
+
+/// The pause before such a repetition.
 const PAUSE: Duration = Duration::from_millis(5);
 
 /// When a write may be carried out, by the server's clock and by ours.
@@ -56,6 +59,10 @@ impl Window {
     }
 }
 
+/// What our SQL on the servers says when it is called outside of its window.
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+pub(crate) const LATE: &str = "qudo: too late";
+
 /// A write that was not carried out, because it came too late or because the clock jumped.
 #[derive(Debug, thiserror::Error)]
 #[error("the write came after its deadline")]
@@ -86,7 +93,7 @@ impl ServerClock {
             let window = self.window(at, &read)?;
             match write(&window) {
                 Err(error)
-                    if is_too_late(&error) && reads < MOST_READS && Instant::now() + PAUSE < at =>
+                    if error.is_too_late() && reads < MOST_READS && Instant::now() + PAUSE < at =>
                 {
                     reads += 1;
                     std::thread::sleep(PAUSE);
@@ -125,12 +132,6 @@ impl ServerClock {
     fn forget(&self) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
-}
-
-fn is_too_late(error: &DriverError) -> bool {
-    use std::error::Error as _;
-    let diesel = error.source().and_then(|source| source.downcast_ref::<diesel::result::Error>());
-    matches!(diesel, Some(diesel::result::Error::QueryBuilderError(inner)) if inner.is::<TooLate>())
 }
 
 #[cfg(test)]
@@ -194,7 +195,7 @@ mod tests {
                 store(&server, window)
             },
         );
-        assert!(is_too_late(&late.expect_err("too late")));
+        assert!(late.expect_err("too late").is_too_late());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use diesel::result::Error;
 use qudo_core::driver::DriverError;
 
-use crate::classify::{Class, classify, connect_error, to_driver_error};
+use crate::classify::{Class, classify, connect_error, is_mismatch, to_driver_error};
 
 /// How long a checkout waits for a connection, a new one included.
 pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(5);
@@ -231,7 +231,7 @@ impl<C: Send + 'static> Pool<C> {
                     Class::Retry => {
                         pooled.broken = self.drop_after_retry;
                         drop(pooled);
-                        let in_vain = is_own(&error) && tries >= MOST_TRIES;
+                        let in_vain = is_mismatch(&error) && tries >= MOST_TRIES;
                         if in_vain || begun.elapsed() >= RETRY_FOR {
                             return Err(to_driver_error(error, writes));
                         }
@@ -254,11 +254,6 @@ impl<C: Send + 'static> Pool<C> {
             }
         }
     }
-}
-
-/// Whether it is our own count of rows that does not add up: not a quarrel with others, which ends.
-fn is_own(error: &Error) -> bool {
-    error.to_string().contains("do not add up")
 }
 
 /// Sleeps before try number `tries` + 1: 2 ms doubling, with jitter.

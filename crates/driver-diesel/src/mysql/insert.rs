@@ -7,7 +7,7 @@ use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 use super::Mysql;
 use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
-use crate::clock::{TooLate, Window};
+use crate::clock::{LATE, TooLate, Window};
 use crate::engine::Engine as _;
 use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
@@ -17,9 +17,6 @@ const PROCEDURE: &str = include_str!("enqueue.sql");
 
 /// A transaction in one round trip.
 const CALL: &str = "CALL qudo_enqueue_2(?, ?, ?, ?, ?, ?, ?, ?)";
-
-/// What the procedure says when it is called outside of its window.
-const LATE: &str = "qudo: too late";
 
 /// Whether the procedure can be called, as far as is known.
 #[derive(Default)]

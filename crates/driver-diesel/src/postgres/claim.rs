@@ -5,10 +5,9 @@ use diesel::result::Error;
 use qudo_core::driver::{ClaimRequest, ClaimedJob, DriverError};
 use uuid::Uuid;
 
-use super::session::LATE;
 use super::{Array, Postgres};
 use crate::claimed::ClaimRow;
-use crate::clock::{TooLate, Window};
+use crate::clock::{LATE, TooLate, Window};
 use crate::cursor::Place;
 use crate::engine::micros;
 use crate::sql::{Bind, SqlConn};

@@ -4,16 +4,13 @@ use diesel::result::{Error, QueryResult};
 use qudo_core::driver::DriverError;
 
 use super::connect::{Source, held_plans};
-use crate::clock::{TooLate, Window};
+use crate::clock::{LATE, TooLate, Window};
 use crate::pool::Pool;
 use crate::sql::SqlConn;
 
 /// Begins a transaction with the limits that a connection without a pooler sets once.
 const BEGIN: &str = "BEGIN; SET LOCAL statement_timeout = '60s'; SET LOCAL lock_timeout = '5s'; \
                      SET LOCAL idle_in_transaction_session_timeout = '60s'";
-
-/// How our functions say that they were called outside of the window.
-pub(super) const LATE: &str = "qudo: too late";
 
 /// Runs `act` in a transaction that commits within this window or not at all: the commit is sent
 /// together with a look at the server's clock, whose error keeps it from being carried out.
