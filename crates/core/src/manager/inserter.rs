@@ -48,7 +48,7 @@ struct Slot {
     jobs: Arc<Vec<JobRecord>>,
     /// When the caller leaves.
     deadline: Deadline,
-    /// It is about to leave when so much is left.
+    /// The caller is about to leave when no more than this time is left.
     soon: Duration,
     /// The series that was under way when they lined up, or began with them.
     series: AtomicU64,
@@ -181,19 +181,15 @@ impl Database {
         let (hurried, mut group): (Vec<_>, Vec<_>) =
             group.into_iter().partition(|slot| slot.leaves_soon());
         self.insert_each(&hurried, renew);
-        // Whoever left in the meantime may let it come too late; the others are tried once more.
-        let mut alone = group.len() < 2;
-        for _ in 0..2 {
-            if alone || group.is_empty() {
+        let mut tries = 0;
+        while group.len() > 1 {
+            let Err(error) = self.insert_together(&group) else { return };
+            renew();
+            tries += 1;
+            // Whoever left in the meantime may have let it come too late; the others are tried once more.
+            group.retain(|slot| slot.waits());
+            if tries == 2 || !error.is_too_late() {
                 break;
-            }
-            alone = !self.insert_together(&group);
-            if alone {
-                group.retain(|slot| slot.waits());
-                alone = group.len() < 2;
-                renew();
-            } else {
-                group.clear();
             }
         }
         // One member's trouble is not the others': each finds out for itself.
@@ -208,9 +204,9 @@ impl Database {
         }
     }
 
-    /// Inserts the jobs of several in one statement; `false` if that failed for a reason that need not
-    /// be that of all.
-    fn insert_together(self: &Arc<Self>, group: &[Arc<Slot>]) -> bool {
+    /// Inserts the jobs of several in one statement and answers them. An error that need not be that of
+    /// all is returned instead.
+    fn insert_together(self: &Arc<Self>, group: &[Arc<Slot>]) -> Result<(), DriverError> {
         let jobs: Vec<JobRecord> =
             group.iter().flat_map(|slot| slot.jobs.iter().cloned()).collect();
         let first = group.iter().filter_map(|slot| slot.deadline.instant()).min();
@@ -220,15 +216,15 @@ impl Database {
                 for slot in group {
                     slot.answer(Ok(inserted.by_ref().take(slot.jobs.len()).collect()));
                 }
-                true
+                Ok(())
             }
             Err(error) if error.is_down() && !error.is_too_late() => {
                 for slot in group {
                     slot.answer(Err(error.shared()));
                 }
-                true
+                Ok(())
             }
-            Err(_) => false,
+            Err(error) => Err(error),
         }
     }
 }
