@@ -29,13 +29,14 @@ pub(crate) struct DieselDriver<E> {
     orphans: Mutex<VecDeque<(Uuid, Instant)>>,
 }
 
-/// Ready rows without facts are passed over, up to so many: each makes every claim a little dearer.
+/// At most so many rows that cannot be claimed are passed over: each makes every claim a little dearer.
+/// With more, claims from the start of their queue fail until an audit repaired them.
 const MOST_ORPHANS: usize = 1_000;
 
-/// They are passed over for so long: they may have been put right since.
+/// A row that cannot be claimed is passed over for five minutes: it may have been put right since.
 const PASSED_OVER_FOR: Duration = Duration::from_secs(300);
 
-/// A settlement that a cluster undid is repeated so often.
+/// How often a settlement is repeated that a cluster undid.
 const MOST_SETTLES: u32 = 5;
 
 impl<E> std::fmt::Debug for DieselDriver<E> {
@@ -140,22 +141,23 @@ impl<E: Engine> DieselDriver<E> {
         Ok(answers)
     }
 
-    /// Whether leases that were settled are there all the same.
-    fn is_undone(
+    /// Which leases are there although their settlement was answered with success.
+    fn undone(
         &self,
         worker: WorkerId,
         settlements: &[Settlement],
         answers: &[Settled],
-    ) -> Result<bool, DriverError> {
+    ) -> Result<HashSet<(Uuid, i64)>, DriverError> {
         if !self.engine.may_undo() {
-            return Ok(false);
+            return Ok(HashSet::new());
         }
         let done = settlements.iter().zip(answers).filter(|(_, answer)| **answer == Settled::Done);
         let done: HashSet<_> =
             done.map(|(one, _)| (*one.job.id.as_uuid(), one.job.claim)).collect();
         let ids: Vec<_> = done.iter().map(|(id, _)| *id).collect();
         let held = |conn: &mut E::Conn| settle::held::<E>(conn, worker.as_uuid(), &ids, "");
-        Ok(self.engine.read(held)?.iter().any(|lease| done.contains(lease)))
+        let held = self.engine.read(held)?.into_iter();
+        Ok(held.filter(|lease| done.contains(lease)).collect())
     }
 
     pub(crate) fn write_transaction<T>(
@@ -249,22 +251,22 @@ impl<E: Engine> Driver for DieselDriver<E> {
         worker: WorkerId,
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
-        let mut done: Vec<Settled> = Vec::new();
+        let mut answers = self.settle_once(worker, settlements)?;
         for _ in 0..MOST_SETTLES {
-            let mut answers = self.settle_once(worker, settlements)?;
-            // Of a group that is repeated those that were done stay so.
-            for (answer, before) in answers.iter_mut().zip(&done) {
-                if *before == Settled::Done {
-                    *answer = Settled::Done;
-                }
-            }
             // The settlement itself may have been carried out, whatever becomes of the look.
-            let undone = self.is_undone(worker, settlements, &answers);
-            if !undone.map_err(|error| error.ambiguous(true))? {
+            let undone = self.undone(worker, settlements, &answers);
+            let undone = undone.map_err(|error| error.ambiguous(true))?;
+            if undone.is_empty() {
                 return Ok(answers);
             }
-            done = answers;
             log::info!("{}: a settlement was undone; repeating it", self.engine.describe());
+            let again = self.settle_once(worker, settlements)?;
+            // The others of the group were settled by the first, and find no lease now.
+            for ((answer, again), one) in answers.iter_mut().zip(again).zip(settlements) {
+                if undone.contains(&(*one.job.id.as_uuid(), one.job.claim)) {
+                    *answer = again;
+                }
+            }
         }
         let message = "a settlement was answered with success and undone, again and again";
         Err(DriverError::new(ErrorKind::Contention, message))
