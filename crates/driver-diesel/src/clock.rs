@@ -12,8 +12,8 @@ const FRESH_FOR: Duration = Duration::from_secs(30);
 /// How far a server's clock may be set back, in microseconds, without being read anew.
 const SLACK: i64 = 1_000_000;
 
-/// How often one write reads the clock anew and is repeated.
-const MOST_READS: u32 = 3;
+/// How often one write is tried in all, each time after the first with a clock that was read anew.
+const MOST_TRIES: u32 = 3;
 
 /// The pause before such a repetition.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -88,14 +88,14 @@ impl ServerClock {
         mut write: impl FnMut(&Window) -> Result<T, DriverError>,
     ) -> Result<T, DriverError> {
         let Some(at) = deadline.instant() else { return write(&Window::OPEN) };
-        let mut reads = 1;
+        let mut tries = 1;
         loop {
             let window = self.window(at, &read)?;
             match write(&window) {
                 Err(error)
-                    if error.is_too_late() && reads < MOST_READS && Instant::now() + PAUSE < at =>
+                    if error.is_too_late() && tries < MOST_TRIES && Instant::now() + PAUSE < at =>
                 {
-                    reads += 1;
+                    tries += 1;
                     std::thread::sleep(PAUSE);
                     self.forget();
                 }
