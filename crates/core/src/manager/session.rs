@@ -133,7 +133,8 @@ impl Session {
         let deadline = Instant::now() + MEETING;
         let met = |lane: &Arc<Lane>| lane.has_beaten() || !lane.database.is_trusted();
         let done = || ours.is_stopping(self) || self.lanes().iter().all(met);
-        while Instant::now() < deadline && !self.wait_for(Instant::now() + LOOK_AGAIN, done) {}
+        let goes_on = || Instant::now() < deadline && *lock(&self.request) != Request::Hard;
+        while goes_on() && !self.wait_for(Instant::now() + LOOK_AGAIN, done) {}
     }
 
     pub(super) fn request(&self, request: Request) {

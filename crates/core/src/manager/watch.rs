@@ -132,15 +132,18 @@ impl Watch {
             let Some(seen) = self.seen.get(&worker.info.id) else { continue };
             let silent = seen.silent(worker.silent, begun, now);
             let witnessed = silent.min(self.reachable_for(gap, now));
-            if witnessed > promise {
+            let is_dead = witnessed > promise;
+            if is_dead {
                 judgement.dead.push(DeadWorker { id: worker.info.id, seen_at: worker.seen_at });
-                continue;
             }
-            let left = if silent > promise / 2 {
+            if silent > promise / 2 {
+                // Also for the dead: what a rescue could not lock is left for the next one.
                 judgement.beat_every = sooner(judgement.beat_every, gap.mul_f64(0.75));
-                promise.saturating_sub(witnessed)
-            } else {
+            }
+            let left = if is_dead || silent <= promise / 2 {
                 promise / 4
+            } else {
+                promise.saturating_sub(witnessed)
             };
             judgement.next = sooner(judgement.next, left);
         }
