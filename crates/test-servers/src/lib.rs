@@ -27,6 +27,7 @@ mod error;
 mod fresh;
 mod given;
 mod guardian;
+mod innodb;
 mod install;
 mod mariadb;
 mod mysql;

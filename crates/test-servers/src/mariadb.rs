@@ -1,16 +1,14 @@
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::engine::{Definition, Engine};
 use crate::options::Options;
 use crate::place::Place;
-use crate::program::{run, succeeds, version_number};
-use crate::server::{DATABASE, Server};
-use crate::{Error, Package, binaries};
+use crate::program::{run, version_number};
+use crate::server::Server;
+use crate::{Error, Package, binaries, innodb};
 
 /// A private MariaDB server.
 pub type MariadbServer = Server<Mariadb>;
@@ -64,74 +62,30 @@ impl Definition for Mariadb {
     }
 
     fn command(&self, place: &Place, port: u16, options: &Options) -> Command {
-        let pool = if options.durable { "512M" } else { "256M" };
-        let mut settings = vec![
-            format!("datadir={}", place.data().display()),
-            format!("tmpdir={}", place.root().display()),
-            format!("socket={}", socket(place).display()),
-            format!("pid-file={}", place.root().join("server.pid").display()),
-            format!("port={port}"),
-            format!("max-connections={}", options.connections()),
-            format!("innodb-buffer-pool-size={pool}"),
-            "bind-address=127.0.0.1".into(),
-            "skip-name-resolve".into(),
-            // Debian's configuration, which is not read here, would choose the same.
-            "character-set-server=utf8mb4".into(),
-        ];
-        if !options.durable {
-            settings.extend(
-                ["innodb-flush-log-at-trx-commit=0", "sync-binlog=0", "skip-log-bin"]
-                    .map(String::from),
-            );
-        }
         let mut command = place.command(&self.server);
-        command.arg("--no-defaults");
-        for setting in settings.iter().chain(&options.settings) {
-            command.arg(format!("--{setting}"));
-        }
+        command.arg("--no-defaults").arg(format!("--datadir={}", place.data().display()));
+        // Debian's configuration, which is not read here, would choose the same.
+        let own = ["character-set-server=utf8mb4"];
+        command.args(innodb::settings(place, port, options, &own, &["skip-log-bin"]));
         command
     }
 
     fn answers(&self, place: &Place, port: u16) -> bool {
-        // The ping goes through the socket, where root needs no password, so the port is tried
-        // beside it.
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        TcpStream::connect_timeout(&address, Duration::from_secs(3)).is_ok()
-            && succeeds(as_root(place, &self.admin).args(["--connect-timeout=3", "ping"]))
+        innodb::answers(place, port, &self.admin)
     }
 
     fn furnish(&self, place: &Place, _port: u16) -> Result<(), Error> {
-        let accounts = "'qudo'@'127.0.0.1' IDENTIFIED BY 'secret', \
-                        'qudo'@'localhost' IDENTIFIED BY 'secret'";
-        let statements = format!(
-            "CREATE DATABASE {DATABASE}; \
-             GRANT ALL PRIVILEGES ON *.* TO {accounts} WITH GRANT OPTION"
-        );
-        run(as_root(place, &self.client).arg("--execute").arg(statements)).map(drop)
+        innodb::furnish(place, &self.client)
     }
 
     fn forget(&self, _place: &Place) {}
 
     fn url(port: u16, database: &str) -> String {
-        format!("mysql://qudo:secret@127.0.0.1:{port}/{database}")
+        innodb::url(port, database)
     }
 
     fn version(&self) -> Result<String, Error> {
         let text = run(Command::new(&self.server).args(["--no-defaults", "--version"]))?;
         Ok(format!("{} {}", Self::NAME, version_number(&text)))
     }
-}
-
-/// The socket, whose directory only root and the server's user may enter.
-fn socket(place: &Place) -> PathBuf {
-    place.root().join("socket")
-}
-
-/// A client program that speaks to the server as its root.
-fn as_root(place: &Place, client: &Path) -> Command {
-    let mut command = place.command(client);
-    command
-        .args(["--no-defaults", "--protocol=socket", "--user=root"])
-        .arg(format!("--socket={}", socket(place).display()));
-    command
 }

@@ -1,17 +1,15 @@
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::engine::{Definition, Engine};
 use crate::options::Options;
 use crate::place::Place;
-use crate::program::{run, succeeds, version_number};
-use crate::server::{DATABASE, Server};
+use crate::program::{run, version_number};
+use crate::server::Server;
 use crate::unpacked::Unpacked;
-use crate::{Error, Package, binaries};
+use crate::{Error, Package, binaries, innodb};
 
 /// A private MySQL server.
 pub type MysqlServer = Server<Mysql>;
@@ -78,51 +76,24 @@ impl Definition for Mysql {
     }
 
     fn command(&self, place: &Place, port: u16, options: &Options) -> Command {
-        let pool = if options.durable { "512M" } else { "256M" };
-        let mut settings = vec![
-            format!("tmpdir={}", place.root().display()),
-            format!("socket={}", socket(place).display()),
-            format!("pid-file={}", place.root().join("server.pid").display()),
-            format!("port={port}"),
-            format!("max-connections={}", options.connections()),
-            format!("innodb-buffer-pool-size={pool}"),
-            "bind-address=127.0.0.1".into(),
-            "skip-name-resolve".into(),
-            "mysqlx=OFF".into(),
-        ];
-        if !options.durable {
-            // The binary log stays on, as it is by default.
-            settings
-                .extend(["innodb-flush-log-at-trx-commit=0", "sync-binlog=0"].map(String::from));
-        }
         let mut command = self.mysqld(place);
-        for setting in settings.iter().chain(&options.settings) {
-            command.arg(format!("--{setting}"));
-        }
+        // The binary log stays on, as it is by default.
+        command.args(innodb::settings(place, port, options, &["mysqlx=OFF"], &[]));
         command
     }
 
     fn answers(&self, place: &Place, port: u16) -> bool {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        TcpStream::connect_timeout(&address, Duration::from_secs(3)).is_ok()
-            && succeeds(as_root(place, &self.admin).args(["--connect-timeout=3", "ping"]))
+        innodb::answers(place, port, &self.admin)
     }
 
     fn furnish(&self, place: &Place, _port: u16) -> Result<(), Error> {
-        let mut statements = format!("CREATE DATABASE {DATABASE};");
-        for host in ["127.0.0.1", "localhost"] {
-            statements.push_str(&format!(
-                "CREATE USER 'qudo'@'{host}' IDENTIFIED BY 'secret'; \
-                 GRANT ALL PRIVILEGES ON *.* TO 'qudo'@'{host}' WITH GRANT OPTION;"
-            ));
-        }
-        run(as_root(place, &self.client).arg("--execute").arg(statements)).map(drop)
+        innodb::furnish(place, &self.client)
     }
 
     fn forget(&self, _place: &Place) {}
 
     fn url(port: u16, database: &str) -> String {
-        format!("mysql://qudo:secret@127.0.0.1:{port}/{database}")
+        innodb::url(port, database)
     }
 
     fn version(&self) -> Result<String, Error> {
@@ -146,18 +117,4 @@ impl Mysql {
             .arg("--secure-file-priv=");
         command
     }
-}
-
-/// The socket, whose directory only root and the server's user may enter.
-fn socket(place: &Place) -> PathBuf {
-    place.root().join("socket")
-}
-
-/// A client program that speaks to the server as its root, who has no password.
-fn as_root(place: &Place, client: &Path) -> Command {
-    let mut command = place.command(client);
-    command
-        .args(["--no-defaults", "--protocol=socket", "--user=root"])
-        .arg(format!("--socket={}", socket(place).display()));
-    command
 }
