@@ -247,23 +247,28 @@ fn insert(shared: &Shared, driver: &dyn Driver) {
                 _ => Due::Now,
             },
         };
-        let mut tries = 0;
-        // The same id again: what was stored already stays.
-        while let Err(error) =
-            driver.insert(std::slice::from_ref(&record), Deadline::within(Duration::from_secs(10)))
-        {
-            tries += 1;
-            if !error.is_down() || tries > 20 {
-                shared.note(format!("an insert: {error}"));
-            }
-            if tries > 20 {
-                break;
-            }
-            std::thread::sleep(Duration::from_millis(100));
+        // One that is never accepted is not lost, but told as an error.
+        if store(shared, driver, &record) {
+            shared.jobs[number as usize].fetch_or(ACCEPTED, Ordering::Relaxed);
+        } else {
+            shared.done.fetch_add(1, Ordering::AcqRel);
         }
-        shared.jobs[number as usize].fetch_or(ACCEPTED, Ordering::Relaxed);
     }
     shared.clients.fetch_sub(1, Ordering::AcqRel);
+}
+
+/// Inserts a job, again with the same id after an error: what was stored already stays. Tells whether it
+/// was accepted.
+fn store(shared: &Shared, driver: &dyn Driver, record: &JobRecord) -> bool {
+    for tries in 0..20 {
+        let within = Deadline::within(Duration::from_secs(10));
+        let Err(error) = driver.insert(std::slice::from_ref(record), within) else { return true };
+        if !error.is_down() || tries == 19 {
+            shared.note(format!("an insert: {error}"));
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+    false
 }
 
 /// Claims a few and ends them: most complete, some are tried again, given back, or reply.
