@@ -1,4 +1,4 @@
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
 use clap::Args;
 use qudo_test_servers::{FreshDatabase, Package, ensure_installed};
@@ -11,30 +11,39 @@ use crate::report::Report;
 use crate::tally::Tally;
 use crate::{Result, program};
 
-/// Do random faults to three databases and their workers, then check that no job was lost.
+/// Do random faults to four databases and their workers, then check that no job was lost.
 ///
 /// Prints the seed first: the same seed makes the same faults.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
-    /// How long faults are done.
-    #[arg(long, default_value_t = 10.0)]
+    /// How long faults are done at least.
+    #[arg(long, default_value_t = 10.0, conflicts_with = "hammer")]
     minutes: f64,
     /// What the faults are chosen by; by chance if not given.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "hammer")]
     seed: Option<u64>,
+    /// Workers with every limit as a user has it who sets none.
+    #[arg(long, conflicts_with = "hammer")]
+    defaults: bool,
     /// Instead, let many clients insert single jobs and many workers claim a few, on each engine.
     #[arg(long)]
     hammer: bool,
-    /// How many jobs the hammer takes on each engine.
-    #[arg(long, default_value_t = 100_000, requires = "hammer")]
-    jobs: u64,
+    /// How many jobs are enqueued at least while faults are done, without a pause between them; with
+    /// `--hammer`, how many it takes on each engine, 100,000 if not given.
+    #[arg(long)]
+    jobs: Option<u64>,
     /// Hammer three nodes of a Galera cluster instead, as one database.
     #[arg(long, requires = "hammer")]
     galera: bool,
-    /// This engine alone (`sqlite`, `postgres`, `mariadb`, `mysql`); may be repeated.
-    #[arg(long, requires = "hammer")]
+    /// This engine alone; may be repeated.
+    #[arg(long, requires = "hammer", conflicts_with = "galera", value_parser = HAMMERED)]
     engine: Vec<String>,
 }
+
+/// What the hammer can be told to strike alone.
+const HAMMERED: [&str; 4] = ["sqlite", "postgres", "mariadb", "mysql"];
+
+const HAMMER_JOBS: u64 = 100_000;
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -47,13 +56,14 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     let engines = Engines::all();
     report.step("install what is missing", |_| Ok(ensure_installed(&engines.packages())?))?;
     let mut cargo = Cargo::new(&engines)?;
+    let jobs = arguments.jobs.unwrap_or(HAMMER_JOBS);
     if arguments.galera {
         report.step("install a cluster", |_| {
             Ok(ensure_installed(&[Package::Galera, Package::Rsync])?)
         })?;
         let cluster = report.step("start a cluster", |_| Galera::start())?;
-        return report.step(&format!("{} short claims on three nodes", arguments.jobs), |tally| {
-            strike(&cargo, "three nodes of a cluster", &cluster.urls(), arguments.jobs, tally)
+        return report.step(&format!("{jobs} short claims on three nodes"), |tally| {
+            strike(&cargo, "three nodes of a cluster", &cluster.urls(), jobs, tally)
         });
     }
     if arguments.hammer {
@@ -62,9 +72,15 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
             report.step("start database servers", |_| Databases::start(&engines, true))?;
         cargo.export(databases.variables());
         report.close_with(databases.closing_lines());
-        return hammer(&cargo, &databases, arguments.jobs, &arguments.engine, report);
+        return hammer(&cargo, &databases, jobs, &arguments.engine, report);
     }
-    report.step("random faults", |_| minutes(&cargo, arguments.minutes, arguments.seed))
+    report.step("random faults", |_| {
+        let mut command = random_faults(&cargo, &["--release"], arguments.minutes);
+        command.args(arguments.seed.map(|seed| format!("--seed={seed}")));
+        command.args(arguments.jobs.map(|jobs| format!("--jobs={jobs}")));
+        command.args(arguments.defaults.then_some("--defaults"));
+        program::run(&mut command)
+    })
 }
 
 /// Hammers each engine with so many jobs.
@@ -83,9 +99,15 @@ pub(crate) fn hammer(
         ("mysql", databases.mysql()),
     ];
     for (name, server) in engines {
-        if (name != "sqlite" && server.is_none())
-            || !(only.is_empty() || only.iter().any(|one| one == name))
-        {
+        let asked = only.iter().any(|one| one == name);
+        if !(only.is_empty() || asked) {
+            continue;
+        }
+        if name != "sqlite" && server.is_none() {
+            if asked {
+                return Err(format!("there is no server for {name}").into());
+            }
+            // The last lines say which were not run.
             continue;
         }
         let fresh = server.map(|beside| FreshDatabase::beside(beside, "hammer")).transpose()?;
@@ -109,11 +131,14 @@ fn strike(cargo: &Cargo, name: &str, ways: &[String], jobs: u64, tally: &mut Tal
     tally.verdict()
 }
 
-/// Runs the soak for so long.
-pub(crate) fn minutes(cargo: &Cargo, minutes: f64, seed: Option<u64>) -> Result<()> {
+/// Runs the soak for so long, as the tests before it were built.
+pub(crate) fn minutes(cargo: &Cargo, minutes: f64) -> Result<()> {
+    program::run(&mut random_faults(cargo, &[], minutes))
+}
+
+fn random_faults(cargo: &Cargo, profile: &[&str], minutes: f64) -> Command {
     let mut command = cargo.command("run");
-    command.args(["--quiet", "--package", "qudo-soak", "--", "run"]);
+    command.args(["--quiet"]).args(profile).args(["--package", "qudo-soak", "--", "run"]);
     command.arg(format!("--minutes={minutes}"));
-    command.args(seed.map(|seed| format!("--seed={seed}")));
-    program::run(&mut command)
+    command
 }

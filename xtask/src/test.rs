@@ -43,7 +43,7 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     report.close_with(databases.closing_lines());
     report.step("tests", |tally| tests(&cargo, tally))?;
     if engines.complete() {
-        report.step("one minute of random faults", |_| soak::minutes(&cargo, 1.0, None))?;
+        report.step("one minute of random faults", |_| soak::minutes(&cargo, 1.0))?;
     }
     report.step("examples", |tally| examples::run(&cargo, &databases, tally))?;
     report.step("packages", |tally| packages::run(&cargo, tally))

@@ -6,7 +6,7 @@ use clap::Args;
 use qudo::history::{Micros, Recorder, micros};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::world::builder;
+use crate::world::{builder, default_builder};
 use crate::{Result, World};
 
 /// Worker processes on a world's databases.
@@ -43,6 +43,9 @@ pub struct Options {
     /// Threads that run jobs.
     #[arg(long, default_value_t = 4)]
     pub threads: usize,
+    /// Every limit as a user has it who sets none, instead of the four above.
+    #[arg(long)]
+    pub defaults: bool,
 }
 
 /// Reads NAME=DSN.
@@ -66,7 +69,17 @@ impl Options {
             retry_seconds: 2,
             shutdown_timeout: 10_000,
             threads: 4,
+            defaults: false,
         }
+    }
+
+    /// The same with every limit as a user has it who sets none.
+    #[must_use]
+    pub fn with_defaults(mut self) -> Self {
+        // As the manager's own.
+        self.shutdown_timeout = 30_000;
+        self.defaults = true;
+        self
     }
 
     fn arguments(&self) -> Vec<String> {
@@ -80,6 +93,9 @@ impl Options {
         arguments.push(format!("--retry-seconds={}", self.retry_seconds));
         arguments.push(format!("--shutdown-timeout={}", self.shutdown_timeout));
         arguments.push(format!("--threads={}", self.threads));
+        if self.defaults {
+            arguments.push("--defaults".to_owned());
+        }
         arguments
     }
 }
@@ -93,16 +109,18 @@ pub fn work(options: &Options) -> Result<()> {
     // Some jobs panic because they are told to; the manager logs it.
     std::panic::set_hook(Box::new(|_| {}));
     let file = options.history.join(format!("worker-{}.jsonl", std::process::id()));
-    let manager = builder(&options.databases)
-        .workers(options.threads)
-        .retry_seconds(options.retry_seconds)
-        .heartbeat(
-            Duration::from_millis(options.heartbeat),
-            Duration::from_millis(options.dead_after),
-        )
-        .shutdown_timeout(Duration::from_millis(options.shutdown_timeout))
-        .observer(Recorder::create(file)?)
-        .build()?;
+    let builder = if options.defaults {
+        default_builder(&options.databases)
+    } else {
+        builder(&options.databases)
+            .retry_seconds(options.retry_seconds)
+            .heartbeat(
+                Duration::from_millis(options.heartbeat),
+                Duration::from_millis(options.dead_after),
+            )
+            .shutdown_timeout(Duration::from_millis(options.shutdown_timeout))
+    };
+    let manager = builder.workers(options.threads).observer(Recorder::create(file)?).build()?;
     manager.work()?;
     Ok(())
 }

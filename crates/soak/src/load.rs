@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,6 +23,7 @@ struct Shared {
     recorder: Arc<Recorder>,
     phase: Mutex<(Phase, BTreeMap<Phase, Tally>)>,
     stop: AtomicBool,
+    accepted: AtomicU64,
     pause: Duration,
 }
 
@@ -105,6 +106,7 @@ impl Load {
             recorder,
             phase: Mutex::new((Phase::Before, BTreeMap::new())),
             stop: AtomicBool::new(false),
+            accepted: AtomicU64::new(0),
             pause,
         });
         let threads = (0..threads)
@@ -130,6 +132,11 @@ impl Load {
     pub fn count(&self) -> usize {
         let phases = self.shared.phase.lock().unwrap_or_else(PoisonError::into_inner);
         phases.1.values().map(Tally::count).sum()
+    }
+
+    /// How many jobs were accepted so far; one enqueue may bring many.
+    pub fn accepted(&self) -> u64 {
+        self.shared.accepted.load(Ordering::Relaxed)
     }
 
     /// Ends the load and tells what it met.
@@ -171,13 +178,16 @@ fn enqueue_until_stopped(shared: &Shared) {
     while !shared.stop.load(Ordering::Acquire) {
         n += 1;
         let begun = Instant::now();
-        let answer = if n.is_multiple_of(20) {
+        let (many, answer) = if n.is_multiple_of(20) {
             let jobs =
                 (0..20).map(|more| any_job(n * 20 + more).uniq_policy(UniqPolicy::Available));
-            shared.manager.enqueue_many(jobs).map(|_| None)
+            (20, shared.manager.enqueue_many(jobs).map(|_| None))
         } else {
-            shared.manager.enqueue(any_job(n)).map(Some)
+            (1, shared.manager.enqueue(any_job(n)).map(Some))
         };
+        if answer.is_ok() {
+            shared.accepted.fetch_add(many, Ordering::Relaxed);
+        }
         note(shared, begun.elapsed(), &answer);
         if let Ok(Some(Enqueued::New(ticket))) = &answer
             && n.is_multiple_of(100)

@@ -160,12 +160,15 @@ impl World {
 
 /// As [`World::builder`], for a process that was told the data sources.
 pub fn builder(databases: &[(String, String)]) -> ManagerBuilder {
-    let builder = Manager::builder()
-        .linked(false)
-        .ability::<crate::effort>()
+    default_builder(databases)
         .retry_seconds(2)
         .delay(Duration::from_millis(500))
-        .call_limit(Duration::from_secs(2));
+        .call_limit(Duration::from_secs(2))
+}
+
+/// A manager of all databases with every limit as a user has it who sets none.
+pub(crate) fn default_builder(databases: &[(String, String)]) -> ManagerBuilder {
+    let builder = Manager::builder().linked(false).ability::<crate::effort>();
     databases.iter().fold(builder, |builder, (name, dsn)| builder.database_as(name, dsn))
 }
 
