@@ -17,10 +17,8 @@ use qudo_test_servers::{Engine, Mariadb, Mysql, Options, Postgres, Server, run_s
 const LIMIT: Duration = Duration::from_secs(1);
 
 fn server<E: Engine>() -> Option<Server<E>> {
-    if E::NAME == "MySQL" {
-        qudo_test_servers::given("mysql")?;
-    }
-    Some(Server::start(Options { durable: true, ..Options::default() }).expect("starts"))
+    let options = Options { durable: true, ..Options::default() };
+    qudo_test_servers::takes_part(E::SHORT).then(|| Server::start(options).expect("starts"))
 }
 
 fn open(dsn: &str) -> Arc<dyn Driver> {

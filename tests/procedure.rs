@@ -64,7 +64,8 @@ fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements(engi
 fn an_account_that_may_make_no_procedures_migrates_and_enqueues_all_the_same(engine: &str) {
     let Some(fresh) = Fresh::on(engine) else { return };
     let server = qudo_test_servers::given(engine).expect("it is there");
-    let limited = format!("limited_{}", std::process::id());
+    // As the database, its own in every run; an account's name has room for 32 letters.
+    let limited = fresh.database.name().replace("qudo_procedure", "limited");
     let grant = format!(
         "DROP DATABASE {name}; CREATE DATABASE {name}; \
          CREATE USER {limited}@'%' IDENTIFIED BY 'tiger'; GRANT SELECT, INSERT, UPDATE, DELETE, \

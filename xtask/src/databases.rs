@@ -53,12 +53,9 @@ impl Databases {
             (this.mariadb, this.mariadb_server) = server(MARIADB_URL, &options)?;
         }
         if engines.mysql() {
-            match fetch_mysql(engines) {
-                Ok(()) => (this.mysql, this.mysql_server) = server(MYSQL_URL, &options)?,
-                Err(error @ qudo_test_servers::Error::Unavailable { .. }) => {
-                    this.mysql_missing = Some(error.to_string());
-                }
-                Err(error) => return Err(error.into()),
+            this.mysql_missing = fetch_mysql()?;
+            if this.mysql_missing.is_none() {
+                (this.mysql, this.mysql_server) = server(MYSQL_URL, &options)?;
             }
         }
         for url in [&this.postgres, &this.mariadb, &this.mysql].into_iter().flatten() {
@@ -90,7 +87,7 @@ impl Databases {
             (MARIADB_URL, &self.mariadb),
             (MYSQL_URL, &self.mysql),
         ];
-        let without = self.mysql_missing.as_ref().map(|_| (WITHOUT, "mysql".to_owned()));
+        let without = self.mysql_missing.as_ref().map(|_| without_mysql());
         named
             .into_iter()
             .filter_map(|(name, url)| Some((name, url.clone()?)))
@@ -102,17 +99,29 @@ impl Databases {
     pub(crate) fn closing_lines(&self) -> Vec<String> {
         let mut lines = vec![format!("tested: {}", self.versions.join(", "))];
         if let Some(reason) = &self.mysql_missing {
-            lines.push(format!("MYSQL WAS NOT RUN: {reason}"));
+            lines.push(mysql_was_not_run(reason));
         }
         lines
     }
 }
 
-fn fetch_mysql(engines: &Engines) -> Result<(), qudo_test_servers::Error> {
-    if engines.fetches_mysql() {
-        ensure_installed(&[qudo_test_servers::Package::MysqlServer])?;
+/// Unpacks MySQL where it is not yet, and says why it cannot be had where the mirror cannot give it.
+pub(crate) fn fetch_mysql() -> Result<Option<String>> {
+    match ensure_installed(&[qudo_test_servers::Package::MysqlServer]) {
+        Ok(()) => Ok(None),
+        Err(error @ qudo_test_servers::Error::Unavailable { .. }) => Ok(Some(error.to_string())),
+        Err(error) => Err(error.into()),
     }
-    Ok(())
+}
+
+/// The variable for tests that have to go without MySQL.
+pub(crate) fn without_mysql() -> (&'static str, String) {
+    (WITHOUT, "mysql".to_owned())
+}
+
+/// The last line of a run that had to go without.
+pub(crate) fn mysql_was_not_run(reason: &str) -> String {
+    format!("MYSQL WAS NOT RUN: {reason}")
 }
 
 /// The server that the developer named, or a private one.

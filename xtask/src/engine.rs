@@ -105,31 +105,22 @@ impl Engines {
         (!names.is_empty()).then(|| names.join(","))
     }
 
-    /// What the machine needs; of an engine whose server is given by a variable, only what it
-    /// takes to talk to it.
+    /// What the machine needs but MySQL's server. The other servers are needed also where a variable
+    /// names one: tests that stop and kill servers start their own.
     pub(crate) fn packages(&self) -> Vec<Package> {
         let mut packages = Vec::new();
         if self.postgres() {
             packages.extend([Package::PkgConfig, Package::PostgresHeaders]);
             // One test starts a pooler of its own.
-            packages.push(Package::Pgbouncer);
-            packages.push(match given(POSTGRES_URL) {
-                Some(_) => Package::PostgresClient,
-                None => Package::PostgresServer,
-            });
+            packages.extend([Package::Pgbouncer, Package::PostgresServer]);
         }
         if self.mariadb() || self.mysql() {
             packages.extend([Package::PkgConfig, Package::MariadbHeaders, Package::MariadbClient]);
         }
-        if self.mariadb() && given(MARIADB_URL).is_none() {
+        if self.mariadb() {
             packages.push(Package::MariadbServer);
         }
         packages
-    }
-
-    /// Whether a MySQL server is to be fetched, which a mirror may be unable to give.
-    pub(crate) fn fetches_mysql(&self) -> bool {
-        self.mysql() && given(MYSQL_URL).is_none()
     }
 
     fn include(&self, engine: Engine) -> bool {

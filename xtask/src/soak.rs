@@ -4,7 +4,7 @@ use clap::Args;
 use qudo_test_servers::{FreshDatabase, Package, ensure_installed};
 
 use crate::cargo::Cargo;
-use crate::databases::Databases;
+use crate::databases::{Databases, fetch_mysql, mysql_was_not_run, without_mysql};
 use crate::engine::Engines;
 use crate::galera::Galera;
 use crate::report::Report;
@@ -73,6 +73,10 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
         cargo.export(databases.variables());
         report.close_with(databases.closing_lines());
         return hammer(&cargo, &databases, jobs, &arguments.engine, report);
+    }
+    if let Some(reason) = fetch_mysql()? {
+        cargo.export(vec![without_mysql()]);
+        report.close_with(vec![mysql_was_not_run(&reason)]);
     }
     report.step("random faults", |_| {
         let mut command = random_faults(&cargo, &["--release"], arguments.minutes);

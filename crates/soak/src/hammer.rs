@@ -1,8 +1,8 @@
 //! A hammer for short claims: many clients that insert one job at a time, many workers that claim a
 //! few. What lies between a lock and the next view of the data is met thousands of times a second.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
@@ -16,9 +16,8 @@ use crate::Result;
 
 const QUEUE: &str = "hammer";
 
-/// How long the workers look on after the last insert, without finding anything, before what is not
-/// done counts as lost.
-const PATIENCE: Duration = Duration::from_secs(5);
+/// How long no worker may find anything, and none be busy, before what is not done counts as lost.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How often an idle worker looks for jobs that became due.
 const PROMOTE_EVERY: Duration = Duration::from_millis(20);
@@ -117,7 +116,6 @@ fn number_of(id: JobId) -> usize {
 
 const ACCEPTED: u8 = 1;
 const DONE: u8 = 2;
-const TWICE: u8 = 4;
 
 struct Shared {
     options: Hammer,
@@ -125,13 +123,47 @@ struct Shared {
     jobs: Vec<AtomicU8>,
     done: AtomicUsize,
     clients: AtomicUsize,
+    /// Workers between the start of a claim and the end of what they claimed, which may take long on a
+    /// server that does not answer.
+    busy: AtomicUsize,
+    begun: Instant,
+    /// When a worker last found something, in milliseconds after the beginning.
+    found: AtomicU64,
     over: AtomicBool,
-    errors: std::sync::Mutex<Vec<String>>,
+    doubled: Mutex<Vec<JobId>>,
+    errors: Mutex<Vec<String>>,
 }
 
 impl Shared {
+    fn found_something(&self) {
+        self.found.fetch_max(self.begun.elapsed().as_millis() as u64, Ordering::AcqRel);
+    }
+
+    /// Whether nobody found anything for so long that nothing will come any more. A worker that asks
+    /// is not busy itself.
+    fn has_run_dry(&self) -> bool {
+        let found = Duration::from_millis(self.found.load(Ordering::Acquire));
+        self.busy.load(Ordering::Acquire) == 0
+            && self.begun.elapsed().saturating_sub(found) > PATIENCE
+    }
+
+    fn is_done(&self) -> bool {
+        self.clients.load(Ordering::Acquire) == 0
+            && self.done.load(Ordering::Acquire) as u64 >= self.options.jobs
+    }
+
+    /// Counts a job that came to an end.
+    fn ended(&self, id: JobId) {
+        let before = self.jobs[number_of(id)].fetch_or(DONE, Ordering::Relaxed);
+        if before & DONE == 0 {
+            self.done.fetch_add(1, Ordering::AcqRel);
+        } else {
+            self.doubled.lock().unwrap_or_else(PoisonError::into_inner).push(id);
+        }
+    }
+
     fn note(&self, error: String) {
-        let mut errors = self.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut errors = self.errors.lock().unwrap_or_else(PoisonError::into_inner);
         errors.push(error);
     }
 }
@@ -151,10 +183,14 @@ pub fn hammer(options: &Hammer) -> Result<Outcome> {
         jobs: (0..options.jobs).map(|_| AtomicU8::new(0)).collect(),
         done: AtomicUsize::new(0),
         clients: AtomicUsize::new(options.clients),
+        busy: AtomicUsize::new(0),
+        begun: Instant::now(),
+        found: AtomicU64::new(0),
         over: AtomicBool::new(false),
-        errors: std::sync::Mutex::default(),
+        doubled: Mutex::default(),
+        errors: Mutex::default(),
     });
-    let begun = Instant::now();
+    let begun = shared.begun;
     let open = |nth: usize| -> Result<Arc<dyn Driver>> {
         let dsn = &options.databases[nth % options.databases.len()];
         Ok(DriverRegistration::open_linked(dsn)?.driver)
@@ -188,14 +224,11 @@ pub fn hammer(options: &Hammer) -> Result<Outcome> {
 }
 
 fn judge(shared: &Shared, manager: &Manager, took: Duration) -> Outcome {
-    let (mut lost, mut doubled) = (Vec::new(), Vec::new());
-    for (number, state) in shared.jobs.iter().enumerate() {
-        match state.load(Ordering::Relaxed) {
-            ACCEPTED => lost.push(number),
-            state if state & TWICE != 0 => doubled.push(id_of(number as u64)),
-            _ => {}
-        }
-    }
+    let states = shared.jobs.iter().map(|state| state.load(Ordering::Relaxed)).enumerate();
+    let lost: Vec<_> =
+        states.filter(|(_, state)| *state == ACCEPTED).map(|(number, _)| number).collect();
+    let doubled =
+        std::mem::take(&mut *shared.doubled.lock().unwrap_or_else(PoisonError::into_inner));
     let lost_count = lost.len();
     // Where there are facts, they tell which ids these are.
     let filter = qudo::driver::JobFilter { limit: 10_000, ..Default::default() };
@@ -207,9 +240,7 @@ fn judge(shared: &Shared, manager: &Manager, took: Duration) -> Outcome {
     };
     let lost = lost.into_iter().take(NAMED).map(story).collect();
     let audit = manager.audit(AuditOptions::default());
-    let errors = std::mem::take(
-        &mut *shared.errors.lock().unwrap_or_else(std::sync::PoisonError::into_inner),
-    );
+    let errors = std::mem::take(&mut *shared.errors.lock().unwrap_or_else(PoisonError::into_inner));
     Outcome {
         inserted: shared.options.jobs,
         took,
@@ -243,7 +274,7 @@ fn insert(shared: &Shared, driver: &dyn Driver) {
             uniqkey: number.is_multiple_of(64).then(|| format!("key {number}")),
             priority: (number % 3) as i32,
             due: match number % 100 {
-                0 => Due::In(Duration::from_millis(number % 50)),
+                0 => Due::In(Duration::from_millis(number / 100 % 50)),
                 _ => Due::Now,
             },
         };
@@ -284,10 +315,11 @@ fn work(shared: &Shared, driver: &dyn Driver) {
     let queue: Arc<str> = Arc::from(QUEUE);
     let grab_for = Duration::from_secs(3_600);
     let abilities = [AbilityLease { name: Arc::from("hammered"), grab_for }];
-    let (mut last_found, mut promoted) = (Instant::now(), Instant::now());
+    let mut promoted = Instant::now();
     let mut claim = 0;
     while !shared.over.load(Ordering::Relaxed) {
         claim += 1;
+        shared.busy.fetch_add(1, Ordering::AcqRel);
         let request = ClaimRequest {
             worker: worker.id,
             claim,
@@ -302,25 +334,24 @@ fn work(shared: &Shared, driver: &dyn Driver) {
             released.map_or_else(|error| shared.note(format!("a release: {error}")), |_| ());
             Vec::new()
         });
-        if claimed.is_empty() {
-            if promoted.elapsed() > PROMOTE_EVERY {
-                promoted = Instant::now();
-                if let Err(error) = driver.promote_due(1_000) {
-                    shared.note(format!("a promotion: {error}"));
-                }
+        let found = !claimed.is_empty();
+        if found {
+            shared.found_something();
+            settle(shared, driver, worker.id, claimed);
+            shared.found_something();
+        } else if promoted.elapsed() > PROMOTE_EVERY {
+            promoted = Instant::now();
+            if let Err(error) = driver.promote_due(1_000) {
+                shared.note(format!("a promotion: {error}"));
             }
-            let ended = shared.clients.load(Ordering::Acquire) == 0;
-            let all = shared.done.load(Ordering::Acquire) as u64 >= shared.options.jobs;
-            if (ended && all) || last_found.elapsed() > PATIENCE {
-                // More than a backlog is lost, or all came to an end.
+        }
+        shared.busy.fetch_sub(1, Ordering::AcqRel);
+        if !found {
+            if shared.is_done() || shared.has_run_dry() {
                 shared.over.store(true, Ordering::Relaxed);
-                break;
             }
             std::thread::sleep(Duration::from_millis(1));
-            continue;
         }
-        last_found = Instant::now();
-        settle(shared, driver, worker.id, claimed);
     }
     if let Err(error) = driver.remove_worker(worker.id) {
         shared.note(format!("the end of a worker: {error}"));
@@ -344,24 +375,22 @@ fn settle(shared: &Shared, driver: &dyn Driver, worker: WorkerId, claimed: Vec<C
         }
     };
     for (one, answer) in settlements.iter().zip(answers) {
-        if answer != Settled::Done {
-            // After a lost answer our own first try may have ended it.
-            if tries == 0 {
-                let state = driver.state(one.job.id);
-                shared.note(format!(
-                    "the lease of job {} was lost: claim {}, attempt {}, {state:?}",
-                    one.job.id, one.job.claim, one.job.attempt
-                ));
+        let id = one.job.id;
+        match answer {
+            Settled::Done if one.verdict == Verdict::Complete => shared.ended(id),
+            Settled::Done => {}
+            // After a lost answer our own first try may have ended it: then nothing is left of it.
+            Settled::LeaseLost if tries > 0 => {
+                if one.verdict == Verdict::Complete && matches!(driver.state(id), Ok(None)) {
+                    shared.ended(id);
+                }
             }
-            continue;
-        }
-        if one.verdict == Verdict::Complete {
-            let before = shared.jobs[number_of(one.job.id)].fetch_or(DONE, Ordering::Relaxed);
-            if before & DONE == 0 {
-                shared.done.fetch_add(1, Ordering::AcqRel);
-            } else {
-                shared.jobs[number_of(one.job.id)].fetch_or(TWICE, Ordering::Relaxed);
-            }
+            Settled::LeaseLost => shared.note(format!(
+                "the lease of job {id} was lost: claim {}, attempt {}, {:?}",
+                one.job.claim,
+                one.job.attempt,
+                driver.state(id)
+            )),
         }
     }
 }

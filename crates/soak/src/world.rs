@@ -40,9 +40,7 @@ impl World {
     ///
     /// When a server does not start.
     pub fn with_mysql() -> Result<Self> {
-        let left_out = std::env::var("QUDO_TEST_WITHOUT").is_ok_and(|one| one.contains("mysql"));
-        if left_out {
-            println!("NOT RUN: this machine has no server for mysql today");
+        if !qudo_test_servers::takes_part("mysql") {
             return Self::start();
         }
         let server = MysqlServer::start(Options { durable: true, ..Options::default() })?;

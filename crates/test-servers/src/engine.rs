@@ -15,6 +15,9 @@ use crate::place::Place;
 pub trait Engine: Definition {
     /// The name people know the engine by, such as `PostgreSQL`.
     const NAME: &'static str;
+
+    /// What test runs call it, as in [`takes_part`](crate::takes_part).
+    const SHORT: &'static str;
 }
 
 /// What differs between the engines; everything that does not is in [`Server`](crate::Server).

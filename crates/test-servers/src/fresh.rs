@@ -1,5 +1,3 @@
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use crate::{Error, create_database, drop_database, given};
 
 /// An empty database on a server, dropped with this value.
@@ -23,16 +21,13 @@ impl FreshDatabase {
     }
 
     /// Creates a database beside the one in the URL. Its name holds the purpose, this process's id and
-    /// a number, since several runs may share a server.
+    /// a number that is drawn by lot, since several runs, also of several machines, may share a server.
     ///
     /// # Errors
     ///
     /// Those of [`create_database`].
     pub fn beside(url: &str, purpose: &str) -> Result<Self, Error> {
-        static NEXT: AtomicU32 = AtomicU32::new(0);
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let name = format!("qudo_{purpose}_{}_{number}", std::process::id());
-        drop_database(url, &name)?;
+        let name = format!("qudo_{purpose}_{}_{:08x}", std::process::id(), fastrand::u32(..));
         let created = create_database(url, &name)?;
         Ok(Self { beside: url.to_owned(), name, url: created })
     }

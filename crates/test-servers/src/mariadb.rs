@@ -29,6 +29,7 @@ pub fn mariadb_available() -> bool {
 
 impl Engine for Mariadb {
     const NAME: &'static str = "MariaDB";
+    const SHORT: &'static str = "mariadb";
 }
 
 impl Definition for Mariadb {

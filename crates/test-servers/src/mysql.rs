@@ -46,6 +46,7 @@ pub(crate) fn unpack() -> Result<(), Error> {
 
 impl Engine for Mysql {
     const NAME: &'static str = "MySQL";
+    const SHORT: &'static str = "mysql";
 }
 
 impl Definition for Mysql {

@@ -66,6 +66,7 @@ impl Pgbouncer {
 
 impl Engine for Pgbouncer {
     const NAME: &'static str = "PgBouncer";
+    const SHORT: &'static str = "pooler";
 }
 
 impl Definition for Pgbouncer {

@@ -27,6 +27,7 @@ pub fn postgres_available() -> bool {
 
 impl Engine for Postgres {
     const NAME: &'static str = "PostgreSQL";
+    const SHORT: &'static str = "postgres";
 }
 
 impl Definition for Postgres {

@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qudo_test_servers::{Engine, Error, Options, Server, run_sql};
+use qudo_test_servers::{Engine, Error, Options, Server, run_sql, takes_part};
 
 /// How long a thing that must happen is waited for.
 const SOON: Duration = Duration::from_secs(30);
@@ -150,7 +150,7 @@ pub(crate) fn two_servers_live_side_by_side<E: Engine>() {
 }
 
 pub(crate) fn a_server_that_does_not_start_shows_its_log<E: Engine>() {
-    if !wanted::<E>() {
+    if !takes_part(E::SHORT) {
         return;
     }
     let settings = vec!["no_such_setting=1".to_owned()];
@@ -161,28 +161,7 @@ pub(crate) fn a_server_that_does_not_start_shows_its_log<E: Engine>() {
 
 /// A started server, or `None` when this run is not about the engine.
 fn server<E: Engine>(options: Options) -> Option<Server<E>> {
-    wanted::<E>().then(|| Server::start(options).unwrap_or_else(|error| panic!("{error}")))
-}
-
-/// Whether `QUDO_TEST_ENGINES`, a list of engines to test, names the engine or is not set.
-fn wanted<E: Engine>() -> bool {
-    let name = match E::NAME {
-        "PostgreSQL" => "postgres",
-        "MariaDB" => "mariadb",
-        _ => "mysql",
-    };
-    let without = std::env::var("QUDO_TEST_WITHOUT").unwrap_or_default();
-    if without.split(',').any(|one| one == name) {
-        println!("NOT RUN: this machine has no server for {name} today");
-        return false;
-    }
-    let wanted = std::env::var("QUDO_TEST_ENGINES").map_or(true, |engines| {
-        engines.split(',').any(|engine| engine == name || engine == "mixed")
-    });
-    if !wanted {
-        println!("skipped: QUDO_TEST_ENGINES names neither {name} nor mixed");
-    }
-    wanted
+    takes_part(E::SHORT).then(|| Server::start(options).unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn is_postgres<E: Engine>() -> bool {
