@@ -181,6 +181,23 @@ mod tests {
         }
     }
 
+    /// By such a clock the deadline lies in the future again.
+    #[test]
+    fn what_comes_after_the_deadline_is_refused_by_a_clock_that_was_set_back_meanwhile() {
+        let (server, clock) = (Cell::new(7_200_000_000_i64), ServerClock::default());
+        let deadline = Deadline::within(Duration::from_millis(1));
+        let late = clock.within(
+            deadline,
+            || Ok(server.get()),
+            |window| {
+                server.set(server.get() - 3_600_000_000);
+                while !deadline.is_over() {}
+                store(&server, window)
+            },
+        );
+        assert!(late.expect_err("too late").is_too_late());
+    }
+
     #[test]
     fn what_comes_after_the_deadline_is_refused() {
         let (server, clock) = (Cell::new(5_000_000_i64), ServerClock::default());

@@ -62,10 +62,7 @@ impl<E: Engine> DieselDriver<E> {
         use std::error::Error as _;
         let source = error.source().and_then(|source| source.downcast_ref::<Error>());
         let Some(Orphans(found)) = source.and_then(inner::<Orphans>) else { return false };
-        log::error!(
-            "{}: {error}; they are passed over until `qudo audit --repair` removes them",
-            self.engine.describe()
-        );
+        log::error!("{}: {error}; `qudo audit --repair` removes them", self.engine.describe());
         self.pass_over(found, without)
     }
 
@@ -79,10 +76,9 @@ impl<E: Engine> DieselDriver<E> {
             return Ok(false);
         }
         let found = self.engine.read(lookup::leased_and_ready::<E>)?;
-        for id in &found {
+        for id in found.iter().filter(|id| !without.contains(id)) {
             log::error!(
-                "{}: job {id} is ready and leased at once; it is passed over until `qudo audit \
-                 --repair` puts that right",
+                "{}: job {id} is ready and leased at once; `qudo audit --repair` puts that right",
                 self.engine.describe()
             );
         }

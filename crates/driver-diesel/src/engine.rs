@@ -237,9 +237,13 @@ pub(crate) fn claim_filter<'a>(
     let marks = |count| ["?"].repeat(count).join(",");
     let mut sql = format!("r.ability IN ({})", marks(abilities.len()));
     let mut binds: Vec<_> = abilities.iter().map(|one| Bind::Text(&one.name)).collect();
-    if !without.is_empty() {
-        sql.push_str(&format!(" AND r.id NOT IN ({})", marks(without.len())));
-        binds.extend(without.iter().map(Bind::Id));
+    if let Some(last) = without.last() {
+        // The last one again, up to a power of four: each length is a statement of its own, and a
+        // connection keeps all that it has prepared.
+        let length = without.len().next_power_of_two();
+        let length = if length.ilog2().is_multiple_of(2) { length } else { length * 2 };
+        sql.push_str(&format!(" AND r.id NOT IN ({})", marks(length)));
+        binds.extend(without.iter().chain(std::iter::repeat(last)).take(length).map(Bind::Id));
     }
     (sql, binds)
 }
@@ -339,7 +343,24 @@ pub(crate) fn names(url: &url::Url) -> Result<(String, String), String> {
 
 #[cfg(all(test, any(feature = "postgres", feature = "mysql")))]
 mod tests {
-    use super::names;
+    use std::collections::HashSet;
+
+    use uuid::Uuid;
+
+    use super::{claim_filter, names};
+
+    /// Each text is prepared and kept by a connection.
+    #[test]
+    fn a_claim_has_six_texts_for_whatever_number_of_rows_it_passes_over() {
+        let ids: Vec<_> = (0..1_000).map(Uuid::from_u128).collect();
+        let mut texts = HashSet::new();
+        for count in 1..=ids.len() {
+            let (sql, binds) = claim_filter(&[], &ids[..count]);
+            assert_eq!(sql.matches('?').count(), binds.len());
+            texts.insert(sql);
+        }
+        assert_eq!(texts.len(), 6);
+    }
 
     #[test]
     fn a_password_with_a_character_that_would_cut_it_short_is_refused_without_being_told() {

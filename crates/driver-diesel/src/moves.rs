@@ -57,7 +57,15 @@ impl<E: Engine> Moves for DieselDriver<E> {
     }
 
     fn moved_in(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| moving::put_back::<E>(conn, Leg::Arriving, jobs))
+        let mut most = 0;
+        self.engine.write(|conn| {
+            let put = conn.transaction(|conn| moving::put_back::<E>(conn, Leg::Arriving, jobs))?;
+            most = most.max(put.len());
+            // The other database is about to forget them. One that left again meanwhile has no mark any
+            // more: the repetition then finds nothing to do.
+            self.engine.confirm(conn, &[moving::at(Leg::Arrived)], &put)
+        })?;
+        Ok(most)
     }
 
     fn leave_trail(&self, jobs: &[JobId]) -> Result<(), DriverError> {
@@ -69,7 +77,8 @@ impl<E: Engine> Moves for DieselDriver<E> {
     }
 
     fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| moving::put_back::<E>(conn, Leg::Leaving, jobs))
+        let put_back = |conn: &mut E::Conn| moving::put_back::<E>(conn, Leg::Leaving, jobs);
+        Ok(self.write_transaction(put_back)?.len())
     }
 
     fn legs(&self, jobs: &[JobId]) -> Result<Vec<(JobId, Leg)>, DriverError> {

@@ -107,10 +107,10 @@ impl DriverError {
         self
     }
 
-    /// A write that came after its deadline, so that nothing was stored.
+    /// A write that came after its deadline, so that it stored nothing.
     pub fn too_late() -> Self {
         let message =
-            "the time for this was over before the database got to it; nothing was stored";
+            "the time for this was over before the database got to it, so it stored nothing";
         Self { lapse: Lapse::Late, ..Self::new(ErrorKind::Down, message) }
     }
 

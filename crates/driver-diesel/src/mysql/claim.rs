@@ -18,6 +18,7 @@ use crate::cursor::Place;
 use crate::engine::{Engine, claim_filter, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 use crate::statements::ledger::{Orphans, balance};
+use crate::statements::worker::give_back;
 
 /// Leases ready jobs of a queue in one transaction: select, insert and delete by key, read facts.
 ///
@@ -38,6 +39,12 @@ pub(super) fn claim(
     let jobs = engine.write(|conn| {
         tries += 1;
         let in_cluster = engine.cluster.load(Ordering::Relaxed);
+        if in_cluster && tries > 1 {
+            // The commit before may stand although the look at it failed: nobody would run those.
+            conn.transaction(|conn| {
+                give_back::<Mysql>(conn, request.worker.as_uuid(), Some(request.claim))
+            })?;
+        }
         let place = if in_cluster && tries > 1 { elsewhere(conn, request, tries)? } else { None };
         let jobs = Mysql::transaction_within(conn, window, |conn| {
             outcome = None;
@@ -54,7 +61,10 @@ pub(super) fn claim(
         })?;
         confirm(engine, conn, request, &jobs)?;
         Ok(jobs)
-    })?;
+    });
+    // Then the same holds of the last try, and whoever called releases the claim.
+    let jobs =
+        jobs.map_err(|error| if engine.may_undo() { error.ambiguous(true) } else { error })?;
     match outcome {
         Some(Noted::Advanced(last)) => engine.cursors.advance(request.queue, last),
         Some(Noted::FromStart(took, last)) => engine.cursors.restart(request.queue, took, last),

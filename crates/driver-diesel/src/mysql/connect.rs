@@ -52,17 +52,18 @@ pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection
     } else {
         "SET SESSION wait_timeout = 400"
     };
-    if mariadb {
-        let wsrep = "SELECT COUNT(*) FROM information_schema.global_variables \
-                     WHERE variable_name = 'wsrep_on' AND variable_value = 'ON'";
-        let found = conn.row::<i64>(wsrep, &[]).map_err(|error| error.to_string())?;
-        cluster.store(found == Some(1), Ordering::Relaxed);
-    }
+    // Servers with Galera built in are MariaDB's and Percona's.
+    let wsrep = "SHOW GLOBAL VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'";
+    let found = conn.rows::<String>(wsrep, &[]).map_err(|error| error.to_string())?;
+    cluster.store(!found.is_empty(), Ordering::Relaxed);
     for set in [
         idle,
         // Gap locks of the default level make claims and inserts deadlock.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 5",
+        // Somebody's lock of a whole table, or of the server: a day to MariaDB, a year to MySQL. Also a
+        // commit waits for that one, after it has looked at the clock.
+        "SET SESSION lock_wait_timeout = 5",
         // Errors are told apart by their English text.
         "SET SESSION lc_messages = 'en_US'",
     ] {

@@ -3,7 +3,7 @@
 -- only slower: an account may lack the privilege CREATE ROUTINE, and a restored copy the procedure.
 -- Its name ends in a number, because clients of two versions may work on one database.
 
-CREATE PROCEDURE qudo_enqueue_2(
+CREATE PROCEDURE qudo_enqueue_3(
     IN new_id BINARY(16),
     IN new_queue VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     IN new_ability VARCHAR(100) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
@@ -32,5 +32,10 @@ BEGIN
         asked_at);
     INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes)
     VALUES (new_id, new_queue, -new_priority, new_ability, 0, 0);
+    -- The inserts may have waited, for somebody's lock of a whole table.
+    IF TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6)) NOT BETWEEN not_before AND not_after
+    THEN
+        SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'qudo: too late';
+    END IF;
     COMMIT;
 END;

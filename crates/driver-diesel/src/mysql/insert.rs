@@ -16,7 +16,7 @@ use crate::statements::insert::insert;
 const PROCEDURE: &str = include_str!("enqueue.sql");
 
 /// A transaction in one round trip.
-const CALL: &str = "CALL qudo_enqueue_2(?, ?, ?, ?, ?, ?, ?, ?)";
+const CALL: &str = "CALL qudo_enqueue_3(?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Whether the procedure can be called, as far as is known.
 #[derive(Default)]
@@ -30,14 +30,14 @@ pub(super) struct Procedure {
 pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
     // An account sees only the routines that it may call.
     let there = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.routines \
-                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_2'";
+                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_3'";
     if conn.row::<i64>(there, &[])? == Some(1) {
         return Ok(());
     }
     match conn.batch(PROCEDURE) {
         Err(error) if classify(&error) == Class::Permission => {
             log::warn!(
-                "the procedure qudo_enqueue_2 is not made, because the account lacks the \
+                "the procedure qudo_enqueue_3 is not made, because the account lacks the \
                  privilege CREATE ROUTINE; an enqueue takes four round trips instead of one"
             );
             Ok(())
@@ -47,11 +47,10 @@ pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
     }
 }
 
-/// Removes it, and that of a version before.
+/// Removes it, and those of versions before.
 pub(super) fn drop_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
-    match conn
-        .batch("DROP PROCEDURE IF EXISTS qudo_enqueue_1; DROP PROCEDURE IF EXISTS qudo_enqueue_2")
-    {
+    let all = [1, 2, 3].map(|one| format!("DROP PROCEDURE IF EXISTS qudo_enqueue_{one}"));
+    match conn.batch(&all.join("; ")) {
         // Then it was not made by this account either.
         Err(error) if classify(&error) == Class::Permission => Ok(()),
         dropped => dropped,
@@ -68,7 +67,7 @@ pub(super) fn insert_commit(
     jobs: &[JobRecord],
     window: &Window,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
-    engine.pool.with(true, |conn| {
+    let inserted = engine.pool.with(true, |conn| {
         let mut missing = None;
         if let [job] = jobs
             && job.uniqkey.is_none()
@@ -105,11 +104,16 @@ pub(super) fn insert_commit(
             engine.procedure.missing.store(true, Ordering::Relaxed);
             log::warn!(
                 "{}: enqueues take four round trips instead of one, because the procedure \
-                 qudo_enqueue_2 cannot be called: {error}",
+                 qudo_enqueue_3 cannot be called: {error}",
                 engine.source.described
             );
         }
         Ok((answers, false))
+    });
+    // In a cluster it is the look after the commit that may have failed.
+    inserted.map_err(|error| {
+        let stored = engine.may_undo() && !error.is_too_late();
+        if stored { error.ambiguous(true) } else { error }
     })
 }
 

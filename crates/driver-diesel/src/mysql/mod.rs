@@ -198,7 +198,10 @@ impl Engine for Mysql {
             if conn.row::<i64>(&locked, &[])? != Some(1) {
                 return Err(Error::QueryBuilderError("another migration takes too long".into()));
             }
+            // To change a table waits for everybody who reads it.
+            conn.run("SET SESSION lock_wait_timeout = 60", &[])?;
             let done = act(conn);
+            conn.run("SET SESSION lock_wait_timeout = 5", &[])?;
             conn.row::<i64>(&format!("SELECT CAST(RELEASE_LOCK({name}) AS SIGNED)"), &[])?;
             done
         })

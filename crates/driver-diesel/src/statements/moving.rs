@@ -369,12 +369,12 @@ pub(crate) fn moved_out<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> QueryR
     Ok(marked::<E>(conn, Leg::Left, &ids)?.into_iter().map(JobId::from_uuid).collect())
 }
 
-/// Arriving or leaving → ready or scheduled.
+/// Arriving or leaving → ready or scheduled. Returns those that were on this leg.
 pub(crate) fn put_back<E: Engine>(
     conn: &mut E::Conn,
     leg: Leg,
     jobs: &[JobId],
-) -> QueryResult<usize> {
+) -> QueryResult<Vec<Uuid>> {
     let ids = uuids(jobs);
     let columns = format!("{STAND}, run_after");
     let rows: Vec<Waiting> = E::rows_by_id(conn, &columns, &at(leg), &ids, E::FOR_UPDATE)?;
@@ -393,7 +393,7 @@ pub(crate) fn put_back<E: Engine>(
         .collect();
     put += put_scheduled::<E>(conn, &scheduled)?;
     balance("end a move", rows.len(), put)?;
-    Ok(rows.len())
+    Ok(found)
 }
 
 /// Left → gone.
