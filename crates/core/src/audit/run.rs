@@ -30,7 +30,8 @@ impl Manager {
     /// Looks at every live job of every database: whether it is in exactly one place of one database,
     /// with its facts and its unique key.
     ///
-    /// It reads in bounded ranges and holds nobody up; workers may go on meanwhile. Each finding is
+    /// It reads in bounded ranges and holds nobody up; workers may go on meanwhile. It writes nothing but
+    /// the identity of a database that has none yet, by which two names for one are found. Each finding is
     /// confirmed by a second look. The spool is looked at too. With
     /// [`repair`](AuditOptions::repair) what can be put right is, under the locks that keep others
     /// away.
@@ -104,7 +105,12 @@ impl Run {
     /// The ids of a database that do not look sound at the first look.
     fn look_within(&mut self, at: usize) -> BTreeSet<JobId> {
         let mut suspects = BTreeSet::new();
-        if let Some(identity) = self.ask(at, |driver| driver.control()).and_then(|c| c.identity) {
+        let identity = self.ask(at, |driver| match driver.control()?.identity {
+            Some(identity) => Ok(Some(identity)),
+            // Nobody has worked it yet. One that takes no writes stays without.
+            None => Ok(driver.identity().ok()),
+        });
+        if let Some(identity) = identity.flatten() {
             let known = self.identities.iter().find(|(_, other)| *other == identity);
             if let Some((name, _)) = known {
                 let same = Error::SameDatabase {
@@ -230,8 +236,18 @@ impl Run {
                 self.fail_at_last(at);
             }
         }
+        let mut pairs: BTreeMap<(usize, usize), Vec<JobId>> = BTreeMap::new();
         for (id, places) in twice.into_iter().take(MOST_SUSPECTS) {
-            self.confirm_twice(id, &places);
+            for (nth, &one) in places.iter().enumerate() {
+                for &other in &places[nth + 1..] {
+                    pairs.entry((one, other)).or_default().push(id);
+                }
+            }
+        }
+        for ((one, other), ids) in pairs {
+            for some in ids.chunks(SUSPECTS) {
+                self.confirm_twice(some, one, other);
+            }
         }
         for (key, places) in keys_twice.into_iter().take(MOST_SUSPECTS) {
             self.confirm_key(&key, &places);
@@ -246,15 +262,14 @@ impl Run {
 
     /// A job may be on its way while we look at one database after the other: so the first is looked
     /// at again after the second, and must not have changed.
-    fn confirm_twice(&mut self, id: JobId, places: &[usize]) {
-        for (nth, &one) in places.iter().enumerate() {
-            for &other in &places[nth + 1..] {
-                let looks = [one, other, one].map(|at| self.trace(at, &[id]).remove(&id));
-                let [Some(before), Some(there), Some(after)] = looks else { continue };
-                let both = before == after && before.is_live() && there.is_live();
-                if both && !is_on_its_way(&before, &there) {
-                    self.found(&[one, other], id, Flaw::TwoDatabases);
-                }
+    fn confirm_twice(&mut self, ids: &[JobId], one: usize, other: usize) {
+        let [mut before, mut there, mut after] = [one, other, one].map(|at| self.trace(at, ids));
+        for id in ids {
+            let looks = [&mut before, &mut there, &mut after].map(|look| look.remove(id));
+            let [Some(before), Some(there), Some(after)] = looks else { continue };
+            let both = before == after && before.is_live() && there.is_live();
+            if both && !is_on_its_way(&before, &there) {
+                self.found(&[one, other], *id, Flaw::TwoDatabases);
             }
         }
     }
@@ -305,7 +320,8 @@ impl Run {
     fn fail_at_last(&mut self, at: usize) {
         let name = self.databases[at].name.to_string();
         let message = format!(
-            "more than {MOST_SUSPECTS} jobs are not what they should be; the audit stopped there"
+            "more than {MOST_SUSPECTS} jobs looked wrong at the first look, or were on their way; those \
+             beyond were not looked at again, so run the audit once more"
         );
         let error = DriverError::new(ErrorKind::Other, message);
         self.report.failures.push((name.clone(), Error::database(&name, "audit", error)));

@@ -157,7 +157,7 @@ pub struct AbilityLease {
 }
 
 /// A claim of one queue.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 pub struct ClaimRequest<'a> {
     /// Who claims.
     pub worker: WorkerId,

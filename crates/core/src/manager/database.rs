@@ -61,6 +61,8 @@ pub(crate) struct Database {
     work: Mutex<(usize, Duration)>,
     /// It is out of the set, so nobody asks it any more.
     removed: AtomicBool,
+    /// It is out of use because another name leads to it too.
+    second_name: AtomicBool,
     settings: Settings,
     /// Rung when local work was enqueued here or the database came back: ends the fetcher's sleep.
     pub(crate) bell: Bell,
@@ -172,6 +174,7 @@ impl Database {
             watch: Mutex::default(),
             work: Mutex::new((0, Duration::MAX)),
             removed: AtomicBool::new(false),
+            second_name: AtomicBool::new(false),
             settings,
             bell: Bell::default(),
         }
@@ -288,7 +291,38 @@ impl Database {
             self.settings.identities.forget(self);
             return Ok(());
         };
-        self.settings.identities.note(self, identity).inspect_err(|error| self.mark_down(error))
+        self.settings.identities.note(self, identity).inspect_err(|same| self.mark_second(same))
+    }
+
+    /// Learns which database this is before anything is done to it: under a second name the row of
+    /// a worker would be there twice, and the jobs of the one would be given back with the other's end.
+    ///
+    /// # Errors
+    ///
+    /// As [`note_control`](Self::note_control), and when it does not answer.
+    pub(super) fn meet(self: &Arc<Self>) -> Result<Control, DriverError> {
+        let told = self.ask(|driver| {
+            let control = driver.control()?;
+            let identity = match control.identity {
+                Some(known) => known,
+                None => driver.identity()?,
+            };
+            Ok(Control { identity: Some(identity), ..control })
+        })?;
+        self.note_control(told)?;
+        Ok(told)
+    }
+
+    /// Takes it out of use, because another name leads to it too.
+    pub(super) fn mark_second(self: &Arc<Self>, same: &DriverError) {
+        self.second_name.store(true, Ordering::Release);
+        self.mark_down(same);
+    }
+
+    /// Whether only its name is at fault. What was claimed under it is settled all the same: the first
+    /// name keeps the leases of this process alive, so nobody else will.
+    pub(super) fn is_second_name(&self) -> bool {
+        self.second_name.load(Ordering::Acquire)
     }
 
     /// Takes it out of the set for good.
@@ -362,6 +396,7 @@ impl Database {
         }
         let down_for = (Utc::now() - state.since).to_std().unwrap_or_default();
         log::info!("database {:?} is up again after {:.1} s", &*self.name, down_for.as_secs_f32());
+        self.second_name.store(false, Ordering::Release);
         state.now = DatabaseState::Up;
         state.since = Utc::now();
         state.reason = None;

@@ -138,6 +138,21 @@ impl Inner {
         }
     }
 
+    /// Calls all lanes that may claim ahead and have too little, not only the one that a job was just
+    /// taken from: one that waits for a free thread since jobs were long would see none any more.
+    fn call_low(&mut self, workers: usize, now: Instant) {
+        let target = self.prefetch(workers);
+        if target == 0 {
+            return;
+        }
+        for slot in self.slots.iter_mut().filter(|slot| slot.waiting.is_some()) {
+            let target = target.min(slot.weight.fit());
+            if slot.queue.len() + slot.reserved <= target / 2 {
+                slot.call(now);
+            }
+        }
+    }
+
     fn prefetch(&self, workers: usize) -> usize {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
@@ -272,22 +287,24 @@ impl Dispatch {
                 inner.queued -= 1;
                 let now = Instant::now();
                 inner.last_pop = now;
-                let target = inner.prefetch(self.workers);
                 let slot = &mut inner.slots[lane];
-                let target = target.min(slot.weight.fit());
                 let job = slot.queue.pop_front().expect("the lane was found not empty");
-                let low = slot.queue.len() + slot.reserved <= target / 2;
-                if low && target > 0 {
-                    slot.call(now);
-                }
-                return Some((Arc::clone(&slot.lane), job));
+                let from = Arc::clone(&slot.lane);
+                inner.call_low(self.workers, now);
+                return Some((from, job));
             }
             if inner.closed {
                 return None;
             }
             inner.idle += 1;
             inner.call_waiting(Instant::now());
-            inner = self.work.wait(inner).unwrap_or_else(PoisonError::into_inner);
+            inner = if inner.slots.iter().any(|slot| slot.waiting.is_some()) {
+                // Whoever was called may not come, because its database hangs; then the next is.
+                let waited = self.work.wait_timeout(inner, STALE_RESERVATION);
+                waited.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.work.wait(inner).unwrap_or_else(PoisonError::into_inner)
+            };
             inner.idle -= 1;
         }
     }
@@ -395,6 +412,52 @@ mod tests {
         dispatch.deliver(2, Vec::new());
         assert!(rings(&dispatch, 1));
         assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 1));
+    }
+
+    fn job() -> ClaimedJob {
+        ClaimedJob {
+            id: qudo_hooks::JobId::new(),
+            ability: Arc::from("it"),
+            queue: Arc::from("default"),
+            codec: "json".into(),
+            arg: Vec::new(),
+            uniqkey: None,
+            priority: 0,
+            attempt: 1,
+            crashes: 0,
+            claim: 1,
+            enqueued_at: chrono::Utc::now(),
+        }
+    }
+
+    #[test]
+    fn a_lane_that_waits_since_jobs_were_long_is_called_when_they_are_short() {
+        let dispatch = lanes(2);
+        assert_eq!(dispatch.reserve(0), 1);
+        dispatch.deliver(0, vec![job()]);
+        lock(&dispatch.inner).idle = 0;
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0), "the one thread is busy");
+        lock(&dispatch.inner).idle = 1;
+        lock(&dispatch.inner).pace = Some(0.02);
+        lock(&dispatch.inner).slots[0].waiting = None;
+        dispatch.pop(None).expect("delivered");
+        assert!(rings(&dispatch, 1), "no thread is ever free for it again");
+        lock(&dispatch.inner).idle = 0;
+        assert!(dispatch.reserve(1) > 0);
+    }
+
+    #[test]
+    fn a_thread_that_waits_calls_the_next_lane_when_the_first_does_not_come() {
+        let dispatch = lanes(2);
+        lock(&dispatch.inner).idle = 0;
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| dispatch.pop(None));
+            let bell = |lane: usize| Arc::clone(&lock(&dispatch.inner).slots[lane].lane);
+            assert!(bell(0).database.bell.wait(Duration::from_secs(10)), "it waits longest");
+            assert!(bell(1).database.bell.wait(Duration::from_secs(10)), "the first hangs");
+            dispatch.close();
+        });
     }
 
     #[test]

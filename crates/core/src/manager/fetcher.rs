@@ -35,13 +35,21 @@ struct Fetcher<'a> {
     turn: usize,
     last_work: Instant,
     next_promotion: Instant,
-    /// Claims whose answer was lost: their leases must be released before the next claim. A server
-    /// that gets to one only afterwards leases nothing, because its deadline is over.
-    uncertain: Vec<i64>,
+    /// Claims whose answer was lost: their leases must be released before the next claim.
+    uncertain: Vec<Uncertain>,
     /// The last look at every queue found nothing.
     idle: bool,
     /// Something woke the fetcher: it may be a job that is due before the next promotion.
     woken: bool,
+}
+
+/// A claim whose answer was lost.
+struct Uncertain {
+    claim: i64,
+    /// A server that gets to it later leases nothing. Before, it may do so after a release that found
+    /// nothing, and another is needed.
+    deadline: Instant,
+    released: bool,
 }
 
 /// Claims for one database until the session stops.
@@ -67,7 +75,9 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
             continue;
         }
         match fetcher.round() {
-            Ok(Some(pause)) => fetcher.sleep(pause),
+            Ok(Some(pause)) => {
+                fetcher.sleep(fetcher.next_release().map_or(pause, |next| next.min(pause)));
+            }
             Ok(None) => {}
             Err(error) => fetcher.recover(&error),
         }
@@ -128,11 +138,27 @@ impl Fetcher<'_> {
 
     fn release_uncertain(&mut self) -> Result<(), DriverError> {
         let worker = self.session.worker.id;
-        while let Some(&claim) = self.uncertain.last() {
-            self.lane.database.ask(move |driver| driver.release_claim(worker, claim))?;
-            self.uncertain.pop();
+        let mut at = 0;
+        while let Some(one) = self.uncertain.get_mut(at) {
+            let (claim, is_over) = (one.claim, Instant::now() >= one.deadline);
+            if one.released && !is_over {
+                at += 1;
+                continue;
+            }
+            let found =
+                self.lane.database.ask(move |driver| driver.release_claim(worker, claim))?;
+            one.released = true;
+            if is_over || found > 0 {
+                self.uncertain.swap_remove(at);
+            }
         }
         Ok(())
+    }
+
+    /// How long until a claim can be released for good.
+    fn next_release(&self) -> Option<Duration> {
+        let deadlines = self.uncertain.iter().map(|one| one.deadline);
+        deadlines.min().map(|at| at.saturating_duration_since(Instant::now()))
     }
 
     fn promote(&mut self) -> Result<u32, DriverError> {
@@ -157,12 +183,13 @@ impl Fetcher<'_> {
             let queue = &queues[(self.turn + step) % queues.len()];
             let claim = self.session.claims.fetch_add(1, Ordering::Relaxed);
             let limit = wanted - jobs.len() as u32;
-            match self.claim_from(queue, claim, limit) {
+            let deadline = Instant::now() + self.lane.database.limit();
+            match self.claim_from(queue, claim, limit, deadline) {
                 Ok(claimed) if jobs.is_empty() => jobs = claimed,
                 Ok(claimed) => jobs.extend(claimed),
                 Err(error) => {
                     if error.is_ambiguous() || error.is_down() {
-                        self.uncertain.push(claim);
+                        self.uncertain.push(Uncertain { claim, deadline, released: false });
                     }
                     return Err((jobs, error));
                 }
@@ -180,10 +207,11 @@ impl Fetcher<'_> {
         queue: &Arc<str>,
         claim: i64,
         limit: u32,
+        deadline: Instant,
     ) -> Result<Vec<ClaimedJob>, DriverError> {
         let (worker, queue, name) = (self.session.worker.id, Arc::clone(queue), queue);
         let abilities = Arc::clone(&self.session.abilities);
-        let deadline = Deadline::within(self.lane.database.limit());
+        let deadline = Deadline::at(deadline);
         let ask = move |driver: &dyn Driver| {
             let (queue, abilities) = (&queue, &*abilities);
             driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit, deadline })

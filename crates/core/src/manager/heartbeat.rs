@@ -2,25 +2,46 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use super::Options;
 use super::bell::lock;
-use super::database::Database;
 use super::lane::Lane;
 use super::session::Session;
-use crate::driver::{Control, DriverError};
+use crate::Driver;
+use crate::driver::DriverError;
 
 /// Jobs claimed ahead that no thread started for so long go back for others.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
 
 /// How soon a beat that is overdue is looked at again while the database is down.
-const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+pub(super) const SHORTEST_WAIT: Duration = Duration::from_millis(50);
+
+/// A database under load may take so long for a beat and is none the worse.
+const SHORTEST_LIMIT: Duration = Duration::from_secs(1);
+
+/// When a process says that it lives, so that nobody can take a bad connection for its death.
+pub(super) struct Rhythm {
+    /// Between two beats. Others rely on a quarter of what this process promises, see
+    /// [`watch`](super::watch).
+    pub(super) every: Duration,
+    /// After one that failed.
+    pub(super) again: Duration,
+    /// A beat is given up after so long and made on another connection: twice before the promise is
+    /// over, where that is long enough.
+    pub(super) limit: Duration,
+}
+
+impl Rhythm {
+    pub(super) fn of(options: &Options) -> Self {
+        let every = options.heartbeat_every.min(options.dead_after / 4);
+        let limit = options.call_limit.min((options.dead_after / 3).max(SHORTEST_LIMIT));
+        Self { every, again: every.min(options.dead_after / 8), limit }
+    }
+}
 
 /// Says that the process lives. Nothing else is done between two beats: what may take long is the
 /// janitor's.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
-    let options = session.manager.options();
-    // One beat may be late by as much as it comes early.
-    let every = options.heartbeat_every.min(options.dead_after / 4);
-    let again = every.min(options.dead_after / 8);
+    let Rhythm { every, again, limit } = Rhythm::of(session.manager.options());
     let (mut next_beat, mut begun) = (Instant::now(), Instant::now());
     // Until the last job ended its lease must be kept alive, also while stopping.
     while !lane.is_done(session) {
@@ -31,7 +52,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         if Instant::now() >= due && lane.database.is_up() {
             begun = Instant::now();
             next_beat = begun + every.mul_f64(0.8 + fastrand::f64() / 5.0);
-            if let Err(error) = beat(session, lane) {
+            if let Err(error) = beat(session, lane, limit) {
                 next_beat = begun + again;
                 if !error.is_down() {
                     log::warn!("database {:?}: heartbeat: {error}", &*lane.database.name);
@@ -51,11 +72,11 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     }
 }
 
-fn beat(session: &Session, lane: &Lane) -> Result<(), DriverError> {
+fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverError> {
     let database = &lane.database;
     let first = !lane.has_beaten();
     if first {
-        meet(database)?;
+        database.meet()?;
     }
     let begun = Instant::now();
     let (worker, was_paused) = (session.worker.clone(), database.controls.known().paused);
@@ -63,8 +84,8 @@ fn beat(session: &Session, lane: &Lane) -> Result<(), DriverError> {
     if !*may_beat {
         return Ok(());
     }
-    let (known, control) =
-        database.ask(move |driver| Ok((driver.heartbeat(&worker)?, driver.control()?)))?;
+    let ask = move |driver: &dyn Driver| Ok((driver.heartbeat(&worker)?, driver.control()?));
+    let (known, control) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
     drop(may_beat);
     lock(&database.watch).note(begun, Instant::now());
     database.note_control(control)?;
@@ -88,18 +109,4 @@ fn beat(session: &Session, lane: &Lane) -> Result<(), DriverError> {
         session.note_progress();
     }
     Ok(())
-}
-
-/// Learns which database this is before anything is done to it: under a second name the row of this
-/// worker would be there twice, and the jobs of the one would be given back with the other's end.
-fn meet(database: &Arc<Database>) -> Result<(), DriverError> {
-    let told = database.ask(|driver| {
-        let control = driver.control()?;
-        let identity = match control.identity {
-            Some(known) => known,
-            None => driver.identity()?,
-        };
-        Ok(Control { identity: Some(identity), ..control })
-    })?;
-    database.note_control(told)
 }

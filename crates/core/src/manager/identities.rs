@@ -46,7 +46,7 @@ impl Identities {
             if other.order < database.order {
                 return Err(same(&other.name, identity));
             }
-            other.mark_down(&same(&database.name, identity));
+            other.mark_second(&same(&database.name, identity));
         }
         Ok(())
     }

@@ -159,8 +159,13 @@ impl Lane {
         if self.database.driver().wake_source() == WakeSource::Listen {
             loops.push(("listen", listener::run));
         }
-        for (name, run) in loops {
-            let thread = LaneThread::new(session, self, name);
+        // All are counted before the first can end.
+        let threads: Vec<_> = loops
+            .into_iter()
+            .map(|(name, run)| (LaneThread::new(session, self, name), run))
+            .collect();
+        for (thread, run) in threads {
+            let name = thread.name;
             spawn(&format!("qudo-{name}-{}", self.database.name), move || {
                 run(&thread.session, &thread.lane);
             })?;

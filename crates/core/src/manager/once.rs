@@ -7,6 +7,7 @@ use qudo_hooks::{Failure, FailureKind, Outcome};
 use super::Manager;
 use super::bell::lock;
 use super::database::Database;
+use super::heartbeat::{Rhythm, SHORTEST_WAIT};
 use super::run::{Context, run_job};
 use super::settler::discarded;
 use crate::Error;
@@ -70,9 +71,7 @@ impl Manager {
     fn work_once_at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
         let worker = self.worker_info();
         let failed = |error| Error::database(&database.name, "work once", error);
-        let control = database.ask(|driver| driver.control()).map_err(failed)?;
-        database.note_control(control).map_err(failed)?;
-        if control.paused {
+        if database.meet().map_err(failed)?.paused {
             return Ok(None);
         }
         let (info, begun) = (worker.clone(), Instant::now());
@@ -211,15 +210,25 @@ impl Manager {
         worker: &WorkerInfo,
         run: impl FnOnce() -> T,
     ) -> T {
-        let every = self.options().heartbeat_every;
+        let Rhythm { every, again, limit } = Rhythm::of(self.options());
         let (done, waits) = mpsc::channel::<()>();
         std::thread::scope(|scope| {
             scope.spawn(move || {
-                while waits.recv_timeout(every) == Err(mpsc::RecvTimeoutError::Timeout) {
-                    let worker = worker.clone();
-                    if let Err(error) = database.ask(move |driver| driver.heartbeat(&worker)) {
-                        log::warn!("heartbeat: {error}");
-                    }
+                let mut pause = every;
+                while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let (worker, begun) = (worker.clone(), Instant::now());
+                    let beat = move |driver: &dyn Driver| driver.heartbeat(&worker);
+                    let next = match database.ask_within(limit, beat, Box::new(|_, _| {})) {
+                        Ok(_) => {
+                            lock(&database.watch).note(begun, Instant::now());
+                            begun + every
+                        }
+                        Err(error) => {
+                            log::warn!("database {:?}: heartbeat: {error}", &*database.name);
+                            begun + again
+                        }
+                    };
+                    pause = next.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
                 }
             });
             let value = run();

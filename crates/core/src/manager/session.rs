@@ -115,6 +115,17 @@ impl Session {
         self.wait_for(deadline, || lane.threads.load(Ordering::Acquire) == 0);
     }
 
+    /// Whether another lane works the same database: under a second name, or because it was removed and
+    /// added again. The worker's row and leases are those of both.
+    pub(super) fn works_elsewhere(&self, ours: &Lane) -> bool {
+        let Some(identity) = ours.database.controls.known().identity else { return false };
+        self.lanes().iter().any(|lane| {
+            lane.index != ours.index
+                && lane.threads.load(Ordering::Acquire) > 0
+                && lane.database.controls.known().identity == Some(identity)
+        })
+    }
+
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
         self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

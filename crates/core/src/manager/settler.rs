@@ -95,7 +95,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     }
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.workers_done() || lane.is_empty();
-    if done && lane.database.is_up() {
+    if done && lane.database.is_up() && !session.works_elsewhere(lane) {
         let worker = session.worker.id;
         let mut may_beat = lock(&lane.may_beat);
         *may_beat = false;
@@ -149,7 +149,9 @@ impl Settler<'_> {
                     silences = 0;
                 }
                 std::thread::sleep(AWAY);
-                continue;
+                if !self.lane.database.is_second_name() {
+                    continue;
+                }
             }
             let error = match self.ask(group) {
                 Ok(answers) => {
@@ -217,7 +219,9 @@ impl Settler<'_> {
         while !self.is_given_up() {
             if !self.lane.database.is_trusted() {
                 std::thread::sleep(AWAY);
-                continue;
+                if !self.lane.database.is_second_name() {
+                    continue;
+                }
             }
             let error = match self.ask_one(&one, patience) {
                 Ok(answers) => {

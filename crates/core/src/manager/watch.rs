@@ -20,10 +20,10 @@ const SPARSE: u32 = 8;
 
 /// The longest pause between two of our beats in which an outage cannot hide for long enough to make
 /// a living worker look dead, as a share of what that worker promised. It may have been about to
-/// beat (half of its promise at most), comes back with its next probe (an eighth, see
-/// `Database::begin_work`), and an outage between two beats of ours is shorter than their
-/// distance.
-const GAP_SHARE: u32 = 3;
+/// beat (a quarter of its promise at most, see `Rhythm`), comes back with its next probe (an eighth,
+/// see `Database::begin_work`), and an outage between two beats of ours is shorter than their distance.
+/// Our beats are a quarter apart too, so that an answer that takes another quarter is no pause.
+const GAP_SHARE: u32 = 2;
 
 /// This process's own heartbeats at one database, and what it saw of those of others.
 #[derive(Default)]
@@ -138,7 +138,7 @@ impl Watch {
             }
             if silent > promise / 2 {
                 // Also for the dead: what a rescue could not lock is left for the next one.
-                judgement.beat_every = sooner(judgement.beat_every, gap.mul_f64(0.75));
+                judgement.beat_every = sooner(judgement.beat_every, gap / 2);
             }
             let left = if is_dead || silent <= promise / 2 {
                 promise / 4
@@ -200,6 +200,19 @@ mod tests {
         let judged = watch.judge(&[worker(SECOND * 19, SECOND * 20)], OWN, now, now);
         assert!(judged.dead.is_empty());
         assert_eq!(judged.next, Some(SECOND), "looked at again when it may be");
+    }
+
+    #[test]
+    fn a_database_that_answers_slowly_hides_no_dead_worker() {
+        let start = Instant::now();
+        let mut watch = Watch::default();
+        // A beat every five seconds, each answered after four.
+        for at in (0..=60).step_by(5) {
+            watch.note(start + SECOND * at, start + SECOND * (at + 4));
+        }
+        let now = start + SECOND * 64;
+        let one = [worker(SECOND * 50, OWN)];
+        assert_eq!(watch.judge(&one, OWN, now, now).dead.len(), 1);
     }
 
     #[test]
@@ -283,7 +296,7 @@ mod tests {
             let away = |at: u64| outages.iter().any(|(from, long)| (*from..from + long).contains(&at));
             let start = Instant::now();
             let mut watch = Watch::default();
-            // Its beats come at half of its promise at the latest, and once it is back.
+            // Its beats come at a quarter of its promise at the latest, and once it is back.
             let (mut theirs_at, mut next_theirs, mut next_ours) = (0, 0, phase);
             for at in 0..400_u64 {
                 // Back within an eighth of its promise after an outage, and at least a second.
@@ -292,7 +305,7 @@ mod tests {
                         next_theirs = at + (promise / 8).max(1);
                     } else {
                         theirs_at = at;
-                        next_theirs = at + (promise / 2).saturating_sub(1).max(1);
+                        next_theirs = at + (promise / 4).max(1);
                     }
                 }
                 if at >= next_ours {

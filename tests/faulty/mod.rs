@@ -1,0 +1,152 @@
+//! A driver that a test can make fail, hang or lie, around one that works.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo::JobId;
+#[allow(clippy::wildcard_imports, reason = "a driver knows all of them")]
+use qudo::driver::*;
+use uuid::Uuid;
+
+/// What happens instead of a call of this name, or before it: an error is its answer.
+type Fault = Box<dyn Fn(&str) -> Result<(), DriverError> + Send + Sync>;
+
+/// What a claim answers.
+type Claim = Box<
+    dyn Fn(&dyn Driver, &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> + Send + Sync,
+>;
+
+/// Calls the driver inside, after the fault.
+pub(crate) struct Faulty {
+    inner: Arc<dyn Driver>,
+    fault: Fault,
+    claim: Claim,
+}
+
+impl Faulty {
+    pub(crate) fn new(inner: Arc<dyn Driver>) -> Self {
+        let claim = |driver: &dyn Driver, request: &ClaimRequest<'_>| driver.claim(request);
+        Self { inner, fault: Box::new(|_| Ok(())), claim: Box::new(claim) }
+    }
+
+    pub(crate) fn with_fault(
+        mut self,
+        fault: impl Fn(&str) -> Result<(), DriverError> + Send + Sync + 'static,
+    ) -> Self {
+        self.fault = Box::new(fault);
+        self
+    }
+
+    pub(crate) fn with_claim(
+        mut self,
+        claim: impl Fn(&dyn Driver, &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Self {
+        self.claim = Box::new(claim);
+        self
+    }
+}
+
+macro_rules! calls {
+    ($(fn $name:ident($($arg:ident: $type:ty),*) -> $answer:ty;)*) => {
+        $(fn $name(&self, $($arg: $type),*) -> Result<$answer, DriverError> {
+            (self.fault)(stringify!($name))?;
+            self.inner.$name($($arg),*)
+        })*
+    };
+}
+
+impl Driver for Faulty {
+    fn engine(&self) -> &'static str {
+        self.inner.engine()
+    }
+
+    fn describe(&self) -> String {
+        self.inner.describe()
+    }
+
+    fn wake_source(&self) -> WakeSource {
+        self.inner.wake_source()
+    }
+
+    fn place(&self) -> Option<String> {
+        self.inner.place()
+    }
+
+    fn may_block(&self) -> bool {
+        self.inner.may_block()
+    }
+
+    fn reset(&self) {
+        self.inner.reset()
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        (self.claim)(&*self.inner, request)
+    }
+
+    fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
+        self.inner.listen(on_wake)
+    }
+
+    calls! {
+        fn probe() -> ();
+        fn schema() -> SchemaState;
+        fn migrate() -> Vec<String>;
+        fn revert() -> Vec<String>;
+        fn insert(jobs: &[JobRecord], deadline: Deadline) -> Vec<Inserted>;
+        fn release_claim(worker: WorkerId, claim: i64) -> usize;
+        fn promote_due(limit: u32) -> Promotion;
+        fn settle(worker: WorkerId, settlements: &[Settlement]) -> Vec<Settled>;
+        fn heartbeat(worker: &WorkerInfo) -> bool;
+        fn rescue(dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued>;
+        fn remove_worker(worker: WorkerId) -> usize;
+        fn workers() -> Vec<WorkerSeen>;
+        fn lookup(id: JobId) -> Option<JobInfo>;
+        fn state(id: JobId) -> Option<JobState>;
+        fn holder(ability: &str, uniqkey: &str) -> Option<JobId>;
+        fn list(filter: &JobFilter) -> Vec<JobInfo>;
+        fn count() -> Vec<CountRow>;
+        fn depth(bound: u64) -> Depth;
+        fn identity() -> Uuid;
+        fn control() -> Control;
+        fn set_control(flag: ControlFlag, on: bool) -> ();
+        fn dequeue(id: JobId) -> bool;
+        fn reschedule(id: JobId, due: Due) -> bool;
+        fn exceptions(filter: &ExceptionFilter) -> Vec<Exception>;
+        fn redrive(exception: Uuid, new: JobId) -> Redrive;
+        fn status(job: JobId) -> Vec<StatusRow>;
+        fn replies(job: JobId) -> Vec<ReplyRow>;
+        fn purge(replies: Duration, status: Duration, limit: u32) -> usize;
+        fn changed(queues: &[&str]) -> bool;
+    }
+}
+
+impl Moves for Faulty {
+    calls! {
+        fn move_out(to: &str, only: Option<&[JobId]>, limit: u32) -> Vec<MovingJob>;
+        fn moving_out(to: &str, after: JobId, limit: u32) -> Vec<MovingJob>;
+        fn move_in(from: &str, mover: Uuid, jobs: &[MovingJob]) -> Vec<Inserted>;
+        fn moved_out(jobs: &[JobId]) -> Vec<JobId>;
+        fn moved_in(jobs: &[JobId]) -> usize;
+        fn leave_trail(jobs: &[JobId]) -> ();
+        fn moved_to(job: JobId) -> Option<String>;
+        fn move_back(jobs: &[JobId]) -> usize;
+        fn legs(jobs: &[JobId]) -> Vec<(JobId, Leg)>;
+        fn left_for(to: &str, after: JobId, limit: u32) -> Vec<JobId>;
+        fn moving_in(from: &str, after: JobId, limit: u32) -> Vec<(JobId, Uuid)>;
+        fn cancel_move_in(mover: Uuid, jobs: &[JobId]) -> usize;
+    }
+}
+
+impl Audit for Faulty {
+    calls! {
+        fn traces(after: JobId, limit: u32) -> Vec<Traces>;
+        fn strays(after: Option<&StrayCursor>, limit: u32) -> Strays;
+        fn keys(after: Option<(&str, &str)>, limit: u32) -> Vec<KeyRow>;
+        fn trace(ids: &[JobId]) -> Vec<Traces>;
+        fn mend(id: JobId) -> bool;
+    }
+}
