@@ -10,8 +10,8 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, ErrorKind,
-    WorkerId, WorkerInfo,
+    AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
+    ErrorKind, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{AuditOptions, Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
@@ -213,4 +213,108 @@ fn an_insert_that_does_not_add_up_is_rolled_back_on_sqlite() {
 #[test]
 fn an_insert_that_does_not_add_up_is_rolled_back_on_postgres() {
     an_insert_that_does_not_add_up_is_rolled_back("postgres");
+}
+
+/// What is waiting, scheduled, leased and on its way.
+fn places(driver: &dyn Driver) -> [u64; 4] {
+    let depth = driver.depth(10).expect("answers");
+    [depth.ready.count, depth.scheduled.count, depth.running.count, depth.moving.count]
+}
+
+/// Every step that puts rows elsewhere: with one of them swallowed it fails, and all is as before.
+fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
+    let Some(fresh) = Fresh::on(engine) else { return };
+    let (manager, driver) = (fresh.manager(), fresh.driver());
+    let (spoil, mend) = spoil_claims(engine);
+    let worker = WorkerInfo {
+        id: WorkerId::new(),
+        name: "it".to_owned(),
+        dead_after: Duration::from_secs(60),
+    };
+    driver.heartbeat(&worker).expect("beats");
+    let jobs = [7, 0].map(|priority| NewJob::named("counted", 1.into()).priority(priority));
+    manager.enqueue_many(jobs).expect("stored");
+    let refused = |table: &str, step: &str, act: &dyn Fn() -> Result<(), qudo::DriverError>| {
+        let before = places(&*driver);
+        fresh.sql(&spoil.replace("qudo_lease", table));
+        let error = act().expect_err(step);
+        fresh.sql(&mend.replace("qudo_lease", table));
+        assert!(error.to_string().contains("do not add up"), "{step}: {error}");
+        assert_eq!(places(&*driver), before, "{step}");
+        assert!(manager.audit(AuditOptions::default()).is_clean(), "{step}");
+    };
+    let claim = |number| {
+        driver.claim(&ClaimRequest {
+            worker: worker.id,
+            claim: number,
+            queue: &Arc::from("default"),
+            abilities: &[AbilityLease {
+                name: Arc::from("counted"),
+                grab_for: Duration::from_secs(60),
+            }],
+            limit: 10,
+            deadline: Deadline::NONE,
+        })
+    };
+    let claimed = claim(1).expect("claims");
+    let end = |verdict: Verdict| -> Vec<Settlement> {
+        let one =
+            |job: &ClaimedJob| Settlement { job: Box::new(job.clone()), verdict, extras: None };
+        claimed.iter().map(one).collect()
+    };
+    for (table, verdict) in [
+        ("qudo_ready", Verdict::Retry(Duration::ZERO)),
+        ("qudo_scheduled", Verdict::Retry(Duration::from_secs(60))),
+        ("qudo_scheduled", Verdict::Snooze(Duration::from_secs(60))),
+        ("qudo_ready", Verdict::GiveBack),
+    ] {
+        let step = format!("{verdict:?}");
+        refused(table, &step, &|| driver.settle(worker.id, &end(verdict)).map(drop));
+    }
+    refused("qudo_ready", "release", &|| driver.release_claim(worker.id, 1).map(drop));
+    refused("qudo_ready", "remove a worker", &|| driver.remove_worker(worker.id).map(drop));
+    let seen = driver.workers().expect("lists").remove(0);
+    let dead = [DeadWorker { id: seen.info.id, seen_at: seen.seen_at }];
+    refused("qudo_ready", "rescue", &|| driver.rescue(&dead, false, 10).map(drop));
+    assert_eq!(driver.release_claim(worker.id, 1).expect("releases"), 2);
+    let first = claimed[0].id;
+    let later = Due::In(Duration::from_secs(60));
+    refused("qudo_scheduled", "reschedule", &|| driver.reschedule(first, later).map(drop));
+    refused("qudo_moving", "move out", &|| driver.move_out("there", None, 10).map(drop));
+    let moving = driver.move_out("there", None, 10).expect("moves");
+    let ids: Vec<_> = moving.iter().map(|job| job.record.id).collect();
+    refused("qudo_ready", "move back", &|| driver.move_back(&ids).map(drop));
+    let Some(other) = Fresh::on(engine) else { return };
+    let there = other.driver();
+    let mover = uuid::Uuid::now_v7();
+    for (table, step) in [("qudo_job", "facts"), ("qudo_moving", "places")] {
+        let spoil = spoil.replace("qudo_lease", table);
+        let by_rank = "NEW.claim_rank = -7";
+        other.sql(&if table == "qudo_job" {
+            spoil.replace(by_rank, "NEW.priority = 7")
+        } else {
+            spoil
+        });
+        let error = there.move_in("here", mover, &moving).expect_err(step);
+        other.sql(&mend.replace("qudo_lease", table));
+        assert!(error.to_string().contains("do not add up"), "{step}: {error}");
+        assert_eq!(places(&*there), [0; 4], "{step}");
+    }
+    there.move_in("here", mover, &moving).expect("arrives");
+    other.sql(&spoil.replace("qudo_lease", "qudo_ready"));
+    let error = there.moved_in(&ids).expect_err("a row is missing");
+    other.sql(&mend.replace("qudo_lease", "qudo_ready"));
+    assert!(error.to_string().contains("do not add up"), "{error}");
+    assert_eq!(there.moved_in(&ids).expect("ends"), 2);
+    assert_eq!(places(&*there), [2, 0, 0, 0]);
+}
+
+#[test]
+fn a_step_that_puts_less_than_it_took_is_rolled_back_on_sqlite() {
+    a_step_that_puts_less_than_it_took_is_rolled_back("sqlite");
+}
+
+#[test]
+fn a_step_that_puts_less_than_it_took_is_rolled_back_on_postgres() {
+    a_step_that_puts_less_than_it_took_is_rolled_back("postgres");
 }

@@ -5,11 +5,15 @@
 //!   both before it commits, and what it committed leaves each job with one place.
 
 use std::cell::RefCell;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 use log::{Log, Metadata, Record};
 
 static WRONG: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Whether any statement was seen, and any count.
+static SEEN: [AtomicBool; 2] = [AtomicBool::new(false), AtomicBool::new(false)];
 
 /// What a thread's open transaction did.
 #[derive(Default)]
@@ -40,11 +44,14 @@ pub fn install() {
     });
 }
 
-/// What was wrong since the last question, in any test.
+/// What was wrong since the last question, in any test. Where there is SQL at all, it was seen.
 #[track_caller]
-pub fn assert_sound() {
+pub fn assert_sound(has_sql: bool) {
     let wrong = std::mem::take(&mut *WRONG.lock().expect("no panic"));
     assert!(wrong.is_empty(), "{}", wrong.join("\n\n"));
+    if has_sql {
+        assert!(SEEN.iter().all(|seen| seen.load(Ordering::Relaxed)), "nobody reads along");
+    }
 }
 
 impl Log for Reader {
@@ -92,13 +99,25 @@ fn read(line: &str) -> Option<String> {
         }
         "commit" => std::mem::take(now).judge(),
         line if line.starts_with("-- ") => {
+            SEEN[1].store(true, Ordering::Relaxed);
             now.counted = true;
             None
         }
         line => {
             let (rows, sql) = line.split_once(" rows: ")?;
+            SEEN[0].store(true, Ordering::Relaxed);
+            let rows = rows.parse().unwrap_or_default();
             if now.open {
-                now.note(rows.parse().unwrap_or_default(), sql);
+                now.note(rows, sql);
+            } else {
+                // A transaction of its own, or one of the user's, which only ever enqueues.
+                let mut alone = Transaction::default();
+                alone.note(rows, sql);
+                if alone.taken > 0
+                    && let Some(wrong) = alone.judge()
+                {
+                    return Some(wrong);
+                }
             }
             copies_unlocked(sql).then(|| format!("copies rows by a read without a lock: {sql}"))
         }
@@ -182,6 +201,8 @@ fn the_statement_that_lost_jobs_is_told_from_those_that_do_not() {
     };
     assert_eq!(moved(true), None);
     assert!(moved(false).expect("wrong").contains("without its count"));
+    let alone = read("1 rows: DELETE FROM qudo_ready WHERE id = ?").expect("wrong");
+    assert!(alone.contains("1 taken, 0 put"), "outside of a transaction: {alone}");
     for line in ["begin", "2 rows: DELETE FROM qudo_ready WHERE id = ?", "-- claim: 2 taken, 1 put"]
     {
         assert_eq!(read(line), None);

@@ -80,7 +80,7 @@ impl Driver for Faulty {
     }
 
     fn reset(&self) {
-        self.inner.reset()
+        self.inner.reset();
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {

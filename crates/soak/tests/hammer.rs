@@ -3,39 +3,60 @@
 #![allow(missing_docs, reason = "a test is read, not called")]
 
 use qudo_soak::{Hammer, hammer};
-use qudo_test_servers::FreshDatabase;
+use qudo_test_servers::{
+    Engine, FreshDatabase, Mariadb, Mysql, Options, Postgres, Server, run_sql, takes_part,
+};
 
-fn strike(dsn: &str) {
+const JOBS: u64 = 15_000;
+
+fn strike(dsn: &str, jobs: u64) {
     let options =
-        Hammer { databases: vec![dsn.to_owned()], jobs: 15_000, clients: 6, workers: 3, claim: 20 };
+        Hammer { databases: vec![dsn.to_owned()], jobs, clients: 6, workers: 3, claim: 20 };
     let outcome = hammer(&options).expect("reaches the database");
     println!("{outcome}");
     assert!(outcome.is_good(), "{outcome}");
 }
 
-fn on(engine: &str) {
-    if let Some(fresh) = FreshDatabase::on(engine, "hammer") {
-        strike(fresh.url());
+/// A server whose commits wait for the disk: the races of a commit need one that takes its time.
+fn on<E: Engine>() {
+    if takes_part(E::SHORT) {
+        let options = Options { durable: true, ..Options::default() };
+        let server = Server::<E>::start(options).unwrap_or_else(|error| panic!("{error}"));
+        strike(&server.url(), JOBS);
     }
 }
 
 #[test]
 fn short_claims_lose_and_double_nothing_on_sqlite() {
     let place = tempfile::tempdir().expect("a temporary directory");
-    strike(&format!("sqlite:{}/jobs.db", place.path().display()));
+    strike(&format!("sqlite:{}/jobs.db", place.path().display()), JOBS);
 }
 
 #[test]
 fn short_claims_lose_and_double_nothing_on_postgres() {
-    on("postgres");
+    on::<Postgres>();
 }
 
 #[test]
 fn short_claims_lose_and_double_nothing_on_mariadb() {
-    on("mariadb");
+    on::<Mariadb>();
 }
 
 #[test]
 fn short_claims_lose_and_double_nothing_on_mysql() {
-    on("mysql");
+    on::<Mysql>();
+}
+
+/// There a claim may lose when it commits, and is made again by the driver.
+#[test]
+fn short_claims_lose_and_double_nothing_on_a_postgres_that_serializes() {
+    let Some(fresh) = FreshDatabase::on("postgres", "hammer") else { return };
+    let set = format!(
+        "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'",
+        fresh.name()
+    );
+    run_sql(fresh.url(), &set).expect("set");
+    let told = run_sql(fresh.url(), "SHOW transaction_isolation").expect("tells");
+    assert_eq!(told, "serializable");
+    strike(fresh.url(), JOBS / 5);
 }
