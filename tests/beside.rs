@@ -9,8 +9,8 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 use faulty::Faulty;
-use qudo::driver::{ClaimRequest, DriverError, ErrorKind};
-use qudo::{Driver, Job, Manager, ManagerBuilder, MemoryDriver};
+use qudo::driver::{AbilityLease, ClaimRequest, Deadline, DriverError, ErrorKind, WorkerId};
+use qudo::{AuditOptions, Driver, Job, Manager, ManagerBuilder, MemoryDriver, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -120,4 +120,41 @@ fn what_a_broken_claim_leases_after_its_release_is_released_again() {
     let running = manager.start().expect("starts");
     wait_until("it runs", || RUNS.load(Ordering::Acquire) == 1);
     running.stop();
+}
+
+/// What the first look finds may be a job on its way: here a lease that ends between the two.
+#[test]
+fn what_is_right_at_the_second_look_of_an_audit_is_no_finding() {
+    let inner: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
+    let worker = WorkerId::new();
+    let lease = |driver: &dyn Driver| {
+        let abilities = [AbilityLease { name: Arc::from("it"), grab_for: DEADLINE }];
+        let (queue, deadline) = (Arc::from("default"), Deadline::NONE);
+        let request = ClaimRequest {
+            worker,
+            claim: 1,
+            queue: &queue,
+            abilities: &abilities,
+            limit: 1,
+            deadline,
+        };
+        assert_eq!(driver.claim(&request).expect("claims").len(), 1);
+    };
+    let (own, looks) = (Arc::clone(&inner), Arc::new(AtomicUsize::new(0)));
+    let seconds = Arc::clone(&looks);
+    let driver = Faulty::new(Arc::clone(&inner)).with_fault(move |call| {
+        if call == "trace" && seconds.fetch_add(1, Ordering::AcqRel) == 0 {
+            assert_eq!(own.release_claim(worker, 1).expect("releases"), 1);
+        }
+        Ok(())
+    });
+    let manager = builder().driver("it", Arc::new(driver)).build().expect("valid");
+    manager.enqueue(NewJob::named("it", 1.into())).expect("stored");
+    // A lease of a worker that has no row.
+    lease(&*inner);
+    let report = manager.audit(AuditOptions::default());
+    assert_eq!(looks.load(Ordering::Acquire), 1, "the first look found it");
+    assert!(report.is_clean(), "{report}");
+    lease(&*inner);
+    assert_eq!(manager.audit(AuditOptions::default()).findings.len(), 1, "it stays");
 }

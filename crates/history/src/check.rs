@@ -194,6 +194,21 @@ impl Run {
     }
 }
 
+impl History {
+    /// Jobs that ended in two databases, because the answer of an enqueue was lost and the job stored
+    /// elsewhere too. That is at least once; a late write that is not refused shows here.
+    pub fn ended_in_two(&self) -> usize {
+        let ends_in_two = |life: &&Life| {
+            let ends = life.runs.iter().filter(|run| run.ended_it());
+            let mut databases: Vec<_> = ends.map(|run| &run.database).collect();
+            databases.sort_unstable();
+            databases.dedup();
+            life.may_be_double() && databases.len() > 1
+        };
+        self.jobs.values().filter(ends_in_two).count()
+    }
+}
+
 impl Life {
     fn may_be_double(&self) -> bool {
         self.uncertain || self.enqueued.iter().any(|one| one.doubtful)

@@ -311,3 +311,20 @@ fn every_fault_says_what_happened() {
     let lost = Fault::Lost { job: "j".into() };
     assert_eq!(lost.to_string(), "job j was lost");
 }
+
+#[test]
+fn a_job_that_ended_in_two_databases_after_a_lost_answer_is_counted() {
+    let once = || {
+        let mut lines = vec![enqueued(100, "j", None, 0)];
+        if let Step::Enqueued { doubtful, .. } = &mut lines[0].step {
+            doubtful.push("other".to_owned());
+        }
+        lines.extend(run(200, "j", "w", 1));
+        lines
+    };
+    assert_eq!(History::from_lines(once()).ended_in_two(), 0);
+    let mut lines = once();
+    lines.extend(run(300, "j", "v", 1).into_iter().map(elsewhere));
+    assert_eq!(faults(lines.clone()), []);
+    assert_eq!(History::from_lines(lines).ended_in_two(), 1);
+}

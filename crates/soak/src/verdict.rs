@@ -13,6 +13,8 @@ pub struct Verdict {
     pub jobs: usize,
     /// Runs that began.
     pub runs: usize,
+    /// Jobs that ran in two databases after the answer of an enqueue was lost: at least once.
+    pub in_two: usize,
     /// What should not have happened.
     pub faults: Vec<Fault>,
     /// What was recorded of the first job that met a fault.
@@ -27,8 +29,10 @@ impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} jobs, {} runs, worked off {:.1} s after the last fault: ",
+            "{} jobs ({} in two databases after a lost answer), {} runs, worked off {:.1} s \
+             after the last fault: ",
             self.jobs,
+            self.in_two,
             self.runs,
             self.worked_off.as_secs_f32()
         )?;
@@ -86,5 +90,6 @@ pub fn judge(world: &World, manager: &Manager, rules: &Rules, limit: Duration) -
         Some(fault) => History::story(world.history(), fault.job())?,
         None => Vec::new(),
     };
-    Ok(Verdict { jobs: history.len(), runs: history.runs(), faults, story, worked_off, audit })
+    let (jobs, runs, in_two) = (history.len(), history.runs(), history.ended_in_two());
+    Ok(Verdict { jobs, runs, in_two, faults, story, worked_off, audit })
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use qudo::driver::{Driver, DriverRegistration, ExceptionFilter, JobFilter};
 use qudo::history::{History, Recorder, Remains, Rules, micros};
-use qudo::{DatabaseState, Error, FailureKind, Manager, NewJob};
+use qudo::{AuditOptions, DatabaseState, Error, FailureKind, Manager, NewJob};
 use qudo_soak::{Crew, Effort, Load, Options, Phase, World, client, effort, judge};
 
 /// The program whose `worker` the tests start.
@@ -38,6 +38,13 @@ fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
         assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
         std::thread::park_timeout(Duration::from_millis(5));
     }
+}
+
+/// Nothing lies where it must not, and nothing in two databases.
+#[track_caller]
+fn assert_sound(manager: &Manager) {
+    let report = manager.audit(AuditOptions::default());
+    assert!(report.is_clean(), "{report}");
 }
 
 fn state(manager: &Manager, name: &str) -> DatabaseState {
@@ -302,7 +309,9 @@ fn while_it_is_found_out_if_a_server_hangs_only_the_probe_asks_it() {
     let asked = looks[looks.len().saturating_sub(3)] - hang;
     world.postgres_proxy.pass();
     assert_eq!(asked, 1, "the probe, and nothing else");
+    eventually("it is in use again", || state(&manager, "postgres") == DatabaseState::Up);
     working.stop();
+    assert_sound(&manager);
 }
 
 #[test]
@@ -461,6 +470,7 @@ fn a_full_disk_is_a_database_that_is_down_until_there_is_room() {
     let history = History::read(files.path()).expect("reads");
     assert_eq!(Rules::default().check(&history, &remains), []);
     assert_eq!((history.len(), history.runs()), (stored + 50, stored + 50));
+    assert_sound(&manager);
     println!("{stored} jobs stored until the disk was full");
 }
 
@@ -554,7 +564,8 @@ fn a_manager_that_starts_with_every_database_down_takes_them_up_when_they_come()
     println!("stopped in {:.1?} with a hanging database", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     world.mariadb.resume().expect("resumes");
-    eventually("mysql is in use", || state(&manager, "mariadb") == DatabaseState::Up);
+    eventually("mariadb is in use", || state(&manager, "mariadb") == DatabaseState::Up);
+    assert_sound(&spooling);
 }
 
 fn quick(world: &World, names: &[&str]) -> qudo::ManagerBuilder {
@@ -604,6 +615,8 @@ fn an_enqueue_that_meets_servers_as_they_stop_answering_takes_one_call_limit_in_
         eventually("it is in use again", || state(&manager, name) == DatabaseState::Up);
         manager.enqueue(job().database(name)).expect("stored");
     }
+    // What lay in their sockets is executed by now: no job is in the file and in one of them.
+    assert_sound(&three);
 }
 
 #[test]
@@ -629,6 +642,7 @@ fn a_database_that_is_slow_for_one_statement_stays_in_use() {
     other.batch_execute("ROLLBACK").expect("lets go");
     eventually("it is asked again", || manager.enqueue(job()).is_ok());
     assert_eq!(changes.load(Ordering::Relaxed), 0, "the server was well all the time");
+    assert_sound(&manager);
 }
 
 #[test]
@@ -700,6 +714,7 @@ fn judge_rest(manager: &Manager, worker: &dyn Fn() -> qudo::WorkHandle) {
         counts.into_iter().all(|on| on.answer.is_ok_and(|rows| rows.is_empty()))
     });
     working.stop();
+    assert_sound(manager);
 }
 
 #[test]
