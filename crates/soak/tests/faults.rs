@@ -616,6 +616,8 @@ fn an_enqueue_that_meets_servers_as_they_stop_answering_takes_one_call_limit_in_
         manager.enqueue(job().database(name)).expect("stored");
     }
     // What lay in their sockets is executed by now: no job is in the file and in one of them.
+    let all_up = || three.databases().iter().all(|one| one.state == DatabaseState::Up);
+    eventually("all are in use again", all_up);
     assert_sound(&three);
 }
 
