@@ -54,9 +54,10 @@ impl Databases {
         }
         if engines.mysql() {
             this.mysql_missing = fetch_mysql()?;
-            if this.mysql_missing.is_none() {
-                (this.mysql, this.mysql_server) = server(MYSQL_URL, &options)?;
-            }
+            (this.mysql, this.mysql_server) = match this.mysql_missing {
+                Some(_) => (given(MYSQL_URL), None),
+                None => server(MYSQL_URL, &options)?,
+            };
         }
         for url in [&this.postgres, &this.mariadb, &this.mysql].into_iter().flatten() {
             this.versions.push(version(url)?);
@@ -87,7 +88,10 @@ impl Databases {
             (MARIADB_URL, &self.mariadb),
             (MYSQL_URL, &self.mysql),
         ];
-        let without = self.mysql_missing.as_ref().map(|_| without_mysql());
+        let without = self.mysql_missing.as_ref().map(|_| match self.mysql {
+            Some(_) => (WITHOUT, "own mysql".to_owned()),
+            None => without_mysql(),
+        });
         named
             .into_iter()
             .filter_map(|(name, url)| Some((name, url.clone()?)))
@@ -99,7 +103,10 @@ impl Databases {
     pub(crate) fn closing_lines(&self) -> Vec<String> {
         let mut lines = vec![format!("tested: {}", self.versions.join(", "))];
         if let Some(reason) = &self.mysql_missing {
-            lines.push(mysql_was_not_run(reason));
+            lines.push(match self.mysql {
+                Some(_) => format!("NO MYSQL SERVER WAS STARTED, STOPPED OR KILLED: {reason}"),
+                None => mysql_was_not_run(reason),
+            });
         }
         lines
     }

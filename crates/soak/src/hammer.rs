@@ -16,8 +16,11 @@ use crate::Result;
 
 const QUEUE: &str = "hammer";
 
-/// How long no worker may find anything, and none be busy, before what is not done counts as lost.
+/// How long no worker may find anything, and none be held up, before what is not done counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// A worker whose claim or settlement takes longer is held up, and may hold jobs.
+const HELD_UP: Duration = Duration::from_millis(500);
 
 /// How often an idle worker looks for jobs that became due.
 const PROMOTE_EVERY: Duration = Duration::from_millis(20);
@@ -114,6 +117,9 @@ fn number_of(id: JobId) -> usize {
     u64::from_be_bytes(number) as usize
 }
 
+/// No time at all.
+const IDLE: u64 = u64::MAX;
+
 const ACCEPTED: u8 = 1;
 const DONE: u8 = 2;
 
@@ -123,9 +129,9 @@ struct Shared {
     jobs: Vec<AtomicU8>,
     done: AtomicUsize,
     clients: AtomicUsize,
-    /// Workers between the start of a claim and the end of what they claimed, which may take long on a
-    /// server that does not answer.
-    busy: AtomicUsize,
+    /// Since when each worker claims or settles, in milliseconds after the beginning; `IDLE` while it
+    /// does neither.
+    busy: Vec<AtomicU64>,
     begun: Instant,
     /// When a worker last found something, in milliseconds after the beginning.
     found: AtomicU64,
@@ -139,12 +145,17 @@ impl Shared {
         self.found.fetch_max(self.begun.elapsed().as_millis() as u64, Ordering::AcqRel);
     }
 
-    /// Whether nobody found anything for so long that nothing will come any more. A worker that asks
-    /// is not busy itself.
+    /// Whether nobody found anything for so long that nothing will come any more: no worker is held up,
+    /// and the clients have ended or wait for us.
     fn has_run_dry(&self) -> bool {
-        let found = Duration::from_millis(self.found.load(Ordering::Acquire));
-        self.busy.load(Ordering::Acquire) == 0
-            && self.begun.elapsed().saturating_sub(found) > PATIENCE
+        let now = self.begun.elapsed();
+        let since = |at: u64| now.saturating_sub(Duration::from_millis(at));
+        let busy = self.busy.iter().map(|one| one.load(Ordering::Acquire));
+        let held_up = busy.filter(|at| *at != IDLE).any(|at| since(at) > HELD_UP);
+        let clients_wait = self.clients.load(Ordering::Acquire) == 0
+            || self.next.load(Ordering::Acquire)
+                > self.done.load(Ordering::Acquire) as u64 + BACKLOG;
+        !held_up && clients_wait && since(self.found.load(Ordering::Acquire)) > PATIENCE
     }
 
     fn is_done(&self) -> bool {
@@ -183,7 +194,7 @@ pub fn hammer(options: &Hammer) -> Result<Outcome> {
         jobs: (0..options.jobs).map(|_| AtomicU8::new(0)).collect(),
         done: AtomicUsize::new(0),
         clients: AtomicUsize::new(options.clients),
-        busy: AtomicUsize::new(0),
+        busy: (0..options.workers).map(|_| AtomicU64::new(IDLE)).collect(),
         begun: Instant::now(),
         found: AtomicU64::new(0),
         over: AtomicBool::new(false),
@@ -202,7 +213,7 @@ pub fn hammer(options: &Hammer) -> Result<Outcome> {
     }
     for nth in 0..options.workers {
         let (shared, driver) = (Arc::clone(&shared), open(nth)?);
-        threads.push(std::thread::spawn(move || work(&shared, &*driver)));
+        threads.push(std::thread::spawn(move || work(&shared, nth, &*driver)));
     }
     let mut told = Instant::now();
     while threads.iter().any(|thread| !thread.is_finished()) {
@@ -303,7 +314,7 @@ fn store(shared: &Shared, driver: &dyn Driver, record: &JobRecord) -> bool {
 }
 
 /// Claims a few and ends them: most complete, some are tried again, given back, or reply.
-fn work(shared: &Shared, driver: &dyn Driver) {
+fn work(shared: &Shared, nth: usize, driver: &dyn Driver) {
     let worker = WorkerInfo {
         id: WorkerId::new(),
         name: "hammer".to_owned(),
@@ -319,7 +330,7 @@ fn work(shared: &Shared, driver: &dyn Driver) {
     let mut claim = 0;
     while !shared.over.load(Ordering::Relaxed) {
         claim += 1;
-        shared.busy.fetch_add(1, Ordering::AcqRel);
+        shared.busy[nth].store(shared.begun.elapsed().as_millis() as u64, Ordering::Release);
         let request = ClaimRequest {
             worker: worker.id,
             claim,
@@ -345,7 +356,7 @@ fn work(shared: &Shared, driver: &dyn Driver) {
                 shared.note(format!("a promotion: {error}"));
             }
         }
-        shared.busy.fetch_sub(1, Ordering::AcqRel);
+        shared.busy[nth].store(IDLE, Ordering::Release);
         if !found {
             if shared.is_done() || shared.has_run_dry() {
                 shared.over.store(true, Ordering::Relaxed);

@@ -134,7 +134,7 @@ impl Load {
         phases.1.values().map(Tally::count).sum()
     }
 
-    /// How many jobs were accepted so far; one enqueue may bring many.
+    /// How many jobs were stored so far; one enqueue may bring many, or none if its key is held.
     pub fn accepted(&self) -> u64 {
         self.shared.accepted.load(Ordering::Relaxed)
     }
@@ -178,18 +178,21 @@ fn enqueue_until_stopped(shared: &Shared) {
     while !shared.stop.load(Ordering::Acquire) {
         n += 1;
         let begun = Instant::now();
-        let (many, answer) = if n.is_multiple_of(20) {
+        let is_new = |one: &Enqueued| matches!(one, Enqueued::New(_));
+        let answer = if n.is_multiple_of(20) {
             let jobs =
                 (0..20).map(|more| any_job(n * 20 + more).uniq_policy(UniqPolicy::Available));
-            (20, shared.manager.enqueue_many(jobs).map(|_| None))
+            shared.manager.enqueue_many(jobs)
         } else {
-            (1, shared.manager.enqueue(any_job(n)).map(Some))
+            shared.manager.enqueue(any_job(n)).map(|one| vec![one])
         };
-        if answer.is_ok() {
-            shared.accepted.fetch_add(many, Ordering::Relaxed);
+        if let Ok(answers) = &answer {
+            let new = answers.iter().filter(|one| is_new(one)).count();
+            shared.accepted.fetch_add(new as u64, Ordering::Relaxed);
         }
         note(shared, begun.elapsed(), &answer);
-        if let Ok(Some(Enqueued::New(ticket))) = &answer
+        if let Ok(answers) = &answer
+            && let [Enqueued::New(ticket)] = &answers[..]
             && n.is_multiple_of(100)
             && let Ok(attempt) = ticket.wait::<u32>(Duration::from_secs(3))
         {
@@ -199,7 +202,7 @@ fn enqueue_until_stopped(shared: &Shared) {
     }
 }
 
-fn note(shared: &Shared, took: Duration, answer: &Result<Option<Enqueued>, Error>) {
+fn note(shared: &Shared, took: Duration, answer: &Result<Vec<Enqueued>, Error>) {
     let mut phases = shared.phase.lock().unwrap_or_else(PoisonError::into_inner);
     let phase = phases.0;
     let tally = phases.1.entry(phase).or_default();

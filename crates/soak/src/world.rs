@@ -40,7 +40,7 @@ impl World {
     ///
     /// When a server does not start.
     pub fn with_mysql() -> Result<Self> {
-        if !qudo_test_servers::takes_part("mysql") {
+        if !qudo_test_servers::can_start("mysql") {
             return Self::start();
         }
         let server = MysqlServer::start(Options { durable: true, ..Options::default() })?;

@@ -564,7 +564,9 @@ fn a_manager_that_starts_with_every_database_down_takes_them_up_when_they_come()
     println!("stopped in {:.1?} with a hanging database", begun.elapsed());
     assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
     world.mariadb.resume().expect("resumes");
-    eventually("mariadb is in use", || state(&manager, "mariadb") == DatabaseState::Up);
+    for one in [&manager, &spooling] {
+        eventually("mariadb is in use", || state(one, "mariadb") == DatabaseState::Up);
+    }
     assert_sound(&spooling);
 }
 

@@ -4,7 +4,7 @@
 
 use qudo_soak::{Hammer, hammer};
 use qudo_test_servers::{
-    Engine, FreshDatabase, Mariadb, Mysql, Options, Postgres, Server, run_sql, takes_part,
+    Engine, FreshDatabase, Mariadb, Mysql, Options, Postgres, Server, can_start, run_sql,
 };
 
 const JOBS: u64 = 15_000;
@@ -19,7 +19,7 @@ fn strike(dsn: &str, jobs: u64) {
 
 /// A server whose commits wait for the disk: the races of a commit need one that takes its time.
 fn on<E: Engine>() {
-    if takes_part(E::SHORT) {
+    if can_start(E::SHORT) {
         let options = Options { durable: true, ..Options::default() };
         let server = Server::<E>::start(options).unwrap_or_else(|error| panic!("{error}"));
         strike(&server.url(), JOBS);

@@ -18,6 +18,18 @@ pub fn takes_part(engine: &str) -> bool {
     meant
 }
 
+/// Whether a test that starts a server of its own can do so, as [`takes_part`]; a run on a named
+/// server may have to go without.
+pub fn can_start(engine: &str) -> bool {
+    let without = std::env::var("QUDO_TEST_WITHOUT").unwrap_or_default();
+    let own = format!("own {engine}");
+    if without.split(',').any(|one| one == own) {
+        println!("NOT RUN: this machine cannot start a server of {engine} today");
+        return false;
+    }
+    takes_part(engine)
+}
+
 fn is_part_of(engine: &str, chosen: &str) -> bool {
     match chosen {
         "mixed" => engine != "pooler",

@@ -47,7 +47,7 @@ pub use client::{create_database, drop_database, run_sql};
 pub use engine::Engine;
 pub use error::Error;
 pub use fresh::FreshDatabase;
-pub use given::{given, takes_part};
+pub use given::{can_start, given, takes_part};
 pub use install::{Package, ensure_installed};
 pub use mariadb::{Mariadb, MariadbServer, mariadb_available};
 pub use mysql::{Mysql, MysqlServer, mysql_available};

@@ -320,8 +320,8 @@ impl Run {
     fn fail_at_last(&mut self, at: usize) {
         let name = self.databases[at].name.to_string();
         let message = format!(
-            "more than {MOST_SUSPECTS} jobs looked wrong at the first look, or were on their way; those \
-             beyond were not looked at again, so run the audit once more"
+            "more than {MOST_SUSPECTS} jobs or keys looked wrong at the first look, or were on their way; \
+             the look ended there, so not all was seen"
         );
         let error = DriverError::new(ErrorKind::Other, message);
         self.report.failures.push((name.clone(), Error::database(&name, "audit", error)));

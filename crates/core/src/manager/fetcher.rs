@@ -83,6 +83,10 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         }
     }
     session.dispatch.withdraw(lane.index);
+    // As a rule they go with the worker's row, but another lane may go on with that.
+    if let Err(error) = fetcher.release_uncertain() {
+        log::debug!("database {:?}: a claim is not released: {error}", &*lane.database.name);
+    }
     // A claim that was on its way when the stop came delivered after everything else was given
     // back, perhaps to threads that had already ended.
     for job in session.dispatch.drain(lane.index) {

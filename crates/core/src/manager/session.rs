@@ -120,9 +120,12 @@ impl Session {
     pub(super) fn works_elsewhere(&self, ours: &Lane) -> bool {
         let Some(identity) = ours.database.controls.known().identity else { return false };
         self.lanes().iter().any(|lane| {
+            let goes_on = lane.fetching.load(Ordering::Acquire)
+                && !lane.leaving.load(Ordering::Acquire)
+                && !lane.database.is_second_name();
             lane.index != ours.index
-                && lane.threads.load(Ordering::Acquire) > 0
                 && lane.database.controls.known().identity == Some(identity)
+                && (goes_on || !lane.is_empty())
         })
     }
 

@@ -25,6 +25,9 @@ const SPARSE: u32 = 8;
 /// Our beats are a quarter apart too, so that an answer that takes another quarter is no pause.
 const GAP_SHARE: u32 = 2;
 
+/// The same for workers of a version that told no promise: they beat at half of it at the latest.
+const GAP_SHARE_BEFORE: u32 = 3;
+
 /// This process's own heartbeats at one database, and what it saw of those of others.
 #[derive(Default)]
 pub(crate) struct Watch {
@@ -128,7 +131,7 @@ impl Watch {
         for worker in workers {
             let told = worker.info.dead_after;
             let promise = if told.is_zero() { own } else { told };
-            let gap = promise / GAP_SHARE;
+            let gap = promise / if told.is_zero() { GAP_SHARE_BEFORE } else { GAP_SHARE };
             let Some(seen) = self.seen.get(&worker.info.id) else { continue };
             let silent = seen.silent(worker.silent, begun, now);
             let witnessed = silent.min(self.reachable_for(gap, now));

@@ -35,7 +35,7 @@ pub(super) fn claim(
     without: &[Uuid],
 ) -> Result<Vec<ClaimedJob>, DriverError> {
     let after = engine.cursors.get(request.queue);
-    let (mut outcome, mut tries) = (None, 0);
+    let (mut outcome, mut tries, mut committed) = (None, 0, false);
     let jobs = engine.write(|conn| {
         tries += 1;
         let in_cluster = engine.cluster.load(Ordering::Relaxed);
@@ -44,8 +44,12 @@ pub(super) fn claim(
             conn.transaction(|conn| {
                 give_back::<Mysql>(conn, request.worker.as_uuid(), Some(request.claim))
             })?;
+            committed = false;
         }
         let place = if in_cluster && tries > 1 { elsewhere(conn, request, tries)? } else { None };
+        // The fewer rows, the less likely is it that another node wants one of them at the same time.
+        let limit = if in_cluster { request.limit >> (tries / 2).min(31) } else { request.limit };
+        let request = &ClaimRequest { limit: limit.max(1), ..*request };
         let jobs = Mysql::transaction_within(conn, window, |conn| {
             outcome = None;
             let (filter, abilities) = claim_filter(request.abilities, without);
@@ -59,12 +63,12 @@ pub(super) fn claim(
             outcome = Some(noted);
             lease(conn, request, rows, in_cluster)
         })?;
+        committed = true;
         confirm(engine, conn, request, &jobs)?;
         Ok(jobs)
     });
     // Then the same holds of the last try, and whoever called releases the claim.
-    let jobs =
-        jobs.map_err(|error| if engine.may_undo() { error.ambiguous(true) } else { error })?;
+    let jobs = jobs.map_err(|error| if committed { error.ambiguous(true) } else { error })?;
     match outcome {
         Some(Noted::Advanced(last)) => engine.cursors.advance(request.queue, last),
         Some(Noted::FromStart(took, last)) => engine.cursors.restart(request.queue, took, last),
@@ -82,9 +86,15 @@ fn elsewhere(
     tries: u32,
 ) -> QueryResult<Option<Place>> {
     let spread = i64::from(request.limit).saturating_mul(2 << tries.min(6)).min(2_000);
+    // Of a short queue all is near: beyond its end nothing would be found, and the claim be back at the
+    // start.
+    let sql = "SELECT CAST(COUNT(*) AS SIGNED) FROM (SELECT 1 FROM qudo_ready FORCE INDEX (PRIMARY) \
+               WHERE queue = ? LIMIT ?) near";
+    let near = conn.row::<i64>(sql, &[Bind::Text(request.queue), Bind::Big(spread)])?;
+    let Some(near) = near.filter(|near| *near > 0) else { return Ok(None) };
     let sql = "SELECT claim_rank, id FROM qudo_ready FORCE INDEX (PRIMARY) WHERE queue = ? \
                ORDER BY claim_rank, id LIMIT 1 OFFSET ?";
-    let binds = [Bind::Text(request.queue), Bind::Big(fastrand::i64(0..spread))];
+    let binds = [Bind::Text(request.queue), Bind::Big(fastrand::i64(0..near))];
     Ok(conn.row::<Start>(sql, &binds)?.map(|start| start.0))
 }
 

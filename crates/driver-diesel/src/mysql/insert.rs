@@ -67,6 +67,7 @@ pub(super) fn insert_commit(
     jobs: &[JobRecord],
     window: &Window,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
+    let mut committed = false;
     let inserted = engine.pool.with(true, |conn| {
         let mut missing = None;
         if let [job] = jobs
@@ -92,6 +93,7 @@ pub(super) fn insert_commit(
             }
         }
         let answers = insert::<Mysql>(conn, jobs, window)?;
+        committed = true;
         if jobs.iter().any(|job| job.uniqkey.is_some()) {
             // Only over a key can two nodes' inserts collide. A repetition finds the jobs by id, or
             // that they were there and have ended since: then they run a second time.
@@ -110,11 +112,8 @@ pub(super) fn insert_commit(
         }
         Ok((answers, false))
     });
-    // In a cluster it is the look after the commit that may have failed.
-    inserted.map_err(|error| {
-        let stored = engine.may_undo() && !error.is_too_late();
-        if stored { error.ambiguous(true) } else { error }
-    })
+    // The commit was answered, and may stand although the look at it failed.
+    inserted.map_err(|error| if committed { error.ambiguous(true) } else { error })
 }
 
 fn call(conn: &mut MysqlConnection, job: &JobRecord, window: &Window) -> QueryResult<()> {

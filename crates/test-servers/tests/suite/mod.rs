@@ -6,7 +6,7 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use qudo_test_servers::{Engine, Error, Options, Server, run_sql, takes_part};
+use qudo_test_servers::{Engine, Error, Options, Server, can_start, run_sql};
 
 /// How long a thing that must happen is waited for.
 const SOON: Duration = Duration::from_secs(30);
@@ -150,7 +150,7 @@ pub(crate) fn two_servers_live_side_by_side<E: Engine>() {
 }
 
 pub(crate) fn a_server_that_does_not_start_shows_its_log<E: Engine>() {
-    if !takes_part(E::SHORT) {
+    if !can_start(E::SHORT) {
         return;
     }
     let settings = vec!["no_such_setting=1".to_owned()];
@@ -161,7 +161,7 @@ pub(crate) fn a_server_that_does_not_start_shows_its_log<E: Engine>() {
 
 /// A started server, or `None` when this run is not about the engine.
 fn server<E: Engine>(options: Options) -> Option<Server<E>> {
-    takes_part(E::SHORT).then(|| Server::start(options).unwrap_or_else(|error| panic!("{error}")))
+    can_start(E::SHORT).then(|| Server::start(options).unwrap_or_else(|error| panic!("{error}")))
 }
 
 fn is_postgres<E: Engine>() -> bool {
