@@ -16,7 +16,7 @@ use crate::classify::{Class, classify};
 use crate::engine::Engine;
 use crate::migrate;
 use crate::sql::SqlConn;
-use crate::statements::ledger::{Orphans, inner};
+use crate::statements::ledger::{Orphans, balance, inner};
 use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
 
 /// The driver of one database on the engine `E`.
@@ -156,12 +156,40 @@ impl<E: Engine> DieselDriver<E> {
         Ok(held.filter(|lease| done.contains(lease)).collect())
     }
 
+    /// As [`write_transaction`](Self::write_transaction); if it `changed` anything it is made again where
+    /// a cluster undid it.
+    fn write_that_stands<T>(
+        &self,
+        changed: impl Fn(&T) -> bool,
+        mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.engine.write(|conn| {
+            let before = self.engine.last_commit(conn)?;
+            let done = conn.transaction(&mut act)?;
+            if changed(&done) {
+                stands(&self.engine, conn, before.as_ref())?;
+            }
+            Ok(done)
+        })
+    }
+
     pub(crate) fn write_transaction<T>(
         &self,
         mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.engine.write(|conn| conn.transaction(&mut act))
     }
+}
+
+/// Refuses a commit that a cluster undid: the last one of the connection is still the one before.
+pub(crate) fn stands<E: Engine>(
+    engine: &E,
+    conn: &mut E::Conn,
+    before: Option<&String>,
+) -> diesel::QueryResult<()> {
+    let Some(before) = before else { return Ok(()) };
+    let is_undone = engine.last_commit(conn)?.as_ref() == Some(before);
+    balance("commit in a cluster", 1, usize::from(!is_undone))
 }
 
 impl<E: Engine> Driver for DieselDriver<E> {
@@ -327,11 +355,13 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {
-        self.write_transaction(|conn| schedule::dequeue::<E>(conn, id.as_uuid()))
+        let dequeue = |conn: &mut E::Conn| schedule::dequeue::<E>(conn, id.as_uuid());
+        self.write_that_stands(|done| *done, dequeue)
     }
 
     fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError> {
-        self.write_transaction(|conn| schedule::reschedule::<E>(conn, id.as_uuid(), due))
+        let reschedule = |conn: &mut E::Conn| schedule::reschedule::<E>(conn, id.as_uuid(), due);
+        self.write_that_stands(|done| *done, reschedule)
     }
 
     fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
@@ -339,7 +369,8 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
-        self.write_transaction(|conn| exception::redrive::<E>(conn, &exception, new))
+        let redrive = |conn: &mut E::Conn| exception::redrive::<E>(conn, &exception, new);
+        self.write_that_stands(|done| matches!(done, Redrive::Enqueued(_)), redrive)
     }
 
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {

@@ -54,6 +54,13 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// Where a server may answer a commit that it gave up as if it had carried it out: which commit of
+    /// this connection was its last.
+    fn last_commit(&self, conn: &mut Self::Conn) -> QueryResult<Option<String>> {
+        let _ = conn;
+        Ok(None)
+    }
+
     /// Checks that a value of so many bytes can be stored. Called for the largest of a call before
     /// anything of it is sent, because a server may answer with closing the connection.
     fn check_size(&self, bytes: usize) -> Result<(), DriverError> {

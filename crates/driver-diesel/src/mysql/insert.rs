@@ -5,9 +5,9 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
 use super::Mysql;
-use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
 use crate::clock::{LATE, TooLate, Window};
+use crate::driver::stands;
 use crate::engine::Engine as _;
 use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
@@ -92,14 +92,14 @@ pub(super) fn insert_commit(
                 },
             }
         }
+        // Only over a key can two nodes' inserts collide.
+        let has_keys = jobs.iter().any(|job| job.uniqkey.is_some());
+        let before = if has_keys { engine.last_commit(conn)? } else { None };
         let answers = insert::<Mysql>(conn, jobs, window)?;
         committed = true;
-        if jobs.iter().any(|job| job.uniqkey.is_some()) {
-            // Only over a key can two nodes' inserts collide. A repetition finds the jobs by id, or
-            // that they were there and have ended since: then they run a second time.
-            let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
-            let ids: Vec<_> = new.map(|(job, _)| *job.id.as_uuid()).collect();
-            engine.confirm(conn, &[Keyed::table("qudo_job")], &ids)?;
+        // Not by whether the jobs are there: one may have run and ended meanwhile, and would run again.
+        if answers.contains(&Inserted::New) {
+            stands(engine, conn, before.as_ref())?;
         }
         // Only now is it sure that it was the procedure.
         if let Some(error) = missing {
