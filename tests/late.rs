@@ -49,13 +49,13 @@ fn jobs(dsn: &str) -> String {
 /// Sends a write to a stopped server, lets its time pass, and lets the server go on.
 fn too_late<E: Engine, T: Send + 'static>(
     server: &Server<E>,
-    write: impl FnOnce() -> Result<T, qudo::DriverError> + Send + 'static,
+    write: impl FnOnce(Deadline) -> Result<T, qudo::DriverError> + Send + 'static,
 ) {
     server.pause().expect("pauses");
-    let writing = std::thread::spawn(write);
-    let over = Instant::now() + LIMIT + LIMIT / 4;
-    while Instant::now() < over {
-        std::thread::park_timeout(over.saturating_duration_since(Instant::now()));
+    let deadline = Deadline::within(LIMIT);
+    let writing = std::thread::spawn(move || write(deadline));
+    while !deadline.is_over() {
+        std::thread::park_timeout(LIMIT / 100);
     }
     assert!(!writing.is_finished(), "the server is stopped");
     server.resume().expect("resumes");
@@ -78,7 +78,7 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
         (0..40).map(|_| record(None, Due::Now)).collect(),
     ] {
         let driver = Arc::clone(&driver);
-        too_late(&server, move || driver.insert(&late, Deadline::within(LIMIT)));
+        too_late(&server, move |deadline| driver.insert(&late, deadline));
         assert_eq!(jobs(&dsn), "1", "the one that was in time");
         assert_eq!(run_sql(&dsn, "SELECT count(*) FROM qudo_unique").expect("counts"), "0");
     }
@@ -100,14 +100,14 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
     };
     let own = Arc::clone(&driver);
     let asked = worker.clone();
-    too_late(&server, move || {
+    too_late(&server, move |deadline| {
         own.claim(&ClaimRequest {
             worker: asked.id,
             claim: 1,
             queue: &Arc::from("default"),
             abilities: &[AbilityLease { name: Arc::from("late"), grab_for: 60 * LIMIT }],
             limit: 10,
-            deadline: Deadline::within(LIMIT),
+            deadline,
         })
     });
     assert_eq!(run_sql(&dsn, "SELECT count(*) FROM qudo_lease").expect("counts"), "0");
@@ -141,17 +141,15 @@ fn what_waited_for_a_table_until_its_time_was_over_is_not_stored(engine: &str) {
         let mut other = MysqlConnection::establish(fresh.url()).expect("connects");
         other.batch_execute(&format!("LOCK TABLES {table} READ")).expect("locks");
         let own = Arc::clone(&driver);
-        let late = std::thread::spawn(move || {
-            own.insert(&[record(None, Due::Now)], Deadline::within(LIMIT))
-        });
+        let deadline = Deadline::within(LIMIT);
+        let late = std::thread::spawn(move || own.insert(&[record(None, Due::Now)], deadline));
         let waits = "SELECT count(*) FROM information_schema.processlist \
                      WHERE db = DATABASE() AND state LIKE 'Waiting for table%'";
         while run_sql(fresh.url(), waits).expect("reads") == "0" {
             assert!(!late.is_finished(), "{engine}: {table} does not hold it up");
         }
-        let over = Instant::now() + LIMIT;
-        while Instant::now() < over {
-            std::thread::park_timeout(over.saturating_duration_since(Instant::now()));
+        while !deadline.is_over() {
+            std::thread::park_timeout(LIMIT / 100);
         }
         other.batch_execute("UNLOCK TABLES").expect("unlocks");
         let error = late.join().expect("no panic").expect_err("it came too late");
