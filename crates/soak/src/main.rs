@@ -103,8 +103,12 @@ fn run(soak: &Soak) -> Result<bool> {
         (short, CLAIMS_RETURN)
     };
     let mut crew = Crew::start(std::env::current_exe()?, options, soak.workers)?;
-    let pause = if soak.jobs.is_some() { Duration::ZERO } else { Duration::from_millis(10) };
-    let load = Load::start(&world, 3, pause)?;
+    // Many jobs in a short time take many clients: each waits for the disk, and for what is away.
+    let (clients, pause) = match soak.jobs {
+        Some(_) => (16, Duration::ZERO),
+        None => (3, Duration::from_millis(10)),
+    };
+    let load = Load::start(&world, clients, pause)?;
     std::thread::sleep(Duration::from_secs(3));
     load.phase(Phase::During);
     let mut rng = fastrand::Rng::with_seed(seed);
