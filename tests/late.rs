@@ -141,7 +141,7 @@ fn what_waited_for_a_table_until_its_time_was_over_is_not_stored(engine: &str) {
         let mut other = MysqlConnection::establish(fresh.url()).expect("connects");
         other.batch_execute(&format!("LOCK TABLES {table} READ")).expect("locks");
         let own = Arc::clone(&driver);
-        let deadline = Deadline::within(LIMIT);
+        let deadline = Deadline::within(3 * LIMIT);
         let late = std::thread::spawn(move || own.insert(&[record(None, Due::Now)], deadline));
         let waits = "SELECT count(*) FROM information_schema.processlist \
                      WHERE db = DATABASE() AND state LIKE 'Waiting for table%'";

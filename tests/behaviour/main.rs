@@ -44,6 +44,9 @@ macro_rules! behaviours {
 }
 
 behaviours! {
+    statements {
+        the_statements_of_an_engine_are_read_along,
+    }
     enqueue {
         a_job_is_stored_looked_up_and_worked_once,
         arguments_of_every_shape_arrive_as_they_were_sent,

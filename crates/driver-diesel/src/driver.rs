@@ -16,7 +16,7 @@ use crate::classify::{Class, classify};
 use crate::engine::Engine;
 use crate::migrate;
 use crate::sql::SqlConn;
-use crate::statements::ledger::{Orphans, balance, inner};
+use crate::statements::ledger::{Orphans, inner};
 use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
 
 /// The driver of one database on the engine `E`.
@@ -156,18 +156,18 @@ impl<E: Engine> DieselDriver<E> {
         Ok(held.filter(|lease| done.contains(lease)).collect())
     }
 
-    /// As [`write_transaction`](Self::write_transaction); if it `changed` anything it is made again where
-    /// a cluster undid it.
+    /// As [`write_transaction`](Self::write_transaction), and made again where a cluster undid it: if
+    /// neither `there` finds what it changed nor the connection has a new commit.
     fn write_that_stands<T>(
         &self,
-        changed: impl Fn(&T) -> bool,
+        there: impl Fn(&mut E::Conn, &T) -> diesel::QueryResult<bool>,
         mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.engine.write(|conn| {
             let before = self.engine.last_commit(conn)?;
             let done = conn.transaction(&mut act)?;
-            if changed(&done) {
-                stands(&self.engine, conn, before.as_ref())?;
+            if before.is_some() && !there(conn, &done)? {
+                self.engine.stands(conn, before.as_ref())?;
             }
             Ok(done)
         })
@@ -179,17 +179,6 @@ impl<E: Engine> DieselDriver<E> {
     ) -> Result<T, DriverError> {
         self.engine.write(|conn| conn.transaction(&mut act))
     }
-}
-
-/// Refuses a commit that a cluster undid: the last one of the connection is still the one before.
-pub(crate) fn stands<E: Engine>(
-    engine: &E,
-    conn: &mut E::Conn,
-    before: Option<&String>,
-) -> diesel::QueryResult<()> {
-    let Some(before) = before else { return Ok(()) };
-    let is_undone = engine.last_commit(conn)?.as_ref() == Some(before);
-    balance("commit in a cluster", 1, usize::from(!is_undone))
 }
 
 impl<E: Engine> Driver for DieselDriver<E> {
@@ -356,12 +345,16 @@ impl<E: Engine> Driver for DieselDriver<E> {
 
     fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {
         let dequeue = |conn: &mut E::Conn| schedule::dequeue::<E>(conn, id.as_uuid());
-        self.write_that_stands(|done| *done, dequeue)
+        let gone = |conn: &mut E::Conn, done: &bool| {
+            Ok(!done || lookup::state::<E>(conn, id.as_uuid())?.is_none())
+        };
+        self.write_that_stands(gone, dequeue)
     }
 
     fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError> {
         let reschedule = |conn: &mut E::Conn| schedule::reschedule::<E>(conn, id.as_uuid(), due);
-        self.write_that_stands(|done| *done, reschedule)
+        // To do it twice is to do it once.
+        self.write_that_stands(|_, done| Ok(!done), reschedule)
     }
 
     fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
@@ -370,7 +363,11 @@ impl<E: Engine> Driver for DieselDriver<E> {
 
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
         let redrive = |conn: &mut E::Conn| exception::redrive::<E>(conn, &exception, new);
-        self.write_that_stands(|done| matches!(done, Redrive::Enqueued(_)), redrive)
+        let noted = |conn: &mut E::Conn, done: &Redrive| {
+            let Redrive::Enqueued(new) = done else { return Ok(true) };
+            exception::is_redriven_as::<E>(conn, &exception, *new)
+        };
+        self.write_that_stands(noted, redrive)
     }
 
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use crate::bulk::{self, Keyed};
 use crate::clock::Window;
 use crate::sql::{Bind, FromRow, SqlConn};
+use crate::statements::ledger::balance;
 
 /// What one engine adds to the statements that all share.
 ///
@@ -59,6 +60,13 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn last_commit(&self, conn: &mut Self::Conn) -> QueryResult<Option<String>> {
         let _ = conn;
         Ok(None)
+    }
+
+    /// Refuses a commit that a server gave up: the connection's last one is still the one before.
+    fn stands(&self, conn: &mut Self::Conn, before: Option<&String>) -> QueryResult<()> {
+        let Some(before) = before else { return Ok(()) };
+        let is_undone = self.last_commit(conn)?.as_ref() == Some(before);
+        balance("commit in a cluster", 1, usize::from(!is_undone))
     }
 
     /// Checks that a value of so many bytes can be stored. Called for the largest of a call before

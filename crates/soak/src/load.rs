@@ -193,7 +193,7 @@ fn enqueue_until_stopped(shared: &Shared) {
         note(shared, begun.elapsed(), &answer);
         if let Ok(answers) = &answer
             && let [Enqueued::New(ticket)] = &answers[..]
-            && n.is_multiple_of(100)
+            && n % 100 == 7
             && let Ok(attempt) = ticket.wait::<u32>(Duration::from_secs(3))
         {
             shared.recorder.replied(ticket.id(), attempt as i32);

@@ -29,6 +29,10 @@ const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 /// was called to its turn and did not come within this time loses it.
 pub(super) const STALE_RESERVATION: Duration = Duration::from_millis(50);
 
+/// A lane that was given fewer jobs than another comes first until it has had as many, but only so many:
+/// one that had nothing to do for an hour must not keep the others waiting for as long.
+const CATCH_UP: u64 = 8;
+
 pub(crate) struct Dispatch {
     inner: Mutex<Inner>,
     work: Condvar,
@@ -57,16 +61,22 @@ struct Slot {
     reserved_at: Option<Instant>,
     waiting: Option<Waiting>,
     weight: Weight,
+    /// How many jobs it was given; never less than the most of all by more than [`CATCH_UP`].
+    served: u64,
 }
 
-/// A lane that found no worker thread free. Lanes get free threads in the order of their tickets: a
+/// A lane that found no worker thread free. Lanes get free threads in the order of their turns: a
 /// race for each of them would leave one database's long jobs to what the others let fall.
 #[derive(Clone, Copy)]
 struct Waiting {
-    ticket: u64,
+    turn: Turn,
     /// Since when its bell is ringing.
     called: Option<Instant>,
 }
+
+/// How many jobs the lane had, and its ticket among those that had as many. Tickets alone would take a
+/// turn for good from a lane whose database is slow now and then.
+type Turn = (u64, u64);
 
 impl Slot {
     /// Rings once for a lane that waits.
@@ -86,9 +96,9 @@ impl Slot {
         })
     }
 
-    /// Whether it waits for a turn before this ticket's, and may still come.
-    fn precedes(&self, ticket: u64, now: Instant) -> bool {
-        self.may_come(now) && self.waiting.is_some_and(|waiting| waiting.ticket < ticket)
+    /// Whether it waits for a turn before this one, and may still come.
+    fn precedes(&self, turn: Turn, now: Instant) -> bool {
+        self.may_come(now) && self.waiting.is_some_and(|waiting| waiting.turn < turn)
     }
 }
 
@@ -119,11 +129,11 @@ impl Inner {
         self.idle.saturating_sub(self.queued + claimed)
     }
 
-    /// Calls as many lanes as there are free threads, those first that wait longest.
+    /// Calls as many lanes as there are free threads, in the order of their turns.
     fn call_waiting(&mut self, now: Instant) {
         let mut free = self.free(now);
         let mut waiting: Vec<_> = (0..self.slots.len())
-            .filter_map(|at| Some((self.slots[at].waiting?.ticket, at)))
+            .filter_map(|at| Some((self.slots[at].waiting?.turn, at)))
             .collect();
         waiting.sort_unstable();
         for (_, at) in waiting {
@@ -189,6 +199,7 @@ impl Dispatch {
             reserved_at: None,
             waiting: None,
             weight: Weight::default(),
+            served: 0,
         });
     }
 
@@ -201,8 +212,12 @@ impl Dispatch {
         }
         let now = Instant::now();
         inner.slots[lane].reserved_at = None;
-        let ticket = inner.slots[lane].waiting.map_or(inner.tickets, |waiting| waiting.ticket);
-        let before = inner.slots.iter().filter(|slot| slot.precedes(ticket, now)).count();
+        let most = inner.slots.iter().map(|slot| slot.served).max().unwrap_or_default();
+        let ticket = inner.tickets;
+        let slot = &mut inner.slots[lane];
+        slot.served = slot.served.max(most.saturating_sub(CATCH_UP));
+        let turn = slot.waiting.map_or((slot.served, ticket), |waiting| waiting.turn);
+        let before = inner.slots.iter().filter(|slot| slot.precedes(turn, now)).count();
         let free = inner.free(now).saturating_sub(before);
         let target = inner.prefetch(self.workers);
         let limit = inner.limit as usize;
@@ -213,7 +228,7 @@ impl Dispatch {
         let ahead = if have <= target / 2 { target - have } else { 0 };
         let want = free.max(ahead).min(limit);
         if want == 0 {
-            slot.waiting = Some(Waiting { ticket, called: None });
+            slot.waiting = Some(Waiting { turn, called: None });
             inner.tickets += 1;
             inner.call_waiting(now);
         } else {
@@ -247,6 +262,7 @@ impl Dispatch {
         if got == 0 {
             return;
         }
+        inner.slots[lane].served += got as u64;
         let bytes = jobs.iter().map(|job| job.arg.len()).sum();
         inner.slots[lane].weight.note(got, bytes);
         let full = got == wanted && got >= inner.limit as usize;
@@ -428,6 +444,31 @@ mod tests {
             claim: 1,
             enqueued_at: chrono::Utc::now(),
         }
+    }
+
+    #[test]
+    fn a_lane_that_lost_its_turn_has_it_later() {
+        let dispatch = lanes(2);
+        for _ in 0..3 {
+            assert_eq!(dispatch.reserve(0), 1, "the other does not come");
+            dispatch.deliver(0, vec![job()]);
+            dispatch.pop(None).expect("delivered");
+        }
+        lock(&dispatch.inner).idle = 0;
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
+        lock(&dispatch.inner).idle = 1;
+        lock(&dispatch.inner).call_waiting(Instant::now());
+        assert!(rings(&dispatch, 1) && !rings(&dispatch, 0), "it had three less");
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 1));
+    }
+
+    #[test]
+    fn a_lane_that_had_nothing_to_do_is_let_catch_up_by_a_few_jobs_only() {
+        let dispatch = lanes(2);
+        lock(&dispatch.inner).slots[0].served = 1_000;
+        lock(&dispatch.inner).idle = 0;
+        assert_eq!(dispatch.reserve(1), 0);
+        assert_eq!(lock(&dispatch.inner).slots[1].served, 1_000 - CATCH_UP);
     }
 
     #[test]

@@ -83,10 +83,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         }
     }
     session.dispatch.withdraw(lane.index);
-    // As a rule they go with the worker's row, but another lane may go on with that.
-    if let Err(error) = fetcher.release_uncertain() {
-        log::debug!("database {:?}: a claim is not released: {error}", &*lane.database.name);
-    }
+    fetcher.release_all();
     // A claim that was on its way when the stop came delivered after everything else was given
     // back, perhaps to threads that had already ended.
     for job in session.dispatch.drain(lane.index) {
@@ -157,6 +154,20 @@ impl Fetcher<'_> {
             }
         }
         Ok(())
+    }
+
+    /// At the end: as a rule they go with the worker's row, but another lane may go on with that. One
+    /// whose database is away is not waited for.
+    fn release_all(&mut self) {
+        let worker = self.session.worker.id;
+        for Uncertain { claim, .. } in std::mem::take(&mut self.uncertain) {
+            if self.lane.database.is_trusted()
+                && let Err(error) =
+                    self.lane.database.ask(move |driver| driver.release_claim(worker, claim))
+            {
+                log::debug!("database {:?}: {error}", &*self.lane.database.name);
+            }
+        }
     }
 
     /// How long until a claim can be released for good.

@@ -125,7 +125,7 @@ impl Session {
                 && !lane.database.is_second_name();
             lane.index != ours.index
                 && lane.database.controls.known().identity == Some(identity)
-                && (goes_on || !lane.is_empty())
+                && (goes_on || lane.in_flight.load(Ordering::Acquire) > 0)
         })
     }
 

@@ -5,9 +5,9 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
 use super::Mysql;
+use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
 use crate::clock::{LATE, TooLate, Window};
-use crate::driver::stands;
 use crate::engine::Engine as _;
 use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
@@ -97,9 +97,12 @@ pub(super) fn insert_commit(
         let before = if has_keys { engine.last_commit(conn)? } else { None };
         let answers = insert::<Mysql>(conn, jobs, window)?;
         committed = true;
-        // Not by whether the jobs are there: one may have run and ended meanwhile, and would run again.
-        if answers.contains(&Inserted::New) {
-            stands(engine, conn, before.as_ref())?;
+        // The jobs may be there although nothing was written now, by an insert before whose answer was
+        // lost; or be gone although it was, because they ran and ended meanwhile.
+        let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
+        let ids: Vec<_> = new.map(|(job, _)| *job.id.as_uuid()).collect();
+        if before.is_some() && engine.confirm(conn, &[Keyed::table("qudo_job")], &ids).is_err() {
+            engine.stands(conn, before.as_ref())?;
         }
         // Only now is it sure that it was the procedure.
         if let Some(error) = missing {

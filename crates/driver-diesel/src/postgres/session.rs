@@ -36,13 +36,21 @@ pub(super) fn transaction_within<T>(
          COMMIT AND CHAIN",
         window.from, window.until
     );
-    SqlConn::nestable(conn, |conn| {
+    let mut refused = None;
+    let done = SqlConn::nestable(conn, |conn| {
         let value = act(conn)?;
-        match conn.batch(&commit) {
-            Err(error) if error.to_string().contains(LATE) => Err(TooLate::error()),
-            committed => committed.map(|()| value),
-        }
-    })
+        conn.batch(&commit).map(|()| value).map_err(|error| {
+            refused = Some(error);
+            Error::RollbackTransaction
+        })
+    });
+    match refused {
+        Some(error) if error.to_string().contains(LATE) => Err(TooLate::error()),
+        // One that lost to another at its commit, as under SERIALIZABLE, has ended its transaction, and
+        // diesel's rollback fails for want of one. What counts is why it lost.
+        Some(error) => Err(error),
+        None => done,
+    }
 }
 
 /// The way to the server's sessions.

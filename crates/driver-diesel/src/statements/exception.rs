@@ -120,6 +120,17 @@ pub(crate) fn exceptions<E: Engine>(
     Ok(rows.into_iter().map(|row| row.exception).collect())
 }
 
+/// Whether this is the job that a discarded one was enqueued again as.
+pub(crate) fn is_redriven_as<E: Engine>(
+    conn: &mut E::Conn,
+    exception: &Uuid,
+    new: JobId,
+) -> QueryResult<bool> {
+    let sql = "SELECT id FROM qudo_exception_log WHERE id = ? AND redriven_as = ?";
+    let binds = [Bind::Id(exception), Bind::Id(new.as_uuid())];
+    Ok(conn.row::<Uuid>(sql, &binds)?.is_some())
+}
+
 /// Enqueues a discarded job again, once: the row's lock decides between two who try.
 pub(crate) fn redrive<E: Engine>(
     conn: &mut E::Conn,
