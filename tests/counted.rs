@@ -58,21 +58,29 @@ impl Fresh {
     }
 }
 
+/// A worker whose row is there.
+fn worker(driver: &dyn Driver) -> WorkerId {
+    let (id, dead_after) = (WorkerId::new(), Duration::from_secs(60));
+    let worker = WorkerInfo { id, name: "it".to_owned(), dead_after };
+    driver.heartbeat(&worker).expect("beats");
+    id
+}
+
 fn claim(driver: &dyn Driver, number: i64) -> Result<Vec<ClaimedJob>, qudo::DriverError> {
-    let worker = WorkerInfo {
-        id: WorkerId::new(),
-        name: "it".to_owned(),
-        dead_after: Duration::from_secs(60),
-    };
-    driver.heartbeat(&worker)?;
+    claim_as(driver, worker(driver), number)
+}
+
+fn claim_as(
+    driver: &dyn Driver,
+    worker: WorkerId,
+    claim: i64,
+) -> Result<Vec<ClaimedJob>, qudo::DriverError> {
+    let grab_for = Duration::from_secs(60);
     driver.claim(&ClaimRequest {
-        worker: worker.id,
-        claim: number,
+        worker,
+        claim,
         queue: &Arc::from("default"),
-        abilities: &[AbilityLease {
-            name: Arc::from("counted"),
-            grab_for: Duration::from_secs(60),
-        }],
+        abilities: &[AbilityLease { name: Arc::from("counted"), grab_for }],
         limit: 10,
         deadline: Deadline::NONE,
     })
@@ -226,12 +234,7 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
     let Some(fresh) = Fresh::on(engine) else { return };
     let (manager, driver) = (fresh.manager(), fresh.driver());
     let (spoil, mend) = spoil_claims(engine);
-    let worker = WorkerInfo {
-        id: WorkerId::new(),
-        name: "it".to_owned(),
-        dead_after: Duration::from_secs(60),
-    };
-    driver.heartbeat(&worker).expect("beats");
+    let worker = worker(&*driver);
     let jobs = [7, 0].map(|priority| NewJob::named("counted", 1.into()).priority(priority));
     manager.enqueue_many(jobs).expect("stored");
     let refused = |table: &str, step: &str, act: &dyn Fn() -> Result<(), qudo::DriverError>| {
@@ -243,20 +246,7 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
         assert_eq!(places(&*driver), before, "{step}");
         assert!(manager.audit(AuditOptions::default()).is_clean(), "{step}");
     };
-    let claim = |number| {
-        driver.claim(&ClaimRequest {
-            worker: worker.id,
-            claim: number,
-            queue: &Arc::from("default"),
-            abilities: &[AbilityLease {
-                name: Arc::from("counted"),
-                grab_for: Duration::from_secs(60),
-            }],
-            limit: 10,
-            deadline: Deadline::NONE,
-        })
-    };
-    let claimed = claim(1).expect("claims");
+    let claimed = claim_as(&*driver, worker, 1).expect("claims");
     let end = |verdict: Verdict| -> Vec<Settlement> {
         let one =
             |job: &ClaimedJob| Settlement { job: Box::new(job.clone()), verdict, extras: None };
@@ -269,14 +259,14 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
         ("qudo_ready", Verdict::GiveBack),
     ] {
         let step = format!("{verdict:?}");
-        refused(table, &step, &|| driver.settle(worker.id, &end(verdict)).map(drop));
+        refused(table, &step, &|| driver.settle(worker, &end(verdict)).map(drop));
     }
-    refused("qudo_ready", "release", &|| driver.release_claim(worker.id, 1).map(drop));
-    refused("qudo_ready", "remove a worker", &|| driver.remove_worker(worker.id).map(drop));
+    refused("qudo_ready", "release", &|| driver.release_claim(worker, 1).map(drop));
+    refused("qudo_ready", "remove a worker", &|| driver.remove_worker(worker).map(drop));
     let seen = driver.workers().expect("lists").remove(0);
     let dead = [DeadWorker { id: seen.info.id, seen_at: seen.seen_at }];
     refused("qudo_ready", "rescue", &|| driver.rescue(&dead, false, 10).map(drop));
-    assert_eq!(driver.release_claim(worker.id, 1).expect("releases"), 2);
+    assert_eq!(driver.release_claim(worker, 1).expect("releases"), 2);
     let first = claimed[0].id;
     let later = Due::In(Duration::from_secs(60));
     refused("qudo_scheduled", "reschedule", &|| driver.reschedule(first, later).map(drop));

@@ -42,7 +42,6 @@ impl Window {
         Self { from: i64::MIN, until: i64::MAX, deadline: Deadline::NONE };
 
     /// Without the server's clock: for an engine that runs in this process.
-    #[cfg(feature = "sqlite")]
     pub(crate) const fn local(deadline: Deadline) -> Self {
         Self { deadline, ..Self::OPEN }
     }

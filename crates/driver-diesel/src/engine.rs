@@ -7,7 +7,7 @@ use qudo_core::driver::{
 use uuid::Uuid;
 
 use crate::bulk::{self, Keyed};
-use crate::clock::Window;
+use crate::clock::{ServerClock, Window};
 use crate::sql::{Bind, FromRow, SqlConn};
 use crate::statements::ledger::balance;
 
@@ -188,12 +188,22 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         })
     }
 
+    /// The clock of the server. An engine that runs in this process has none but ours.
+    fn clock(&self) -> Option<&ServerClock> {
+        None
+    }
+
     /// Calls `write` with the window for this deadline by the clock of the server.
     fn within<T>(
         &self,
         deadline: Deadline,
-        write: impl FnMut(&Window) -> Result<T, DriverError>,
-    ) -> Result<T, DriverError>;
+        mut write: impl FnMut(&Window) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
+        let Some(clock) = self.clock() else { return write(&Window::local(deadline)) };
+        let sql = format!("SELECT {}", Self::NOW);
+        let read = || self.read(|conn| conn.row::<i64>(&sql, &[]));
+        clock.within(deadline, || Ok(read()?.unwrap_or_default()), write)
+    }
 
     /// Stores new jobs that are known to collide with nothing.
     fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord], window: &Window) -> QueryResult<()>;

@@ -29,8 +29,8 @@ const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 /// was called to its turn and did not come within this time loses it.
 pub(super) const STALE_RESERVATION: Duration = Duration::from_millis(50);
 
-/// A lane that was given fewer jobs than another comes first until it has had as many, but only so many:
-/// one that had nothing to do for an hour must not keep the others waiting for as long.
+/// A lane that was given fewer jobs than another comes first until it has had as many, but for eight jobs
+/// at most: a lane that had nothing to do for an hour must not keep the others waiting for an hour.
 const CATCH_UP: u64 = 8;
 
 pub(crate) struct Dispatch {
@@ -61,7 +61,7 @@ struct Slot {
     reserved_at: Option<Instant>,
     waiting: Option<Waiting>,
     weight: Weight,
-    /// How many jobs it was given; never less than the most of all by more than [`CATCH_UP`].
+    /// How many jobs it was given; raised to [`CATCH_UP`] less than the lane with the most has.
     served: u64,
 }
 

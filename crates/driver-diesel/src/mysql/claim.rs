@@ -39,8 +39,8 @@ pub(super) fn claim(
     let jobs = engine.write(|conn| {
         tries += 1;
         let in_cluster = engine.cluster.load(Ordering::Relaxed);
-        if in_cluster && tries > 1 {
-            // The commit before may stand although the look at it failed: nobody would run those.
+        if committed {
+            // The commit before may stand although the look at it failed: nobody would run its jobs.
             conn.transaction(|conn| {
                 give_back::<Mysql>(conn, request.worker.as_uuid(), Some(request.claim))
             })?;
@@ -67,7 +67,7 @@ pub(super) fn claim(
         confirm(engine, conn, request, &jobs)?;
         Ok(jobs)
     });
-    // Then the same holds of the last try, and whoever called releases the claim.
+    // The commit of the last try may stand too; an ambiguous claim is released by the caller.
     let jobs = jobs.map_err(|error| if committed { error.ambiguous(true) } else { error })?;
     match outcome {
         Some(Noted::Advanced(last)) => engine.cursors.advance(request.queue, last),

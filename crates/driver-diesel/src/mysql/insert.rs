@@ -4,7 +4,7 @@ use diesel::MysqlConnection;
 use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
-use super::Mysql;
+use super::{Mysql, missing};
 use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
 use crate::clock::{LATE, TooLate, Window};
@@ -69,7 +69,7 @@ pub(super) fn insert_commit(
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
     let mut committed = false;
     let inserted = engine.pool.with(true, |conn| {
-        let mut missing = None;
+        let mut broken = None;
         if let [job] = jobs
             && job.uniqkey.is_none()
             && job.due == Due::Now
@@ -80,13 +80,13 @@ pub(super) fn insert_commit(
                 Err(error) if error.to_string().contains(LATE) => return Err(TooLate::error()),
                 Err(error) => match classify(&error) {
                     Class::Unique => {}
-                    Class::Schema | Class::Permission => missing = Some(error),
+                    Class::Schema | Class::Permission => broken = Some(error),
                     // A procedure that is broken by itself, by an upgrade of the server perhaps,
                     // may have left its transaction open. The long way tells whether the job was
                     // at fault.
                     Class::Other => {
                         conn.run("ROLLBACK", &[])?;
-                        missing = Some(error);
+                        broken = Some(error);
                     }
                     Class::Retry | Class::Down | Class::Late => return Err(error),
                 },
@@ -101,11 +101,11 @@ pub(super) fn insert_commit(
         // lost; or be gone although it was, because they ran and ended meanwhile.
         let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
         let ids: Vec<_> = new.map(|(job, _)| *job.id.as_uuid()).collect();
-        if before.is_some() && engine.confirm(conn, &[Keyed::table("qudo_job")], &ids).is_err() {
+        if before.is_some() && !missing(conn, &[Keyed::table("qudo_job")], &ids)?.is_empty() {
             engine.stands(conn, before.as_ref())?;
         }
         // Only now is it sure that it was the procedure.
-        if let Some(error) = missing {
+        if let Some(error) = broken {
             engine.procedure.missing.store(true, Ordering::Relaxed);
             log::warn!(
                 "{}: enqueues take four round trips instead of one, because the procedure \

@@ -13,8 +13,8 @@ use diesel::MysqlConnection;
 use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, Deadline, DriverError, DriverRegistration, ErrorKind, Inserted,
-    JobRecord, NamedDriver, WakeSource,
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted, JobRecord,
+    NamedDriver, WakeSource,
 };
 use uuid::Uuid;
 
@@ -72,6 +72,20 @@ impl DieselDriver<Mysql> {
     }
 }
 
+/// Ids that are in none of these tables.
+fn missing(
+    conn: &mut MysqlConnection,
+    tables: &[Keyed<'_>],
+    ids: &[Uuid],
+) -> QueryResult<Vec<Uuid>> {
+    let mut missing = ids.to_vec();
+    for table in tables {
+        let found: Vec<Uuid> = list::rows_by_id(conn, "id", table, &missing, "")?;
+        missing.retain(|id| !found.contains(id));
+    }
+    Ok(missing)
+}
+
 impl Engine for Mysql {
     type Conn = MysqlConnection;
 
@@ -127,15 +141,11 @@ impl Engine for Mysql {
         tables: &[Keyed<'_>],
         ids: &[Uuid],
     ) -> QueryResult<()> {
-        if !self.may_undo() || ids.is_empty() {
+        if !self.may_undo() {
             return Ok(());
         }
-        let mut missing = ids.to_vec();
-        for table in tables {
-            let found: Vec<Uuid> = list::rows_by_id(conn, "id", table, &missing, "")?;
-            missing.retain(|id| !found.contains(id));
-        }
-        balance("commit in a cluster", ids.len(), ids.len() - missing.len())
+        let missing = missing(conn, tables, ids)?.len();
+        balance("commit in a cluster", ids.len(), ids.len() - missing)
     }
 
     /// Seen to stand still for each commit that was undone, of 11, and to go on for those that were not.
@@ -239,13 +249,8 @@ impl Engine for Mysql {
         crate::sql::told(|| crate::sql::mysql::transaction_within(conn, window, act))
     }
 
-    fn within<T>(
-        &self,
-        deadline: Deadline,
-        write: impl FnMut(&Window) -> Result<T, DriverError>,
-    ) -> Result<T, DriverError> {
-        let read = || self.read(|conn| conn.row::<i64>(&format!("SELECT {NOW}"), &[]));
-        self.clock.within(deadline, || Ok(read()?.unwrap_or_default()), write)
+    fn clock(&self) -> Option<&ServerClock> {
+        Some(&self.clock)
     }
 
     fn insert_new(conn: &mut MysqlConnection, jobs: &[&JobRecord], _: &Window) -> QueryResult<()> {

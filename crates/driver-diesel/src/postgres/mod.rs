@@ -14,8 +14,8 @@ use diesel::PgConnection;
 use diesel::result::QueryResult;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, Deadline, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, Wake, WakeSource,
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
+    Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -151,13 +151,8 @@ impl Engine for Postgres {
         session::transaction_within(conn, window, act)
     }
 
-    fn within<T>(
-        &self,
-        deadline: Deadline,
-        write: impl FnMut(&Window) -> Result<T, DriverError>,
-    ) -> Result<T, DriverError> {
-        let read = || self.read(|conn| conn.row::<i64>("SELECT qudo_now()", &[]));
-        self.clock.within(deadline, || Ok(read()?.unwrap_or_default()), write)
+    fn clock(&self) -> Option<&ServerClock> {
+        Some(&self.clock)
     }
 
     fn insert_new(

@@ -14,8 +14,8 @@ use diesel::SqliteConnection;
 use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, Deadline, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, WakeSource,
+    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
+    WakeSource,
 };
 use uuid::Uuid;
 
@@ -232,16 +232,6 @@ impl Engine for Sqlite {
         // Asking costs a look into shared memory, so it is asked often. What counts is the thread's
         // wake: a look at the log file's time of change instead gained nothing.
         WakeSource::Poll { at_most: Some(Duration::from_millis(9)) }
-    }
-
-    /// The database is this process, so our own clock says before each commit whether it is too
-    /// late.
-    fn within<T>(
-        &self,
-        deadline: Deadline,
-        mut write: impl FnMut(&Window) -> Result<T, DriverError>,
-    ) -> Result<T, DriverError> {
-        write(&Window::local(deadline))
     }
 
     fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord], _: &Window) -> QueryResult<()> {
