@@ -11,7 +11,7 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
-    ErrorKind, Settlement, Verdict, WorkerId, WorkerInfo,
+    ErrorKind, JobRecord, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{AuditOptions, Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
@@ -221,6 +221,38 @@ fn an_insert_that_does_not_add_up_is_rolled_back_on_sqlite() {
 #[test]
 fn an_insert_that_does_not_add_up_is_rolled_back_on_postgres() {
     an_insert_that_does_not_add_up_is_rolled_back("postgres");
+}
+
+/// A lone insert is one statement on PostgreSQL, and a program may end between it and the removal of
+/// facts that got no place. Whoever stores the job again must not hear that it is there already.
+#[test]
+fn facts_that_got_no_place_do_not_count_as_a_stored_job_on_postgres() {
+    let Some(fresh) = Fresh::on("postgres") else { return };
+    let driver = fresh.driver();
+    let record = JobRecord {
+        id: qudo::JobId::new(),
+        ability: "counted".into(),
+        queue: "default".into(),
+        codec: "json".into(),
+        arg: b"1".to_vec(),
+        uniqkey: None,
+        priority: 0,
+        due: Due::Now,
+    };
+    let store = || {
+        let soon = Deadline::within(Duration::from_secs(60));
+        driver.insert(std::slice::from_ref(&record), soon).expect("stored");
+    };
+    store();
+    fresh.sql("DELETE FROM qudo_ready");
+    assert_eq!(places(&*driver), [0; 4]);
+    store();
+    assert_eq!(places(&*driver), [1, 0, 0, 0]);
+    store();
+    assert_eq!(places(&*driver), [1, 0, 0, 0], "it was there");
+    assert_eq!(claim(&*driver, 1).expect("claims").len(), 1);
+    store();
+    assert_eq!(places(&*driver), [0, 0, 1, 0], "it is in hand");
 }
 
 /// What is waiting, scheduled, leased and on its way.
