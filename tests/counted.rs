@@ -11,7 +11,7 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
-    ErrorKind, JobRecord, Settlement, Verdict, WorkerId, WorkerInfo,
+    ErrorKind, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{AuditOptions, Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
@@ -223,36 +223,33 @@ fn an_insert_that_does_not_add_up_is_rolled_back_on_postgres() {
     an_insert_that_does_not_add_up_is_rolled_back("postgres");
 }
 
-/// A lone insert is one statement on PostgreSQL, and a program may end between it and the removal of
-/// facts that got no place. Whoever stores the job again must not hear that it is there already.
+/// A lone insert is counted only where something may keep its rows out, and what was seen of that may be
+/// ten seconds old. In between it must not be called stored either.
 #[test]
-fn facts_that_got_no_place_do_not_count_as_a_stored_job_on_postgres() {
+fn a_lone_insert_that_a_new_trigger_spoils_is_refused_on_postgres() {
     let Some(fresh) = Fresh::on("postgres") else { return };
-    let driver = fresh.driver();
-    let record = JobRecord {
-        id: qudo::JobId::new(),
-        ability: "counted".into(),
-        queue: "default".into(),
-        codec: "json".into(),
-        arg: b"1".to_vec(),
-        uniqkey: None,
-        priority: 0,
-        due: Due::Now,
-    };
-    let store = || {
-        let soon = Deadline::within(Duration::from_secs(60));
-        driver.insert(std::slice::from_ref(&record), soon).expect("stored");
-    };
-    store();
-    fresh.sql("DELETE FROM qudo_ready");
-    assert_eq!(places(&*driver), [0; 4]);
-    store();
-    assert_eq!(places(&*driver), [1, 0, 0, 0]);
-    store();
-    assert_eq!(places(&*driver), [1, 0, 0, 0], "it was there");
-    assert_eq!(claim(&*driver, 1).expect("claims").len(), 1);
-    store();
-    assert_eq!(places(&*driver), [0, 0, 1, 0], "it is in hand");
+    let manager = fresh.manager();
+    let (spoil, mend) = spoil_claims("postgres");
+    let job = |priority| NewJob::named("counted", 1.into()).priority(priority);
+    manager.enqueue(job(0)).expect("stored, and no trigger seen");
+    fresh.sql(&spoil.replace("qudo_lease", "qudo_ready"));
+    let error = manager.enqueue(job(7)).expect_err("its place is kept out");
+    let cause = std::error::Error::source(&error).expect("has a cause").to_string();
+    assert!(cause.contains("do not add up"), "{cause}");
+    assert_eq!(places(&*fresh.driver()), [1, 0, 0, 0]);
+    assert!(manager.audit(AuditOptions::default()).is_clean(), "nothing of it is left");
+    fresh.sql(&mend.replace("qudo_lease", "qudo_ready"));
+
+    let manager = fresh.manager();
+    manager.enqueue(job(0)).expect("stored, and no trigger seen");
+    let spoil = spoil.replace("qudo_lease", "qudo_job");
+    fresh.sql(&spoil.replace("NEW.claim_rank = -7", "NEW.priority = 7"));
+    let id = qudo::JobId::new();
+    for _ in 0..3 {
+        manager.enqueue(job(7).with_id(id)).expect_err("its facts are kept out");
+    }
+    fresh.sql(&mend.replace("qudo_lease", "qudo_job"));
+    assert_eq!(manager.audit(AuditOptions::default()).jobs, 2);
 }
 
 /// What is waiting, scheduled, leased and on its way.

@@ -4,15 +4,19 @@
 #![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
+mod faulty;
+
 use std::collections::HashSet;
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
-use qudo::driver::{DriverRegistration, JobState};
-use qudo::{AuditOptions, DatabaseState, Error, Job, Manager, ManagerBuilder};
+use faulty::Faulty;
+use qudo::driver::{DriverError, DriverRegistration, ErrorKind, JobState};
+use qudo::{AuditOptions, DatabaseState, Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver};
 use qudo_test_servers::{FreshDatabase, Proxy};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -235,6 +239,49 @@ fn what_runs_under_a_second_name_when_that_shows_is_settled() {
     wait_until("its end is settled", || state(fresh.url(), job).is_none());
     assert_eq!(begun(103), 1);
     running.stop();
+}
+
+/// What it leased without knowing is released under the first name: the heartbeats of that one keep the
+/// leases alive.
+#[test]
+fn what_a_second_name_claimed_without_an_answer_is_run_under_the_first() {
+    let inner: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
+    let (open, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
+    let away = || DriverError::new(ErrorKind::Down, "it is away");
+    let is_open = Arc::clone(&open);
+    let first = Faulty::new(Arc::clone(&inner)).with_fault(move |_| {
+        if is_open.load(Ordering::Acquire) { Ok(()) } else { Err(away()) }
+    });
+    let is_lost = Arc::clone(&lost);
+    let second = Faulty::new(Arc::clone(&inner))
+        .with_fault(move |call| if call == "release_claim" { Err(away()) } else { Ok(()) })
+        .with_claim(move |driver, request| {
+            let jobs = driver.claim(request)?;
+            if jobs.is_empty() {
+                return Ok(jobs);
+            }
+            is_lost.store(true, Ordering::Release);
+            Err(away().ambiguous(true))
+        });
+    let manager = builder()
+        .workers(1)
+        .retry_seconds(1)
+        .heartbeat(Duration::from_millis(250), Duration::from_secs(1))
+        .driver("first", Arc::new(first))
+        .driver("second", Arc::new(second))
+        .build()
+        .expect("looks like two");
+    manager.enqueue(counts::job(104).database("second")).expect("stored");
+    let running = manager.start().expect("starts");
+    wait_until("it is leased", || lost.load(Ordering::Acquire));
+    open.store(true, Ordering::Release);
+    let runs = || {
+        let runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);
+        runs.iter().filter(|one| **one == 104).count()
+    };
+    wait_until("it runs", || runs() == 1);
+    running.stop();
+    assert_eq!(runs(), 1);
 }
 
 #[test]

@@ -30,7 +30,8 @@ const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 pub(super) const STALE_RESERVATION: Duration = Duration::from_millis(50);
 
 /// A lane that was given fewer jobs than another comes first until it has had as many, but for eight jobs
-/// at most: a lane that had nothing to do for an hour must not keep the others waiting for an hour.
+/// or a second's work at most: a lane that had nothing to do for an hour must not keep the others waiting
+/// for an hour.
 const CATCH_UP: u64 = 8;
 
 pub(crate) struct Dispatch {
@@ -61,7 +62,8 @@ struct Slot {
     reserved_at: Option<Instant>,
     waiting: Option<Waiting>,
     weight: Weight,
-    /// How many jobs it was given; raised to [`CATCH_UP`] less than the lane with the most has.
+    /// How many jobs it was given; raised to so much less than the lane with the most has
+    /// as [`CATCH_UP`] says.
     served: u64,
 }
 
@@ -163,6 +165,12 @@ impl Inner {
         }
     }
 
+    /// By how many jobs a lane may stay behind the one with the most.
+    fn credit(&self) -> u64 {
+        let jobs = self.pace.map_or(CATCH_UP, |pace| (1.0 / pace.max(1e-7)) as u64);
+        jobs.clamp(1, CATCH_UP)
+    }
+
     fn prefetch(&self, workers: usize) -> usize {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
@@ -214,8 +222,9 @@ impl Dispatch {
         inner.slots[lane].reserved_at = None;
         let most = inner.slots.iter().map(|slot| slot.served).max().unwrap_or_default();
         let ticket = inner.tickets;
+        let credit = inner.credit();
         let slot = &mut inner.slots[lane];
-        slot.served = slot.served.max(most.saturating_sub(CATCH_UP));
+        slot.served = slot.served.max(most.saturating_sub(credit));
         let turn = slot.waiting.map_or((slot.served, ticket), |waiting| waiting.turn);
         let before = inner.slots.iter().filter(|slot| slot.precedes(turn, now)).count();
         let free = inner.free(now).saturating_sub(before);
@@ -377,6 +386,12 @@ mod tests {
         assert_eq!(inner(0.2, 30).prefetch(2), 0);
         assert_eq!(inner(0.01, 30).prefetch(2), 20);
         assert_eq!(inner(1e-6, 1000).prefetch(2), 2000);
+    }
+
+    #[test]
+    fn a_lane_catches_up_by_a_second_of_work_and_by_one_job_if_that_is_longer() {
+        let credits = [1e-6, 0.2, 0.5, 600.0].map(|pace| inner(pace, 30).credit());
+        assert_eq!(credits, [8, 5, 2, 1]);
     }
 
     #[test]

@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::bell::lock;
 use super::dispatch::STALE_RESERVATION;
 use super::jitter;
 use super::lane::Lane;
@@ -44,7 +45,7 @@ struct Fetcher<'a> {
 }
 
 /// A claim whose answer was lost.
-struct Uncertain {
+pub(super) struct Uncertain {
     claim: i64,
     /// A server that gets to it later leases nothing. Before, it may do so after a release that found
     /// nothing, and another is needed.
@@ -70,6 +71,10 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         let paused = lane.database.controls.known().paused;
         if !lane.database.is_trusted() || !lane.holds_leases() || paused {
             session.dispatch.withdraw(lane.index);
+            if lane.database.is_second_name() {
+                // Only its first name may still be asked.
+                fetcher.hand_over();
+            }
             // The bell rings when the database is back; the pause covers a missed heartbeat.
             lane.database.bell.wait(Duration::from_millis(500));
             continue;
@@ -113,13 +118,15 @@ impl Fetcher<'_> {
             let held = self.session.dispatch.has_idle();
             return Ok(Some(if held { delay.min(STALE_RESERVATION) } else { delay }));
         }
+        self.lane.claiming.store(true, Ordering::SeqCst);
         let claimed = self.claim(wanted);
         let (jobs, result) = match claimed {
             Ok(jobs) => (jobs, Ok(())),
             Err((jobs, error)) => (jobs, Err(error)),
         };
         let found = jobs.len();
-        self.lane.in_flight.fetch_add(found, Ordering::Relaxed);
+        self.lane.in_flight.fetch_add(found, Ordering::SeqCst);
+        self.lane.claiming.store(false, Ordering::SeqCst);
         self.session.dispatch.deliver(self.lane.index, jobs);
         result?;
         self.lane.database.note_claim();
@@ -138,6 +145,7 @@ impl Fetcher<'_> {
     }
 
     fn release_uncertain(&mut self) -> Result<(), DriverError> {
+        self.take_over();
         let worker = self.session.worker.id;
         let mut at = 0;
         while let Some(one) = self.uncertain.get_mut(at) {
@@ -156,16 +164,40 @@ impl Fetcher<'_> {
         Ok(())
     }
 
-    /// At the end: as a rule they go with the worker's row, but another lane may go on with that. One
-    /// whose database is away is not waited for.
+    /// At the end: as a rule they go with the worker's row, but another lane may go on with that. A
+    /// database that is away is not waited for.
     fn release_all(&mut self) {
-        let worker = self.session.worker.id;
-        for Uncertain { claim, .. } in std::mem::take(&mut self.uncertain) {
-            if self.lane.database.is_trusted()
-                && let Err(error) =
-                    self.lane.database.ask(move |driver| driver.release_claim(worker, claim))
-            {
-                log::debug!("database {:?}: {error}", &*self.lane.database.name);
+        if self.lane.database.is_trusted()
+            && let Err(error) = self.release_uncertain()
+        {
+            log::debug!("database {:?}: {error}", &*self.lane.database.name);
+        }
+        self.hand_over();
+    }
+
+    /// Leaves what is uncertain to another lane that works the same database, if there is one.
+    fn hand_over(&mut self) {
+        let left = std::mem::take(&mut self.uncertain);
+        if let Some(identity) = self.lane.database.controls.known().identity
+            && !left.is_empty()
+        {
+            let left = left.into_iter().map(|one| (identity, one));
+            lock(&self.session.left_claims).extend(left);
+        }
+    }
+
+    /// Takes over what other lanes left.
+    fn take_over(&mut self) {
+        let mut left = lock(&self.session.left_claims);
+        if left.is_empty() {
+            return;
+        }
+        let Some(ours) = self.lane.database.controls.known().identity else { return };
+        for (identity, one) in std::mem::take(&mut *left) {
+            if identity == ours {
+                self.uncertain.push(one);
+            } else {
+                left.push((identity, one));
             }
         }
     }

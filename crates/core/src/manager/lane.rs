@@ -34,6 +34,8 @@ pub(crate) struct Lane {
     pub(crate) lost_leases: AtomicU64,
     /// The fetcher may still deliver.
     pub(crate) fetching: AtomicBool,
+    /// A claim is under way whose jobs are not among those in flight yet.
+    pub(crate) claiming: AtomicBool,
     /// Threads of the lane that a stop waits for.
     pub(crate) threads: AtomicUsize,
     /// The database tells of new work at this moment, so it need not be asked.
@@ -63,6 +65,7 @@ impl Lane {
             in_flight: AtomicUsize::new(0),
             lost_leases: AtomicU64::new(0),
             fetching: AtomicBool::new(true),
+            claiming: AtomicBool::new(false),
             threads: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
@@ -123,6 +126,11 @@ impl Lane {
         // What ended and is not yet settled, perhaps because it waits for a lock, still has a lease.
         let settled = self.is_empty() || self.given_up.load(Ordering::Acquire);
         session.is_stopping() && session.workers_done() && settled
+    }
+
+    /// Whether it has leases, or may have in a moment.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.claiming.load(Ordering::SeqCst) || self.in_flight.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {

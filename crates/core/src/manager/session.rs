@@ -6,10 +6,12 @@ use super::Manager;
 use super::bell::lock;
 use super::database::Database;
 use super::dispatch::Dispatch;
+use super::fetcher::Uncertain;
 use super::lane::Lane;
 use super::worker;
 use crate::Error;
 use crate::driver::{AbilityLease, WorkerInfo};
+use uuid::Uuid;
 
 /// A database that answers gets so long to settle even when jobs used up the time of a stop.
 const GRACE: Duration = Duration::from_millis(500);
@@ -30,6 +32,9 @@ pub(crate) struct Session {
     /// Seen by abilities through `Job::is_stopping`.
     pub(crate) stopping: Arc<AtomicBool>,
     pub(crate) claims: AtomicI64,
+    /// Claims of lanes that ended without knowing what they brought, by the identity of their database:
+    /// for the next lane that works it.
+    pub(super) left_claims: Mutex<Vec<(Uuid, Uncertain)>>,
     /// Those that were removed included.
     lanes: RwLock<Vec<Arc<Lane>>>,
     workers_alive: AtomicUsize,
@@ -60,6 +65,7 @@ impl Session {
             queues: manager.queues(),
             stopping: Arc::default(),
             claims: AtomicI64::new(1),
+            left_claims: Mutex::default(),
             workers_alive: AtomicUsize::new(0),
             overdue: AtomicBool::new(false),
             progress: Condvar::new(),
@@ -125,7 +131,7 @@ impl Session {
                 && !lane.database.is_second_name();
             lane.index != ours.index
                 && lane.database.controls.known().identity == Some(identity)
-                && (goes_on || lane.in_flight.load(Ordering::Acquire) > 0)
+                && (goes_on || lane.has_leases())
         })
     }
 

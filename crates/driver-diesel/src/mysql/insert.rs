@@ -10,7 +10,7 @@ use crate::classify::{Class, classify};
 use crate::clock::{LATE, TooLate, Window};
 use crate::engine::Engine as _;
 use crate::sql::{Bind, SqlConn};
-use crate::statements::insert::insert;
+use crate::statements::insert::insert_telling;
 
 /// Makes the procedure.
 const PROCEDURE: &str = include_str!("enqueue.sql");
@@ -95,13 +95,13 @@ pub(super) fn insert_commit(
         // Only over a key can two nodes' inserts collide.
         let has_keys = jobs.iter().any(|job| job.uniqkey.is_some());
         let before = if has_keys { engine.last_commit(conn)? } else { None };
-        let answers = insert::<Mysql>(conn, jobs, window)?;
+        let (answers, written) = insert_telling::<Mysql>(conn, jobs, window)?;
         committed = true;
-        // The jobs may be there although nothing was written now, by an insert before whose answer was
-        // lost; or be gone although it was, because they ran and ended meanwhile.
-        let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
-        let ids: Vec<_> = new.map(|(job, _)| *job.id.as_uuid()).collect();
-        if before.is_some() && !missing(conn, &[Keyed::table("qudo_job")], &ids)?.is_empty() {
+        // What was written may be gone although it was committed, because it ran and ended meanwhile.
+        if before.is_some()
+            && !written.is_empty()
+            && !missing(conn, &[Keyed::table("qudo_job")], &written)?.is_empty()
+        {
             engine.stands(conn, before.as_ref())?;
         }
         // Only now is it sure that it was the procedure.

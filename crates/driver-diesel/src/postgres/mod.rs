@@ -7,6 +7,7 @@ mod insert;
 mod listen;
 mod notify;
 mod session;
+mod triggers;
 
 use std::sync::Arc;
 
@@ -40,6 +41,7 @@ pub(crate) struct Postgres {
     cursors: Cursors,
     notifier: notify::Notifier,
     clock: ServerClock,
+    triggers: triggers::Triggers,
 }
 
 inventory::submit! {
@@ -57,7 +59,8 @@ impl DieselDriver<Postgres> {
         let sessions = Arc::new(session::Sessions::new(&source));
         let notifier = notify::Notifier::new(Arc::clone(&sessions));
         let (cursors, clock) = (Cursors::default(), ServerClock::default());
-        let engine = Postgres { source, sessions, cursors, notifier, clock };
+        let triggers = triggers::Triggers::default();
+        let engine = Postgres { source, sessions, cursors, notifier, clock, triggers };
         Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
 }

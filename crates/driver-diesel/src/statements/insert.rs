@@ -24,6 +24,15 @@ pub(crate) fn insert<E: Engine>(
     jobs: &[JobRecord],
     window: &Window,
 ) -> QueryResult<Vec<Inserted>> {
+    Ok(insert_telling::<E>(conn, jobs, window)?.0)
+}
+
+/// As [`insert`], and tells which ids it wrote: a job that was there already counts as new too.
+pub(crate) fn insert_telling<E: Engine>(
+    conn: &mut E::Conn,
+    jobs: &[JobRecord],
+    window: &Window,
+) -> QueryResult<(Vec<Inserted>, Vec<Uuid>)> {
     let mut store = |look| {
         E::transaction_within(conn, window, |conn| insert_checked::<E>(conn, jobs, look, window))
     };
@@ -39,7 +48,7 @@ pub(crate) fn insert_within<E: Engine>(
     conn: &mut E::Conn,
     jobs: &[JobRecord],
 ) -> QueryResult<Vec<Inserted>> {
-    insert_checked::<E>(conn, jobs, true, &Window::OPEN)
+    Ok(insert_checked::<E>(conn, jobs, true, &Window::OPEN)?.0)
 }
 
 fn insert_checked<E: Engine>(
@@ -47,7 +56,7 @@ fn insert_checked<E: Engine>(
     jobs: &[JobRecord],
     look_for_ids: bool,
     window: &Window,
-) -> QueryResult<Vec<Inserted>> {
+) -> QueryResult<(Vec<Inserted>, Vec<Uuid>)> {
     let mut answers = vec![Inserted::New; jobs.len()];
     let mut stored: HashSet<Uuid> = HashSet::new();
     if look_for_ids {
@@ -75,7 +84,7 @@ fn insert_checked<E: Engine>(
     if !fresh.is_empty() {
         E::insert_new(conn, &fresh, window)?;
     }
-    Ok(answers)
+    Ok((answers, fresh.iter().map(|job| *job.id.as_uuid()).collect()))
 }
 
 type Key<'a> = (&'a str, &'a str);
