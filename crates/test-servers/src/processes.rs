@@ -53,7 +53,9 @@ fn send_each(pids: &[u32], signal: Signal) {
     }
 }
 
-/// Stops the main process, then all others, until no new one appears.
+/// Stops the main process, then all others, until no new one appears, and waits until each of their
+/// threads stands still: a signal is sent before it is obeyed, and on a busy machine a thread would still
+/// answer a call or two.
 ///
 /// The main process is the one that forks, so it goes first.
 pub(crate) fn freeze(root: &Path, main: u32) {
@@ -62,11 +64,26 @@ pub(crate) fn freeze(root: &Path, main: u32) {
     loop {
         let now = inside(root);
         if now == frozen {
-            return;
+            break;
         }
         send_each(&now, Signal::STOP);
         frozen = now;
     }
+    let deadline = Instant::now() + REAP_LIMIT;
+    while !frozen.iter().all(|pid| stands_still(*pid)) && Instant::now() < deadline {
+        thread::sleep(LOOK_EVERY);
+    }
+}
+
+/// Whether no thread of a process runs, or will before it is told to go on.
+fn stands_still(pid: u32) -> bool {
+    let Ok(tasks) = std::fs::read_dir(format!("/proc/{pid}/task")) else { return true };
+    tasks.flatten().all(|task| {
+        // One that ended meanwhile has no file. The name in front of the state may hold blanks.
+        let stat = std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        let state = stat.rsplit_once(") ").and_then(|(_, rest)| rest.chars().next());
+        matches!(state, None | Some('T' | 't' | 'Z' | 'X'))
+    })
 }
 
 /// Kills every process inside the directory and waits until they are gone; answers those left.
@@ -104,6 +121,7 @@ mod tests {
             std::thread::yield_now();
         }
         freeze(&path, shell.id());
+        assert!(inside(&path).iter().all(|pid| super::stands_still(*pid)));
         // The dead shell stays a zombie until it is waited for and must not count as alive.
         assert_eq!(kill_all(&path), Vec::<u32>::new());
         shell.wait().unwrap();
