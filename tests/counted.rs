@@ -240,6 +240,8 @@ fn a_lone_insert_that_a_new_trigger_spoils_is_refused_on_postgres() {
     assert!(manager.audit(AuditOptions::default()).is_clean(), "nothing of it is left");
     fresh.sql(&mend.replace("qudo_lease", "qudo_ready"));
 
+    // In another database: the catalog remembers a trigger that was dropped.
+    let Some(fresh) = Fresh::on("postgres") else { return };
     let manager = fresh.manager();
     manager.enqueue(job(0)).expect("stored, and no trigger seen");
     let spoil = spoil.replace("qudo_lease", "qudo_job");
@@ -249,7 +251,8 @@ fn a_lone_insert_that_a_new_trigger_spoils_is_refused_on_postgres() {
         manager.enqueue(job(7).with_id(id)).expect_err("its facts are kept out");
     }
     fresh.sql(&mend.replace("qudo_lease", "qudo_job"));
-    assert_eq!(manager.audit(AuditOptions::default()).jobs, 2);
+    let report = manager.audit(AuditOptions::default());
+    assert_eq!((report.jobs, report.findings.len()), (1, 1), "a place without facts: {report}");
 }
 
 /// What is waiting, scheduled, leased and on its way.

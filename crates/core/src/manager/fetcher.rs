@@ -38,6 +38,8 @@ struct Fetcher<'a> {
     next_promotion: Instant,
     /// Claims whose answer was lost: their leases must be released before the next claim.
     uncertain: Vec<Uncertain>,
+    /// How many of them other lanes were told of.
+    handed_over: usize,
     /// The last look at every queue found nothing.
     idle: bool,
     /// Something woke the fetcher: it may be a job that is due before the next promotion.
@@ -45,6 +47,7 @@ struct Fetcher<'a> {
 }
 
 /// A claim whose answer was lost.
+#[derive(Clone, Copy)]
 pub(super) struct Uncertain {
     claim: i64,
     /// A server that gets to it later leases nothing. Before, it may do so after a release that found
@@ -64,6 +67,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         last_work: now,
         next_promotion: now,
         uncertain: Vec::new(),
+        handed_over: 0,
         idle: false,
         woken: false,
     };
@@ -159,6 +163,7 @@ impl Fetcher<'_> {
             one.released = true;
             if is_over || found > 0 {
                 self.uncertain.swap_remove(at);
+                self.handed_over = 0;
             }
         }
         Ok(())
@@ -175,14 +180,23 @@ impl Fetcher<'_> {
         self.hand_over();
     }
 
-    /// Leaves what is uncertain to another lane that works the same database, if there is one.
+    /// Tells the other lanes of the same database, if there are any, what is uncertain. It is kept here
+    /// too: this may be a restored copy after all, and to release a claim twice harms nobody.
     fn hand_over(&mut self) {
-        let left = std::mem::take(&mut self.uncertain);
-        if let Some(identity) = self.lane.database.controls.known().identity
-            && !left.is_empty()
+        let session = self.session;
+        let identity = self.lane.database.controls.known().identity;
+        let Some(identity) = identity.filter(|_| self.handed_over < self.uncertain.len()) else {
+            return;
+        };
+        let left = self.uncertain.iter().map(|one| (identity, *one));
+        lock(&session.left_claims).extend(left);
+        self.handed_over = self.uncertain.len();
+        let same = |lane: &Arc<Lane>| lane.database.controls.known().identity == Some(identity);
+        for lane in
+            session.lanes().iter().filter(|lane| lane.index != self.lane.index && same(lane))
         {
-            let left = left.into_iter().map(|one| (identity, one));
-            lock(&self.session.left_claims).extend(left);
+            // Else it would sleep until its next look at the database.
+            lane.database.bell.ring();
         }
     }
 
@@ -195,7 +209,8 @@ impl Fetcher<'_> {
         let Some(ours) = self.lane.database.controls.known().identity else { return };
         for (identity, one) in std::mem::take(&mut *left) {
             if identity == ours {
-                self.uncertain.push(one);
+                // As it was when it was left there: the other lane cannot release it.
+                self.uncertain.push(Uncertain { released: false, ..one });
             } else {
                 left.push((identity, one));
             }

@@ -75,6 +75,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverError> {
     let database = &lane.database;
     let first = !lane.has_beaten();
+    let joining = first.then(|| lock(&session.joining));
     if first {
         database.meet()?;
     }
@@ -86,7 +87,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     }
     let ask = move |driver: &dyn Driver| Ok((driver.heartbeat(&worker)?, driver.control()?));
     let (known, control) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
-    drop(may_beat);
+    drop((may_beat, joining));
     lock(&database.watch).note(begun, Instant::now());
     database.note_control(control)?;
     if was_paused && !control.paused {

@@ -37,6 +37,10 @@ pub(crate) struct Session {
     pub(super) left_claims: Mutex<Vec<(Uuid, Uncertain)>>,
     /// Those that were removed included.
     lanes: RwLock<Vec<Arc<Lane>>>,
+    /// Held by a lane from the question which database it works to its first heartbeat there, and by one
+    /// that leaves while it looks for others at the same database and removes the worker's row: else the
+    /// row of a lane whose database is not known yet would be removed with its leases.
+    pub(super) joining: Mutex<()>,
     workers_alive: AtomicUsize,
     /// The stop's time is over and jobs still run: the last of them ends the lanes.
     overdue: AtomicBool,
@@ -61,6 +65,7 @@ impl Session {
             worker: manager.worker_info(),
             dispatch: Dispatch::new(options.workers, options.find_job_limit_size),
             lanes: RwLock::default(),
+            joining: Mutex::default(),
             abilities: manager.leases(),
             queues: manager.queues(),
             stopping: Arc::default(),

@@ -95,6 +95,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     }
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.workers_done() || lane.is_empty();
+    let joining = lane.leaving.load(Ordering::Acquire).then(|| lock(&session.joining));
     if done && lane.database.is_up() && !session.works_elsewhere(lane) {
         let worker = session.worker.id;
         let mut may_beat = lock(&lane.may_beat);
@@ -105,6 +106,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
             Err(error) => log::warn!("cannot remove the row of this worker process: {error}"),
         }
     }
+    drop(joining);
     // The heartbeats waited for the last end.
     lane.heartbeat_bell.ring();
 }

@@ -120,7 +120,8 @@ fn insert_one(
     all_or_late(1, stored, window)
 }
 
-/// A statement outside of its window stores nothing.
+/// A statement outside of its window stores nothing; nor does one whose facts or places a trigger kept
+/// out, which is told as if it came too late.
 fn all_or_late(jobs: usize, stored: usize, window: &Window) -> QueryResult<()> {
     if stored == 0 && !window.is_open() {
         return Err(TooLate::error());

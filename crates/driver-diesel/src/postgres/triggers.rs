@@ -12,7 +12,8 @@ use crate::sql::SqlConn;
 const FRESH_FOR: Duration = Duration::from_secs(10);
 
 /// Triggers and rules on the tables that an insert writes: only by them can PostgreSQL store less than a
-/// statement says. The catalog is readable by every account.
+/// statement says. The catalog is readable by every account. It remembers those that were dropped until
+/// the next vacuum.
 const LOOK: &str = "SELECT 1 FROM pg_catalog.pg_class WHERE (relhastriggers OR relhasrules) \
      AND oid IN (to_regclass('qudo_job'), to_regclass('qudo_ready'))";
 
@@ -21,7 +22,7 @@ const LOOK: &str = "SELECT 1 FROM pg_catalog.pg_class WHERE (relhastriggers OR r
 pub(super) struct Triggers(Mutex<Option<(bool, Instant)>>);
 
 impl Triggers {
-    /// Whether there are any, as of the last ten seconds.
+    /// Whether there are any, or were, as of the last ten seconds.
     pub(super) fn are_there(&self, conn: &mut PgConnection) -> QueryResult<bool> {
         let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((are_there, at)) = known
