@@ -16,7 +16,9 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use faulty::Faulty;
 use qudo::driver::{DriverError, DriverRegistration, ErrorKind, JobState};
-use qudo::{AuditOptions, DatabaseState, Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver};
+use qudo::{
+    AuditOptions, DatabaseState, Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver,
+};
 use qudo_test_servers::{FreshDatabase, Proxy};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -249,9 +251,8 @@ fn what_a_second_name_claimed_without_an_answer_is_run_under_the_first() {
     let (open, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let away = || DriverError::new(ErrorKind::Down, "it is away");
     let is_open = Arc::clone(&open);
-    let first = Faulty::new(Arc::clone(&inner)).with_fault(move |_| {
-        if is_open.load(Ordering::Acquire) { Ok(()) } else { Err(away()) }
-    });
+    let first = Faulty::new(Arc::clone(&inner))
+        .with_fault(move |_| if is_open.load(Ordering::Acquire) { Ok(()) } else { Err(away()) });
     let is_lost = Arc::clone(&lost);
     let second = Faulty::new(Arc::clone(&inner))
         .with_fault(move |call| if call == "release_claim" { Err(away()) } else { Ok(()) })

@@ -10,6 +10,7 @@ use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, Manager, Outcome, Result
 
 use crate::abilities::echo;
 use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
+use crate::work::Stored;
 
 pub fn a_database_without_tables_is_refused_with_the_remedy(bed: &Bed) {
     let engine = bed.first().trim_end_matches(char::is_numeric).to_owned();
@@ -287,7 +288,7 @@ pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
     assert_eq!(count_effects(&mut conn), 2);
 }
 
-#[qudo::ability]
+#[qudo::ability(set_job_status = true)]
 fn relay(job: &Job) -> Result {
     job.replace(echo::job("next".to_owned()));
     match job.driver().engine() {
@@ -314,6 +315,24 @@ pub fn what_replaces_a_job_in_its_transaction_starts_at_once(bed: &Bed) {
     eventually("the next runs", || log.lines() == ["next"]);
     echoing.stop();
     relaying.stop();
+}
+
+pub fn an_end_in_a_transaction_is_told_and_kept_as_any_other(bed: &Bed) {
+    if Conn::open(bed).is_none() {
+        return;
+    }
+    let stored = Stored::default();
+    let (manager, _) =
+        bed.with(|builder| builder.ability::<relay>().ability::<echo>().observer(stored.clone()));
+    let sent = manager.enqueue(relay::job().database(bed.first())).expect("stored");
+    let outcome = manager.work_once().expect("works").expect("one");
+    assert!(matches!(outcome, Outcome::Replaced(1)), "{outcome:?}");
+    let told = stored.0.lock().expect("no panic").clone();
+    assert_eq!((told.len(), Some(told[0])), (2, sent.id()), "the next one is told");
+    let rows = manager.job_status(sent.id().expect("new")).expect("answers");
+    let rows: Vec<_> = rows.iter().map(|row| row.status.as_str()).collect();
+    assert_eq!(rows, ["replaced"]);
+    assert_eq!(drain(&manager), 1);
 }
 
 pub fn an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job(bed: &Bed) {

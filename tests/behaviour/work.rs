@@ -139,7 +139,7 @@ pub fn replace_completes_one_job_and_enqueues_others(bed: &Bed) {
 }
 
 #[derive(Clone, Default)]
-struct Stored(Arc<Mutex<Vec<JobId>>>);
+pub struct Stored(pub Arc<Mutex<Vec<JobId>>>);
 
 impl Observer for Stored {
     fn observe(&self, event: &Event<'_>) {

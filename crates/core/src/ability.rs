@@ -63,16 +63,21 @@ pub trait Ability: 'static {
     fn job(arg: Self::Arg) -> NewJob {
         let options = Self::options();
         let uniqkey = Self::uniqkey(&arg);
-        let codec = versioned(options.codec, Self::VERSION);
-        let mut fields = JobFields::typed(options.queue, codec, arg);
+        let mut fields = JobFields::typed(options.queue, options.codec, arg);
+        fields.set_version(Self::VERSION);
         fields.set_uniqkey(uniqkey);
         NewJob::from_fields(Cow::Borrowed(Self::NAME), fields).priority(options.priority)
     }
 }
 
-/// The codec's name as it is stored, with the version of the argument unless it is the first.
-fn versioned(codec: Cow<'static, str>, version: u32) -> Cow<'static, str> {
-    if version == 1 { codec } else { Cow::Owned(format!("{codec}@{version}")) }
+/// The codec's name as it is stored, with the version of the argument unless it is the first or the name
+/// has one already, as a client gives it that does not link the ability.
+pub(crate) fn versioned(codec: &str, version: u32) -> Cow<'_, str> {
+    if version == 1 || split_version(codec).0 != codec {
+        Cow::Borrowed(codec)
+    } else {
+        Cow::Owned(format!("{codec}@{version}"))
+    }
 }
 
 /// The codec and the version of a stored name.

@@ -7,7 +7,9 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::{JobId, JobView, PluginError};
 use serde::Serialize;
 
-use crate::driver::{ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, Verdict, WorkerId};
+use crate::driver::{
+    ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
+};
 use crate::{Driver, Error, Manager, NewJob};
 
 /// A running job, as its ability sees it.
@@ -20,6 +22,10 @@ pub struct Job {
     pub(crate) max_retries: u32,
     pub(crate) reply_codec: std::borrow::Cow<'static, str>,
     pub(crate) stopping: Arc<AtomicBool>,
+    /// When the run began.
+    pub(crate) begun: Instant,
+    /// Whether each settled run leaves a row in the history.
+    pub(crate) keeps_status: bool,
     /// When the ability's time limit is over.
     pub(crate) deadline: Option<Instant>,
     pub(crate) written: Mutex<Written>,
@@ -31,6 +37,8 @@ pub(crate) struct Written {
     pub(crate) replies: Vec<ReplyRecord>,
     pub(crate) replacements: Vec<NewJob>,
     pub(crate) prepared: Vec<JobRecord>,
+    /// What took the job's place in the transaction that completed it.
+    pub(crate) stored: Vec<JobRecord>,
     pub(crate) completed: bool,
 }
 
@@ -174,7 +182,12 @@ impl Job {
         // Kept for a transaction that is tried again.
         written.prepared.clone_from(&replacements);
         drop(written);
-        let extras = Extras { replies, replacements, ..Extras::default() };
+        let status = self.keeps_status.then(|| StatusRecord {
+            status: if replacements.is_empty() { "completed" } else { "replaced" },
+            took: self.begun.elapsed(),
+            message: None,
+        });
+        let extras = Extras { replies, status, replacements, ..Extras::default() };
         let settlement = Settlement {
             job: self.claimed.clone(),
             verdict: Verdict::Complete,
@@ -185,7 +198,9 @@ impl Job {
 
     /// For drivers: the transaction that completed the job is committed.
     pub fn mark_completed(&self) {
-        self.written().completed = true;
+        let mut written = self.written();
+        written.completed = true;
+        written.stored = std::mem::take(&mut written.prepared);
     }
 
     /// The jobs that take this one's place, through their hooks and encoded.

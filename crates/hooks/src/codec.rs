@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::redact::{quotes_values, without_values};
+
 /// The name of the default codec.
 pub const JSON: &str = "json";
 
@@ -58,15 +60,19 @@ impl CodecError {
     }
 
     /// Bytes that the codec named cannot read into the type asked for.
+    ///
+    /// Deserializers quote what they cannot read, and arguments may hold secrets: of the errors of
+    /// `serde_json`, `erased_serde` and `rmp-serde` only what they say of the type and the place is kept.
+    /// Any other error is kept as it is, so it should not quote the bytes.
     pub fn decode(
         codec: &str,
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
-        Self {
-            action: "cannot decode the bytes",
-            codec: codec.to_owned(),
-            source: Some(source.into()),
+        let mut source = source.into();
+        if quotes_values(&*source) {
+            source = without_values(&source.to_string()).into();
         }
+        Self { action: "cannot decode the bytes", codec: codec.to_owned(), source: Some(source) }
     }
 
     /// A codec that is not among those of this manager.

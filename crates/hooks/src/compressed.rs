@@ -67,7 +67,7 @@ impl Codec for Compressed {
         let mut plain = Vec::new();
         let stream = zstd::stream::Decoder::new(bytes).map_err(wrong)?;
         // One byte more than allowed tells too much from just enough.
-        stream.take(self.most as u64 + 1).read_to_end(&mut plain).map_err(wrong)?;
+        stream.take((self.most as u64).saturating_add(1)).read_to_end(&mut plain).map_err(wrong)?;
         if plain.len() > self.most {
             let message = format!("it decompresses to more than {} bytes", self.most);
             return Err(CodecError::decode(&self.name, message));
@@ -91,5 +91,8 @@ mod tests {
         let fits = codec.encode(&"x".repeat(900_000)).expect("encodes");
         assert_eq!(decode::<String>(&codec, &fits).expect("decodes").len(), 900_000);
         assert!(decode::<u8>(&codec, b"no zstd").is_err());
+        let boundless = Compressed::over(Json).at_most(usize::MAX);
+        let text = boundless.encode(&"x").expect("encodes");
+        assert_eq!(decode::<String>(&boundless, &text).expect("decodes"), "x");
     }
 }

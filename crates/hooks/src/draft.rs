@@ -47,6 +47,7 @@ pub struct JobFields {
     uniqkey: Option<String>,
     schedule: Schedule,
     codec: Cow<'static, str>,
+    version: u32,
     arg: Arg,
     suppressed: bool,
 }
@@ -82,6 +83,7 @@ impl JobFields {
             uniqkey: None,
             schedule: Schedule::Now,
             codec,
+            version: 1,
             arg,
             suppressed: false,
         }
@@ -135,6 +137,16 @@ impl JobFields {
     /// Chooses another codec for an argument that is not encoded yet.
     pub fn set_codec(&mut self, codec: impl Into<Cow<'static, str>>) {
         self.codec = codec.into();
+    }
+
+    /// The version of the argument's shape; 1 unless the ability says otherwise.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Sets the version of the argument's shape. It stays when another codec is chosen.
+    pub fn set_version(&mut self, version: u32) {
+        self.version = version;
     }
 
     /// The argument.

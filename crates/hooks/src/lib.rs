@@ -43,6 +43,7 @@ mod location;
 mod outcome;
 mod plugin;
 mod raw;
+mod redact;
 mod set;
 mod view;
 

@@ -127,6 +127,11 @@ impl HookSet {
         self.hooks.is_empty()
     }
 
+    /// All hooks in order.
+    pub fn iter(&self) -> impl Iterator<Item = &dyn Hook> {
+        self.hooks.iter().map(|(hook, _)| &**hook)
+    }
+
     /// The hooks that apply to an ability, in order.
     pub fn of<'s>(
         &'s self,

@@ -25,19 +25,25 @@ fn snoozed(passed: Result<(), HookError>) -> bool {
 fn a_breaker_opens_for_one_ability_lets_a_trial_through_and_closes_again() {
     let breaker = CircuitBreaker::new(2, Duration::from_millis(30));
     let job = view("call");
-    breaker.post_work(&job, &failed());
-    breaker.post_work(&job, &Outcome::Completed);
-    breaker.post_work(&job, &failed());
+    let end = |outcome: &Outcome| {
+        breaker.around_work(&job, &mut || {});
+        breaker.post_work(&job, outcome);
+    };
+    end(&failed());
+    end(&Outcome::Completed);
+    end(&failed());
     assert!(breaker.pre_work(&job).is_ok(), "never two in a row");
-    breaker.post_work(&job, &failed());
+    end(&failed());
     assert!(snoozed(breaker.pre_work(&job)), "open");
     assert!(breaker.pre_work(&view("other")).is_ok(), "others go on");
     std::thread::park_timeout(Duration::from_millis(40));
     while snoozed(breaker.pre_work(&job)) {}
-    assert!(snoozed(breaker.pre_work(&job)), "one trial at a time");
-    breaker.post_work(&job, &Outcome::Snoozed(Duration::ZERO));
-    assert!(snoozed(breaker.pre_work(&job)), "a job put off says nothing");
-    breaker.post_work(&job, &Outcome::Completed);
+    assert!(snoozed(breaker.pre_work(&view("call"))), "one trial at a time");
+    breaker.post_work(&view("call"), &Outcome::Snoozed(Duration::ZERO));
+    assert!(snoozed(breaker.pre_work(&view("call"))), "a job put off is no trial");
+    end(&Outcome::Snoozed(Duration::ZERO));
+    assert!(breaker.pre_work(&job).is_ok(), "a trial that put itself off is followed by another");
+    end(&Outcome::Completed);
     assert!(breaker.pre_work(&job).is_ok(), "closed again");
 }
 

@@ -8,6 +8,7 @@ use super::bell::Epoch;
 use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::identities::Identities;
 use super::names::check_name;
+use super::secret::hide_password;
 use super::spool::{self, Spool};
 use super::{Inner, Manager};
 use crate::ability_options::OwnHook;
@@ -374,8 +375,10 @@ impl ManagerBuilder {
             None => None,
             Some((dsn, limit)) => {
                 let database = open(Some(spool::NAME.to_owned()), &dsn, &settings)?;
-                spool::check_engine(database.driver())
-                    .map_err(|error| Error::InvalidDsn { dsn, reason: error.to_string() })?;
+                spool::check_engine(database.driver()).map_err(|error| {
+                    let dsn = hide_password(&dsn);
+                    Error::InvalidDsn { dsn, reason: error.to_string() }
+                })?;
                 if databases.iter().any(|other| other.name == database.name) {
                     return Err(Error::DuplicateDatabase(spool::NAME.to_owned()));
                 }
@@ -439,6 +442,12 @@ impl ManagerBuilder {
         }
         if options.dead_after < options.heartbeat_every * 2 {
             return out_of_range("heartbeat", "dead_after must be at least twice the interval");
+        }
+        if options.queues.as_ref().is_some_and(Vec::is_empty) {
+            return out_of_range(
+                "queues",
+                "expected at least one; leave it out for those of the abilities",
+            );
         }
         for queue in options.queues.iter().flatten() {
             check_name("queue", queue)?;
@@ -511,39 +520,9 @@ pub(super) fn check_place(one: &Database, other: &Database) -> Result<(), Error>
     })
 }
 
-/// Hides what stands between the first `:` after `//` and the last `@`, and the value of a
-/// `password` parameter, without trusting that the rest parses.
-fn hide_password(dsn: &str) -> String {
-    let mut text = dsn.to_owned();
-    if let Some(start) = text.find("//").map(|at| at + 2)
-        && let Some(at) = text.rfind('@')
-        && at > start
-        && let Some(colon) = text[start..at].find(':')
-    {
-        text.replace_range(start + colon + 1..at, "***");
-    }
-    if let Some(start) = text.find("password=").map(|at| at + "password=".len()) {
-        let end = text[start..].find(['&', ' ']).map_or(text.len(), |at| start + at);
-        text.replace_range(start..end, "***");
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn passwords_are_hidden_even_in_names_that_do_not_parse() {
-        for (dsn, hidden) in [
-            ("postgres://me:se@cr:et@db/x", "postgres://me:***@db/x"),
-            ("mysql://me:secret@[bad", "mysql://me:***@[bad"),
-            ("postgres://db/x?password=secret&a=b", "postgres://db/x?password=***&a=b"),
-            ("sqlite:jobs.db", "sqlite:jobs.db"),
-        ] {
-            assert_eq!(hide_password(dsn), hidden);
-        }
-    }
 
     struct Hasty;
 
@@ -577,6 +556,7 @@ mod tests {
             (base().retry_seconds(0), "retry_seconds"),
             (base().delay(Duration::ZERO), "delay"),
             (base().grab_for(Duration::MAX), "grab_for"),
+            (base().queues::<&str>([]), "queues"),
             (base().heartbeat(Duration::from_secs(5), Duration::from_secs(6)), "heartbeat"),
         ] {
             let error = builder.build().expect_err(option).to_string();

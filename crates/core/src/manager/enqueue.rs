@@ -3,7 +3,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use qudo_hooks::{Arg, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
+use qudo_hooks::{Arg, Hook, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
 use serde::de::DeserializeOwned;
 
 use super::batch::{Batch, Group, Way};
@@ -14,7 +14,7 @@ use super::names::{check_name, check_uniqkey};
 use super::route::{DRAINING, Route};
 use super::run::panic_message;
 use super::{Manager, jitter};
-use crate::ability::split_version;
+use crate::ability::{split_version, versioned};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverError, Due, Inserted, JobRecord};
 use crate::error::DownReason;
@@ -73,6 +73,9 @@ struct Prepared {
 /// For so many jobs of a bulk enqueue room is made at once; the list grows for the others.
 const MOST_EXPECTED: usize = 65_536;
 
+/// So many different names of abilities that are not linked are warned of.
+const MOST_WARNINGS: usize = 1_000;
+
 /// Where jobs were stored, one answer for each.
 struct Stored {
     answers: Vec<Inserted>,
@@ -127,7 +130,7 @@ impl Manager {
         for (place, mut job) in jobs.enumerate() {
             answers.push(Enqueued::Suppressed);
             // The way depends on the unique key, which a hook may set: so hooks first.
-            if !Self::pass_hooks(&mut job, &hooks)? {
+            if !self.pass_hooks(&mut job, &hooks)? {
                 continue;
             }
             let way = batch.way(self, &job)?;
@@ -173,7 +176,7 @@ impl Manager {
     fn prepare(&self, job: NewJob, hooks: &HookSet) -> Result<Option<Prepared>, Error> {
         // The route needs the unique key, which a hook may set: so hooks first.
         let mut job = job;
-        if !Self::pass_hooks(&mut job, hooks)? {
+        if !self.pass_hooks(&mut job, hooks)? {
             return Ok(None);
         }
         let route = self.route(&job)?;
@@ -182,31 +185,61 @@ impl Manager {
     }
 
     fn encode(&self, mut job: NewJob, hooks: &HookSet) -> Result<Option<JobRecord>, Error> {
-        if !Self::pass_hooks(&mut job, hooks)? {
+        if !self.pass_hooks(&mut job, hooks)? {
             return Ok(None);
         }
         self.encode_draft(job).map(Some)
     }
 
     /// Runs the `pre_enqueue` hooks; `false` when the job is suppressed.
-    fn pass_hooks(job: &mut NewJob, hooks: &HookSet) -> Result<bool, Error> {
-        for hook in hooks.of(&job.ability) {
+    fn pass_hooks(&self, job: &mut NewJob, hooks: &HookSet) -> Result<bool, Error> {
+        if hooks.is_empty() {
+            return Ok(!job.fields.is_suppressed());
+        }
+        let refused = |hook: &str, source, job: &NewJob| Error::Refused {
+            hook: hook.to_owned(),
+            ability: job.ability.to_string(),
+            source,
+        };
+        let ours = self.hooks_of(&job.ability, hooks).map_err(|(hook, panic)| {
+            refused(&hook, qudo_hooks::HookError::new(format!("applies_to {panic}")), job)
+        })?;
+        for hook in ours {
             let mut draft = JobDraft::new(&job.ability, &mut job.fields);
             let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_enqueue(&mut draft)))
                 .unwrap_or_else(|panic| Err(qudo_hooks::HookError::new(panic_message(&*panic))));
-            passed.map_err(|source| Error::Refused {
-                hook: hook.name().to_owned(),
-                ability: job.ability.to_string(),
-                source,
-            })?;
+            passed.map_err(|source| refused(hook.name(), source, job))?;
         }
         Ok(!job.fields.is_suppressed())
+    }
+
+    /// The hooks for jobs of an ability, which may be named by an alias; or which of them panicked when
+    /// it was asked, and how.
+    fn hooks_of<'h>(
+        &self,
+        ability: &str,
+        hooks: &'h HookSet,
+    ) -> Result<Vec<&'h dyn Hook>, (String, String)> {
+        let ability = self.inner.abilities.get(ability).map_or(ability, |entry| &entry.name);
+        let mut ours = Vec::new();
+        for hook in hooks.iter() {
+            match catch_unwind(AssertUnwindSafe(|| hook.applies_to(ability))) {
+                Ok(true) => ours.push(hook),
+                Ok(false) => {}
+                Err(panic) => return Err((hook.name().to_owned(), panic_message(&*panic))),
+            }
+        }
+        Ok(ours)
     }
 
     fn encode_draft(&self, mut job: NewJob) -> Result<JobRecord, Error> {
         check_name("ability", &job.ability)?;
         check_name("queue", job.fields.queue())?;
-        check_name("codec", job.fields.codec())?;
+        let codec = match versioned(job.fields.codec(), job.fields.version()) {
+            Cow::Borrowed(JSON) => Cow::Borrowed(JSON),
+            other => Cow::Owned(other.into_owned()),
+        };
+        check_name("codec", &codec)?;
         if let Some(key) = job.fields.uniqkey() {
             check_uniqkey(key)?;
         }
@@ -229,10 +262,6 @@ impl Manager {
             }
             Schedule::In(delay) if !delay.is_zero() => Due::In(delay),
             _ => Due::Now,
-        };
-        let codec = match job.fields.codec() {
-            JSON => Cow::Borrowed(JSON),
-            other => Cow::Owned(other.to_owned()),
         };
         Ok(JobRecord {
             id: job.id,
@@ -268,7 +297,9 @@ impl Manager {
         if self.inner.abilities.is_empty() || self.can_do(ability) {
             return;
         }
-        if lock(&self.inner.unknown_abilities).insert(ability.to_owned()) {
+        let mut warned = lock(&self.inner.unknown_abilities);
+        // A gateway may take the names from its requests.
+        if warned.len() < MOST_WARNINGS && warned.insert(ability.to_owned()) {
             log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
         }
     }
@@ -392,7 +423,11 @@ impl Manager {
                 .with_uniqkey(record.uniqkey.as_deref())
                 .with_priority(record.priority)
                 .with_arg(&record.codec, &record.arg);
-            for hook in hooks.of(&record.ability) {
+            let ours = self.hooks_of(&record.ability, hooks).unwrap_or_else(|(hook, panic)| {
+                log::error!("the hook {hook:?}, applies_to, after job {id} was stored: {panic}");
+                Vec::new()
+            });
+            for hook in ours {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_enqueue(&view))) {
                     let (hook, panic) = (hook.name(), panic_message(&*panic));
                     log::error!("the hook {hook:?} panicked after job {id} was stored: {panic}");

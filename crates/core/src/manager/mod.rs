@@ -45,6 +45,7 @@ mod names;
 mod once;
 mod route;
 mod run;
+mod secret;
 mod session;
 mod settle_queue;
 mod settler;

@@ -85,6 +85,8 @@ pub(super) fn run_job(
         max_retries: entry.options.max_retries,
         reply_codec: entry.options.codec.clone(),
         stopping: Arc::clone(context.stopping),
+        begun,
+        keeps_status: entry.options.set_job_status,
         deadline: entry.options.time_limit.and_then(|limit| begun.checked_add(limit)),
         written: std::sync::Mutex::default(),
     };
@@ -147,11 +149,19 @@ fn tell_end(manager: &Manager, job: &Job, outcome: &Outcome, settled: bool) {
 
 /// The job's own transaction is committed: whatever the ability did afterwards, the job is done.
 fn committed(job: &Job, ended: Ended) -> Ended {
-    if let Ended::Failed { failure, .. } = ended {
-        let id = job.id();
-        log::error!("job {id} failed after it was completed: {}", failure.message());
+    let id = job.id();
+    match ended {
+        Ended::Failed { failure, .. } => {
+            log::error!("job {id} failed after it was completed: {}", failure.message());
+        }
+        Ended::Ok { replacements, .. } if !replacements.is_empty() => {
+            log::error!("job {id} was replaced after it was completed, so that nothing was stored");
+        }
+        _ => {}
     }
-    Ended::Ok { reply: None, replacements: std::mem::take(&mut job.written().prepared) }
+    let mut written = job.written();
+    written.replies.clear();
+    Ended::Ok { reply: None, replacements: std::mem::take(&mut written.stored) }
 }
 
 /// `pre_work` hooks, then the ability inside its `around_work` hooks.
