@@ -21,12 +21,20 @@ pub(crate) struct Faulty {
     inner: Arc<dyn Driver>,
     fault: Fault,
     claim: Claim,
+    blocks: bool,
 }
 
 impl Faulty {
     pub(crate) fn new(inner: Arc<dyn Driver>) -> Self {
         let claim = |driver: &dyn Driver, request: &ClaimRequest<'_>| driver.claim(request);
-        Self { inner, fault: Box::new(|_| Ok(())), claim: Box::new(claim) }
+        Self { inner, fault: Box::new(|_| Ok(())), claim: Box::new(claim), blocks: false }
+    }
+
+    /// Calls may take long, so they are made on threads that can be given up, as those of servers are.
+    #[allow(dead_code, reason = "not every test needs it")]
+    pub(crate) fn that_may_block(mut self) -> Self {
+        self.blocks = true;
+        self
     }
 
     pub(crate) fn with_fault(
@@ -76,7 +84,7 @@ impl Driver for Faulty {
     }
 
     fn may_block(&self) -> bool {
-        self.inner.may_block()
+        self.blocks || self.inner.may_block()
     }
 
     fn reset(&self) {

@@ -9,7 +9,7 @@ use crate::driver::DriverError;
 use crate::{Driver, Error};
 
 /// Listings may take so many times the limit of a call.
-const LISTING: u32 = 6;
+pub(super) const LISTING: u32 = 6;
 
 /// A question that a database was asked.
 pub(crate) struct Asked<T> {
@@ -31,6 +31,20 @@ impl<T> Asked<T> {
     /// The answer within this time from now; a short one says nothing of the database.
     pub(crate) fn wait_at_most(self, limit: Duration) -> Result<T, Error> {
         self.wait_for(limit)
+    }
+
+    /// For one that had the limit of a listing and did not answer.
+    pub(crate) fn wait_in_vain(self) -> Result<T, Error> {
+        let (database, epoch) = (Arc::clone(&self.database), self.epoch);
+        let (name, action) = (Arc::clone(&database.name), self.action);
+        let call = match self.call {
+            Ok(call) => call,
+            Err(reason) => return Err(Error::DatabaseDown { database: name.to_string(), reason }),
+        };
+        call.wait(Duration::ZERO).map_err(|error| {
+            database.note_error(&error, epoch);
+            Error::database(&name, action, error)
+        })
     }
 
     /// The answer, however long it takes.

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Manager;
 use super::route::Route;
@@ -44,17 +45,22 @@ impl Batch {
         Self { expected, ..Self::default() }
     }
 
-    /// Finds the way of a job whose hooks have run.
-    pub(super) fn way(&mut self, manager: &Manager, job: &NewJob) -> Result<Way, Error> {
+    /// Finds the way of a job whose hooks have run. Databases are asked for their orders until then.
+    pub(super) fn way(
+        &mut self,
+        manager: &Manager,
+        job: &NewJob,
+        until: Instant,
+    ) -> Result<Way, Error> {
         let known = match (&job.database, job.fields.uniqkey()) {
             (Some(name), _) => self.named.get(name).copied(),
             (None, None) => self.anywhere,
-            (None, Some(_)) => return manager.route(job).map(Way::Own),
+            (None, Some(_)) => return manager.route(job, until).map(Way::Own),
         };
         if let Some(group) = known {
             return Ok(Way::Shared(group));
         }
-        let group = self.open(manager.route(job)?);
+        let group = self.open(manager.route(job, until)?);
         match &job.database {
             Some(name) => drop(self.named.insert(name.clone(), group)),
             None => self.anywhere = Some(group),

@@ -17,6 +17,8 @@ const FRESH_FOR: Duration = Duration::from_secs(5);
 #[derive(Default)]
 pub(super) struct Controls {
     known: Mutex<(Control, Option<Instant>)>,
+    /// One asks; the others use what is known. At most so long, lest one that hangs asks for all.
+    asking: Mutex<Option<Instant>>,
 }
 
 impl Controls {
@@ -32,6 +34,22 @@ impl Controls {
     fn fresh(&self) -> Option<Control> {
         let (control, read) = *lock(&self.known);
         read.is_some_and(|at| at.elapsed() < FRESH_FOR).then_some(control)
+    }
+
+    /// What is known although it is old, while somebody else asks; else the caller asks.
+    fn old_while_asked(&self) -> Option<Control> {
+        let (control, read) = *lock(&self.known);
+        read?;
+        let mut asking = lock(&self.asking);
+        if asking.is_some_and(|since| since.elapsed() < FRESH_FOR) {
+            return Some(control);
+        }
+        *asking = Some(Instant::now());
+        None
+    }
+
+    fn asked(&self) {
+        *lock(&self.asking) = None;
     }
 }
 
@@ -53,8 +71,13 @@ impl Database {
         if !self.is_up() {
             return Ok(self.controls.known());
         }
+        // When they get old, all threads that enqueue would ask at once, in the line of the heartbeats.
+        if let Some(control) = self.controls.old_while_asked() {
+            return Ok(control);
+        }
         // A question only: nothing can have been stored by it.
         let asked = self.ask_within(limit, |driver| driver.control(), Box::new(|_, _| {}));
+        self.controls.asked();
         let control = asked.map_err(|error| error.ambiguous(false))?;
         self.note_control(control)?;
         Ok(control)
@@ -118,5 +141,26 @@ impl Manager {
     /// When no database has this name or it does not answer.
     pub fn resume(&self, database: &str) -> Result<(), Error> {
         self.find(database)?.order(ControlFlag::Paused, false)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_asks_for_old_orders_and_the_others_use_what_is_known() {
+        let controls = Controls::default();
+        assert!(controls.old_while_asked().is_none(), "nothing is known, so everybody asks");
+        assert!(controls.old_while_asked().is_none());
+        let long_ago = Instant::now().checked_sub(2 * FRESH_FOR).expect("a running machine");
+        controls.known.lock().expect("no panic").1 = Some(long_ago);
+        assert!(controls.fresh().is_none());
+        assert!(controls.old_while_asked().is_none(), "the first asks");
+        assert!(controls.old_while_asked().is_some(), "the second need not");
+        controls.asked();
+        assert!(controls.old_while_asked().is_none(), "it failed, so the next asks");
+        *controls.asking.lock().expect("no panic") = Some(long_ago);
+        assert!(controls.old_while_asked().is_none(), "whoever asked hangs");
     }
 }

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 
 use super::bell::{Bell, lock};
@@ -11,15 +11,19 @@ use super::identities::Identities;
 use super::inserter::Inserter;
 use super::jitter;
 use super::watch::Watch;
-use crate::driver::{Control, Depth, DriverError, ErrorKind, SchemaState};
+use crate::driver::{Control, Depth, DriverError, Due, ErrorKind, JobRecord, SchemaState};
 use crate::error::with_causes;
 use crate::{Driver, Error};
-use chrono::{DateTime, Utc};
+use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 /// The first probe of a dead database comes this soon; each failure doubles the pause up to
 /// `retry_seconds`. A server that merely restarts is back within a second.
 const FIRST_PROBE: Duration = Duration::from_millis(250);
+
+/// A database that fails again so soon after its first probe found it well is probed later: what ails it
+/// does not show in a probe, and it would go down and up four times a second.
+const FLAP: Duration = Duration::from_secs(10);
 
 /// A database that owes an answer for so long is passed over while another will do.
 const SLOW: Duration = Duration::from_millis(500);
@@ -59,6 +63,8 @@ pub(crate) struct Database {
     pub(super) watch: Mutex<Watch>,
     /// Sessions that work it, and how often a probe comes at least meanwhile.
     work: Mutex<(usize, Duration)>,
+    /// The queues of the session that works it.
+    queues: RwLock<Vec<Arc<str>>>,
     /// It is out of the set, so nobody asks it any more.
     removed: AtomicBool,
     /// It is out of use because another name leads to it too.
@@ -89,6 +95,8 @@ struct State {
     reason: Option<String>,
     next_probe: Option<Instant>,
     last_claim: Option<DateTime<Utc>>,
+    /// When it came up, and how soon it is probed first if it fails again at once.
+    came_up: Option<(Instant, Duration)>,
 }
 
 /// Whether a database can be used.
@@ -157,6 +165,7 @@ impl Database {
             reason: None,
             next_probe: None,
             last_claim: None,
+            came_up: None,
         };
         Self {
             name,
@@ -173,6 +182,7 @@ impl Database {
             order: NEXT.fetch_add(1, Ordering::Relaxed),
             watch: Mutex::default(),
             work: Mutex::new((0, Duration::MAX)),
+            queues: RwLock::default(),
             removed: AtomicBool::new(false),
             second_name: AtomicBool::new(false),
             settings,
@@ -336,7 +346,8 @@ impl Database {
 
     /// A session begins to work it. Until the end probes come at least this often while it is away:
     /// whoever works it must be back before others count its silence.
-    pub(super) fn begin_work(&self, probe_every: Duration) {
+    pub(super) fn begin_work(&self, probe_every: Duration, queues: &[Arc<str>]) {
+        *self.queues.write().unwrap_or_else(PoisonError::into_inner) = queues.to_vec();
         let mut work = lock(&self.work);
         *work = (work.0 + 1, work.1.min(probe_every));
     }
@@ -346,6 +357,23 @@ impl Database {
         work.0 -= 1;
         if work.0 == 0 {
             work.1 = Duration::MAX;
+            self.queues.write().unwrap_or_else(PoisonError::into_inner).clear();
+        }
+    }
+
+    /// Wakes the fetcher for a new job, if it is one for this process and due before the next look.
+    pub(super) fn ring_for(&self, job: &JobRecord, delay: Duration) {
+        let soon = match job.due {
+            Due::Now => true,
+            Due::In(after) => after < delay,
+            // By the database's clock, which may be another.
+            Due::At(at) => {
+                at - Utc::now() < TimeDelta::from_std(delay * 2).unwrap_or(TimeDelta::MAX)
+            }
+        };
+        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        if soon && queues.iter().any(|queue| **queue == *job.queue) {
+            self.bell.ring();
         }
     }
 
@@ -369,7 +397,9 @@ impl Database {
         state.now = DatabaseState::Down;
         state.since = Utc::now();
         state.reason = Some(reason);
-        let first = jitter(FIRST_PROBE).min(self.longest_pause());
+        let flapped = state.came_up.filter(|(at, _)| at.elapsed() < FLAP);
+        let first = flapped.map_or(FIRST_PROBE, |(_, first)| first);
+        let first = jitter(first).min(self.longest_pause());
         state.next_probe = Some(Instant::now() + first);
         drop(state);
         if error.is_hung() {
@@ -385,11 +415,12 @@ impl Database {
             // Without a thread the state would never change again, so better to stay in use:
             // the next call finds out and tries to start the thread anew.
             log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
-            self.mark_up();
+            self.mark_up(FIRST_PROBE);
         }
     }
 
-    fn mark_up(&self) {
+    /// `again` is how soon it is to be probed if it fails again at once.
+    fn mark_up(&self, again: Duration) {
         let mut state = lock(&self.state);
         if state.now == DatabaseState::Up {
             return;
@@ -401,6 +432,7 @@ impl Database {
         state.since = Utc::now();
         state.reason = None;
         state.next_probe = None;
+        state.came_up = Some((Instant::now(), again));
         self.epoch.fetch_add(1, Ordering::AcqRel);
         drop(state);
         self.tell();
@@ -495,6 +527,7 @@ fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
 /// Lives only while the database is down. Holds no strong reference while it sleeps, so that a
 /// dropped manager is not kept alive by a dead database.
 fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
+    let mut first = true;
     loop {
         std::thread::sleep(pause);
         // One that is removed may still have runs to be settled.
@@ -502,8 +535,12 @@ fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
         let Some(database) = database.upgrade().filter(goes_on) else { return };
         lock(&database.state).now = DatabaseState::Probing;
         match database.probe() {
-            Ok(()) => return database.mark_up(),
+            Ok(()) => {
+                let again = if first { pause.saturating_mul(2) } else { FIRST_PROBE };
+                return database.mark_up(again);
+            }
             Err(error) => {
+                first = false;
                 pause = jitter(pause * 2).min(database.longest_pause());
                 let mut state = lock(&database.state);
                 state.now = DatabaseState::Down;

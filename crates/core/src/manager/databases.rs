@@ -1,7 +1,7 @@
 //! The set of databases, which may change while the manager works.
 
 use std::sync::{Arc, PoisonError, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
@@ -184,7 +184,9 @@ impl Manager {
         let all = self.all();
         let asked: Vec<_> = all.iter().map(ask_schema).collect();
         let judged = asked.into_iter().zip(all.iter());
-        judged.map(|(asked, database)| judge(database, asked.wait_at_most(SCHEMA_WITHIN))).collect()
+        let begun = Instant::now();
+        let left = || SCHEMA_WITHIN.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
+        judged.map(|(asked, database)| judge(database, asked.wait_at_most(left()))).collect()
     }
 
     /// Refuses a database that answers with a schema this program cannot work on.

@@ -357,7 +357,10 @@ impl Dispatch {
     /// As [`drain`](Self::drain), if no worker thread took anything for so long: the threads are
     /// busy with long jobs, and another process may be free.
     pub(crate) fn drain_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
-        let stuck = lock(&self.inner).last_pop.elapsed() > limit;
+        let inner = lock(&self.inner);
+        // While a thread is idle nothing is stuck: what was delivered a moment ago is about to be taken.
+        let stuck = inner.idle == 0 && inner.last_pop.elapsed() > limit;
+        drop(inner);
         if stuck { self.drain(lane) } else { Vec::new() }
     }
 
@@ -443,6 +446,17 @@ mod tests {
         dispatch.deliver(2, Vec::new());
         assert!(rings(&dispatch, 1));
         assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 1));
+    }
+
+    #[test]
+    fn what_was_delivered_to_an_idle_thread_is_not_stuck() {
+        let dispatch = lanes(1);
+        let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
+        lock(&dispatch.inner).last_pop = long_ago;
+        dispatch.deliver(0, vec![job()]);
+        assert!(dispatch.drain_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
+        lock(&dispatch.inner).idle = 0;
+        assert_eq!(dispatch.drain_stuck(0, HORIZON).len(), 1, "all threads are busy");
     }
 
     fn job() -> ClaimedJob {

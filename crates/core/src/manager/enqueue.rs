@@ -16,7 +16,7 @@ use super::run::panic_message;
 use super::{Manager, jitter};
 use crate::ability::{split_version, versioned};
 use crate::backoff::LONGEST_DELAY;
-use crate::driver::{DriverError, Due, Inserted, JobRecord};
+use crate::driver::{DriverError, Due, ErrorKind, Inserted, JobRecord};
 use crate::error::DownReason;
 use crate::observe::Event;
 use crate::{Error, NewJob, Ticket};
@@ -96,17 +96,18 @@ impl Manager {
     /// [id](NewJob::with_id) is safe.
     pub fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
         let hooks = self.hooks();
-        let Some(prepared) = self.prepare(job, &hooks)? else {
+        let until = self.time_for(1);
+        let Some(prepared) = self.prepare(job, &hooks, until)? else {
             return Ok(Enqueued::Suppressed);
         };
         if let Some((holder, database)) =
-            Self::held_at_former_home(&prepared.record, &prepared.route)?
+            Self::held_at_former_home(&prepared.record, &prepared.route, until)?
         {
             return Ok(Enqueued::Existing(Ticket::new(self.clone(), holder, Some(database))));
         }
         let record = Arc::new(vec![prepared.record]);
-        let stored = self.insert_somewhere(&record, &prepared.route)?;
-        stored.database.bell.ring();
+        let stored = self.insert_somewhere(&record, &prepared.route, until)?;
+        stored.database.ring_for(&record[0], self.options().delay);
         Ok(self.conclude(&record[0], stored.answers[0], &stored, &hooks))
     }
 
@@ -127,16 +128,19 @@ impl Manager {
         // Of a hint that is wrong no more than this comes.
         let expected = jobs.size_hint().0.min(MOST_EXPECTED);
         let (mut answers, mut batch) = (Vec::with_capacity(expected), Batch::new(expected));
+        let until = self.time_for(1);
         for (place, mut job) in jobs.enumerate() {
             answers.push(Enqueued::Suppressed);
             // The way depends on the unique key, which a hook may set: so hooks first.
             if !self.pass_hooks(&mut job, &hooks)? {
                 continue;
             }
-            let way = batch.way(self, &job)?;
+            // All of them share one limit, but the caller's iterator may take its time.
+            let until = until.max(Instant::now() + self.options().call_limit / 10);
+            let way = batch.way(self, &job, until)?;
             let record = self.encode_draft(job)?;
             if let Way::Own(route) = &way
-                && let Some((holder, database)) = Self::held_at_former_home(&record, route)?
+                && let Some((holder, database)) = Self::held_at_former_home(&record, route, until)?
             {
                 answers[place] =
                     Enqueued::Existing(Ticket::new(self.clone(), holder, Some(database)));
@@ -147,14 +151,18 @@ impl Manager {
         let (mut stored, total) = (0, answers.len());
         for Group { route, records, places } in batch.into_groups() {
             let records = Arc::new(records);
-            let group = self.insert_somewhere(&records, &route).map_err(|source| {
-                if stored == 0 {
-                    return source;
-                }
-                Error::PartlyEnqueued { stored, total, source: Box::new(source) }
-            })?;
+            let group = self
+                .insert_somewhere(&records, &route, self.time_for(records.len()))
+                .map_err(|source| {
+                    if stored == 0 {
+                        return source;
+                    }
+                    Error::PartlyEnqueued { stored, total, source: Box::new(source) }
+                })?;
             stored += records.len();
-            group.database.bell.ring();
+            for record in &*records {
+                group.database.ring_for(record, self.options().delay);
+            }
             for ((place, record), answer) in places.into_iter().zip(&*records).zip(&group.answers) {
                 answers[place] = self.conclude(record, *answer, &group, &hooks);
             }
@@ -173,13 +181,23 @@ impl Manager {
         self.encode(job, &hooks)
     }
 
-    fn prepare(&self, job: NewJob, hooks: &HookSet) -> Result<Option<Prepared>, Error> {
+    /// When an enqueue of so many jobs ends that begins now, however many databases do not answer.
+    fn time_for(&self, jobs: usize) -> Instant {
+        Instant::now() + insert_limit(self.options().call_limit, jobs)
+    }
+
+    fn prepare(
+        &self,
+        job: NewJob,
+        hooks: &HookSet,
+        until: Instant,
+    ) -> Result<Option<Prepared>, Error> {
         // The route needs the unique key, which a hook may set: so hooks first.
         let mut job = job;
         if !self.pass_hooks(&mut job, hooks)? {
             return Ok(None);
         }
-        let route = self.route(&job)?;
+        let route = self.route(&job, until)?;
         let record = self.encode_draft(job)?;
         Ok(Some(Prepared { record, route }))
     }
@@ -308,13 +326,14 @@ impl Manager {
     fn held_at_former_home(
         job: &JobRecord,
         route: &Route,
+        until: Instant,
     ) -> Result<Option<(JobId, Arc<Database>)>, Error> {
         let Some(key) = &job.uniqkey else { return Ok(None) };
         for database in &route.former_homes {
             let (ability, key) = (job.ability.clone(), key.clone());
             let asked =
                 database.begin("look up a unique key", move |driver| driver.holder(&ability, &key));
-            match asked.wait_at_most(database.limit()) {
+            match asked.wait_at_most(time_left(until)) {
                 Ok(None) => {}
                 Ok(Some(holder)) => return Ok(Some((holder, Arc::clone(database)))),
                 // With `UniqPolicy::Available` a key may live twice rather than not at all.
@@ -326,7 +345,12 @@ impl Manager {
     }
 
     /// Tries the candidates in order until one stores the jobs.
-    fn insert_somewhere(&self, jobs: &Arc<Vec<JobRecord>>, route: &Route) -> Result<Stored, Error> {
+    fn insert_somewhere(
+        &self,
+        jobs: &Arc<Vec<JobRecord>>,
+        route: &Route,
+        until: Instant,
+    ) -> Result<Stored, Error> {
         let begun = SystemTime::now();
         let (mut reasons, mut doubtful) = (Vec::new(), Vec::new());
         let mut pass_over = |database: &Arc<Database>, reason: String| {
@@ -335,8 +359,9 @@ impl Manager {
         if route.candidates.is_empty() {
             route.former_homes.iter().for_each(|one| pass_over(one, DRAINING.to_owned()));
         }
+        let mut refused = Vec::new();
         let mut left = route.candidates.len();
-        let budget = Budget::new(route, jobs.len());
+        let budget = Budget::new(route, jobs.len(), until);
         for database in &route.candidates {
             left -= 1;
             if let Some(reason) = database.reason() {
@@ -384,8 +409,18 @@ impl Manager {
                     }
                     pass_over(database, crate::error::with_causes(&error));
                 }
+                Err(error) if refuses(&error) => {
+                    pass_over(database, crate::error::with_causes(&error));
+                    refused.push(Error::database(&database.name, "store a job", error));
+                }
                 Err(error) => return Err(Error::database(&database.name, "store a job", error)),
             }
+        }
+        // None is merely away: whoever runs this has to mend something.
+        if refused.len() == route.candidates.len()
+            && let Some(first) = refused.into_iter().next()
+        {
+            return Err(first);
         }
         if !doubtful.is_empty() {
             for job in &**jobs {
@@ -455,10 +490,9 @@ fn time_left(until: Instant) -> Duration {
 }
 
 impl Budget {
-    fn new(route: &Route, jobs: usize) -> Self {
+    fn new(route: &Route, jobs: usize, until: Instant) -> Self {
         let limit = route.candidates.first().map_or(Duration::ZERO, |one| one.limit());
-        let limit = insert_limit(limit, jobs);
-        Self { limit, until: Instant::now() + limit }
+        Self { limit: insert_limit(limit, jobs), until }
     }
 
     /// Until when this candidate may take when so many others come after it. One that owes no
@@ -478,6 +512,12 @@ impl Budget {
         let kept = (self.limit / OTHERS_SHARE).saturating_mul(others as u32).min(left / 2);
         left.saturating_sub(kept)
     }
+}
+
+/// Whether the database is at fault and not the job: its tables are missing or of another version, or the
+/// account lacks a right. Another database may take the job.
+fn refuses(error: &DriverError) -> bool {
+    matches!(error.kind(), ErrorKind::Schema | ErrorKind::Permission)
 }
 
 /// How soon an insert is repeated whose answer was lost.

@@ -21,6 +21,15 @@ const PROMOTE_EVERY: Duration = Duration::from_millis(200);
 /// database takes claims but is slow to settle.
 const MOST_IN_FLIGHT: usize = 10_000;
 
+/// After an error of a claim that is neither an absence nor a lock, the next comes so much later.
+const TROUBLED: Duration = Duration::from_secs(1);
+
+/// The same where the account lacks a right.
+const REFUSED: Duration = Duration::from_secs(10);
+
+/// Meanwhile a stop is noticed this soon.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
 /// The shortest pause between two looks at a database that has to be asked.
 const SHORTEST_POLL: Duration = Duration::from_millis(3);
 
@@ -229,7 +238,11 @@ impl Fetcher<'_> {
             Duration::ZERO
         } else {
             let far = self.session.manager.options().delay;
-            let next = promotion.next.unwrap_or(far).min(far);
+            let mut next = promotion.next.unwrap_or(far).min(far);
+            if promotion.moved == 0 && next.is_zero() {
+                // It is due, and somebody's open transaction holds its row.
+                next = PROMOTE_EVERY;
+            }
             // A due time rounds to the database's microsecond; a millisecond later it is past.
             if self.idle { next + Duration::from_millis(1) } else { next.min(PROMOTE_EVERY) }
         };
@@ -348,14 +361,20 @@ impl Fetcher<'_> {
             ErrorKind::Down => {
                 self.lane.database.bell.wait(jitter(Duration::from_millis(50)));
             }
-            ErrorKind::Schema | ErrorKind::Permission => {
-                // Neither mends itself at once; the probe finds out when it has.
+            ErrorKind::Schema => {
+                // It does not mend itself at once; the probe finds out when it has.
                 self.lane.database.mark_down(error);
             }
-            _ => {
+            kind => {
                 let text = crate::error::with_causes(error);
                 log::error!("database {:?} could not claim: {text}", &*self.lane.database.name);
-                self.lane.database.bell.wait(jitter(Duration::from_secs(1)));
+                // A right that claims lack: the database is as good as ever for all else. Enqueues ring.
+                let pause = if kind == ErrorKind::Permission { REFUSED } else { TROUBLED };
+                let until = Instant::now() + jitter(pause);
+                while !self.lane.is_stopping(self.session) && Instant::now() < until {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.lane.database.bell.wait(left.min(LOOK_AGAIN));
+                }
             }
         }
     }

@@ -162,7 +162,7 @@ impl Lane {
             ("janitor", janitor::run),
         ];
         // Back before others can have counted our silence.
-        self.database.begin_work(self.dead_after / 8);
+        self.database.begin_work(self.dead_after / 8, &session.queues);
         self.worked.store(true, Ordering::Release);
         if self.database.driver().wake_source() == WakeSource::Listen {
             loops.push(("listen", listener::run));

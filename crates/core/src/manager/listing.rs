@@ -1,11 +1,11 @@
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
-use std::sync::Arc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use super::Manager;
-use super::asked::Asked;
+use super::asked::{Asked, LISTING};
 use super::database::Database;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
@@ -14,6 +14,19 @@ use crate::driver::{
 };
 use crate::observe::Event;
 use crate::{Error, NewJob, Ticket};
+
+/// An answer that was given is handed over within this time.
+const HANDED_OVER: Duration = Duration::from_secs(1);
+
+/// Tells that a question was answered, or will not be, in whatever way it ended.
+struct Ended(mpsc::Sender<usize>, usize);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Whoever asked may have what it wanted.
+        let _gone = self.0.send(self.1);
+    }
+}
 
 /// The answer of one database: listings say what they know even when one is dead.
 #[derive(Debug)]
@@ -121,20 +134,39 @@ impl Manager {
     ) -> Result<Option<(String, T)>, Error> {
         let begun = Instant::now();
         let (mut failed, mut weak) = (None, None);
-        let mut asked = self.begin_on_each(action, ask).into_iter();
-        for (database, asked_here) in asked.by_ref() {
-            let answer = match limit {
-                Some(limit) => {
-                    let left = limit.saturating_sub(begun.elapsed()).min(database.limit());
-                    asked_here.wait_at_most(left)
-                }
-                None => asked_here.wait(),
+        // Answers are taken as they come: one that knows must not wait for one that hangs.
+        let (tell, told) = mpsc::channel();
+        let ask_one = |(at, database): (usize, Arc<Database>)| {
+            let (ask, ended) = (ask.clone(), Ended(tell.clone(), at));
+            let asked = database.begin(action, move |driver| {
+                let _ended = ended;
+                ask(driver)
+            });
+            Some((database, asked))
+        };
+        let mut asked: Vec<_> = self.everywhere().into_iter().enumerate().map(ask_one).collect();
+        drop(tell);
+        while asked.iter().any(Option::is_some) {
+            let limits = asked.iter().flatten().map(|(database, _)| database.limit());
+            let longest = limits.max().unwrap_or_default();
+            let patience =
+                limit.map_or(longest.saturating_mul(LISTING), |limit| limit.min(longest));
+            let left = patience.saturating_sub(begun.elapsed());
+            let next = told.recv_timeout(left).ok();
+            // In time, or whichever is left when the time is over.
+            let at = next.or_else(|| asked.iter().position(Option::is_some));
+            let Some((database, asked_here)) = at.and_then(|at| asked[at].take()) else { continue };
+            let answer = match (next, limit) {
+                (Some(_), _) => asked_here.wait_at_most(HANDED_OVER),
+                // Who waited for less than a call may take has no reason for suspicion.
+                (None, Some(limit)) if limit < longest => asked_here.wait_at_most(Duration::ZERO),
+                (None, _) => asked_here.wait_in_vain(),
             };
             let name = || database.name.to_string();
             match answer {
                 Ok(Some(found)) if is_weak(&found) => weak = Some((name(), found)),
                 Ok(Some(found)) => {
-                    asked.for_each(|(_, other)| other.abandon());
+                    asked.into_iter().flatten().for_each(|(_, other)| other.abandon());
                     return Ok(Some((name(), found)));
                 }
                 Ok(None) => {}
@@ -273,7 +305,8 @@ impl Manager {
     ///
     /// When the job names an unknown database.
     pub fn home(&self, job: &NewJob) -> Result<Option<String>, Error> {
-        let route = self.route(job)?;
+        let longest = self.all().iter().map(|one| one.limit()).max().unwrap_or_default();
+        let route = self.route(job, Instant::now() + longest)?;
         let fixed = job.database.is_some() || route.home_only || self.all().len() == 1;
         let home = route.candidates.first().filter(|_| fixed);
         Ok(home.map(|database| database.name.to_string()))

@@ -10,10 +10,13 @@ use uuid::Uuid;
 use super::Manager;
 use super::database::Database;
 use crate::Error;
-use crate::driver::{Driver, DriverError, Inserted, JobRecord, Leg, MovingJob};
+use crate::driver::{Driver, DriverError, Inserted, Leg, MovingJob, Place, Traces};
 
 /// Jobs of one step: few enough that no transaction is long, also with large arguments.
 const BATCH: u32 = 250;
+
+/// Jobs looked at in one step, without their arguments.
+const PAGE: u32 = 1_000;
 
 /// What [`Manager::move_jobs`] did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -36,10 +39,9 @@ pub(super) struct Move<'a> {
     /// Who moves: what it brings is told from what another mover brought before or after.
     mover: Uuid,
     done: Moved,
-    /// Jobs that cannot go there now, because it is not the home of their key; they wait for the end,
-    /// or each batch would find them again.
-    elsewhere: Vec<JobId>,
-    /// The same for those whose key another job holds there.
+    /// Jobs that cannot go there now: it is not the home of their key, or another job holds it there.
+    stayed: HashSet<JobId>,
+    /// Those of them whose key another job holds there.
     taken: Vec<JobId>,
 }
 
@@ -103,8 +105,8 @@ impl<'a> Move<'a> {
         }
         let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
         let (mover, done) = (Uuid::now_v7(), Moved::default());
-        let (elsewhere, taken) = (Vec::new(), Vec::new());
-        Ok(Self { manager, from, to, from_id, to_id, mover, done, elsewhere, taken })
+        let (stayed, taken) = (HashSet::new(), Vec::new());
+        Ok(Self { manager, from, to, from_id, to_id, mover, done, stayed, taken })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
@@ -122,20 +124,47 @@ impl<'a> Move<'a> {
         Ok((self.done.moved, self.taken))
     }
 
+    /// Goes through the waiting jobs in the order of their ids and takes out only those that may go, so
+    /// that none is out of reach for longer than its batch; until a whole round moves nothing.
     fn move_all(&mut self) -> Result<(), Error> {
         self.resume()?;
         loop {
-            let name = self.to_id.clone();
-            let jobs = at(self.from, move |driver| driver.move_out(&name, None, BATCH))?;
-            if jobs.is_empty() {
+            let before = self.done.moved;
+            self.stayed.clear();
+            self.move_round()?;
+            if self.done.moved == before {
                 return Ok(());
             }
-            self.carry(jobs)?;
+        }
+    }
+
+    fn move_round(&mut self) -> Result<(), Error> {
+        let mut after = JobId::from_uuid(Uuid::nil());
+        loop {
+            let from = after;
+            let page = at(self.from, move |driver| driver.traces(from, PAGE))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            let waits = |one: &&Traces| {
+                one.places.iter().any(|place| matches!(place, Place::Ready | Place::Scheduled))
+            };
+            let (go, stay): (Vec<_>, Vec<_>) = page.iter().filter(waits).partition(|one| {
+                one.facts
+                    .as_ref()
+                    .is_some_and(|(ability, key)| self.may_go(ability, key.as_deref()))
+            });
+            self.stayed.extend(stay.iter().map(|one| one.id));
+            let go: Vec<_> = go.iter().map(|one| one.id).collect();
+            self.move_these_now(&go)?;
         }
     }
 
     fn move_these(&mut self, jobs: &[JobId]) -> Result<(), Error> {
         self.resume()?;
+        self.move_these_now(jobs)
+    }
+
+    fn move_these_now(&mut self, jobs: &[JobId]) -> Result<(), Error> {
         for ids in jobs.chunks(BATCH as usize) {
             let (name, ids) = (self.to_id.clone(), ids.to_vec());
             let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), BATCH))?;
@@ -144,29 +173,35 @@ impl<'a> Move<'a> {
         Ok(())
     }
 
-    /// Also after an error: jobs that stay are wanted back. If this fails too, the next move finds
-    /// them as the remains of this one.
+    /// Also after an error.
     fn end(&mut self, ended: Result<(), Error>) -> Result<(), Error> {
-        let back = [&self.elsewhere[..], &self.taken[..]].concat();
-        self.done.stayed = back.len();
-        if back.is_empty() {
-            return ended;
-        }
-        at(self.from, move |driver| driver.move_back(&back))?;
+        self.done.stayed = self.stayed.len();
         ended?;
         // A job that an earlier move had brought already, and that may not go there any more.
         self.cancel_ghosts(JobId::from_uuid(Uuid::nil()))
     }
 
-    /// The steps after a batch was taken out.
+    /// The steps after a batch was taken out. Those that cannot stay there are put back at once, also
+    /// after an error; if that fails too, the next move finds them as the remains of this one.
     fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
+        let mut back = Vec::new();
         jobs.retain(|job| {
-            let goes = self.may_go(&job.record);
+            let goes = self.may_go(&job.record.ability, job.record.uniqkey.as_deref());
             if !goes {
-                self.elsewhere.push(job.record.id);
+                back.push(job.record.id);
             }
             goes
         });
+        let carried = self.bring(jobs, &mut back);
+        if back.is_empty() {
+            return carried;
+        }
+        self.stayed.extend(&back);
+        let put_back = at(self.from, move |driver| driver.move_back(&back));
+        carried.and(put_back.map(drop))
+    }
+
+    fn bring(&mut self, jobs: Vec<MovingJob>, back: &mut Vec<JobId>) -> Result<(), Error> {
         let mut ids: Vec<JobId> = jobs.iter().map(|job| job.record.id).collect();
         let (name, mover) = (self.from_id.clone(), self.mover);
         let answers = at(self.to, move |driver| driver.move_in(&name, mover, &jobs))?;
@@ -175,6 +210,7 @@ impl<'a> Move<'a> {
             let arrived = answers.next() == Some(Inserted::New);
             if !arrived {
                 self.taken.push(*id);
+                back.push(*id);
             }
             arrived
         });
@@ -192,9 +228,9 @@ impl<'a> Move<'a> {
     }
 
     /// A key's job goes to the key's home only.
-    fn may_go(&self, job: &JobRecord) -> bool {
-        let Some(key) = &job.uniqkey else { return true };
-        self.manager.home_of(&job.ability, key).is_some_and(|home| Arc::ptr_eq(&home, self.to))
+    fn may_go(&self, ability: &str, key: Option<&str>) -> bool {
+        let Some(key) = key else { return true };
+        self.manager.home_of(ability, key).is_some_and(|home| Arc::ptr_eq(&home, self.to))
     }
 
     /// The steps after a batch surely arrived.

@@ -1,6 +1,7 @@
 //! Which databases may take a job, in the order in which they are tried.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::Manager;
 use super::database::Database;
@@ -24,8 +25,8 @@ pub(super) struct Route {
 impl Manager {
     /// The named database; the key's home by rendezvous hashing; or the live ones in random
     /// order, so that clients spread their jobs. Those that owe an answer come last, for they may
-    /// hang.
-    pub(super) fn route(&self, job: &NewJob) -> Result<Route, Error> {
+    /// hang. Orders that are not known are asked for until then.
+    pub(super) fn route(&self, job: &NewJob, until: Instant) -> Result<Route, Error> {
         let mut route = Route {
             candidates: Vec::new(),
             former_homes: Vec::new(),
@@ -43,7 +44,7 @@ impl Manager {
                 std::cmp::Reverse(weight(&database.name, &job.ability, key))
             });
             route.home_only = job.policy == UniqPolicy::Refuse;
-            return Ok(route.around_drained());
+            return Ok(route.around_drained(until));
         }
         fastrand::shuffle(&mut route.candidates);
         route.candidates.sort_by_key(|database| (!database.is_up(), database.is_slow()));
@@ -73,13 +74,14 @@ impl Manager {
 
 impl Route {
     /// Sets drained databases apart; with `home_only` one candidate is left.
-    fn around_drained(mut self) -> Self {
+    fn around_drained(mut self, until: Instant) -> Self {
         let sorted = std::mem::take(&mut self.candidates);
         for database in sorted {
             // Those behind the first live one are asked only when their turn comes. Orders that
             // cannot be read now are the database's trouble, found again at once.
             let draining = if self.candidates.is_empty() {
-                database.control().is_ok_and(|control| control.draining)
+                let left = until.saturating_duration_since(Instant::now());
+                database.control_within(left).is_ok_and(|control| control.draining)
             } else {
                 database.controls.known().draining
             };

@@ -174,9 +174,9 @@ impl Settler<'_> {
                 _ if refusals == MOST_REFUSALS => {
                     return self.settle_apart(group, repeated, &error);
                 }
-                // Neither mends itself at once; the probe finds out when it has.
-                ErrorKind::Schema | ErrorKind::Permission => self.lane.database.mark_down(&error),
-                ErrorKind::Other => {
+                // It does not mend itself at once; the probe finds out when it has.
+                ErrorKind::Schema => self.lane.database.mark_down(&error),
+                ErrorKind::Other | ErrorKind::Permission => {
                     let (name, error) = (&*self.lane.database.name, with_causes(&error));
                     log::warn!("database {name:?} could not settle: {error}");
                     std::thread::sleep(jitter(Duration::from_millis(100 << refusals)));

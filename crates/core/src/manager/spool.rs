@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use qudo_hooks::JobId;
 
+use super::asked::LISTING;
 use super::bell::{Bell, lock};
 use super::database::Database;
 use super::inserter::insert_limit;
@@ -35,15 +36,25 @@ const BATCH: u32 = 250;
 pub(crate) struct Spool {
     pub(super) database: Arc<Database>,
     limit: u64,
-    /// Jobs that wait here, as far as this process knows; `None` before the file was looked at.
-    /// Held over every insert and count, so that the bound is exact.
-    depth: Mutex<Option<u64>>,
+    /// Never held over a call: a disk that stalls must not queue up those who enqueue.
+    depth: Mutex<Known>,
     bell: Bell,
     looked: Mutex<Instant>,
     /// How long it is known where forwarded jobs went.
     keep_trails: Duration,
     /// Jobs that were not forwarded because their key was taken.
     dropped: AtomicU64,
+}
+
+/// What this process knows of the number of jobs that wait here.
+#[derive(Default)]
+struct Known {
+    /// As counted last, with what was stored since; `None` before the file was looked at.
+    waiting: Option<u64>,
+    /// Room that is taken by inserts under way.
+    reserved: u64,
+    /// Jobs stored by this process, ever: by it a count is put right that others overtook.
+    stored: u64,
 }
 
 /// What [`Manager::spool`] tells.
@@ -72,49 +83,89 @@ impl Spool {
         }
     }
 
-    /// Makes the tables at the first use, and counts what an earlier process left.
-    fn open(&self, depth: &mut Option<u64>) -> Result<u64, Error> {
-        if let Some(depth) = *depth {
-            return Ok(depth);
+    /// Makes the tables at the first use, and counts what an earlier process left. Several at once wait
+    /// for each other in the file, not here.
+    fn open(&self) -> Result<(), Error> {
+        if lock(&self.depth).waiting.is_some() {
+            return Ok(());
         }
         let limit = self.limit;
-        let found = self.database.call("open the spool", move |driver| {
+        let found = self.database.begin("open the spool", move |driver| {
             driver.migrate()?;
             driver.depth(limit)
-        })?;
-        Ok(*depth.insert(waiting(&found)))
+        });
+        let found = found.wait_at_most(self.database.limit())?;
+        lock(&self.depth).waiting.get_or_insert(waiting(&found));
+        Ok(())
     }
 
     /// Stores jobs until a database is back.
     fn take(&self, jobs: &Arc<Vec<JobRecord>>) -> Result<Vec<Inserted>, Error> {
-        let mut depth = lock(&self.depth);
-        if self.open(&mut depth)? + jobs.len() as u64 > self.limit {
-            return Err(Error::SpoolFull { limit: self.limit });
+        if let Some(reason) = self.database.reason() {
+            return Err(Error::DatabaseDown { database: NAME.to_owned(), reason });
         }
+        self.open()?;
+        let mut room = self.reserve(jobs.len() as u64);
+        if room.is_none() {
+            // Perhaps some were counted twice, or another process forwarded them.
+            self.look_within(self.database.limit())?;
+            room = self.reserve(jobs.len() as u64);
+        }
+        let room = room.ok_or(Error::SpoolFull { limit: self.limit })?;
         let limit = insert_limit(self.database.limit(), jobs.len());
         let epoch = self.database.epoch();
-        let stored = self.database.insert(jobs, limit).map_err(|error| {
+        let stored = self.database.insert(jobs, limit);
+        let new = match &stored {
+            Ok(answers) => answers.iter().filter(|one| **one == Inserted::New).count() as u64,
+            // They may be there: the next look tells.
+            Err(error) if error.is_ambiguous() => room.0,
+            Err(_) => 0,
+        };
+        self.give_back(&room, new);
+        let stored = stored.map_err(|error| {
             self.database.note_error(&error, epoch);
             Error::database(NAME, "store a job", error)
         })?;
-        let new = stored.iter().filter(|one| **one == Inserted::New).count() as u64;
-        *depth.get_or_insert_default() += new;
-        drop(depth);
         self.bell.ring();
         Ok(stored)
     }
 
+    /// Takes room for so many jobs.
+    fn reserve(&self, jobs: u64) -> Option<Room> {
+        let mut known = lock(&self.depth);
+        let taken = known.waiting.unwrap_or_default() + known.reserved;
+        if taken + jobs > self.limit {
+            return None;
+        }
+        known.reserved += jobs;
+        Some(Room(jobs))
+    }
+
+    fn give_back(&self, room: &Room, stored: u64) {
+        let mut known = lock(&self.depth);
+        known.reserved -= room.0;
+        known.stored += stored;
+        *known.waiting.get_or_insert_default() += stored;
+    }
+
     /// Counts anew, since other processes use the file too, and forgets old trails.
     fn look(&self) -> Result<Depth, Error> {
-        let mut depth = lock(&self.depth);
-        self.open(&mut depth)?;
+        self.look_within(self.database.limit().saturating_mul(LISTING))
+    }
+
+    fn look_within(&self, time: Duration) -> Result<Depth, Error> {
+        self.open()?;
         *lock(&self.looked) = Instant::now();
         let (limit, trails) = (self.limit, self.keep_trails);
-        let found = self.database.call("count jobs", move |driver| {
+        let before = lock(&self.depth).stored;
+        let found = self.database.begin("count jobs", move |driver| {
             driver.purge(trails, trails, PURGE_AT_MOST)?;
             driver.depth(limit)
-        })?;
-        *depth = Some(waiting(&found));
+        });
+        let found = found.wait_at_most(time)?;
+        let mut known = lock(&self.depth);
+        // What was stored meanwhile may be counted twice until the next look, but not be missed.
+        known.waiting = Some(waiting(&found) + (known.stored - before));
         Ok(found)
     }
 
@@ -123,9 +174,12 @@ impl Spool {
     }
 
     fn is_empty(&self) -> bool {
-        lock(&self.depth).is_none_or(|depth| depth == 0)
+        lock(&self.depth).waiting.is_none_or(|waiting| waiting == 0)
     }
 }
+
+/// Room for so many jobs.
+struct Room(u64);
 
 fn waiting(depth: &Depth) -> u64 {
     depth.ready.count + depth.scheduled.count + depth.moving.count
@@ -188,10 +242,14 @@ fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Er
     if waiting(&depth) == 0 || !manager.all().iter().any(|database| database.is_up()) {
         return Ok(());
     }
+    let usable = usable(manager);
+    let mut trouble = None;
     if depth.moving.count > 0 {
         // An earlier forward was broken off; where it went is not told by the job alone.
-        for database in manager.all().iter().filter(|database| database.is_up()) {
-            Move::new(manager, &spool.database, database)?.run_these(&[])?;
+        for database in usable.iter().filter(|database| database.is_up()) {
+            let resumed = Move::new(manager, &spool.database, database)
+                .and_then(|resumed| resumed.run_these(&[]));
+            trouble = resumed.err().or(trouble);
         }
     }
     let mut offset = 0;
@@ -202,25 +260,49 @@ fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Er
         let mut groups: HashMap<Arc<str>, (Arc<Database>, Vec<JobId>)> = HashMap::new();
         for job in jobs.iter().filter(|job| job.state != JobState::Moving) {
             let key = job.uniqkey.as_deref().map(|key| (&*job.ability, key));
-            match target(manager, job.id, key)? {
-                Target::Wait => {}
-                Target::There(database) => gone += join(manager, spool, &database, job.id)?,
-                Target::Taken => gone += drop_job(manager, spool, job.id)?,
-                Target::To(target) => {
+            let step = match target(manager, &usable, job.id, key) {
+                Ok(Target::Wait) => Ok(0),
+                Ok(Target::There(database)) => join(manager, spool, &database, job.id),
+                Ok(Target::Taken) => drop_job(manager, spool, job.id),
+                Ok(Target::To(target)) => {
                     let group = groups.entry(Arc::clone(&target.name));
                     group.or_insert_with(|| (target, Vec::new())).1.push(job.id);
+                    Ok(0)
                 }
+                Err(error) => Err(error),
+            };
+            // The trouble of one database is not that of the jobs for the others.
+            match step {
+                Ok(ended) => gone += ended,
+                Err(error) => trouble = Some(error),
             }
         }
         for (target, ids) in groups.into_values() {
-            gone += forward_to(manager, spool, &target, &ids)?;
+            match forward_to(manager, spool, &target, &ids) {
+                Ok(ended) => gone += ended,
+                Err(error) => trouble = Some(error),
+            }
         }
         offset += found.saturating_sub(gone) as u32;
         if found < BATCH as usize {
             break;
         }
     }
-    spool.look().map(drop)
+    spool.look()?;
+    trouble.map_or(Ok(()), Err)
+}
+
+/// The databases whose orders are known, as far as they are up; one that cannot tell them, because its
+/// tables are missing or the account may not read them, takes no job now.
+fn usable(manager: &Manager) -> Vec<Arc<Database>> {
+    let tells = |database: &&Arc<Database>| match database.control() {
+        Err(error) if !error.is_down() => {
+            log::debug!("the spool passes over database {:?}: {error}", &*database.name);
+            false
+        }
+        _ => true,
+    };
+    manager.all().iter().filter(tells).cloned().collect()
 }
 
 /// What is to happen with a spooled job now.
@@ -235,21 +317,21 @@ enum Target {
 
 /// Where a spooled job goes now: the home of its key, once the former homes say that they do not
 /// hold it; without a key any database that is up.
-fn target(manager: &Manager, id: JobId, key: Option<(&str, &str)>) -> Result<Target, Error> {
-    for database in manager.all().iter() {
-        if let Err(error) = database.control()
-            && !error.is_down()
-        {
-            return Err(Error::database(&database.name, "read its orders", error));
-        }
-    }
+fn target(
+    manager: &Manager,
+    usable: &[Arc<Database>],
+    id: JobId,
+    key: Option<(&str, &str)>,
+) -> Result<Target, Error> {
     let Some((ability, key)) = key else {
-        let all = manager.all();
-        let open = all.iter().filter(|one| one.is_up() && !one.controls.known().draining);
+        let open = usable.iter().filter(|one| one.is_up() && !one.controls.known().draining);
         let chosen = fastrand::choice(open.collect::<Vec<_>>());
         return Ok(chosen.map_or(Target::Wait, |one| Target::To(Arc::clone(one))));
     };
     for former in manager.former_homes(ability, key) {
+        if !usable.iter().any(|one| Arc::ptr_eq(one, &former)) {
+            return Ok(Target::Wait);
+        }
         let (ability, key) = (ability.to_owned(), key.to_owned());
         match former.call("look up a unique key", move |driver| driver.holder(&ability, &key)) {
             Ok(None) => {}
@@ -259,7 +341,8 @@ fn target(manager: &Manager, id: JobId, key: Option<(&str, &str)>) -> Result<Tar
             Err(error) => return Err(error),
         }
     }
-    let home = manager.home_of(ability, key).filter(|home| home.is_up());
+    let known = |home: &Arc<Database>| usable.iter().any(|one| Arc::ptr_eq(one, home));
+    let home = manager.home_of(ability, key).filter(|home| home.is_up() && known(home));
     Ok(home.map_or(Target::Wait, Target::To))
 }
 
