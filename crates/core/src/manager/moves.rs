@@ -124,10 +124,19 @@ impl<'a> Move<'a> {
         Ok((self.done.moved, self.taken))
     }
 
-    /// Goes through the waiting jobs in the order of their ids and takes out only those that may go, so
-    /// that none is out of reach for longer than its batch; until a whole round moves nothing.
+    /// Takes jobs out as they come, until some of a batch may not go. From then on it goes through the
+    /// waiting jobs in the order of their ids and takes out only those that may: the others would be found
+    /// again, and none is to be out of reach for longer than its batch. Until a whole round moves nothing.
     fn move_all(&mut self) -> Result<(), Error> {
         self.resume()?;
+        while self.stayed.is_empty() {
+            let name = self.to_id.clone();
+            let jobs = at(self.from, move |driver| driver.move_out(&name, None, BATCH))?;
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            self.carry(jobs)?;
+        }
         loop {
             let before = self.done.moved;
             self.stayed.clear();

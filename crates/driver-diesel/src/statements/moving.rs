@@ -1,7 +1,7 @@
 //! Jobs on their way between databases; the protocol is that of
 //! [`Moves`](qudo_core::driver::Moves). Every function runs inside a transaction.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use chrono::{DateTime, Utc};
 use diesel::deserialize;
@@ -36,6 +36,14 @@ struct ReadyKey(String, i32);
 impl FromRow for ReadyKey {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         Ok(Self(columns.text()?, -columns.int()?))
+    }
+}
+
+struct Filed(Uuid, ReadyKey);
+
+impl FromRow for Filed {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.id()?, ReadyKey::from_row(columns)?))
     }
 }
 
@@ -82,29 +90,45 @@ fn first_waiting<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<W
     Ok(rows)
 }
 
-/// The waiting row of one job, locked; a claim that locks it first wins.
-fn waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<Waiting>> {
-    let facts = "SELECT queue, priority FROM qudo_job WHERE id = ?";
-    let Some(ReadyKey(queue, rank)) = conn.row::<ReadyKey>(facts, &[Bind::Id(id)])? else {
-        return Ok(None);
-    };
-    let ready = format!(
-        "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready WHERE queue = ? AND claim_rank = ? \
-         AND id = ?{lock}",
-        big = E::BIG,
-        lock = E::FOR_UPDATE
-    );
-    let key = [Bind::Text(&queue), Bind::Int(rank), Bind::Id(id)];
-    if let Some(row) = conn.row::<Waiting>(&ready, &key)? {
-        return Ok(Some(row));
+/// The waiting rows of these jobs, locked; a claim that locks one first wins. Two questions for all of
+/// them, and one or two for each queue and priority.
+fn waiting_each<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<Vec<Waiting>> {
+    let job = Keyed::table("qudo_job");
+    let facts: Vec<(Uuid, ReadyKey)> =
+        E::rows_by_id::<Filed>(conn, "id, queue, priority", &job, ids, "")?
+            .into_iter()
+            .map(|Filed(id, key)| (id, key))
+            .collect();
+    let mut rows = ready_each::<E>(conn, &facts)?;
+    let mut found: HashSet<Uuid> = rows.iter().map(|row| row.stand.id).collect();
+    let rest: Vec<_> = facts.iter().map(|(id, _)| *id).filter(|id| !found.contains(id)).collect();
+    let (columns, scheduled) = (format!("{STAND}, run_after"), Keyed::table("qudo_scheduled"));
+    rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &scheduled, &rest, E::FOR_UPDATE)?);
+    found.extend(rows.iter().map(|row| row.stand.id));
+    // They may have become due between the two looks.
+    let rest: Vec<_> = facts.into_iter().filter(|(id, _)| !found.contains(id)).collect();
+    rows.extend(ready_each::<E>(conn, &rest)?);
+    Ok(rows)
+}
+
+/// Ready rows by their keys, locked.
+fn ready_each<E: Engine>(
+    conn: &mut E::Conn,
+    facts: &[(Uuid, ReadyKey)],
+) -> QueryResult<Vec<Waiting>> {
+    let mut groups: BTreeMap<(&str, i32), Vec<Uuid>> = BTreeMap::new();
+    for (id, ReadyKey(queue, rank)) in facts {
+        groups.entry((queue, *rank)).or_default().push(*id);
     }
-    let scheduled =
-        format!("SELECT {STAND}, run_after FROM qudo_scheduled WHERE id = ?{}", E::FOR_UPDATE);
-    if let Some(row) = conn.row::<Waiting>(&scheduled, &[Bind::Id(id)])? {
-        return Ok(Some(row));
+    let columns = format!("{STAND}, CAST(NULL AS {})", E::BIG);
+    let mut rows = Vec::with_capacity(facts.len());
+    for ((queue, rank), mut ids) in groups {
+        ids.sort_unstable();
+        let key = [Bind::Text(queue), Bind::Int(rank)];
+        let ready = Keyed::table("qudo_ready").only("queue = ? AND claim_rank = ?", &key);
+        rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &ready, &ids, E::FOR_UPDATE)?);
     }
-    // It may have become due between the two looks.
-    conn.row(&ready, &key)
+    Ok(rows)
 }
 
 /// Takes waiting jobs out of ready and scheduled, each by its primary key.
@@ -114,15 +138,13 @@ pub(crate) fn move_out<E: Engine>(
     only: Option<&[JobId]>,
     limit: u32,
 ) -> QueryResult<Vec<MovingJob>> {
-    let mut rows = Vec::new();
-    match only {
-        None => rows = first_waiting::<E>(conn, limit)?,
+    let mut rows = match only {
+        None => first_waiting::<E>(conn, limit)?,
         Some(only) => {
-            for id in uuids(only).iter().take(limit as usize) {
-                rows.extend(waiting::<E>(conn, id)?);
-            }
+            let ids = uuids(only);
+            waiting_each::<E>(conn, &ids[..ids.len().min(limit as usize)])?
         }
-    }
+    };
     let found = rows.len();
     let mut jobs = with_facts::<E>(conn, &mut rows)?;
     if rows.is_empty() && found > 0 {
