@@ -24,6 +24,8 @@ pub(crate) enum Class {
     Unique,
     /// A write that came after its deadline; nothing was stored.
     Late,
+    /// The statement was ended by a limit or by somebody, and changed nothing.
+    Slow,
     /// The caller's error.
     Other,
 }
@@ -35,6 +37,9 @@ const RETRY: &[&str] = &[
     "deadlock found when trying to get lock",
     "lock wait timeout exceeded",
     "record has changed since last read",
+    "table definition has changed, please retry",
+    // MySQL's Group Replication.
+    "plugin instructed the server to rollback",
     "database is locked",
     "database table is locked",
     "database schema is locked",
@@ -67,6 +72,8 @@ const DOWN: &[&str] = &[
     "could not translate host name",
     "connection was killed",
     "timed out waiting for connection",
+    // ProxySQL.
+    "max connect timeout reached",
     // The server.
     "terminating connection",
     "is starting up",
@@ -78,9 +85,6 @@ const DOWN: &[&str] = &[
     "too many connections",
     "too many clients",
     "remaining connection slots",
-    "statement timeout",
-    "execution was interrupted",
-    "maximum statement execution time exceeded",
     "out of memory",
     "no space left",
     "could not extend file",
@@ -100,6 +104,13 @@ const DOWN: &[&str] = &[
     "database disk image is malformed",
     "file is not a database",
     "locking protocol",
+];
+
+/// One statement took too long, or somebody ended it. That says nothing of the database.
+const SLOW: &[&str] = &[
+    "statement timeout",
+    "execution was interrupted",
+    "maximum statement execution time exceeded",
 ];
 
 const PERMISSION: &[&str] = &[
@@ -155,6 +166,8 @@ pub(crate) fn classify_text(text: &str) -> Class {
     let has = |words: &[&str]| words.iter().any(|word| text.contains(word));
     if has(RETRY) {
         Class::Retry
+    } else if has(SLOW) {
+        Class::Slow
     } else if has(DOWN) {
         Class::Down
     } else if has(PERMISSION) {
@@ -175,7 +188,7 @@ pub(crate) fn to_driver_error(error: Error, wrote: bool) -> DriverError {
     }
     let kind = match class {
         Class::Down | Class::Late => ErrorKind::Down,
-        Class::Retry => ErrorKind::Contention,
+        Class::Retry | Class::Slow => ErrorKind::Contention,
         Class::Schema => ErrorKind::Schema,
         Class::Permission => ErrorKind::Permission,
         Class::Unique | Class::Other => ErrorKind::Other,
@@ -231,6 +244,15 @@ mod tests {
             ("no such table: qudo_ready", Class::Schema),
             ("Unknown column 'dead_after' in 'field list'", Class::Schema),
             ("ERROR: qudo: rows do not add up: 2 facts, 1 places put", Class::Retry),
+            ("ERROR: canceling statement due to statement timeout", Class::Slow),
+            (
+                "Query execution was interrupted, maximum statement execution time exceeded",
+                Class::Slow,
+            ),
+            ("Query execution was interrupted (max_statement_time exceeded)", Class::Slow),
+            ("Plugin instructed the server to rollback the current transaction.", Class::Retry),
+            ("Table definition has changed, please retry transaction", Class::Retry),
+            ("Max connect timeout reached while reaching hostgroup 1 after 10000ms", Class::Down),
             ("relation \"customers\" does not exist", Class::Other),
             ("value too long for type character varying(100)", Class::Other),
         ] {

@@ -47,9 +47,10 @@ fn short_claims_lose_and_double_nothing_on_mysql() {
     on::<Mysql>();
 }
 
-/// There a claim may lose when it commits, and is made again by the driver.
+/// A rule of the house for applications: our own connections choose their isolation, because at that
+/// level more than half of the claims that meet would fail.
 #[test]
-fn short_claims_lose_and_double_nothing_on_a_postgres_that_serializes() {
+fn short_claims_lose_and_double_nothing_on_a_postgres_that_serializes_and_none_is_made_again() {
     let Some(fresh) = FreshDatabase::on("postgres", "hammer") else { return };
     let set = format!(
         "ALTER DATABASE {} SET default_transaction_isolation = 'serializable'",
@@ -58,5 +59,9 @@ fn short_claims_lose_and_double_nothing_on_a_postgres_that_serializes() {
     run_sql(fresh.url(), &set).expect("set");
     let told = run_sql(fresh.url(), "SHOW transaction_isolation").expect("tells");
     assert_eq!(told, "serializable");
-    strike(fresh.url(), JOBS / 5);
+    let jobs = JOBS / 5;
+    strike(fresh.url(), jobs);
+    let rollbacks = "SELECT xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+    let rollbacks: u64 = run_sql(fresh.url(), rollbacks).expect("tells").parse().expect("a number");
+    assert!(rollbacks < jobs / 50, "{rollbacks} transactions for {jobs} jobs failed");
 }

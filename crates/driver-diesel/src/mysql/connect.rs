@@ -47,10 +47,11 @@ pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection
     // A client that vanishes in the middle of a transaction must not keep its locks for hours. The
     // pool drops a connection that was idle for five minutes.
     let mariadb = version.as_deref().unwrap_or_default().to_lowercase().contains("mariadb");
+    // A statement whose caller left long ago ends on the server too; MySQL can limit reads only.
     let idle = if mariadb {
-        "SET SESSION wait_timeout = 400, idle_transaction_timeout = 60"
+        "SET SESSION wait_timeout = 400, idle_transaction_timeout = 60, max_statement_time = 60"
     } else {
-        "SET SESSION wait_timeout = 400"
+        "SET SESSION wait_timeout = 400, max_execution_time = 120000"
     };
     // Servers with Galera built in are MariaDB's and Percona's.
     let wsrep = "SHOW GLOBAL VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'";
@@ -64,6 +65,8 @@ pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection
         // Somebody's lock of a whole table, or of the server: a day to MariaDB, a year to MySQL. Also a
         // commit waits for that one, after it has looked at the clock.
         "SET SESSION lock_wait_timeout = 5",
+        // A server may begin a transaction with every statement, and then nobody would commit it.
+        "SET SESSION autocommit = 1",
         // Errors are told apart by their English text.
         "SET SESSION lc_messages = 'en_US'",
     ] {

@@ -88,7 +88,7 @@ pub(super) fn insert_commit(
                         conn.run("ROLLBACK", &[])?;
                         broken = Some(error);
                     }
-                    Class::Retry | Class::Down | Class::Late => return Err(error),
+                    Class::Retry | Class::Down | Class::Late | Class::Slow => return Err(error),
                 },
             }
         }

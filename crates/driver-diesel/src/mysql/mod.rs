@@ -210,16 +210,21 @@ impl Engine for Mysql {
         mut act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.pool.with(true, |conn| {
+            // To change a table waits for everybody who reads it, and takes as long as it takes. What
+            // stands in such a comment only MariaDB reads.
+            conn.run("SET SESSION lock_wait_timeout = 60 /*M! , max_statement_time = 0 */", &[])?;
             // At most 64 characters; MD5 is not in every server any more.
             let name = "CONCAT('qudo_', LEFT(SHA2(DATABASE(), 256), 40))";
             let locked = format!("SELECT CAST(GET_LOCK({name}, 60) AS SIGNED)");
-            if conn.row::<i64>(&locked, &[])? != Some(1) {
-                return Err(Error::QueryBuilderError("another migration takes too long".into()));
-            }
-            // To change a table waits for everybody who reads it.
-            conn.run("SET SESSION lock_wait_timeout = 60", &[])?;
-            let done = act(conn);
-            conn.run("SET SESSION lock_wait_timeout = 5", &[])?;
+            let is_ours = conn.row::<i64>(&locked, &[]).map(|locked| locked == Some(1));
+            let done = match is_ours {
+                Ok(true) => act(conn),
+                Ok(false) => {
+                    Err(Error::QueryBuilderError("another migration takes too long".into()))
+                }
+                Err(error) => Err(error),
+            };
+            conn.run("SET SESSION lock_wait_timeout = 5 /*M! , max_statement_time = 60 */", &[])?;
             conn.row::<i64>(&format!("SELECT CAST(RELEASE_LOCK({name}) AS SIGNED)"), &[])?;
             done
         })

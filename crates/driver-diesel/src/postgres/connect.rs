@@ -106,7 +106,7 @@ pub(super) fn connect(url: &str, pooler: bool) -> Result<PgConnection, String> {
     conn.batch(&format!(
         "SET statement_timeout = '60s'; SET lock_timeout = '5s'; \
          SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = 'warning'; \
-         {}",
+         SET default_transaction_isolation = 'read committed'; {}",
         held_plans("SET")
     ))
     .map_err(|error| error.to_string())?;

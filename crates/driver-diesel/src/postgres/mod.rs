@@ -132,7 +132,11 @@ impl Engine for Postgres {
     ) -> Result<T, DriverError> {
         self.sessions.with(true, |conn| {
             conn.transaction(|conn| {
+                // A migration takes as long as it takes, and so does that of another program; a lock of
+                // a table that is in use it waits for shortly, because whoever comes later waits behind it.
+                conn.batch("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")?;
                 conn.batch(MIGRATION_LOCK)?;
+                conn.batch("SET LOCAL lock_timeout = '5s'")?;
                 act(conn)
             })
         })

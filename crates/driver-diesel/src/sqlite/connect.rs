@@ -48,12 +48,26 @@ fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
 
 /// The busy timeout comes first: switching to WAL needs a lock itself. FULL makes every commit
 /// durable; in WAL mode that is one sync of the log.
+///
+/// A file that grew in a burst is cut to 64 MiB at the next checkpoint. Where a log cannot be had SQLite
+/// goes on without one and without an error; readers would hold up writers then.
 pub(super) fn writer(path: &Path) -> Result<SqliteConnection, String> {
-    open(
+    let mut conn = open(
         path,
         "PRAGMA busy_timeout = 5000; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; \
-         PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY;",
-    )
+         PRAGMA cache_size = -32000; PRAGMA temp_store = MEMORY; \
+         PRAGMA journal_size_limit = 67108864;",
+    )?;
+    let mode: Option<String> =
+        conn.row("PRAGMA journal_mode", &[]).map_err(|error| error.to_string())?;
+    match mode.as_deref() {
+        Some("wal") => Ok(conn),
+        other => Err(format!(
+            "unable to open database file {}: it cannot have a write-ahead log (its journal mode is \
+             {other:?}); is it on a network's file system?",
+            path.display()
+        )),
+    }
 }
 
 /// A connection that cannot write by mistake.
