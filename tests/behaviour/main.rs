@@ -136,6 +136,7 @@ behaviours! {
         a_lease_that_ends_gives_the_job_to_another,
         a_job_that_outlives_its_workers_ends_in_the_exception_log,
         a_claim_whose_answer_was_lost_is_released,
+        what_another_process_gives_back_starts_at_once,
         a_settle_that_is_repeated_changes_nothing,
         two_claims_of_one_job_in_one_settle_are_told_apart,
         a_group_of_large_ends_is_stored,

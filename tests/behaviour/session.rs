@@ -24,7 +24,16 @@ fn claim_for(
     limit: u32,
     grab_for: Duration,
 ) -> (WorkerId, Vec<ClaimedJob>) {
-    let dead_after = Duration::from_millis(400);
+    claim_with_promise(bed, ability, limit, grab_for, Duration::from_millis(400))
+}
+
+fn claim_with_promise(
+    bed: &Bed,
+    ability: &str,
+    limit: u32,
+    grab_for: Duration,
+    dead_after: Duration,
+) -> (WorkerId, Vec<ClaimedJob>) {
     let worker = WorkerInfo { id: WorkerId::new(), name: "stranger".to_owned(), dead_after };
     let driver = bed.driver();
     assert!(!driver.heartbeat(&worker).expect("beats"), "unknown before");
@@ -365,6 +374,35 @@ pub fn a_claim_whose_answer_was_lost_is_released(bed: &Bed) {
         let job = manager.lookup(id).expect("answers").expect("lives").1;
         assert_eq!((job.state, job.attempt), (JobState::Ready, 0));
     }
+}
+
+/// Also where an idle worker sleeps until it is told of something.
+pub fn what_another_process_gives_back_starts_at_once(bed: &Bed) {
+    let (manager, log) =
+        bed.with(|builder| builder.ability::<echo>().delay(Duration::from_secs(3_600)).workers(1));
+    let driver = bed.driver();
+    let held: Vec<_> = (0..3)
+        .map(|_| {
+            let id = enqueue(&manager, bed, 1)[0];
+            let hour = Duration::from_secs(3_600);
+            let (stranger, claimed) = claim_with_promise(bed, "echo", 1, hour, hour);
+            assert_eq!(claimed[0].id, id);
+            (stranger, claimed)
+        })
+        .collect();
+    let working = manager.start().expect("starts");
+    let last = manager.enqueue(echo::job("last".to_owned()).database(bed.first()));
+    assert!(last.expect("stored").is_new());
+    eventually("it is idle", || log.lines().len() == 1);
+    for (done, (stranger, claimed)) in held.into_iter().enumerate() {
+        match done {
+            0 => drop(driver.settle(stranger, &settlements(claimed, Verdict::GiveBack))),
+            1 => drop(driver.release_claim(stranger, 1)),
+            _ => drop(driver.remove_worker(stranger)),
+        }
+        eventually("it runs here", || log.lines().len() == done + 2);
+    }
+    working.stop();
 }
 
 pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {

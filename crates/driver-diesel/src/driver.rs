@@ -7,7 +7,7 @@ use qudo_core::driver::{
     ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline, Depth, Driver,
     DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo,
     JobRecord, JobState, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
+    StatusRow, Verdict, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -132,9 +132,22 @@ impl<E: Engine> DieselDriver<E> {
         let mut queues: Vec<&str> = replacements
             .flat_map(|extras| extras.replacements.iter().map(|job| job.queue.as_ref()))
             .collect();
+        // What its worker did not start may start elsewhere.
+        let unstarted = settlements.iter().filter(|one| one.verdict == Verdict::GiveBack);
+        queues.extend(unstarted.map(|one| one.job.queue.as_ref()));
+        queues.sort_unstable();
         queues.dedup();
         self.engine.notify(&mut queues.into_iter());
         Ok(answers)
+    }
+
+    /// Tells other processes of jobs that became ready, by the queue of each; how many there are.
+    fn tell(&self, jobs: &[String]) -> usize {
+        let mut queues: Vec<&str> = jobs.iter().map(String::as_str).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        self.engine.notify(&mut queues.into_iter());
+        jobs.len()
     }
 
     /// Which leases are there although their settlement was answered with success.
@@ -252,7 +265,9 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| worker::give_back::<E>(conn, worker.as_uuid(), Some(claim)))
+        let given_back =
+            |conn: &mut E::Conn| worker::give_back::<E>(conn, worker.as_uuid(), Some(claim));
+        Ok(self.tell(&self.write_transaction(given_back)?))
     }
 
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError> {
@@ -295,11 +310,15 @@ impl<E: Engine> Driver for DieselDriver<E> {
         expired: bool,
         limit: u32,
     ) -> Result<Vec<Rescued>, DriverError> {
-        self.write_transaction(|conn| worker::rescue::<E>(conn, dead, expired, limit))
+        let (rescued, queues) =
+            self.write_transaction(|conn| worker::rescue::<E>(conn, dead, expired, limit))?;
+        self.tell(&queues);
+        Ok(rescued)
     }
 
     fn remove_worker(&self, worker: WorkerId) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| worker::remove_worker::<E>(conn, worker.as_uuid()))
+        let removed = |conn: &mut E::Conn| worker::remove_worker::<E>(conn, worker.as_uuid());
+        Ok(self.tell(&self.write_transaction(removed)?))
     }
 
     fn workers(&self) -> Result<Vec<WorkerSeen>, DriverError> {

@@ -60,13 +60,13 @@ impl FromRow for Lost {
 /// first, and then the row shows a later time and nothing is taken; a row that is locked at this moment
 /// belongs to a worker that beats, or to another rescue, and is passed over. The leases' row locks decide
 /// between a rescue and the worker's own settle; those that are being settled or rescued elsewhere
-/// are skipped, so that one stuck row holds up no other.
+/// are skipped, so that one stuck row holds up no other. Also tells the queues of the jobs.
 pub(crate) fn rescue<E: Engine>(
     conn: &mut E::Conn,
     dead: &[DeadWorker],
     expired: bool,
     limit: u32,
-) -> QueryResult<Vec<Rescued>> {
+) -> QueryResult<(Vec<Rescued>, Vec<String>)> {
     let mut lost: Vec<Lost> = Vec::new();
     let left = |lost: &Vec<Lost>| limit.saturating_sub(lost.len() as u32);
     let mut gone = Vec::new();
@@ -109,7 +109,8 @@ pub(crate) fn rescue<E: Engine>(
         worker: WorkerId::from_uuid(one.worker),
         kind: kind(&one),
     };
-    Ok(lost.into_iter().map(rescued).collect())
+    let queues = lost.iter().map(|one| one.stand.queue.clone()).collect();
+    Ok((lost.into_iter().map(rescued).collect(), queues))
 }
 
 /// Leases whose worker has no row, and those past their end. A plain read: a locking one would make
@@ -210,13 +211,13 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
     balance("rescue what is locked", lost.len(), taken)
 }
 
-/// Returns leases to ready, the attempt unspent: all of a worker, or those of one claim.
-/// Inside a transaction.
+/// Returns leases to ready, the attempt unspent: all of a worker, or those of one claim. Tells the queue of
+/// each. Inside a transaction.
 pub(crate) fn give_back<E: Engine>(
     conn: &mut E::Conn,
     worker: &Uuid,
     claim: Option<i64>,
-) -> QueryResult<usize> {
+) -> QueryResult<Vec<String>> {
     let (condition, binds) = match claim {
         Some(claim) => ("worker = ? AND claim = ?", vec![Bind::Id(worker), Bind::Big(claim)]),
         None => ("worker = ?", vec![Bind::Id(worker)]),
@@ -234,13 +235,16 @@ pub(crate) fn give_back<E: Engine>(
         .collect();
     balance("give back", taken, put_ready::<E>(conn, &places)?)?;
     balance("give back what is locked", stands.len(), taken)?;
-    Ok(stands.len())
+    Ok(stands.into_iter().map(|stand| stand.queue).collect())
 }
 
-/// Removes a worker that stops, with what it still holds. Inside a transaction.
+/// Removes a worker that stops, and gives back what it still holds. Inside a transaction.
 ///
 /// Locking: the worker's row before its leases, as in a rescue.
-pub(crate) fn remove_worker<E: Engine>(conn: &mut E::Conn, worker: &Uuid) -> QueryResult<usize> {
+pub(crate) fn remove_worker<E: Engine>(
+    conn: &mut E::Conn,
+    worker: &Uuid,
+) -> QueryResult<Vec<String>> {
     conn.run("DELETE FROM qudo_worker WHERE id = ?", &[Bind::Id(worker)])?;
     give_back::<E>(conn, worker, None)
 }
