@@ -336,3 +336,76 @@ fn an_enqueue_says_why_the_spool_does_not_take_it() {
     let error = manager.enqueue(plain::job(())).expect_err("full");
     assert!(matches!(error, Error::SpoolFull { limit: 1 }), "{error}");
 }
+
+static ENDED: AtomicUsize = AtomicUsize::new(0);
+static BEGUN: AtomicUsize = AtomicUsize::new(0);
+
+/// Ends when it is told to.
+#[qudo::ability]
+fn patient(job: &Job) -> qudo::Result {
+    BEGUN.fetch_add(1, Ordering::AcqRel);
+    while !job.is_stopping() {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    ENDED.fetch_add(1, Ordering::AcqRel);
+    Err(qudo::snooze(Duration::from_secs(3_600)))
+}
+
+#[test]
+fn a_job_is_told_that_its_database_is_removed() {
+    let manager = builder()
+        .ability::<patient>()
+        .driver("goes", memory())
+        .driver("stays", memory())
+        .build()
+        .expect("valid");
+    let running = manager.start().expect("starts");
+    manager.enqueue(patient::job().database("goes")).expect("stored");
+    wait_until("it begins", || BEGUN.load(Ordering::Acquire) == 1);
+    let begun = Instant::now();
+    manager.remove_database("goes").expect("removed");
+    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    assert_eq!(ENDED.load(Ordering::Acquire), 1);
+    running.stop();
+}
+
+static HELD: AtomicUsize = AtomicUsize::new(0);
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+#[qudo::ability]
+fn careful(job: &Job) -> qudo::Result {
+    if !job.is_lease_lost() {
+        HELD.fetch_add(1, Ordering::AcqRel);
+    }
+    while !job.is_lease_lost() {
+        std::thread::park_timeout(Duration::from_millis(1));
+    }
+    LOST.fetch_add(1, Ordering::AcqRel);
+    Ok(())
+}
+
+#[test]
+fn a_job_is_told_that_others_may_run_it() {
+    let silent = Arc::new(AtomicBool::new(false));
+    let is_silent = Arc::clone(&silent);
+    let driver = Faulty::new(memory()).with_fault(move |call| {
+        if call == "heartbeat" && is_silent.load(Ordering::Acquire) {
+            return Err(DriverError::new(ErrorKind::Contention, "somebody locks the row"));
+        }
+        Ok(())
+    });
+    let manager = builder()
+        .ability::<careful>()
+        .heartbeat(Duration::from_millis(100), Duration::from_secs(1))
+        .driver("it", Arc::new(driver))
+        .build()
+        .expect("valid");
+    let running = manager.start().expect("starts");
+    manager.enqueue(careful::job()).expect("stored");
+    wait_until("it begins", || HELD.load(Ordering::Acquire) == 1);
+    assert_eq!(LOST.load(Ordering::Acquire), 0, "nobody has it as long as it beats");
+    silent.store(true, Ordering::Release);
+    wait_until("it hears of it", || LOST.load(Ordering::Acquire) == 1);
+    silent.store(false, Ordering::Release);
+    running.stop();
+}

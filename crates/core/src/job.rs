@@ -10,6 +10,7 @@ use serde::Serialize;
 use crate::driver::{
     ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
 };
+use crate::manager::Lane;
 use crate::{Driver, Error, Manager, NewJob};
 
 /// A running job, as its ability sees it.
@@ -22,6 +23,10 @@ pub struct Job {
     pub(crate) max_retries: u32,
     pub(crate) reply_codec: std::borrow::Cow<'static, str>,
     pub(crate) stopping: Arc<AtomicBool>,
+    /// Where the database's heartbeats are made; none for a single run.
+    pub(crate) lane: Option<Arc<Lane>>,
+    /// How long the lease lasts.
+    pub(crate) lease: Duration,
     /// When the run began.
     pub(crate) begun: Instant,
     /// Whether each settled run leaves a row in the history.
@@ -114,10 +119,22 @@ impl Job {
         &self.manager
     }
 
-    /// Whether the worker process is stopping, or the ability's time limit is over; long work may
-    /// end early, with a snooze or an error.
+    /// Whether the worker process is stopping, the job's database is being removed, or the ability's
+    /// time limit is over; long work may end early, with a snooze or an error.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed) || self.is_overdue()
+        self.stopping.load(Ordering::Relaxed)
+            || self.is_overdue()
+            || self.lane.as_ref().is_some_and(|lane| lane.leaving.load(Ordering::Relaxed))
+    }
+
+    /// Whether another worker may run this job by now: the lease is over, or this process was silent
+    /// towards the database for as long as others wait before they take its jobs. What the run would
+    /// do from here on may be done twice, and its end most likely changes nothing. Asks nobody; call it as
+    /// often as you like. `false` is no promise: a process that was stopped learns of it at its next
+    /// heartbeat. During [`Manager::work_once`] only the end of the lease counts.
+    pub fn is_lease_lost(&self) -> bool {
+        self.begun.elapsed() >= self.lease
+            || self.lane.as_ref().is_some_and(|lane| lane.may_have_lost(self.begun))
     }
 
     /// How long the run may still take; `None` when the ability has no time limit.

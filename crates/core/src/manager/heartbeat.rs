@@ -94,6 +94,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         database.bell.ring();
     }
     if !known && !first {
+        lane.note_death();
         // We were silent for so long that others took our jobs. What is not started must not be.
         let jobs = session.dispatch.drain(lane.index);
         log::warn!(

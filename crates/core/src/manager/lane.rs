@@ -29,6 +29,8 @@ pub(crate) struct Lane {
     /// Milliseconds since the lane's start at which the last heartbeat began that arrived;
     /// `NEVER` before the first.
     last_heartbeat: AtomicU64,
+    /// The same for the last one that found this process declared dead.
+    declared_dead: AtomicU64,
     /// Claimed and not yet settled.
     pub(crate) in_flight: AtomicUsize,
     pub(crate) lost_leases: AtomicU64,
@@ -62,6 +64,7 @@ impl Lane {
             janitor_bell: Bell::default(),
             beat_every: AtomicU64::new(0),
             last_heartbeat: AtomicU64::new(NEVER),
+            declared_dead: AtomicU64::new(NEVER),
             in_flight: AtomicUsize::new(0),
             lost_leases: AtomicU64::new(0),
             fetching: AtomicBool::new(true),
@@ -111,6 +114,19 @@ impl Lane {
         }
         let last = Duration::from_millis(last);
         self.started.elapsed().saturating_sub(last) < self.dead_after.mul_f64(0.9)
+    }
+
+    /// Others took the leases that this process had.
+    pub(crate) fn note_death(&self) {
+        let at = self.started.elapsed().as_millis() as u64;
+        self.declared_dead.store(at, Ordering::Release);
+    }
+
+    /// Whether others may hold the lease of a run that began then.
+    pub(crate) fn may_have_lost(&self, begun: Instant) -> bool {
+        let died = self.declared_dead.load(Ordering::Acquire);
+        let begun = begun.saturating_duration_since(self.started).as_millis() as u64;
+        !self.holds_leases() || (died != NEVER && died >= begun)
     }
 
     /// Whether no more jobs are to be claimed here.

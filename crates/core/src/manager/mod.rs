@@ -62,6 +62,8 @@ pub use moves::Moved;
 pub use spool::SpoolReport;
 pub use work::WorkHandle;
 
+pub(crate) use lane::Lane;
+
 use std::collections::HashSet;
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};

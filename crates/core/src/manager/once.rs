@@ -133,6 +133,7 @@ impl Manager {
                 driver: &database.driver,
                 worker: id,
                 stopping: &stopping,
+                lane: None,
             };
             let (settlement, outcome) =
                 self.while_alive(database, worker, || run_job(&context, Box::new(job)));

@@ -12,6 +12,7 @@ use qudo_hooks::{
 use uuid::Uuid;
 
 use super::Manager;
+use super::lane::Lane;
 use crate::ability::{AbilityEntry, RunError};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
@@ -30,6 +31,8 @@ pub(super) struct Context<'a> {
     pub(super) driver: &'a Arc<dyn Driver>,
     pub(super) worker: WorkerId,
     pub(super) stopping: &'a Arc<AtomicBool>,
+    /// Where the database's heartbeats are made; none for a single run.
+    pub(super) lane: Option<&'a Arc<Lane>>,
 }
 
 /// How the ability's part ended.
@@ -85,6 +88,8 @@ pub(super) fn run_job(
         max_retries: entry.options.max_retries,
         reply_codec: entry.options.codec.clone(),
         stopping: Arc::clone(context.stopping),
+        lane: context.lane.map(Arc::clone),
+        lease: entry.options.grab_for.unwrap_or(context.manager.options().grab_for),
         begun,
         keeps_status: entry.options.set_job_status,
         deadline: entry.options.time_limit.and_then(|limit| begun.checked_add(limit)),

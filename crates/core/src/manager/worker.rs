@@ -20,6 +20,7 @@ pub(super) fn run(session: &Session) {
             driver: &lane.database.driver,
             worker: session.worker.id,
             stopping: &session.stopping,
+            lane: Some(&lane),
         };
         let (settlement, outcome) = run_job(&context, job);
         took = Some(begun.elapsed());
