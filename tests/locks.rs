@@ -313,3 +313,85 @@ fn an_end_that_waits_for_a_lock_is_settled_before_a_stop_returns() {
     assert!(manager.work_once().expect("works").is_none());
     assert_eq!(runs(), 1);
 }
+
+/// On a server of its own, whose count of deadlocks nobody else adds to: jobs that become due while they
+/// are scheduled anew, again and again, by several at once.
+#[cfg(feature = "mysql")]
+fn due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock<
+    E: qudo_test_servers::Engine,
+>(
+    count: &str,
+) {
+    use qudo::driver::{Deadline, Due, JobRecord};
+
+    if !qudo_test_servers::can_start(E::SHORT) {
+        return;
+    }
+    let server = qudo_test_servers::Server::<E>::start(qudo_test_servers::Options::default())
+        .expect("starts");
+    let open = || DriverRegistration::open_linked(&server.url()).expect("valid").driver;
+    let driver = open();
+    driver.migrate().expect("migrates");
+    let record = |_| JobRecord {
+        id: qudo::JobId::new(),
+        ability: "quick".into(),
+        queue: "default".into(),
+        codec: "json".into(),
+        arg: b"1".to_vec(),
+        uniqkey: None,
+        priority: 0,
+        due: Due::In(Duration::from_millis(1)),
+    };
+    let jobs: Vec<JobRecord> = (0..200).map(record).collect();
+    driver.insert(&jobs, Deadline::NONE).expect("stored");
+    let deadlocks = || -> i64 {
+        let told = server.query(count).expect("tells");
+        told.split_whitespace().last().expect("a number").parse().expect("a number")
+    };
+    let before = deadlocks();
+    let until = Instant::now() + Duration::from_secs(4);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let driver = open();
+            scope.spawn(move || {
+                while Instant::now() < until {
+                    driver.promote_due(50).expect("promotes");
+                }
+            });
+        }
+        // Each its own jobs: two that change one job at the same moment may deadlock over what is left of
+        // its row, and one of them is repeated.
+        for jobs in jobs.chunks(50) {
+            let driver = open();
+            scope.spawn(move || {
+                for job in jobs.iter().cycle().take_while(|_| Instant::now() < until) {
+                    let due = Due::In(Duration::from_micros(1));
+                    driver.reschedule(job.id, due).expect("answers");
+                }
+            });
+        }
+    });
+    let met = deadlocks() - before;
+    if met > 0 {
+        println!("{}", server.query("SHOW ENGINE INNODB STATUS").expect("tells"));
+    }
+    assert_eq!(met, 0, "deadlocks in four seconds");
+    let depth = driver.depth(1_000).expect("answers");
+    assert_eq!(depth.ready.count + depth.scheduled.count, 200);
+}
+
+#[test]
+#[cfg(feature = "mysql")]
+fn due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock_on_mariadb() {
+    due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock::<qudo_test_servers::Mariadb>(
+        "SHOW GLOBAL STATUS LIKE 'Innodb_deadlocks'",
+    );
+}
+
+#[test]
+#[cfg(feature = "mysql")]
+fn due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock_on_mysql() {
+    due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock::<qudo_test_servers::Mysql>(
+        "SELECT COUNT FROM information_schema.INNODB_METRICS WHERE NAME = 'lock_deadlocks'",
+    );
+}

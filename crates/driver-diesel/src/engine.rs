@@ -82,6 +82,10 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// The same, passing over rows that another transaction locks.
     const SKIP_LOCKED: &'static str;
 
+    /// Whether a row has a lock in each index that it is found by, so that all have to find a row that they
+    /// lock by the same one.
+    const LOCKS_INDEXES: bool = false;
+
     /// `INSERT` words that leave a row with a taken key alone: before and after the values.
     const INSERT_IGNORE: (&'static str, &'static str);
 

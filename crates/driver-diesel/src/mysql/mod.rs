@@ -98,6 +98,7 @@ impl Engine for Mysql {
     // stumble over the same row would wait for each other.
     const CURRENT: &'static str = " LOCK IN SHARE MODE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const LOCKS_INDEXES: bool = true;
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
     fn rows_by_id<T: FromRow>(

@@ -126,6 +126,11 @@ fn ready_each<E: Engine>(
         ids.sort_unstable();
         let key = [Bind::Text(queue), Bind::Int(rank)];
         let ready = Keyed::table("qudo_ready").only("queue = ? AND claim_rank = ?", &key);
+        if E::LOCKS_INDEXES {
+            // As in schedule.rs: what is left of rows that are gone is not to be locked.
+            ids = E::rows_by_id::<Uuid>(conn, "id", &ready, &ids, "")?;
+            ids.sort_unstable();
+        }
         rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &ready, &ids, E::FOR_UPDATE)?);
     }
     Ok(rows)

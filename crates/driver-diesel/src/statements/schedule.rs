@@ -20,25 +20,69 @@ fn next_due<E: Engine>(conn: &mut E::Conn) -> QueryResult<Option<i64>> {
     conn.row(&sql, &[])
 }
 
-/// Moves due jobs to ready: reads from the start of the primary key, so the cost is that of the
-/// due rows alone. Rows that another promotion moves are skipped.
-///
-/// The clock is read in a subquery, here and wherever a bound depends on it: PostgreSQL takes a
-/// volatile function for another value in each row, and would go through the whole index.
+/// Moves due jobs to ready. Rows that another promotion moves are skipped.
 pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<u32> {
-    let sql = format!(
-        "SELECT {STAND} FROM qudo_scheduled WHERE run_after <= (SELECT {}) ORDER BY run_after, id \
-         LIMIT ?{}",
-        E::NOW,
-        E::SKIP_LOCKED
-    );
-    let due: Vec<Stand> = conn.rows(&sql, &[Bind::Big(limit.into())])?;
+    let due = if E::LOCKS_INDEXES {
+        lock_due_by_id::<E>(conn, limit)?
+    } else {
+        lock_due::<E>(conn, limit)?
+    };
     let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
     ids.sort_unstable();
     let taken = E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &ids)?;
     let places: Vec<_> = due.iter().map(Place::from).collect();
     balance("promote", taken, put_ready::<E>(conn, &places)?)?;
     Ok(due.len() as u32)
+}
+
+/// Reads from the start of the primary key, so the cost is that of the due rows alone.
+///
+/// The clock is read in a subquery, here and wherever a bound depends on it: PostgreSQL takes a
+/// volatile function for another value in each row, and would go through the whole index.
+fn lock_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<Stand>> {
+    let sql = format!(
+        "SELECT {STAND} FROM qudo_scheduled WHERE run_after <= (SELECT {}) ORDER BY run_after, id \
+         LIMIT ?{}",
+        E::NOW,
+        E::SKIP_LOCKED
+    );
+    conn.rows(&sql, &[Bind::Big(limit.into())])
+}
+
+/// The same where each index has locks of its own: found by the primary key without a lock, then locked
+/// by id, as whoever dequeues a job, moves it or schedules it anew locks it. By the primary key first it
+/// would be a deadlock with them, one in some hundred promotions.
+///
+/// Rows that others hold are passed over, and if all of a page are held the next is tried.
+fn lock_due_by_id<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<Stand>> {
+    let page = format!(
+        "SELECT run_after, id FROM qudo_scheduled WHERE run_after <= (SELECT {}) \
+         AND (run_after > ? OR (run_after = ? AND id > ?)) ORDER BY run_after, id LIMIT ?",
+        E::NOW
+    );
+    let still_due = format!("run_after <= (SELECT {})", E::NOW);
+    let (mut at, mut after) = (i64::MIN, Uuid::nil());
+    loop {
+        let binds = [Bind::Big(at), Bind::Big(at), Bind::Id(&after), Bind::Big(limit.into())];
+        let found: Vec<DueAt> = conn.rows(&page, &binds)?;
+        let Some(last) = found.last() else { return Ok(Vec::new()) };
+        (at, after) = (last.0, last.1);
+        let mut ids: Vec<_> = found.iter().map(|one| one.1).collect();
+        ids.sort_unstable();
+        let scheduled = Keyed::table("qudo_scheduled").only(&still_due, &[]);
+        let due: Vec<Stand> = E::rows_by_id(conn, STAND, &scheduled, &ids, E::SKIP_LOCKED)?;
+        if !due.is_empty() || found.len() < limit as usize {
+            return Ok(due);
+        }
+    }
+}
+
+struct DueAt(i64, Uuid);
+
+impl FromRow for DueAt {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.big()?, columns.id()?))
+    }
 }
 
 /// Looks first, without a lock: most calls find nothing due and write nothing.
@@ -106,6 +150,11 @@ fn take_row<E: Engine>(
     place: &str,
     key: &[Bind<'_>],
 ) -> QueryResult<Option<Stand>> {
+    // A look that locks also locks what is left of a row that is gone, and whoever holds the row where it
+    // is now may want to put it back there.
+    if E::LOCKS_INDEXES && conn.row::<Uuid>(&format!("SELECT id FROM {place}"), key)?.is_none() {
+        return Ok(None);
+    }
     let sql = format!("SELECT {STAND} FROM {place}{}", E::FOR_UPDATE);
     let stand = conn.row::<Stand>(&sql, key)?;
     if stand.is_some() {
