@@ -2,11 +2,15 @@
 
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-use std::sync::Mutex;
+mod faulty;
 
+use std::sync::{Arc, Mutex};
+
+use faulty::Faulty;
+use qudo::driver::{DriverError, ErrorKind};
 use qudo::{
     Error, FailureKind, Hook, HookError, Job, JobDraft, JobView, JsonValue, Manager,
-    ManagerBuilder, NewJob, Result,
+    ManagerBuilder, MemoryDriver, NewJob, Result,
 };
 
 fn builder() -> ManagerBuilder {
@@ -161,4 +165,38 @@ fn hooks_of_an_ability_see_jobs_under_its_former_name_too() {
     assert_eq!(drain(&manager), 1);
     let seen = SEEN.lock().expect("no panic").clone();
     assert_eq!(seen, ["pre_enqueue former", "post_enqueue former", "pre_work former"]);
+}
+
+#[test]
+fn a_bulk_enqueue_that_stops_half_way_tells_what_became_of_each_job() {
+    let broken = Faulty::new(Arc::new(MemoryDriver::default())).with_fault(|call| {
+        if call == "insert" { Err(DriverError::new(ErrorKind::Other, "no")) } else { Ok(()) }
+    });
+    let manager = builder().driver("broken", Arc::new(broken)).build().expect("valid");
+    let first = NewJob::named("numbers", 1.into()).database("it");
+    let held = NewJob::named("numbers", 2.into()).database("it").uniqkey("k");
+    let holder = manager.enqueue(held).expect("stored").id();
+    let again = NewJob::named("numbers", 2.into()).database("it").uniqkey("k");
+    let third = NewJob::named("numbers", 3.into()).database("broken");
+    let error = manager.enqueue_many([first, third, again]).expect_err("one database refuses");
+    let Error::PartlyEnqueued { stored, total, answers, .. } = error else {
+        panic!("another error: {error}")
+    };
+    assert_eq!((stored, total), (1, 3));
+    let ids: Vec<_> = answers.iter().map(|one| one.as_ref().map(|one| one.is_new())).collect();
+    assert!(matches!(ids[..], [Some(true), None, Some(false) | None]), "{ids:?}");
+    let known = answers[2].as_ref().and_then(qudo::Enqueued::id);
+    assert!(known.is_none() || known == holder);
+}
+
+#[test]
+fn an_outcome_is_told_though_the_row_of_the_worker_stays() {
+    let driver = Faulty::new(Arc::new(MemoryDriver::default())).with_fault(|call| {
+        if call == "remove_worker" { Err(DriverError::new(ErrorKind::Other, "no")) } else { Ok(()) }
+    });
+    let builder = Manager::builder().linked(false).driver("it", Arc::new(driver));
+    let manager = builder.ability::<numbers>().build().expect("valid");
+    manager.enqueue(numbers::job(1)).expect("stored");
+    let outcome = manager.work_once().expect("works").expect("one");
+    assert!(matches!(outcome, qudo::Outcome::Completed), "{outcome:?}");
 }

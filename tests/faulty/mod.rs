@@ -37,6 +37,7 @@ impl Faulty {
         self
     }
 
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn with_fault(
         mut self,
         fault: impl Fn(&str) -> Result<(), DriverError> + Send + Sync + 'static,
@@ -45,6 +46,7 @@ impl Faulty {
         self
     }
 
+    #[allow(dead_code, reason = "not every test needs it")]
     pub(crate) fn with_claim(
         mut self,
         claim: impl Fn(&dyn Driver, &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>

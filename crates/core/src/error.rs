@@ -3,6 +3,7 @@ use std::time::Duration;
 use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
 
 use crate::driver::DriverError;
+use crate::manager::Enqueued;
 
 /// What can go wrong with a manager. Every message names the thing and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -171,10 +172,14 @@ pub enum Error {
     /// A bulk enqueue over several databases stopped half way.
     #[error("{stored} of {total} jobs were stored before one database failed")]
     PartlyEnqueued {
-        /// How many are stored.
+        /// How many were stored by this call.
         stored: usize,
         /// How many were asked for.
         total: usize,
+        /// What became of each job, in the order of the call; `None` of those that this call did not store
+        /// for sure. Those may be enqueued again, under the ids that they had where `source` is
+        /// [`Uncertain`](Self::Uncertain).
+        answers: Vec<Option<Enqueued>>,
         /// Why the rest is not.
         #[source]
         source: Box<Error>,

@@ -98,6 +98,12 @@ impl Ticket {
     /// Waits until the job ended and returns its last reply. For an ability that returns nothing
     /// ask for `()`.
     ///
+    /// A job that ended without a reply leaves no trace. So for one that never was, that was dequeued, or
+    /// whose reply is past [`keep_replies`](crate::ManagerBuilder::keep_replies), `wait::<()>` is `Ok` too.
+    ///
+    /// Inside an ability this keeps one of the threads that run jobs: if all of them wait, nobody runs what
+    /// they wait for until their limits are over.
+    ///
     /// A worker in the same process wakes the waiter at once; other processes are looked after
     /// every 1 to 100 ms. A database that is down is waited for.
     ///

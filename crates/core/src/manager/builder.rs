@@ -118,6 +118,9 @@ impl Default for ManagerBuilder {
     }
 }
 
+/// Shorter, and a mover that was overtaken could bring a job again that ended meanwhile.
+const SHORTEST_TRAIL: Duration = Duration::from_secs(3_600);
+
 /// Shorter, and a process would be taken for dead that waited for a disk or a processor.
 const SHORTEST_PROMISE: Duration = Duration::from_millis(200);
 
@@ -260,7 +263,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long replies are kept for clients. Default: 7 days.
+    /// How long replies are kept for clients, an hour at least. Default: 7 days. It is known for as long
+    /// where jobs went that were moved to another database: an overtaken mover may be that late.
     pub fn keep_replies(mut self, age: Duration) -> Self {
         self.options.keep_replies = age;
         self
@@ -431,6 +435,9 @@ impl ManagerBuilder {
         ] {
             check_span(option, value)?;
         }
+        if options.keep_replies < SHORTEST_TRAIL {
+            return out_of_range("keep_replies", "expected an hour at least");
+        }
         if options.shutdown_timeout > LONGEST_DELAY {
             return out_of_range("shutdown_timeout", "expected at most a year");
         }
@@ -557,6 +564,7 @@ mod tests {
             (base().delay(Duration::ZERO), "delay"),
             (base().grab_for(Duration::MAX), "grab_for"),
             (base().queues::<&str>([]), "queues"),
+            (base().keep_replies(Duration::ZERO), "keep_replies"),
             (base().heartbeat(Duration::from_secs(5), Duration::from_secs(6)), "heartbeat"),
         ] {
             let error = builder.build().expect_err(option).to_string();

@@ -1,4 +1,5 @@
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
@@ -148,18 +149,25 @@ impl Manager {
             }
             batch.add(way, place, record);
         }
-        let (mut stored, total) = (0, answers.len());
-        for Group { route, records, places } in batch.into_groups() {
+        let (mut sent, mut stored, total) = (false, 0, answers.len());
+        let mut groups = batch.into_groups().into_iter();
+        while let Some(Group { route, records, places }) = groups.next() {
             let records = Arc::new(records);
-            let group = self
-                .insert_somewhere(&records, &route, self.time_for(records.len()))
-                .map_err(|source| {
-                    if stored == 0 {
-                        return source;
-                    }
-                    Error::PartlyEnqueued { stored, total, source: Box::new(source) }
-                })?;
-            stored += records.len();
+            let inserted = self.insert_somewhere(&records, &route, self.time_for(records.len()));
+            let group = match inserted {
+                Ok(group) => group,
+                Err(source) if !sent => return Err(source),
+                Err(source) => {
+                    let unsent = groups.flat_map(|group| group.places);
+                    let unsent: HashSet<usize> = places.into_iter().chain(unsent).collect();
+                    let answers = answers.into_iter().enumerate();
+                    let answers = answers.map(|(at, one)| (!unsent.contains(&at)).then_some(one));
+                    let (answers, source) = (answers.collect(), Box::new(source));
+                    return Err(Error::PartlyEnqueued { stored, total, answers, source });
+                }
+            };
+            sent = true;
+            stored += group.answers.iter().filter(|one| **one == Inserted::New).count();
             for record in &*records {
                 group.database.ring_for(record, self.options().delay);
             }
