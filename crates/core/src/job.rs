@@ -131,7 +131,8 @@ impl Job {
     /// towards the database for as long as others wait before they take its jobs. What the run would
     /// do from here on may be done twice, and its end most likely changes nothing. Asks nobody; call it as
     /// often as you like. `false` is no promise: a process that was stopped learns of it at its next
-    /// heartbeat. During [`Manager::work_once`] only the end of the lease counts.
+    /// heartbeat, and the lease is counted from the start of the run, up to a second and one `call_limit`
+    /// after the database began to count. During [`Manager::work_once`] only the end of the lease counts.
     pub fn is_lease_lost(&self) -> bool {
         self.begun.elapsed() >= self.lease
             || self.lane.as_ref().is_some_and(|lane| lane.may_have_lost(self.begun))

@@ -24,7 +24,7 @@ pub(crate) enum Class {
     Unique,
     /// A write that came after its deadline; nothing was stored.
     Late,
-    /// The statement was ended by a limit or by somebody, and changed nothing.
+    /// The statement was ended by a limit or by somebody.
     Slow,
     /// The caller's error.
     Other,
@@ -200,7 +200,9 @@ pub(crate) fn to_driver_error(error: Error, wrote: bool) -> DriverError {
         ),
         _ => error.to_string(),
     };
-    DriverError::new(kind, message).with_source(error).ambiguous(wrote && class == Class::Down)
+    // A procedure may be ended behind its own commit.
+    let unknown = matches!(class, Class::Down | Class::Slow);
+    DriverError::new(kind, message).with_source(error).ambiguous(wrote && unknown)
 }
 
 /// An error from before anything was asked: nothing can have been written.

@@ -238,6 +238,12 @@ impl<C: Send + 'static> Pool<C> {
                         pause(tries);
                         tries += 1;
                     }
+                    Class::Slow => {
+                        // It may have been ended in the middle of its rows, or of a transaction that
+                        // the server opened: neither is left to the next user.
+                        pooled.broken = true;
+                        return Err(to_driver_error(error, writes));
+                    }
                     Class::Down => {
                         pooled.broken = true;
                         self.generation.fetch_add(1, Ordering::AcqRel);

@@ -13,6 +13,9 @@ use crate::driver::{Control, ControlFlag, DriverError};
 /// How old a process's knowledge may be: an order is followed everywhere within this time.
 const FRESH_FOR: Duration = Duration::from_secs(5);
 
+/// From this age on one caller asks anew, while the others go on with what is known until it is too old.
+const ASK_AFTER: Duration = Duration::from_secs(4);
+
 /// What this process knows of a database's orders.
 #[derive(Default)]
 pub(super) struct Controls {
@@ -33,13 +36,14 @@ impl Controls {
 
     fn fresh(&self) -> Option<Control> {
         let (control, read) = *lock(&self.known);
-        read.is_some_and(|at| at.elapsed() < FRESH_FOR).then_some(control)
+        read.is_some_and(|at| at.elapsed() < ASK_AFTER).then_some(control)
     }
 
-    /// What is known although it is old, while somebody else asks; else the caller asks.
+    /// What is known although it gets old, while somebody else asks; else the caller asks. What is too
+    /// old nobody goes on with.
     fn old_while_asked(&self) -> Option<Control> {
         let (control, read) = *lock(&self.known);
-        read?;
+        read.filter(|at| at.elapsed() < FRESH_FOR)?;
         let mut asking = lock(&self.asking);
         if asking.is_some_and(|since| since.elapsed() < FRESH_FOR) {
             return Some(control);
@@ -76,8 +80,15 @@ impl Database {
             return Ok(control);
         }
         // A question only: nothing can have been stored by it.
-        let asked = self.ask_within(limit, |driver| driver.control(), Box::new(|_, _| {}));
+        let epoch = self.epoch();
+        let asked = self.calls.begin(|driver| driver.control(), Box::new(|_, _| {})).wait(limit);
         self.controls.asked();
+        // Who waited for less than a call may take has no reason for suspicion.
+        if let Err(error) = &asked
+            && !(error.is_hung() && limit < self.limit())
+        {
+            self.note_error(error, epoch);
+        }
         let control = asked.map_err(|error| error.ambiguous(false))?;
         self.note_control(control)?;
         Ok(control)
@@ -153,14 +164,19 @@ mod tests {
         let controls = Controls::default();
         assert!(controls.old_while_asked().is_none(), "nothing is known, so everybody asks");
         assert!(controls.old_while_asked().is_none());
-        let long_ago = Instant::now().checked_sub(2 * FRESH_FOR).expect("a running machine");
-        controls.known.lock().expect("no panic").1 = Some(long_ago);
+        let since = |age| Instant::now().checked_sub(age).expect("a running machine");
+        controls.known.lock().expect("no panic").1 = Some(since(2 * FRESH_FOR));
+        controls.asked();
+        assert!(controls.old_while_asked().is_none(), "it is too old for anybody");
+        assert!(controls.old_while_asked().is_none());
+        controls.known.lock().expect("no panic").1 = Some(since(ASK_AFTER));
+        controls.asked();
         assert!(controls.fresh().is_none());
         assert!(controls.old_while_asked().is_none(), "the first asks");
         assert!(controls.old_while_asked().is_some(), "the second need not");
         controls.asked();
         assert!(controls.old_while_asked().is_none(), "it failed, so the next asks");
-        *controls.asking.lock().expect("no panic") = Some(long_ago);
+        *controls.asking.lock().expect("no panic") = Some(since(2 * FRESH_FOR));
         assert!(controls.old_while_asked().is_none(), "whoever asked hangs");
     }
 }

@@ -69,6 +69,8 @@ impl Enqueued {
 struct Prepared {
     record: JobRecord,
     route: Route,
+    /// When its time is over.
+    until: Instant,
 }
 
 /// For so many jobs of a bulk enqueue room is made at once; the list grows for the others.
@@ -97,10 +99,10 @@ impl Manager {
     /// [id](NewJob::with_id) is safe.
     pub fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
         let hooks = self.hooks();
-        let until = self.time_for(1);
-        let Some(prepared) = self.prepare(job, &hooks, until)? else {
+        let Some(prepared) = self.prepare(job, &hooks)? else {
             return Ok(Enqueued::Suppressed);
         };
+        let until = prepared.until;
         if let Some((holder, database)) =
             Self::held_at_former_home(&prepared.record, &prepared.route, until)?
         {
@@ -194,20 +196,17 @@ impl Manager {
         Instant::now() + insert_limit(self.options().call_limit, jobs)
     }
 
-    fn prepare(
-        &self,
-        job: NewJob,
-        hooks: &HookSet,
-        until: Instant,
-    ) -> Result<Option<Prepared>, Error> {
+    fn prepare(&self, job: NewJob, hooks: &HookSet) -> Result<Option<Prepared>, Error> {
         // The route needs the unique key, which a hook may set: so hooks first.
         let mut job = job;
         if !self.pass_hooks(&mut job, hooks)? {
             return Ok(None);
         }
+        // Hooks take their own time.
+        let until = self.time_for(1);
         let route = self.route(&job, until)?;
         let record = self.encode_draft(job)?;
-        Ok(Some(Prepared { record, route }))
+        Ok(Some(Prepared { record, route, until }))
     }
 
     fn encode(&self, mut job: NewJob, hooks: &HookSet) -> Result<Option<JobRecord>, Error> {

@@ -24,6 +24,9 @@ const MOST_IN_FLIGHT: usize = 10_000;
 /// After an error of a claim that is neither an absence nor a lock, the next comes so much later.
 const TROUBLED: Duration = Duration::from_secs(1);
 
+/// The same after a lock, or a statement that somebody ended.
+const CONTENDED: Duration = Duration::from_millis(150);
+
 /// The same where the account lacks a right.
 const REFUSED: Duration = Duration::from_secs(10);
 
@@ -364,6 +367,11 @@ impl Fetcher<'_> {
             ErrorKind::Schema => {
                 // It does not mend itself at once; the probe finds out when it has.
                 self.lane.database.mark_down(error);
+            }
+            ErrorKind::Contention => {
+                let text = crate::error::with_causes(error);
+                log::warn!("database {:?} could not claim: {text}", &*self.lane.database.name);
+                self.lane.database.bell.wait(jitter(CONTENDED));
             }
             kind => {
                 let text = crate::error::with_causes(error);

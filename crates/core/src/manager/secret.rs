@@ -14,7 +14,8 @@ pub(super) fn hide_password(dsn: &str) -> String {
 const HIDDEN: &str = "***";
 
 fn hide_user_password(dsn: &str) -> String {
-    let is_known = |scheme: &str| ["postgres", "postgresql", "mysql", "mariadb"].contains(&scheme);
+    let known = ["postgres", "postgresql", "mysql", "mariadb"];
+    let is_known = |scheme: &str| known.iter().any(|one| scheme.eq_ignore_ascii_case(one));
     // A password may hold these characters too.
     let start = dsn.find("://").filter(|at| is_known(&dsn[..*at])).map_or(0, |at| at + 3);
     let rest = &dsn[start..];
@@ -24,14 +25,19 @@ fn hide_user_password(dsn: &str) -> String {
         return format!("{}{HIDDEN}{}", &dsn[..=start + colon], &rest[end..]);
     }
     // Without one it is a host with a port, or a user with a password.
-    let end = rest.find(['/', '?', '#', ' ', '&']).unwrap_or(rest.len());
-    let Some(colon) = rest[..end].rfind(':') else { return dsn.to_owned() };
-    let port = &rest[colon + 1..end];
-    let is_port = start > 0 && port.len() < 6 && port.bytes().all(|byte| byte.is_ascii_digit());
-    if is_port || rest.starts_with('[') {
+    if rest.starts_with('[') {
         return dsn.to_owned();
     }
-    format!("{}{HIDDEN}{}", &dsn[..=start + colon], &rest[end..])
+    let Some(colon) = rest.find(':') else { return dsn.to_owned() };
+    let after = &rest[colon + 1..];
+    let port = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
+    let is_port = start > 0 && port.len() < 6 && port.bytes().all(|byte| byte.is_ascii_digit());
+    // The colon of a parameter, as in a path, comes behind the names of the host and the database.
+    let is_later = start > 0 && rest[..colon].contains(['/', '?', '#']);
+    if is_port || is_later {
+        return dsn.to_owned();
+    }
+    format!("{}{HIDDEN}", &dsn[..=start + colon])
 }
 
 fn hide_parameters(text: &str) -> String {
@@ -87,7 +93,11 @@ mod tests {
             ),
             ("app:secret@db/jobs", "app:***@db/jobs"),
             ("postgres:/app:secret@db/jobs", "postgres:***@db/jobs"),
-            ("postgres://app:secret/jobs", "postgres://app:***/jobs"),
+            ("postgres://app:secret/jobs", "postgres://app:***"),
+            ("postgres://app:se/cret", "postgres://app:***"),
+            ("POSTGRES://me:secret", "POSTGRES://me:***"),
+            ("pgsql://me:secret", "pgsql:***"),
+            ("postgres://db/jobs?options=a:b", "postgres://db/jobs?options=a:b"),
             ("postgres://app:secret", "postgres://app:***"),
             ("host=db password = 'se cr\\'et' user=me", "host=db password =*** user=me"),
             ("host=db passwd='secret", "host=db passwd=***"),

@@ -55,6 +55,8 @@ struct Known {
     reserved: u64,
     /// Jobs stored by this process, ever: by it a count is put right that others overtook.
     stored: u64,
+    /// Some may have been counted twice.
+    inexact: bool,
 }
 
 /// What [`Manager::spool`] tells.
@@ -106,8 +108,11 @@ impl Spool {
         }
         self.open()?;
         let mut room = self.reserve(jobs.len() as u64);
-        if room.is_none() {
-            // Perhaps some were counted twice, or another process forwarded them.
+        // Perhaps some were counted twice, or another process forwarded them. But those who are refused
+        // must not stand in the line of the forwarder.
+        let is_worth_a_look =
+            lock(&self.depth).inexact || lock(&self.looked).elapsed() >= LOOK_EVERY;
+        if room.is_none() && is_worth_a_look {
             self.look_within(self.database.limit())?;
             room = self.reserve(jobs.len() as u64);
         }
@@ -165,6 +170,7 @@ impl Spool {
         let found = found.wait_at_most(time)?;
         let mut known = lock(&self.depth);
         // What was stored meanwhile may be counted twice until the next look, but not be missed.
+        known.inexact = known.stored != before || known.reserved > 0;
         known.waiting = Some(waiting(&found) + (known.stored - before));
         Ok(found)
     }
