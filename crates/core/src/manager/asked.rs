@@ -25,7 +25,7 @@ impl<T> Asked<T> {
     pub(crate) fn wait(self) -> Result<T, Error> {
         let limit = self.database.limit().saturating_mul(LISTING);
         let left = limit.saturating_sub(self.begun.elapsed());
-        self.wait_for(left)
+        self.end(left, limit)
     }
 
     /// The answer within this time from now; a short one says nothing of the database.
@@ -33,18 +33,9 @@ impl<T> Asked<T> {
         self.wait_for(limit)
     }
 
-    /// For one that had the limit of a listing and did not answer.
+    /// Leaves a question that was not answered within the limit of a listing: the database is suspected.
     pub(crate) fn wait_in_vain(self) -> Result<T, Error> {
-        let (database, epoch) = (Arc::clone(&self.database), self.epoch);
-        let (name, action) = (Arc::clone(&database.name), self.action);
-        let call = match self.call {
-            Ok(call) => call,
-            Err(reason) => return Err(Error::DatabaseDown { database: name.to_string(), reason }),
-        };
-        call.wait(Duration::ZERO).map_err(|error| {
-            database.note_error(&error, epoch);
-            Error::database(&name, action, error)
-        })
+        self.end(Duration::ZERO, Duration::MAX)
     }
 
     /// The answer, however long it takes.
@@ -60,13 +51,18 @@ impl<T> Asked<T> {
     }
 
     fn wait_for(self, limit: Duration) -> Result<T, Error> {
+        self.end(limit, limit)
+    }
+
+    /// Waits for `left`, at the end of a wait of `waited` in all.
+    fn end(self, left: Duration, waited: Duration) -> Result<T, Error> {
         let name = &self.database.name;
         let call = self
             .call
             .map_err(|reason| Error::DatabaseDown { database: name.to_string(), reason })?;
-        call.wait(limit).map_err(|error| {
+        call.wait(left).map_err(|error| {
             // Who waited for less than a call may take has no reason for suspicion.
-            if !error.is_hung() || limit >= self.database.limit() {
+            if !error.is_hung() || waited >= self.database.limit() {
                 self.database.note_error(&error, self.epoch);
             }
             Error::database(name, self.action, error)

@@ -20,7 +20,8 @@ const ASK_AFTER: Duration = Duration::from_secs(4);
 #[derive(Default)]
 pub(super) struct Controls {
     known: Mutex<(Control, Option<Instant>)>,
-    /// One asks; the others use what is known. At most so long, lest one that hangs asks for all.
+    /// Since when a caller asks for the orders; the other callers use what is known. After 5 s that caller
+    /// is taken to hang, and another asks.
     asking: Mutex<Option<Instant>>,
 }
 

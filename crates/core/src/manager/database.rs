@@ -21,8 +21,8 @@ use uuid::Uuid;
 /// `retry_seconds`. A server that merely restarts is back within a second.
 const FIRST_PROBE: Duration = Duration::from_millis(250);
 
-/// A database that fails again so soon after its first probe found it well is probed later: what ails it
-/// does not show in a probe, and it would go down and up four times a second.
+/// A database that fails again within this time after its first probe found it well is probed later: what
+/// ails it does not show in a probe, and it would go down and up four times a second.
 const FLAP: Duration = Duration::from_secs(10);
 
 /// A database that owes an answer for so long is passed over while another will do.
@@ -361,9 +361,10 @@ impl Database {
         }
     }
 
-    /// Wakes the fetcher for a new job, if it is one for this process and due before the next look.
-    pub(super) fn ring_for(&self, job: &JobRecord, delay: Duration) {
-        let soon = match job.due {
+    /// Wakes the fetcher for new jobs, if this process works the queue of one of them and that job is due
+    /// before the fetcher's next look, `delay` from now at most.
+    pub(super) fn ring_for(&self, jobs: &[JobRecord], delay: Duration) {
+        let soon = |job: &JobRecord| match job.due {
             Due::Now => true,
             Due::In(after) => after < delay,
             // By the database's clock, which may be another.
@@ -372,7 +373,8 @@ impl Database {
             }
         };
         let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
-        if soon && queues.iter().any(|queue| **queue == *job.queue) {
+        let ours = |job: &JobRecord| queues.iter().any(|queue| **queue == *job.queue);
+        if !queues.is_empty() && jobs.iter().any(|job| soon(job) && ours(job)) {
             self.bell.ring();
         }
     }

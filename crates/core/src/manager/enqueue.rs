@@ -69,14 +69,14 @@ impl Enqueued {
 struct Prepared {
     record: JobRecord,
     route: Route,
-    /// When its time is over.
+    /// When the time of its enqueue is over.
     until: Instant,
 }
 
 /// For so many jobs of a bulk enqueue room is made at once; the list grows for the others.
 const MOST_EXPECTED: usize = 65_536;
 
-/// So many different names of abilities that are not linked are warned of.
+/// The log warns of this many different names of abilities that are not linked.
 const MOST_WARNINGS: usize = 1_000;
 
 /// Where jobs were stored, one answer for each.
@@ -110,7 +110,7 @@ impl Manager {
         }
         let record = Arc::new(vec![prepared.record]);
         let stored = self.insert_somewhere(&record, &prepared.route, until)?;
-        stored.database.ring_for(&record[0], self.options().delay);
+        stored.database.ring_for(&record, self.options().delay);
         Ok(self.conclude(&record[0], stored.answers[0], &stored, &hooks))
     }
 
@@ -170,9 +170,7 @@ impl Manager {
             };
             sent = true;
             stored += group.answers.iter().filter(|one| **one == Inserted::New).count();
-            for record in &*records {
-                group.database.ring_for(record, self.options().delay);
-            }
+            group.database.ring_for(&records, self.options().delay);
             for ((place, record), answer) in places.into_iter().zip(&*records).zip(&group.answers) {
                 answers[place] = self.conclude(record, *answer, &group, &hooks);
             }
