@@ -1,13 +1,19 @@
 use std::fs::File;
-use std::io::{self, BufRead as _, BufReader, Read as _, Seek as _, Write as _};
+use std::io::{self, BufReader, Read as _, Seek as _, Write as _};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, getpid, kill_process, set_child_subreaper};
 
 use crate::Result;
 
 /// How often a program with a time limit is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// How long what a program left behind may go on: the guardians of test servers clean up.
+const LEFT_FOR: Duration = Duration::from_secs(20);
 
 /// What a program printed, and how it ended.
 #[derive(Debug)]
@@ -32,21 +38,80 @@ pub(crate) fn read(command: &mut Command) -> Result<String> {
 }
 
 /// Runs a program whose standard output goes to the developer as it comes, and line by line to the
-/// reader; a failure is an error.
+/// reader; a failure is an error, and so is a process that it leaves behind with its output open.
 pub(crate) fn stream(command: &mut Command, mut reader: impl FnMut(&str)) -> Result<()> {
+    // What the program leaves behind becomes a child of this one, so that it can be found.
+    set_child_subreaper(Some(getpid()))?;
+    let before = children();
     let mut child =
         command.stdout(Stdio::piped()).spawn().map_err(|error| cannot_run(command, &error))?;
-    let mut output = BufReader::new(child.stdout.take().ok_or("a pipe was asked for")?);
-    let mut line = Vec::new();
-    while output.read_until(b'\n', &mut line)? > 0 {
-        let text = String::from_utf8_lossy(&line);
-        print!("{text}");
-        io::stdout().flush()?;
-        reader(&text);
-        line.clear();
+    let output = BufReader::new(child.stdout.take().ok_or("a pipe was asked for")?);
+    let (sender, lines) = mpsc::channel();
+    // A thread of its own, because an output that somebody else holds open does not end.
+    thread::spawn(move || read_lines(output, &sender));
+    let (mut ended, mut killed) = (None, 0);
+    let status = loop {
+        match lines.recv_timeout(LOOK_EVERY) {
+            Ok(line) => {
+                let text = String::from_utf8_lossy(&line?).into_owned();
+                print!("{text}");
+                io::stdout().flush()?;
+                reader(&text);
+            }
+            Err(RecvTimeoutError::Disconnected) => break child.wait()?,
+            Err(RecvTimeoutError::Timeout) => {
+                if ended.is_none() && child.try_wait()?.is_some() {
+                    ended = Some(Instant::now());
+                }
+                if ended.is_some_and(|at| at.elapsed() > LEFT_FOR) {
+                    let left: Vec<u32> =
+                        children().into_iter().filter(|pid| !before.contains(pid)).collect();
+                    killed += left.len();
+                    left.iter().for_each(|pid| kill(*pid));
+                    ended = Some(Instant::now());
+                }
+            }
+        }
+    };
+    expect_success(command, status)?;
+    if killed > 0 {
+        return Err(format!("`{}` left {killed} processes behind", shown(command)).into());
     }
-    let status = child.wait()?;
-    expect_success(command, status)
+    Ok(())
+}
+
+fn read_lines(mut output: impl io::BufRead, lines: &mpsc::Sender<io::Result<Vec<u8>>>) {
+    loop {
+        let mut line = Vec::new();
+        let read = output.read_until(b'\n', &mut line);
+        let is_end = !matches!(read, Ok(1..));
+        if let Ok(0) = read {
+            return;
+        }
+        if lines.send(read.map(|_| line)).is_err() || is_end {
+            return;
+        }
+    }
+}
+
+/// The processes whose parent this one is, dead ones left out.
+fn children() -> Vec<u32> {
+    let own = std::process::id().to_string();
+    let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let is_ours = |pid: &u32| {
+        // The name before the state may hold blanks and brackets.
+        let stat = stat(pid);
+        let mut fields = stat.rsplit_once(") ").map_or("", |(_, rest)| rest).split(' ');
+        fields.next().is_some_and(|state| state != "Z") && fields.next() == Some(own.as_str())
+    };
+    let entries = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_ours).collect()
+}
+
+fn kill(pid: u32) {
+    if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+        let _gone = kill_process(pid, Signal::KILL);
+    }
 }
 
 /// Runs a program to its end and keeps what it prints; one that takes longer than the limit is
@@ -130,6 +195,16 @@ mod tests {
         });
         assert_eq!(lines, ["a", "b"]);
         assert!(failed.unwrap_err().to_string().contains("exit status: 3"));
+    }
+
+    #[test]
+    fn what_a_program_leaves_behind_does_not_hold_up_the_run() {
+        let mut command = Command::new("sh");
+        command.args(["-c", "sleep 600 & kill -STOP $!; echo done"]);
+        let mut lines = Vec::new();
+        let failed = super::stream(&mut command, |line| lines.push(line.to_owned()));
+        assert_eq!(lines, ["done\n"]);
+        assert!(failed.unwrap_err().to_string().contains("left 1 processes behind"));
     }
 
     #[test]

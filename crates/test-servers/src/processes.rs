@@ -103,21 +103,39 @@ pub(crate) fn kill_all(root: &Path) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::PathBuf;
     use std::process::Command;
 
     use super::{freeze, inside, kill_all};
+
+    /// A test that fails must not leave processes: they would hold its output open for their 600 s.
+    struct Killed(PathBuf);
+
+    impl Drop for Killed {
+        fn drop(&mut self) {
+            kill_all(&self.0);
+        }
+    }
+
+    fn runs(pid: u32, program: &str) -> bool {
+        std::fs::read_to_string(format!("/proc/{pid}/comm"))
+            .is_ok_and(|name| name.trim() == program)
+    }
 
     #[test]
     fn processes_are_found_by_their_directory_and_die_even_when_frozen() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().canonicalize().unwrap();
+        let _killed = Killed(path.clone());
         // The shell runs the first sleep in a session of its own, as PostgreSQL runs a backend.
         let mut shell = Command::new("sh")
             .args(["-c", "setsid sleep 600 & sleep 600"])
             .current_dir(&path)
             .spawn()
             .unwrap();
-        while inside(&path).len() < 3 {
+        // Until both are started: a shell whose child is stopped between vfork and exec sleeps in the
+        // kernel, where no signal stops it.
+        while inside(&path).iter().filter(|pid| runs(**pid, "sleep")).count() < 2 {
             std::thread::yield_now();
         }
         freeze(&path, shell.id());
