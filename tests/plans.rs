@@ -65,7 +65,7 @@ fn postgres_claims_touch_the_rows_they_take_and_no_others() {
         conn.transaction(|conn| {
             let claim = "SELECT count(*) FROM qudo_claim('default', -2147483648, \
                  '00000000-0000-0000-0000-000000000000', ARRAY['plan'], ARRAY[1000::bigint], 100, \
-                 '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[])";
+                 '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[], 2147483647, 'ffffffff-ffff-ffff-ffff-ffffffffffff')";
             diesel::sql_query(claim).execute(conn)?;
             let reads: Reads = diesel::sql_query(
                 "SELECT sum(seq_tup_read)::bigint AS sequential, \
@@ -110,7 +110,7 @@ fn postgres_looks_at_due_rows_alone() {
             moved += driver.promote_due(1_000).expect("promotes").moved;
         }
         assert_eq!(moved, 5);
-        assert!(driver.changed(&["nobody"]).is_ok());
+        assert!(driver.changed(&["nobody"], &[]).is_ok());
     }
     {
         // A connection leaves its counts when it ends, which the pools' do a moment later.
@@ -149,7 +149,7 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
         format!(
             "SELECT count(*) FROM qudo_claim('default', -2147483648, \
              '00000000-0000-0000-0000-000000000000', ARRAY['plan'], ARRAY[60000000::bigint], \
-             {at_most}, '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[])"
+             {at_most}, '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[], 2147483647, 'ffffffff-ffff-ffff-ffff-ffffffffffff')"
         )
     };
     let settle = |at_most: u32| {

@@ -4,7 +4,9 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use qudo::driver::{Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Leg};
+use qudo::driver::{
+    Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg,
+};
 use qudo::{DatabaseState, Driver, Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
@@ -304,10 +306,10 @@ pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
     assert!(to.lookup(id).expect("answers").is_none(), "it arrived before");
     assert_eq!(to.moved_in(&[id]).expect("answers"), 0);
     // Days later nobody remembers that it arrived.
-    to.purge(Duration::ZERO, Duration::ZERO, 100).expect("purges");
+    to.purge(&Keep::all(Duration::ZERO), 100).expect("purges");
     eventually("the mark is old enough", || {
-        to.purge(Duration::ZERO, Duration::ZERO, 100).expect("purges");
-        from.purge(Duration::ZERO, Duration::ZERO, 100).expect("purges");
+        to.purge(&Keep::all(Duration::ZERO), 100).expect("purges");
+        from.purge(&Keep::all(Duration::ZERO), 100).expect("purges");
         to.move_in(&here, slow, &jobs).expect("late");
         to.lookup(id).expect("answers").is_some()
     });

@@ -1,7 +1,6 @@
 //! A driver that a test can make fail, hang or lie, around one that works.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use qudo::JobId;
 #[allow(clippy::wildcard_imports, reason = "a driver knows all of them")]
@@ -129,8 +128,8 @@ impl Driver for Faulty {
         fn redrive(exception: Uuid, new: JobId) -> Redrive;
         fn status(job: JobId) -> Vec<StatusRow>;
         fn replies(job: JobId) -> Vec<ReplyRow>;
-        fn purge(replies: Duration, status: Duration, limit: u32) -> usize;
-        fn changed(queues: &[&str]) -> bool;
+        fn purge(keep: &Keep, limit: u32) -> usize;
+        fn changed(queues: &[&str], abilities: &[AbilityLease]) -> bool;
     }
 }
 

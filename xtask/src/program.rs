@@ -67,7 +67,9 @@ pub(crate) fn stream(command: &mut Command, mut reader: impl FnMut(&str)) -> Res
                     let left: Vec<u32> =
                         children().into_iter().filter(|pid| !before.contains(pid)).collect();
                     killed += left.len();
-                    left.iter().for_each(|pid| kill(*pid));
+                    for pid in left {
+                        kill(pid);
+                    }
                     ended = Some(Instant::now());
                 }
             }

@@ -15,8 +15,10 @@ const MOST_BINDS: usize = 16_384;
 const LONGEST: usize = 1_024;
 
 /// Values of one statement may have so many bytes, unless one row alone has more: a server limits the
-/// size of a packet. `max_allowed_packet` is 16 MiB by default on MariaDB and 64 MiB on MySQL.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+/// size of a packet. `max_allowed_packet` is 16 MiB by default on MariaDB and 64 MiB on MySQL, but 1 MiB
+/// in settings that old versions left behind, and a larger packet ends the connection. Longer statements
+/// gain nothing.
+const MOST_BYTES: usize = 512 * 1024;
 
 /// The largest fixed length that fits the rows left and the binds of one row.
 fn length(rows: usize, binds_per_row: usize) -> usize {

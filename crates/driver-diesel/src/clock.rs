@@ -75,7 +75,10 @@ impl TooLate {
 
 /// The clock of one server.
 #[derive(Debug, Default)]
-pub(crate) struct ServerClock(Mutex<Option<(i64, Instant)>>);
+pub(crate) struct ServerClock {
+    read: Mutex<Option<(i64, Instant)>>,
+    round_trip: Mutex<Option<Duration>>,
+}
 
 impl ServerClock {
     /// Calls `write` with the window for this deadline. If the write says that it was outside of it
@@ -110,12 +113,14 @@ impl ServerClock {
         deadline: Instant,
         read: impl Fn() -> Result<i64, DriverError>,
     ) -> Result<Window, DriverError> {
-        let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let (then, at) = if let Some(known) = known.filter(|(_, at)| at.elapsed() < FRESH_FOR) {
             known
         } else {
+            let begun = Instant::now();
             let fresh = (read()?, Instant::now());
-            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
+            self.note_round_trip(begun.elapsed());
+            *self.read.lock().unwrap_or_else(PoisonError::into_inner) = Some(fresh);
             fresh
         };
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX / 4);
@@ -128,8 +133,21 @@ impl ServerClock {
         })
     }
 
+    /// How long the server takes to answer the plainest question: about the shortest of late.
+    pub(crate) fn round_trip(&self) -> Duration {
+        let known = *self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        known.unwrap_or_default()
+    }
+
+    fn note_round_trip(&self, took: Duration) {
+        let mut known = self.round_trip.lock().unwrap_or_else(PoisonError::into_inner);
+        // A busy moment, or the making of a connection, must not count for long.
+        let shortest = known.map_or(took, |known| took.min(known + took.saturating_sub(known) / 8));
+        *known = Some(shortest);
+    }
+
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.read.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

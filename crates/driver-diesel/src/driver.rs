@@ -4,17 +4,20 @@ use std::time::{Duration, Instant};
 
 use diesel::result::Error;
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline, Depth, Driver,
-    DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo,
-    JobRecord, JobState, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, Verdict, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
+    Depth, Driver, DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted, JobFilter,
+    JobInfo, JobRecord, JobState, Keep, Promotion, Redrive, ReplyRow, Rescued, SchemaState,
+    Settled, Settlement, StatusRow, Verdict, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::classify::{Class, classify};
+use crate::clock::ServerClock;
+use crate::due_floor::DueFloor;
 use crate::engine::Engine;
 use crate::migrate;
+use crate::share::{is_dear, its_share};
 use crate::sql::SqlConn;
 use crate::statements::ledger::{Orphans, inner};
 use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
@@ -27,6 +30,11 @@ pub(crate) struct DieselDriver<E> {
     /// Ready rows that cannot be claimed, because they have no facts or are leased, and since when that is
     /// known.
     orphans: Mutex<VecDeque<(Uuid, Instant)>>,
+    pub(crate) due_floor: DueFloor,
+    /// Up to this row the exception log was looked through for what is old.
+    purged_to: Mutex<Uuid>,
+    /// Before that the next look for work would take too large a part of the time.
+    next_poll: Mutex<Option<Instant>>,
 }
 
 /// At most so many rows that cannot be claimed are passed over: each makes every claim a little dearer.
@@ -47,7 +55,13 @@ impl<E> std::fmt::Debug for DieselDriver<E> {
 
 impl<E: Engine> DieselDriver<E> {
     pub(crate) fn new(engine: E) -> Self {
-        Self { engine, orphans: Mutex::default() }
+        Self {
+            engine,
+            orphans: Mutex::default(),
+            due_floor: DueFloor::default(),
+            purged_to: Mutex::default(),
+            next_poll: Mutex::default(),
+        }
     }
 
     fn passed_over(&self) -> Vec<Uuid> {
@@ -271,7 +285,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
     }
 
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError> {
-        schedule::promote(&self.engine, limit)
+        schedule::promote(&self.engine, &self.due_floor, limit)
     }
 
     fn settle(
@@ -397,12 +411,30 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
     }
 
-    fn purge(&self, replies: Duration, status: Duration, limit: u32) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| trace::purge::<E>(conn, replies, status, limit))
+    fn purge(&self, keep: &Keep, limit: u32) -> Result<usize, DriverError> {
+        let removed = self.write_transaction(|conn| trace::purge::<E>(conn, keep, limit))?;
+        let after = *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let (exceptions, next) =
+            self.write_transaction(|conn| exception::purge::<E>(conn, keep, after, limit))?;
+        *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        Ok(removed + exceptions)
     }
 
-    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
-        self.engine.changed(queues)
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {
+        // A claim passes over dead rows in its own way, and this would step over all of them.
+        if self.due_floor.is_dear() || self.engine.is_dear(queues) {
+            return Ok(true);
+        }
+        let mut next = self.next_poll.lock().unwrap_or_else(PoisonError::into_inner);
+        if next.is_some_and(|next| Instant::now() < next) {
+            return Ok(true);
+        }
+        let begun = Instant::now();
+        let changed = self.engine.changed(queues, abilities)?;
+        let took = begun.elapsed();
+        let round_trip = self.engine.clock().map(ServerClock::round_trip);
+        *next = round_trip.filter(|trip| is_dear(took, *trip)).map(|_| its_share(took));
+        Ok(changed)
     }
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {

@@ -86,6 +86,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// lock by the same one.
     const LOCKS_INDEXES: bool = false;
 
+    /// Words behind a table that make it be read by its primary key, where they are needed.
+    const BY_KEY: &'static str = "";
+
     /// `INSERT` words that leave a row with a taken key alone: before and after the values.
     const INSERT_IGNORE: (&'static str, &'static str);
 
@@ -248,7 +251,19 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 
     /// Whether the queues may have work since the last call.
-    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError>;
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError>;
+
+    /// Whether a look at a part of an index ends where the part does, or only at the next row that is not
+    /// dead.
+    fn ends_looks(&self) -> bool {
+        true
+    }
+
+    /// Whether a look at the start of one of these queues is dear.
+    fn is_dear(&self, queues: &[&str]) -> bool {
+        let _ = queues;
+        false
+    }
 
     /// Blocks and reports wake-ups.
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
@@ -302,26 +317,51 @@ pub(crate) fn micros(span: Duration) -> i64 {
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) const PROBE: &str = "UPDATE qudo_worker SET seen_at = seen_at WHERE id IS NULL";
 
-/// The answer to [`PROBE`]: a missing table shows that the server is there, and says so later.
+/// Finds out whether the database takes writes. An account that may not change the row of a worker asks
+/// instead whether the server lets anybody write: `writable` answers one number, 1 for yes. A missing table
+/// shows that the server is there, and says so later.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) fn probe_answer(result: QueryResult<usize>) -> Result<(), DriverError> {
-    use crate::classify::{Class, classify, to_driver_error};
-    match result {
-        Err(error) if classify(&error) != Class::Schema => Err(to_driver_error(error, false)),
-        _ => Ok(()),
+pub(crate) fn probe_writes<C: SqlConn>(conn: &mut C, writable: &str) -> QueryResult<()> {
+    use crate::classify::{Class, classify};
+    // In a transaction of its own, which behind a pooler is a part of another.
+    let probed = conn.nestable(|conn| conn.run(PROBE, &[]));
+    let Err(error) = probed else { return Ok(()) };
+    match classify(&error) {
+        Class::Schema => Ok(()),
+        Class::Permission if conn.row::<i64>(writable, &[])? == Some(1) => Ok(()),
+        Class::Permission => Err(read_only()),
+        _ => Err(error),
     }
 }
 
-/// Whether a queue has ready rows or something is overdue: one cheap statement for pollers.
+/// The error of a server that takes no writes, as it would give it.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) fn has_work<E: Engine>(conn: &mut E::Conn, queues: &[&str]) -> QueryResult<bool> {
+fn read_only() -> diesel::result::Error {
+    let message = "the server is read-only".to_owned();
+    let kind = diesel::result::DatabaseErrorKind::ReadOnlyTransaction;
+    diesel::result::Error::DatabaseError(kind, Box::new(message))
+}
+
+/// Whether a queue has ready rows of these abilities or something is overdue: one cheap statement for
+/// pollers.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn has_work<E: Engine>(
+    conn: &mut E::Conn,
+    queues: &[&str],
+    abilities: &[AbilityLease],
+) -> QueryResult<bool> {
+    if queues.is_empty() || abilities.is_empty() {
+        return Ok(false);
+    }
     let marks = ["?"].repeat(queues.len()).join(",");
+    let (filter, names) = claim_filter(abilities, &[]);
     let sql = format!(
-        "(SELECT id FROM qudo_ready WHERE queue IN ({marks}) LIMIT 1) UNION ALL \
+        "(SELECT r.id FROM qudo_ready r WHERE r.queue IN ({marks}) AND {filter} LIMIT 1) UNION ALL \
          (SELECT id FROM qudo_scheduled WHERE run_after <= (SELECT {}) LIMIT 1)",
         E::NOW
     );
-    let binds: Vec<_> = queues.iter().map(|queue| Bind::Text(queue)).collect();
+    let mut binds: Vec<_> = queues.iter().map(|queue| Bind::Text(queue)).collect();
+    binds.extend(names);
     Ok(conn.row::<Uuid>(&sql, &binds)?.is_some())
 }
 

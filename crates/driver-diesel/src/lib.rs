@@ -17,7 +17,9 @@ mod clock;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod cursor;
 mod driver;
+mod due_floor;
 mod engine;
+mod login;
 mod migrate;
 mod moves;
 #[cfg(feature = "mysql")]
@@ -28,10 +30,12 @@ mod pool;
 mod postgres;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod reach;
+mod share;
 mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statements;
+mod sweep;
 mod transactional;
 
 pub use transactional::{CompleteIn, EnqueueIn, JobConnection, Transactional};

@@ -1,13 +1,14 @@
 //! Pools of connections to a server, built lazily and with a hard limit on every wait.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use diesel::result::Error;
 use qudo_core::driver::DriverError;
 
 use crate::classify::{Class, classify, connect_error, is_mismatch, to_driver_error};
+use crate::login::{Connect, Logins};
 
 /// How long a checkout waits for a connection, a new one included.
 pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(5);
@@ -37,11 +38,10 @@ pub(crate) struct Pooled<C> {
     generation: u64,
 }
 
-type Connect<C> = Arc<dyn Fn() -> Result<C, String> + Send + Sync>;
-
 /// Makes connections for r2d2.
 pub(crate) struct Connector<C> {
     connect: Connect<C>,
+    logins: Arc<Logins>,
     last_error: LastError,
     generation: Arc<AtomicU64>,
     given_up: Arc<AtomicBool>,
@@ -73,7 +73,7 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
         }
         let generation = self.generation.load(Ordering::Acquire);
         let pooled = |conn| Pooled { conn, broken: false, generation };
-        connect_within(CHECKOUT_LIMIT, &self.connect).map(pooled).map_err(|error| {
+        self.logins.connect(CHECKOUT_LIMIT, &self.connect).map(pooled).map_err(|error| {
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some((Instant::now(), error.clone()));
             ConnectError(error)
@@ -90,23 +90,11 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
     }
 }
 
-/// Connects on a thread of its own, which is left to itself when the limit is over: libraries wait
-/// for ever for a server that takes the connection and then says nothing.
-fn connect_within<C: Send + 'static>(limit: Duration, connect: &Connect<C>) -> Result<C, String> {
-    let (connect, (sender, made)) = (Arc::clone(connect), mpsc::channel());
-    std::thread::Builder::new()
-        .name("qudo-connect".to_owned())
-        .spawn(move || drop(sender.send(connect())))
-        .map_err(|error| format!("could not connect: no thread: {error}"))?;
-    made.recv_timeout(limit).unwrap_or_else(|_| {
-        Err(format!("could not connect: no answer within {} s", limit.as_secs_f32()))
-    })
-}
-
 /// A pool of one server's connections.
 pub(crate) struct Pool<C: Send + 'static> {
     inner: RwLock<Filled<C>>,
     connect: Connect<C>,
+    pub(crate) logins: Arc<Logins>,
     /// Grows with each lost connection: those made before are not used again, because after a
     /// server's restart all of them are dead and each would fail one more call.
     generation: Arc<AtomicU64>,
@@ -132,11 +120,16 @@ impl r2d2::HandleError<ConnectError> for LogConnects {
     }
 }
 
-fn build<C: Send + 'static>(connect: &Connect<C>, generation: &Arc<AtomicU64>) -> Filled<C> {
+fn build<C: Send + 'static>(
+    connect: &Connect<C>,
+    logins: &Arc<Logins>,
+    generation: &Arc<AtomicU64>,
+) -> Filled<C> {
     let (last_error, given_up) = (LastError::default(), Arc::<AtomicBool>::default());
     let connector = Connector {
         given_up: Arc::clone(&given_up),
         connect: Arc::clone(connect),
+        logins: Arc::clone(logins),
         last_error: Arc::clone(&last_error),
         generation: Arc::clone(generation),
     };
@@ -156,13 +149,14 @@ impl<C: Send + 'static> Pool<C> {
     pub(crate) fn new(connect: impl Fn() -> Result<C, String> + Send + Sync + 'static) -> Self {
         let connect: Connect<C> = Arc::new(connect);
         let generation = Arc::<AtomicU64>::default();
-        let inner = RwLock::new(build(&connect, &generation));
-        Self { inner, connect, generation, drop_after_retry: false }
+        let logins = Arc::<Logins>::default();
+        let inner = RwLock::new(build(&connect, &logins, &generation));
+        Self { inner, connect, logins, generation, drop_after_retry: false }
     }
 
     /// Starts afresh: connections that hang in a call would count as used for ever.
     pub(crate) fn reset(&self) {
-        let fresh = build(&self.connect, &self.generation);
+        let fresh = build(&self.connect, &self.logins, &self.generation);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let hung = std::mem::replace(&mut *inner, fresh);
         drop(inner);
@@ -173,7 +167,8 @@ impl<C: Send + 'static> Pool<C> {
     /// Connects outside the pool.
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn connect_alone(&self) -> Result<C, DriverError> {
-        connect_within(CHECKOUT_LIMIT, &self.connect).map_err(|error| connect_error(&error))
+        let connected = self.logins.connect(CHECKOUT_LIMIT, &self.connect);
+        connected.map_err(|error| connect_error(&error))
     }
 
     /// Gives up a connection after each transient error.

@@ -8,6 +8,7 @@
 mod audit;
 mod control;
 mod error;
+mod keep;
 mod listing;
 mod moving;
 mod record;
@@ -16,6 +17,7 @@ mod registration;
 pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
+pub use keep::Keep;
 pub use listing::{
     CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, JobState, Redrive, ReplyRow,
     StatusRow,
@@ -329,19 +331,21 @@ pub trait Driver: Moves + Audit + std::any::Any + Send + Sync + 'static {
     /// When the database does not answer.
     fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError>;
 
-    /// Removes replies and history older than their age, at most `limit` rows of each a call.
+    /// Removes what is older than it is kept, about `limit` rows of each kind a call. Rows that another
+    /// removes at the same time are passed over. Returns how many it removed.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn purge(&self, replies: Duration, status: Duration, limit: u32) -> Result<usize, DriverError>;
+    fn purge(&self, keep: &Keep, limit: u32) -> Result<usize, DriverError>;
 
-    /// Whether these queues may have work since the last call; cheap, for [`WakeSource::Poll`].
+    /// Whether these queues may have work for these abilities since the last call; cheap, for
+    /// [`WakeSource::Poll`].
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError>;
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError>;
 
     /// Blocks and reports wake-ups until `on_wake` returns `false` or the connection breaks,
     /// for [`WakeSource::Listen`]. Others return at once.

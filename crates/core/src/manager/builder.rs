@@ -13,7 +13,7 @@ use super::spool::{self, Spool};
 use super::{Inner, Manager};
 use crate::ability_options::OwnHook;
 use crate::backoff::LONGEST_DELAY;
-use crate::driver::DriverRegistration;
+use crate::driver::{DriverRegistration, Keep};
 use crate::observe::Observer;
 use crate::{Ability, AbilitySet, Driver, Error};
 
@@ -30,8 +30,7 @@ pub(crate) struct Options {
     pub(crate) heartbeat_every: Duration,
     pub(crate) dead_after: Duration,
     pub(crate) max_arg_size: usize,
-    pub(crate) keep_replies: Duration,
-    pub(crate) keep_job_status: Duration,
+    pub(crate) keep: Keep,
     pub(crate) call_limit: Duration,
     pub(crate) notify_in_transactions: bool,
     pub(crate) on_change: Option<OnChange>,
@@ -63,8 +62,12 @@ impl Default for Options {
             heartbeat_every: Duration::from_secs(5),
             dead_after: Duration::from_secs(20),
             max_arg_size: 8 * 1024 * 1024,
-            keep_replies: Duration::from_secs(7 * 24 * 3600),
-            keep_job_status: Duration::from_secs(90 * 24 * 3600),
+            keep: Keep {
+                replies: 7 * DAY,
+                status: 90 * DAY,
+                exceptions: 90 * DAY,
+                discarded: None,
+            },
             call_limit: Duration::from_secs(10),
             notify_in_transactions: true,
             on_change: None,
@@ -72,6 +75,8 @@ impl Default for Options {
         }
     }
 }
+
+const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Describes a [`Manager`].
 ///
@@ -266,13 +271,27 @@ impl ManagerBuilder {
     /// How long replies are kept for clients, an hour at least. Default: 7 days. It is known for as long
     /// where jobs went that were moved to another database: an overtaken mover may be that late.
     pub fn keep_replies(mut self, age: Duration) -> Self {
-        self.options.keep_replies = age;
+        self.options.keep.replies = age;
         self
     }
 
     /// How long the job status history is kept. Default: 90 days.
     pub fn keep_job_status(mut self, age: Duration) -> Self {
-        self.options.keep_job_status = age;
+        self.options.keep.status = age;
+        self
+    }
+
+    /// How long the exception log keeps failures after which the job ran again, and those of discarded
+    /// jobs that were redriven. Default: 90 days.
+    pub fn keep_exceptions(mut self, age: Duration) -> Self {
+        self.options.keep.exceptions = age;
+        self
+    }
+
+    /// How long the exception log keeps discarded jobs that were not redriven. They go with their
+    /// arguments, and nobody can enqueue them again. Default: for ever.
+    pub fn keep_discarded(mut self, age: Duration) -> Self {
+        self.options.keep.discarded = Some(age);
         self
     }
 
@@ -389,7 +408,7 @@ impl ManagerBuilder {
                 for other in &databases {
                     check_place(other, &database)?;
                 }
-                let keep = self.options.keep_replies;
+                let keep = self.options.keep.replies;
                 Some(Arc::new(Spool::new(database, limit, keep)))
             }
         };
@@ -435,7 +454,7 @@ impl ManagerBuilder {
         ] {
             check_span(option, value)?;
         }
-        if options.keep_replies < SHORTEST_TRAIL {
+        if options.keep.replies < SHORTEST_TRAIL {
             return out_of_range("keep_replies", "expected an hour at least");
         }
         if options.shutdown_timeout > LONGEST_DELAY {

@@ -237,7 +237,7 @@ impl Fetcher<'_> {
 
     fn promote(&mut self) -> Result<u32, DriverError> {
         let promotion = self.lane.database.ask(|driver| driver.promote_due(PROMOTE_AT_MOST))?;
-        let pause = if promotion.moved == PROMOTE_AT_MOST {
+        let pause = if promotion.moved >= PROMOTE_AT_MOST {
             Duration::ZERO
         } else {
             let far = self.session.manager.options().delay;
@@ -342,13 +342,15 @@ impl Fetcher<'_> {
             // An error shows again in the next round, where it is dealt with.
             let changed = if at_most.is_some() {
                 // So cheap that it waits for nothing.
-                self.lane.database.driver().changed(&queues)
+                self.lane.database.driver().changed(&queues, &self.session.abilities)
             } else if !self.lane.database.is_trusted() {
                 break;
             } else {
                 let queues = self.session.queues.clone();
+                let abilities = Arc::clone(&self.session.abilities);
                 self.lane.database.ask(move |driver| {
-                    driver.changed(&queues.iter().map(AsRef::as_ref).collect::<Vec<_>>())
+                    let queues: Vec<_> = queues.iter().map(AsRef::as_ref).collect();
+                    driver.changed(&queues, &abilities)
                 })
             };
             if changed.unwrap_or(true) {

@@ -92,13 +92,13 @@ fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverErro
     }
 }
 
-/// Removes old replies and history. Returns how long until the next time.
+/// Removes what is old enough. Returns how long until the next time.
 fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
     let options = session.manager.options();
-    let (replies, status) = (options.keep_replies, options.keep_job_status);
+    let keep = options.keep;
     let begun = Instant::now();
     loop {
-        let purge = move |driver: &dyn crate::Driver| driver.purge(replies, status, PURGE_AT_MOST);
+        let purge = move |driver: &dyn crate::Driver| driver.purge(&keep, PURGE_AT_MOST);
         let removed = lane.database.ask(purge)?;
         if (removed as u32) < PURGE_AT_MOST {
             return Ok(jitter(PURGE_EVERY));

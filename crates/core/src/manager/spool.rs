@@ -14,7 +14,9 @@ use super::inserter::insert_limit;
 use super::moves::Move;
 use super::route::Route;
 use super::{Inner, Manager, jitter};
-use crate::driver::{Depth, DriverError, ErrorKind, Inserted, JobFilter, JobRecord, JobState};
+use crate::driver::{
+    Depth, DriverError, ErrorKind, Inserted, JobFilter, JobRecord, JobState, Keep,
+};
 use crate::observe::Event;
 use crate::{Driver, Error};
 
@@ -164,7 +166,7 @@ impl Spool {
         let (limit, trails) = (self.limit, self.keep_trails);
         let before = lock(&self.depth).stored;
         let found = self.database.begin("count jobs", move |driver| {
-            driver.purge(trails, trails, PURGE_AT_MOST)?;
+            driver.purge(&Keep::all(trails), PURGE_AT_MOST)?;
             driver.depth(limit)
         });
         let found = found.wait_at_most(time)?;

@@ -13,10 +13,11 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::driver::{
-    ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline, Depth, Driver,
-    DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted, JobFilter, JobInfo,
-    JobRecord, JobState, NamedDriver, Promotion, Redrive, ReplyRow, Rescued, SchemaState, Settled,
-    Settlement, StatusRow, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
+    Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted,
+    JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Promotion, Redrive, ReplyRow,
+    Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 use crate::{Clock, SystemClock};
 use store::Store;
@@ -236,11 +237,11 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.replies(job)))
     }
 
-    fn purge(&self, replies: Duration, status: Duration, _: u32) -> Result<usize, DriverError> {
-        Ok(self.with(|store| store.purge(replies, status)))
+    fn purge(&self, keep: &Keep, _: u32) -> Result<usize, DriverError> {
+        Ok(self.with(|store| store.purge(keep)))
     }
 
-    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
+    fn changed(&self, queues: &[&str], _: &[AbilityLease]) -> Result<bool, DriverError> {
         Ok(self.with(|store| store.has_ready(queues)))
     }
 }

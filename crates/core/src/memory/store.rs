@@ -1,6 +1,5 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
@@ -8,7 +7,7 @@ use uuid::Uuid;
 
 use crate::driver::{
     Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Exception,
-    ExceptionFilter, ExceptionRecord, Inserted, JobFilter, JobInfo, JobRecord, JobState, Leg,
+    ExceptionFilter, ExceptionRecord, Inserted, JobFilter, JobInfo, JobRecord, JobState, Keep, Leg,
     Promotion, Redrive, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
     WorkerInfo, WorkerSeen,
 };
@@ -471,14 +470,23 @@ impl Store {
         self.replies.get(&job).map(|(_, rows)| rows.clone()).unwrap_or_default()
     }
 
-    pub(super) fn purge(&mut self, replies: Duration, status: Duration) -> usize {
-        let (now, before) = (self.now, self.replies.len() + self.status.len());
-        self.replies.retain(|_, (at, _)| *at + replies >= now);
-        self.status.retain(|row| row.finished_at + status >= now);
-        self.moving.retain(|(_, leg), row| {
-            !matches!(leg, Leg::Gone | Leg::Arrived) || row.at + replies >= now
+    pub(super) fn purge(&mut self, keep: &Keep) -> usize {
+        let now = self.now;
+        let count = |store: &Self| {
+            store.replies.len() + store.status.len() + store.exceptions.len() + store.moving.len()
+        };
+        let before = count(self);
+        self.replies.retain(|_, (at, _)| *at + keep.replies >= now);
+        self.status.retain(|row| row.finished_at + keep.status >= now);
+        self.exceptions.retain(|row| {
+            let is_last = row.discarded && row.redriven_as.is_none();
+            let age = if is_last { keep.discarded } else { Some(keep.exceptions) };
+            age.is_none_or(|age| row.failed_at + age >= now)
         });
-        before - self.replies.len() - self.status.len()
+        self.moving.retain(|(_, leg), row| {
+            !matches!(leg, Leg::Gone | Leg::Arrived) || row.at + keep.replies >= now
+        });
+        before - count(self)
     }
 
     pub(super) fn has_ready(&self, queues: &[&str]) -> bool {

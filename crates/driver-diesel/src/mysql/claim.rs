@@ -1,6 +1,5 @@
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use diesel::MysqlConnection;
 use diesel::deserialize;
@@ -14,7 +13,7 @@ use crate::bulk::Keyed;
 use crate::claimed::{FACTS, FactsRow, READY, ReadyRow, claimed};
 use crate::classify::{Class, classify};
 use crate::clock::Window;
-use crate::cursor::Place;
+use crate::cursor::{Found, Place, Plan, Span};
 use crate::engine::{Engine, claim_filter, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 use crate::statements::ledger::{Orphans, balance};
@@ -34,11 +33,11 @@ pub(super) fn claim(
     window: &Window,
     without: &[Uuid],
 ) -> Result<Vec<ClaimedJob>, DriverError> {
-    let after = engine.cursors.get(request.queue);
+    let plan = engine.cursors.plan(request.queue);
     let (mut outcome, mut tries, mut committed) = (None, 0, false);
     let jobs = engine.write(|conn| {
         tries += 1;
-        let in_cluster = engine.cluster.load(Ordering::Relaxed);
+        let in_cluster = engine.server.is_in_cluster();
         if committed {
             // The commit before may stand although the look at it failed: nobody would run its jobs.
             conn.transaction(|conn| {
@@ -59,7 +58,7 @@ pub(super) fn claim(
                     return lease(conn, request, rows, in_cluster);
                 }
             }
-            let (rows, noted) = lock_ready(conn, request, after, &filter, &abilities)?;
+            let (rows, noted) = lock_ready(conn, request, &plan, &filter, &abilities)?;
             outcome = Some(noted);
             lease(conn, request, rows, in_cluster)
         })?;
@@ -69,10 +68,11 @@ pub(super) fn claim(
     });
     // The commit of the last try may stand too; an ambiguous claim is released by the caller.
     let jobs = jobs.map_err(|error| if committed { error.ambiguous(true) } else { error })?;
-    match outcome {
-        Some(Noted::Advanced(last)) => engine.cursors.advance(request.queue, last),
-        Some(Noted::FromStart(took, last)) => engine.cursors.restart(request.queue, took, last),
-        None => {}
+    if let Some(Noted { took, places, full }) = outcome {
+        let (round_trip, took, rows) = (engine.clock.round_trip(), &took, &places);
+        let ends_looks = engine.ends_looks();
+        let found = Found { plan: &plan, took, rows, full, round_trip, ends_looks };
+        engine.cursors.note(request.queue, &found);
     }
     Ok(jobs)
 }
@@ -120,9 +120,10 @@ fn confirm(
 }
 
 /// What the cursor learns.
-enum Noted {
-    Advanced(Place),
-    FromStart(std::time::Duration, Option<Place>),
+struct Noted {
+    took: Vec<Duration>,
+    places: Vec<Place>,
+    full: bool,
 }
 
 /// The statement whose plan the tests check; `position` narrows it behind the cursor. The index is
@@ -153,38 +154,59 @@ fn lock_behind(
     conn.rows(&ready_sql("AND r.claim_rank = ? AND r.id > ?", filter), &binds)
 }
 
-/// Rows behind the cursor; then, if those are too few, from the start.
+/// Rows in the parts of the plan, until there are enough.
 fn lock_ready(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
-    after: Option<Place>,
+    plan: &Plan,
     filter: &str,
     abilities: &[Bind<'_>],
 ) -> QueryResult<(Vec<ReadyRow>, Noted)> {
     let limit = request.limit as usize;
-    let mut rows: Vec<ReadyRow> = Vec::new();
-    if let Some(place) = after {
-        rows = lock_behind(conn, request, place, filter, abilities)?;
-        if let Some(last) = rows.last().filter(|_| rows.len() >= limit) {
-            let place = (last.claim_rank, last.id);
-            return Ok((rows, Noted::Advanced(place)));
+    let (mut rows, mut took) = (Vec::<ReadyRow>::new(), Vec::new());
+    let mut locked = None;
+    for span in plan.spans() {
+        let missing = limit - rows.len();
+        if missing == 0 {
+            break;
+        }
+        let begun = Instant::now();
+        let (position, ends) = position(&span, locked.as_ref());
+        let mut binds = vec![Bind::Text(request.queue)];
+        binds.extend(ends);
+        binds.extend(abilities);
+        binds.push(Bind::Big(missing as i64));
+        rows.extend(conn.rows::<ReadyRow>(&ready_sql(position, filter), &binds)?);
+        took.push(begun.elapsed());
+        if let Span::Behind(place) = span {
+            locked = Some(place);
         }
     }
-    let begun = Instant::now();
-    let missing = limit - rows.len();
-    let mut binds = vec![Bind::Text(request.queue)];
-    // What lies behind the cursor is locked by us now, and would be returned again.
-    let elsewhere = after.as_ref().map_or("", |(rank, id)| {
-        binds.extend([Bind::Int(*rank), Bind::Id(id)]);
-        "AND NOT (r.claim_rank = ? AND r.id > ?)"
-    });
-    binds.extend(abilities);
-    binds.push(Bind::Big(missing as i64));
-    let more: Vec<ReadyRow> = conn.rows(&ready_sql(elsewhere, filter), &binds)?;
-    let last = more.last().filter(|_| more.len() >= missing);
-    let noted = Noted::FromStart(begun.elapsed(), last.map(|row| (row.claim_rank, row.id)));
-    rows.extend(more);
-    Ok((rows, noted))
+    let places = rows.iter().map(|row| (row.claim_rank, row.id)).collect();
+    let full = rows.len() >= limit;
+    Ok((rows, Noted { took, places, full }))
+}
+
+/// A part of the queue as a condition that is a range of the key, and its binds. (A comparison of pairs
+/// would not be a range to MySQL.) What lies behind the cursor is locked by us already, and would be
+/// returned again.
+fn position<'a>(span: &'a Span, locked: Option<&'a Place>) -> (&'static str, Vec<Bind<'a>>) {
+    match (span, locked) {
+        (Span::Whole, None) => ("", Vec::new()),
+        (Span::Whole, Some((rank, id))) => {
+            ("AND NOT (r.claim_rank = ? AND r.id > ?)", vec![Bind::Int(*rank), Bind::Id(id)])
+        }
+        (Span::Behind((rank, id)), _) => {
+            ("AND r.claim_rank = ? AND r.id > ?", vec![Bind::Int(*rank), Bind::Id(id)])
+        }
+        (Span::Within { rank, after, until }, _) => (
+            "AND r.claim_rank = ? AND r.id > ? AND r.id <= ?",
+            vec![Bind::Int(*rank), Bind::Id(after), Bind::Id(until)],
+        ),
+        (Span::Ranks { from, to }, _) => {
+            ("AND r.claim_rank >= ? AND r.claim_rank <= ?", vec![Bind::Int(*from), Bind::Int(*to)])
+        }
+    }
 }
 
 /// Rows of ready that are locked, joined from the list of their ranks and ids. Each is found by its

@@ -1,19 +1,19 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use diesel::{Connection, MysqlConnection};
+use diesel::{Connection, MysqlConnection, deserialize};
 use url::Url;
 
 use crate::engine::names;
 use crate::options::Options;
-use crate::reach::Server;
-use crate::sql::SqlConn;
+use crate::reach;
+use crate::sql::{Columns, FromRow, SqlConn};
 
 /// A parsed data source name.
 pub(super) struct Source {
     pub(super) url: String,
     pub(super) name: String,
     pub(super) described: String,
-    pub(super) server: Server,
+    pub(super) server: reach::Server,
 }
 
 impl Source {
@@ -29,20 +29,37 @@ impl Source {
             return Err("pooler is a parameter for PostgreSQL only".to_owned());
         }
         let (name, described) = names(&url)?;
-        let server = Server::of(&url, 3306);
+        let server = reach::Server::of(&url, 3306);
         // diesel knows the one scheme only.
         let url = url.as_str().replacen("mariadb://", "mysql://", 1);
         Ok(Self { url, name, described, server })
     }
 }
 
+/// What is known of the server since the last connection to it.
+#[derive(Debug, Default)]
+pub(super) struct Server {
+    in_cluster: AtomicBool,
+    mariadb: AtomicBool,
+}
+
+impl Server {
+    /// Whether it is a node of a Galera cluster.
+    pub(super) fn is_in_cluster(&self) -> bool {
+        self.in_cluster.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn is_mariadb(&self) -> bool {
+        self.mariadb.load(Ordering::Relaxed)
+    }
+}
+
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
-///
-/// `cluster` learns whether the server is a node of a Galera cluster.
-pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection, String> {
+pub(super) fn connect(url: &str, server: &Server) -> Result<MysqlConnection, String> {
     let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
-    let version: Option<String> =
-        conn.row("SELECT VERSION()", &[]).map_err(|error| error.to_string())?;
+    let version: Option<String> = conn
+        .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
+        .map_err(|error| error.to_string())?;
     check_version(version.as_deref().unwrap_or_default())?;
     // A client that vanishes in the middle of a transaction must not keep its locks for hours. The
     // pool drops a connection that was idle for five minutes.
@@ -53,10 +70,11 @@ pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection
     } else {
         "SET SESSION wait_timeout = 400, max_execution_time = 120000"
     };
+    let settings: Vec<Setting> = conn.rows(SETTINGS, &[]).map_err(|error| error.to_string())?;
+    check_settings(&settings)?;
     // Servers with Galera built in are MariaDB's and Percona's.
-    let wsrep = "SHOW GLOBAL VARIABLES WHERE Variable_name = 'wsrep_on' AND Value = 'ON'";
-    let found = conn.rows::<String>(wsrep, &[]).map_err(|error| error.to_string())?;
-    cluster.store(!found.is_empty(), Ordering::Relaxed);
+    server.in_cluster.store(is(&settings, "wsrep_on", "ON"), Ordering::Relaxed);
+    server.mariadb.store(mariadb, Ordering::Relaxed);
     for set in [
         idle,
         // Gap locks of the default level make claims and inserts deadlock.
@@ -67,6 +85,8 @@ pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection
         "SET SESSION lock_wait_timeout = 5",
         // A server may begin a transaction with every statement, and then nobody would commit it.
         "SET SESSION autocommit = 1",
+        // It refuses statements that find their rows by a join.
+        "SET SESSION sql_safe_updates = 0",
         // Errors are told apart by their English text.
         "SET SESSION lc_messages = 'en_US'",
     ] {
@@ -75,10 +95,59 @@ pub(super) fn connect(url: &str, cluster: &AtomicBool) -> Result<MysqlConnection
     Ok(conn)
 }
 
+/// What the server has set.
+const SETTINGS: &str = "SHOW GLOBAL VARIABLES WHERE Variable_name IN \
+     ('wsrep_on', 'log_bin', 'binlog_format', 'max_allowed_packet')";
+
+struct Setting(String, String);
+
+impl FromRow for Setting {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.text()?))
+    }
+}
+
+fn is(settings: &[Setting], name: &str, value: &str) -> bool {
+    settings.iter().any(|one| one.0 == name && one.1.eq_ignore_ascii_case(value))
+}
+
+/// Refuses a server that would refuse every write, or end the connection in the middle of one.
+fn check_settings(settings: &[Setting]) -> Result<(), String> {
+    if is(settings, "log_bin", "ON") && is(settings, "binlog_format", "STATEMENT") {
+        return Err(
+            "can't connect: the server's binlog_format is STATEMENT, with which it refuses each \
+                    write at the isolation level READ COMMITTED; set it to ROW or MIXED"
+                .to_owned(),
+        );
+    }
+    let packet = settings.iter().find(|one| one.0 == "max_allowed_packet");
+    let packet = packet.and_then(|one| one.1.parse::<u64>().ok());
+    match packet {
+        Some(bytes) if bytes < SMALLEST_PACKET => Err(format!(
+            "can't connect: the server's max_allowed_packet is {bytes}; qudo needs {SMALLEST_PACKET}"
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// The statements over many rows are smaller; see [`bulk`](crate::bulk).
+const SMALLEST_PACKET: u64 = 1024 * 1024;
+
+/// Servers that speak the protocol of MySQL, give a version that would do, and lack what the claim needs:
+/// `JSON_TABLE`, procedures, or row locks that lock, without which two workers get one job.
+const OTHERS: [&str; 4] = ["tidb", "vitess", "planetscale", "dolt"];
+
 /// MariaDB 10.6 is the first with SKIP LOCKED and `JSON_TABLE`, which the claim needs, MySQL 8.0.4
 /// the first with both.
 fn check_version(version: &str) -> Result<(), String> {
-    let mariadb = version.to_lowercase().contains("mariadb");
+    let lower = version.to_lowercase();
+    if let Some(other) = OTHERS.iter().find(|name| lower.contains(**name)) {
+        return Err(format!(
+            "can't connect: the server is {version}; qudo does not work on {other}, whose row locks or \
+             functions are not those of MySQL"
+        ));
+    }
+    let mariadb = lower.contains("mariadb");
     // Older MariaDB servers put a "5.5.5-" before their own version, for replication.
     let digits = version.strip_prefix("5.5.5-").unwrap_or(version);
     let mut parts = digits.split(|c: char| !c.is_ascii_digit()).map_while(|part| part.parse().ok());
@@ -96,7 +165,32 @@ fn check_version(version: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::check_version;
+    use super::{Setting, check_settings, check_version};
+
+    #[test]
+    fn servers_that_only_look_like_mysql_are_refused_by_name() {
+        for (version, name) in [
+            ("8.0.11-TiDB-v8.5.1 TiDB Server (Apache License 2.0)", "tidb"),
+            ("8.0.30-Vitess Version: 21.0.0", "vitess"),
+            ("8.0.23-PlanetScale", "planetscale"),
+            ("8.0.33 Dolt", "dolt"),
+        ] {
+            let error = check_version(version).expect_err(version);
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_that_end_every_write_are_refused() {
+        let set = |name: &str, value: &str| Setting(name.to_owned(), value.to_owned());
+        let statement = [set("log_bin", "ON"), set("binlog_format", "STATEMENT")];
+        assert!(check_settings(&statement).expect_err("every write fails").contains("ROW"));
+        check_settings(&statement[1..]).expect("nothing is logged");
+        let small = [set("max_allowed_packet", "524288")];
+        assert!(check_settings(&small).expect_err("too small").contains("524288"));
+        check_settings(&[set("max_allowed_packet", "1048576"), set("log_bin", "ON")])
+            .expect("enough");
+    }
 
     #[test]
     fn servers_that_are_too_old_are_refused_with_the_version_needed() {

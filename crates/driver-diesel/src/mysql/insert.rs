@@ -35,15 +35,18 @@ pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
         return Ok(());
     }
     match conn.batch(PROCEDURE) {
-        Err(error) if classify(&error) == Class::Permission => {
-            log::warn!(
-                "the procedure qudo_enqueue_3 is not made, because the account lacks the \
-                 privilege CREATE ROUTINE; an enqueue takes four round trips instead of one"
-            );
-            Ok(())
-        }
         Err(error) if error.to_string().contains("already exists") => Ok(()),
-        made => made,
+        Err(error) => match classify(&error) {
+            Class::Down | Class::Retry | Class::Slow => Err(error),
+            _ => {
+                log::warn!(
+                    "the procedure qudo_enqueue_3 is not made ({error}; it takes the privilege CREATE \
+                     ROUTINE); an enqueue takes four round trips instead of one"
+                );
+                Ok(())
+            }
+        },
+        Ok(()) => Ok(()),
     }
 }
 

@@ -7,22 +7,22 @@ mod insert;
 mod list;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::MysqlConnection;
 use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted, JobRecord,
-    NamedDriver, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted,
+    JobRecord, NamedDriver, WakeSource,
 };
 use uuid::Uuid;
 
 use crate::bulk::Keyed;
+use crate::classify::to_driver_error;
 use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
-use crate::engine::{Engine, PROBE, has_work, probe_answer};
+use crate::engine::{Engine, has_work, probe_writes};
 use crate::pool::Pool;
 use crate::sql::{Bind, FromRow, SqlConn};
 use crate::statements::insert::insert_new_rows;
@@ -34,11 +34,15 @@ const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
 /// twice.
 pub(crate) const NOW: &str = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))";
 
-/// No server of use takes less; up to here a round trip is saved.
-const SURELY_FITS: usize = 1024 * 1024;
+/// No server that is let in takes less; up to here a round trip is saved.
+const SURELY_FITS: usize = 512 * 1024;
 
 /// What a statement has beside its largest value, amply.
 const PACKET_OVERHEAD: usize = 64 * 1024;
+
+/// 1 where an account without special rights may write.
+const WRITABLE: &str =
+    "SELECT CAST(@@GLOBAL.read_only = 0 AND @@GLOBAL.innodb_read_only = 0 AS SIGNED)";
 
 /// The engine of one MySQL or MariaDB database.
 pub(crate) struct Mysql {
@@ -47,8 +51,7 @@ pub(crate) struct Mysql {
     cursors: Cursors,
     procedure: insert::Procedure,
     clock: ServerClock,
-    /// The server is a node of a Galera cluster.
-    cluster: Arc<AtomicBool>,
+    server: Arc<connect::Server>,
 }
 
 inventory::submit! {
@@ -62,12 +65,12 @@ impl DieselDriver<Mysql> {
         let (name, url) = (source.name.clone(), source.url.clone());
         // A deadlock that strikes while rows are read leaves the prepared statement of
         // libmariadb waiting for rows that never come: the next use would hang for ever.
-        let cluster = Arc::<AtomicBool>::default();
-        let told = Arc::clone(&cluster);
+        let server = Arc::<connect::Server>::default();
+        let told = Arc::clone(&server);
         let pool = Pool::new(move || connect::connect(&url, &told)).drop_after_retry();
         let (cursors, procedure) = (Cursors::default(), insert::Procedure::default());
         let engine =
-            Mysql { source, pool, cursors, procedure, clock: ServerClock::default(), cluster };
+            Mysql { source, pool, cursors, procedure, clock: ServerClock::default(), server };
         Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
 }
@@ -99,6 +102,7 @@ impl Engine for Mysql {
     const CURRENT: &'static str = " LOCK IN SHARE MODE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const LOCKS_INDEXES: bool = true;
+    const BY_KEY: &'static str = " FORCE INDEX (PRIMARY)";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
     fn rows_by_id<T: FromRow>(
@@ -133,7 +137,7 @@ impl Engine for Mysql {
     /// another node had made it give up: of 6,000 jobs that three nodes claimed, some 20 were given to
     /// two workers. Then nothing of it is there, and it is repeated.
     fn may_undo(&self) -> bool {
-        self.cluster.load(Ordering::Relaxed)
+        self.server.is_in_cluster()
     }
 
     fn confirm(
@@ -199,10 +203,10 @@ impl Engine for Mysql {
     }
 
     fn probe(&self) -> Result<(), DriverError> {
-        // The server speaks first.
-        self.source.server.answers(&[])?;
+        // The server speaks first. To go away then is a broken handshake to it.
+        self.pool.logins.may_try(|| self.source.server.answers(&[]))?;
         let mut conn = self.pool.connect_alone()?;
-        probe_answer(conn.run(PROBE, &[]))
+        probe_writes(&mut conn, WRITABLE).map_err(|error| to_driver_error(error, false))
     }
 
     /// MySQL commits each DDL statement by itself, so a named lock of the session keeps others out.
@@ -222,6 +226,15 @@ impl Engine for Mysql {
                 Ok(true) => act(conn),
                 Ok(false) => {
                     Err(Error::QueryBuilderError("another migration takes too long".into()))
+                }
+                // In its strict mode Percona's cluster forbids locks by name, which are not those of the
+                // whole cluster anyway.
+                Err(error) if error.to_string().contains("pxc_strict_mode") => {
+                    log::warn!(
+                        "the server forbids locks by name: nothing keeps another program from migrating \
+                         at the same time"
+                    );
+                    return act(conn);
                 }
                 Err(error) => Err(error),
             };
@@ -289,7 +302,16 @@ impl Engine for Mysql {
         complete::complete(self, worker, ids, claims)
     }
 
-    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
-        self.pool.with(false, |conn| has_work::<Self>(conn, queues))
+    /// MariaDB compares rows with the end of a range when they are visible, and so reads on over dead ones.
+    fn ends_looks(&self) -> bool {
+        !self.server.is_mariadb()
+    }
+
+    fn is_dear(&self, queues: &[&str]) -> bool {
+        self.cursors.are_dear(queues)
+    }
+
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {
+        self.pool.with(false, |conn| has_work::<Self>(conn, queues, abilities))
     }
 }

@@ -8,22 +8,19 @@ use uuid::Uuid;
 use super::{Array, Postgres};
 use crate::claimed::ClaimRow;
 use crate::clock::{LATE, TooLate, Window};
-use crate::cursor::Place;
-use crate::engine::micros;
+use crate::cursor::{Found, Place, Span};
+use crate::engine::{Engine as _, micros};
 use crate::sql::{Bind, SqlConn};
 use crate::statements::ledger::Orphans;
 
 /// The columns are named, so that a later version of the function may have more.
 const CLAIM: &str = "SELECT id, claim_rank, ability, attempt, crashes, codec, arg, uniqkey, \
-     enqueued_at FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+     enqueued_at FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// How it names ready rows without facts.
 const ORPHAN: &str = "qudo: no facts: ";
 
-/// Before every row of a queue.
-const START: Place = (i32::MIN, Uuid::nil());
-
-/// Leases ready jobs of a queue: one statement, or two when the cursor finds too few.
+/// Leases ready jobs of a queue: one statement as a rule, or two when the cursor finds too few.
 ///
 /// Locking: rows of ready are locked with SKIP LOCKED and deleted, new rows go into lease; nothing
 /// is waited for. The plan is held inside the function (see its migration).
@@ -35,34 +32,74 @@ pub(super) fn claim(
 ) -> Result<Vec<ClaimedJob>, DriverError> {
     let asked = Asked { engine, request, window, without };
     let limit = request.limit as usize;
-    let mut jobs = Vec::new();
-    if let Some(after) = engine.cursors.get(request.queue) {
-        let (rows, last) = asked.claim_after(after, limit)?;
-        jobs = rows;
-        if jobs.len() >= limit {
-            if let Some(last) = last {
-                engine.cursors.advance(request.queue, last);
-            }
-            return Ok(jobs);
+    let plan = engine.cursors.plan(request.queue);
+    let (mut taken, mut took) = (Taken::default(), Vec::new());
+    for span in plan.spans() {
+        if taken.jobs.len() >= limit {
+            break;
         }
+        let begun = Instant::now();
+        if !taken.take(|missing| asked.claim_in(span, missing), limit)? {
+            return Ok(taken.jobs);
+        }
+        took.push(begun.elapsed());
     }
-    let begun = Instant::now();
-    let missing = limit - jobs.len();
-    match asked.claim_after(START, missing) {
-        Ok((rows, last)) => {
-            let last = last.filter(|_| rows.len() >= missing);
-            engine.cursors.restart(request.queue, begun.elapsed(), last);
-            jobs.extend(rows);
-            Ok(jobs)
+    let found = Found {
+        plan: &plan,
+        took: &took,
+        rows: &taken.places,
+        full: taken.jobs.len() >= limit,
+        round_trip: engine.clock.round_trip(),
+        ends_looks: engine.ends_looks(),
+    };
+    engine.cursors.note(request.queue, &found);
+    Ok(taken.jobs)
+}
+
+/// Behind which place a part of the queue begins, and with which it ends.
+fn ends(span: Span) -> (Place, Place) {
+    let (first, last) = ((i32::MIN, Uuid::nil()), (i32::MAX, Uuid::max()));
+    match span {
+        Span::Whole => (first, last),
+        Span::Behind(place) => (place, last),
+        Span::Within { rank, after, until } => ((rank, after), (rank, until)),
+        Span::Ranks { from, to } => ((from, Uuid::nil()), (to, Uuid::max())),
+    }
+}
+
+/// What the statements of one claim leased.
+#[derive(Default)]
+struct Taken {
+    jobs: Vec<ClaimedJob>,
+    places: Vec<Place>,
+}
+
+impl Taken {
+    /// Adds what one more statement leases; `false` when it failed and what is there is all.
+    ///
+    /// What those before leased is ours; the next call meets the error again. Unless this one may have
+    /// leased jobs that we do not know: then the caller gives back all that lies under the claim's number.
+    fn take(
+        &mut self,
+        claim: impl FnOnce(usize) -> Result<(Vec<ClaimedJob>, Vec<Place>), DriverError>,
+        limit: usize,
+    ) -> Result<bool, DriverError> {
+        match claim(limit - self.jobs.len()) {
+            Ok((jobs, places)) => {
+                if self.jobs.is_empty() {
+                    self.jobs = jobs;
+                } else {
+                    self.jobs.extend(jobs);
+                }
+                self.places.extend(places);
+                Ok(true)
+            }
+            Err(error) if !self.jobs.is_empty() && !error.is_ambiguous() => {
+                log::debug!("a claim found only a part: {error}");
+                Ok(false)
+            }
+            Err(error) => Err(error),
         }
-        // What the first statement leased is ours; the next call meets the error again. Unless
-        // the second may have leased jobs that we do not know: then the caller gives back all that
-        // lies under the claim's number.
-        Err(error) if !jobs.is_empty() && !error.is_ambiguous() => {
-            log::debug!("a claim found only a part: {error}");
-            Ok(jobs)
-        }
-        Err(error) => Err(error),
     }
 }
 
@@ -74,12 +111,13 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    fn claim_after(
+    fn claim_in(
         &self,
-        (rank, id): Place,
+        span: Span,
         limit: usize,
-    ) -> Result<(Vec<ClaimedJob>, Option<Place>), DriverError> {
+    ) -> Result<(Vec<ClaimedJob>, Vec<Place>), DriverError> {
         let Self { engine, request, window, without } = self;
+        let ((rank, id), (until_rank, until_id)) = ends(span);
         let without = Array::Ids(without.to_vec());
         let abilities = Array::Texts(request.abilities.iter().map(|one| &*one.name).collect());
         let leases =
@@ -96,13 +134,15 @@ impl Asked<'_> {
             Bind::Big(window.from),
             Bind::Big(window.until),
             Bind::Array(&without),
+            Bind::Int(until_rank),
+            Bind::Id(&until_id),
         ];
         let mut rows: Vec<Claimed> =
             engine.sessions.with(true, |conn| conn.rows(CLAIM, &binds).map_err(own_error))?;
         // RETURNING promises no order.
         rows.sort_unstable_by_key(|row| row.place);
-        let last = rows.last().map(|row| row.place);
-        Ok((rows.into_iter().filter_map(|row| row.row.into_claimed(request)).collect(), last))
+        let places = rows.iter().map(|row| row.place).collect();
+        Ok((rows.into_iter().filter_map(|row| row.row.into_claimed(request)).collect(), places))
     }
 }
 

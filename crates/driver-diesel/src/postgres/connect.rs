@@ -124,6 +124,14 @@ fn speak_english(conn: &mut PgConnection, pooler: bool) -> Result<(), String> {
     if is_english(&language) || (!pooler && conn.batch("SET lc_messages = 'C'").is_ok()) {
         return Ok(());
     }
+    // The server's environment decides, which only shows in a message.
+    if language.is_empty()
+        && conn
+            .batch("SELECT 1/0")
+            .is_err_and(|error| error.to_string().contains("division by zero"))
+    {
+        return Ok(());
+    }
     Err(format!(
         "could not connect: the server writes its messages in the language {language:?}, and qudo tells \
          its errors apart by their English text; let an administrator run \
@@ -131,10 +139,10 @@ fn speak_english(conn: &mut PgConnection, pooler: bool) -> Result<(), String> {
     ))
 }
 
-/// Whether a locale's messages are the original ones. The empty one is the server's environment,
-/// which cannot be seen from here.
+/// Whether a locale's messages are the original ones. Not known of the empty one, which is that of the
+/// server's environment.
 fn is_english(locale: &str) -> bool {
-    ["", "C", "POSIX"].contains(&locale)
+    ["C", "POSIX"].contains(&locale)
         || ["C.", "en_", "en-", "English"].iter().any(|start| locale.starts_with(start))
 }
 
@@ -149,7 +157,7 @@ mod tests {
         {
             assert!(is_english(english), "{english}");
         }
-        for other in ["de_DE.UTF-8", "fr_FR", "ca_ES.UTF-8", "es_EC", "German_Germany.1252"] {
+        for other in ["", "de_DE.UTF-8", "fr_FR", "ca_ES.UTF-8", "es_EC", "German_Germany.1252"] {
             assert!(!is_english(other), "{other}");
         }
     }

@@ -11,6 +11,9 @@ use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
 use crate::statements::ledger::balance;
 
+/// What a commit with a notification fails with when the server can keep no more of them.
+const QUEUE_IS_FULL: &str = "too many notifications in the NOTIFY queue";
+
 /// Rows of one statement: enough for full speed, few enough to keep its memory small.
 const MOST_ROWS: usize = 2_000;
 
@@ -62,6 +65,23 @@ pub(super) fn insert_commit(
     jobs: &[JobRecord],
     window: &Window,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
+    match insert_told(engine, jobs, window, true) {
+        // Somebody listens in a transaction that has been open for days; the job is no part of that.
+        Err(error) if error.to_string().contains(QUEUE_IS_FULL) => {
+            log::warn!("{}: nobody is notified: {error}", engine.source.described);
+            insert_told(engine, jobs, window, false)
+        }
+        done => done,
+    }
+}
+
+/// If it may, it notifies with the insert itself.
+fn insert_told(
+    engine: &Postgres,
+    jobs: &[JobRecord],
+    window: &Window,
+    may_notify: bool,
+) -> Result<(Vec<Inserted>, bool), DriverError> {
     let keyless = jobs.iter().all(|job| job.uniqkey.is_none());
     let ready = jobs.iter().filter(|job| job.due == Due::Now).count();
     // One statement stores either kind.
@@ -78,7 +98,7 @@ pub(super) fn insert_commit(
                     // After a quiet moment nobody else is likely to commit at this instant, so the lock
                     // that NOTIFY takes until the commit hurts nobody, and a round trip and a thread's
                     // wake are saved.
-                    (lone, notify) = (true, engine.notifier.is_quiet());
+                    (lone, notify) = (true, may_notify && engine.notifier.is_quiet());
                     return insert_one(conn, job, notify, window);
                 }
                 insert_new(conn, &all, window)

@@ -4,6 +4,7 @@ mod arrays;
 mod claim;
 mod connect;
 mod insert;
+mod list;
 mod listen;
 mod notify;
 mod session;
@@ -15,24 +16,30 @@ use diesel::PgConnection;
 use diesel::result::QueryResult;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
-    ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord, NamedDriver,
-    Wake, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
+    NamedDriver, Wake, WakeSource,
 };
 use uuid::Uuid;
 
 pub(crate) use arrays::Array;
 
+use crate::bulk::Keyed;
+use crate::classify::to_driver_error;
 use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
-use crate::engine::{Engine, PROBE, has_work, probe_answer};
+use crate::engine::{Engine, has_work, probe_writes};
 use crate::reach;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, FromRow, SqlConn};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
 /// Two numbers that no other program is likely to lock: "qudo" and "migr" in ASCII.
 const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(1903518831, 1835624306)";
+
+/// 1 where this session may write: neither on a standby nor with a read-only default.
+const WRITABLE: &str = "SELECT CASE WHEN pg_is_in_recovery() OR \
+     current_setting('transaction_read_only') = 'on' THEN 0 ELSE 1 END::BIGINT";
 
 /// The engine of one PostgreSQL database.
 pub(crate) struct Postgres {
@@ -78,6 +85,34 @@ impl Engine for Postgres {
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 
+    fn rows_by_id<T: FromRow>(
+        conn: &mut PgConnection,
+        columns: &str,
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+        lock: &str,
+    ) -> QueryResult<Vec<T>> {
+        list::rows_by_id(conn, columns, keyed, ids, lock)
+    }
+
+    fn delete_by_id(
+        conn: &mut PgConnection,
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+    ) -> QueryResult<usize> {
+        list::delete_by_id(conn, keyed, ids)
+    }
+
+    fn update_by_id(
+        conn: &mut PgConnection,
+        set: &str,
+        set_binds: &[Bind<'_>],
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+    ) -> QueryResult<usize> {
+        list::update_by_id(conn, set, set_binds, keyed, ids)
+    }
+
     fn hold_plans(conn: &mut PgConnection, hold: bool) -> QueryResult<()> {
         let settings = connect::HELD_PLANS.map(|(name, held)| {
             format!("SET LOCAL {name} TO {}", if hold { held } else { "DEFAULT" })
@@ -122,8 +157,9 @@ impl Engine for Postgres {
     }
 
     fn probe(&self) -> Result<(), DriverError> {
-        self.source.server.answers(reach::POSTGRES_HELLO)?;
-        probe_answer(self.sessions.alone(|conn| conn.run(PROBE, &[]))?)
+        self.source.server.answers(reach::POSTGRES_HELLO).map_err(|none| none.error)?;
+        let probed = self.sessions.alone(|conn| probe_writes(conn, WRITABLE))?;
+        probed.map_err(|error| to_driver_error(error, false))
     }
 
     fn migrate_alone<T>(
@@ -214,8 +250,12 @@ impl Engine for Postgres {
         conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(queue)]).map(drop)
     }
 
-    fn changed(&self, queues: &[&str]) -> Result<bool, DriverError> {
-        self.sessions.with(false, |conn| has_work::<Self>(conn, queues))
+    fn is_dear(&self, queues: &[&str]) -> bool {
+        self.cursors.are_dear(queues)
+    }
+
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {
+        self.sessions.with(false, |conn| has_work::<Self>(conn, queues, abilities))
     }
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {

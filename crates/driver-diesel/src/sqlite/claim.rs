@@ -47,6 +47,19 @@ pub(super) fn claim(
     Ok(rows.into_iter().filter_map(|row| row.into_claimed(request)).collect())
 }
 
+/// Whether a claim would find something, without a lock.
+pub(super) fn has_ready(
+    conn: &mut SqliteConnection,
+    request: &ClaimRequest<'_>,
+    without: &[Uuid],
+) -> QueryResult<bool> {
+    let (filter, abilities) = claim_filter(request.abilities, without);
+    let sql = format!("SELECT r.id FROM qudo_ready r WHERE r.queue = ? AND {filter} LIMIT 1");
+    let mut binds = vec![Bind::Text(request.queue)];
+    binds.extend(abilities);
+    Ok(conn.row::<Uuid>(&sql, &binds)?.is_some())
+}
+
 /// The statement whose plan the tests check.
 pub(crate) fn claim_sql(filter: &str) -> String {
     format!(

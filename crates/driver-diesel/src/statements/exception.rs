@@ -1,14 +1,14 @@
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Due, Exception, ExceptionFilter, Inserted, JobRecord, Redrive};
+use qudo_core::driver::{Due, Exception, ExceptionFilter, Inserted, JobRecord, Keep, Redrive};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use super::insert::insert_within;
 use super::ledger::balance;
 use super::lookup::instant;
-use crate::bulk::insert_rows;
-use crate::engine::Engine;
+use crate::bulk::{Keyed, insert_rows};
+use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
 /// A row to be logged.
@@ -168,4 +168,54 @@ pub(crate) fn redrive<E: Engine>(
         &[Bind::Id(new.as_uuid()), Bind::Id(exception)],
     )?;
     Ok(Redrive::Enqueued(new))
+}
+
+/// What a purge has to know of an exception.
+struct Old {
+    id: Uuid,
+    /// Nobody has enqueued its discarded job again.
+    is_open: bool,
+    /// How long ago it was, in microseconds.
+    age: i64,
+}
+
+impl FromRow for Old {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let (id, discarded) = (columns.id()?, columns.int()? != 0);
+        let redriven = columns.opt_id()?;
+        Ok(Self { id, is_open: discarded && redriven.is_none(), age: columns.big()? })
+    }
+}
+
+/// Looks through the next page of the exception log and removes what is old enough there. Returns how many
+/// rows that were, and where the next page begins. The ids sort by time, but what is kept may lie before
+/// what is not.
+///
+/// Locking: as [`trace::purge`](super::trace::purge).
+pub(crate) fn purge<E: Engine>(
+    conn: &mut E::Conn,
+    keep: &Keep,
+    after: Uuid,
+    limit: u32,
+) -> QueryResult<(usize, Uuid)> {
+    let sql = format!(
+        "SELECT id, discarded, redriven_as, {} - failed_at FROM qudo_exception_log WHERE id > ? \
+         ORDER BY id LIMIT ?",
+        E::NOW
+    );
+    let page: Vec<Old> = conn.rows(&sql, &[Bind::Id(&after), Bind::Big(limit.into())])?;
+    let is_old = |one: &Old| {
+        let age = if one.is_open { keep.discarded } else { Some(keep.exceptions) };
+        age.is_some_and(|age| one.age > micros(age))
+    };
+    // Those behind a page of young ones are no older.
+    let ends = (page.len() as u32) < limit
+        || page.last().is_some_and(|last| {
+            let youngest = keep.discarded.map_or(keep.exceptions, |age| age.min(keep.exceptions));
+            last.age <= micros(youngest)
+        });
+    let next = page.last().filter(|_| !ends).map_or(Uuid::nil(), |last| last.id);
+    let ids = page.iter().filter(|one| is_old(one)).map(|one| one.id).collect();
+    let log = Keyed::table("qudo_exception_log");
+    Ok((super::trace::remove_free::<E>(conn, &log, ids)?, next))
 }

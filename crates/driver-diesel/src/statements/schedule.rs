@@ -1,31 +1,55 @@
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Due, Promotion};
+use qudo_core::driver::{DriverError, Due, Promotion};
 use uuid::Uuid;
 
 use super::insert::when;
 use super::ledger::balance;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
+use crate::clock::ServerClock;
+use crate::due_floor::{DueFloor, Range};
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
-/// How long until the next scheduled job is due, in microseconds; negative when it is overdue.
-/// One row at the start of the primary key.
-fn next_due<E: Engine>(conn: &mut E::Conn) -> QueryResult<Option<i64>> {
-    let sql =
-        format!("SELECT run_after - {} FROM qudo_scheduled ORDER BY run_after LIMIT 1", E::NOW);
-    conn.row(&sql, &[])
+/// The server's clock, and when the next job is due; both in microseconds since 1970.
+struct NextDue {
+    now: i64,
+    at: Option<i64>,
+}
+
+impl NextDue {
+    /// How long until then, in microseconds; negative when it is overdue.
+    fn left(&self) -> Option<i64> {
+        self.at.map(|at| at - self.now)
+    }
+}
+
+impl FromRow for NextDue {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self { now: columns.big()?, at: columns.opt_big()? })
+    }
+}
+
+/// One row at the start of a range of the primary key. The least of them, not the first in their order: for
+/// that MySQL reads a table which it takes for empty from its start, dead rows included.
+fn next_due<E: Engine>(conn: &mut E::Conn, range: Range) -> QueryResult<NextDue> {
+    let sql = format!(
+        "SELECT {}, (SELECT MIN(run_after) FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ?)",
+        E::NOW
+    );
+    let binds = [Bind::Big(range.from), Bind::Big(range.until)];
+    Ok(conn.row(&sql, &binds)?.unwrap_or(NextDue { now: 0, at: None }))
 }
 
 /// Moves due jobs to ready. Rows that another promotion moves are skipped.
-pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<u32> {
+fn promote_due<E: Engine>(conn: &mut E::Conn, range: Range, limit: u32) -> QueryResult<u32> {
     let due = if E::LOCKS_INDEXES {
-        lock_due_by_id::<E>(conn, limit)?
+        lock_due_by_id::<E>(conn, range, limit)?
     } else {
-        lock_due::<E>(conn, limit)?
+        lock_due::<E>(conn, range, limit)?
     };
     let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
     ids.sort_unstable();
@@ -35,36 +59,51 @@ pub(crate) fn promote_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryRes
     Ok(due.len() as u32)
 }
 
-/// Reads from the start of the primary key, so the cost is that of the due rows alone.
+/// Reads from the start of the primary key, or from a floor, so the cost is that of the due rows alone.
 ///
 /// The clock is read in a subquery, here and wherever a bound depends on it: PostgreSQL takes a
 /// volatile function for another value in each row, and would go through the whole index.
-fn lock_due<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<Stand>> {
+fn lock_due<E: Engine>(conn: &mut E::Conn, range: Range, limit: u32) -> QueryResult<Vec<Stand>> {
     let sql = format!(
-        "SELECT {STAND} FROM qudo_scheduled WHERE run_after <= (SELECT {}) ORDER BY run_after, id \
-         LIMIT ?{}",
+        "SELECT {STAND} FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ? \
+         AND run_after <= (SELECT {}) ORDER BY run_after, id LIMIT ?{}",
         E::NOW,
         E::SKIP_LOCKED
     );
-    conn.rows(&sql, &[Bind::Big(limit.into())])
+    conn.rows(&sql, &[Bind::Big(range.from), Bind::Big(range.until), Bind::Big(limit.into())])
 }
 
 /// The same where each index has locks of its own: found by the primary key without a lock, then locked
 /// by id, as whoever dequeues a job, moves it or schedules it anew locks it. By the primary key first it
 /// would be a deadlock with them, one in some hundred promotions.
 ///
-/// Rows that others hold are passed over, and if all of a page are held the next is tried.
-fn lock_due_by_id<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<Stand>> {
+/// Rows that others hold are passed over, and if all of a page are held the next is tried. A page is read
+/// by the primary key, so it is the first in its order although it does not ask for that, which would cost
+/// what is said of the look; and it asks for a column that is in no other index, for the same reason.
+fn lock_due_by_id<E: Engine>(
+    conn: &mut E::Conn,
+    range: Range,
+    limit: u32,
+) -> QueryResult<Vec<Stand>> {
     let page = format!(
-        "SELECT run_after, id FROM qudo_scheduled WHERE run_after <= (SELECT {}) \
-         AND (run_after > ? OR (run_after = ? AND id > ?)) ORDER BY run_after, id LIMIT ?",
-        E::NOW
+        "SELECT run_after, id, queue FROM qudo_scheduled{} WHERE run_after >= ? AND run_after <= ? \
+         AND NOT (run_after = ? AND id <= ?) LIMIT ?",
+        E::BY_KEY
     );
+    let now = format!("SELECT {}", E::NOW);
+    let until = conn.row::<i64>(&now, &[])?.unwrap_or_default().min(range.until);
     let still_due = format!("run_after <= (SELECT {})", E::NOW);
-    let (mut at, mut after) = (i64::MIN, Uuid::nil());
+    let (mut at, mut after) = (range.from, Uuid::nil());
     loop {
-        let binds = [Bind::Big(at), Bind::Big(at), Bind::Id(&after), Bind::Big(limit.into())];
-        let found: Vec<DueAt> = conn.rows(&page, &binds)?;
+        let binds = [
+            Bind::Big(at),
+            Bind::Big(until),
+            Bind::Big(at),
+            Bind::Id(&after),
+            Bind::Big(limit.into()),
+        ];
+        let mut found: Vec<DueAt> = conn.rows(&page, &binds)?;
+        found.sort_unstable_by_key(|one| (one.0, one.1));
         let Some(last) = found.last() else { return Ok(Vec::new()) };
         (at, after) = (last.0, last.1);
         let mut ids: Vec<_> = found.iter().map(|one| one.1).collect();
@@ -88,20 +127,46 @@ impl FromRow for DueAt {
 /// Looks first, without a lock: most calls find nothing due and write nothing.
 pub(crate) fn promote<E: Engine>(
     engine: &E,
+    floor: &DueFloor,
     limit: u32,
-) -> Result<Promotion, qudo_core::DriverError> {
-    let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
-    match engine.read(next_due::<E>)? {
-        Some(left) if left <= 0 => {}
-        next => {
-            return Ok(Promotion { moved: 0, next: next.map(span) });
-        }
+) -> Result<Promotion, DriverError> {
+    let (range, slice) = floor.ranges();
+    let round_trip = engine.clock().map(ServerClock::round_trip);
+    let (mut moved, mut next) = (0, None);
+    if let (Some(slice), Some(round_trip)) = (slice, round_trip) {
+        let begun = Instant::now();
+        (moved, next) = promote_in(engine, slice, limit, |_| {})?;
+        floor.note_slice(begun.elapsed().saturating_sub(round_trip));
     }
-    let (moved, next) = engine.write(|conn| {
-        let moved = conn.transaction(|conn| promote_due::<E>(conn, limit))?;
-        Ok((moved, next_due::<E>(conn)?))
+    let begun = Instant::now();
+    let (more, after) = promote_in(engine, range, limit, |next| {
+        if let Some(round_trip) = round_trip {
+            let took = (begun.elapsed(), round_trip);
+            floor.note(range, took, next.now, next.at, engine.ends_looks());
+        }
     })?;
+    moved += more;
+    next = next.into_iter().chain(after).min();
+    let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
     Ok(Promotion { moved, next: next.map(span) })
+}
+
+/// Promotes what is due in a range. Returns how many, and how long until the next is due there.
+fn promote_in<E: Engine>(
+    engine: &E,
+    range: Range,
+    limit: u32,
+    looked: impl FnOnce(&NextDue),
+) -> Result<(u32, Option<i64>), DriverError> {
+    let next = engine.read(|conn| next_due::<E>(conn, range))?;
+    looked(&next);
+    if next.left().is_none_or(|left| left > 0) {
+        return Ok((0, next.left()));
+    }
+    engine.write(|conn| {
+        let moved = conn.transaction(|conn| promote_due::<E>(conn, range, limit))?;
+        Ok((moved, next_due::<E>(conn, range)?.left()))
+    })
 }
 
 struct Facts {

@@ -1,10 +1,8 @@
 //! What a run leaves behind for others to read: replies and the job status.
 
-use std::time::Duration;
-
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{ReplyRow, Settlement, StatusRow};
+use qudo_core::driver::{Keep, ReplyRow, Settlement, StatusRow};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -111,17 +109,14 @@ pub(crate) fn status<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<V
 }
 
 /// Removes old replies, history and trails of moved jobs, a bounded number of each: found by index, deleted by key.
-pub(crate) fn purge<E: Engine>(
-    conn: &mut E::Conn,
-    replies: Duration,
-    status: Duration,
-    limit: u32,
-) -> QueryResult<usize> {
+///
+/// Locking: by key, passing over what another purge has locked. By the index first it would wait for it.
+pub(crate) fn purge<E: Engine>(conn: &mut E::Conn, keep: &Keep, limit: u32) -> QueryResult<usize> {
     let mut removed = 0;
     for (table, only, key, time, age) in [
-        ("qudo_reply", "", "job_id", "created_at", replies),
-        ("qudo_job_status", "", "id", "finished_at", status),
-        ("qudo_moving", "leg IN ('gone', 'arrived')", "id", "moved_at", replies),
+        ("qudo_reply", "", "job_id", "created_at", keep.replies),
+        ("qudo_job_status", "", "id", "finished_at", keep.status),
+        ("qudo_moving", "leg IN ('gone', 'arrived')", "id", "moved_at", keep.replies),
     ] {
         let sql = format!(
             "SELECT {key} FROM {table} WHERE {only}{and}{time} < (SELECT {}) - ? ORDER BY {time} LIMIT ?",
@@ -129,10 +124,27 @@ pub(crate) fn purge<E: Engine>(
             and = if only.is_empty() { "" } else { " AND " },
         );
         let binds = [Bind::Big(micros(age)), Bind::Big(limit.into())];
-        let mut ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
-        ids.sort_unstable();
-        ids.dedup();
-        removed += E::delete_by_id(conn, &Keyed { table, key, only, binds: &[] }, &ids)?;
+        let ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
+        removed += remove_free::<E>(conn, &Keyed { table, key, only, binds: &[] }, ids)?;
     }
     Ok(removed)
+}
+
+/// Deletes those of these rows that nobody else holds.
+pub(super) fn remove_free<E: Engine>(
+    conn: &mut E::Conn,
+    keyed: &Keyed<'_>,
+    mut ids: Vec<Uuid>,
+) -> QueryResult<usize> {
+    ids.sort_unstable();
+    ids.dedup();
+    if !E::SKIP_LOCKED.is_empty() && !ids.is_empty() {
+        ids = E::rows_by_id(conn, keyed.key, keyed, &ids, E::SKIP_LOCKED)?;
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    E::delete_by_id(conn, keyed, &ids)
 }

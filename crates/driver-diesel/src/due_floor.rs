@@ -1,0 +1,122 @@
+//! From where on scheduled jobs are looked for.
+//!
+//! Jobs that became due are deleted where they were scheduled, and as with the claim (see
+//! [`cursor`](crate::cursor)) their rows stay in the index while a long transaction holds vacuum back. All
+//! lie before the present, so once a look from the start is dear, the next ones begin a little before it,
+//! and what lies before that is [swept](crate::sweep).
+
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use crate::share::is_dear;
+use crate::sweep::{Slice, Sweep, is_over};
+
+/// Due times that are past already when they are committed are found so far back, in microseconds; older
+/// ones by the sweep.
+const SLACK: i64 = 5_000_000;
+
+/// A part of the due times, in microseconds since 1970; both ends belong to it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Range {
+    pub(crate) from: i64,
+    pub(crate) until: i64,
+}
+
+/// All of them.
+pub(crate) const ALL: Range = Range { from: i64::MIN, until: i64::MAX };
+
+/// The floor of one database.
+#[derive(Debug, Default)]
+pub(crate) struct DueFloor(Mutex<Option<State>>);
+
+#[derive(Debug)]
+struct State {
+    floor: i64,
+    sweep: Sweep,
+}
+
+fn key(time: i64) -> u128 {
+    u128::try_from(time).unwrap_or(0)
+}
+
+impl DueFloor {
+    /// Where the next due job is looked for, and the slice before that whose turn it is.
+    pub(crate) fn ranges(&self) -> (Range, Option<Range>) {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(State { floor, sweep }) = &*state else { return (ALL, None) };
+        let time = |key: u128| i64::try_from(key).unwrap_or(i64::MAX);
+        let slice = sweep.next(key(*floor)).map(|Slice { after, until }| {
+            // A time before 1970 belongs to the first one.
+            Range { from: if after == 0 { i64::MIN } else { time(after) }, until: time(until) }
+        });
+        (Range { from: *floor, until: i64::MAX }, slice)
+    }
+
+    /// Whether a look from the start is dear.
+    pub(crate) fn is_dear(&self) -> bool {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
+    }
+
+    /// Notes a look that found `next` as the first due time, at `now` by the server's clock.
+    pub(crate) fn note(
+        &self,
+        range: Range,
+        (took, round_trip): (Duration, Duration),
+        now: i64,
+        next: Option<i64>,
+        ends_looks: bool,
+    ) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let floor = next.map_or(now, |next| next.min(now)).saturating_sub(SLACK);
+        if let Some(state) = &mut *state {
+            state.floor = state.floor.max(floor);
+        } else if range == ALL && is_dear(took, round_trip) {
+            let sweep = if ends_looks { Sweep::new(key(floor), 1_000) } else { Sweep::whole() };
+            *state = Some(State { floor, sweep });
+        }
+    }
+
+    /// Notes what the look at the slice took beyond a round trip.
+    pub(crate) fn note_slice(&self, took: Duration) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(State { floor, sweep }) = &mut *state else { return };
+        if sweep.note(took, key(*floor)).is_some_and(is_over) {
+            *state = None;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: Duration = Duration::from_millis(1);
+
+    #[test]
+    fn a_dear_look_from_the_start_is_followed_by_some_that_begin_later() {
+        let floor = DueFloor::default();
+        floor.note(ALL, (MILLI, MILLI), 100_000_000, None, true);
+        assert_eq!(floor.ranges(), (ALL, None), "it was cheap");
+        floor.note(ALL, (MILLI * 500, MILLI), 100_000_000, Some(200_000_000), true);
+        assert_eq!(floor.ranges().0.from, 95_000_000);
+        floor.note(floor.ranges().0, (MILLI, MILLI), 110_000_000, Some(107_000_000), true);
+        assert_eq!(floor.ranges().0.from, 102_000_000, "an overdue one is not passed over");
+        floor.note(floor.ranges().0, (MILLI, MILLI), 104_000_000, None, true);
+        assert_eq!(floor.ranges().0.from, 102_000_000, "a clock that is set back does not matter");
+    }
+
+    #[test]
+    fn what_lies_before_is_swept_until_that_is_cheap() {
+        let floor = DueFloor::default();
+        floor.note(ALL, (MILLI * 500, MILLI), 100_000_000, None, true);
+        let mut from = i64::MIN;
+        while floor.is_dear() {
+            let (_, slice) = floor.ranges();
+            let slice = slice.expect("it cost nothing, so it is due");
+            assert_eq!(slice.from, from, "none is left out");
+            from = slice.until;
+            floor.note_slice(Duration::ZERO);
+        }
+        assert_eq!(from, 95_000_000);
+    }
+}

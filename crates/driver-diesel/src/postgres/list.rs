@@ -1,0 +1,73 @@
+//! Rows found by a list of ids: one array instead of a parameter for each, so that a list of any length is
+//! one statement and one plan.
+
+use diesel::PgConnection;
+use diesel::result::QueryResult;
+use uuid::Uuid;
+
+use super::Array;
+use crate::bulk::Keyed;
+use crate::sql::{Bind, FromRow, SqlConn};
+
+/// Longer lists gain nothing.
+const LONGEST: usize = 10_000;
+
+fn condition(keyed: &Keyed<'_>) -> String {
+    let and = if keyed.only.is_empty() { "" } else { " AND " };
+    format!("{}{and}{} = ANY(?)", keyed.only, keyed.key)
+}
+
+/// As [`Engine::rows_by_id`](crate::engine::Engine::rows_by_id).
+///
+/// Locking: rows are locked in the order of the index, which is that of their ids.
+pub(super) fn rows_by_id<T: FromRow>(
+    conn: &mut PgConnection,
+    columns: &str,
+    keyed: &Keyed<'_>,
+    ids: &[Uuid],
+    lock: &str,
+) -> QueryResult<Vec<T>> {
+    let sql = format!("SELECT {columns} FROM {} x WHERE {}{lock}", keyed.table, condition(keyed));
+    let mut rows = Vec::with_capacity(ids.len());
+    for piece in ids.chunks(LONGEST) {
+        let piece = Array::Ids(piece.to_vec());
+        let binds: Vec<_> = keyed.binds.iter().copied().chain([Bind::Array(&piece)]).collect();
+        rows.extend(conn.rows::<T>(&sql, &binds)?);
+    }
+    Ok(rows)
+}
+
+/// As [`Engine::delete_by_id`](crate::engine::Engine::delete_by_id).
+pub(super) fn delete_by_id(
+    conn: &mut PgConnection,
+    keyed: &Keyed<'_>,
+    ids: &[Uuid],
+) -> QueryResult<usize> {
+    let sql = format!("DELETE FROM {} WHERE {}", keyed.table, condition(keyed));
+    let mut done = 0;
+    for piece in ids.chunks(LONGEST) {
+        let piece = Array::Ids(piece.to_vec());
+        let binds: Vec<_> = keyed.binds.iter().copied().chain([Bind::Array(&piece)]).collect();
+        done += conn.run(&sql, &binds)?;
+    }
+    Ok(done)
+}
+
+/// As [`Engine::update_by_id`](crate::engine::Engine::update_by_id).
+pub(super) fn update_by_id(
+    conn: &mut PgConnection,
+    set: &str,
+    set_binds: &[Bind<'_>],
+    keyed: &Keyed<'_>,
+    ids: &[Uuid],
+) -> QueryResult<usize> {
+    let sql = format!("UPDATE {} SET {set} WHERE {}", keyed.table, condition(keyed));
+    let mut done = 0;
+    for piece in ids.chunks(LONGEST) {
+        let piece = Array::Ids(piece.to_vec());
+        let before = set_binds.iter().chain(keyed.binds).copied();
+        let binds: Vec<_> = before.chain([Bind::Array(&piece)]).collect();
+        done += conn.run(&sql, &binds)?;
+    }
+    Ok(done)
+}

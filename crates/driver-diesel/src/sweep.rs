@@ -1,0 +1,174 @@
+//! Looks for late-comers among dead rows, in slices that are cheap each.
+//!
+//! A look from the start of an index steps over every row that was deleted while somebody's long
+//! transaction keeps it. Where that is dear, the part behind us is swept instead: slice after slice, each
+//! cut so that it takes a few milliseconds, and all together a twentieth of the time.
+
+use std::time::{Duration, Instant};
+
+use crate::share::{CHEAP, its_share};
+
+/// A slice that takes longer is cut.
+pub(crate) const LONG: Duration = Duration::from_millis(3);
+
+/// What a piece of it should take.
+const AIM: Duration = Duration::from_micros(1_500);
+
+/// Two slices one after the other that take less become one.
+const SHORT: Duration = Duration::from_micros(400);
+
+/// At most so many pieces of one.
+const MOST_PIECES: u32 = 64;
+
+/// A list this long has no slices that are too long.
+const MOST_SLICES: usize = 4_096;
+
+/// The first slices, by how long ago they were, in milliseconds; each twice as long as the next.
+const FIRST_SLICES: std::ops::Range<u32> = 13..27;
+
+/// A part of an index: behind the one key, up to the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slice {
+    pub(crate) after: u128,
+    pub(crate) until: u128,
+}
+
+/// A sweep over keys that tell the time.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    /// Where slices end, in order; the last one ends at the present.
+    bounds: Vec<u128>,
+    at: usize,
+    due: Instant,
+    /// Whether the slice before was short.
+    was_short: bool,
+    /// What the slices took since the start.
+    spent: Duration,
+    /// Slices are cut, and others made one.
+    cuts: bool,
+}
+
+impl Sweep {
+    /// Up to `end`, where keys differ by `milli` in a millisecond.
+    pub(crate) fn new(end: u128, milli: u128) -> Self {
+        let ago = |power: u32| end.saturating_sub(milli << power);
+        let mut bounds: Vec<_> = FIRST_SLICES.rev().map(ago).collect();
+        bounds.dedup();
+        bounds.retain(|bound| *bound > 0);
+        Self { bounds, cuts: true, ..Self::whole() }
+    }
+
+    /// In one slice always, where smaller ones would be no cheaper.
+    pub(crate) fn whole() -> Self {
+        Self {
+            bounds: Vec::new(),
+            at: 0,
+            due: Instant::now(),
+            was_short: false,
+            spent: Duration::ZERO,
+            cuts: false,
+        }
+    }
+
+    /// The next slice, if its time has come; `end` is the present.
+    pub(crate) fn next(&self, end: u128) -> Option<Slice> {
+        (Instant::now() >= self.due).then(|| self.slice(end))
+    }
+
+    fn slice(&self, end: u128) -> Slice {
+        let after = self.at.checked_sub(1).map_or(0, |before| self.bounds[before]);
+        let until = self.bounds.get(self.at).copied().unwrap_or(end);
+        Slice { after, until: until.max(after) }
+    }
+
+    /// Notes what the next slice took beyond a round trip. After the last one answers what all took.
+    pub(crate) fn note(&mut self, took: Duration, end: u128) -> Option<Duration> {
+        self.due = its_share(took);
+        self.spent += took;
+        if !self.cuts {
+            return Some(std::mem::take(&mut self.spent));
+        }
+        let Slice { after, until } = self.slice(end);
+        let is_short = took < SHORT;
+        if took > LONG && self.bounds.len() < MOST_SLICES {
+            let pieces = u128::from(MOST_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
+            let step = (until - after) / pieces;
+            let cuts = (1..pieces).map(|piece| after + step * piece);
+            let cuts: Vec<_> = cuts.filter(|cut| after < *cut && *cut < until).collect();
+            let count = cuts.len();
+            drop(self.bounds.splice(self.at..self.at, cuts));
+            self.at += count;
+        } else if is_short && self.was_short && self.at > 0 && self.at < self.bounds.len() {
+            self.at -= 1;
+            self.bounds.remove(self.at);
+        }
+        self.was_short = is_short;
+        self.at += 1;
+        if self.at <= self.bounds.len() {
+            return None;
+        }
+        if self.bounds.last().is_none_or(|last| *last < end) {
+            self.bounds.push(end);
+        }
+        self.at = 0;
+        self.was_short = false;
+        Some(std::mem::take(&mut self.spent))
+    }
+}
+
+/// Whether a whole sweep could as well have been one look.
+pub(crate) fn is_over(all: Duration) -> bool {
+    all < CHEAP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MILLI: u128 = 1_000;
+
+    /// Sweeps once over rows of these keys, each of which costs a microsecond; the dearest slice, and what
+    /// all cost.
+    fn sweep(sweep: &mut Sweep, dead: &[u128], end: u128) -> (Duration, Duration) {
+        let mut dearest = Duration::ZERO;
+        loop {
+            let Slice { after, until } = sweep.slice(end);
+            let rows = dead.iter().filter(|key| (after + 1..=until).contains(*key)).count();
+            let took = Duration::from_micros(rows as u64);
+            dearest = dearest.max(took);
+            if let Some(all) = sweep.note(took, end) {
+                return (dearest, all);
+            }
+        }
+    }
+
+    #[test]
+    fn every_row_is_seen_once_and_slices_become_cheap_wherever_the_rows_lie() {
+        let end = 2_000_000_000 * MILLI;
+        // 100,000 within an hour, and as many within a second three days ago.
+        let hour = (0..100_000).map(|n| end - n * 36 * MILLI);
+        let burst = (0..100_000).map(|n| end - 259_200_000 * MILLI + n * 10);
+        let dead: Vec<u128> = burst.chain(hour).collect();
+        let mut swept = Sweep::new(end, MILLI);
+        for turn in 0..12 {
+            let (dearest, all) = sweep(&mut swept, &dead, end);
+            assert_eq!(all, Duration::from_millis(200), "each row once");
+            assert!(turn < 9 || dearest <= LONG, "{dearest:?} in sweep {turn}");
+        }
+        assert!(swept.bounds.is_sorted());
+        // Vacuum came, and there is nothing left to cut.
+        for _ in 0..20 {
+            let (_, all) = sweep(&mut swept, &[], end + MILLI);
+            assert!(is_over(all));
+        }
+        assert!(swept.bounds.len() < 5, "{} slices for nothing", swept.bounds.len());
+    }
+
+    #[test]
+    fn a_slice_waits_for_its_share_of_the_time() {
+        let mut sweep = Sweep::new(1 << 60, MILLI);
+        assert!(sweep.next(1 << 60).is_some());
+        sweep.note(Duration::from_secs(1), 1 << 60);
+        assert_eq!(sweep.next(1 << 60), None);
+    }
+}
