@@ -3,8 +3,8 @@
 
 pub use qudo_core::{
     Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, AuditOptions,
-    AuditReport, Backoff, Clock, DatabaseReport, DatabaseState, DownReason, Driver, DriverError,
-    Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked, Manager,
+    AuditReport, Backoff, Clock, DataSource, DatabaseReport, DatabaseState, DownReason, Driver,
+    DriverError, Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked, Manager,
     ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Progress, Result, RetryDelay,
     SettableClock, SpoolReport, SystemClock, Ticket, Undoable, UniqPolicy, WorkHandle, abort,
     register, snooze,

@@ -48,6 +48,11 @@ impl Server {
     /// Connects, says hello and waits for one byte. A server that was stopped or cannot be reached
     /// any more shows itself here, where no library waits for ever on a thread that would be lost.
     pub(crate) fn answers(&self, hello: &[u8]) -> Result<(), NoAnswer> {
+        self.first_word(hello, 1).map(drop)
+    }
+
+    /// The same, and the beginning of what it says; nothing where the client library finds the server.
+    pub(crate) fn first_word(&self, hello: &[u8], most: usize) -> Result<Vec<u8>, NoAnswer> {
         let failed = |what: &str, error: std::io::Error| {
             let message = format!("could not connect: {self} {what}: {error}");
             DriverError::new(ErrorKind::Down, message).with_source(error)
@@ -67,9 +72,9 @@ impl Server {
                 let stream = stream.map_err(|error| down("does not accept", error))?;
                 let set = stream.set_read_timeout(Some(LIMIT));
                 let set = set.and_then(|()| stream.set_write_timeout(Some(LIMIT)));
-                return set.and_then(|()| first_word(stream, hello)).map_err(silent);
+                return set.and_then(|()| first_word(stream, hello, most)).map_err(silent);
             }
-            _ => return Ok(()),
+            _ => return Ok(Vec::new()),
         };
         let addresses = (host.as_str(), *port).to_socket_addrs();
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
@@ -78,7 +83,7 @@ impl Server {
                 Ok(stream) => {
                     let set = stream.set_read_timeout(Some(LIMIT));
                     let set = set.and_then(|()| stream.set_write_timeout(Some(LIMIT)));
-                    return set.and_then(|()| first_word(stream, hello)).map_err(silent);
+                    return set.and_then(|()| first_word(stream, hello, most)).map_err(silent);
                 }
                 Err(error) => last = error,
             }
@@ -105,9 +110,19 @@ impl fmt::Display for Server {
     }
 }
 
-fn first_word(mut stream: impl Read + Write, hello: &[u8]) -> std::io::Result<()> {
+fn first_word(
+    mut stream: impl Read + Write,
+    hello: &[u8],
+    most: usize,
+) -> std::io::Result<Vec<u8>> {
     stream.write_all(hello)?;
-    stream.read_exact(&mut [0])
+    let mut word = vec![0; most];
+    let count = stream.read(&mut word)?;
+    if count == 0 {
+        return Err(std::io::ErrorKind::UnexpectedEof.into());
+    }
+    word.truncate(count);
+    Ok(word)
 }
 
 #[cfg(test)]

@@ -21,6 +21,7 @@
 
 mod account;
 mod binaries;
+mod certificates;
 mod client;
 mod engine;
 mod error;
@@ -43,6 +44,7 @@ mod server;
 mod unpacked;
 
 pub use account::Account;
+pub use certificates::{Authority, Certificates, Pair};
 pub use client::{create_database, drop_database, run_sql};
 pub use engine::Engine;
 pub use error::Error;

@@ -11,6 +11,7 @@ mod error;
 mod keep;
 mod listing;
 mod moving;
+mod password;
 mod record;
 mod registration;
 
@@ -23,6 +24,7 @@ pub use listing::{
     StatusRow,
 };
 pub use moving::{Leg, Moves, MovingJob};
+pub use password::{Password, PasswordError};
 pub use record::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Due, ExceptionRecord, Extras,
     Inserted, JobRecord, Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord,

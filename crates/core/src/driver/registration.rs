@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use super::Driver;
+use super::{Driver, Password};
 
 /// A driver with the short name that its data source suggests.
 pub struct NamedDriver {
@@ -18,8 +18,8 @@ pub struct DriverRegistration {
     /// The schemes, such as `sqlite`.
     pub schemes: &'static [&'static str],
     /// Parses a data source name; does not connect. The error says what is wrong with it
-    /// and never contains a password.
-    pub open: fn(dsn: &str) -> Result<NamedDriver, String>,
+    /// and never contains a password. The second is asked for the password at each new connection.
+    pub open: fn(dsn: &str, password: Option<Password>) -> Result<NamedDriver, String>,
 }
 
 inventory::collect!(DriverRegistration);
@@ -37,6 +37,15 @@ impl DriverRegistration {
     ///
     /// When the scheme is unknown or the name is malformed.
     pub fn open_linked(dsn: &str) -> Result<NamedDriver, String> {
+        Self::open_linked_with(dsn, None)
+    }
+
+    /// As [`open_linked`](Self::open_linked), with a password that is asked for at each new connection.
+    ///
+    /// # Errors
+    ///
+    /// As [`open_linked`](Self::open_linked).
+    pub fn open_linked_with(dsn: &str, password: Option<Password>) -> Result<NamedDriver, String> {
         let linked = || inventory::iter::<Self>.into_iter();
         let mut schemes: Vec<_> = linked().flat_map(|one| one.schemes).copied().collect();
         schemes.sort_unstable();
@@ -47,7 +56,7 @@ impl DriverRegistration {
             ));
         };
         match linked().find(|one| one.schemes.contains(&scheme)) {
-            Some(registration) => (registration.open)(dsn),
+            Some(registration) => (registration.open)(dsn, password),
             None => Err(format!(
                 "no driver for the scheme {scheme:?} is linked (linked: {}); PostgreSQL and \
                  MySQL/MariaDB are the features `postgres` and `mysql` of the crate qudo",

@@ -5,6 +5,7 @@ use std::time::Duration;
 use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet, SourceLocation};
 
 use super::bell::Epoch;
+use super::data_source::DataSource;
 use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::identities::Identities;
 use super::names::check_name;
@@ -100,7 +101,7 @@ pub struct ManagerBuilder {
 type InsertAbility = fn(&mut AbilitySet, SourceLocation) -> Result<(), Error>;
 
 enum Source {
-    Dsn { name: Option<String>, dsn: String },
+    Dsn(DataSource),
     Driver { name: String, driver: Arc<dyn Driver> },
 }
 
@@ -132,16 +133,20 @@ const SHORTEST_PROMISE: Duration = Duration::from_millis(200);
 impl ManagerBuilder {
     /// Adds a database by its data source name: `sqlite:FILE`, `postgres://…`, `mysql://…` or
     /// `memory:NAME`. Its short name is taken from it: the file's stem, or `database@host`.
-    pub fn database(mut self, dsn: impl Into<String>) -> Self {
-        self.sources.push(Source::Dsn { name: None, dsn: dsn.into() });
+    ///
+    /// The password of a server may be left out of the name and come from a file, a variable of the
+    /// environment (`?password_file=/run/secrets/jobs`, `?password_env=JOBS_PASSWORD`) or a function; see
+    /// [`DataSource::password`]. It is asked for at each new connection, so it can be changed while the
+    /// program works.
+    pub fn database(mut self, source: impl Into<DataSource>) -> Self {
+        self.sources.push(Source::Dsn(source.into()));
         self
     }
 
     /// Adds a database under a short name of your own, for logs, tickets and
     /// [`NewJob::database`](crate::NewJob::database).
-    pub fn database_as(mut self, name: impl Into<String>, dsn: impl Into<String>) -> Self {
-        self.sources.push(Source::Dsn { name: Some(name.into()), dsn: dsn.into() });
-        self
+    pub fn database_as(self, name: impl Into<String>, dsn: impl Into<String>) -> Self {
+        self.database(DataSource::new(dsn).name(name))
     }
 
     /// Adds a driver of your own under a short name.
@@ -397,7 +402,8 @@ impl ManagerBuilder {
         let spool = match self.spool {
             None => None,
             Some((dsn, limit)) => {
-                let database = open(Some(spool::NAME.to_owned()), &dsn, &settings)?;
+                let source = DataSource::new(dsn.clone()).name(spool::NAME);
+                let database = open(source, &settings)?;
                 spool::check_engine(database.driver()).map_err(|error| {
                     let dsn = hide_password(&dsn);
                     Error::InvalidDsn { dsn, reason: error.to_string() }
@@ -491,13 +497,10 @@ fn check_span(option: &'static str, value: Duration) -> Result<(), Error> {
 }
 
 /// Opens one data source under a name of its own or the one that it suggests.
-pub(super) fn open(
-    name: Option<String>,
-    dsn: &str,
-    settings: &Settings,
-) -> Result<Arc<Database>, Error> {
-    let opened = DriverRegistration::open_linked(dsn)
-        .map_err(|reason| Error::InvalidDsn { dsn: hide_password(dsn), reason })?;
+pub(super) fn open(source: DataSource, settings: &Settings) -> Result<Arc<Database>, Error> {
+    let DataSource { name, dsn, password } = source;
+    let opened = DriverRegistration::open_linked_with(&dsn, password)
+        .map_err(|reason| Error::InvalidDsn { dsn: hide_password(&dsn), reason })?;
     named(name.unwrap_or(opened.name), opened.driver, settings)
 }
 
@@ -515,7 +518,7 @@ fn open_all(sources: Vec<Source>, settings: &Settings) -> Result<Vec<Arc<Databas
     for source in sources {
         let database = match source {
             Source::Driver { name, driver } => named(name, driver, settings)?,
-            Source::Dsn { name, dsn } => open(name, &dsn, settings)?,
+            Source::Dsn(source) => open(source, settings)?,
         };
         if databases.iter().any(|other| other.name == database.name) {
             return Err(Error::DuplicateDatabase(database.name.to_string()));

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use super::asked::Asked;
 use super::bell::lock;
 use super::builder::{check_place, open};
+use super::data_source::DataSource;
 use super::database::{Database, DatabaseReport};
 use super::session::Session;
 use super::{Manager, On};
@@ -47,8 +48,8 @@ impl Manager {
     /// # Errors
     ///
     /// As [`add_database_as`](Self::add_database_as).
-    pub fn add_database(&self, dsn: &str) -> Result<(), Error> {
-        self.add(None, dsn)
+    pub fn add_database(&self, source: impl Into<DataSource>) -> Result<(), Error> {
+        self.add(source.into())
     }
 
     /// Takes a database into use while the manager works.
@@ -63,11 +64,11 @@ impl Manager {
     /// When the data source name is malformed, the name is taken, or the database answers with a
     /// schema this program cannot work on. A database that is down is added all the same.
     pub fn add_database_as(&self, name: &str, dsn: &str) -> Result<(), Error> {
-        self.add(Some(name.to_owned()), dsn)
+        self.add(DataSource::new(dsn).name(name))
     }
 
-    fn add(&self, name: Option<String>, dsn: &str) -> Result<(), Error> {
-        let database = open(name, dsn, &self.options().settings())?;
+    fn add(&self, source: DataSource) -> Result<(), Error> {
+        let database = open(source, &self.options().settings())?;
         if let Err(error) = Self::check_schema(&database)
             && !error.is_down()
         {

@@ -23,6 +23,8 @@ pub(crate) struct Lane {
     pub(crate) heartbeat_bell: Bell,
     /// The same for the janitor.
     pub(crate) janitor_bell: Bell,
+    /// The same for the listener.
+    pub(crate) listener_bell: Bell,
     /// In milliseconds, how often beats are needed to be sure that a silent worker is dead; 0 when
     /// there is none.
     beat_every: AtomicU64,
@@ -62,6 +64,7 @@ impl Lane {
             settle: SettleQueue::default(),
             heartbeat_bell: Bell::default(),
             janitor_bell: Bell::default(),
+            listener_bell: Bell::default(),
             beat_every: AtomicU64::new(0),
             last_heartbeat: AtomicU64::new(NEVER),
             declared_dead: AtomicU64::new(NEVER),

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::jitter;
 use super::lane::Lane;
 use super::session::Session;
-use crate::driver::Wake;
+use crate::driver::{ErrorKind, Wake};
+use crate::error::with_causes;
 
 /// A broken connection is made anew this soon; each failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -13,19 +14,22 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// A listener that cannot connect is not urgent: the fetcher looks every `delay` anyway.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 
+/// One whose login is refused does not mend itself, and servers shut out whoever asks too often.
+const REFUSED_PAUSE: Duration = Duration::from_secs(300);
+
 /// Rings the fetcher's bell when the database says that something was enqueued.
 ///
 /// It reconnects by itself and apart from the fetcher: after a restart of the server both come
 /// back, and until the listener is back the fetcher asks as it does on engines that cannot tell.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
-    let mut pause = FIRST_PAUSE;
+    let (mut pause, mut was_told) = (FIRST_PAUSE, false);
     while !lane.is_stopping(session) {
         if lane.database.is_trusted() {
             let ended = lane.database.driver().listen(&mut |wake| {
                 match wake {
                     // Whatever was enqueued before the connection stood made no sound.
                     Wake::Connected => {
-                        pause = FIRST_PAUSE;
+                        (pause, was_told) = (FIRST_PAUSE, false);
                         lane.listening.store(true, Ordering::Release);
                         lane.database.bell.ring();
                     }
@@ -41,10 +45,18 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
             });
             lane.listening.store(false, Ordering::Release);
             if let Err(error) = ended {
-                log::debug!("database {:?}: listener: {error}", &*lane.database.name);
+                let (name, text) = (&*lane.database.name, with_causes(&error));
+                if error.kind() == ErrorKind::Permission {
+                    if !was_told {
+                        log::warn!("database {name:?}: {text}; it is asked for work instead");
+                    }
+                    (was_told, pause) = (true, REFUSED_PAUSE);
+                } else {
+                    log::debug!("database {name:?}: listener: {text}");
+                }
             }
         }
-        std::thread::sleep(jitter(pause));
+        lane.listener_bell.wait(jitter(pause));
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
 }

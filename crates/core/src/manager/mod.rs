@@ -28,6 +28,7 @@ mod bell;
 mod builder;
 mod calls;
 mod control;
+mod data_source;
 pub(crate) mod database;
 mod databases;
 mod dispatch;
@@ -55,6 +56,7 @@ mod work;
 mod worker;
 
 pub use builder::ManagerBuilder;
+pub use data_source::DataSource;
 pub use database::{DatabaseReport, DatabaseState};
 pub use enqueue::Enqueued;
 pub use listing::{JobCount, On, Undoable};

@@ -117,6 +117,7 @@ impl Session {
         self.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
         lane.database.bell.ring();
         lane.janitor_bell.ring();
+        lane.listener_bell.ring();
         if !self.wait_for(deadline, || lane.is_empty()) {
             // Its threads end by themselves with the last run: the result is still settled.
             log::warn!("database {:?} is removed; jobs of it still run", &*lane.database.name);
@@ -212,6 +213,7 @@ impl Session {
             lane.database.bell.ring();
             lane.heartbeat_bell.ring();
             lane.janitor_bell.ring();
+            lane.listener_bell.ring();
         }
         if !self.wait_for(deadline, || self.workers_done()) {
             log::warn!(

@@ -15,9 +15,9 @@ use uuid::Uuid;
 use crate::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
     Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted,
-    JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Promotion, Redrive, ReplyRow,
-    Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId, WorkerInfo,
-    WorkerSeen,
+    JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Password, Promotion, Redrive,
+    ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 use crate::{Clock, SystemClock};
 use store::Store;
@@ -58,7 +58,7 @@ impl fmt::Debug for MemoryDriver {
 static NAMED: LazyLock<Mutex<HashMap<String, Arc<MemoryDriver>>>> = LazyLock::new(Mutex::default);
 
 #[expect(clippy::unnecessary_wraps, reason = "it has the signature of a registration")]
-fn open(dsn: &str) -> Result<NamedDriver, String> {
+fn open(dsn: &str, _: Option<Password>) -> Result<NamedDriver, String> {
     let name = dsn.strip_prefix("memory:").unwrap_or_default();
     if name.is_empty() {
         return Ok(NamedDriver {

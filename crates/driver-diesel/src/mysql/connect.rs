@@ -1,6 +1,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use diesel::{Connection, MysqlConnection, deserialize};
+use qudo_core::driver::Password;
 use url::Url;
 
 use crate::engine::names;
@@ -10,16 +11,21 @@ use crate::sql::{Columns, FromRow, SqlConn};
 
 /// A parsed data source name.
 pub(super) struct Source {
-    pub(super) url: String,
+    url: Url,
     pub(super) name: String,
     pub(super) described: String,
     pub(super) server: reach::Server,
+    options: Options,
+    needs_tls: bool,
 }
 
 impl Source {
-    pub(super) fn parse(dsn: &str) -> Result<Self, String> {
-        let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
-        let options = Options::take(&mut url)?;
+    pub(super) fn parse(dsn: &str, password: Option<Password>) -> Result<Self, String> {
+        // diesel knows the one scheme only.
+        let url = dsn.strip_prefix("mariadb:").map(|rest| format!("mysql:{rest}"));
+        let mut url =
+            Url::parse(url.as_deref().unwrap_or(dsn)).map_err(|error| error.to_string())?;
+        let options = Options::take(&mut url, password)?;
         if options.relaxed {
             return Err("durability=relaxed is not to be had of MySQL, where it is the server's \
                         setting innodb_flush_log_at_trx_commit"
@@ -30,9 +36,45 @@ impl Source {
         }
         let (name, described) = names(&url)?;
         let server = reach::Server::of(&url, 3306);
-        // diesel knows the one scheme only.
-        let url = url.as_str().replacen("mariadb://", "mysql://", 1);
-        Ok(Self { url, name, described, server })
+        let needs_tls = needs_tls(&url, CLIENT_KNOWS_MODES)?;
+        Ok(Self { url, name, described, server, options, needs_tls })
+    }
+}
+
+/// Whether the client library does what `ssl_mode` says. MariaDB's takes no notice of it: it encrypts if
+/// `ssl_ca` is set, and checks the authority then.
+const CLIENT_KNOWS_MODES: bool = mysqlclient_sys::SUPPORTS_MYSQL_SSL_MODE;
+
+/// Whether a connection must be encrypted. Refuses what the client library cannot do.
+fn needs_tls(url: &Url, client_knows_modes: bool) -> Result<bool, String> {
+    let value = |name: &str| {
+        url.query_pairs().find(|(key, _)| key == name).map(|(_, value)| value.to_lowercase())
+    };
+    let has_ca = value("ssl_ca").is_some_and(|file| !file.is_empty());
+    let mode = value("ssl_mode");
+    let needs = match mode.as_deref() {
+        None => has_ca,
+        Some("disabled" | "preferred") => false,
+        Some("required" | "verify_ca" | "verify_identity") => true,
+        Some(_) => {
+            return Err("ssl_mode is disabled, preferred, required, verify_ca or verify_identity"
+                .to_owned());
+        }
+    };
+    if client_knows_modes {
+        return Ok(needs);
+    }
+    match mode.as_deref() {
+        Some("verify_identity") => Err("ssl_mode=verify_identity cannot be had of MariaDB's client \
+             library, with which this program was built: it does not look at the host's name; build it \
+             with MySQL's (libmysqlclient), or use verify_ca"
+            .to_owned()),
+        Some(mode) if needs && !has_ca => Err(format!(
+            "ssl_mode={mode} needs ssl_ca with MariaDB's client library, with which this program was \
+             built: it encrypts only if it knows the certificate of an authority, and checks it then"
+        )),
+        Some("disabled") if has_ca => Err("ssl_mode=disabled and ssl_ca exclude each other".to_owned()),
+        _ => Ok(needs),
     }
 }
 
@@ -55,8 +97,20 @@ impl Server {
 }
 
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
-pub(super) fn connect(url: &str, server: &Server) -> Result<MysqlConnection, String> {
-    let mut conn = MysqlConnection::establish(url).map_err(|error| error.to_string())?;
+pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnection, String> {
+    if source.needs_tls {
+        // Before anything is said to it. MariaDB's library sends the password in the clear to a server
+        // that takes it in no other way without TLS.
+        let greeting = source.server.first_word(&[], LONGEST_GREETING);
+        if !offers_tls(&greeting.map_err(|none| none.error.to_string())?) {
+            return Err(NOT_ENCRYPTED.to_owned());
+        }
+    }
+    let url = source.options.url_now(&source.url)?;
+    let mut conn = MysqlConnection::establish(&url).map_err(|error| error.to_string())?;
+    if source.needs_tls {
+        prove_tls(&mut conn)?;
+    }
     let version: Option<String> = conn
         .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
         .map_err(|error| error.to_string())?;
@@ -93,6 +147,34 @@ pub(super) fn connect(url: &str, server: &Server) -> Result<MysqlConnection, Str
         conn.batch(set).map_err(|error| error.to_string())?;
     }
     Ok(conn)
+}
+
+/// Whether the connection is encrypted is asked of the server: libraries go on without where the server, or
+/// somebody in between, says that it cannot.
+fn prove_tls(conn: &mut MysqlConnection) -> Result<(), String> {
+    let cipher: Option<Setting> = conn
+        .row("SHOW SESSION STATUS LIKE 'Ssl_cipher'", &[])
+        .map_err(|error| error.to_string())?;
+    if cipher.is_some_and(|cipher| !cipher.1.is_empty()) {
+        return Ok(());
+    }
+    Err(NOT_ENCRYPTED.to_owned())
+}
+
+const NOT_ENCRYPTED: &str =
+    "can't connect: the connection would not be encrypted, and ssl_mode or ssl_ca demands it";
+
+/// A server's greeting is shorter.
+const LONGEST_GREETING: usize = 1_024;
+
+/// Whether a greeting says that the server can do TLS. One that cannot be read is left to the library.
+fn offers_tls(greeting: &[u8]) -> bool {
+    // Behind the length and the protocol, 10, comes the version with a zero at its end; then a number, eight
+    // bytes and a zero, and what the server can do.
+    let Some((10, rest)) = greeting.get(4).zip(greeting.get(5..)) else { return true };
+    let version = rest.iter().position(|byte| *byte == 0);
+    let high = version.and_then(|end| rest.get(end + 1 + 4 + 8 + 1 + 1));
+    high.is_none_or(|high| high & 0x08 != 0)
 }
 
 /// What the server has set.
@@ -165,7 +247,51 @@ fn check_version(version: &str) -> Result<(), String> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Setting, check_settings, check_version};
+    use url::Url;
+
+    use super::{Setting, check_settings, check_version, needs_tls, offers_tls};
+
+    #[test]
+    fn a_greeting_tells_whether_there_is_tls() {
+        let greeting = |high: u8| {
+            let mut bytes = vec![74, 0, 0, 0, 10];
+            bytes.extend(b"8.0.36\0");
+            bytes.extend([1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0xff, high, 33]);
+            bytes
+        };
+        assert!(offers_tls(&greeting(0xff)) && !offers_tls(&greeting(0xf7)));
+        // Nothing, a part, and an error.
+        assert!(
+            offers_tls(&[]) && offers_tls(&greeting(0)[..20]) && offers_tls(&[9, 0, 0, 0, 0xff, 1])
+        );
+    }
+
+    #[test]
+    fn what_the_client_library_cannot_do_is_refused_by_name() {
+        let needs = |query: &str, knows| {
+            let url = Url::parse(&format!("mysql://u@db/jobs?{query}")).expect("parses");
+            needs_tls(&url, knows)
+        };
+        for (query, needed) in [
+            ("", false),
+            ("ssl_mode=preferred", false),
+            ("ssl_mode=disabled", false),
+            ("ssl_ca=ca.pem", true),
+            ("ssl_mode=required&ssl_ca=ca.pem", true),
+            ("ssl_mode=VERIFY_CA&ssl_ca=ca.pem", true),
+        ] {
+            assert_eq!(needs(query, false), Ok(needed), "{query}");
+            assert_eq!(needs(query, true), Ok(needed), "{query}");
+        }
+        for query in ["ssl_mode=required", "ssl_mode=verify_ca"] {
+            assert!(needs(query, false).expect_err(query).contains("ssl_ca"));
+            assert_eq!(needs(query, true), Ok(true), "{query}");
+        }
+        let query = "ssl_mode=verify_identity&ssl_ca=ca.pem";
+        assert!(needs(query, false).expect_err(query).contains("verify_identity"));
+        assert_eq!(needs(query, true), Ok(true));
+        assert!(needs("ssl_mode=requiered", true).expect_err("a slip").contains("ssl_mode is"));
+    }
 
     #[test]
     fn servers_that_only_look_like_mysql_are_refused_by_name() {

@@ -13,7 +13,7 @@ use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted,
-    JobRecord, NamedDriver, WakeSource,
+    JobRecord, NamedDriver, Password, WakeSource,
 };
 use uuid::Uuid;
 
@@ -46,7 +46,7 @@ const WRITABLE: &str =
 
 /// The engine of one MySQL or MariaDB database.
 pub(crate) struct Mysql {
-    source: connect::Source,
+    source: Arc<connect::Source>,
     pool: Pool<MysqlConnection>,
     cursors: Cursors,
     procedure: insert::Procedure,
@@ -60,14 +60,14 @@ inventory::submit! {
 
 impl DieselDriver<Mysql> {
     /// Opens `mysql://user:password@host/database`. Does not connect.
-    pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
-        let source = connect::Source::parse(dsn)?;
-        let (name, url) = (source.name.clone(), source.url.clone());
+    pub(crate) fn open(dsn: &str, password: Option<Password>) -> Result<NamedDriver, String> {
+        let source = Arc::new(connect::Source::parse(dsn, password)?);
+        let (name, to) = (source.name.clone(), Arc::clone(&source));
         // A deadlock that strikes while rows are read leaves the prepared statement of
         // libmariadb waiting for rows that never come: the next use would hang for ever.
         let server = Arc::<connect::Server>::default();
         let told = Arc::clone(&server);
-        let pool = Pool::new(move || connect::connect(&url, &told)).drop_after_retry();
+        let pool = Pool::new(move || connect::connect(&to, &told)).drop_after_retry();
         let (cursors, procedure) = (Cursors::default(), insert::Procedure::default());
         let engine =
             Mysql { source, pool, cursors, procedure, clock: ServerClock::default(), server };

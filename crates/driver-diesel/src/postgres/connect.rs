@@ -1,9 +1,9 @@
-use std::time::Duration;
-
 use diesel::connection::CacheSize;
 use diesel::{Connection, PgConnection};
+use qudo_core::driver::Password;
 use url::Url;
 
+use super::listen;
 use crate::engine::names;
 use crate::options::Options;
 use crate::reach::Server;
@@ -36,60 +36,53 @@ pub(super) fn held_plans(set: &str) -> String {
 
 /// A parsed data source name.
 pub(crate) struct Source {
-    pub(super) url: String,
+    url: Url,
     pub(super) name: String,
     pub(super) described: String,
     pub(super) server: Server,
     pub(super) options: Options,
-    listen: Option<postgres::Config>,
+    /// What the listener makes of it.
+    plain: Url,
+    listens: bool,
 }
 
 impl Source {
-    pub(super) fn parse(dsn: &str) -> Result<Self, String> {
+    pub(super) fn parse(dsn: &str, password: Option<Password>) -> Result<Self, String> {
         let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
-        let options = Options::take(&mut url)?;
+        let options = Options::take(&mut url, password)?;
         let (name, described) = names(&url)?;
         let server = Server::of(&url, 5432);
-        let listen = listen_config(&url, options);
+        let plain = url.clone();
         let given: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
         for (key, value) in LIMITS {
             if !given.iter().any(|one| one == key) {
                 url.query_pairs_mut().append_pair(key, value);
             }
         }
-        if let Err(reason) = &listen {
-            log::info!("{described}: no LISTEN ({reason}); polling instead");
+        let listens = if options.pooler {
+            Err("a transaction pooler is in between".to_owned())
+        } else {
+            listen::check(&plain)
+        };
+        if let Err(reason) = &listens {
+            log::warn!("{described}: no LISTEN ({reason}); workers poll instead");
         }
-        Ok(Self { url: url.into(), name, described, server, options, listen: listen.ok() })
+        Ok(Self { url, name, described, server, options, plain, listens: listens.is_ok() })
     }
 
     pub(super) fn listens(&self) -> bool {
-        self.listen.is_some()
+        self.listens
     }
 
-    pub(super) fn listen_config(&self) -> Option<&postgres::Config> {
-        self.listen.as_ref()
+    /// The URL of a connection that the pool makes now.
+    pub(super) fn url_now(&self) -> Result<String, String> {
+        self.options.url_now(&self.url)
     }
-}
 
-/// The settings of the listening connection. Its library knows neither every parameter of libpq
-/// nor, as it is built here, TLS; without it workers poll.
-fn listen_config(url: &Url, options: Options) -> Result<postgres::Config, String> {
-    if options.pooler {
-        return Err("a transaction pooler is in between".to_owned());
+    /// The same for the listener, without what only libpq understands.
+    pub(super) fn plain_url_now(&self) -> Result<String, String> {
+        self.options.url_now(&self.plain)
     }
-    let mut config: postgres::Config = url.as_str().parse().map_err(|error| format!("{error}"))?;
-    if config.get_ssl_mode() == postgres::config::SslMode::Require {
-        return Err("TLS is required".to_owned());
-    }
-    config
-        .connect_timeout(Duration::from_secs(5))
-        .keepalives_idle(Duration::from_secs(10))
-        .keepalives_interval(Duration::from_secs(5))
-        .keepalives_retries(3)
-        .tcp_user_timeout(Duration::from_secs(20))
-        .application_name("qudo listener");
-    Ok(config)
 }
 
 /// Connects and sets limits with plain SQL, which poolers let through, unlike start-up parameters.

@@ -17,7 +17,7 @@ use diesel::result::QueryResult;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, Wake, WakeSource,
+    NamedDriver, Password, Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -43,7 +43,7 @@ const WRITABLE: &str = "SELECT CASE WHEN pg_is_in_recovery() OR \
 
 /// The engine of one PostgreSQL database.
 pub(crate) struct Postgres {
-    source: connect::Source,
+    source: Arc<connect::Source>,
     sessions: Arc<session::Sessions>,
     cursors: Cursors,
     notifier: notify::Notifier,
@@ -60,8 +60,8 @@ inventory::submit! {
 
 impl DieselDriver<Postgres> {
     /// Opens `postgres://user:password@host/database?…`. Does not connect.
-    pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
-        let source = connect::Source::parse(dsn)?;
+    pub(crate) fn open(dsn: &str, password: Option<Password>) -> Result<NamedDriver, String> {
+        let source = Arc::new(connect::Source::parse(dsn, password)?);
         let name = source.name.clone();
         let sessions = Arc::new(session::Sessions::new(&source));
         let notifier = notify::Notifier::new(Arc::clone(&sessions));

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use diesel::PgConnection;
 use diesel::connection::{AnsiTransactionManager, TransactionManager};
 use diesel::result::{Error, QueryResult};
@@ -65,9 +67,10 @@ pub(super) struct Sessions {
 }
 
 impl Sessions {
-    pub(super) fn new(source: &Source) -> Self {
-        let (url, pooler) = (source.url.clone(), source.options.pooler);
-        Self { pool: Pool::new(move || super::connect::connect(&url, pooler)), pooler }
+    pub(super) fn new(source: &Arc<Source>) -> Self {
+        let (source, pooler) = (Arc::clone(source), source.options.pooler);
+        let connect = move || super::connect::connect(&source.url_now()?, pooler);
+        Self { pool: Pool::new(connect), pooler }
     }
 
     /// Runs `act` on a session; see [`Pool::with`].

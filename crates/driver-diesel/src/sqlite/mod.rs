@@ -16,7 +16,7 @@ use diesel::result::{Error, QueryResult};
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, WakeSource,
+    NamedDriver, Password, WakeSource,
 };
 use uuid::Uuid;
 
@@ -69,8 +69,12 @@ impl DieselDriver<Sqlite> {
     /// # Errors
     ///
     /// When the name is malformed.
-    pub(crate) fn open(dsn: &str) -> Result<NamedDriver, String> {
+    #[expect(clippy::needless_pass_by_value, reason = "it has the signature of a registration")]
+    pub(crate) fn open(dsn: &str, password: Option<Password>) -> Result<NamedDriver, String> {
         let (path, options) = connect::parse(dsn)?;
+        if password.is_some() || options.password.is_some() {
+            return Err("a file of SQLite has no password".to_owned());
+        }
         let name = path
             .file_stem()
             .and_then(|stem| stem.to_str())

@@ -1,0 +1,79 @@
+//! LISTEN on a connection of its own. diesel's notifications only poll, so another library listens, which
+//! knows neither libpq's environment and files nor, by itself, TLS: the rest of this folder.
+
+mod login;
+mod parameters;
+mod passfile;
+mod tls;
+
+use std::time::{Duration, Instant};
+
+use postgres::fallible_iterator::FallibleIterator;
+use qudo_core::driver::{DriverError, ErrorKind, Wake};
+
+use super::connect::Source;
+use super::notify::CHANNEL;
+use login::ListenLogin;
+
+/// How often the listener looks up from its socket to see whether it should stop.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often it asks the server something: a connection that is half open answers nothing.
+const PING_EVERY: Duration = Duration::from_secs(30);
+
+/// A server that was stopped takes the question and never answers.
+const PING_LIMIT: Duration = Duration::from_secs(5);
+
+/// Whether this data source can be listened at, as far as that shows before a login.
+pub(super) fn check(url: &url::Url) -> Result<(), String> {
+    ListenLogin::of(url).map(drop)
+}
+
+/// Blocks on the connection's socket.
+pub(super) fn listen(
+    source: &Source,
+    on_wake: &mut dyn FnMut(Wake) -> bool,
+) -> Result<(), DriverError> {
+    if !source.listens() {
+        return Ok(());
+    }
+    let url =
+        source.plain_url_now().and_then(|url| url::Url::parse(&url).map_err(|e| e.to_string()));
+    let login = url.and_then(|url| ListenLogin::of(&url));
+    let login = login.map_err(|reason| DriverError::new(ErrorKind::Permission, reason))?;
+    let lost = |error: postgres::Error| {
+        DriverError::new(ErrorKind::Down, "the listening connection broke").with_source(error)
+    };
+    let mut client = login.connect().map_err(refused)?;
+    client.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(lost)?;
+    if !on_wake(Wake::Connected) {
+        return Ok(());
+    }
+    let mut pinged = Instant::now();
+    loop {
+        let next = client.notifications().timeout_iter(TICK).next().map_err(lost)?;
+        let wake = next.map_or(Wake::Tick, |sent| Wake::Queue(sent.payload().to_owned()));
+        if !on_wake(wake) {
+            return Ok(());
+        }
+        if pinged.elapsed() > PING_EVERY {
+            client.is_valid(PING_LIMIT).map_err(lost)?;
+            pinged = Instant::now();
+        }
+    }
+}
+
+/// A login that the server, or the look at its certificate, refused does not mend itself soon.
+fn refused(error: postgres::Error) -> DriverError {
+    let by_server = error.code().is_some_and(|code| code.code().starts_with("28"));
+    let tls = ["TLS", "certificate", "invalid peer", "channel binding", "authentication"];
+    let mut causes = vec![error.to_string()];
+    let mut cause = std::error::Error::source(&error);
+    while let Some(one) = cause {
+        causes.push(one.to_string());
+        cause = one.source();
+    }
+    let by_us = causes.iter().any(|text| tls.iter().any(|word| text.contains(word)));
+    let kind = if by_server || by_us { ErrorKind::Permission } else { ErrorKind::Down };
+    DriverError::new(kind, "cannot log in to listen").with_source(error)
+}
