@@ -128,7 +128,7 @@ pub enum Error {
         source: HookError,
     },
     /// A database answered with an error.
-    #[error("database {database:?} could not {action}")]
+    #[error("database {database:?} could not {action}: {source}")]
     Database {
         /// Its short name.
         database: String,

@@ -7,6 +7,7 @@ use qudo_core::driver::{DriverError, ErrorKind, SchemaState};
 
 use crate::engine::Engine;
 use crate::sql::{Bind, SqlConn};
+use crate::statements::control;
 
 type Backend<E> = <<E as Engine>::Conn as Connection>::Backend;
 
@@ -110,6 +111,11 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         // them need no such right.
         SchemaState::Current => {
             engine.write(E::furnish)?;
+            match engine.write(control::identity::<E>) {
+                // Whoever made the tables has seen to it, or whoever may does.
+                Err(error) if error.kind() == ErrorKind::Permission => {}
+                done => drop(done?),
+            }
             return Ok(Vec::new());
         }
         _ => {}
@@ -123,6 +129,8 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         let applied = table.run_pending_migrations(E::migrations()).map_err(boxed)?;
         let applied = applied.iter().map(ToString::to_string).collect();
         E::furnish(table.conn)?;
+        // For accounts that may read it and no more.
+        control::identity::<E>(table.conn)?;
         Ok(applied)
     })
 }

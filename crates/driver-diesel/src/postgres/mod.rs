@@ -7,6 +7,7 @@ mod insert;
 mod list;
 mod listen;
 mod notify;
+mod rights;
 mod session;
 mod triggers;
 

@@ -6,6 +6,7 @@ use diesel::result::{Error, QueryResult};
 use qudo_core::driver::DriverError;
 
 use super::connect::{Source, held_plans};
+use super::rights;
 use crate::clock::{LATE, TooLate, Window};
 use crate::pool::Pool;
 use crate::sql::SqlConn;
@@ -79,7 +80,15 @@ impl Sessions {
         writes: bool,
         mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(writes, |conn| self.framed(conn, &mut act))
+        self.pool.with(writes, |conn| {
+            self.framed(conn, &mut act).map_err(|error| match rights::denied(&error) {
+                Some(table) => {
+                    let asked = self.framed(conn, |conn| Ok(rights::named(conn, &table)));
+                    rights::with_what_lacks(error, asked.unwrap_or_default())
+                }
+                None => error,
+            })
+        })
     }
 
     /// Runs `act` on a session of its own, outside the pool.

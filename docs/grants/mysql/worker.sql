@@ -1,0 +1,19 @@
+-- An account that runs jobs, and stores them too. It changes no table and gives no orders.
+-- Run it in the database of the jobs, as an administrator, with the account's name in place of
+-- qudo_account. The same for MySQL and MariaDB.
+
+GRANT SELECT ON qudo_schema_migrations TO 'qudo_account'@'%';
+GRANT SELECT ON qudo_control TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, DELETE ON qudo_job TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_ready TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_scheduled TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_lease TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, DELETE ON qudo_unique TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_worker TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_exception_log TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_reply TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_job_status TO 'qudo_account'@'%';
+GRANT SELECT, UPDATE, DELETE ON qudo_moving TO 'qudo_account'@'%';
+
+-- A lone job in one round trip instead of four.
+GRANT EXECUTE ON PROCEDURE qudo_enqueue_3 TO 'qudo_account'@'%';

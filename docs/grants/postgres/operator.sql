@@ -1,0 +1,20 @@
+-- An account for people and their tools: it looks at everything, gives orders to databases, moves,
+-- removes and redrives jobs, and repairs. It runs none.
+-- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
+-- qudo_account.
+
+GRANT USAGE ON SCHEMA public TO qudo_account;
+GRANT SELECT ON qudo_schema_migrations TO qudo_account;
+GRANT SELECT, INSERT, DELETE ON qudo_control TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_job TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_ready TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_scheduled TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_lease TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_unique TO qudo_account;
+GRANT SELECT, UPDATE ON qudo_worker TO qudo_account;
+GRANT SELECT, INSERT, UPDATE ON qudo_exception_log TO qudo_account;
+GRANT SELECT ON qudo_reply TO qudo_account;
+GRANT SELECT ON qudo_job_status TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO qudo_account;
+GRANT SELECT ON qudo_jobs TO qudo_account;
+GRANT SELECT ON qudo_exceptions TO qudo_account;

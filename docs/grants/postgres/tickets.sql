@@ -1,0 +1,11 @@
+-- Beside enqueue.sql: what a program needs to follow its jobs and to hear their replies.
+-- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
+-- qudo_account.
+
+GRANT SELECT ON qudo_job TO qudo_account;
+GRANT SELECT ON qudo_ready TO qudo_account;
+GRANT SELECT ON qudo_scheduled TO qudo_account;
+GRANT SELECT ON qudo_lease TO qudo_account;
+GRANT SELECT ON qudo_moving TO qudo_account;
+GRANT SELECT ON qudo_reply TO qudo_account;
+GRANT SELECT ON qudo_exception_log TO qudo_account;

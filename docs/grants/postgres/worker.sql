@@ -1,0 +1,17 @@
+-- An account that runs jobs, and stores them too. It changes no table and gives no orders.
+-- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
+-- qudo_account.
+
+GRANT USAGE ON SCHEMA public TO qudo_account;
+GRANT SELECT ON qudo_schema_migrations TO qudo_account;
+GRANT SELECT ON qudo_control TO qudo_account;
+GRANT SELECT, INSERT, DELETE ON qudo_job TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_ready TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_scheduled TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_lease TO qudo_account;
+GRANT SELECT, INSERT, DELETE ON qudo_unique TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_worker TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_exception_log TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_reply TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_job_status TO qudo_account;
+GRANT SELECT, UPDATE, DELETE ON qudo_moving TO qudo_account;
