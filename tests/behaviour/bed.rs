@@ -33,6 +33,7 @@ impl Log {
 /// Runs a behaviour on an engine, unless the developer asked for others only.
 pub fn run(engine: &str, behaviour: fn(&Bed)) {
     let chosen = std::env::var("QUDO_TEST_ENGINES").unwrap_or_default();
+    let (granted, engine) = (engine, engine.strip_prefix("granted_").unwrap_or(engine));
     if !chosen.is_empty() && !chosen.split(',').any(|one| one == engine) {
         eprintln!("left out: {engine} is not in QUDO_TEST_ENGINES={chosen}");
         return;
@@ -41,7 +42,7 @@ pub fn run(engine: &str, behaviour: fn(&Bed)) {
     if is_left_out(engine) {
         return;
     }
-    behaviour(&Bed::new(engine));
+    behaviour(&Bed::new(granted));
     crate::statements::assert_sound();
 }
 
@@ -61,6 +62,9 @@ impl Bed {
             "pooled" => &["pooled"],
             "mariadb" => &["mariadb"],
             "mysql" => &["mysql"],
+            "granted_postgres" => return Self::granted("postgres"),
+            "granted_mariadb" => return Self::granted("mariadb"),
+            "granted_mysql" => return Self::granted("mysql"),
             other => panic!("unknown engine {other}"),
         };
         let mut bed = Self { databases: Vec::new(), guards: Vec::new() };
@@ -70,6 +74,56 @@ impl Bed {
             bed.guards.push(guard);
         }
         bed
+    }
+
+    /// A server's database that somebody else made the tables of, for an account with the rights of a
+    /// client, a worker and an operator, and no others.
+    fn granted(engine: &str) -> Self {
+        let (owner, guard) = fresh(engine);
+        let manager = Manager::builder().linked(false).database(&*owner).build().expect("valid");
+        manager.migrate().expect("migrates");
+        // MySQL takes 32 characters.
+        let account = uuid::Uuid::now_v7().simple().to_string();
+        let account = format!("g{}", &account[8..]);
+        let (make, drop_it, grants) = if engine == "postgres" {
+            (
+                format!("CREATE ROLE {account} LOGIN"),
+                format!("DROP OWNED BY {account} CASCADE; DROP ROLE {account}"),
+                [
+                    include_str!("../../docs/grants/postgres/enqueue.sql"),
+                    include_str!("../../docs/grants/postgres/tickets.sql"),
+                    include_str!("../../docs/grants/postgres/worker.sql"),
+                    include_str!("../../docs/grants/postgres/operator.sql"),
+                ],
+            )
+        } else {
+            (
+                format!("CREATE USER '{account}'@'%' IDENTIFIED BY 'secret'"),
+                format!("DROP USER '{account}'@'%'"),
+                [
+                    include_str!("../../docs/grants/mysql/enqueue.sql"),
+                    include_str!("../../docs/grants/mysql/tickets.sql"),
+                    include_str!("../../docs/grants/mysql/worker.sql"),
+                    include_str!("../../docs/grants/mysql/operator.sql"),
+                ],
+            )
+        };
+        let run = |sql: &str| {
+            qudo_test_servers::run_sql(&owner, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+        };
+        run(&make);
+        for text in grants {
+            let lines = text.lines().filter(|line| !line.starts_with("--")).collect::<String>();
+            run(&lines.replace("qudo_account", &account));
+        }
+        let mut url = url::Url::parse(&owner).expect("a URL");
+        url.set_username(&account).expect("has a host");
+        let account = DroppedAccount { beside: owner, sql: drop_it };
+        Self {
+            databases: vec![(format!("{engine}0"), url.into())],
+            // The account goes before its database.
+            guards: vec![Box::new(account), guard],
+        }
     }
 
     /// A manager's builder over the databases, without linked abilities, with short pauses.
@@ -126,6 +180,19 @@ fn fresh(engine: &str) -> (String, Box<dyn std::any::Any + Send + Sync>) {
         server => {
             let database = ServerDatabase::new(server, &format!("qudo_{unique}"));
             (database.dsn.clone(), Box::new(database))
+        }
+    }
+}
+
+struct DroppedAccount {
+    beside: String,
+    sql: String,
+}
+
+impl Drop for DroppedAccount {
+    fn drop(&mut self) {
+        if let Err(error) = qudo_test_servers::run_sql(&self.beside, &self.sql) {
+            eprintln!("an account is left behind: {error}");
         }
     }
 }

@@ -40,7 +40,27 @@ macro_rules! behaviours {
         on!(#[cfg(feature = "mysql")] mariadb { $($suite)* });
         on!(#[cfg(feature = "mysql")] mysql { $($suite)* });
         on!(mixed { $($suite)* });
+        granted!($($suite)*);
     };
+}
+
+/// What clients, workers and operators do, with the rights of docs/grants: all groups but those that make
+/// tables or go beside the accounts.
+macro_rules! granted {
+    (statements $statements:tt enqueue $enqueue:tt work $work:tt reply $reply:tt
+     exceptions $exceptions:tt $($others:tt)*) => {
+        on!(#[cfg(feature = "postgres")] granted_postgres {
+            enqueue $enqueue work $work reply $reply exceptions $exceptions
+        });
+        on!(#[cfg(feature = "mysql")] granted_mariadb {
+            enqueue $enqueue work $work reply $reply exceptions $exceptions
+        });
+        on!(#[cfg(feature = "mysql")] granted_mysql {
+            enqueue $enqueue work $work reply $reply exceptions $exceptions
+        });
+    };
+    // A part that goes beside the others.
+    ($($others:tt)*) => {};
 }
 
 behaviours! {
