@@ -409,3 +409,119 @@ fn a_job_is_told_that_others_may_run_it() {
     silent.store(false, Ordering::Release);
     running.stop();
 }
+
+/// This process's threads.
+fn threads() -> usize {
+    std::fs::read_dir("/proc/self/task").map_or(0, Iterator::count)
+}
+
+#[test]
+fn databases_that_come_and_go_leave_neither_threads_nor_turns() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let manager = builder().driver("stays", memory()).delay(Duration::from_millis(20)).build();
+    let manager = manager.expect("valid");
+    let working = manager.start().expect("starts");
+    let come_and_go = |number: usize| {
+        let name = format!("tenant{number}");
+        let dsn = format!("sqlite:{}/{name}.db", place.path().display());
+        Manager::builder()
+            .linked(false)
+            .database(&*dsn)
+            .build()
+            .expect("valid")
+            .migrate()
+            .expect("migrates");
+        manager.add_database_as(&name, &dsn).expect("added");
+        let sent =
+            manager.enqueue(NewJob::named("plain", ().into()).database(&*name)).expect("stored");
+        sent.wait::<()>(DEADLINE).expect("runs");
+        manager.remove_database(&name).expect("removed");
+    };
+    (0..3).for_each(come_and_go);
+    wait_until("the first are gone", || threads() < 60);
+    // Other tests of this process start and end threads meanwhile.
+    let before = threads();
+    (3..60).for_each(come_and_go);
+    wait_until("what was removed leaves threads behind", || threads() < before + 40);
+    let sent = manager.enqueue(NewJob::named("plain", ().into())).expect("stored");
+    sent.wait::<()>(DEADLINE).expect("runs");
+    working.stop();
+}
+
+#[test]
+fn threads_that_wait_for_a_job_are_not_woken_by_the_ends_of_others() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&asked);
+    let driver = Faulty::new(memory()).that_may_block().with_fault(move |name| {
+        counted.fetch_add(usize::from(name == "state"), Ordering::Relaxed);
+        Ok(())
+    });
+    let manager = builder().driver("one", Arc::new(driver)).workers(2).build().expect("valid");
+    let waiting: Vec<_> = (0..100)
+        .map(|_| {
+            let later = NewJob::named("plain", ().into()).delay(Duration::from_secs(3_600));
+            manager.enqueue(later).expect("stored").ticket().expect("new").clone()
+        })
+        .collect();
+    let working = manager.start().expect("starts");
+    std::thread::scope(|scope| {
+        for ticket in &waiting {
+            scope.spawn(|| ticket.wait::<()>(Duration::from_secs(3)).expect_err("an hour later"));
+        }
+        wait_until("all wait", || asked.load(Ordering::Relaxed) >= 100);
+        let before = asked.load(Ordering::Relaxed);
+        let begun = Instant::now();
+        let mut ended = 0;
+        while begun.elapsed() < Duration::from_secs(2) {
+            // One after the other, so that each is a settlement of its own.
+            manager
+                .enqueue(NewJob::named("plain", ().into()))
+                .expect("stored")
+                .wait::<()>(DEADLINE)
+                .expect("runs");
+            ended += 1;
+        }
+        let asked = asked.load(Ordering::Relaxed) - before;
+        // 100 threads look once in 100 ms at the most, and each job that ended was waited for.
+        assert!(ended > 20, "only {ended} jobs in 2 s");
+        assert!(asked < 3_000 + 10 * ended, "{asked} looks while {ended} jobs ended");
+    });
+    working.stop();
+}
+
+#[test]
+fn a_database_that_is_retired_keeps_no_job_although_others_still_store_some() {
+    let (one, two) = (memory(), memory());
+    let process = |limit: u64| {
+        builder()
+            .driver("one", Arc::clone(&one))
+            .driver("two", Arc::clone(&two))
+            .call_limit(Duration::from_millis(limit))
+            .build()
+            .expect("valid")
+    };
+    let (operator, client) = (process(500), process(500));
+    let stored = AtomicUsize::new(0);
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                client.enqueue(NewJob::named("plain", ().into())).expect("stored");
+                stored.fetch_add(1, Ordering::Relaxed);
+                std::thread::park_timeout(Duration::from_millis(1));
+            }
+        });
+        wait_until("some are stored", || stored.load(Ordering::Relaxed) > 50);
+        let error = operator.retire_database("one", Duration::ZERO).expect_err("no time");
+        assert!(matches!(error, Error::NotEmpty { .. }), "{error}");
+        let moved = operator.retire_database("one", Duration::from_secs(60)).expect("retired");
+        assert_eq!(moved.stayed, 0);
+        stop.store(true, Ordering::Relaxed);
+    });
+    assert!(one.depth(1_000_000).expect("counts").is_empty());
+    let there = two.depth(1_000_000).expect("counts").ready.count;
+    assert_eq!(there, stored.load(Ordering::Relaxed) as u64);
+    let names: Vec<_> = operator.databases().into_iter().map(|one| one.name).collect();
+    assert_eq!(names, ["two"]);
+    assert!(matches!(operator.retire_database("two", DEADLINE), Err(Error::NoDatabase)));
+}

@@ -83,14 +83,15 @@ fn a_server_database_is_worked_under_its_first_name_only(engine: &str) {
     let manager = two.build().expect("looks like two");
     let applied = manager.migrate();
     assert!(applied.is_ok(), "{:?}", applied.err());
-    let error = manager.move_jobs("one", "two").expect_err("they are one");
-    assert_eq!(names(&error), ("one".to_owned(), "two".to_owned()));
+    // The second name may be out of use by then.
+    let error = manager.move_jobs("one", "two").expect_err("they are one").to_string();
+    assert!(error.contains("\"one\"") && error.contains("\"two\""), "{error}");
     let base = 1_000_000 * (engine.len() as u64 + u64::from(engine.as_bytes()[1]));
     let jobs = (0..JOBS).map(|number| counts::job(base + number).database("one"));
     manager.enqueue_many(jobs).expect("stored");
     let report = manager.audit(AuditOptions::default());
     assert_eq!(report.jobs, JOBS, "none is counted twice: {report}");
-    assert_eq!(names(&report.failures[0].1).1, "two");
+    assert!(report.failures[0].1.to_string().contains("\"two\""), "{report}");
     let running = manager.start().expect("starts");
     let done = || {
         let runs = RUNS.lock().unwrap_or_else(PoisonError::into_inner);

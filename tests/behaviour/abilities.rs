@@ -104,3 +104,13 @@ pub fn replies(job: &Job) -> Result<String> {
     job.reply("two")?;
     Ok("three".to_owned())
 }
+
+#[qudo::ability]
+pub fn gives_way(job: &Job, step: u32) -> qudo::Result {
+    if step == 1 {
+        let later = std::time::Duration::from_secs(3_600);
+        job.replace(gives_way::job(2).uniqkey("taken").delay(later));
+        job.replace(gives_way::job(3).uniqkey("free").delay(later));
+    }
+    Ok(())
+}

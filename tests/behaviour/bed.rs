@@ -109,7 +109,8 @@ impl Bed {
             )
         };
         let run = |sql: &str| {
-            qudo_test_servers::run_sql(&owner, sql).unwrap_or_else(|error| panic!("{sql}: {error}"));
+            qudo_test_servers::run_sql(&owner, sql)
+                .unwrap_or_else(|error| panic!("{sql}: {error}"));
         };
         run(&make);
         for text in grants {

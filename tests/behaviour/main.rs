@@ -106,6 +106,7 @@ behaviours! {
         an_idle_worker_runs_a_retry_as_soon_as_it_is_due,
         an_argument_larger_than_a_server_takes_is_refused_and_the_database_stays_in_use,
         an_end_that_cannot_be_stored_sends_the_job_to_the_exception_log,
+        a_replacement_whose_key_is_taken_is_not_told_as_stored,
         a_run_that_fails_replaces_nothing,
         a_job_may_be_replaced_by_one_with_the_same_key,
         snooze_spends_no_attempt,

@@ -9,8 +9,8 @@ use qudo::{
 use serde_json::json;
 
 use crate::abilities::{
-    again, computed_retry, double, echo, give_up, other_echo, panics, parent, sleepy, slow_retry,
-    splits, stumble,
+    again, computed_retry, double, echo, give_up, gives_way, other_echo, panics, parent, sleepy,
+    slow_retry, splits, stumble,
 };
 use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
 
@@ -165,6 +165,42 @@ pub fn replacements_are_told_to_the_observer(bed: &Bed) {
         }
         let told = told();
         assert_eq!((told.len(), Some(told[0])), (3, sent.id()));
+    }
+}
+
+/// Its key may be held by another job by then. The run ends all the same.
+pub fn a_replacement_whose_key_is_taken_is_not_told_as_stored(bed: &Bed) {
+    for working in [false, true] {
+        let stored = Stored::default();
+        let (manager, _) =
+            bed.with(|builder| builder.ability::<gives_way>().observer(stored.clone()));
+        let first = bed.first();
+        let later = Duration::from_secs(3_600);
+        let holder = manager
+            .enqueue(gives_way::job(2).database(first).uniqkey("taken").delay(later))
+            .expect("stored");
+        let sent = manager.enqueue(gives_way::job(1).database(first)).expect("stored");
+        if working {
+            let working = manager.start().expect("starts");
+            sent.wait::<()>(DEADLINE).expect("ends");
+            working.stop();
+        } else {
+            drain(&manager);
+        }
+        // The two that were enqueued, and the replacement whose key was free.
+        let told = stored.0.lock().expect("no panic").clone();
+        assert_eq!(told.len(), 3, "{told:?}");
+        let live = manager.jobs(&qudo::driver::JobFilter { limit: 10, ..Default::default() });
+        let live: Vec<_> =
+            live.into_iter().flat_map(|on| on.answer.expect("answers")).map(|job| job.id).collect();
+        assert!(
+            told.iter().all(|id| Some(*id) == sent.id() || live.contains(id)),
+            "{told:?}, {live:?}"
+        );
+        for id in live {
+            assert!(manager.dequeue(id).expect("removes"));
+        }
+        assert!(holder.is_new());
     }
 }
 

@@ -46,6 +46,17 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
+    /// A database that is to be taken away still has jobs: they run, or go nowhere else.
+    #[error(
+        "database {database:?} is not empty: {moved} jobs were moved, others run or may go nowhere else; it \
+         stays, draining"
+    )]
+    NotEmpty {
+        /// Its short name.
+        database: String,
+        /// How many jobs left it.
+        moved: usize,
+    },
     /// The manager was told to work but can do nothing.
     #[error(
         "no ability is linked, so there is nothing to work on; if your abilities live in another \

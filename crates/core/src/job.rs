@@ -1,7 +1,7 @@
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{JobId, JobView, PluginError};
@@ -214,11 +214,18 @@ impl Job {
         Ok((self.worker, settlement))
     }
 
-    /// For drivers: the transaction that completed the job is committed.
-    pub fn mark_completed(&self) {
+    /// For drivers: the transaction that completed the job is committed, but without these replacements,
+    /// whose unique keys live jobs hold.
+    pub fn mark_completed(&self, without: &[JobId]) {
         let mut written = self.written();
         written.completed = true;
-        written.stored = std::mem::take(&mut written.prepared);
+        let (refused, stored) = std::mem::take(&mut written.prepared)
+            .into_iter()
+            .partition(|job: &JobRecord| without.contains(&job.id));
+        written.stored = stored;
+        drop(written);
+        let refused: Vec<_> = refused;
+        self.manager.tell_replacements(&refused, without, &self.database, SystemTime::now());
     }
 
     /// The jobs that take this one's place, through their hooks and encoded.

@@ -12,8 +12,14 @@ use crate::{Error, Manager};
 /// The first look for a reply that another process sends comes this soon.
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 
-/// Looks are never farther apart.
+/// Looks of a few that wait are never farther apart.
 const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// With more of them, by so much for each; that is 1,000 looks a second of all together.
+const PAUSE_EACH: Duration = Duration::from_millis(1);
+
+/// And never farther apart than this.
+const RAREST_LOOK: Duration = Duration::from_secs(1);
 
 /// What a client holds to await the reply of a job.
 ///
@@ -104,8 +110,9 @@ impl Ticket {
     /// Inside an ability this keeps one of the threads that run jobs: if all of them wait, nobody runs what
     /// they wait for until their limits are over.
     ///
-    /// A worker in the same process wakes the waiter at once; other processes are looked after
-    /// every 1 to 100 ms. A database that is down is waited for.
+    /// A worker in the same process wakes the waiter at once; for others the database is looked at every 1 to
+    /// 100 ms, and where more than 100 threads wait every 1 ms for each of them, up to a second. A database
+    /// that is down is waited for.
     ///
     /// # Errors
     ///
@@ -140,7 +147,8 @@ impl Ticket {
     fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
         let begun = Instant::now();
         let mut pause = FIRST_LOOK;
-        let mut watch = self.manager.inner.settled.watch();
+        let waiters = &self.manager.inner.waiters;
+        let mut watch = waiters.watch(self.job);
         loop {
             match self.look(limit.saturating_sub(begun.elapsed())) {
                 Ok(Some(Known::Lives(_))) => {}
@@ -162,7 +170,9 @@ impl Ticket {
                 return Err(Error::WaitTimeout { job: self.job, after: limit });
             }
             watch.wait(pause.min(left));
-            pause = (pause * 5 / 4).min(LONGEST_PAUSE);
+            // All of them together ask a database no oftener than a few do alone.
+            let longest = LONGEST_PAUSE.max(PAUSE_EACH * waiters.count() as u32);
+            pause = (pause * 5 / 4).min(longest).min(RAREST_LOOK);
         }
     }
 
@@ -177,7 +187,7 @@ impl Ticket {
             },
         };
         for _ in 0..MOST_MOVES {
-            let asked = database.begin(action, move |driver| ask(driver, job));
+            let asked = database.begin_ticket(action, move |driver| ask(driver, job));
             // One lost answer must not take all the time there is.
             match asked.wait_at_most(limit.min(database.limit()).max(SHORTEST_ANSWER))? {
                 Some(Known::Moved(to)) => database = self.moved_to(&to)?,

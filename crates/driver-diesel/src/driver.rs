@@ -174,7 +174,7 @@ impl<E: Engine> DieselDriver<E> {
         if !self.engine.may_undo() {
             return Ok(HashSet::new());
         }
-        let done = settlements.iter().zip(answers).filter(|(_, answer)| **answer == Settled::Done);
+        let done = settlements.iter().zip(answers).filter(|(_, answer)| answer.is_done());
         let done: HashSet<_> =
             done.map(|(one, _)| (*one.job.id.as_uuid(), one.job.claim)).collect();
         let ids: Vec<_> = done.iter().map(|(id, _)| *id).collect();

@@ -118,13 +118,13 @@ impl EnqueueIn for Manager {
 
 /// A diesel connection that an ability can ask its job's database for.
 pub trait JobConnection: Sized + sealed::Sealed {
-    /// Runs `act` and the settlement in one transaction.
+    /// Runs `act` and the settlement in one transaction. Returns the replacements that are not stored.
     #[doc(hidden)]
     fn settle_with(
         driver: &dyn Driver,
         completion: &mut dyn FnMut() -> Result<(WorkerId, Settlement), Error>,
         act: &mut dyn FnMut(&mut Self) -> Result<(), JobError>,
-    ) -> Result<(), JobError>;
+    ) -> Result<Vec<JobId>, JobError>;
 }
 
 /// One transaction: the ability's effect, then the guarded end of the job. A lease that was lost
@@ -133,13 +133,13 @@ fn settle_with<E: Engine>(
     driver: &dyn Driver,
     completion: &mut dyn FnMut() -> Result<(WorkerId, Settlement), Error>,
     act: &mut dyn FnMut(&mut E::Conn) -> Result<(), JobError>,
-) -> Result<(), JobError> {
+) -> Result<Vec<JobId>, JobError> {
     let any: &dyn std::any::Any = driver;
     let Some(driver) = any.downcast_ref::<DieselDriver<E>>() else {
         let message = format!("the job's database is {}, not {}", driver.engine(), E::NAME);
         return Err(JobError::fail(message));
     };
-    let (mut refused, mut queues) = (None, Vec::new());
+    let (mut refused, mut queues, mut without) = (None, Vec::new(), Vec::new());
     let done = driver.engine.write(|conn| {
         conn.nestable(|conn| {
             E::hold_plans(conn, false)?;
@@ -158,7 +158,8 @@ fn settle_with<E: Engine>(
             let replacements = settlement.extras.iter().flat_map(|extras| &extras.replacements);
             queues = replacements.map(|job| job.queue.clone()).collect();
             let answers = settle::<E>(conn, worker.as_uuid(), &[settlement])?;
-            if answers != [Settled::Done] {
+            without = answers.iter().flat_map(Settled::without).copied().collect();
+            if !answers.iter().all(Settled::is_done) {
                 refused =
                     Some(JobError::fail("the lease was lost; the transaction is rolled back"));
                 return Err(diesel::result::Error::RollbackTransaction);
@@ -169,7 +170,7 @@ fn settle_with<E: Engine>(
     match (done, refused) {
         (Ok(()), _) => {
             driver.engine.notify(&mut queues.iter().map(AsRef::as_ref));
-            Ok(())
+            Ok(without)
         }
         (Err(_), Some(refused)) => Err(refused),
         (Err(error), None) => Err(error.into()),
@@ -183,7 +184,7 @@ macro_rules! job_connection {
                 driver: &dyn Driver,
                 completion: &mut dyn FnMut() -> Result<(WorkerId, Settlement), Error>,
                 act: &mut dyn FnMut(&mut Self) -> Result<(), JobError>,
-            ) -> Result<(), JobError> {
+            ) -> Result<Vec<JobId>, JobError> {
                 settle_with::<$engine>(driver, completion, act)
             }
         }
@@ -225,7 +226,7 @@ impl CompleteIn for Job {
     ) -> Result<R, JobError> {
         let value = std::cell::RefCell::new(None);
         let silent = std::any::TypeId::of::<R>() == std::any::TypeId::of::<()>();
-        C::settle_with(
+        let without = C::settle_with(
             self.driver(),
             &mut || {
                 let value = value.borrow();
@@ -237,7 +238,7 @@ impl CompleteIn for Job {
                 Ok(())
             },
         )?;
-        self.mark_completed();
+        self.mark_completed(&without);
         value.into_inner().ok_or_else(|| JobError::fail("the transaction left no value"))
     }
 }

@@ -119,7 +119,7 @@ fn step(event: &Event<'_>) -> Option<Step> {
             last: matches!(verdict, Verdict::Complete | Verdict::Discard),
             given_back: *verdict == Verdict::GiveBack,
             answer: match answer {
-                Some(Settled::Done) => Answer::Done,
+                Some(Settled::Done | Settled::DoneWithout(_)) => Answer::Done,
                 Some(Settled::LeaseLost) => Answer::LeaseLost,
                 None => Answer::Unknown,
             },

@@ -388,8 +388,10 @@ fn settle(shared: &Shared, driver: &dyn Driver, worker: WorkerId, claimed: Vec<C
     for (one, answer) in settlements.iter().zip(answers) {
         let id = one.job.id;
         match answer {
-            Settled::Done if one.verdict == Verdict::Complete => shared.ended(id),
-            Settled::Done => {}
+            Settled::Done | Settled::DoneWithout(_) if one.verdict == Verdict::Complete => {
+                shared.ended(id);
+            }
+            Settled::Done | Settled::DoneWithout(_) => {}
             // After a lost answer our own first try may have ended it: then nothing is left of it.
             Settled::LeaseLost if tries > 0 => {
                 if one.verdict == Verdict::Complete && matches!(driver.state(id), Ok(None)) {

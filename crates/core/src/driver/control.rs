@@ -73,4 +73,9 @@ impl Depth {
     pub fn new(ready: Bounded, scheduled: Bounded, running: Bounded, moving: Bounded) -> Self {
         Self { ready, scheduled, running, moving }
     }
+
+    /// Whether it holds none.
+    pub fn is_empty(&self) -> bool {
+        [self.ready, self.scheduled, self.running, self.moving].iter().all(|one| one.count == 0)
+    }
 }

@@ -280,12 +280,34 @@ pub struct StatusRecord {
 }
 
 /// What became of a settlement.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Settled {
     /// It is durable.
     Done,
+    /// The same, but these replacements are not stored: live jobs hold their unique keys.
+    DoneWithout(Box<[JobId]>),
     /// The lease was no longer held; nothing changed.
     LeaseLost,
+}
+
+impl Settled {
+    /// Whether it is durable.
+    pub fn is_done(&self) -> bool {
+        matches!(self, Self::Done | Self::DoneWithout(_))
+    }
+
+    /// The replacements that are not stored.
+    pub fn without(&self) -> &[JobId] {
+        match self {
+            Self::DoneWithout(ids) => ids,
+            Self::Done | Self::LeaseLost => &[],
+        }
+    }
+
+    /// Done, but for these.
+    pub fn done_without(ids: Vec<JobId>) -> Self {
+        if ids.is_empty() { Self::Done } else { Self::DoneWithout(ids.into()) }
+    }
 }
 
 /// A job taken back from a dead worker or a lease past its end.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::calls::Call;
+use super::calls::{Call, Calls};
 use super::database::Database;
 use crate::driver::DriverError;
 use crate::{Driver, Error};
@@ -78,11 +78,30 @@ impl Database {
         action: &'static str,
         ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
     ) -> Asked<T> {
+        self.begin_in(&self.listings, action, ask)
+    }
+
+    /// The same for somebody who waits for a job's end. There may be many, and nobody else is to stand in
+    /// their line.
+    pub(crate) fn begin_ticket<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
+        self.begin_in(&self.tickets, action, ask)
+    }
+
+    fn begin_in<T: Send + 'static>(
+        self: &Arc<Self>,
+        line: &Calls,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
         // Nobody probes one that is removed, so only the question itself can tell; whoever holds a ticket
         // from there still asks.
         let call = match self.reason().filter(|_| !self.is_removed()) {
             Some(reason) => Err(reason),
-            None => Ok(self.listings.begin(ask, Box::new(|_, _| {}))),
+            None => Ok(line.begin(ask, Box::new(|_, _| {}))),
         };
         let (database, epoch) = (Arc::clone(self), self.epoch());
         Asked { database, action, call, epoch, begun: Instant::now() }

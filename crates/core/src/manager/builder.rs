@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet, SourceLocation};
 
-use super::bell::Epoch;
 use super::data_source::DataSource;
 use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::identities::Identities;
 use super::names::check_name;
 use super::secret::hide_password;
 use super::spool::{self, Spool};
+use super::waiters::Waiters;
 use super::{Inner, Manager};
 use crate::ability_options::OwnHook;
 use crate::backoff::LONGEST_DELAY;
@@ -428,7 +428,7 @@ impl ManagerBuilder {
             plugins,
             codecs: self.codecs,
             observer: self.observer,
-            settled: Epoch::default(),
+            waiters: Waiters::default(),
             session: std::sync::Mutex::default(),
             unknown_abilities: std::sync::Mutex::default(),
         });

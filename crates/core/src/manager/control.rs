@@ -11,7 +11,7 @@ use crate::Error;
 use crate::driver::{Control, ControlFlag, DriverError};
 
 /// How old a process's knowledge may be: an order is followed everywhere within this time.
-const FRESH_FOR: Duration = Duration::from_secs(5);
+pub(super) const FRESH_FOR: Duration = Duration::from_secs(5);
 
 /// From this age on one caller asks anew, while the others go on with what is known until it is too old.
 const ASK_AFTER: Duration = Duration::from_secs(4);

@@ -35,6 +35,9 @@ const SUSPICION: Duration = Duration::from_secs(5);
 /// lane.
 const MOST_LISTINGS: usize = 2;
 
+/// Looks for the ends of jobs at once.
+const MOST_TICKETS: usize = 2;
+
 /// Inserts at once that may take long.
 const MOST_INSERTS: usize = 3;
 
@@ -46,6 +49,8 @@ pub(crate) struct Database {
     /// Apart from the others and fewer than a driver has connections, so that slow listings delay no
     /// heartbeat.
     pub(super) listings: Calls,
+    /// The same for those who wait for the ends of jobs.
+    pub(super) tickets: Calls,
     /// The same for inserts that may take long: large ones, and those that wait for somebody's key.
     pub(super) inserts: Calls,
     /// Apart from both: they may be used up by the very calls whose end a probe is to find out.
@@ -171,6 +176,7 @@ impl Database {
             name,
             calls: Calls::new(&driver, MOST_HELPERS),
             listings: Calls::new(&driver, MOST_LISTINGS),
+            tickets: Calls::new(&driver, MOST_TICKETS),
             inserts: Calls::new(&driver, MOST_INSERTS),
             probes: Calls::new(&driver, MOST_HELPERS),
             driver,

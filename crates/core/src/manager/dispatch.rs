@@ -22,7 +22,7 @@ const FIRST_LIMIT: u32 = 30;
 /// Larger claims gain nothing measurable and lengthen each statement.
 const LARGEST_LIMIT: u32 = 1_000;
 
-/// Arguments claimed ahead from one database fill about so many bytes at most, whatever their number.
+/// Arguments claimed ahead from all databases fill about so many bytes at most, whatever their number.
 const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// A reservation this old belongs to a database that hangs; its slots are not held for it. A lane that
@@ -56,7 +56,8 @@ struct Inner {
 }
 
 struct Slot {
-    lane: Arc<Lane>,
+    /// `None` once its lane has ended, until another takes its place.
+    lane: Option<Arc<Lane>>,
     queue: VecDeque<Box<ClaimedJob>>,
     reserved: usize,
     reserved_at: Option<Instant>,
@@ -87,7 +88,9 @@ impl Slot {
             && waiting.called.is_none()
         {
             waiting.called = Some(now);
-            self.lane.database.bell.ring();
+            if let Some(lane) = &self.lane {
+                lane.database.bell.ring();
+            }
         }
     }
 
@@ -109,9 +112,9 @@ impl Slot {
 struct Weight(f64);
 
 impl Weight {
-    /// How many jobs fill the memory for those that are claimed ahead.
-    fn fit(&self) -> usize {
-        (MOST_BYTES / self.0.max(1.0)).max(1.0) as usize
+    /// How many jobs fill so many bytes.
+    fn fit(&self, bytes: f64) -> usize {
+        (bytes / self.0.max(1.0)).max(1.0) as usize
     }
 
     fn note(&mut self, jobs: usize, bytes: usize) {
@@ -153,12 +156,12 @@ impl Inner {
     /// Calls all lanes that may claim ahead and have too little, not only the one that a job was just
     /// taken from: one that waits for a free thread since jobs were long would see none any more.
     fn call_low(&mut self, workers: usize, now: Instant) {
-        let target = self.prefetch(workers);
+        let (target, bytes) = (self.prefetch(workers), self.bytes());
         if target == 0 {
             return;
         }
         for slot in self.slots.iter_mut().filter(|slot| slot.waiting.is_some()) {
-            let target = target.min(slot.weight.fit());
+            let target = target.min(slot.weight.fit(bytes));
             if slot.queue.len() + slot.reserved <= target / 2 {
                 slot.call(now);
             }
@@ -171,6 +174,8 @@ impl Inner {
         jobs.clamp(1, CATCH_UP)
     }
 
+    /// How much a lane may claim ahead: together with the others that have something as much as lasts for
+    /// the horizon, for what lies in front of an urgent job is that of all.
     fn prefetch(&self, workers: usize) -> usize {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
@@ -178,7 +183,14 @@ impl Inner {
         if jobs < workers as f64 {
             return 0;
         }
-        (jobs as usize).min(2 * self.limit as usize)
+        let with_work = self.slots.iter().filter(|slot| !slot.queue.is_empty()).count().max(1);
+        ((jobs / with_work as f64).ceil() as usize).min(2 * self.limit as usize)
+    }
+
+    /// How many bytes of arguments a lane may claim ahead.
+    fn bytes(&self) -> f64 {
+        let with_work = self.slots.iter().filter(|slot| !slot.queue.is_empty()).count().max(1);
+        MOST_BYTES / with_work as f64
     }
 }
 
@@ -198,17 +210,32 @@ impl Dispatch {
         Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
     }
 
-    /// Adds a lane; they come in the order of their index.
+    /// Adds a lane at its index: behind the others, or where one has ended.
     pub(crate) fn add(&self, lane: &Arc<Lane>) {
-        lock(&self.inner).slots.push(Slot {
-            lane: Arc::clone(lane),
+        let slot = Slot {
+            lane: Some(Arc::clone(lane)),
             queue: VecDeque::new(),
             reserved: 0,
             reserved_at: None,
             waiting: None,
             weight: Weight::default(),
             served: 0,
-        });
+        };
+        let mut inner = lock(&self.inner);
+        match inner.slots.get_mut(lane.index) {
+            Some(ended) => *ended = slot,
+            None => inner.slots.push(slot),
+        }
+    }
+
+    /// Lets go of a lane that has ended: nothing is left of it, and nothing comes any more.
+    pub(crate) fn remove(&self, lane: &Lane) {
+        let mut inner = lock(&self.inner);
+        let slot = &mut inner.slots[lane.index];
+        if slot.lane.as_ref().is_some_and(|ours| std::ptr::eq(&raw const **ours, lane)) {
+            slot.lane = None;
+            (slot.waiting, slot.reserved, slot.reserved_at) = (None, 0, None);
+        }
     }
 
     /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
@@ -229,9 +256,9 @@ impl Dispatch {
         let before = inner.slots.iter().filter(|slot| slot.precedes(turn, now)).count();
         let free = inner.free(now).saturating_sub(before);
         let target = inner.prefetch(self.workers);
-        let limit = inner.limit as usize;
+        let (limit, bytes) = (inner.limit as usize, inner.bytes());
         let slot = &mut inner.slots[lane];
-        let fit = slot.weight.fit();
+        let fit = slot.weight.fit(bytes);
         let (target, limit) = (target.min(fit), limit.min(fit));
         let have = slot.queue.len() + slot.reserved;
         let ahead = if have <= target / 2 { target - have } else { 0 };
@@ -314,7 +341,7 @@ impl Dispatch {
                 inner.last_pop = now;
                 let slot = &mut inner.slots[lane];
                 let job = slot.queue.pop_front().expect("the lane was found not empty");
-                let from = Arc::clone(&slot.lane);
+                let from = slot.lane.clone().expect("a lane with jobs has not ended");
                 inner.call_low(self.workers, now);
                 return Some((from, job));
             }
@@ -401,11 +428,11 @@ mod tests {
     fn large_arguments_are_fetched_ahead_by_their_bytes() {
         let mut weight = Weight::default();
         weight.note(10, 5_000_000);
-        assert_eq!(weight.fit(), 33);
+        assert_eq!(weight.fit(MOST_BYTES), 33);
         weight.note(10, 500);
-        assert_eq!(weight.fit(), 44, "one light claim does not make it forget");
+        assert_eq!(weight.fit(MOST_BYTES), 44, "one light claim does not make it forget");
         weight.note(1, 1_000_000_000);
-        assert_eq!(weight.fit(), 1, "one at least");
+        assert_eq!(weight.fit(MOST_BYTES), 1, "one at least");
     }
 
     /// A dispatch with lanes over memory databases and one idle thread.
@@ -428,7 +455,7 @@ mod tests {
     }
 
     fn rings(dispatch: &Dispatch, lane: usize) -> bool {
-        let lane = Arc::clone(&lock(&dispatch.inner).slots[lane].lane);
+        let lane = lock(&dispatch.inner).slots[lane].lane.clone().expect("it has not ended");
         lane.database.bell.wait(Duration::ZERO)
     }
 
@@ -523,7 +550,7 @@ mod tests {
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
         std::thread::scope(|scope| {
             scope.spawn(|| dispatch.pop(None));
-            let bell = |lane: usize| Arc::clone(&lock(&dispatch.inner).slots[lane].lane);
+            let bell = |lane: usize| lock(&dispatch.inner).slots[lane].lane.clone().expect("works");
             let rings = |lane: usize| bell(lane).database.bell.wait(Duration::from_secs(10));
             let rung = [rings(0), rings(1)];
             // Else the thread would wait for ever when a lane was not called.

@@ -21,6 +21,9 @@ const PROMOTE_EVERY: Duration = Duration::from_millis(200);
 /// database takes claims but is slow to settle.
 const MOST_IN_FLIGHT: usize = 10_000;
 
+/// The same for the bytes of what ended and is not settled: replies and arguments.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
 /// After an error of a claim that is neither an absence nor a lock, the next comes so much later.
 const TROUBLED: Duration = Duration::from_secs(1);
 
@@ -120,7 +123,9 @@ impl Fetcher<'_> {
         if Instant::now() >= self.next_promotion {
             self.promote()?;
         }
-        if self.lane.in_flight.load(Ordering::Relaxed) > MOST_IN_FLIGHT {
+        if self.lane.in_flight.load(Ordering::Relaxed) > MOST_IN_FLIGHT
+            || self.lane.settle.bytes() > MOST_BYTES
+        {
             return Ok(Some(Duration::from_millis(5)));
         }
         let wanted = self.session.dispatch.reserve(self.lane.index);

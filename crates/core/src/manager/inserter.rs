@@ -19,6 +19,9 @@ const LARGEST_SHARED: usize = 16;
 /// One statement takes at most so many jobs of others along.
 const LARGEST_GROUP: usize = 256;
 
+/// And at most so many bytes of their arguments, which are copied for it.
+const MOST_BYTES: usize = 4 * 1024 * 1024;
+
 /// Whoever leaves within this time is not taken along.
 const SOON: Duration = Duration::from_millis(100);
 
@@ -246,15 +249,14 @@ impl Drop for Over<'_> {
 
 impl Line {
     fn take_group(&mut self) -> Vec<Arc<Slot>> {
-        let mut jobs = 0;
-        let fit = self
-            .waiting
-            .iter()
-            .take_while(|slot| {
-                jobs += slot.jobs.len();
-                jobs <= LARGEST_GROUP
-            })
-            .count();
+        let (mut jobs, mut bytes) = (0, 0);
+        let fits = self.waiting.iter().take_while(|slot| {
+            jobs += slot.jobs.len();
+            bytes += slot.jobs.iter().map(|job| job.arg.len()).sum::<usize>();
+            jobs <= LARGEST_GROUP && bytes <= MOST_BYTES
+        });
+        // A large one alone.
+        let fit = fits.count().max(self.waiting.len().min(1));
         let later = self.waiting.split_off(fit);
         let group = std::mem::replace(&mut self.waiting, later);
         group.into_iter().filter(|slot| slot.take()).collect()

@@ -42,6 +42,8 @@ pub(crate) struct Lane {
     pub(crate) claiming: AtomicBool,
     /// Threads of the lane that a stop waits for.
     pub(crate) threads: AtomicUsize,
+    /// All of them, the listener included.
+    alive: AtomicUsize,
     /// The database tells of new work at this moment, so it need not be asked.
     pub(crate) listening: AtomicBool,
     /// This database is being removed while the others go on.
@@ -73,6 +75,7 @@ impl Lane {
             fetching: AtomicBool::new(true),
             claiming: AtomicBool::new(false),
             threads: AtomicUsize::new(0),
+            alive: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
             leaving: AtomicBool::new(false),
             worked: AtomicBool::new(false),
@@ -159,7 +162,6 @@ impl Lane {
     /// Notes runs that are settled, or were settled by their ability in a transaction of its own.
     pub(crate) fn note_settled(&self, session: &Session, runs: usize) {
         self.in_flight.fetch_sub(runs, Ordering::AcqRel);
-        session.manager.inner.settled.advance();
         if self.leaving.load(Ordering::Acquire) {
             session.note_progress();
         }
@@ -211,6 +213,7 @@ struct LaneThread {
 impl LaneThread {
     fn new(session: &Arc<Session>, lane: &Arc<Lane>, name: &'static str) -> Self {
         let thread = Self { session: Arc::clone(session), lane: Arc::clone(lane), name };
+        lane.alive.fetch_add(1, Ordering::AcqRel);
         if thread.counts() {
             lane.threads.fetch_add(1, Ordering::AcqRel);
         }
@@ -239,6 +242,9 @@ impl Drop for LaneThread {
                 lane.database.end_work();
             }
             self.session.note_progress();
+        }
+        if lane.alive.fetch_sub(1, Ordering::AcqRel) == 1 && lane.leaving.load(Ordering::Acquire) {
+            self.session.end_lane(lane);
         }
     }
 }

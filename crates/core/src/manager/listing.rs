@@ -222,7 +222,7 @@ impl Manager {
     pub fn dequeue(&self, id: JobId) -> Result<bool, Error> {
         let removed =
             self.first("dequeue a job", move |driver| Ok(driver.dequeue(id)?.then_some(())))?;
-        self.inner.settled.advance();
+        self.inner.waiters.note([id]);
         if removed.is_some() {
             self.tell(|| Event::Dropped { job: id });
         }

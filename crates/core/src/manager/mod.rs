@@ -44,6 +44,7 @@ mod listing;
 mod moves;
 mod names;
 mod once;
+mod retire;
 mod route;
 mod run;
 mod secret;
@@ -51,6 +52,7 @@ mod session;
 mod settle_queue;
 mod settler;
 mod spool;
+mod waiters;
 mod watch;
 mod work;
 mod worker;
@@ -78,11 +80,11 @@ use crate::ability::Linked;
 use crate::driver::JobRecord;
 use crate::observe::{Event, Observer};
 use crate::{AbilitySet, Error, Ticket};
-use bell::Epoch;
 use builder::Options;
 use database::Database;
 use session::Session;
 use spool::Spool;
+use waiters::Waiters;
 
 /// The handle to all databases: clients enqueue through it, services work through it.
 ///
@@ -103,7 +105,7 @@ pub(crate) struct Inner {
     codecs: CodecSet,
     observer: Option<Arc<dyn Observer>>,
     /// Advances whenever a session of this process settled something, for waiting tickets.
-    pub(crate) settled: Epoch,
+    pub(crate) waiters: Waiters,
     session: Mutex<Option<Weak<Session>>>,
     unknown_abilities: Mutex<HashSet<String>>,
 }
@@ -178,8 +180,23 @@ impl Manager {
     }
 
     /// Tells the observer of jobs that took the place of another.
-    pub(crate) fn tell_replacements(&self, jobs: &[JobRecord], database: &str, begun: SystemTime) {
+    pub(crate) fn tell_replacements(
+        &self,
+        jobs: &[JobRecord],
+        without: &[JobId],
+        database: &str,
+        begun: SystemTime,
+    ) {
         for job in jobs {
+            if without.contains(&job.id) {
+                log::warn!(
+                    "database {database:?}: job {} ({}) does not replace another, because a live job \
+                     holds its unique key",
+                    job.id,
+                    job.ability
+                );
+                continue;
+            }
             self.tell(|| Event::Enqueued {
                 job,
                 database,

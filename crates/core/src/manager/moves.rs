@@ -12,8 +12,14 @@ use super::database::Database;
 use crate::Error;
 use crate::driver::{Driver, DriverError, Inserted, Leg, MovingJob, Place, Traces};
 
-/// Jobs of one step: few enough that no transaction is long, also with large arguments.
+/// Jobs of one step: few enough that no transaction is long.
 const BATCH: u32 = 250;
+
+/// The first step takes so many: how large their arguments are is not known yet.
+const FIRST_BATCH: u32 = 16;
+
+/// Arguments of one step have about so many bytes at most, unless one alone has more.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Jobs looked at in one step, without their arguments.
 const PAGE: u32 = 1_000;
@@ -39,6 +45,8 @@ pub(super) struct Move<'a> {
     /// Who moves: what it brings is told from what another mover brought before or after.
     mover: Uuid,
     done: Moved,
+    /// How many jobs the next step takes.
+    batch: u32,
     /// Jobs that cannot go there now: it is not the home of their key, or another job holds it there.
     stayed: HashSet<JobId>,
     /// Those of them whose key another job holds there.
@@ -89,6 +97,15 @@ impl Manager {
     }
 }
 
+/// How many jobs the next step takes after one of so many that had so many bytes.
+fn next_batch(batch: u32, bytes: usize) -> u32 {
+    if bytes <= MOST_BYTES {
+        return (batch * 2).min(BATCH);
+    }
+    let fits = u64::from(batch) * MOST_BYTES as u64 / bytes as u64;
+    (fits as u32).max(1)
+}
+
 impl<'a> Move<'a> {
     pub(super) fn new(
         manager: &'a Manager,
@@ -105,12 +122,12 @@ impl<'a> Move<'a> {
         }
         let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
         let (mover, done) = (Uuid::now_v7(), Moved::default());
-        let (stayed, taken) = (HashSet::new(), Vec::new());
-        Ok(Self { manager, from, to, from_id, to_id, mover, done, stayed, taken })
+        let (batch, stayed, taken) = (FIRST_BATCH, HashSet::new(), Vec::new());
+        Ok(Self { manager, from, to, from_id, to_id, mover, done, batch, stayed, taken })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
-    fn run(mut self) -> Result<Moved, Error> {
+    pub(super) fn run(mut self) -> Result<Moved, Error> {
         let ended = self.move_all();
         self.end(ended)?;
         Ok(self.done)
@@ -130,8 +147,8 @@ impl<'a> Move<'a> {
     fn move_all(&mut self) -> Result<(), Error> {
         self.resume()?;
         while self.stayed.is_empty() {
-            let name = self.to_id.clone();
-            let jobs = at(self.from, move |driver| driver.move_out(&name, None, BATCH))?;
+            let (name, batch) = (self.to_id.clone(), self.batch);
+            let jobs = at(self.from, move |driver| driver.move_out(&name, None, batch))?;
             if jobs.is_empty() {
                 return Ok(());
             }
@@ -174,9 +191,12 @@ impl<'a> Move<'a> {
     }
 
     fn move_these_now(&mut self, jobs: &[JobId]) -> Result<(), Error> {
-        for ids in jobs.chunks(BATCH as usize) {
-            let (name, ids) = (self.to_id.clone(), ids.to_vec());
-            let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), BATCH))?;
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let (ids, later) = rest.split_at(rest.len().min(self.batch as usize));
+            rest = later;
+            let (name, ids, batch) = (self.to_id.clone(), ids.to_vec(), self.batch);
+            let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), batch))?;
             self.carry(jobs)?;
         }
         Ok(())
@@ -193,6 +213,7 @@ impl<'a> Move<'a> {
     /// The steps after a batch was taken out. Those that cannot stay there are put back at once, also
     /// after an error; if that fails too, the next move finds them as the remains of this one.
     fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
+        self.batch = next_batch(self.batch, jobs.iter().map(|job| job.record.arg.len()).sum());
         let mut back = Vec::new();
         jobs.retain(|job| {
             let goes = self.may_go(&job.record.ability, job.record.uniqkey.as_deref());
@@ -264,7 +285,8 @@ impl<'a> Move<'a> {
         after = first;
         loop {
             let (name, from) = (self.to_id.clone(), after);
-            let jobs = at(self.from, move |driver| driver.moving_out(&name, from, BATCH))?;
+            let batch = self.batch;
+            let jobs = at(self.from, move |driver| driver.moving_out(&name, from, batch))?;
             let Some(last) = jobs.last() else { break };
             after = last.record.id;
             self.carry(jobs)?;
@@ -299,4 +321,17 @@ fn at<T: Send + 'static>(
     ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
 ) -> Result<T, Error> {
     database.call("move jobs", ask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_grow_with_small_arguments_and_shrink_with_large_ones() {
+        assert_eq!(next_batch(FIRST_BATCH, 100), 32);
+        assert_eq!(next_batch(200, 100), BATCH);
+        assert_eq!(next_batch(16, 16 * 8 * 1024 * 1024), 2);
+        assert_eq!(next_batch(1, 64 * 1024 * 1024), 1);
+    }
 }

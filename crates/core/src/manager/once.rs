@@ -12,7 +12,7 @@ use super::run::{Context, run_job};
 use super::settler::discarded;
 use crate::Error;
 use crate::driver::{
-    ClaimRequest, Deadline, Driver, DriverError, ErrorKind, Settled, Settlement, WorkerId,
+    ClaimRequest, Deadline, Driver, DriverError, ErrorKind, Settled, Settlement, Verdict, WorkerId,
     WorkerInfo,
 };
 use crate::observe::Event;
@@ -99,7 +99,6 @@ impl Manager {
             let name = &*database.name;
             log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
         }
-        self.inner.settled.advance();
         Ok(ended)
     }
 
@@ -135,9 +134,13 @@ impl Manager {
                 stopping: &stopping,
                 lane: None,
             };
+            let job_id = job.id;
             let (settlement, outcome) =
                 self.while_alive(database, worker, || run_job(&context, Box::new(job)));
-            let Some(settlement) = settlement else { return Ok(Some(outcome)) };
+            let Some(settlement) = settlement else {
+                self.inner.waiters.note([job_id]);
+                return Ok(Some(outcome));
+            };
             let settled = self.settle_alone(database, id, settlement);
             let Err((error, settlement)) = settled else { return Ok(Some(outcome)) };
             let refused = error.kind() == ErrorKind::Other;
@@ -145,7 +148,7 @@ impl Manager {
                 return Err(error);
             };
             return match self.settle_alone(database, id, discarded) {
-                Ok(Some(Settled::Done)) => {
+                Ok(Some(settled)) if settled.is_done() => {
                     let message = crate::error::with_causes(&error);
                     let failure = Failure::new(FailureKind::Error, message);
                     Ok(Some(Outcome::Discarded(failure)))
@@ -175,7 +178,7 @@ impl Manager {
             let settle =
                 move |driver: &dyn Driver| driver.settle(worker, std::slice::from_ref(&*asked));
             match database.ask(settle) {
-                Ok(answers) => break answers.first().copied(),
+                Ok(answers) => break answers.into_iter().next(),
                 Err(error)
                     if (passes(&error) || refusals < MOST_REFUSALS)
                         && Instant::now() < deadline =>
@@ -188,11 +191,12 @@ impl Manager {
             }
         };
         // After a lost answer our own first try may have ended it.
-        let answer = answer.filter(|answer| !repeated || *answer == Settled::Done);
-        if answer == Some(Settled::Done)
+        let answer = answer.filter(|answer| !repeated || answer.is_done());
+        if let Some(settled) = answer.as_ref().filter(|answer| answer.is_done())
             && let Some(extras) = &settlement.extras
         {
-            self.tell_replacements(&extras.replacements, &database.name, begun);
+            let without = settled.without();
+            self.tell_replacements(&extras.replacements, without, &database.name, begun);
         }
         self.tell(|| Event::Settled {
             worker,
@@ -200,8 +204,11 @@ impl Manager {
             job: settlement.job.id,
             attempt: settlement.job.attempt,
             verdict: settlement.verdict,
-            answer,
+            answer: answer.clone(),
         });
+        if matches!(settlement.verdict, Verdict::Complete | Verdict::Discard) {
+            self.inner.waiters.note([settlement.job.id]);
+        }
         if answer == Some(Settled::LeaseLost) {
             log::warn!("the job's lease was lost, so its end changed nothing");
         }

@@ -126,7 +126,7 @@ pub(super) fn run_job(
     let settled = job.written().completed;
     tell_end(context.manager, &job, &outcome, settled);
     if settled && let Some(extras) = &extras {
-        context.manager.tell_replacements(&extras.replacements, &job.database, started);
+        context.manager.tell_replacements(&extras.replacements, &[], &job.database, started);
     }
     if verdict == Verdict::Complete && extras.is_none() {
         // Thousands of settlements may gather, and none of these needs its argument any more. One that

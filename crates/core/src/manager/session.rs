@@ -1,4 +1,4 @@
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
@@ -35,8 +35,10 @@ pub(crate) struct Session {
     /// Claims of lanes that ended without knowing what they brought, by the identity of their database:
     /// for the next lane that works it.
     pub(super) left_claims: Mutex<Vec<(Uuid, Uncertain)>>,
-    /// Those that were removed included.
-    lanes: RwLock<Vec<Arc<Lane>>>,
+    /// Each at its index; where one has ended there is none until another takes its place.
+    lanes: RwLock<Vec<Option<Arc<Lane>>>>,
+    /// Of lanes that have ended.
+    pub(super) lost_leases: AtomicU64,
     /// Held by a lane from the question which database it works to its first heartbeat there, and by one
     /// that leaves while it looks for others at the same database and removes the worker's row: else the
     /// row of a lane whose database is not known yet would be removed with its leases.
@@ -65,6 +67,7 @@ impl Session {
             worker: manager.worker_info(),
             dispatch: Dispatch::new(options.workers, options.find_job_limit_size),
             lanes: RwLock::default(),
+            lost_leases: AtomicU64::new(0),
             joining: Mutex::default(),
             abilities: manager.leases(),
             queues: manager.queues(),
@@ -92,9 +95,14 @@ impl Session {
     pub(super) fn add_lane(self: &Arc<Self>, database: &Arc<Database>) -> Result<(), Error> {
         let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
         let dead_after = self.manager.options().dead_after;
-        let lane = Arc::new(Lane::new(lanes.len(), Arc::clone(database), dead_after));
+        let free = lanes.iter().position(Option::is_none);
+        let index = free.unwrap_or(lanes.len());
+        let lane = Arc::new(Lane::new(index, Arc::clone(database), dead_after));
         self.dispatch.add(&lane);
-        lanes.push(Arc::clone(&lane));
+        match free {
+            Some(free) => lanes[free] = Some(Arc::clone(&lane)),
+            None => lanes.push(Some(Arc::clone(&lane))),
+        }
         drop(lanes);
         let started = lane.start(self);
         if started.is_err() {
@@ -141,8 +149,22 @@ impl Session {
         })
     }
 
+    /// The lanes that have not ended.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
-        self.lanes.read().unwrap_or_else(PoisonError::into_inner).clone()
+        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        lanes.iter().flatten().cloned().collect()
+    }
+
+    /// Lets go of a lane whose database was removed, once the last of its threads ends.
+    pub(super) fn end_lane(&self, ended: &Arc<Lane>) {
+        self.lost_leases.fetch_add(ended.lost_leases.load(Ordering::Relaxed), Ordering::Relaxed);
+        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        if let Some(place) = lanes.get_mut(ended.index)
+            && place.as_ref().is_some_and(|lane| Arc::ptr_eq(lane, ended))
+        {
+            *place = None;
+            self.dispatch.remove(ended);
+        }
     }
 
     pub(crate) fn is_stopping(&self) -> bool {

@@ -9,6 +9,18 @@ use crate::driver::Settlement;
 /// One statement settles at most so many: enough for full effect, short enough not to block.
 const LARGEST_GROUP: usize = 1_000;
 
+/// What the runs of one statement bring has about so many bytes at most, unless one alone has more.
+const MOST_BYTES: usize = 8 * 1024 * 1024;
+
+/// The bytes that a settlement keeps in memory: its argument, replies, and the jobs that replace it.
+fn weight(settlement: &Settlement) -> usize {
+    let extras = settlement.extras.as_ref().map_or(0, |extras| {
+        let replies = extras.replies.iter().map(|reply| reply.body.len());
+        replies.chain(extras.replacements.iter().map(|job| job.arg.len())).sum()
+    });
+    settlement.job.arg.len() + extras
+}
+
 /// Runs that ended and wait to be settled.
 ///
 /// Group commit without a timer: while one group is on its way, the next one gathers. Idle, a
@@ -32,15 +44,37 @@ pub(super) enum Taken {
 #[derive(Default)]
 struct Pending {
     settlements: Vec<Settlement>,
+    /// The bytes of all of them.
+    bytes: usize,
+    /// The bytes of what the settler has taken.
+    taken: usize,
     settler_waits: bool,
     /// The settler has taken something and not come back since.
     settling: bool,
     closed: bool,
 }
 
+impl Pending {
+    /// How many of those that wait go together.
+    fn group(&self) -> usize {
+        let most = self.settlements.len().min(LARGEST_GROUP);
+        if self.bytes <= MOST_BYTES {
+            return most;
+        }
+        let mut bytes = 0;
+        let fits = self.settlements[..most].iter().take_while(|one| {
+            bytes += weight(one);
+            bytes <= MOST_BYTES
+        });
+        fits.count().max(1)
+    }
+}
+
 impl SettleQueue {
     pub(crate) fn push(&self, settlement: Settlement) {
+        let bytes = weight(&settlement);
         let mut pending = lock(&self.inner);
+        pending.bytes += bytes;
         pending.settlements.push(settlement);
         // The settler is woken once per group, not once per job.
         if std::mem::take(&mut pending.settler_waits) {
@@ -54,6 +88,12 @@ impl SettleQueue {
         self.filled.notify_one();
     }
 
+    /// The bytes of what came and is not settled yet.
+    pub(super) fn bytes(&self) -> usize {
+        let pending = lock(&self.inner);
+        pending.bytes + pending.taken
+    }
+
     /// Whether all that came is settled.
     pub(crate) fn is_idle(&self) -> bool {
         let pending = lock(&self.inner);
@@ -63,11 +103,13 @@ impl SettleQueue {
     /// Blocks until there is something, or until then.
     pub(super) fn take(&self, until: Option<Instant>) -> Taken {
         let mut pending = lock(&self.inner);
-        pending.settling = false;
+        (pending.settling, pending.taken) = (false, 0);
         loop {
             if !pending.settlements.is_empty() {
                 pending.settling = true;
-                let group = pending.settlements.len().min(LARGEST_GROUP);
+                let group = pending.group();
+                pending.taken = pending.settlements[..group].iter().map(weight).sum();
+                pending.bytes -= pending.taken;
                 let tail = pending.settlements.split_off(group);
                 return Taken::Group(std::mem::replace(&mut pending.settlements, tail));
             }

@@ -321,20 +321,22 @@ impl Settler<'_> {
         let (session, lane) = (self.session, self.lane);
         let mut soon = false;
         for (settlement, answer) in group.iter().zip(answers) {
-            let lost = *answer == Settled::LeaseLost;
+            let lost = !answer.is_done();
             // After a lost answer it cannot be told whether the lease was lost or our own first try
             // ended it.
-            let answer = (!repeated || !lost).then_some(*answer);
+            let answer = (!repeated || !lost).then_some(answer);
             session.manager.tell(|| Event::Settled {
                 worker: session.worker.id,
                 database: &lane.database.name,
                 job: settlement.job.id,
                 attempt: settlement.job.attempt,
                 verdict: settlement.verdict,
-                answer,
+                answer: answer.cloned(),
             });
             if !lost && let Some(extras) = &settlement.extras {
-                session.manager.tell_replacements(&extras.replacements, &lane.database.name, begun);
+                let without = answer.map_or(&[][..], Settled::without);
+                let name = &lane.database.name;
+                session.manager.tell_replacements(&extras.replacements, without, name, begun);
             }
             soon |= !lost && brings_work(settlement, session.manager.options().delay);
             if lost && !repeated && settlement.verdict != Verdict::GiveBack {
@@ -347,6 +349,8 @@ impl Settler<'_> {
                 );
             }
         }
+        let last = |one: &&Settlement| matches!(one.verdict, Verdict::Complete | Verdict::Discard);
+        session.manager.inner.waiters.note(group.iter().filter(last).map(|one| one.job.id));
         if soon {
             // The fetcher may sleep until a due time that it heard of before.
             lane.database.bell.ring();

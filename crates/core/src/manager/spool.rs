@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use qudo_hooks::JobId;
+use uuid::Uuid;
 
 use super::asked::LISTING;
 use super::bell::{Bell, lock};
@@ -15,7 +16,7 @@ use super::moves::Move;
 use super::route::Route;
 use super::{Inner, Manager, jitter};
 use crate::driver::{
-    Depth, DriverError, ErrorKind, Inserted, JobFilter, JobRecord, JobState, Keep,
+    Depth, DriverError, ErrorKind, Inserted, JobRecord, JobState, Keep, Place, Traces,
 };
 use crate::observe::Event;
 use crate::{Driver, Error};
@@ -260,40 +261,36 @@ fn forward(manager: &Manager, spool: &Spool, opened: &mut bool) -> Result<(), Er
             trouble = resumed.err().or(trouble);
         }
     }
-    let mut offset = 0;
+    let mut after = JobId::from_uuid(Uuid::nil());
     loop {
-        let filter = JobFilter { limit: BATCH, offset, ..JobFilter::default() };
-        let jobs = spool.database.call("list jobs", move |driver| driver.list(&filter))?;
-        let (found, mut gone) = (jobs.len(), 0);
+        // Without the arguments, which may be large.
+        let from = after;
+        let page = spool.database.call("list jobs", move |driver| driver.traces(from, BATCH))?;
+        let Some(last) = page.last() else { break };
+        after = last.id;
         let mut groups: HashMap<Arc<str>, (Arc<Database>, Vec<JobId>)> = HashMap::new();
-        for job in jobs.iter().filter(|job| job.state != JobState::Moving) {
-            let key = job.uniqkey.as_deref().map(|key| (&*job.ability, key));
+        let waits = |job: &&Traces| {
+            job.places.iter().any(|place| matches!(place, Place::Ready | Place::Scheduled))
+        };
+        for job in page.iter().filter(waits) {
+            let key =
+                job.facts.as_ref().and_then(|(ability, key)| Some((&**ability, &**key.as_ref()?)));
             let step = match target(manager, &usable, job.id, key) {
-                Ok(Target::Wait) => Ok(0),
-                Ok(Target::There(database)) => join(manager, spool, &database, job.id),
-                Ok(Target::Taken) => drop_job(manager, spool, job.id),
+                Ok(Target::Wait) => Ok(()),
+                Ok(Target::There(database)) => join(manager, spool, &database, job.id).map(drop),
+                Ok(Target::Taken) => drop_job(manager, spool, job.id).map(drop),
                 Ok(Target::To(target)) => {
                     let group = groups.entry(Arc::clone(&target.name));
                     group.or_insert_with(|| (target, Vec::new())).1.push(job.id);
-                    Ok(0)
+                    Ok(())
                 }
                 Err(error) => Err(error),
             };
             // The trouble of one database is not that of the jobs for the others.
-            match step {
-                Ok(ended) => gone += ended,
-                Err(error) => trouble = Some(error),
-            }
+            trouble = step.err().or(trouble);
         }
         for (target, ids) in groups.into_values() {
-            match forward_to(manager, spool, &target, &ids) {
-                Ok(ended) => gone += ended,
-                Err(error) => trouble = Some(error),
-            }
-        }
-        offset += found.saturating_sub(gone) as u32;
-        if found < BATCH as usize {
-            break;
+            trouble = forward_to(manager, spool, &target, &ids).err().or(trouble);
         }
     }
     spool.look()?;

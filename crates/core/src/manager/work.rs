@@ -33,7 +33,9 @@ impl WorkHandle {
 
     /// How many settlements came too late because the lease was lost.
     pub fn lost_leases(&self) -> u64 {
-        self.session.lanes().iter().map(|lane| lane.lost_leases.load(Ordering::Relaxed)).sum()
+        let lanes = self.session.lanes();
+        let now: u64 = lanes.iter().map(|lane| lane.lost_leases.load(Ordering::Relaxed)).sum();
+        now + self.session.lost_leases.load(Ordering::Relaxed)
     }
 
     /// Stops softly: running jobs may finish within the shutdown timeout.

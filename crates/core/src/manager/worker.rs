@@ -22,6 +22,7 @@ pub(super) fn run(session: &Session) {
             stopping: &session.stopping,
             lane: Some(&lane),
         };
+        let id = job.id;
         let (settlement, outcome) = run_job(&context, job);
         took = Some(begun.elapsed());
         if let Some(settlement) = settlement {
@@ -30,6 +31,7 @@ pub(super) fn run(session: &Session) {
         }
         // The ability settled it in a transaction of its own.
         lane.note_settled(session, 1);
+        session.manager.inner.waiters.note([id]);
         if matches!(outcome, Outcome::Replaced(_)) {
             lane.database.bell.ring();
         }

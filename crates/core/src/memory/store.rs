@@ -217,10 +217,9 @@ impl Store {
             }
         }
         // Last, so that a replacement may take the unique key of the job it replaces.
-        for new in one.extras.iter().flat_map(|extras| &extras.replacements) {
-            self.insert(new);
-        }
-        Settled::Done
+        let new = one.extras.iter().flat_map(|extras| &extras.replacements);
+        let refused = new.filter(|new| matches!(self.insert(new), Inserted::Existing(_)));
+        Settled::done_without(refused.map(|new| new.id).collect())
     }
 
     fn log_exception(&mut self, id: JobId, attempt: i32, what: &ExceptionRecord, last: bool) {

@@ -2,7 +2,7 @@ use std::collections::HashSet;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{JobRecord, Settled, Settlement, Verdict};
+use qudo_core::driver::{Inserted, JobRecord, Settled, Settlement, Verdict};
 use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
@@ -99,11 +99,20 @@ pub(crate) fn settle<E: Engine>(
         .filter_map(|one| one.extras.as_ref())
         .flat_map(|extras| extras.replacements.iter().cloned())
         .collect();
+    let mut refused = HashSet::new();
     if !replacements.is_empty() {
-        insert_within::<E>(conn, &replacements)?;
+        let inserted = insert_within::<E>(conn, &replacements)?;
+        let both = inserted.into_iter().zip(&replacements);
+        refused.extend(both.filter(|(one, _)| *one != Inserted::New).map(|(_, job)| job.id));
     }
-    let answer = |lease| if held.contains(lease) { Settled::Done } else { Settled::LeaseLost };
-    Ok(leases.iter().map(answer).collect())
+    let answer = |(lease, one): (&(Uuid, i64), &Settlement)| {
+        if !held.contains(lease) {
+            return Settled::LeaseLost;
+        }
+        let new = one.extras.iter().flat_map(|extras| &extras.replacements).map(|job| job.id);
+        Settled::done_without(new.filter(|id| refused.contains(id)).collect())
+    };
+    Ok(leases.iter().zip(settlements).map(answer).collect())
 }
 
 fn write_exceptions<E: Engine>(
