@@ -4,10 +4,10 @@
 pub use qudo_core::{
     Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, AuditOptions,
     AuditReport, Backoff, Clock, DataSource, DatabaseReport, DatabaseState, DownReason, Driver,
-    DriverError, Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked, Manager,
-    ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Progress, Result, RetryDelay,
-    SettableClock, SpoolReport, SystemClock, Ticket, Undoable, UniqPolicy, WorkHandle, abort,
-    register, snooze,
+    DriverError, Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked,
+    LoopReport, Manager, ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Progress,
+    Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, Undoable, UniqPolicy,
+    WorkHandle, abort, register, snooze,
 };
 pub use qudo_core::{assert_enqueued, driver, refute_enqueued, testing};
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};

@@ -196,7 +196,7 @@ fn may_enqueue(engine: &'static str) {
     run_sql(&bed.dsn(), sql).expect_err("arguments are others' business");
     for refused in [
         driver.heartbeat(&worker()).map(drop),
-        driver.set_control(driver::ControlFlag::Paused, true),
+        driver.set_control(driver::ControlFlag::Paused, true, driver::Deadline::NONE),
         driver.replies(qudo::JobId::new()).map(drop),
     ] {
         let error = refused.expect_err("not its business");
@@ -279,9 +279,10 @@ fn may_work(engine: &'static str) {
         .collect();
     driver.rescue(&dead, true, 10).expect("rescues");
     assert_eq!(changes.load(Ordering::Relaxed), 0, "nothing went down");
-    for refused in
-        [driver.set_control(driver::ControlFlag::Paused, true), driver.revert().map(drop)]
-    {
+    for refused in [
+        driver.set_control(driver::ControlFlag::Paused, true, driver::Deadline::NONE),
+        driver.revert().map(drop),
+    ] {
         let error = refused.expect_err("not its business");
         assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
     }

@@ -121,7 +121,7 @@ impl Driver for Faulty {
         fn depth(bound: u64) -> Depth;
         fn identity() -> Uuid;
         fn control() -> Control;
-        fn set_control(flag: ControlFlag, on: bool) -> ();
+        fn set_control(flag: ControlFlag, on: bool, deadline: Deadline) -> ();
         fn dequeue(id: JobId) -> bool;
         fn reschedule(id: JobId, due: Due) -> bool;
         fn exceptions(filter: &ExceptionFilter) -> Vec<Exception>;

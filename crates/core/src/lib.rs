@@ -55,8 +55,8 @@ pub use error::{DownReason, Error};
 pub use job::Job;
 pub use job_error::{JobError, Result, abort, snooze};
 pub use manager::{
-    DataSource, DatabaseReport, DatabaseState, Enqueued, JobCount, Manager, ManagerBuilder, Moved,
-    On, SpoolReport, Undoable, WorkHandle,
+    DataSource, DatabaseReport, DatabaseState, Enqueued, JobCount, LoopReport, Manager,
+    ManagerBuilder, Moved, On, SpoolReport, Undoable, WorkHandle,
 };
 pub use memory::MemoryDriver;
 pub use new_job::{NewJob, UniqPolicy};

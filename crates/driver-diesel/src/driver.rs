@@ -372,8 +372,19 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.read(control::control::<E>)
     }
 
-    fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError> {
-        self.write_transaction(|conn| control::set_control::<E>(conn, flag, on))
+    fn set_control(
+        &self,
+        flag: ControlFlag,
+        on: bool,
+        deadline: Deadline,
+    ) -> Result<(), DriverError> {
+        self.engine.within(deadline, |window| {
+            self.engine.write(|conn| {
+                E::transaction_within(conn, window, |conn| {
+                    control::set_control::<E>(conn, flag, on)
+                })
+            })
+        })
     }
 
     fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {

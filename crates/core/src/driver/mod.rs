@@ -284,12 +284,17 @@ pub trait Driver: Moves + Audit + std::any::Any + Send + Sync + 'static {
     /// When the database does not answer.
     fn control(&self) -> Result<Control, DriverError>;
 
-    /// Stores an order, or removes it.
+    /// Stores an order, or removes it; not after the deadline.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError>;
+    fn set_control(
+        &self,
+        flag: ControlFlag,
+        on: bool,
+        deadline: Deadline,
+    ) -> Result<(), DriverError>;
 
     /// Removes a live job that is not running; tells whether it did.
     ///

@@ -8,7 +8,7 @@ use super::Manager;
 use super::bell::lock;
 use super::database::Database;
 use crate::Error;
-use crate::driver::{Control, ControlFlag, DriverError};
+use crate::driver::{Control, ControlFlag, Deadline, DriverError};
 
 /// How old a process's knowledge may be: an order is followed everywhere within this time.
 pub(super) const FRESH_FOR: Duration = Duration::from_secs(5);
@@ -96,8 +96,10 @@ impl Database {
     }
 
     fn order(self: &Arc<Self>, flag: ControlFlag, on: bool) -> Result<(), Error> {
+        // Were it carried out after its time, it could undo an order that came later.
+        let deadline = Deadline::within(self.limit());
         let ordered = move |driver: &dyn crate::Driver| {
-            driver.set_control(flag, on)?;
+            driver.set_control(flag, on, deadline)?;
             driver.control()
         };
         let control = self.call("store an order", ordered)?;

@@ -416,9 +416,16 @@ impl Database {
         }
         self.tell();
         let weak = Arc::downgrade(self);
-        let spawned = std::thread::Builder::new()
-            .name(format!("qudo-probe-{}", self.name))
-            .spawn(move || probe_until_up(&weak, first));
+        let spawned = std::thread::Builder::new().name(format!("qudo-probe-{}", self.name)).spawn(
+            move || {
+                let mut pause = first;
+                // Nobody else would ever take it up again.
+                let probe = |pause| catch_unwind(AssertUnwindSafe(|| probe_until_up(&weak, pause)));
+                while probe(pause).is_err() {
+                    pause = FLAP;
+                }
+            },
+        );
         if let Err(error) = spawned {
             // Without a thread the state would never change again, so better to stay in use:
             // the next call finds out and tries to start the thread anew.

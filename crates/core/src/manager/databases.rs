@@ -121,7 +121,7 @@ impl Manager {
         Ok(())
     }
 
-    fn session(&self) -> Option<Arc<Session>> {
+    pub(super) fn session(&self) -> Option<Arc<Session>> {
         lock(&self.inner.session).as_ref().and_then(Weak::upgrade)
     }
 

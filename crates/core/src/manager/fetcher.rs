@@ -6,6 +6,7 @@ use super::bell::lock;
 use super::dispatch::STALE_RESERVATION;
 use super::jitter;
 use super::lane::Lane;
+use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::Driver;
 use crate::driver::{ClaimRequest, ClaimedJob, Deadline, DriverError, ErrorKind, WakeSource};
@@ -53,6 +54,8 @@ struct Fetcher<'a> {
     next_promotion: Instant,
     /// Claims whose answer was lost: their leases must be released before the next claim.
     uncertain: Vec<Uncertain>,
+    /// Claims whose jobs were not delivered yet.
+    under_way: Vec<Uncertain>,
     /// How many of them other lanes were told of.
     handed_over: usize,
     /// The last look at every queue found nothing.
@@ -82,30 +85,15 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         last_work: now,
         next_promotion: now,
         uncertain: Vec::new(),
+        under_way: Vec::new(),
         handed_over: 0,
         idle: false,
         woken: false,
     };
-    while !lane.is_stopping(session) {
-        let paused = lane.database.controls.known().paused;
-        if !lane.database.is_trusted() || !lane.holds_leases() || paused {
-            session.dispatch.withdraw(lane.index);
-            if lane.database.is_second_name() {
-                // Only its first name may still be asked.
-                fetcher.hand_over();
-            }
-            // The bell rings when the database is back; the pause covers a missed heartbeat.
-            lane.database.bell.wait(Duration::from_millis(500));
-            continue;
-        }
-        match fetcher.round() {
-            Ok(Some(pause)) => {
-                fetcher.sleep(fetcher.next_release().map_or(pause, |next| next.min(pause)));
-            }
-            Ok(None) => {}
-            Err(error) => fetcher.recover(&error),
-        }
-    }
+    supervise(session, lane, Kind::Fetch, || {
+        fetcher.recover_from_panic();
+        fetcher.fetch_on();
+    });
     session.dispatch.withdraw(lane.index);
     fetcher.release_all();
     // A claim that was on its way when the stop came delivered after everything else was given
@@ -116,6 +104,39 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 }
 
 impl Fetcher<'_> {
+    /// Claims until the lane stops.
+    fn fetch_on(&mut self) {
+        let (session, lane) = (self.session, self.lane);
+        while !lane.is_stopping(session) {
+            let paused = lane.database.controls.known().paused;
+            if !lane.database.is_trusted() || !lane.holds_leases() || paused {
+                session.dispatch.withdraw(lane.index);
+                if lane.database.is_second_name() {
+                    // Only its first name may still be asked.
+                    self.hand_over();
+                }
+                // The bell rings when the database is back; the pause covers a missed heartbeat.
+                lane.database.bell.wait(Duration::from_millis(500));
+                continue;
+            }
+            match self.round() {
+                Ok(pause) => {
+                    lane.pulses.beat(Kind::Fetch);
+                    if let Some(pause) = pause {
+                        self.sleep(self.next_release().map_or(pause, |next| next.min(pause)));
+                    }
+                }
+                Err(error) => self.recover(&error),
+            }
+        }
+    }
+
+    /// What was claimed when a panic came is known to nobody: it is given back by the number of the claim.
+    fn recover_from_panic(&mut self) {
+        self.lane.claiming.store(false, Ordering::SeqCst);
+        self.uncertain.append(&mut self.under_way);
+    }
+
     /// One look at the database: promote what is due, then claim from the queues in turn.
     /// Returns how long to sleep, or `None` to go on at once.
     fn round(&mut self) -> Result<Option<Duration>, DriverError> {
@@ -140,6 +161,7 @@ impl Fetcher<'_> {
             return Ok(Some(if held { delay.min(STALE_RESERVATION) } else { delay }));
         }
         self.lane.claiming.store(true, Ordering::SeqCst);
+        let death = self.lane.death();
         let claimed = self.claim(wanted);
         let (jobs, result) = match claimed {
             Ok(jobs) => (jobs, Ok(())),
@@ -148,7 +170,15 @@ impl Fetcher<'_> {
         let found = jobs.len();
         self.lane.in_flight.fetch_add(found, Ordering::SeqCst);
         self.lane.claiming.store(false, Ordering::SeqCst);
+        self.under_way.clear();
         self.session.dispatch.deliver(self.lane.index, jobs);
+        if self.lane.death() != death {
+            // A process that was stopped between the claim and now, and found dead: others may hold what
+            // it brought, and the beat that found it may have cleared the queue before this came.
+            for job in self.session.dispatch.drain(self.lane.index) {
+                self.lane.give_back(job);
+            }
+        }
         result?;
         self.lane.database.note_claim();
         self.idle = found == 0;
@@ -267,6 +297,7 @@ impl Fetcher<'_> {
             let claim = self.session.claims.fetch_add(1, Ordering::Relaxed);
             let limit = wanted - jobs.len() as u32;
             let deadline = Instant::now() + self.lane.database.limit();
+            self.under_way.push(Uncertain { claim, deadline, released: false });
             match self.claim_from(queue, claim, limit, deadline) {
                 Ok(claimed) if jobs.is_empty() => jobs = claimed,
                 Ok(claimed) => jobs.extend(claimed),

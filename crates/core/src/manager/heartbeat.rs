@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use super::Options;
 use super::bell::lock;
 use super::lane::Lane;
+use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::Driver;
 use crate::driver::DriverError;
@@ -41,6 +42,14 @@ impl Rhythm {
 /// Says that the process lives. Nothing else is done between two beats: what may take long is the
 /// janitor's.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
+    supervise(session, lane, Kind::Heartbeat, || beat_on(session, lane));
+    if lane.leaving.load(Ordering::Acquire) {
+        // The last run of a database that is being removed is settled; nothing more comes.
+        lane.settle.close();
+    }
+}
+
+fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let Rhythm { every, again, limit } = Rhythm::of(session.manager.options());
     let (mut next_beat, mut begun) = (Instant::now(), Instant::now());
     // Until the last job ended its lease must be kept alive, also while stopping.
@@ -65,10 +74,6 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         let due = lane.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
         let pause = due.saturating_duration_since(Instant::now());
         lane.heartbeat_bell.wait(pause.clamp(SHORTEST_WAIT, STUCK_AFTER / 2));
-    }
-    if lane.leaving.load(Ordering::Acquire) {
-        // The last run of a database that is being removed is settled; nothing more comes.
-        lane.settle.close();
     }
 }
 
@@ -107,6 +112,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         }
     }
     lane.note_heartbeat(begun);
+    lane.pulses.beat(Kind::Heartbeat);
     if first {
         session.note_progress();
     }

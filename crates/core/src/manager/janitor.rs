@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::jitter;
 use super::lane::Lane;
+use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::driver::DriverError;
 
@@ -28,6 +29,10 @@ const SHORTEST: Duration = Duration::from_millis(50);
 
 /// Looks for silent workers and old rows until the lane stops.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
+    supervise(session, lane, Kind::Janitor, || clean_on(session, lane));
+}
+
+fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.manager.options().heartbeat_every;
     let mut next_purge = Instant::now() + jitter(PURGE_EVERY);
     while !lane.is_stopping(session) {
@@ -40,6 +45,9 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
                 }
                 Ok(())
             });
+            if done.is_ok() {
+                lane.pulses.beat(Kind::Janitor);
+            }
             if let Err(error) = done
                 && !error.is_down()
             {

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use super::bell::Bell;
 use super::database::Database;
+use super::loops::{Kind, Pulses};
 use super::session::{Session, spawn};
 use super::settle_queue::SettleQueue;
-use super::{fetcher, heartbeat, janitor, listener, settler};
+use super::{awake, fetcher, heartbeat, janitor, listener, settler};
 use crate::Error;
 use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
 
@@ -54,7 +55,10 @@ pub(crate) struct Lane {
     pub(crate) given_up: AtomicBool,
     /// Whether the worker's row may still be written: once it is removed, a beat would bring it back.
     pub(crate) may_beat: Mutex<bool>,
-    started: Instant,
+    /// How its loops fare.
+    pub(super) pulses: Pulses,
+    /// By the clock that goes on while the machine sleeps.
+    started: Duration,
     dead_after: Duration,
 }
 
@@ -81,13 +85,24 @@ impl Lane {
             worked: AtomicBool::new(false),
             given_up: AtomicBool::new(false),
             may_beat: Mutex::new(true),
-            started: Instant::now(),
+            pulses: Pulses::default(),
+            started: awake::now(),
             dead_after,
         }
     }
 
+    /// Milliseconds since the start, also those that the machine slept.
+    fn millis(&self) -> u64 {
+        awake::now().saturating_sub(self.started).as_millis() as u64
+    }
+
+    /// The same for a moment in the past.
+    fn millis_at(&self, begun: Instant) -> u64 {
+        self.millis().saturating_sub(begun.elapsed().as_millis() as u64)
+    }
+
     pub(crate) fn note_heartbeat(&self, begun: Instant) {
-        let at = begun.saturating_duration_since(self.started).as_millis() as u64;
+        let at = self.millis_at(begun);
         if self.last_heartbeat.swap(at, Ordering::AcqRel) == NEVER {
             // The fetcher waits for the first one: leases without a worker's row are swept.
             self.database.bell.ring();
@@ -118,20 +133,29 @@ impl Lane {
         if last == NEVER {
             return false;
         }
-        let last = Duration::from_millis(last);
-        self.started.elapsed().saturating_sub(last) < self.dead_after.mul_f64(0.9)
+        Duration::from_millis(self.millis().saturating_sub(last)) < self.dead_after.mul_f64(0.9)
     }
 
     /// Others took the leases that this process had.
     pub(crate) fn note_death(&self) {
-        let at = self.started.elapsed().as_millis() as u64;
+        let at = self.millis();
         self.declared_dead.store(at, Ordering::Release);
+    }
+
+    /// When others took the leases, the last time: what was claimed before is not ours any more.
+    pub(super) fn death(&self) -> u64 {
+        self.declared_dead.load(Ordering::Acquire)
+    }
+
+    /// Whether the database tells of new work by itself.
+    pub(super) fn listens(&self) -> bool {
+        self.database.driver().wake_source() == WakeSource::Listen
     }
 
     /// Whether others may hold the lease of a run that began then.
     pub(crate) fn may_have_lost(&self, begun: Instant) -> bool {
         let died = self.declared_dead.load(Ordering::Acquire);
-        let begun = begun.saturating_duration_since(self.started).as_millis() as u64;
+        let begun = self.millis_at(begun);
         !self.holds_leases() || (died != NEVER && died >= begun)
     }
 
@@ -176,25 +200,25 @@ impl Lane {
     /// hangs must not keep the process from ending.
     pub(super) fn start(self: &Arc<Self>, session: &Arc<Session>) -> Result<(), Error> {
         type Loop = fn(&Arc<Session>, &Arc<Lane>);
-        let mut loops: Vec<(&'static str, Loop)> = vec![
-            ("fetch", fetcher::run as Loop),
-            ("settle", settler::run),
-            ("heartbeat", heartbeat::run),
-            ("janitor", janitor::run),
+        let mut loops: Vec<(Kind, Loop)> = vec![
+            (Kind::Fetch, fetcher::run as Loop),
+            (Kind::Settle, settler::run),
+            (Kind::Heartbeat, heartbeat::run),
+            (Kind::Janitor, janitor::run),
         ];
         // Back before others can have counted our silence.
         self.database.begin_work(self.dead_after / 8, &session.queues);
         self.worked.store(true, Ordering::Release);
-        if self.database.driver().wake_source() == WakeSource::Listen {
-            loops.push(("listen", listener::run));
+        if self.listens() {
+            loops.push((Kind::Listen, listener::run));
         }
         // All are counted before the first can end.
         let threads: Vec<_> = loops
             .into_iter()
-            .map(|(name, run)| (LaneThread::new(session, self, name), run))
+            .map(|(kind, run)| (LaneThread::new(session, self, kind), run))
             .collect();
         for (thread, run) in threads {
-            let name = thread.name;
+            let name = thread.kind.as_str();
             spawn(&format!("qudo-{name}-{}", self.database.name), move || {
                 run(&thread.session, &thread.lane);
             })?;
@@ -207,12 +231,12 @@ impl Lane {
 struct LaneThread {
     session: Arc<Session>,
     lane: Arc<Lane>,
-    name: &'static str,
+    kind: Kind,
 }
 
 impl LaneThread {
-    fn new(session: &Arc<Session>, lane: &Arc<Lane>, name: &'static str) -> Self {
-        let thread = Self { session: Arc::clone(session), lane: Arc::clone(lane), name };
+    fn new(session: &Arc<Session>, lane: &Arc<Lane>, kind: Kind) -> Self {
+        let thread = Self { session: Arc::clone(session), lane: Arc::clone(lane), kind };
         lane.alive.fetch_add(1, Ordering::AcqRel);
         if thread.counts() {
             lane.threads.fetch_add(1, Ordering::AcqRel);
@@ -223,14 +247,14 @@ impl LaneThread {
     /// The listener blocks on its socket and notices a stop only at its next tick; nothing is lost
     /// when the process ends without it.
     fn counts(&self) -> bool {
-        self.name != "listen"
+        self.kind != Kind::Listen
     }
 }
 
 impl Drop for LaneThread {
     fn drop(&mut self) {
         let lane = &self.lane;
-        if self.name == "fetch" {
+        if self.kind == Kind::Fetch {
             lane.fetching.store(false, Ordering::Release);
             // A heartbeat may have waited for the last delivery, and the end of a stop too.
             lane.heartbeat_bell.ring();

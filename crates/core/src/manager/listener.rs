@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::jitter;
 use super::lane::Lane;
+use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::driver::{ErrorKind, Wake};
 use crate::error::with_causes;
@@ -22,10 +23,19 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 /// It reconnects by itself and apart from the fetcher: after a restart of the server both come
 /// back, and until the listener is back the fetcher asks as it does on engines that cannot tell.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
+    supervise(session, lane, Kind::Listen, || {
+        // After a panic too: the fetcher would wait for what nobody hears.
+        lane.listening.store(false, Ordering::Release);
+        listen_on(session, lane);
+    });
+}
+
+fn listen_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let (mut pause, mut was_told) = (FIRST_PAUSE, false);
     while !lane.is_stopping(session) {
         if lane.database.is_trusted() {
             let ended = lane.database.driver().listen(&mut |wake| {
+                lane.pulses.beat(Kind::Listen);
                 match wake {
                     // Whatever was enqueued before the connection stood made no sound.
                     Wake::Connected => {

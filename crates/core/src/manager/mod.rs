@@ -23,6 +23,7 @@
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
 
 mod asked;
+mod awake;
 mod batch;
 mod bell;
 mod builder;
@@ -41,6 +42,7 @@ mod janitor;
 mod lane;
 mod listener;
 mod listing;
+mod loops;
 mod moves;
 mod names;
 mod once;
@@ -62,6 +64,7 @@ pub use data_source::DataSource;
 pub use database::{DatabaseReport, DatabaseState};
 pub use enqueue::Enqueued;
 pub use listing::{JobCount, On, Undoable};
+pub use loops::LoopReport;
 pub use moves::Moved;
 pub use spool::SpoolReport;
 pub use work::WorkHandle;

@@ -47,7 +47,8 @@ impl Manager {
             return Ok(route.around_drained(until));
         }
         fastrand::shuffle(&mut route.candidates);
-        route.candidates.sort_by_key(|database| (!database.is_up(), database.is_slow()));
+        // Asked once for each: it may change meanwhile.
+        route.candidates.sort_by_cached_key(|database| (!database.is_up(), database.is_slow()));
         route.failover_when_uncertain = true;
         Ok(route)
     }

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::bell::lock;
 use super::jitter;
 use super::lane::Lane;
+use super::loops::{Kind, say, supervise};
 use super::session::Session;
 use super::settle_queue::Taken;
 use crate::Driver;
@@ -43,6 +44,12 @@ const QUIET: Duration = Duration::from_secs(3);
 /// So many members of a group are found to wait before the rest of it is put aside untried.
 const MOST_WAITING: usize = 3;
 
+/// A group whose settlement panics so often is given up.
+const MOST_PANICS: u32 = 3;
+
+/// How often a settler that has nothing to do shows that it lives.
+const LOOK_UP: Duration = Duration::from_secs(5);
+
 type Group = Arc<Vec<Settlement>>;
 
 /// One settlement of a group, alone.
@@ -68,31 +75,29 @@ enum Ended {
     Refused(One, DriverError),
 }
 
+/// A group, or one that was parked.
+struct Current {
+    group: Group,
+    /// How many of it were neither noted as settled nor parked.
+    left: usize,
+    panics: u32,
+}
+
 struct Settler<'a> {
     session: &'a Session,
     lane: &'a Lane,
     parked: Vec<Parked>,
+    /// What is settled now, should a panic come.
+    current: Option<Current>,
     /// Until then none of those is tried.
     quiet_until: Instant,
 }
 
 /// Settles for one database until the session's last run ended, then removes the worker's row.
 pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
-    let mut settler = Settler { session, lane, parked: Vec::new(), quiet_until: Instant::now() };
-    loop {
-        let due = settler.parked.iter().map(|one| one.again).min();
-        let due = due.map(|due| due.max(settler.quiet_until));
-        match lane.settle.take(due) {
-            Taken::Group(group) => settler.settle_group(&Arc::new(group), false),
-            Taken::Nothing => {}
-            Taken::Closed if settler.parked.is_empty() => break,
-            Taken::Closed => {
-                settler.try_all_parked();
-                continue;
-            }
-        }
-        settler.try_parked();
-    }
+    let (parked, current) = (Vec::new(), None);
+    let mut settler = Settler { session, lane, parked, current, quiet_until: Instant::now() };
+    supervise(session, lane, Kind::Settle, || settler.settle_on());
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.workers_done() || lane.is_empty();
     let joining = lane.leaving.load(Ordering::Acquire).then(|| lock(&session.joining));
@@ -112,6 +117,75 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 }
 
 impl Settler<'_> {
+    /// Settles until nothing more can come.
+    fn settle_on(&mut self) {
+        self.settle_after_panic();
+        loop {
+            let due = self.parked.iter().map(|one| one.again).min();
+            let due = due.map(|due| due.max(self.quiet_until));
+            let look = Instant::now() + LOOK_UP;
+            match self.lane.settle.take(Some(due.map_or(look, |due| due.min(look)))) {
+                Taken::Group(group) => {
+                    let group = Arc::new(group);
+                    self.begin(&group, group.len());
+                    self.settle_group(&group, false);
+                    self.current = None;
+                }
+                Taken::Nothing => {}
+                Taken::Closed if self.parked.is_empty() => break,
+                Taken::Closed => {
+                    self.try_all_parked();
+                    continue;
+                }
+            }
+            self.lane.pulses.beat(Kind::Settle);
+            self.try_parked();
+        }
+    }
+
+    fn begin(&mut self, group: &Group, left: usize) {
+        self.current = Some(Current { group: Arc::clone(group), left, panics: 0 });
+    }
+
+    /// The group that a panic left is settled again, which harms nobody. One that panics again and again is
+    /// given up: its jobs run again when their leases end.
+    fn settle_after_panic(&mut self) {
+        let Some(current) = &mut self.current else { return };
+        current.panics += 1;
+        let (group, left) = (Arc::clone(&current.group), current.left);
+        if current.panics <= MOST_PANICS {
+            self.settle_group(&group, true);
+        } else {
+            say(|| {
+                log::error!(
+                    "{left} runs cannot be settled and will run again when their leases end"
+                );
+            });
+            self.note_settled(left);
+        }
+        self.current = None;
+    }
+
+    /// Counts off runs that are settled or given up; each once, also if a panic comes in between.
+    fn note_settled(&mut self, runs: usize) {
+        let runs = match &mut self.current {
+            Some(current) => {
+                let runs = runs.min(current.left);
+                current.left -= runs;
+                runs
+            }
+            None => runs,
+        };
+        self.lane.note_settled(self.session, runs);
+    }
+
+    fn park(&mut self, parked: Parked) {
+        self.parked.push(parked);
+        if let Some(current) = &mut self.current {
+            current.left = current.left.saturating_sub(1);
+        }
+    }
+
     fn is_given_up(&self) -> bool {
         // After a stop whose time is over nobody looks any more; what is left is given up when others may
         // hold the jobs.
@@ -158,7 +232,7 @@ impl Settler<'_> {
             let error = match self.ask(group) {
                 Ok(answers) => {
                     self.note_answers(group, &answers, repeated, begun);
-                    return self.lane.note_settled(self.session, group.len());
+                    return self.note_settled(group.len());
                 }
                 Err(error) => error,
             };
@@ -183,7 +257,7 @@ impl Settler<'_> {
                 }
             }
         }
-        self.lane.note_settled(self.session, group.len());
+        self.note_settled(group.len());
     }
 
     /// One settlement that the database refuses, or that waits for a lock, must not hold up the
@@ -252,10 +326,10 @@ impl Settler<'_> {
     /// that ends, is rescued then, and runs again: at least once, never lost.
     fn conclude(&mut self, ended: Ended, pause: Duration) {
         match ended {
-            Ended::Settled => self.lane.note_settled(self.session, 1),
+            Ended::Settled => self.note_settled(1),
             Ended::Contended(one) => {
                 let again = Instant::now() + jitter(pause);
-                self.parked.push(Parked { one, pause, again });
+                self.park(Parked { one, pause, again });
             }
             Ended::Refused(one, error) => {
                 let settlement = &one.group[one.at];
@@ -271,7 +345,7 @@ impl Settler<'_> {
                     settlement.job.ability,
                     with_causes(&error)
                 );
-                self.lane.note_settled(self.session, 1);
+                self.note_settled(1);
             }
         }
     }
@@ -283,18 +357,27 @@ impl Settler<'_> {
         };
         if self.parked[at].again.max(self.quiet_until) <= Instant::now() {
             let Parked { one, pause, .. } = self.parked.swap_remove(at);
+            self.begin_one(&one);
             let ended = self.settle_one(one, PATIENCE);
             if matches!(ended, Ended::Contended(_)) {
                 self.quiet_until = Instant::now() + QUIET;
             }
             self.conclude(ended, (pause * 2).min(LONGEST_PARK));
+            self.current = None;
         }
+    }
+
+    fn begin_one(&mut self, one: &One) {
+        self.begin(&Arc::new(vec![one.group[one.at].clone()]), 1);
     }
 
     /// Before the end: all, now and again, because there may be no later.
     fn try_all_parked(&mut self) {
         let mut waiting = 0;
-        for Parked { one, pause, .. } in std::mem::take(&mut self.parked) {
+        for _ in 0..self.parked.len() {
+            // One at a time, so that a panic leaves the others where they are.
+            let Parked { one, pause, .. } = self.parked.remove(0);
+            self.begin_one(&one);
             let ended = if waiting < MOST_WAITING {
                 self.settle_one(one, PATIENCE)
             } else {
@@ -302,6 +385,7 @@ impl Settler<'_> {
             };
             waiting += usize::from(matches!(ended, Ended::Contended(_)));
             self.conclude(ended, pause);
+            self.current = None;
         }
         // Those that were not tried come first the next time.
         let tried = waiting.min(MOST_WAITING).min(self.parked.len());

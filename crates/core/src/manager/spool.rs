@@ -1,6 +1,7 @@
 //! A local database that takes enqueues while no other can, and forwards them.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
@@ -12,8 +13,10 @@ use super::asked::LISTING;
 use super::bell::{Bell, lock};
 use super::database::Database;
 use super::inserter::insert_limit;
+use super::loops::say;
 use super::moves::Move;
 use super::route::Route;
+use super::run::panic_message;
 use super::{Inner, Manager, jitter};
 use crate::driver::{
     Depth, DriverError, ErrorKind, Inserted, JobRecord, JobState, Keep, Place, Traces,
@@ -232,10 +235,14 @@ pub(super) fn run(manager: &Weak<Inner>) {
         let Some(inner) = manager.upgrade() else { return };
         let manager = Manager { inner };
         let Some(spool) = manager.inner.spool.clone() else { return };
-        match forward(&manager, &spool, &mut opened) {
-            Ok(()) => {}
-            Err(error) if error.is_down() => log::debug!("the spool waits: {error}"),
-            Err(error) => log::warn!("the spool cannot forward: {error}"),
+        let forwarded =
+            catch_unwind(AssertUnwindSafe(|| match forward(&manager, &spool, &mut opened) {
+                Ok(()) => {}
+                Err(error) if error.is_down() => log::debug!("the spool waits: {error}"),
+                Err(error) => log::warn!("the spool cannot forward: {error}"),
+            }));
+        if let Err(panic) = forwarded {
+            say(|| log::error!("the spool's loop {}", panic_message(&*panic)));
         }
         drop(manager);
         // An idle spool is woken by its first job; the pause lets a dropped manager end.

@@ -1,7 +1,9 @@
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Instant;
 
 use qudo_hooks::Outcome;
 
+use super::loops::say;
 use super::run::{Context, run_job};
 use super::session::Session;
 
@@ -23,7 +25,13 @@ pub(super) fn run(session: &Session) {
             lane: Some(&lane),
         };
         let id = job.id;
-        let (settlement, outcome) = run_job(&context, job);
+        // The user's code is contained further in; what is left is a logger or an observer.
+        let ran = catch_unwind(AssertUnwindSafe(|| run_job(&context, job)));
+        let Ok((settlement, outcome)) = ran else {
+            say(|| log::error!("job {id} will run again when its lease ends: its run panicked"));
+            lane.note_settled(session, 1);
+            continue;
+        };
         took = Some(begun.elapsed());
         if let Some(settlement) = settlement {
             lane.settle.push(settlement);

@@ -205,7 +205,7 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| Control { identity: store.identity, ..store.control }))
     }
 
-    fn set_control(&self, flag: ControlFlag, on: bool) -> Result<(), DriverError> {
+    fn set_control(&self, flag: ControlFlag, on: bool, _: Deadline) -> Result<(), DriverError> {
         self.with(|store| match flag {
             ControlFlag::Draining => store.control.draining = on,
             ControlFlag::Paused => store.control.paused = on,

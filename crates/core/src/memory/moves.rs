@@ -59,7 +59,10 @@ impl Moves for MemoryDriver {
     fn moved_to(&self, job: JobId) -> Result<Option<String>, DriverError> {
         Ok(self.with(|store| {
             let mut legs = [Leg::Left, Leg::Gone].into_iter();
-            legs.find_map(|leg| store.moving.get(&(job, leg))).map(|row| row.other.clone())
+            let went = legs.find_map(|leg| store.moving.get(&(job, leg)))?;
+            let came = store.moving.get(&(job, Leg::Arrived));
+            let came_back = came.is_some_and(|row| row.at > went.at);
+            (!came_back).then(|| went.other.clone())
         }))
     }
 

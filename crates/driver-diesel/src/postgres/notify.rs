@@ -2,6 +2,7 @@
 //! own, because NOTIFY takes a lock of the whole server at commit.
 
 use std::collections::HashSet;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -88,7 +89,10 @@ impl Notifier {
         if !pending.started {
             let (shared, sessions) = (Arc::clone(&self.shared), Arc::clone(&self.sessions));
             let thread = std::thread::Builder::new().name("qudo-notify".to_owned());
-            pending.started = thread.spawn(move || send(&shared, &sessions)).is_ok();
+            let send_on = move || {
+                while catch_unwind(AssertUnwindSafe(|| send(&shared, &sessions))).is_err() {}
+            };
+            pending.started = thread.spawn(send_on).is_ok();
         }
         // Otherwise it looks here by itself before it sleeps.
         if sender_sleeps {

@@ -429,11 +429,12 @@ pub(crate) fn leave_trail<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> Quer
     change::<E>(conn, Leg::Left, Leg::Gone, &left)
 }
 
-/// Where a job went, the last time.
+/// Where a job went, the last time; nowhere, if it came back after that.
 pub(crate) fn moved_to<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Option<String>> {
     conn.row(
-        "SELECT other FROM qudo_moving WHERE id = ? AND leg IN ('left', 'gone') \
-         ORDER BY moved_at DESC LIMIT 1",
+        "SELECT other FROM qudo_moving m WHERE id = ? AND leg IN ('left', 'gone') AND NOT EXISTS \
+         (SELECT 1 FROM qudo_moving a WHERE a.id = m.id AND a.leg = 'arrived' \
+         AND a.moved_at > m.moved_at) ORDER BY moved_at DESC LIMIT 1",
         &[Bind::Id(job)],
     )
 }
