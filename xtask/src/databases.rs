@@ -32,9 +32,19 @@ impl Databases {
     /// MySQL comes from another suite of Debian than the rest. That its mirror cannot give it today
     /// is the one reason for which a run goes on without an engine.
     pub(crate) fn start(engines: &Engines, durable: bool) -> Result<Self> {
+        Self::start_with(engines, durable, &[])
+    }
+
+    /// The same with further settings of PostgreSQL.
+    pub(crate) fn start_with(
+        engines: &Engines,
+        durable: bool,
+        postgres: &[String],
+    ) -> Result<Self> {
         let options = Options { durable, ..Options::default() };
         let mut this = Self::default();
         if engines.postgres() {
+            let options = Options { settings: postgres.to_vec(), ..options.clone() };
             (this.postgres, this.postgres_server) = server(POSTGRES_URL, &options)?;
         }
         if let Some(postgres) = this.postgres.as_deref()
@@ -63,6 +73,11 @@ impl Databases {
             this.versions.push(version(url)?);
         }
         Ok(this)
+    }
+
+    /// The servers with their versions.
+    pub(crate) fn versions(&self) -> &[String] {
+        &self.versions
     }
 
     /// The URL of a database on the PostgreSQL server, when one takes part.

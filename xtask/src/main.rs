@@ -16,6 +16,7 @@ mod engine;
 mod examples;
 mod galera;
 mod lints;
+mod matrix;
 mod packages;
 mod program;
 mod report;
@@ -41,6 +42,9 @@ enum Command {
     Test(test::Arguments),
     Servers(servers::Arguments),
     Soak(soak::Arguments),
+    Matrix(matrix::Arguments),
+    #[command(hide = true)]
+    MatrixRow(matrix::RowArguments),
     Bench(bench::Arguments),
 }
 
@@ -49,6 +53,8 @@ fn main() -> ExitCode {
         Command::Test(arguments) => test::run(&arguments),
         Command::Servers(arguments) => servers::run(&arguments),
         Command::Soak(arguments) => soak::run(&arguments),
+        Command::Matrix(arguments) => matrix::run(&arguments),
+        Command::MatrixRow(arguments) => matrix::run_one(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
     }
 }

@@ -55,6 +55,11 @@ impl Tally {
         self.failed = self.failed.max(1);
     }
 
+    /// How many passed and failed.
+    pub(crate) fn counts(&self) -> (u64, u64) {
+        (self.passed, self.failed)
+    }
+
     /// An error when anything has failed.
     pub(crate) fn verdict(&self) -> Result<()> {
         match self.failed {

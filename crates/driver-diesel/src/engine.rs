@@ -374,6 +374,10 @@ fn is_plain_url(url: &url::Url) -> bool {
     if url.fragment().is_some() || rest.iter().any(|part| part.contains('@')) {
         return false;
     }
+    // A database has one name. Whatever else is there was cut off from something.
+    if url.path().trim_start_matches('/').contains(['/', '\\', ':']) {
+        return false;
+    }
     let secrets = [url.username(), url.password().unwrap_or_default()];
     secrets.iter().all(|part| {
         part.split('%').skip(1).all(|after| {
@@ -383,15 +387,33 @@ fn is_plain_url(url: &url::Url) -> bool {
     })
 }
 
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+const ESCAPE: &str = "a character in it has to be escaped, as in a password % as %25, / as %2F, @ as %40, ? as \
+                      %3F and # as %23";
+
+/// Parses a server's data source name, if it has the shape of one: without the slashes, or with a colon that
+/// no port follows, what is a password would be taken for the name of a database.
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+pub(crate) fn parse_url(dsn: &str) -> Result<url::Url, String> {
+    let Some((scheme, rest)) = dsn.split_once("://") else {
+        let scheme = dsn.split(':').next().unwrap_or_default();
+        return Err(format!("expected something like {scheme}://user@host/jobs"));
+    };
+    if scheme.contains(':') {
+        return Err(ESCAPE.to_owned());
+    }
+    let authority = &rest[..rest.find(['/', '?', '#']).unwrap_or(rest.len())];
+    if authority.ends_with(':') {
+        return Err(ESCAPE.to_owned());
+    }
+    url::Url::parse(dsn).map_err(|error| error.to_string())
+}
+
 /// The short name of a server's database and its description without a password.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn names(url: &url::Url) -> Result<(String, String), String> {
     if !is_plain_url(url) {
-        return Err(
-            "a character in it has to be escaped, as in a password % as %25, / as %2F, @ as %40, \
-                    ? as %3F and # as %23"
-                .to_owned(),
-        );
+        return Err(ESCAPE.to_owned());
     }
     let database = url.path().trim_start_matches('/');
     if database.is_empty() {

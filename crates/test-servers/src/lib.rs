@@ -58,3 +58,4 @@ pub use pgbouncer::{Pgbouncer, PgbouncerServer, pgbouncer_available};
 pub use postgres::{Postgres, PostgresServer, postgres_available};
 pub use proxy::Proxy;
 pub use server::Server;
+pub use unpacked::unpacked_programs;

@@ -51,7 +51,7 @@ impl Definition for Postgres {
             .arg("--pgdata")
             .arg(place.data())
             .args(["--username=qudo", "--auth=trust", "--encoding=UTF8", "--locale=C"])
-            .args(["--no-sync", "--no-instructions"]))
+            .arg("--no-sync"))
         .map(drop)
     }
 

@@ -123,6 +123,67 @@ impl Unpacked {
     }
 }
 
+/// Programs of another suite of Debian as if they were installed: a directory with a script for each, which
+/// comes first in the PATH of a test run. Each program is named with its path below `/usr`; `arguments` are
+/// added behind those of the caller, `{usr}` in them stands for the unpacked `/usr`.
+///
+/// # Errors
+///
+/// [`Error::Unavailable`] when the mirror cannot give the package just now.
+pub fn unpacked_programs(
+    suite: &str,
+    package: &str,
+    programs: &[(&str, &str)],
+    arguments: &str,
+) -> Result<PathBuf, Error> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let unpacked = Unpacked::fetch(suite, package)?;
+    let usr = unpacked.usr();
+    let (base, usr) = (unpacked.root.join("scripts"), usr.display().to_string());
+    let bin = base.join("bin");
+    fs::create_dir_all(&bin).map_err(Error::file("make", &bin))?;
+    // Where a program looks for its files beside itself.
+    let share = base.join("share");
+    if !share.exists() {
+        std::os::unix::fs::symlink(unpacked.usr().join("share"), &share)
+            .map_err(Error::file("link", &share))?;
+    }
+    for (name, program) in programs {
+        let path = unpacked.usr().join(program);
+        if !path.is_file() {
+            // Of another package, and as good as this machine's.
+            let here = binaries::find(&[name]).ok_or_else(|| Error::NotInstalled {
+                what: (*name).to_owned(),
+                advice: format!("it is neither in {package} nor installed"),
+            })?;
+            let script = bin.join(name);
+            if !script.exists() {
+                std::os::unix::fs::symlink(&here, &script).map_err(Error::file("link", &script))?;
+            }
+            continue;
+        }
+        let is_script = fs::read(&path).is_ok_and(|bytes| bytes.starts_with(b"#!"));
+        let text = if is_script {
+            // Of MariaDB, which wants its first argument first.
+            let base = base.display();
+            format!(
+                "first=$1; shift; exec sh {} \"$first\" --basedir={base} \"$@\"",
+                path.display()
+            )
+        } else {
+            let (loader, words) = unpacked.program(program, &[])?;
+            let arguments = arguments.replace("{usr}", &usr);
+            format!("exec {} {} \"$@\" {arguments}", loader.display(), words.join(" "))
+        };
+        let script = bin.join(name);
+        fs::write(&script, format!("#!/bin/sh\n{text}\n"))
+            .map_err(Error::file("write", &script))?;
+        fs::set_permissions(&script, fs::Permissions::from_mode(0o755))
+            .map_err(Error::file("open to all", &script))?;
+    }
+    Ok(bin)
+}
+
 /// Where unpacked packages are kept: root's servers run as another user, who cannot enter root's home.
 fn cache() -> PathBuf {
     if rustix::process::geteuid().is_root() {

@@ -1,43 +1,80 @@
 //! Data source names without their passwords, for texts that people read.
 
-/// A data source name for messages, without trusting that it parses: rather too much is hidden than a
-/// password shown.
-///
-/// Hidden are the password of the user, also where the scheme or the `@` was forgotten, and the value of
-/// every parameter whose name ends in `password`, `passwd` or `pwd`. A file's name is shown.
+/// A data source name for messages. One that is written as it should be is shown but for its password, and
+/// for the value of every parameter whose name ends in `password`, `passwd` or `pwd`. Of any other no more is
+/// shown than its beginning: with an `@` too many, or one too few, nobody knows where its password ends. A
+/// file's name is shown.
 pub(super) fn hide_password(dsn: &str) -> String {
     let is_file = ["sqlite:", "memory:"].iter().any(|scheme| dsn.starts_with(scheme));
-    let text = if is_file { dsn.to_owned() } else { hide_user_password(dsn) };
-    hide_parameters(&text)
+    if is_file || is_well_formed(dsn) {
+        return hide_parameters(&hide_user_password(dsn));
+    }
+    match dsn.find(':') {
+        Some(_) => beginning(dsn),
+        // Words with values, as libpq takes them too.
+        None => hide_parameters(dsn),
+    }
 }
 
 const HIDDEN: &str = "***";
 
-fn hide_user_password(dsn: &str) -> String {
+/// Where what follows the scheme begins, if that is one of a server.
+fn after_scheme(dsn: &str) -> Option<usize> {
     let known = ["postgres", "postgresql", "mysql", "mariadb"];
-    let is_known = |scheme: &str| known.iter().any(|one| scheme.eq_ignore_ascii_case(one));
-    // A password may hold these characters too.
-    let start = dsn.find("://").filter(|at| is_known(&dsn[..*at])).map_or(0, |at| at + 3);
+    let (scheme, _) = dsn.split_once("://")?;
+    known.iter().any(|one| scheme.eq_ignore_ascii_case(one)).then_some(scheme.len() + 3)
+}
+
+fn is_word(text: &str) -> bool {
+    text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"._~-%+".contains(&byte))
+}
+
+/// Whether it is `scheme://user:password@host:port,…/path?…`, each part without characters that would have to
+/// be escaped in it.
+fn is_well_formed(dsn: &str) -> bool {
+    let Some(start) = after_scheme(dsn) else { return false };
     let rest = &dsn[start..];
-    // A password may hold any character, so the last `@` ends it.
-    if let Some(end) = rest.rfind('@') {
-        let Some(colon) = rest[..end].find(':') else { return dsn.to_owned() };
-        return format!("{}{HIDDEN}{}", &dsn[..=start + colon], &rest[end..]);
-    }
-    // Without one it is a host with a port, or a user with a password.
-    if rest.starts_with('[') {
-        return dsn.to_owned();
-    }
-    let Some(colon) = rest.find(':') else { return dsn.to_owned() };
-    let after = &rest[colon + 1..];
-    let port = &after[..after.find(['/', '?', '#']).unwrap_or(after.len())];
-    let is_port = start > 0 && port.len() < 6 && port.bytes().all(|byte| byte.is_ascii_digit());
-    // The colon of a parameter, as in a path, comes behind the names of the host and the database.
-    let is_later = start > 0 && rest[..colon].contains(['/', '?', '#']);
-    if is_port || is_later {
-        return dsn.to_owned();
-    }
-    format!("{}{HIDDEN}", &dsn[..=start + colon])
+    let (authority, tail) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    let (user, hosts) = authority.split_once('@').unwrap_or(("", authority));
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let password_may_hold = |byte: u8| !b"@:/?#[]".contains(&byte);
+    let is_port =
+        |port: &str| (1..6).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = |host: &str| {
+        let (host, port) = match host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+            Some((address, port)) => {
+                let is_address =
+                    address.bytes().all(|b| b.is_ascii_hexdigit() || b".:".contains(&b));
+                (if is_address { "" } else { "@" }, port.strip_prefix(':'))
+            }
+            None => host.split_once(':').map_or((host, None), |(host, port)| (host, Some(port))),
+        };
+        is_word(host) && port.is_none_or(is_port)
+    };
+    is_word(name)
+        && password.bytes().all(password_may_hold)
+        && hosts.split(',').all(is_host)
+        && !tail.contains(['@', '#'])
+        && !tail.split('?').next().unwrap_or_default().contains(':')
+}
+
+fn hide_user_password(dsn: &str) -> String {
+    let Some(start) = after_scheme(dsn) else { return dsn.to_owned() };
+    let Some(end) = dsn[start..].find('@').map(|at| start + at) else { return dsn.to_owned() };
+    let Some(colon) = dsn[start..end].find(':').map(|at| start + at) else { return dsn.to_owned() };
+    format!("{}{HIDDEN}{}", &dsn[..=colon], &dsn[end..])
+}
+
+/// The scheme and the name of the user, where these are plain words.
+fn beginning(dsn: &str) -> String {
+    let start = after_scheme(dsn).unwrap_or(0);
+    let word = dsn[start..].split(':').next().unwrap_or_default();
+    let colon = if is_word(word) && dsn[start..].contains(':') {
+        format!("{word}:")
+    } else {
+        String::new()
+    };
+    format!("{}{colon}{HIDDEN}", &dsn[..start])
 }
 
 fn hide_parameters(text: &str) -> String {
@@ -84,15 +121,18 @@ mod tests {
     #[test]
     fn passwords_are_hidden_even_in_names_that_do_not_parse() {
         for (dsn, hidden) in [
-            ("postgres://me:se@cr:et@db/x", "postgres://me:***@db/x"),
-            ("mysql://me:secret@[bad", "mysql://me:***@[bad"),
+            ("postgres://me:secret@db/x", "postgres://me:***@db/x"),
+            ("postgres://me:secret@h1:1,h2:2/x", "postgres://me:***@h1:1,h2:2/x"),
+            ("postgres://me:se@cr:et@db/x", "postgres://me:***"),
+            ("postgres://a@b:secret/db/x", "postgres://***"),
+            ("mysql://me:secret@[bad", "mysql://me:***"),
             ("postgres://db/x?password=secret&a=b", "postgres://db/x?password=***&a=b"),
             (
                 "postgres://db/x?sslpassword=s&PASSWORD=secret",
                 "postgres://db/x?sslpassword=***&PASSWORD=***",
             ),
-            ("app:secret@db/jobs", "app:***@db/jobs"),
-            ("postgres:/app:secret@db/jobs", "postgres:***@db/jobs"),
+            ("app:secret@db/jobs", "app:***"),
+            ("postgres:/app:secret@db/jobs", "postgres:***"),
             ("postgres://app:secret/jobs", "postgres://app:***"),
             ("postgres://app:se/cret", "postgres://app:***"),
             ("POSTGRES://me:secret", "POSTGRES://me:***"),

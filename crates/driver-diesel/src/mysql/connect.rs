@@ -4,7 +4,7 @@ use diesel::{Connection, MysqlConnection, deserialize};
 use qudo_core::driver::Password;
 use url::Url;
 
-use crate::engine::names;
+use crate::engine::{names, parse_url};
 use crate::options::Options;
 use crate::reach;
 use crate::sql::{Columns, FromRow, SqlConn};
@@ -23,8 +23,7 @@ impl Source {
     pub(super) fn parse(dsn: &str, password: Option<Password>) -> Result<Self, String> {
         // diesel knows the one scheme only.
         let url = dsn.strip_prefix("mariadb:").map(|rest| format!("mysql:{rest}"));
-        let mut url =
-            Url::parse(url.as_deref().unwrap_or(dsn)).map_err(|error| error.to_string())?;
+        let mut url = parse_url(url.as_deref().unwrap_or(dsn))?;
         let options = Options::take(&mut url, password)?;
         if options.relaxed {
             return Err("durability=relaxed is not to be had of MySQL, where it is the server's \

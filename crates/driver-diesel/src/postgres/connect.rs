@@ -4,7 +4,7 @@ use qudo_core::driver::Password;
 use url::Url;
 
 use super::listen;
-use crate::engine::names;
+use crate::engine::{names, parse_url};
 use crate::options::Options;
 use crate::reach::Server;
 use crate::sql::SqlConn;
@@ -48,7 +48,7 @@ pub(crate) struct Source {
 
 impl Source {
     pub(super) fn parse(dsn: &str, password: Option<Password>) -> Result<Self, String> {
-        let mut url = Url::parse(dsn).map_err(|error| error.to_string())?;
+        let mut url = parse_url(dsn)?;
         let options = Options::take(&mut url, password)?;
         let (name, described) = names(&url)?;
         let server = Server::of(&url, 5432);
