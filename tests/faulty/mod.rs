@@ -128,7 +128,7 @@ impl Driver for Faulty {
         fn redrive(exception: Uuid, new: JobId) -> Redrive;
         fn status(job: JobId) -> Vec<StatusRow>;
         fn replies(job: JobId) -> Vec<ReplyRow>;
-        fn purge(keep: &Keep, limit: u32) -> usize;
+        fn purge(keep: &Keep, limit: u32) -> Purged;
         fn changed(queues: &[&str], abilities: &[AbilityLease]) -> bool;
     }
 }

@@ -120,6 +120,10 @@ impl Engines {
         if self.mariadb() {
             packages.push(Package::MariadbServer);
         }
+        if self.complete() {
+            // For the tests with faults, which take part in a complete run.
+            packages.push(Package::Faketime);
+        }
         packages
     }
 

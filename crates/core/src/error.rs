@@ -46,16 +46,18 @@ pub enum Error {
         /// The names there are.
         known: String,
     },
-    /// A database that is to be taken away still has jobs: they run, or go nowhere else.
+    /// A database that is to be taken away still has jobs.
     #[error(
-        "database {database:?} is not empty: {moved} jobs were moved, others run or may go nowhere else; it \
-         stays, draining"
+        "database {database:?} is not empty: {moved} jobs were moved, others were not ({reason}); it stays, \
+         draining"
     )]
     NotEmpty {
         /// Its short name.
         database: String,
         /// How many jobs left it.
         moved: usize,
+        /// Why others did not.
+        reason: String,
     },
     /// The manager was told to work but can do nothing.
     #[error(

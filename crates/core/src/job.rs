@@ -11,6 +11,7 @@ use crate::driver::{
     ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
 };
 use crate::manager::Lane;
+use crate::manager::awake;
 use crate::{Driver, Error, Manager, NewJob};
 
 /// A running job, as its ability sees it.
@@ -29,6 +30,8 @@ pub struct Job {
     pub(crate) lease: Duration,
     /// When the run began.
     pub(crate) begun: Instant,
+    /// The same by a clock that goes on while the machine sleeps.
+    pub(crate) begun_awake: Duration,
     /// Whether each settled run leaves a row in the history.
     pub(crate) keeps_status: bool,
     /// When the ability's time limit is over.
@@ -134,8 +137,8 @@ impl Job {
     /// heartbeat, and the lease is counted from the start of the run, up to a second and one `call_limit`
     /// after the database began to count. During [`Manager::work_once`] only the end of the lease counts.
     pub fn is_lease_lost(&self) -> bool {
-        self.begun.elapsed() >= self.lease
-            || self.lane.as_ref().is_some_and(|lane| lane.may_have_lost(self.begun))
+        awake::now().saturating_sub(self.begun_awake) >= self.lease
+            || self.lane.as_ref().is_some_and(|lane| lane.may_have_lost(self.begun_awake))
     }
 
     /// How long the run may still take; `None` when the ability has no time limit.

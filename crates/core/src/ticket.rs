@@ -93,7 +93,7 @@ impl Ticket {
     ///
     /// When the job's database does not answer.
     pub fn check(&self) -> Result<Progress, Error> {
-        Ok(match self.look(CHECK_WITHIN)? {
+        Ok(match self.look(CHECK_WITHIN, &mut self.database.clone())? {
             Some(Known::Lives(state)) => Progress::Waiting(state),
             Some(Known::Replies(replies)) => Progress::Replied(replies.len()),
             Some(Known::Failed(exception)) => Progress::Failed(exception),
@@ -146,11 +146,11 @@ impl Ticket {
 
     fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
         let begun = Instant::now();
-        let mut pause = FIRST_LOOK;
+        let (mut pause, mut database) = (FIRST_LOOK, self.database.clone());
         let waiters = &self.manager.inner.waiters;
         let mut watch = waiters.watch(self.job);
         loop {
-            match self.look(limit.saturating_sub(begun.elapsed())) {
+            match self.look(limit.saturating_sub(begun.elapsed()), &mut database) {
                 Ok(Some(Known::Lives(_))) => {}
                 Ok(Some(Known::Replies(replies))) => return Ok(replies),
                 Ok(Some(Known::Failed(exception))) => {
@@ -176,14 +176,26 @@ impl Ticket {
         }
     }
 
-    /// Looks where the job is known to be, and follows it where it went.
-    fn look(&self, limit: Duration) -> Result<Option<Known>, Error> {
+    /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
+    /// on.
+    fn look(
+        &self,
+        limit: Duration,
+        known: &mut Option<Arc<Database>>,
+    ) -> Result<Option<Known>, Error> {
         let (action, job) = ("say how far a job is", self.job);
-        let mut database = match &self.database {
+        let mut database = match known {
             Some(database) => Arc::clone(database),
             None => match self.look_everywhere(limit)? {
-                Some(Known::Moved(to)) => self.moved_to(&to)?,
-                known => return Ok(known),
+                Some((_, Known::Moved(to))) => self.moved_to(&to)?,
+                Some((name, found)) => {
+                    if matches!(found, Known::Lives(_)) {
+                        *known =
+                            self.manager.everywhere().into_iter().find(|one| *one.name == *name);
+                    }
+                    return Ok(Some(found));
+                }
+                None => return Ok(None),
             },
         };
         for _ in 0..MOST_MOVES {
@@ -191,19 +203,21 @@ impl Ticket {
             // One lost answer must not take all the time there is.
             match asked.wait_at_most(limit.min(database.limit()).max(SHORTEST_ANSWER))? {
                 Some(Known::Moved(to)) => database = self.moved_to(&to)?,
-                known => return Ok(known),
+                found => {
+                    *known = Some(database);
+                    return Ok(found);
+                }
             }
         }
         Ok(None)
     }
 
-    fn look_everywhere(&self, limit: Duration) -> Result<Option<Known>, Error> {
+    fn look_everywhere(&self, limit: Duration) -> Result<Option<(String, Known)>, Error> {
         let job = self.job;
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
         let ask = move |driver: &dyn Driver| ask(driver, job);
         let limit = limit.max(SHORTEST_ANSWER);
-        let found = self.manager.best("say how far a job is", ask, is_trail, Some(limit))?;
-        Ok(found.map(|(_, known)| known))
+        self.manager.best("say how far a job is", ask, is_trail, Some(limit))
     }
 
     fn moved_to(&self, identity: &str) -> Result<Arc<Database>, Error> {

@@ -6,7 +6,7 @@ use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
     Depth, Driver, DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted, JobFilter,
-    JobInfo, JobRecord, JobState, Keep, Promotion, Redrive, ReplyRow, Rescued, SchemaState,
+    JobInfo, JobRecord, JobState, Keep, Promotion, Purged, Redrive, ReplyRow, Rescued, SchemaState,
     Settled, Settlement, StatusRow, Verdict, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
@@ -422,13 +422,15 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
     }
 
-    fn purge(&self, keep: &Keep, limit: u32) -> Result<usize, DriverError> {
-        let removed = self.write_transaction(|conn| trace::purge::<E>(conn, keep, limit))?;
+    fn purge(&self, keep: &Keep, limit: u32) -> Result<Purged, DriverError> {
+        let mut done = self.write_transaction(|conn| trace::purge::<E>(conn, keep, limit))?;
         let after = *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner);
         let (exceptions, next) =
             self.write_transaction(|conn| exception::purge::<E>(conn, keep, after, limit))?;
         *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        Ok(removed + exceptions)
+        done.removed += exceptions;
+        done.more |= !next.is_nil();
+        Ok(done)
     }
 
     fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {

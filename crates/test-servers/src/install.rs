@@ -31,6 +31,8 @@ pub enum Package {
     Galera,
     /// By which a node of a cluster gets its first copy.
     Rsync,
+    /// A library that lets a process see another time.
+    Faketime,
     /// `pkg-config`, by which build scripts find the libraries.
     PkgConfig,
 }
@@ -97,6 +99,7 @@ impl Package {
             ),
             Self::Galera => Path::new("/usr/lib/galera/libgalera_smm.so").is_file(),
             Self::Rsync => binaries::find(&["rsync"]).is_some(),
+            Self::Faketime => faketime_library().is_some(),
             Self::PkgConfig => binaries::find(&["pkg-config", "pkgconf"]).is_some(),
         }
     }
@@ -114,6 +117,7 @@ impl Package {
             Self::MariadbHeaders => "libmariadb-dev",
             Self::Galera => "galera-4",
             Self::Rsync => "rsync",
+            Self::Faketime => "libfaketime",
             Self::PkgConfig => "pkg-config",
         }
     }
@@ -132,6 +136,13 @@ impl Package {
             _ => None,
         }
     }
+}
+
+/// The library of [`Package::Faketime`], to be loaded before all others.
+pub fn faketime_library() -> Option<PathBuf> {
+    let directories = std::fs::read_dir("/usr/lib").into_iter().flatten().flatten();
+    let mut found = directories.map(|one| one.path().join("faketime/libfaketime.so.1"));
+    found.find(|path| path.is_file())
 }
 
 fn missing_of(packages: &[Package]) -> Vec<Package> {

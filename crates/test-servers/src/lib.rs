@@ -50,7 +50,7 @@ pub use engine::Engine;
 pub use error::Error;
 pub use fresh::FreshDatabase;
 pub use given::{can_start, given, takes_part};
-pub use install::{Package, ensure_installed};
+pub use install::{Package, ensure_installed, faketime_library};
 pub use mariadb::{Mariadb, MariadbServer, mariadb_available};
 pub use mysql::{Mysql, MysqlServer, mysql_available};
 pub use options::Options;

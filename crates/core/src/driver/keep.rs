@@ -19,3 +19,12 @@ impl Keep {
         Self { replies: age, status: age, exceptions: age, discarded: None }
     }
 }
+
+/// What a clean-up did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Purged {
+    /// How many rows it removed.
+    pub removed: usize,
+    /// Whether there is more to be looked at: the next call goes on.
+    pub more: bool,
+}

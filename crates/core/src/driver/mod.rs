@@ -18,7 +18,7 @@ mod registration;
 pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
-pub use keep::Keep;
+pub use keep::{Keep, Purged};
 pub use listing::{
     CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, JobState, Redrive, ReplyRow,
     StatusRow,
@@ -339,12 +339,12 @@ pub trait Driver: Moves + Audit + std::any::Any + Send + Sync + 'static {
     fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError>;
 
     /// Removes what is older than it is kept, about `limit` rows of each kind a call. Rows that another
-    /// removes at the same time are passed over. Returns how many it removed.
+    /// removes at the same time are passed over.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn purge(&self, keep: &Keep, limit: u32) -> Result<usize, DriverError>;
+    fn purge(&self, keep: &Keep, limit: u32) -> Result<Purged, DriverError>;
 
     /// Whether these queues may have work for these abilities since the last call; cheap, for
     /// [`WakeSource::Poll`].

@@ -77,6 +77,9 @@ impl Default for Options {
     }
 }
 
+/// Longer than any table lives; dates can be reckoned with it.
+const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600);
+
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Describes a [`Manager`].
@@ -276,27 +279,27 @@ impl ManagerBuilder {
     /// How long replies are kept for clients, an hour at least. Default: 7 days. It is known for as long
     /// where jobs went that were moved to another database: an overtaken mover may be that late.
     pub fn keep_replies(mut self, age: Duration) -> Self {
-        self.options.keep.replies = age;
+        self.options.keep.replies = age.min(FOR_EVER);
         self
     }
 
     /// How long the job status history is kept. Default: 90 days.
     pub fn keep_job_status(mut self, age: Duration) -> Self {
-        self.options.keep.status = age;
+        self.options.keep.status = age.min(FOR_EVER);
         self
     }
 
     /// How long the exception log keeps failures after which the job ran again, and those of discarded
     /// jobs that were redriven. Default: 90 days.
     pub fn keep_exceptions(mut self, age: Duration) -> Self {
-        self.options.keep.exceptions = age;
+        self.options.keep.exceptions = age.min(FOR_EVER);
         self
     }
 
     /// How long the exception log keeps discarded jobs that were not redriven. They go with their
     /// arguments, and nobody can enqueue them again. Default: for ever.
     pub fn keep_discarded(mut self, age: Duration) -> Self {
-        self.options.keep.discarded = Some(age);
+        self.options.keep.discarded = Some(age.min(FOR_EVER));
         self
     }
 

@@ -102,9 +102,12 @@ impl Database {
             driver.set_control(flag, on, deadline)?;
             driver.control()
         };
-        let control = self.call("store an order", ordered)?;
-        self.note_control(control)
-            .map_err(|error| Error::database(&self.name, "store an order", error))?;
+        if let Some(reason) = self.reason().filter(|_| !self.is_removed()) {
+            return Err(Error::DatabaseDown { database: self.name.to_string(), reason });
+        }
+        let failed = |error| Error::database(&self.name, "store an order", error);
+        let control = self.ask(ordered).map_err(failed)?;
+        self.note_control(control).map_err(failed)?;
         let word = if on { "now" } else { "no longer" };
         log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
         self.bell.ring();

@@ -183,14 +183,18 @@ impl Inner {
         if jobs < workers as f64 {
             return 0;
         }
-        let with_work = self.slots.iter().filter(|slot| !slot.queue.is_empty()).count().max(1);
-        ((jobs / with_work as f64).ceil() as usize).min(2 * self.limit as usize)
+        ((jobs / self.with_work() as f64).ceil() as usize).min(2 * self.limit as usize)
+    }
+
+    /// How many lanes have something, or are about to.
+    fn with_work(&self) -> usize {
+        let has = |slot: &&Slot| !slot.queue.is_empty() || slot.reserved > 0;
+        self.slots.iter().filter(has).count().max(1)
     }
 
     /// How many bytes of arguments a lane may claim ahead.
     fn bytes(&self) -> f64 {
-        let with_work = self.slots.iter().filter(|slot| !slot.queue.is_empty()).count().max(1);
-        MOST_BYTES / with_work as f64
+        MOST_BYTES / self.with_work() as f64
     }
 }
 

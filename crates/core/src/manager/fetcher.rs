@@ -58,6 +58,8 @@ struct Fetcher<'a> {
     under_way: Vec<Uncertain>,
     /// How many of them other lanes were told of.
     handed_over: usize,
+    /// What ended waits to be settled, so that nothing is claimed.
+    blocked: bool,
     /// The last look at every queue found nothing.
     idle: bool,
     /// Something woke the fetcher: it may be a job that is due before the next promotion.
@@ -87,6 +89,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         uncertain: Vec::new(),
         under_way: Vec::new(),
         handed_over: 0,
+        blocked: false,
         idle: false,
         woken: false,
     };
@@ -110,6 +113,9 @@ impl Fetcher<'_> {
         while !lane.is_stopping(session) {
             let paused = lane.database.controls.known().paused;
             if !lane.database.is_trusted() || !lane.holds_leases() || paused {
+                if paused && lane.database.is_trusted() {
+                    lane.pulses.beat(Kind::Fetch);
+                }
                 session.dispatch.withdraw(lane.index);
                 if lane.database.is_second_name() {
                     // Only its first name may still be asked.
@@ -121,7 +127,9 @@ impl Fetcher<'_> {
             }
             match self.round() {
                 Ok(pause) => {
-                    lane.pulses.beat(Kind::Fetch);
+                    if !std::mem::take(&mut self.blocked) {
+                        lane.pulses.beat(Kind::Fetch);
+                    }
                     if let Some(pause) = pause {
                         self.sleep(self.next_release().map_or(pause, |next| next.min(pause)));
                     }
@@ -135,6 +143,8 @@ impl Fetcher<'_> {
     fn recover_from_panic(&mut self) {
         self.lane.claiming.store(false, Ordering::SeqCst);
         self.uncertain.append(&mut self.under_way);
+        // Nothing comes of the reservation.
+        self.session.dispatch.deliver(self.lane.index, Vec::new());
     }
 
     /// One look at the database: promote what is due, then claim from the queues in turn.
@@ -147,6 +157,7 @@ impl Fetcher<'_> {
         if self.lane.in_flight.load(Ordering::Relaxed) > MOST_IN_FLIGHT
             || self.lane.settle.bytes() > MOST_BYTES
         {
+            self.blocked = true;
             return Ok(Some(Duration::from_millis(5)));
         }
         let wanted = self.session.dispatch.reserve(self.lane.index);
@@ -171,10 +182,13 @@ impl Fetcher<'_> {
         self.lane.in_flight.fetch_add(found, Ordering::SeqCst);
         self.lane.claiming.store(false, Ordering::SeqCst);
         self.under_way.clear();
+        // A process that was stopped between the claim and now, and found dead: others may hold what it
+        // brought. If it is found just now, the beat may have cleared the queue before this comes.
+        let (jobs, stale) =
+            if self.lane.death() == death { (jobs, Vec::new()) } else { (Vec::new(), jobs) };
         self.session.dispatch.deliver(self.lane.index, jobs);
+        stale.into_iter().for_each(|job| self.lane.give_back(Box::new(job)));
         if self.lane.death() != death {
-            // A process that was stopped between the claim and now, and found dead: others may hold what
-            // it brought, and the beat that found it may have cleared the queue before this came.
             for job in self.session.dispatch.drain(self.lane.index) {
                 self.lane.give_back(job);
             }

@@ -2,11 +2,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use super::Options;
 use super::bell::lock;
 use super::lane::Lane;
 use super::loops::{Kind, supervise};
 use super::session::Session;
+use super::{Options, awake};
 use crate::Driver;
 use crate::driver::DriverError;
 
@@ -84,7 +84,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     if first {
         database.meet()?;
     }
-    let begun = Instant::now();
+    let (begun, begun_awake) = (Instant::now(), awake::now());
     let (worker, was_paused) = (session.worker.clone(), database.controls.known().paused);
     let may_beat = lock(&lane.may_beat);
     if !*may_beat {
@@ -111,7 +111,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
             lane.give_back(job);
         }
     }
-    lane.note_heartbeat(begun);
+    lane.note_heartbeat(begun_awake);
     lane.pulses.beat(Kind::Heartbeat);
     if first {
         session.note_progress();

@@ -107,8 +107,7 @@ fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
     let begun = Instant::now();
     loop {
         let purge = move |driver: &dyn crate::Driver| driver.purge(&keep, PURGE_AT_MOST);
-        let removed = lane.database.ask(purge)?;
-        if (removed as u32) < PURGE_AT_MOST {
+        if !lane.database.ask(purge)?.more {
             return Ok(jitter(PURGE_EVERY));
         }
         if begun.elapsed() > PASS || lane.is_stopping(session) {

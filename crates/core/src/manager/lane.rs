@@ -1,6 +1,6 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::bell::Bell;
 use super::database::Database;
@@ -96,12 +96,13 @@ impl Lane {
         awake::now().saturating_sub(self.started).as_millis() as u64
     }
 
-    /// The same for a moment in the past.
-    fn millis_at(&self, begun: Instant) -> u64 {
-        self.millis().saturating_sub(begun.elapsed().as_millis() as u64)
+    /// The same for a moment of that clock.
+    fn millis_at(&self, begun: Duration) -> u64 {
+        begun.saturating_sub(self.started).as_millis() as u64
     }
 
-    pub(crate) fn note_heartbeat(&self, begun: Instant) {
+    /// Notes a beat that began then, by [`awake::now`].
+    pub(crate) fn note_heartbeat(&self, begun: Duration) {
         let at = self.millis_at(begun);
         if self.last_heartbeat.swap(at, Ordering::AcqRel) == NEVER {
             // The fetcher waits for the first one: leases without a worker's row are swept.
@@ -152,8 +153,8 @@ impl Lane {
         self.database.driver().wake_source() == WakeSource::Listen
     }
 
-    /// Whether others may hold the lease of a run that began then.
-    pub(crate) fn may_have_lost(&self, begun: Instant) -> bool {
+    /// Whether others may hold the lease of a run that began then, by [`awake::now`].
+    pub(crate) fn may_have_lost(&self, begun: Duration) -> bool {
         let died = self.declared_dead.load(Ordering::Acquire);
         let begun = self.millis_at(begun);
         !self.holds_leases() || (died != NEVER && died >= begun)
@@ -219,9 +220,19 @@ impl Lane {
             .collect();
         for (thread, run) in threads {
             let name = thread.kind.as_str();
-            spawn(&format!("qudo-{name}-{}", self.database.name), move || {
+            let started = spawn(&format!("qudo-{name}-{}", self.database.name), move || {
                 run(&thread.session, &thread.lane);
-            })?;
+            });
+            if started.is_err() {
+                // Before the others that are counted are dropped: the last of them lets go of the lane.
+                self.leaving.store(true, Ordering::Release);
+                self.settle.close();
+                for bell in [&self.heartbeat_bell, &self.janitor_bell, &self.listener_bell] {
+                    bell.ring();
+                }
+                self.database.bell.ring();
+                return started;
+            }
         }
         Ok(())
     }

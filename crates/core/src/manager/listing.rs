@@ -138,10 +138,15 @@ impl Manager {
         let (tell, told) = mpsc::channel();
         let ask_one = |(at, database): (usize, Arc<Database>)| {
             let (ask, ended) = (ask.clone(), Ended(tell.clone(), at));
-            let asked = database.begin(action, move |driver| {
+            let ask = move |driver: &dyn Driver| {
                 let _ended = ended;
                 ask(driver)
-            });
+            };
+            // Only who waits for a job's end has a limit, and a line for that.
+            let asked = match limit {
+                Some(_) => database.begin_ticket(action, ask),
+                None => database.begin(action, ask),
+            };
             Some((database, asked))
         };
         let mut asked: Vec<_> = self.everywhere().into_iter().enumerate().map(ask_one).collect();

@@ -58,7 +58,8 @@ pub struct LoopReport {
     /// `janitor` rescues and cleans up, `listen` hears of new jobs.
     pub name: &'static str,
     /// How long ago it last did that, or found that nothing was to be done; `None` before the first time. A
-    /// loop whose database is away has no successes.
+    /// loop that has nothing to do looks every [`delay`](crate::ManagerBuilder::delay) at the latest, and one
+    /// whose database is away has no successes.
     pub last_success: Option<Duration>,
     /// How often it panicked and was started again.
     pub panics: u64,
@@ -141,6 +142,7 @@ pub(super) fn supervise(session: &Session, lane: &Lane, kind: Kind, mut run: imp
             log::error!("database {name:?}: the loop {what:?} {message}; it starts again");
         });
         let again = Instant::now() + pause;
+        std::thread::sleep(LOOK_EVERY);
         while Instant::now() < again && !lane.is_stopping(session) {
             std::thread::sleep(LOOK_EVERY.min(pause));
         }

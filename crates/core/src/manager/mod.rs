@@ -23,7 +23,7 @@
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
 
 mod asked;
-mod awake;
+pub(crate) mod awake;
 mod batch;
 mod bell;
 mod builder;

@@ -18,7 +18,7 @@ const BATCH: u32 = 250;
 /// The first step takes so many: how large their arguments are is not known yet.
 const FIRST_BATCH: u32 = 16;
 
-/// Arguments of one step have about so many bytes at most, unless one alone has more.
+/// Arguments of one step have about so many bytes at most, if they are as large as those of the one before.
 const MOST_BYTES: usize = 16 * 1024 * 1024;
 
 /// Jobs looked at in one step, without their arguments.
@@ -97,7 +97,8 @@ impl Manager {
     }
 }
 
-/// How many jobs the next step takes after one of so many that had so many bytes.
+/// How many jobs the next step takes after one of so many that had so many bytes, as if the next were as
+/// large.
 fn next_batch(batch: u32, bytes: usize) -> u32 {
     if bytes <= MOST_BYTES {
         return (batch * 2).min(BATCH);
@@ -213,7 +214,10 @@ impl<'a> Move<'a> {
     /// The steps after a batch was taken out. Those that cannot stay there are put back at once, also
     /// after an error; if that fails too, the next move finds them as the remains of this one.
     fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
-        self.batch = next_batch(self.batch, jobs.iter().map(|job| job.record.arg.len()).sum());
+        if !jobs.is_empty() {
+            let bytes = jobs.iter().map(|job| job.record.arg.len()).sum();
+            self.batch = next_batch(jobs.len() as u32, bytes);
+        }
         let mut back = Vec::new();
         jobs.retain(|job| {
             let goes = self.may_go(&job.record.ability, job.record.uniqkey.as_deref());

@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use super::Manager;
 use super::lane::Lane;
+use super::loops::say;
 use crate::ability::{AbilityEntry, RunError};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
@@ -91,6 +92,7 @@ pub(super) fn run_job(
         lane: context.lane.map(Arc::clone),
         lease: entry.options.grab_for.unwrap_or(context.manager.options().grab_for),
         begun,
+        begun_awake: super::awake::now(),
         keeps_status: entry.options.set_job_status,
         deadline: entry.options.time_limit.and_then(|limit| begun.checked_add(limit)),
         written: std::sync::Mutex::default(),
@@ -113,7 +115,7 @@ pub(super) fn run_job(
     let ended = if job.written().completed { committed(&job, ended) } else { ended };
     let (outcome, verdict, mut extras) = conclude(&job, entry, &hooks, ended);
     if !hooks.is_empty() {
-        after(&job, entry, &hooks, &outcome);
+        say(|| after(&job, entry, &hooks, &outcome));
     }
     if entry.options.set_job_status {
         extras.get_or_insert_default().status = Some(StatusRecord {
@@ -122,9 +124,10 @@ pub(super) fn run_job(
             message: outcome.failure().map(|failure| storable(failure.message())),
         });
     }
-    log_outcome(&job, &outcome);
     let settled = job.written().completed;
-    tell_end(context.manager, &job, &outcome, settled);
+    // The run ended, whatever becomes of the words about it.
+    say(|| log_outcome(&job, &outcome));
+    say(|| tell_end(context.manager, &job, &outcome, settled));
     if settled && let Some(extras) = &extras {
         context.manager.tell_replacements(&extras.replacements, &[], &job.database, started);
     }

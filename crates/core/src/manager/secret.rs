@@ -164,6 +164,8 @@ mod tests {
             "postgres://db?user=me&password={}",
             "host=db password={} dbname=jobs",
             "mysql://db/jobs?ssl_key_password={}&x",
+            "postgres://db:5432/jobs?password={}",
+            "postgres://me:{}@h/db?password=a@b",
         ];
         let letters: Vec<char> = "aZ09:/@?#[]%=!$+,;.-_~ü&".chars().collect();
         let mut random = fastrand::Rng::with_seed(1);

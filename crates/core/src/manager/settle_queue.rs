@@ -13,7 +13,7 @@ const LARGEST_GROUP: usize = 1_000;
 const MOST_BYTES: usize = 8 * 1024 * 1024;
 
 /// The bytes that a settlement keeps in memory: its argument, replies, and the jobs that replace it.
-fn weight(settlement: &Settlement) -> usize {
+pub(super) fn weight(settlement: &Settlement) -> usize {
     let extras = settlement.extras.as_ref().map_or(0, |extras| {
         let replies = extras.replies.iter().map(|reply| reply.body.len());
         replies.chain(extras.replacements.iter().map(|job| job.arg.len())).sum()
@@ -48,6 +48,8 @@ struct Pending {
     bytes: usize,
     /// The bytes of what the settler has taken.
     taken: usize,
+    /// The bytes of what it has put aside.
+    parked: usize,
     settler_waits: bool,
     /// The settler has taken something and not come back since.
     settling: bool,
@@ -91,7 +93,18 @@ impl SettleQueue {
     /// The bytes of what came and is not settled yet.
     pub(super) fn bytes(&self) -> usize {
         let pending = lock(&self.inner);
-        pending.bytes + pending.taken
+        pending.bytes + pending.taken + pending.parked
+    }
+
+    /// Counts bytes that the settler puts aside, or takes up again.
+    pub(super) fn note_parked(&self, bytes: isize) {
+        let mut pending = lock(&self.inner);
+        pending.parked = pending.parked.saturating_add_signed(bytes);
+    }
+
+    /// Whether nothing waits.
+    pub(super) fn is_empty(&self) -> bool {
+        lock(&self.inner).settlements.is_empty()
     }
 
     /// Whether all that came is settled.

@@ -1,10 +1,11 @@
 //! Settles what ended, and waits out whatever stands in the way: the results exist only here.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
-use qudo_hooks::FailureKind;
+use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use super::bell::lock;
@@ -12,7 +13,7 @@ use super::jitter;
 use super::lane::Lane;
 use super::loops::{Kind, say, supervise};
 use super::session::Session;
-use super::settle_queue::Taken;
+use super::settle_queue::{Taken, weight};
 use crate::Driver;
 use crate::driver::{
     DriverError, ErrorKind, ExceptionRecord, Extras, Settled, Settlement, Verdict,
@@ -70,7 +71,7 @@ struct Parked {
 
 /// How the settlement of one run ended.
 enum Ended {
-    Settled,
+    Settled(One),
     Contended(One),
     Refused(One, DriverError),
 }
@@ -78,9 +79,15 @@ enum Ended {
 /// A group, or one that was parked.
 struct Current {
     group: Group,
-    /// How many of it were neither noted as settled nor parked.
-    left: usize,
+    /// Those of it that were noted as settled, or parked; kept only where it is taken apart.
+    concluded: HashSet<(JobId, i64)>,
+    /// All of it was.
+    all: bool,
     panics: u32,
+}
+
+fn key(settlement: &Settlement) -> (JobId, i64) {
+    (settlement.job.id, settlement.job.claim)
 }
 
 struct Settler<'a> {
@@ -127,7 +134,7 @@ impl Settler<'_> {
             match self.lane.settle.take(Some(due.map_or(look, |due| due.min(look)))) {
                 Taken::Group(group) => {
                     let group = Arc::new(group);
-                    self.begin(&group, group.len());
+                    self.begin(&group, 0);
                     self.settle_group(&group, false);
                     self.current = None;
                 }
@@ -138,52 +145,75 @@ impl Settler<'_> {
                     continue;
                 }
             }
-            self.lane.pulses.beat(Kind::Settle);
+            if self.parked.is_empty()
+                && self.lane.settle.is_empty()
+                && self.lane.database.is_trusted()
+            {
+                self.lane.pulses.beat(Kind::Settle);
+            }
             self.try_parked();
         }
     }
 
-    fn begin(&mut self, group: &Group, left: usize) {
-        self.current = Some(Current { group: Arc::clone(group), left, panics: 0 });
+    fn begin(&mut self, group: &Group, panics: u32) {
+        let (group, concluded) = (Arc::clone(group), HashSet::new());
+        self.current = Some(Current { group, concluded, all: false, panics });
     }
 
-    /// The group that a panic left is settled again, which harms nobody. One that panics again and again is
-    /// given up: its jobs run again when their leases end.
+    /// What a panic left of a group is settled again, which harms nobody. A group that panics again and
+    /// again is given up: its jobs run again when their leases end.
     fn settle_after_panic(&mut self) {
-        let Some(current) = &mut self.current else { return };
-        current.panics += 1;
-        let (group, left) = (Arc::clone(&current.group), current.left);
-        if current.panics <= MOST_PANICS {
-            self.settle_group(&group, true);
+        let Some(current) = self.current.take().filter(|current| !current.all) else { return };
+        let is_left = |one: &&Settlement| !current.concluded.contains(&key(one));
+        let left: Group = Arc::new(current.group.iter().filter(is_left).cloned().collect());
+        self.begin(&left, current.panics + 1);
+        if current.panics < MOST_PANICS {
+            self.settle_group(&left, true);
         } else {
+            let count = left.len();
             say(|| {
                 log::error!(
-                    "{left} runs cannot be settled and will run again when their leases end"
+                    "{count} runs cannot be settled and will run again when their leases end"
                 );
             });
-            self.note_settled(left);
+            self.note_settled(&left);
         }
         self.current = None;
     }
 
     /// Counts off runs that are settled or given up; each once, also if a panic comes in between.
-    fn note_settled(&mut self, runs: usize) {
-        let runs = match &mut self.current {
-            Some(current) => {
-                let runs = runs.min(current.left);
-                current.left -= runs;
-                runs
-            }
-            None => runs,
-        };
-        self.lane.note_settled(self.session, runs);
+    fn note_settled(&mut self, runs: &[Settlement]) {
+        let count = self.conclude_each(runs);
+        self.lane.note_settled(self.session, count);
     }
 
-    fn park(&mut self, parked: Parked) {
-        self.parked.push(parked);
-        if let Some(current) = &mut self.current {
-            current.left = current.left.saturating_sub(1);
+    /// How many of these were not concluded before.
+    fn conclude_each(&mut self, runs: &[Settlement]) -> usize {
+        match &mut self.current {
+            Some(current) if current.all => 0,
+            Some(current) if current.concluded.is_empty() && runs.len() == current.group.len() => {
+                current.all = true;
+                runs.len()
+            }
+            Some(current) => runs.iter().filter(|one| current.concluded.insert(key(one))).count(),
+            None => runs.len(),
         }
+    }
+
+    /// It keeps no more than itself: the others of its group are settled.
+    fn park(&mut self, parked: Parked) {
+        let one = parked.one.group[parked.one.at].clone();
+        self.conclude_each(std::slice::from_ref(&one));
+        self.lane.settle.note_parked(weight(&one) as isize);
+        let one = One { group: Arc::new(vec![one]), at: 0, repeated: parked.one.repeated };
+        self.parked.push(Parked { one, ..parked });
+    }
+
+    fn unpark(&mut self, at: usize) -> Parked {
+        let parked = self.parked.remove(at);
+        self.lane.settle.note_parked(-(weight(&parked.one.group[0]) as isize));
+        self.begin(&parked.one.group, 0);
+        parked
     }
 
     fn is_given_up(&self) -> bool {
@@ -232,7 +262,7 @@ impl Settler<'_> {
             let error = match self.ask(group) {
                 Ok(answers) => {
                     self.note_answers(group, &answers, repeated, begun);
-                    return self.note_settled(group.len());
+                    return self.note_settled(group);
                 }
                 Err(error) => error,
             };
@@ -257,7 +287,7 @@ impl Settler<'_> {
                 }
             }
         }
-        self.note_settled(group.len());
+        self.note_settled(group);
     }
 
     /// One settlement that the database refuses, or that waits for a lock, must not hold up the
@@ -303,7 +333,7 @@ impl Settler<'_> {
                 Ok(answers) => {
                     let settlement = std::slice::from_ref(&one.group[one.at]);
                     self.note_answers(settlement, &answers, one.repeated, begun);
-                    return Ended::Settled;
+                    return Ended::Settled(one);
                 }
                 Err(error) => error,
             };
@@ -318,7 +348,7 @@ impl Settler<'_> {
                 ErrorKind::Other => return Ended::Refused(one, error),
             }
         }
-        Ended::Settled
+        Ended::Settled(one)
     }
 
     /// What follows for one settlement. One that is refused with what it brings is discarded instead,
@@ -326,7 +356,7 @@ impl Settler<'_> {
     /// that ends, is rescued then, and runs again: at least once, never lost.
     fn conclude(&mut self, ended: Ended, pause: Duration) {
         match ended {
-            Ended::Settled => self.note_settled(1),
+            Ended::Settled(one) => self.note_settled(&one.group[one.at..=one.at]),
             Ended::Contended(one) => {
                 let again = Instant::now() + jitter(pause);
                 self.park(Parked { one, pause, again });
@@ -345,7 +375,7 @@ impl Settler<'_> {
                     settlement.job.ability,
                     with_causes(&error)
                 );
-                self.note_settled(1);
+                self.note_settled(&one.group[one.at..=one.at]);
             }
         }
     }
@@ -356,8 +386,7 @@ impl Settler<'_> {
             return;
         };
         if self.parked[at].again.max(self.quiet_until) <= Instant::now() {
-            let Parked { one, pause, .. } = self.parked.swap_remove(at);
-            self.begin_one(&one);
+            let Parked { one, pause, .. } = self.unpark(at);
             let ended = self.settle_one(one, PATIENCE);
             if matches!(ended, Ended::Contended(_)) {
                 self.quiet_until = Instant::now() + QUIET;
@@ -367,17 +396,12 @@ impl Settler<'_> {
         }
     }
 
-    fn begin_one(&mut self, one: &One) {
-        self.begin(&Arc::new(vec![one.group[one.at].clone()]), 1);
-    }
-
     /// Before the end: all, now and again, because there may be no later.
     fn try_all_parked(&mut self) {
         let mut waiting = 0;
         for _ in 0..self.parked.len() {
             // One at a time, so that a panic leaves the others where they are.
-            let Parked { one, pause, .. } = self.parked.remove(0);
-            self.begin_one(&one);
+            let Parked { one, pause, .. } = self.unpark(0);
             let ended = if waiting < MOST_WAITING {
                 self.settle_one(one, PATIENCE)
             } else {
@@ -403,6 +427,7 @@ impl Settler<'_> {
         begun: SystemTime,
     ) {
         let (session, lane) = (self.session, self.lane);
+        lane.pulses.beat(Kind::Settle);
         let mut soon = false;
         for (settlement, answer) in group.iter().zip(answers) {
             let lost = !answer.is_done();

@@ -15,8 +15,8 @@ use uuid::Uuid;
 use crate::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
     Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted,
-    JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Password, Promotion, Redrive,
-    ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId,
+    JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Password, Promotion, Purged,
+    Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId,
     WorkerInfo, WorkerSeen,
 };
 use crate::{Clock, SystemClock};
@@ -237,8 +237,8 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.replies(job)))
     }
 
-    fn purge(&self, keep: &Keep, _: u32) -> Result<usize, DriverError> {
-        Ok(self.with(|store| store.purge(keep)))
+    fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
+        Ok(Purged { removed: self.with(|store| store.purge(keep)), more: false })
     }
 
     fn changed(&self, queues: &[&str], _: &[AbilityLease]) -> Result<bool, DriverError> {

@@ -2,7 +2,7 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Keep, ReplyRow, Settlement, StatusRow};
+use qudo_core::driver::{Keep, Purged, ReplyRow, Settlement, StatusRow};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -111,8 +111,8 @@ pub(crate) fn status<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<V
 /// Removes old replies, history and trails of moved jobs, a bounded number of each: found by index, deleted by key.
 ///
 /// Locking: by key, passing over what another purge has locked. By the index first it would wait for it.
-pub(crate) fn purge<E: Engine>(conn: &mut E::Conn, keep: &Keep, limit: u32) -> QueryResult<usize> {
-    let mut removed = 0;
+pub(crate) fn purge<E: Engine>(conn: &mut E::Conn, keep: &Keep, limit: u32) -> QueryResult<Purged> {
+    let mut done = Purged::default();
     for (table, only, key, time, age) in [
         ("qudo_reply", "", "job_id", "created_at", keep.replies),
         ("qudo_job_status", "", "id", "finished_at", keep.status),
@@ -125,9 +125,10 @@ pub(crate) fn purge<E: Engine>(conn: &mut E::Conn, keep: &Keep, limit: u32) -> Q
         );
         let binds = [Bind::Big(micros(age)), Bind::Big(limit.into())];
         let ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
-        removed += remove_free::<E>(conn, &Keyed { table, key, only, binds: &[] }, ids)?;
+        done.more |= ids.len() >= limit as usize;
+        done.removed += remove_free::<E>(conn, &Keyed { table, key, only, binds: &[] }, ids)?;
     }
-    Ok(removed)
+    Ok(done)
 }
 
 /// Deletes those of these rows that nobody else holds.
