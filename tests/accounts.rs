@@ -15,6 +15,7 @@ macro_rules! grants {
     ($engine:literal) => {
         Grants {
             enqueue: include_str!(concat!("../docs/grants/", $engine, "/enqueue.sql")),
+            spool: include_str!(concat!("../docs/grants/", $engine, "/spool.sql")),
             tickets: include_str!(concat!("../docs/grants/", $engine, "/tickets.sql")),
             worker: include_str!(concat!("../docs/grants/", $engine, "/worker.sql")),
             operator: include_str!(concat!("../docs/grants/", $engine, "/operator.sql")),
@@ -25,6 +26,7 @@ macro_rules! grants {
 
 struct Grants {
     enqueue: &'static str,
+    spool: &'static str,
     tickets: &'static str,
     worker: &'static str,
     operator: &'static str,
@@ -206,6 +208,38 @@ fn may_enqueue(engine: &'static str) {
     bed.grant(bed.grants.tickets);
     let ticket = manager.enqueue(arg("followed")).expect("stored").ticket().expect("new").clone();
     assert!(matches!(ticket.check().expect("answers"), qudo::Progress::Waiting(_)));
+}
+
+/// What was stored while the database took nothing is forwarded by an account that stores jobs alone.
+fn may_empty_its_spool(engine: &'static str) {
+    let Some(bed) = Bed::migrated(engine) else { return };
+    bed.grant(bed.grants.enqueue);
+    bed.grant(bed.grants.spool);
+    let owner = manager(&bed.owner).build().expect("valid");
+    let spool = tempfile::tempdir().expect("makes");
+    let file = format!("sqlite:{}", spool.path().join("spool.db").display());
+    let web = bed.manager().spool(&file, 100).build().expect("valid");
+    owner.drain("jobs").expect("drains");
+    let keyed = || NewJob::named("act", "spooled".into()).uniqkey("k");
+    let later = || {
+        let at = chrono::Utc::now() + chrono::TimeDelta::hours(1);
+        NewJob::named("act", "later".into()).run_after(at)
+    };
+    let waiting = || web.spool().expect("answers").map_or(0, |spool| spool.waiting);
+    let begun = Instant::now();
+    while waiting() < 2 {
+        // Until the order is known here the database takes them.
+        for job in [keyed(), later()] {
+            drop(web.enqueue(job).expect("stored"));
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "it is never spooled");
+    }
+    owner.undrain("jobs").expect("undrains");
+    let begun = Instant::now();
+    while waiting() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "it stays in the spool");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
 fn worker() -> driver::WorkerInfo {
@@ -393,5 +427,12 @@ macro_rules! accounts {
 }
 
 mod on {
-    accounts!(may_migrate, may_enqueue, may_work, may_operate, a_missing_right_is_named);
+    accounts!(
+        may_migrate,
+        may_enqueue,
+        may_empty_its_spool,
+        may_work,
+        may_operate,
+        a_missing_right_is_named
+    );
 }

@@ -2,6 +2,8 @@
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+#[cfg(any(feature = "mysql", feature = "postgres"))]
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use qudo_core::driver::{Deadline, DriverError};
 
@@ -104,6 +106,17 @@ impl ServerClock {
                 other => return other,
             }
         }
+    }
+
+    /// About what it shows, in microseconds since 1970; ours while it was not read.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(crate) fn now(&self) -> i64 {
+        let known = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);
+        known.map_or_else(
+            || micros(SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()),
+            |(then, at)| then.saturating_add(micros(at.elapsed())),
+        )
     }
 
     /// The server's clock stood at `read` at the latest when its answer was here. So what is added

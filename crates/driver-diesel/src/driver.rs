@@ -438,7 +438,8 @@ impl<E: Engine> Driver for DieselDriver<E> {
         if self.due_floor.is_dear() || self.engine.is_dear(queues) {
             return Ok(true);
         }
-        let mut next = self.next_poll.lock().unwrap_or_else(PoisonError::into_inner);
+        // Not held while the server is asked: one that does not answer would keep every later caller.
+        let next = *self.next_poll.lock().unwrap_or_else(PoisonError::into_inner);
         if next.is_some_and(|next| Instant::now() < next) {
             return Ok(true);
         }
@@ -446,7 +447,8 @@ impl<E: Engine> Driver for DieselDriver<E> {
         let changed = self.engine.changed(queues, abilities)?;
         let took = begun.elapsed();
         let round_trip = self.engine.clock().map(ServerClock::round_trip);
-        *next = round_trip.filter(|trip| is_dear(took, *trip)).map(|_| its_share(took));
+        let next = round_trip.filter(|trip| is_dear(took, *trip)).map(|_| its_share(took));
+        *self.next_poll.lock().unwrap_or_else(PoisonError::into_inner) = next;
         Ok(changed)
     }
 

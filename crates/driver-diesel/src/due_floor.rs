@@ -40,16 +40,26 @@ fn key(time: i64) -> u128 {
 }
 
 impl DueFloor {
-    /// Where the next due job is looked for, and the slice before that whose turn it is.
-    pub(crate) fn ranges(&self) -> (Range, Option<Range>) {
+    /// Where the next due job is looked for.
+    pub(crate) fn range(&self) -> Range {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { floor, sweep }) = &*state else { return (ALL, None) };
+        state.as_ref().map_or(ALL, |state| Range { from: state.floor, until: i64::MAX })
+    }
+
+    /// How many slices before that are due.
+    pub(crate) fn slices_due(&self) -> usize {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.as_ref().map_or(0, |state| state.sweep.looks_due())
+    }
+
+    /// The slice whose turn it is.
+    pub(crate) fn slice(&self) -> Option<Range> {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let State { floor, sweep } = state.as_ref()?;
+        let Slice { after, until } = sweep.current(key(*floor));
         let time = |key: u128| i64::try_from(key).unwrap_or(i64::MAX);
-        let slice = sweep.next(key(*floor)).map(|Slice { after, until }| {
-            // A time before 1970 belongs to the first one.
-            Range { from: if after == 0 { i64::MIN } else { time(after) }, until: time(until) }
-        });
-        (Range { from: *floor, until: i64::MAX }, slice)
+        // A time before 1970 belongs to the first one.
+        Some(Range { from: if after == 0 { i64::MIN } else { time(after) }, until: time(until) })
     }
 
     /// Whether a look from the start is dear.
@@ -76,11 +86,11 @@ impl DueFloor {
         }
     }
 
-    /// Notes what the look at the slice took beyond a round trip.
-    pub(crate) fn note_slice(&self, took: Duration) {
+    /// Notes what the look at a slice took beyond a round trip.
+    pub(crate) fn note_slice(&self, slice: Range, took: Duration) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(State { floor, sweep }) = &mut *state else { return };
-        if sweep.note(took, key(*floor)).is_some_and(is_over) {
+        if sweep.note(key(slice.from), took, key(*floor)).is_some_and(is_over) {
             *state = None;
         }
     }
@@ -96,13 +106,13 @@ mod tests {
     fn a_dear_look_from_the_start_is_followed_by_some_that_begin_later() {
         let floor = DueFloor::default();
         floor.note(ALL, (MILLI, MILLI), 100_000_000, None, true);
-        assert_eq!(floor.ranges(), (ALL, None), "it was cheap");
+        assert_eq!(floor.range(), ALL, "it was cheap");
         floor.note(ALL, (MILLI * 500, MILLI), 100_000_000, Some(200_000_000), true);
-        assert_eq!(floor.ranges().0.from, 95_000_000);
-        floor.note(floor.ranges().0, (MILLI, MILLI), 110_000_000, Some(107_000_000), true);
-        assert_eq!(floor.ranges().0.from, 102_000_000, "an overdue one is not passed over");
-        floor.note(floor.ranges().0, (MILLI, MILLI), 104_000_000, None, true);
-        assert_eq!(floor.ranges().0.from, 102_000_000, "a clock that is set back does not matter");
+        assert_eq!(floor.range().from, 95_000_000);
+        floor.note(floor.range(), (MILLI, MILLI), 110_000_000, Some(107_000_000), true);
+        assert_eq!(floor.range().from, 102_000_000, "an overdue one is not passed over");
+        floor.note(floor.range(), (MILLI, MILLI), 104_000_000, None, true);
+        assert_eq!(floor.range().from, 102_000_000, "a clock that is set back does not matter");
     }
 
     #[test]
@@ -111,11 +121,11 @@ mod tests {
         floor.note(ALL, (MILLI * 500, MILLI), 100_000_000, None, true);
         let mut from = i64::MIN;
         while floor.is_dear() {
-            let (_, slice) = floor.ranges();
-            let slice = slice.expect("it cost nothing, so it is due");
+            assert!(floor.slices_due() > 0, "it cost nothing");
+            let slice = floor.slice().expect("dear");
             assert_eq!(slice.from, from, "none is left out");
             from = slice.until;
-            floor.note_slice(Duration::ZERO);
+            floor.note_slice(slice, Duration::ZERO);
         }
         assert_eq!(from, 95_000_000);
     }

@@ -16,9 +16,13 @@ mod classify;
 mod clock;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod cursor;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod dear;
 mod driver;
 mod due_floor;
 mod engine;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod gaps;
 mod login;
 mod migrate;
 mod moves;

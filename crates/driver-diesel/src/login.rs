@@ -80,7 +80,9 @@ impl Logins {
         std::thread::Builder::new()
             .name("qudo-connect".to_owned())
             .spawn(move || {
-                let answer = ours();
+                // A password may come from code of the user's.
+                let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| ours()))
+                    .unwrap_or_else(|_| Err("could not connect: the login panicked".to_owned()));
                 let mut state = lock(&theirs.state);
                 if matches!(*state, State::Left) {
                     drop(state);
@@ -199,6 +201,17 @@ mod tests {
         let deadline = Instant::now() + SOON;
         while count(&logins) > 0 && Instant::now() < deadline {
             std::thread::yield_now();
+        }
+        assert_eq!(count(&logins), 0);
+    }
+
+    #[test]
+    fn a_login_that_panics_is_an_error_and_hangs_nowhere() {
+        let logins = Arc::<Logins>::default();
+        let connect: Connect<u8> = Arc::new(|| panic!("the callback of a password"));
+        for _ in 0..20 {
+            let error = logins.connect(SOON, &connect).expect_err("panics");
+            assert!(error.contains("panicked"), "{error}");
         }
         assert_eq!(count(&logins), 0);
     }

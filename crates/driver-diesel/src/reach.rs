@@ -12,6 +12,10 @@ use url::Url;
 /// How long the server may take to accept, and then to say its first word.
 const LIMIT: Duration = Duration::from_secs(3);
 
+/// A server's greeting is shorter, in bytes.
+#[cfg(feature = "mysql")]
+const LONGEST_GREETING: u32 = 1_024;
+
 /// The question whether PostgreSQL speaks TLS, which every server answers before anything else.
 pub(crate) const POSTGRES_HELLO: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
@@ -48,11 +52,33 @@ impl Server {
     /// Connects, says hello and waits for one byte. A server that was stopped or cannot be reached
     /// any more shows itself here, where no library waits for ever on a thread that would be lost.
     pub(crate) fn answers(&self, hello: &[u8]) -> Result<(), NoAnswer> {
-        self.first_word(hello, 1).map(drop)
+        self.hear(hello, |stream| stream.read_exact(&mut [0])).map(drop)
     }
 
-    /// The same, and the beginning of what it says; nothing where the client library finds the server.
-    pub(crate) fn first_word(&self, hello: &[u8], most: usize) -> Result<Vec<u8>, NoAnswer> {
+    /// The first packet of a MySQL server without its head; `None` where the client library finds the server.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn greeting(&self) -> Result<Option<Vec<u8>>, NoAnswer> {
+        self.hear(&[], |stream| {
+            // Three bytes of length and one that counts packets.
+            let mut head = [0; 4];
+            stream.read_exact(&mut head)?;
+            let [low, middle, high, _] = head;
+            let length = u32::from_le_bytes([low, middle, high, 0]);
+            if length > LONGEST_GREETING {
+                return Err(std::io::ErrorKind::InvalidData.into());
+            }
+            let mut packet = vec![0; length as usize];
+            stream.read_exact(&mut packet)?;
+            Ok(packet)
+        })
+    }
+
+    /// Connects, says hello and reads; `None` where the client library finds the server.
+    fn hear<T>(
+        &self,
+        hello: &[u8],
+        read: impl FnOnce(&mut dyn Read) -> std::io::Result<T>,
+    ) -> Result<Option<T>, NoAnswer> {
         let failed = |what: &str, error: std::io::Error| {
             let message = format!("could not connect: {self} {what}: {error}");
             DriverError::new(ErrorKind::Down, message).with_source(error)
@@ -72,9 +98,10 @@ impl Server {
                 let stream = stream.map_err(|error| down("does not accept", error))?;
                 let set = stream.set_read_timeout(Some(LIMIT));
                 let set = set.and_then(|()| stream.set_write_timeout(Some(LIMIT)));
-                return set.and_then(|()| first_word(stream, hello, most)).map_err(silent);
+                let heard = set.and_then(|()| say(stream, hello, read));
+                return heard.map(Some).map_err(silent);
             }
-            _ => return Ok(Vec::new()),
+            _ => return Ok(None),
         };
         let addresses = (host.as_str(), *port).to_socket_addrs();
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
@@ -83,7 +110,8 @@ impl Server {
                 Ok(stream) => {
                     let set = stream.set_read_timeout(Some(LIMIT));
                     let set = set.and_then(|()| stream.set_write_timeout(Some(LIMIT)));
-                    return set.and_then(|()| first_word(stream, hello, most)).map_err(silent);
+                    let heard = set.and_then(|()| say(stream, hello, read));
+                    return heard.map(Some).map_err(silent);
                 }
                 Err(error) => last = error,
             }
@@ -110,19 +138,13 @@ impl fmt::Display for Server {
     }
 }
 
-fn first_word(
+fn say<T>(
     mut stream: impl Read + Write,
     hello: &[u8],
-    most: usize,
-) -> std::io::Result<Vec<u8>> {
+    read: impl FnOnce(&mut dyn Read) -> std::io::Result<T>,
+) -> std::io::Result<T> {
     stream.write_all(hello)?;
-    let mut word = vec![0; most];
-    let count = stream.read(&mut word)?;
-    if count == 0 {
-        return Err(std::io::ErrorKind::UnexpectedEof.into());
-    }
-    word.truncate(count);
-    Ok(word)
+    read(&mut stream)
 }
 
 #[cfg(test)]

@@ -18,9 +18,37 @@ pub(crate) fn its_share(took: Duration) -> Instant {
     Instant::now() + took * SHARE
 }
 
+/// The same for what is made of several looks.
+pub(crate) fn wait_its_share(due: &mut Instant, took: Duration) {
+    *due = (*due).max(Instant::now()) + took * SHARE;
+}
+
+/// A look at a part should take this.
+pub(crate) const AIM: Duration = Duration::from_micros(1_500);
+
+/// No more parts than these are looked at by one claim.
+const MOST_LOOKS: usize = 64;
+
+/// How many of them are due: one, and those for which there was time since then.
+pub(crate) fn looks_due(due: Instant) -> usize {
+    let Some(since) = Instant::now().checked_duration_since(due) else { return 0 };
+    let more = since.as_micros() / (AIM * SHARE).as_micros();
+    usize::try_from(more).map_or(MOST_LOOKS, |more| (more + 1).min(MOST_LOOKS))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn after_a_pause_several_parts_are_due() {
+        let now = Instant::now();
+        assert_eq!(looks_due(now + Duration::from_secs(1)), 0);
+        assert_eq!(looks_due(now), 1);
+        assert!((10..=12).contains(&looks_due(now.checked_sub(AIM * SHARE * 10).expect("later"))));
+        let long_ago = now.checked_sub(Duration::from_secs(60)).expect("later");
+        assert_eq!(looks_due(long_ago), MOST_LOOKS);
+    }
 
     #[test]
     fn a_slow_network_makes_no_look_dear() {

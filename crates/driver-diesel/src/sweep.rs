@@ -6,13 +6,10 @@
 
 use std::time::{Duration, Instant};
 
-use crate::share::{CHEAP, its_share};
+use crate::share::{AIM, CHEAP, looks_due, wait_its_share};
 
 /// A slice that takes longer is cut.
 pub(crate) const LONG: Duration = Duration::from_millis(3);
-
-/// What a piece of it should take.
-const AIM: Duration = Duration::from_micros(1_500);
 
 /// Two slices one after the other that take less become one.
 const SHORT: Duration = Duration::from_micros(400);
@@ -70,25 +67,42 @@ impl Sweep {
         }
     }
 
-    /// The next slice, if its time has come; `end` is the present.
-    pub(crate) fn next(&self, end: u128) -> Option<Slice> {
-        (Instant::now() >= self.due).then(|| self.slice(end))
+    /// The next slices, as many as their time has come; `end` is the present.
+    pub(crate) fn next(&self, end: u128) -> Vec<Slice> {
+        let left = self.bounds.len() + 1 - self.at;
+        (self.at..).take(looks_due(self.due).min(left)).map(|at| self.slice(at, end)).collect()
     }
 
-    fn slice(&self, end: u128) -> Slice {
-        let after = self.at.checked_sub(1).map_or(0, |before| self.bounds[before]);
-        let until = self.bounds.get(self.at).copied().unwrap_or(end);
-        Slice { after, until: until.max(after) }
+    /// The one whose turn it is.
+    pub(crate) fn current(&self, end: u128) -> Slice {
+        self.slice(self.at, end)
     }
 
-    /// Notes what the next slice took beyond a round trip. After the last one answers what all took.
-    pub(crate) fn note(&mut self, took: Duration, end: u128) -> Option<Duration> {
-        self.due = its_share(took);
+    /// How many of them are due.
+    pub(crate) fn looks_due(&self) -> usize {
+        looks_due(self.due)
+    }
+
+    /// One never reaches beyond the present: what lies there is looked at by others.
+    fn slice(&self, at: usize, end: u128) -> Slice {
+        let after = at.checked_sub(1).map_or(0, |before| self.bounds[before]);
+        let until = self.bounds.get(at).copied().unwrap_or(end);
+        Slice { after, until: until.min(end).max(after) }
+    }
+
+    /// Notes what the next slice, which begins behind `begun`, took beyond a round trip. After the last one
+    /// answers what all took. One whose turn it is not counts for its time alone: two claims may have looked
+    /// at the same.
+    pub(crate) fn note(&mut self, begun: u128, took: Duration, end: u128) -> Option<Duration> {
+        wait_its_share(&mut self.due, took);
         self.spent += took;
         if !self.cuts {
             return Some(std::mem::take(&mut self.spent));
         }
-        let Slice { after, until } = self.slice(end);
+        let Slice { after, until } = self.current(end);
+        if after != begun {
+            return None;
+        }
         let is_short = took < SHORT;
         if took > LONG && self.bounds.len() < MOST_SLICES {
             let pieces = u128::from(MOST_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
@@ -132,11 +146,11 @@ mod tests {
     fn sweep(sweep: &mut Sweep, dead: &[u128], end: u128) -> (Duration, Duration) {
         let mut dearest = Duration::ZERO;
         loop {
-            let Slice { after, until } = sweep.slice(end);
+            let Slice { after, until } = sweep.current(end);
             let rows = dead.iter().filter(|key| (after + 1..=until).contains(*key)).count();
             let took = Duration::from_micros(rows as u64);
             dearest = dearest.max(took);
-            if let Some(all) = sweep.note(took, end) {
+            if let Some(all) = sweep.note(after, took, end) {
                 return (dearest, all);
             }
         }
@@ -165,10 +179,19 @@ mod tests {
     }
 
     #[test]
+    fn of_two_that_looked_at_the_same_slice_one_counts() {
+        let mut sweep = Sweep::new(1 << 60, MILLI);
+        let [first] = sweep.next(1 << 60)[..] else { panic!("one") };
+        sweep.note(first.after, Duration::ZERO, 1 << 60);
+        sweep.note(first.after, Duration::ZERO, 1 << 60);
+        assert_eq!(sweep.next(1 << 60)[0].after, first.until);
+    }
+
+    #[test]
     fn a_slice_waits_for_its_share_of_the_time() {
         let mut sweep = Sweep::new(1 << 60, MILLI);
-        assert!(sweep.next(1 << 60).is_some());
-        sweep.note(Duration::from_secs(1), 1 << 60);
-        assert_eq!(sweep.next(1 << 60), None);
+        assert_eq!(sweep.next(1 << 60).len(), 1);
+        sweep.note(0, Duration::from_secs(1), 1 << 60);
+        assert_eq!(sweep.next(1 << 60), []);
     }
 }

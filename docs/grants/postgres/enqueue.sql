@@ -2,6 +2,7 @@
 -- replies.
 -- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
 -- qudo_account.
+-- A server whose functions may not be executed by everybody needs EXECUTE on those named qudo_*, too.
 
 GRANT USAGE ON SCHEMA public TO qudo_account;
 GRANT SELECT ON qudo_schema_migrations TO qudo_account;

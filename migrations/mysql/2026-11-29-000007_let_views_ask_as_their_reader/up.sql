@@ -1,5 +1,6 @@
 -- A view asks with the rights of whoever made it, and no longer at all once that account is gone, as
--- after a restore elsewhere. Let it ask with those of its reader.
+-- after a restore elsewhere. Let it ask with those of its reader: an account that reads nothing but a view
+-- needs SELECT on the tables behind it from now on, as in docs/grants/mysql/operator.sql.
 
 CREATE OR REPLACE SQL SECURITY INVOKER VIEW qudo_jobs AS
 SELECT

@@ -53,10 +53,8 @@ BEGIN
 END
 $$;
 
--- Programs of before, that run on while newer ones start.
-DROP FUNCTION qudo_claim(TEXT, INTEGER, UUID, TEXT[], BIGINT[], BIGINT, UUID, BIGINT, BIGINT, BIGINT, UUID[]);
-
-CREATE FUNCTION qudo_claim(
+-- For programs of before, that run on while newer ones start. Replaced, so that what was granted on it stands.
+CREATE OR REPLACE FUNCTION qudo_claim(
     in_queue TEXT, from_rank INTEGER, from_id UUID, abilities TEXT[], leases BIGINT[],
     at_most BIGINT, in_worker UUID, in_claim BIGINT, not_before BIGINT, not_after BIGINT,
     without UUID[]

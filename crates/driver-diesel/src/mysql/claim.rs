@@ -71,7 +71,9 @@ pub(super) fn claim(
     if let Some(Noted { took, places, full }) = outcome {
         let (round_trip, took, rows) = (engine.clock.round_trip(), &took, &places);
         let ends_looks = engine.ends_looks();
-        let found = Found { plan: &plan, took, rows, full, round_trip, ends_looks };
+        // Arguments are read by another statement.
+        let (bytes, now) = (0, engine.clock.now());
+        let found = Found { plan: &plan, took, rows, full, bytes, now, round_trip, ends_looks };
         engine.cursors.note(request.queue, &found);
     }
     Ok(jobs)

@@ -1,4 +1,6 @@
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use diesel::{Connection, MysqlConnection, deserialize};
 use qudo_core::driver::Password;
@@ -17,6 +19,7 @@ pub(super) struct Source {
     pub(super) server: reach::Server,
     options: Options,
     needs_tls: bool,
+    tls: TlsLooks,
 }
 
 impl Source {
@@ -36,7 +39,7 @@ impl Source {
         let (name, described) = names(&url)?;
         let server = reach::Server::of(&url, 3306);
         let needs_tls = needs_tls(&url, CLIENT_KNOWS_MODES)?;
-        Ok(Self { url, name, described, server, options, needs_tls })
+        Ok(Self { url, name, described, server, options, needs_tls, tls: TlsLooks::default() })
     }
 }
 
@@ -98,17 +101,13 @@ impl Server {
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
 pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnection, String> {
     if source.needs_tls {
-        // Before anything is said to it. MariaDB's library sends the password in the clear to a server
-        // that takes it in no other way without TLS.
-        let greeting = source.server.first_word(&[], LONGEST_GREETING);
-        if !offers_tls(&greeting.map_err(|none| none.error.to_string())?) {
-            return Err(NOT_ENCRYPTED.to_owned());
-        }
+        source.tls.look(|| look_for_tls(source))?;
     }
     let url = source.options.url_now(&source.url)?;
     let mut conn = MysqlConnection::establish(&url).map_err(|error| error.to_string())?;
     if source.needs_tls {
         prove_tls(&mut conn)?;
+        source.tls.forget();
     }
     let version: Option<String> = conn
         .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
@@ -163,17 +162,66 @@ fn prove_tls(conn: &mut MysqlConnection) -> Result<(), String> {
 const NOT_ENCRYPTED: &str =
     "can't connect: the connection would not be encrypted, and ssl_mode or ssl_ca demands it";
 
-/// A server's greeting is shorter.
-const LONGEST_GREETING: usize = 1_024;
+/// Whether the server offers TLS, before anything is said to it. MariaDB's library sends the password in the
+/// clear to a server that takes it in no other way without TLS. This finds a server that cannot do it, and
+/// somebody in between who says so for it, but not somebody who says so to the library alone.
+fn look_for_tls(source: &Source) -> Result<(), String> {
+    let greeting = source.server.greeting().map_err(|none| none.error.to_string())?;
+    match greeting.as_deref() {
+        None => Ok(()),
+        Some([255, rest @ ..]) => {
+            let message = String::from_utf8_lossy(rest.get(2..).unwrap_or_default());
+            Err(format!("could not connect: {message}"))
+        }
+        Some(greeting) if offers_tls(greeting) => Ok(()),
+        Some(_) => Err(NOT_ENCRYPTED.to_owned()),
+    }
+}
 
-/// Whether a greeting says that the server can do TLS. One that cannot be read is left to the library.
+/// Whether a greeting says that the server can do TLS. One that cannot be read says that it cannot.
 fn offers_tls(greeting: &[u8]) -> bool {
-    // Behind the length and the protocol, 10, comes the version with a zero at its end; then a number, eight
-    // bytes and a zero, and what the server can do.
-    let Some((10, rest)) = greeting.get(4).zip(greeting.get(5..)) else { return true };
+    // Behind the protocol, 10, comes the version with a zero at its end; then a number, eight bytes and a
+    // zero, and what the server can do.
+    let Some((10, rest)) = greeting.split_first() else { return false };
     let version = rest.iter().position(|byte| *byte == 0);
     let high = version.and_then(|end| rest.get(end + 1 + 4 + 8 + 1 + 1));
-    high.is_none_or(|high| high & 0x08 != 0)
+    high.is_some_and(|high| high & 0x08 != 0)
+}
+
+/// What was seen of a server's TLS. To the server a look is a handshake that was broken off, and with too many
+/// of them one after the other it shuts out the host; so while no login succeeds it is looked at ever less
+/// often, and what was seen the last time holds until then.
+#[derive(Debug, Default)]
+struct TlsLooks(Mutex<Option<Seen>>);
+
+#[derive(Debug, Clone)]
+struct Seen {
+    outcome: Result<(), String>,
+    until: Instant,
+    pause: Duration,
+}
+
+const FIRST_PAUSE: Duration = Duration::from_secs(15);
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+
+impl TlsLooks {
+    fn look(&self, look: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
+        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        if let Some(seen) = seen.as_ref().filter(|seen| Instant::now() < seen.until) {
+            return seen.outcome.clone();
+        }
+        let outcome = look();
+        let longer = seen.map_or(FIRST_PAUSE, |seen| seen.pause * 2);
+        let pause = longer.min(LONGEST_PAUSE);
+        let seen = Seen { outcome: outcome.clone(), until: Instant::now() + pause, pause };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        outcome
+    }
+
+    /// After a login, with which the server forgets them.
+    fn forget(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 /// What the server has set.
@@ -248,21 +296,40 @@ fn check_version(version: &str) -> Result<(), String> {
 mod tests {
     use url::Url;
 
-    use super::{Setting, check_settings, check_version, needs_tls, offers_tls};
+    use super::{
+        NOT_ENCRYPTED, Setting, TlsLooks, check_settings, check_version, needs_tls, offers_tls,
+    };
 
     #[test]
     fn a_greeting_tells_whether_there_is_tls() {
         let greeting = |high: u8| {
-            let mut bytes = vec![74, 0, 0, 0, 10];
-            bytes.extend(b"8.0.36\0");
-            bytes.extend([1, 0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 0, 0xff, high, 33]);
-            bytes
+            let mut packet = vec![10];
+            packet.extend(b"8.4.0\0");
+            packet.extend([0; 4 + 8 + 1]);
+            packet.extend([0xff, high, 0]);
+            packet
         };
         assert!(offers_tls(&greeting(0xff)) && !offers_tls(&greeting(0xf7)));
-        // Nothing, a part, and an error.
-        assert!(
-            offers_tls(&[]) && offers_tls(&greeting(0)[..20]) && offers_tls(&[9, 0, 0, 0, 0xff, 1])
-        );
+        for unreadable in [&[][..], &greeting(0xff)[..12], &[9, 0, 0, 0, 0xff, 1]] {
+            assert!(!offers_tls(unreadable), "{unreadable:?}");
+        }
+    }
+
+    #[test]
+    fn a_server_that_no_login_reaches_is_looked_at_ever_less_often() {
+        let looks = TlsLooks::default();
+        let mut count = 0;
+        for _ in 0..100 {
+            let mut look = || {
+                count += 1;
+                Err(NOT_ENCRYPTED.to_owned())
+            };
+            assert!(looks.look(&mut look).is_err(), "what was seen holds");
+        }
+        assert_eq!(count, 1);
+        looks.forget();
+        looks.look(|| Ok(())).expect("looked at anew");
+        looks.look(|| panic!("not again")).expect("it holds too");
     }
 
     #[test]

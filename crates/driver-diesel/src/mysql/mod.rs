@@ -222,6 +222,7 @@ impl Engine for Mysql {
             let name = "CONCAT('qudo_', LEFT(SHA2(DATABASE(), 256), 40))";
             let locked = format!("SELECT CAST(GET_LOCK({name}, 60) AS SIGNED)");
             let is_ours = conn.row::<i64>(&locked, &[]).map(|locked| locked == Some(1));
+            let is_locked = matches!(is_ours, Ok(true));
             let done = match is_ours {
                 Ok(true) => act(conn),
                 Ok(false) => {
@@ -234,12 +235,14 @@ impl Engine for Mysql {
                         "the server forbids locks by name: nothing keeps another program from migrating \
                          at the same time"
                     );
-                    return act(conn);
+                    act(conn)
                 }
                 Err(error) => Err(error),
             };
             conn.run("SET SESSION lock_wait_timeout = 5 /*M! , max_statement_time = 60 */", &[])?;
-            conn.row::<i64>(&format!("SELECT CAST(RELEASE_LOCK({name}) AS SIGNED)"), &[])?;
+            if is_locked {
+                conn.row::<i64>(&format!("SELECT CAST(RELEASE_LOCK({name}) AS SIGNED)"), &[])?;
+            }
             done
         })
     }

@@ -38,8 +38,8 @@ pub(super) fn claim(
         if taken.jobs.len() >= limit {
             break;
         }
-        let begun = Instant::now();
-        if !taken.take(|missing| asked.claim_in(span, missing), limit)? {
+        let mut begun = Instant::now();
+        if !taken.take(|missing| asked.claim_in(span, missing, &mut begun), limit)? {
             return Ok(taken.jobs);
         }
         took.push(begun.elapsed());
@@ -49,6 +49,8 @@ pub(super) fn claim(
         took: &took,
         rows: &taken.places,
         full: taken.jobs.len() >= limit,
+        bytes: taken.jobs.iter().map(|job| job.arg.len()).sum(),
+        now: engine.clock.now(),
         round_trip: engine.clock.round_trip(),
         ends_looks: engine.ends_looks(),
     };
@@ -111,10 +113,12 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
+    /// `begun` is when the statement was sent, with the connection in hand.
     fn claim_in(
         &self,
         span: Span,
         limit: usize,
+        begun: &mut Instant,
     ) -> Result<(Vec<ClaimedJob>, Vec<Place>), DriverError> {
         let Self { engine, request, window, without } = self;
         let ((rank, id), (until_rank, until_id)) = ends(span);
@@ -137,8 +141,10 @@ impl Asked<'_> {
             Bind::Int(until_rank),
             Bind::Id(&until_id),
         ];
-        let mut rows: Vec<Claimed> =
-            engine.sessions.with(true, |conn| conn.rows(CLAIM, &binds).map_err(own_error))?;
+        let mut rows: Vec<Claimed> = engine.sessions.with(true, |conn| {
+            *begun = Instant::now();
+            conn.rows(CLAIM, &binds).map_err(own_error)
+        })?;
         // RETURNING promises no order.
         rows.sort_unstable_by_key(|row| row.place);
         let places = rows.iter().map(|row| row.place).collect();

@@ -130,15 +130,23 @@ pub(crate) fn promote<E: Engine>(
     floor: &DueFloor,
     limit: u32,
 ) -> Result<Promotion, DriverError> {
-    let (range, slice) = floor.ranges();
     let round_trip = engine.clock().map(ServerClock::round_trip);
     let (mut moved, mut next) = (0, None);
-    if let (Some(slice), Some(round_trip)) = (slice, round_trip) {
-        let begun = Instant::now();
-        (moved, next) = promote_in(engine, slice, limit, |_| {})?;
-        floor.note_slice(begun.elapsed().saturating_sub(round_trip));
+    for _ in 0..floor.slices_due() {
+        let (Some(slice), Some(round_trip)) = (floor.slice(), round_trip) else { break };
+        let (begun, mut took) = (Instant::now(), Duration::ZERO);
+        let (some, after) = promote_in(engine, slice, limit, |_| {
+            took = begun.elapsed().saturating_sub(round_trip)
+        })?;
+        moved += some;
+        if some >= limit {
+            // There may be more in it.
+            return Ok(Promotion { moved, next: Some(Duration::ZERO) });
+        }
+        floor.note_slice(slice, took);
+        next = next.into_iter().chain(after).min();
     }
-    let begun = Instant::now();
+    let (begun, range) = (Instant::now(), floor.range());
     let (more, after) = promote_in(engine, range, limit, |next| {
         if let Some(round_trip) = round_trip {
             let took = (begun.elapsed(), round_trip);

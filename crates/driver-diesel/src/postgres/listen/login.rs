@@ -54,15 +54,24 @@ impl ListenLogin {
 /// Where Debian's libpq looks for the server's socket, and the original one.
 const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
 
+/// The hosts that are named, or where the server is if none is.
+pub(super) fn hosts(all: &Parameters) -> Vec<&str> {
+    let (hosts, addresses) = (all.list("host"), all.list("hostaddr"));
+    if !hosts.is_empty() || !addresses.is_empty() {
+        return if hosts.is_empty() { addresses } else { hosts };
+    }
+    vec![*SOCKETS.iter().find(|path| Path::new(path).exists()).unwrap_or(&"localhost")]
+}
+
 fn config(all: &Parameters, around: &Surroundings, tls: &Tls) -> Result<Config, String> {
     let mut config = Config::new();
     let user = all.get("user").map(str::to_owned).or_else(|| (around.variable)("USER"));
     let user = user.ok_or("no user is named")?;
     let database = all.get("dbname").unwrap_or(&user);
     config.user(&user).dbname(database).application_name("qudo listener");
-    let (hosts, addresses, ports) = (all.list("host"), all.list("hostaddr"), all.list("port"));
-    let default = SOCKETS.iter().find(|path| Path::new(path).exists()).unwrap_or(&"localhost");
-    let hosts = if hosts.is_empty() && addresses.is_empty() { vec![*default] } else { hosts };
+    let (addresses, ports) = (all.list("hostaddr"), all.list("port"));
+    // With an address alone there is no name.
+    let hosts = if addresses.is_empty() { hosts(all) } else { all.list("host") };
     for host in &hosts {
         config.host(host);
     }
@@ -77,7 +86,8 @@ fn config(all: &Parameters, around: &Surroundings, tls: &Tls) -> Result<Config, 
             port.parse().map_err(|_| "a port is no number")?
         });
     }
-    if let Some(password) = password(all, around, &user, database, &hosts, &ports) {
+    let asked = if hosts.is_empty() { &addresses } else { &hosts };
+    if let Some(password) = password(all, around, &user, database, asked, &ports)? {
         config.password(password);
     }
     if let Some(options) = all.get("options") {
@@ -111,7 +121,8 @@ fn config(all: &Parameters, around: &Surroundings, tls: &Tls) -> Result<Config, 
     Ok(config)
 }
 
-/// The one that is named, or the one of the file for the first host that has one.
+/// The one that is named, or the one of the file. There is one for all hosts; with another for each, a host
+/// would be told that of another.
 fn password(
     all: &Parameters,
     around: &Surroundings,
@@ -119,14 +130,59 @@ fn password(
     database: &str,
     hosts: &[&str],
     ports: &[&str],
-) -> Option<String> {
+) -> Result<Option<String>, String> {
     if let Some(password) = all.get("password") {
-        return Some(password.to_owned());
+        return Ok(Some(password.to_owned()));
     }
-    let file = all.get("passfile").map(Into::into).or_else(|| around.at_home(".pgpass"))?;
-    hosts.iter().enumerate().find_map(|(at, host)| {
+    let file = all.get("passfile").map(Into::into).or_else(|| around.at_home(".pgpass"));
+    let Some(file) = file else { return Ok(None) };
+    let of_host = |(at, host): (usize, &&str)| {
         let port = ports.get(at).or(ports.last()).filter(|port| !port.is_empty());
+        // The usual directory of sockets goes by this name.
+        let host = if SOCKETS.contains(host) { "localhost" } else { host };
         let login = passfile::Login { host, port: port.copied().unwrap_or("5432"), database, user };
         passfile::read(&file, &login)
-    })
+    };
+    let mut passwords: Vec<_> = hosts.iter().enumerate().map(of_host).collect();
+    passwords.dedup();
+    if passwords.len() > 1 {
+        return Err("the file of passwords has different ones for the hosts, and a listener has one for all"
+            .to_owned());
+    }
+    Ok(passwords.pop().flatten())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(dsn: &str, passwords: &str) -> Result<Option<String>, String> {
+        let home = tempfile::tempdir().expect("makes");
+        let file = home.path().join(".pgpass");
+        std::fs::write(&file, passwords).expect("writes");
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o600)).expect("sets");
+        }
+        let around = Surroundings { variable: |_| None, home: Some(home.path().to_path_buf()) };
+        let url = Url::parse(dsn).expect("parses");
+        let login = ListenLogin::within(&url, &around)?;
+        let password = login.config.get_password().map(String::from_utf8_lossy);
+        Ok(password.map(std::borrow::Cow::into_owned))
+    }
+
+    #[test]
+    fn no_host_is_told_the_password_of_another() {
+        let file =
+            "db1:*:*:*:one\nlocalhost:*:*:*:socket\n10.0.0.1:*:*:*:address\n/elsewhere:*:*:*:there";
+        let some = |password: &str| Ok(Some(password.to_owned()));
+        assert_eq!(of("postgres://u@db1/jobs", file), some("one"));
+        assert_eq!(of("postgres://u@db2/jobs", file), Ok(None));
+        assert!(of("postgres:///jobs?user=u&host=db1,db2", file).is_err());
+        assert_eq!(of("postgres:///jobs?user=u&host=db1,db1", file), some("one"));
+        assert_eq!(of("postgres:///jobs?user=u&hostaddr=10.0.0.1", file), some("address"));
+        assert_eq!(of("postgres:///jobs?user=u&host=/var/run/postgresql", file), some("socket"));
+        assert_eq!(of("postgres:///jobs?user=u&host=/elsewhere", file), some("there"));
+    }
 }

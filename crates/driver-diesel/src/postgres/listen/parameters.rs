@@ -75,8 +75,12 @@ impl Parameters {
         for (name, value) in in_authority(url) {
             all.insert(name.to_owned(), value);
         }
-        for (name, value) in url.query_pairs() {
-            all.insert(name.into_owned(), value.into_owned());
+        for (name, value) in in_query(url) {
+            match (&*name, &*value) {
+                // An old word of JDBC's, which libpq takes.
+                ("ssl", "true") => all.insert("sslmode".to_owned(), "require".to_owned()),
+                _ => all.insert(name, value),
+            };
         }
         let service = all.get("service").cloned().or_else(|| (around.variable)("PGSERVICE"));
         if let Some(service) = service {
@@ -119,10 +123,20 @@ impl Parameters {
     }
 }
 
+fn decoded(text: &str) -> String {
+    percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned()
+}
+
+/// What stands behind the `?`, decoded. A plus is a plus.
+fn in_query(url: &Url) -> impl Iterator<Item = (String, String)> + '_ {
+    let pairs = url.query().unwrap_or_default().split('&');
+    pairs
+        .filter_map(|pair| pair.split_once('='))
+        .map(|(name, value)| (decoded(name), decoded(value)))
+}
+
 /// What stands before the `?`, decoded.
 fn in_authority(url: &Url) -> Vec<(&'static str, String)> {
-    let decoded =
-        |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     let mut found = Vec::new();
     let mut add = |name, value: Option<&str>| {
         if let Some(value) = value.filter(|value| !value.is_empty()) {
@@ -200,6 +214,13 @@ pub(super) mod tests {
         assert_eq!(all.get("user"), Some("of the environment"));
         assert_eq!(all.get("sslmode"), Some("verify-full"));
         assert_eq!(all.get("password"), None);
+    }
+
+    #[test]
+    fn the_query_is_read_as_libpq_reads_it() {
+        let all = of("postgres://db/jobs?password=a+b%2Bc&ssl=true", &nowhere()).expect("valid");
+        assert_eq!(all.get("password"), Some("a+b+c"));
+        assert_eq!(all.get("sslmode"), Some("require"));
     }
 
     #[test]

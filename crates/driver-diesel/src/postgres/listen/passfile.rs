@@ -24,9 +24,7 @@ pub(super) fn read(path: &Path, login: &Login<'_>) -> Option<String> {
 }
 
 fn find(text: &str, login: &Login<'_>) -> Option<String> {
-    // A socket's directory goes by this name.
-    let host = if login.host.starts_with('/') { "localhost" } else { login.host };
-    let asked = [host, login.port, login.database, login.user];
+    let asked = [login.host, login.port, login.database, login.user];
     text.lines().filter(|line| !line.starts_with('#')).find_map(|line| {
         let fields = fields(line);
         let (password, known) = fields.split_last()?;
@@ -68,7 +66,7 @@ mod tests {
         let login = Login { host: "db", port: "5432", database: "jobs", user: "me" };
         assert_eq!(find(text, &login).as_deref(), Some("p:w\\d:x"));
         assert_eq!(find(text, &Login { user: "nobody", ..login }), None);
-        let socket = Login { host: "/run/postgresql", port: "1", database: "d", user: "u" };
-        assert_eq!(find(text, &socket).as_deref(), Some("socket"));
+        let local = Login { host: "localhost", port: "1", database: "d", user: "u" };
+        assert_eq!(find(text, &local).as_deref(), Some("socket"));
     }
 }

@@ -65,6 +65,11 @@ impl Tls {
         if system && asked != Check::Host {
             return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
         }
+        // On a socket there is no TLS, whatever is asked for.
+        if super::login::hosts(all).iter().all(|host| host.starts_with('/')) {
+            let config = config(Check::Nothing, RootCertStore::empty(), &versions(all)?, None)?;
+            return Ok(Self { mode: Mode::Disable, config: Arc::new(config), direct: false });
+        }
         let file = match named {
             Some("system") => None,
             Some(file) => Some(PathBuf::from(file)),
@@ -85,6 +90,15 @@ impl Tls {
         // Where there is a file of authorities libpq checks against it, whatever the mode.
         let check =
             if file.is_some() && asked == Check::Nothing { Check::Authority } else { asked };
+        let revoked = around.at_home(".postgresql/root.crl").filter(|file| file.exists());
+        if check != Check::Nothing
+            && let Some(revoked) = revoked
+        {
+            let file = revoked.display();
+            return Err(format!(
+                "for a listener the list of revoked certificates in {file} is not looked at"
+            ));
+        }
         let direct = all.get("sslnegotiation") == Some("direct");
         if direct && mode != Mode::Require {
             return Err("sslnegotiation=direct needs sslmode=require or stronger".to_owned());
@@ -275,6 +289,16 @@ mod tests {
         ] {
             assert_eq!(of(query).map(|tls| tls.mode), Ok(mode), "{query}");
         }
+    }
+
+    #[test]
+    fn on_a_socket_nothing_is_encrypted_whatever_is_asked_for() {
+        for query in ["host=/run/postgresql&sslmode=require", "host=/a,/b&sslmode=verify-full"] {
+            let url = Url::parse(&format!("postgres:///jobs?{query}")).expect("parses");
+            let all = Parameters::of(&url, &nowhere()).expect("valid");
+            assert_eq!(Tls::of(&all, &nowhere()).map(|tls| tls.mode), Ok(Mode::Disable), "{query}");
+        }
+        assert_eq!(of("host=/a,db&sslmode=require").map(|tls| tls.mode), Ok(Mode::Require));
     }
 
     #[test]

@@ -1,0 +1,9 @@
+-- An account that empties its spool into this database, besides what enqueue.sql or worker.sql grants. A
+-- program with a spool needs it, or its jobs stay in the spool's file.
+-- Run it in the database of the jobs, as an administrator, with the account's name in place of
+-- qudo_account. The same for MySQL and MariaDB.
+
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO 'qudo_account'@'%';
+GRANT SELECT ON qudo_job TO 'qudo_account'@'%';
+GRANT SELECT ON qudo_ready TO 'qudo_account'@'%';
+GRANT SELECT ON qudo_scheduled TO 'qudo_account'@'%';
