@@ -273,8 +273,8 @@ mod tests {
     fn what_fills_every_claim_keeps_nothing_else_waiting() {
         for what in [Reason::New(0), Reason::Gap, Reason::Slice(0)] {
             let is = |reason: &Reason| match (what, reason) {
-                (Reason::New(_), Reason::New(_) | Reason::Recent(_)) => true,
-                (Reason::Slice(_), Reason::Slice(_)) => true,
+                (Reason::New(_), Reason::New(_) | Reason::Recent(_))
+                | (Reason::Slice(_), Reason::Slice(_)) => true,
                 (one, other) => one == *other,
             };
             let (mut dear, mut others) = (dear(&[]), 0);

@@ -148,6 +148,11 @@ pub fn unpacked_programs(
         std::os::unix::fs::symlink(unpacked.usr().join("share"), &share)
             .map_err(Error::file("link", &share))?;
     }
+    // MariaDB's installer looks for the server here, from version 11 on.
+    let sbin = base.join("sbin");
+    if !sbin.exists() {
+        std::os::unix::fs::symlink(&bin, &sbin).map_err(Error::file("link", &sbin))?;
+    }
     for (name, program) in programs {
         let path = unpacked.usr().join(program);
         if !path.is_file() {

@@ -187,7 +187,9 @@ impl Fetcher<'_> {
         let (jobs, stale) =
             if self.lane.death() == death { (jobs, Vec::new()) } else { (Vec::new(), jobs) };
         self.session.dispatch.deliver(self.lane.index, jobs);
-        stale.into_iter().for_each(|job| self.lane.give_back(Box::new(job)));
+        for job in stale {
+            self.lane.give_back(Box::new(job));
+        }
         if self.lane.death() != death {
             for job in self.session.dispatch.drain(self.lane.index) {
                 self.lane.give_back(job);

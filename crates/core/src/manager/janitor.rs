@@ -21,6 +21,9 @@ const PURGE_AT_MOST: u32 = 1_000;
 
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
+/// And so long after the start, for processes that live shorter than that.
+const FIRST_PURGE: Duration = Duration::from_secs(10);
+
 /// A pass of either goes on for so long at most; the rest waits for the next one.
 const PASS: Duration = Duration::from_secs(2);
 
@@ -34,7 +37,7 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 
 fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.manager.options().heartbeat_every;
-    let mut next_purge = Instant::now() + jitter(PURGE_EVERY);
+    let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
     while !lane.is_stopping(session) {
         let mut pause = jitter(every);
         if lane.database.is_trusted() && lane.has_beaten() {

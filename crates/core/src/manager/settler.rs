@@ -201,12 +201,13 @@ impl Settler<'_> {
     }
 
     /// It keeps no more than itself: the others of its group are settled.
-    fn park(&mut self, parked: Parked) {
+    fn park(&mut self, mut parked: Parked) {
         let one = parked.one.group[parked.one.at].clone();
         self.conclude_each(std::slice::from_ref(&one));
         self.lane.settle.note_parked(weight(&one) as isize);
-        let one = One { group: Arc::new(vec![one]), at: 0, repeated: parked.one.repeated };
-        self.parked.push(Parked { one, ..parked });
+        parked.one.group = Arc::new(vec![one]);
+        parked.one.at = 0;
+        self.parked.push(parked);
     }
 
     fn unpark(&mut self, at: usize) -> Parked {

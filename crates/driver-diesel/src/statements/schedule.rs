@@ -136,7 +136,7 @@ pub(crate) fn promote<E: Engine>(
         let (Some(slice), Some(round_trip)) = (floor.slice(), round_trip) else { break };
         let (begun, mut took) = (Instant::now(), Duration::ZERO);
         let (some, after) = promote_in(engine, slice, limit, |_| {
-            took = begun.elapsed().saturating_sub(round_trip)
+            took = begun.elapsed().saturating_sub(round_trip);
         })?;
         moved += some;
         if some >= limit {
