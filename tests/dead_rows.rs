@@ -85,7 +85,7 @@ struct Words {
 
 /// The first looks find out that they are dear, and cut what they sweep until none is.
 fn looks_become_cheap(worker: &Worker) {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_secs(300);
     let (mut calm, mut rounds) = (0, 0);
     while calm < 400 {
         let (found, longest) = worker.round();

@@ -70,6 +70,9 @@ mod postgres {
     use qudo::driver::Wake;
     use qudo_test_servers::{Pair, PostgresServer};
 
+    use std::sync::mpsc;
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     const USERS: &[&str] = &["postgres", "nobody"];
@@ -254,6 +257,53 @@ mod postgres {
         );
         assert_eq!(outcome(port, &dsn("clerk", &shown)), Outcome::both(TLS));
         assert_eq!(outcome(port, &dsn("clerk", full)), Outcome::both(NONE));
+    }
+
+    /// Each notification is heard before the next is sent. `--nocapture` shows how soon that is.
+    #[test]
+    fn what_is_said_is_heard_over_tls_as_it_is_without() {
+        const SOON: Duration = Duration::from_secs(20);
+        const NOTIFICATIONS: usize = 300;
+        if !takes_part("postgres") {
+            return;
+        }
+        let certificates = Certificates::new(USERS).expect("makes");
+        let authority = certificates.authority("ours").expect("makes");
+        let ca = authority.certificate();
+        let right = authority.give("right", &["localhost"]).expect("gives");
+        let server = self::server(Some(&right), ca);
+        let port = server.port();
+        let plain = format!("host=127.0.0.1 port={port} user=qudo dbname=qudo_test");
+        let mut client = ::postgres::Client::connect(&plain, ::postgres::NoTls).expect("connects");
+        for mode in ["disable", "verify-full"] {
+            let root = ca.display();
+            let dsn = format!(
+                "postgres://qudo@localhost:{port}/qudo_test?sslmode={mode}&sslrootcert={root}"
+            );
+            let driver = open(&dsn).expect("opens");
+            let (tell, hear) = mpsc::channel();
+            let listening = std::thread::spawn(move || {
+                let _ended = driver.listen(&mut |wake| match wake {
+                    Wake::Tick => true,
+                    other => tell.send(other).is_ok(),
+                });
+            });
+            assert!(matches!(hear.recv_timeout(SOON), Ok(Wake::Connected)), "{mode}");
+            assert_eq!(is_encrypted(port, "qudo listener"), Some(mode != "disable"));
+            let once = |_| {
+                let begun = Instant::now();
+                client.batch_execute("NOTIFY qudo, 'mail'").expect("notifies");
+                let heard = hear.recv_timeout(SOON);
+                assert!(matches!(heard, Ok(Wake::Queue(ref queue)) if queue == "mail"), "{mode}");
+                begun.elapsed()
+            };
+            let mut took: Vec<_> = (0..NOTIFICATIONS).map(once).collect();
+            took.sort_unstable();
+            println!("{mode}: median {:?}, the longest {:?}", took[NOTIFICATIONS / 2], took.last());
+            drop(hear);
+            client.batch_execute("NOTIFY qudo, 'end'").expect("notifies");
+            listening.join().expect("ends");
+        }
     }
 
     #[test]

@@ -13,6 +13,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use qudo_core::driver::Deadline;
 use uuid::Uuid;
 
 use crate::dear::Dear;
@@ -83,6 +84,8 @@ pub(crate) struct Found<'a> {
     pub(crate) rows: &'a [Place],
     /// As many as were asked for, so the last look that was made did not see all of its part.
     pub(crate) full: bool,
+    /// The claim came to nothing after these looks: what they found is not known.
+    pub(crate) failed: bool,
     /// How many bytes of arguments came with the rows while the time was taken.
     pub(crate) bytes: usize,
     /// The server's clock, in microseconds since 1970.
@@ -95,10 +98,34 @@ pub(crate) struct Found<'a> {
 
 impl Found<'_> {
     /// How long the look took without what its rows cost.
-    fn for_nothing(&self, took: Duration) -> Duration {
+    pub(crate) fn for_nothing(&self, took: Duration) -> Duration {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let rows = A_ROW.saturating_mul(count(self.rows.len()));
         took.saturating_sub(rows + A_BYTE.saturating_mul(count(self.bytes)))
+    }
+}
+
+/// How long the looks of one claim may take together. Whoever waits for its jobs waits for all of them.
+pub(crate) struct Patience {
+    begun: Instant,
+    /// A quarter of the time until the deadline.
+    at_most: Option<Duration>,
+}
+
+/// Once there are jobs, no further look begins after this.
+const WITH_JOBS: Duration = Duration::from_millis(20);
+
+impl Patience {
+    pub(crate) fn until(deadline: Deadline) -> Self {
+        let begun = Instant::now();
+        let left = deadline.instant().map(|at| at.saturating_duration_since(begun));
+        Self { begun, at_most: left.map(|left| left / 4) }
+    }
+
+    /// Whether another look may begin.
+    pub(crate) fn lasts(&self, has_jobs: bool) -> bool {
+        let spent = self.begun.elapsed();
+        !(has_jobs && spent > WITH_JOBS) && self.at_most.is_none_or(|most| spent <= most)
     }
 }
 
@@ -155,8 +182,9 @@ impl Cursors {
             looks.filter(|((_, reason), _)| *reason == Reason::Start).map(|(_, took)| *took);
         match (start.next_back(), cursors.get_mut(queue), last) {
             // A full claim is as long as its rows take.
-            (Some(took), _, Some(after)) if found.full => {
-                let from_start_at = its_share(took).max(Instant::now() + FROM_START_EVERY);
+            (Some(took), _, Some(after)) if found.full && !found.failed => {
+                let from_start_at =
+                    its_share(found.for_nothing(took)).max(Instant::now() + FROM_START_EVERY);
                 let backlog = Backlog { after, from_start_at };
                 cursors.insert(Arc::clone(queue), State::Backlog(backlog));
             }
@@ -165,6 +193,7 @@ impl Cursors {
                 let now = if was_dear { State::Dear(Dear::new(found)) } else { State::Once };
                 cursors.insert(Arc::clone(queue), now);
             }
+            _ if found.failed => {}
             (Some(_), _, _) => drop(cursors.remove(queue)),
             (None, Some(State::Backlog(backlog)), Some(after)) => backlog.after = after,
             _ => {}
@@ -187,6 +216,7 @@ mod tests {
             took: &took,
             rows,
             full,
+            failed: false,
             bytes: 0,
             now: 1_795_000_000_000_000,
             round_trip: Duration::from_millis(1),
@@ -227,6 +257,7 @@ mod tests {
             took: &[],
             rows: &[],
             full: false,
+            failed: false,
             bytes,
             now: 0,
             round_trip: Duration::ZERO,

@@ -11,8 +11,8 @@ use std::time::{Duration, Instant};
 use uuid::Uuid;
 
 use crate::cursor::{Found, Place, Plan, Reason, Span};
-use crate::gaps::Gaps;
-use crate::share::its_share;
+use crate::gaps::{Gap, Gaps};
+use crate::share::{its_share, looks_due, wait_its_share};
 use crate::sweep::{LONG, Slice, Sweep, is_over};
 
 /// Ids are not committed in their order, and are made by clocks that differ: so far behind the last
@@ -31,9 +31,16 @@ pub(crate) struct Dear {
     ranks: BTreeMap<i32, Rank>,
     /// Not before then a rank is looked at for late ones.
     recent_at: Instant,
+    /// Until then the twentieth of the time is used up that looks behind the last rows have where these are
+    /// dear.
+    news_due: Instant,
+    /// The same for slices.
+    slices_due: Instant,
     /// Which claim this is: what is looked at first takes turns, or what fills the claims would keep the rest
     /// waiting.
     turn: usize,
+    /// The rank whose slices come first. Apart from the other turn: of both together some would never meet.
+    slice_turn: usize,
     gaps: Gaps,
 }
 
@@ -43,6 +50,8 @@ struct Rank {
     /// Not before then it is looked at for new rows. That is later only where dead rows lie behind `last`
     /// for good. A job of just now waits for that, so a server that is a little slow is none the worse for it.
     new_at: Instant,
+    /// The last look behind it was dear: it may have waited for something else.
+    was_long: bool,
     sweep: Sweep,
     /// The last sweep was cheap.
     is_clean: bool,
@@ -51,11 +60,15 @@ struct Rank {
 impl Dear {
     /// Where nothing but these is left, and most jobs have no priority of their own.
     pub(crate) fn new(found: &Found<'_>) -> Self {
+        let now = Instant::now();
         let mut dear = Self {
             ends_looks: found.ends_looks,
             ranks: BTreeMap::new(),
-            recent_at: Instant::now(),
+            recent_at: now,
+            news_due: now,
+            slices_due: now,
             turn: 0,
+            slice_turn: 0,
             gaps: Gaps::new(),
         };
         dear.advance(&[(0, a_little_before(found.now))], found.now);
@@ -91,49 +104,46 @@ impl Dear {
         due.map(look).collect()
     }
 
-    /// The next slices of the rank whose turn it is, of those of which some are due.
+    /// The next slices, as many as are due, of the rank whose turn it is and of those that follow.
     fn slices(&self) -> Vec<(Span, Reason)> {
-        let turn = self.ranks.iter().cycle().skip(self.turn % self.ranks.len().max(1));
-        for (rank, known) in turn.take(self.ranks.len()) {
-            let slices = known.sweep.next(slackened(known.last).as_u128());
-            if !slices.is_empty() {
-                let look = |Slice { after, until }| {
-                    let (after, until) = (Uuid::from_u128(after), Uuid::from_u128(until));
-                    (Span::Within { rank: *rank, after, until }, Reason::Slice(*rank))
-                };
-                return slices.into_iter().map(look).collect();
-            }
-        }
-        Vec::new()
+        let all = self.ranks.len().max(1);
+        let turn = self.ranks.iter().cycle().skip(self.slice_turn % all).take(all);
+        let slices = turn.flat_map(|(rank, known)| {
+            known.sweep.next(slackened(known.last).as_u128()).map(|Slice { after, until }| {
+                let (after, until) = (Uuid::from_u128(after), Uuid::from_u128(until));
+                (Span::Within { rank: *rank, after, until }, Reason::Slice(*rank))
+            })
+        });
+        let most = if self.ends_looks { usize::MAX } else { 1 };
+        slices.take(looks_due(self.slices_due).min(most)).collect()
     }
 
     /// Answers whether the start of the queue is cheap again.
     pub(crate) fn note(&mut self, found: &Found<'_>) -> bool {
         self.turn = self.turn.wrapping_add(1);
-        let mut recent = None;
         let looks = found.plan.0.iter().zip(found.took).enumerate();
+        let (mut recent, mut swept) = (None, false);
         for (at, ((span, reason), took)) in looks {
-            // It took as long as its rows did, and there are more: the same part is looked at again.
-            let is_cut_short = found.full && at + 1 == found.took.len();
-            let took = took.saturating_sub(found.round_trip);
-            if matches!(reason, Reason::Recent(_)) {
-                *recent.get_or_insert(Duration::ZERO) += took;
-            }
-            if is_cut_short {
-                continue;
-            }
+            let took = found.for_nothing(*took).saturating_sub(found.round_trip);
+            // It did not see all of its part, or nothing is known of what it saw.
+            let is_part = found.failed || (found.full && at + 1 == found.took.len());
             match (reason, span) {
                 (Reason::Recent(rank) | Reason::New(rank), _) => {
-                    self.note_new(*rank, took, found.now);
+                    if matches!(reason, Reason::Recent(_)) {
+                        *recent.get_or_insert(Duration::ZERO) += took;
+                    }
+                    self.note_new(*rank, took, found.now, is_part);
                 }
                 (Reason::Gap, Span::Ranks { from, to }) => {
-                    let dead = self.gaps.note((*from, *to), took, self.ends_looks);
-                    let dead = dead.filter(|_| self.ranks.len() < MOST_RANKS);
-                    let place = dead.map(|rank| (rank, a_little_before(found.now)));
-                    self.advance(place.as_slice(), found.now);
+                    self.note_gap((*from, *to), took, found, is_part);
                 }
                 (Reason::Slice(rank), Span::Within { after, .. }) => {
-                    if let Some(known) = self.ranks.get_mut(rank) {
+                    swept = true;
+                    // One that filled the claim is looked at again at once.
+                    if found.failed || !is_part {
+                        wait_its_share(&mut self.slices_due, took);
+                    }
+                    if let Some(known) = self.ranks.get_mut(rank).filter(|_| !is_part) {
                         let end = slackened(known.last).as_u128();
                         if let Some(all) = known.sweep.note(after.as_u128(), took, end) {
                             known.is_clean = is_over(all);
@@ -143,23 +153,45 @@ impl Dear {
                 _ => {}
             }
         }
+        self.slice_turn = self.slice_turn.wrapping_add(usize::from(swept));
         self.recent_at = recent.map_or(self.recent_at, its_share);
-        self.advance(found.rows, found.now);
+        if !found.failed {
+            self.advance(found.rows, found.now);
+        }
+        // A clock that was set right again.
+        let present = id_of(millis(found.now));
+        self.ranks.values_mut().for_each(|known| known.last = known.last.min(present));
         self.gaps.are_clean && self.ranks.values().all(|known| known.is_clean)
     }
 
-    /// A look at all that is new in a rank: the next one begins where this one ended.
-    fn note_new(&mut self, rank: i32, took: Duration, now: i64) {
+    fn note_gap(&mut self, gap: Gap, took: Duration, found: &Found<'_>, is_part: bool) {
+        if found.failed {
+            self.gaps.charge(took);
+        } else if is_part {
+            self.gaps.leave(gap);
+        } else if let Some(rank) = self.gaps.note(gap, took, self.ends_looks)
+            && self.ranks.len() < MOST_RANKS
+        {
+            self.advance(&[(rank, a_little_before(found.now))], found.now);
+        }
+    }
+
+    /// After a look at all that is new in a rank the next one begins where this one ended.
+    fn note_new(&mut self, rank: i32, took: Duration, now: i64, is_part: bool) {
         let Some(known) = self.ranks.get_mut(&rank) else { return };
         let (before, seen) = (known.last, a_little_before(now));
-        known.last = before.max(seen);
+        if !is_part {
+            known.last = before.max(seen);
+        }
         // What it stepped over lies before the place where the next one begins. If not, because such ids
         // tell no time or a look does not end where it should, the next is as dear.
-        let leaves_it_behind = self.ends_looks && before < slackened(seen);
+        let leaves_it_behind = self.ends_looks && !is_part && before < slackened(seen);
         let is_long = took > if self.ends_looks { LONG * 10 } else { LONG };
-        if is_long && !leaves_it_behind {
-            known.new_at = its_share(took);
+        if is_long && !leaves_it_behind && known.was_long {
+            wait_its_share(&mut self.news_due, took);
+            known.new_at = self.news_due;
         }
+        known.was_long = is_long;
     }
 
     fn advance(&mut self, rows: &[Place], now: i64) {
@@ -174,7 +206,8 @@ impl Dear {
                 let sweep =
                     if self.ends_looks { Sweep::new(end, 1 << MILLI) } else { Sweep::whole() };
                 let new_at = Instant::now();
-                self.ranks.insert(*rank, Rank { last, new_at, sweep, is_clean: false });
+                let rank_of = Rank { last, new_at, was_long: false, sweep, is_clean: false };
+                self.ranks.insert(*rank, rank_of);
                 self.gaps.take_out(*rank);
             }
         }
@@ -244,6 +277,7 @@ mod tests {
             took: &[],
             rows: &look.rows,
             full: look.full,
+            failed: false,
             bytes: 0,
             now: look.now,
             round_trip: Duration::from_millis(1),
@@ -293,6 +327,56 @@ mod tests {
     }
 
     #[test]
+    fn old_rows_of_every_rank_come_first_now_and_then() {
+        for ranks in 1..=6 {
+            let rows: Vec<_> = (1..ranks).map(|rank| (rank, at(0))).collect();
+            let (mut dear, mut first) = (dear(&rows), std::collections::BTreeSet::new());
+            for _ in 0..40 {
+                let plan = dear.plan();
+                let slice =
+                    plan.0.iter().position(|(_, reason)| matches!(reason, Reason::Slice(_)));
+                let new = plan
+                    .0
+                    .iter()
+                    .position(|(_, reason)| matches!(reason, Reason::New(_) | Reason::Recent(_)));
+                if let (Some(slice), Some(new)) = (slice, new)
+                    && slice < new
+                    && let Reason::Slice(rank) = plan.0[slice].1
+                {
+                    first.insert(rank);
+                }
+                // New rows fill the claim once slices and gaps were looked at.
+                let made = new.map_or(plan.0.len(), |new| new + 1);
+                let took = vec![Duration::from_millis(1); made];
+                let seen = Look { full: true, ..NOTHING };
+                dear.note(&Found { plan: &plan, took: &took, ..found(&seen) });
+            }
+            assert_eq!(first.len() as i32, ranks, "of {ranks} ranks {first:?}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_fails_is_followed_by_another_plan() {
+        let mut dear = dear(&[]);
+        let plan = dear.plan();
+        let took = vec![Duration::from_secs(4); plan.0.len()];
+        dear.note(&Found { plan: &plan, took: &took, failed: true, ..found(&NOTHING) });
+        let next = dear.plan();
+        assert!(next.0.len() < plan.0.len(), "{next:?}");
+        assert!(new_of(&next, 0).is_some(), "one that was slow once is looked at again: {next:?}");
+    }
+
+    #[test]
+    fn what_rows_cost_makes_no_look_dear() {
+        let mut dear = dear(&[]);
+        for _ in 0..10 {
+            let rows = (0..300).map(|_| (0, at(0))).collect();
+            claim(&mut dear, &Look { took: 31, rows, ..NOTHING });
+            assert!(new_of(&dear.plan(), 0).is_some());
+        }
+    }
+
+    #[test]
     fn a_part_that_has_more_than_was_asked_for_is_looked_at_again() {
         let mut dear = dear(&[]);
         claim(&mut dear, &NOTHING);
@@ -329,7 +413,7 @@ mod tests {
             panic!("it is looked at at once: {plan:?}")
         };
         assert!(after >= slackened(slackened(at(0))), "{after}");
-        // If the next one is as dear, they lie behind for good.
+        // If the next ones are as dear, they lie behind for good.
         claim(&mut dear, &Look { took: 500, ..NOTHING });
         assert_eq!(new_of(&dear.plan(), 3), None);
     }

@@ -6,9 +6,9 @@
 //! and what lies before that is [swept](crate::sweep).
 
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use crate::share::is_dear;
+use crate::share::{is_dear, looks_due, wait_its_share};
 use crate::sweep::{Slice, Sweep, is_over};
 
 /// Due times that are past already when they are committed are found so far back, in microseconds; older
@@ -33,6 +33,8 @@ pub(crate) struct DueFloor(Mutex<Option<State>>);
 struct State {
     floor: i64,
     sweep: Sweep,
+    /// Not before then the next slice is looked at.
+    due: Instant,
 }
 
 fn key(time: i64) -> u128 {
@@ -49,13 +51,13 @@ impl DueFloor {
     /// How many slices before that are due.
     pub(crate) fn slices_due(&self) -> usize {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        state.as_ref().map_or(0, |state| state.sweep.looks_due())
+        state.as_ref().map_or(0, |state| looks_due(state.due))
     }
 
     /// The slice whose turn it is.
     pub(crate) fn slice(&self) -> Option<Range> {
         let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { floor, sweep } = state.as_ref()?;
+        let State { floor, sweep, .. } = state.as_ref()?;
         let Slice { after, until } = sweep.current(key(*floor));
         let time = |key: u128| i64::try_from(key).unwrap_or(i64::MAX);
         // A time before 1970 belongs to the first one.
@@ -82,14 +84,15 @@ impl DueFloor {
             state.floor = state.floor.max(floor);
         } else if range == ALL && is_dear(took, round_trip) {
             let sweep = if ends_looks { Sweep::new(key(floor), 1_000) } else { Sweep::whole() };
-            *state = Some(State { floor, sweep });
+            *state = Some(State { floor, sweep, due: Instant::now() });
         }
     }
 
     /// Notes what the look at a slice took beyond a round trip.
     pub(crate) fn note_slice(&self, slice: Range, took: Duration) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { floor, sweep }) = &mut *state else { return };
+        let Some(State { floor, sweep, due }) = &mut *state else { return };
+        wait_its_share(due, took);
         if sweep.note(key(slice.from), took, key(*floor)).is_some_and(is_over) {
             *state = None;
         }

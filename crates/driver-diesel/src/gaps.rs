@@ -7,7 +7,10 @@
 use std::time::{Duration, Instant};
 
 use crate::share::{looks_due, wait_its_share};
-use crate::sweep::{LONG, is_over};
+use crate::sweep::{LONG, SHORT, is_over};
+
+/// There are no more than so many gaps.
+const MOST_GAPS: usize = 256;
 
 /// A gap, from the one rank to the other.
 pub(crate) type Gap = (i32, i32);
@@ -18,8 +21,12 @@ pub(crate) struct Gaps {
     all: Vec<Gap>,
     at: usize,
     due: Instant,
-    /// What they took since the first one.
+    /// What they took since the first one, beyond what an empty look takes.
     spent: Duration,
+    /// One that was dear once: it may have waited for something else.
+    doubtful: Option<Gap>,
+    /// The one before took as long as an empty look.
+    was_short: bool,
     pub(crate) are_clean: bool,
 }
 
@@ -30,6 +37,8 @@ impl Gaps {
             at: 0,
             due: Instant::now(),
             spent: Duration::ZERO,
+            doubtful: None,
+            was_short: false,
             are_clean: false,
         }
     }
@@ -39,28 +48,55 @@ impl Gaps {
         self.all.iter().skip(self.at).take(looks_due(self.due)).copied()
     }
 
+    /// Notes how long a look took, whatever came of it.
+    pub(crate) fn charge(&mut self, took: Duration) {
+        wait_its_share(&mut self.due, took);
+    }
+
+    /// Notes that a gap holds more than was asked for. The others come first; it is looked at again in its turn.
+    pub(crate) fn leave(&mut self, gap: Gap) {
+        self.spent += LONG * 2;
+        if let Some(at) = self.all.iter().position(|one| *one == gap) {
+            self.at = at + 1;
+        }
+        self.turn();
+    }
+
     /// Notes what a look at a whole gap took beyond a round trip. Answers its rank when that is the only one
     /// and all the dead rows are of it.
     pub(crate) fn note(&mut self, gap: Gap, took: Duration, cuts: bool) -> Option<i32> {
-        wait_its_share(&mut self.due, took);
-        self.spent += took;
-        // A rank was taken out of it meanwhile, or another claim looked at it too.
+        self.spent += took.saturating_sub(SHORT);
+        // A rank may have been taken out of it meanwhile, or another claim have looked at it too.
         let Some(at) = self.all.iter().position(|one| *one == gap) else {
-            self.turn();
+            self.charge(took);
             return None;
         };
         self.at = at + 1;
-        let (from, to) = gap;
-        let mut found = None;
-        if took > LONG && cuts {
-            if from < to {
-                let cut = middle(from, to);
-                drop(self.all.splice(at..=at, [(from, cut), (cut + 1, to)]));
-                self.at += 1;
-            } else {
-                found = Some(from);
-            }
+        let (is_long, is_short) = (took > LONG && cuts, took < SHORT);
+        let before = at.checked_sub(1).map(|before| self.all[before]);
+        if is_long && self.doubtful != Some(gap) {
+            // Again at once: to wait for both looks would take twice as long to find a rank.
+            self.doubtful = Some(gap);
+            self.at = at;
+            return None;
         }
+        self.charge(took);
+        self.doubtful = None;
+        let mut found = None;
+        if is_long && gap.0 == gap.1 {
+            found = Some(gap.0);
+        } else if is_long && self.all.len() < MOST_GAPS {
+            let cut = middle(gap.0, gap.1);
+            drop(self.all.splice(at..=at, [(gap.0, cut), (cut + 1, gap.1)]));
+            self.at += 1;
+        } else if is_short
+            && self.was_short
+            && let Some(before) = before.filter(|before| before.1.checked_add(1) == Some(gap.0))
+        {
+            drop(self.all.splice(at - 1..=at, [(before.0, gap.1)]));
+            self.at = at;
+        }
+        self.was_short = is_short;
         self.turn();
         found
     }
@@ -68,6 +104,7 @@ impl Gaps {
     fn turn(&mut self) {
         if self.at >= self.all.len() {
             self.at = 0;
+            self.was_short = false;
             self.are_clean = is_over(std::mem::take(&mut self.spent));
         }
     }
@@ -110,7 +147,7 @@ mod tests {
     /// Looks at the gaps, where the one with this rank is dear, until all are cheap.
     fn find(gaps: &mut Gaps, rank: i32) -> (usize, Vec<i32>) {
         let (mut dear_looks, mut found) = (0, Vec::new());
-        for _ in 0..1_000 {
+        for _ in 0..2_000 {
             let gap = gaps.all[gaps.at];
             let is_dear = (gap.0..=gap.1).contains(&rank);
             dear_looks += usize::from(is_dear);
@@ -129,7 +166,7 @@ mod tests {
             let mut gaps = Gaps::new();
             gaps.take_out(0);
             let (looks, found) = find(&mut gaps, rank);
-            assert!(looks <= 40, "{looks} looks for {rank}");
+            assert!(looks <= 80, "{looks} looks for {rank}");
             assert_eq!(found, [rank]);
             assert!(gaps.are_clean);
             // Every other rank is in one gap.
@@ -161,6 +198,37 @@ mod tests {
         }
         assert!(seen.contains(&first) && seen.contains(&(1, i32::MAX)), "{seen:?}");
         assert!(gaps.are_clean);
+    }
+
+    #[test]
+    fn what_was_cut_for_nothing_is_joined_again_and_a_single_delay_cuts_nothing() {
+        let mut gaps = Gaps::new();
+        gaps.take_out(0);
+        let slow = Duration::from_millis(50);
+        gaps.note(gaps.all[0], slow, true);
+        gaps.note(gaps.all[0], Duration::ZERO, true);
+        assert_eq!(gaps.all.len(), 2, "it was slow once");
+        for _ in 0..2_000 {
+            gaps.note(gaps.all[gaps.at], slow, true);
+        }
+        assert!((50..=MOST_GAPS).contains(&gaps.all.len()), "{} gaps", gaps.all.len());
+        for _ in 0..20_000 {
+            gaps.note(gaps.all[gaps.at], Duration::ZERO, true);
+        }
+        assert_eq!(gaps.all, [(i32::MIN, -1), (1, i32::MAX)]);
+        assert!(gaps.are_clean);
+    }
+
+    #[test]
+    fn a_gap_that_is_full_keeps_no_other_waiting() {
+        let mut gaps = Gaps::new();
+        gaps.take_out(0);
+        let (low, high) = (gaps.all[0], gaps.all[1]);
+        gaps.leave(low);
+        assert_eq!(gaps.next().next(), Some(high));
+        gaps.note(high, Duration::ZERO, true);
+        assert_eq!(gaps.next().next(), Some(low), "in its turn");
+        assert!(!gaps.are_clean);
     }
 
     #[test]

@@ -15,12 +15,15 @@ pub(crate) fn is_dear(took: Duration, round_trip: Duration) -> bool {
 
 /// Not before this may a look come that took so long the last time.
 pub(crate) fn its_share(took: Duration) -> Instant {
-    Instant::now() + took * SHARE
+    Instant::now() + took.min(LONGEST) * SHARE
 }
+
+/// One that took longer waited for something else, and is not to wait twenty times as long again.
+const LONGEST: Duration = Duration::from_secs(1);
 
 /// The same for what is made of several looks.
 pub(crate) fn wait_its_share(due: &mut Instant, took: Duration) {
-    *due = (*due).max(Instant::now()) + took * SHARE;
+    *due = (*due).max(Instant::now()) + took.min(LONGEST) * SHARE;
 }
 
 /// A look at a part should take this.

@@ -2,17 +2,17 @@
 //!
 //! A look from the start of an index steps over every row that was deleted while somebody's long
 //! transaction keeps it. Where that is dear, the part behind us is swept instead: slice after slice, each
-//! cut so that it takes a few milliseconds, and all together a twentieth of the time.
+//! cut so that it takes a few milliseconds. Whoever sweeps gives that a twentieth of the time.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::share::{AIM, CHEAP, looks_due, wait_its_share};
+use crate::share::{AIM, CHEAP};
 
 /// A slice that takes longer is cut.
 pub(crate) const LONG: Duration = Duration::from_millis(3);
 
 /// Two slices one after the other that take less become one.
-const SHORT: Duration = Duration::from_micros(400);
+pub(crate) const SHORT: Duration = Duration::from_micros(400);
 
 /// At most so many pieces of one.
 const MOST_PIECES: u32 = 64;
@@ -36,7 +36,6 @@ pub(crate) struct Sweep {
     /// Where slices end, in order; the last one ends at the present.
     bounds: Vec<u128>,
     at: usize,
-    due: Instant,
     /// Whether the slice before was short.
     was_short: bool,
     /// What the slices took since the start.
@@ -57,30 +56,18 @@ impl Sweep {
 
     /// In one slice always, where smaller ones would be no cheaper.
     pub(crate) fn whole() -> Self {
-        Self {
-            bounds: Vec::new(),
-            at: 0,
-            due: Instant::now(),
-            was_short: false,
-            spent: Duration::ZERO,
-            cuts: false,
-        }
+        Self { bounds: Vec::new(), at: 0, was_short: false, spent: Duration::ZERO, cuts: false }
     }
 
-    /// The next slices, as many as their time has come; `end` is the present.
-    pub(crate) fn next(&self, end: u128) -> Vec<Slice> {
-        let left = self.bounds.len() + 1 - self.at;
-        (self.at..).take(looks_due(self.due).min(left)).map(|at| self.slice(at, end)).collect()
+    /// The next slices, to the end of the sweep; `end` is the present.
+    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    pub(crate) fn next(&self, end: u128) -> impl Iterator<Item = Slice> + '_ {
+        (self.at..=self.bounds.len()).map(move |at| self.slice(at, end))
     }
 
     /// The one whose turn it is.
     pub(crate) fn current(&self, end: u128) -> Slice {
         self.slice(self.at, end)
-    }
-
-    /// How many of them are due.
-    pub(crate) fn looks_due(&self) -> usize {
-        looks_due(self.due)
     }
 
     /// One never reaches beyond the present: what lies there is looked at by others.
@@ -94,7 +81,6 @@ impl Sweep {
     /// answers what all took. One whose turn it is not counts for its time alone: two claims may have looked
     /// at the same.
     pub(crate) fn note(&mut self, begun: u128, took: Duration, end: u128) -> Option<Duration> {
-        wait_its_share(&mut self.due, took);
         self.spent += took;
         if !self.cuts {
             return Some(std::mem::take(&mut self.spent));
@@ -181,17 +167,9 @@ mod tests {
     #[test]
     fn of_two_that_looked_at_the_same_slice_one_counts() {
         let mut sweep = Sweep::new(1 << 60, MILLI);
-        let [first] = sweep.next(1 << 60)[..] else { panic!("one") };
+        let first = sweep.current(1 << 60);
         sweep.note(first.after, Duration::ZERO, 1 << 60);
         sweep.note(first.after, Duration::ZERO, 1 << 60);
-        assert_eq!(sweep.next(1 << 60)[0].after, first.until);
-    }
-
-    #[test]
-    fn a_slice_waits_for_its_share_of_the_time() {
-        let mut sweep = Sweep::new(1 << 60, MILLI);
-        assert_eq!(sweep.next(1 << 60).len(), 1);
-        sweep.note(0, Duration::from_secs(1), 1 << 60);
-        assert_eq!(sweep.next(1 << 60), []);
+        assert_eq!(sweep.current(1 << 60).after, first.until);
     }
 }

@@ -41,8 +41,8 @@ impl Manager {
         self.drain(name)?;
         let late = FRESH_FOR + leaving.limit() * 2;
         let (mut done, mut empty_since) = (Moved::default(), Instant::now());
-        let mut trouble = None;
         loop {
+            let mut trouble = None;
             let moved = self.empty(&leaving, &mut trouble)?;
             done.moved += moved.moved;
             done.stayed = moved.stayed;

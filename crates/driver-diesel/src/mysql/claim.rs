@@ -13,7 +13,7 @@ use crate::bulk::Keyed;
 use crate::claimed::{FACTS, FactsRow, READY, ReadyRow, claimed};
 use crate::classify::{Class, classify};
 use crate::clock::Window;
-use crate::cursor::{Found, Place, Plan, Span};
+use crate::cursor::{Found, Patience, Place, Plan, Span};
 use crate::engine::{Engine, claim_filter, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 use crate::statements::ledger::{Orphans, balance};
@@ -67,16 +67,28 @@ pub(super) fn claim(
         Ok(jobs)
     });
     // The commit of the last try may stand too; an ambiguous claim is released by the caller.
-    let jobs = jobs.map_err(|error| if committed { error.ambiguous(true) } else { error })?;
+    let jobs = jobs.map_err(|error| if committed { error.ambiguous(true) } else { error });
+    let failed = jobs.is_err();
+    if failed && outcome.is_none() {
+        outcome = Some(Noted::default());
+    }
+    // Also when it failed, as it does when the looks took too long: the next one is to look elsewhere.
     if let Some(Noted { took, places, full }) = outcome {
-        let (round_trip, took, rows) = (engine.clock.round_trip(), &took, &places);
-        let ends_looks = engine.ends_looks();
-        // Arguments are read by another statement.
-        let (bytes, now) = (0, engine.clock.now());
-        let found = Found { plan: &plan, took, rows, full, bytes, now, round_trip, ends_looks };
+        let found = Found {
+            plan: &plan,
+            took: &took,
+            rows: &places,
+            full,
+            failed,
+            // Arguments are read by another statement.
+            bytes: 0,
+            now: engine.clock.now(),
+            round_trip: engine.clock.round_trip(),
+            ends_looks: engine.ends_looks(),
+        };
         engine.cursors.note(request.queue, &found);
     }
-    Ok(jobs)
+    jobs
 }
 
 /// A place somewhere near the start of the queue. Nodes of a cluster do not see each other's locks, so
@@ -122,6 +134,7 @@ fn confirm(
 }
 
 /// What the cursor learns.
+#[derive(Default)]
 struct Noted {
     took: Vec<Duration>,
     places: Vec<Place>,
@@ -167,9 +180,10 @@ fn lock_ready(
     let limit = request.limit as usize;
     let (mut rows, mut took) = (Vec::<ReadyRow>::new(), Vec::new());
     let mut locked = None;
+    let patience = Patience::until(request.deadline);
     for span in plan.spans() {
         let missing = limit - rows.len();
-        if missing == 0 {
+        if missing == 0 || !patience.lasts(!rows.is_empty()) {
             break;
         }
         let begun = Instant::now();

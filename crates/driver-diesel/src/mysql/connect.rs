@@ -165,17 +165,23 @@ const NOT_ENCRYPTED: &str =
 /// Whether the server offers TLS, before anything is said to it. MariaDB's library sends the password in the
 /// clear to a server that takes it in no other way without TLS. This finds a server that cannot do it, and
 /// somebody in between who says so for it, but not somebody who says so to the library alone.
-fn look_for_tls(source: &Source) -> Result<(), String> {
-    let greeting = source.server.greeting().map_err(|none| none.error.to_string())?;
-    match greeting.as_deref() {
-        None => Ok(()),
+fn look_for_tls(source: &Source) -> Look {
+    let greeting = match source.server.greeting() {
+        Ok(greeting) => greeting,
+        Err(none) => {
+            return Look { outcome: Err(none.error.to_string()), was_accepted: none.was_accepted };
+        }
+    };
+    let outcome = match greeting.as_deref() {
+        None => return Look { outcome: Ok(()), was_accepted: false },
         Some([255, rest @ ..]) => {
             let message = String::from_utf8_lossy(rest.get(2..).unwrap_or_default());
             Err(format!("could not connect: {message}"))
         }
         Some(greeting) if offers_tls(greeting) => Ok(()),
         Some(_) => Err(NOT_ENCRYPTED.to_owned()),
-    }
+    };
+    Look { outcome, was_accepted: true }
 }
 
 /// Whether a greeting says that the server can do TLS. One that cannot be read says that it cannot.
@@ -188,39 +194,59 @@ fn offers_tls(greeting: &[u8]) -> bool {
     high.is_some_and(|high| high & 0x08 != 0)
 }
 
-/// What was seen of a server's TLS. To the server a look is a handshake that was broken off, and with too many
-/// of them one after the other it shuts out the host; so while no login succeeds it is looked at ever less
-/// often, and what was seen the last time holds until then.
+/// How often a server was looked at since the last login that succeeded. To the server a look is a handshake
+/// that was broken off, and with a hundred of them one after the other it shuts out the host. So after some they
+/// come ever less often, and no login without one: the password would go out unguarded.
 #[derive(Debug, Default)]
-struct TlsLooks(Mutex<Option<Seen>>);
+struct TlsLooks(Mutex<Looks>);
 
-#[derive(Debug, Clone)]
-struct Seen {
-    outcome: Result<(), String>,
-    until: Instant,
+#[derive(Debug, Default)]
+struct Looks {
+    count: u32,
+    next: Option<Instant>,
     pause: Duration,
 }
 
+/// So many looks are free.
+const FREE_LOOKS: u32 = 10;
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
 
+/// What a look says, and whether the server took the connection for it.
+struct Look {
+    outcome: Result<(), String>,
+    was_accepted: bool,
+}
+
 impl TlsLooks {
-    fn look(&self, look: impl FnOnce() -> Result<(), String>) -> Result<(), String> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        if let Some(seen) = seen.as_ref().filter(|seen| Instant::now() < seen.until) {
-            return seen.outcome.clone();
+    fn look(&self, look: impl FnOnce() -> Look) -> Result<(), String> {
+        let locked = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (count, next) = {
+            let looks = locked();
+            (looks.count, looks.next)
+        };
+        if let Some(left) = next.and_then(|next| next.checked_duration_since(Instant::now())) {
+            return Err(format!(
+                "could not connect: {count} logins with TLS failed one after the other, and with more of them \
+                 the server shuts out this host; the next one is tried in {} s",
+                left.as_secs() + 1
+            ));
         }
-        let outcome = look();
-        let longer = seen.map_or(FIRST_PAUSE, |seen| seen.pause * 2);
-        let pause = longer.min(LONGEST_PAUSE);
-        let seen = Seen { outcome: outcome.clone(), until: Instant::now() + pause, pause };
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(seen);
+        let Look { outcome, was_accepted } = look();
+        if was_accepted {
+            let mut looks = locked();
+            looks.count += 1;
+            if looks.count >= FREE_LOOKS {
+                looks.pause = (looks.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                looks.next = Some(Instant::now() + looks.pause);
+            }
+        }
         outcome
     }
 
     /// After a login, with which the server forgets them.
     fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Looks::default();
     }
 }
 
@@ -297,7 +323,8 @@ mod tests {
     use url::Url;
 
     use super::{
-        NOT_ENCRYPTED, Setting, TlsLooks, check_settings, check_version, needs_tls, offers_tls,
+        FREE_LOOKS, Look, NOT_ENCRYPTED, Setting, TlsLooks, check_settings, check_version,
+        needs_tls, offers_tls,
     };
 
     #[test]
@@ -318,18 +345,24 @@ mod tests {
     #[test]
     fn a_server_that_no_login_reaches_is_looked_at_ever_less_often() {
         let looks = TlsLooks::default();
-        let mut count = 0;
+        let look = |outcome: Result<(), String>, was_accepted| {
+            let mut looked = false;
+            let told = looks.look(|| {
+                looked = true;
+                Look { outcome, was_accepted }
+            });
+            (looked, told)
+        };
         for _ in 0..100 {
-            let mut look = || {
-                count += 1;
-                Err(NOT_ENCRYPTED.to_owned())
-            };
-            assert!(looks.look(&mut look).is_err(), "what was seen holds");
+            assert!(look(Err("refused".to_owned()), false).0, "nothing was broken off");
         }
-        assert_eq!(count, 1);
+        for _ in 0..FREE_LOOKS {
+            assert_eq!(look(Ok(()), true), (true, Ok(())));
+        }
+        let (looked, told) = look(Ok(()), true);
+        assert!(!looked && told.expect_err("no login without a look").contains("shuts out"));
         looks.forget();
-        looks.look(|| Ok(())).expect("looked at anew");
-        looks.look(|| panic!("not again")).expect("it holds too");
+        assert!(look(Err(NOT_ENCRYPTED.to_owned()), true).0);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Array, Postgres};
 use crate::claimed::ClaimRow;
 use crate::clock::{LATE, TooLate, Window};
-use crate::cursor::{Found, Place, Span};
+use crate::cursor::{Found, Patience, Place, Span};
 use crate::engine::{Engine as _, micros};
 use crate::sql::{Bind, SqlConn};
 use crate::statements::ledger::Orphans;
@@ -34,28 +34,33 @@ pub(super) fn claim(
     let limit = request.limit as usize;
     let plan = engine.cursors.plan(request.queue);
     let (mut taken, mut took) = (Taken::default(), Vec::new());
+    let patience = Patience::until(request.deadline);
+    let mut outcome = Ok(true);
     for span in plan.spans() {
-        if taken.jobs.len() >= limit {
+        if taken.jobs.len() >= limit || !patience.lasts(!taken.jobs.is_empty()) {
             break;
         }
         let mut begun = Instant::now();
-        if !taken.take(|missing| asked.claim_in(span, missing, &mut begun), limit)? {
-            return Ok(taken.jobs);
-        }
+        outcome = taken.take(|missing| asked.claim_in(span, missing, &mut begun), limit);
         took.push(begun.elapsed());
+        if !matches!(outcome, Ok(true)) {
+            break;
+        }
     }
+    // Also when one failed: the next claim is to look elsewhere first.
     let found = Found {
         plan: &plan,
         took: &took,
         rows: &taken.places,
         full: taken.jobs.len() >= limit,
+        failed: !matches!(outcome, Ok(true)),
         bytes: taken.jobs.iter().map(|job| job.arg.len()).sum(),
         now: engine.clock.now(),
         round_trip: engine.clock.round_trip(),
         ends_looks: engine.ends_looks(),
     };
     engine.cursors.note(request.queue, &found);
-    Ok(taken.jobs)
+    outcome.map(|_| taken.jobs)
 }
 
 /// Behind which place a part of the queue begins, and with which it ends.

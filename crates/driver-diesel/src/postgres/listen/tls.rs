@@ -66,7 +66,9 @@ impl Tls {
             return Err("sslrootcert=system needs sslmode=verify-full".to_owned());
         }
         // On a socket there is no TLS, whatever is asked for.
-        if super::login::hosts(all).iter().all(|host| host.starts_with('/')) {
+        if all.get("hostaddr").is_none()
+            && super::login::hosts(all).iter().all(|host| host.starts_with('/'))
+        {
             let config = config(Check::Nothing, RootCertStore::empty(), &versions(all)?, None)?;
             return Ok(Self { mode: Mode::Disable, config: Arc::new(config), direct: false });
         }
@@ -298,7 +300,10 @@ mod tests {
             let all = Parameters::of(&url, &nowhere()).expect("valid");
             assert_eq!(Tls::of(&all, &nowhere()).map(|tls| tls.mode), Ok(Mode::Disable), "{query}");
         }
-        assert_eq!(of("host=/a,db&sslmode=require").map(|tls| tls.mode), Ok(Mode::Require));
+        for query in ["host=/a,db", "host=/tmp&hostaddr=10.0.0.1"] {
+            let mode = of(&format!("{query}&sslmode=require")).map(|tls| tls.mode);
+            assert_eq!(mode, Ok(Mode::Require), "{query}");
+        }
     }
 
     #[test]
