@@ -4,6 +4,7 @@
 //! twentieth of the time. One that is dear holds dead rows of some priority: it is cut in two until that is
 //! found.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use crate::share::{looks_due, wait_its_share};
@@ -23,8 +24,8 @@ pub(crate) struct Gaps {
     due: Instant,
     /// What they took since the first one, beyond what an empty look takes.
     spent: Duration,
-    /// One that was dear once: it may have waited for something else.
-    doubtful: Option<Gap>,
+    /// Gaps whose last look was dear: it may have waited for something else.
+    doubtful: BTreeSet<Gap>,
     /// The one before took as long as an empty look.
     was_short: bool,
     pub(crate) are_clean: bool,
@@ -37,7 +38,7 @@ impl Gaps {
             at: 0,
             due: Instant::now(),
             spent: Duration::ZERO,
-            doubtful: None,
+            doubtful: BTreeSet::new(),
             was_short: false,
             are_clean: false,
         }
@@ -56,6 +57,7 @@ impl Gaps {
     /// Notes that a gap holds more than was asked for. The others come first; it is looked at again in its turn.
     pub(crate) fn leave(&mut self, gap: Gap) {
         self.spent += LONG * 2;
+        self.was_short = false;
         if let Some(at) = self.all.iter().position(|one| *one == gap) {
             self.at = at + 1;
         }
@@ -74,14 +76,14 @@ impl Gaps {
         self.at = at + 1;
         let (is_long, is_short) = (took > LONG && cuts, took < SHORT);
         let before = at.checked_sub(1).map(|before| self.all[before]);
-        if is_long && self.doubtful != Some(gap) {
+        if is_long && self.doubtful.insert(gap) {
             // Again at once: to wait for both looks would take twice as long to find a rank.
-            self.doubtful = Some(gap);
             self.at = at;
+            self.was_short = false;
             return None;
         }
         self.charge(took);
-        self.doubtful = None;
+        self.doubtful.remove(&gap);
         let mut found = None;
         if is_long && gap.0 == gap.1 {
             found = Some(gap.0);
@@ -105,6 +107,8 @@ impl Gaps {
         if self.at >= self.all.len() {
             self.at = 0;
             self.was_short = false;
+            let all = &self.all;
+            self.doubtful.retain(|gap| all.contains(gap));
             self.are_clean = is_over(std::mem::take(&mut self.spent));
         }
     }
@@ -217,6 +221,26 @@ mod tests {
         }
         assert_eq!(gaps.all, [(i32::MIN, -1), (1, i32::MAX)]);
         assert!(gaps.are_clean);
+    }
+
+    #[test]
+    fn dear_gaps_are_cut_also_when_one_claim_looks_at_all_of_them() {
+        let mut gaps = Gaps::new();
+        gaps.take_out(0);
+        let mut found = Vec::new();
+        for _ in 0..200 {
+            for gap in gaps.all.clone() {
+                let is_dear = [-7, 3].iter().any(|rank| (gap.0..=gap.1).contains(rank));
+                let took = Duration::from_millis(if is_dear { 50 } else { 0 });
+                if let Some(rank) = gaps.note(gap, took, true) {
+                    gaps.take_out(rank);
+                    found.push(rank);
+                }
+            }
+        }
+        found.sort_unstable();
+        assert_eq!(found, [-7, 3]);
+        assert!(gaps.doubtful.is_empty());
     }
 
     #[test]
