@@ -7,7 +7,7 @@
 //! retries, whose ids are older.
 //!
 //! While looks at the start are cheap, a claim that finds too few behind the cursor looks there as
-//! well. Once two in a row were dear, the queue is [looked at in parts](crate::dear).
+//! well. Once two looks at the start in a row were dear, the queue is [looked at in parts](crate::dear).
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -57,9 +57,9 @@ pub(crate) enum Reason {
     Start,
     /// New rows of a rank.
     New(i32),
-    /// The same, with those that were committed late.
+    /// New rows of a rank, and rows that were committed late.
     Recent(i32),
-    /// A slice of the rows before those.
+    /// A slice of the older rows of a rank.
     Slice(i32),
     /// Ranks that were not seen yet.
     Gap,
@@ -82,7 +82,7 @@ pub(crate) struct Found<'a> {
     pub(crate) took: &'a [Duration],
     /// The rows, in the order in which they were found.
     pub(crate) rows: &'a [Place],
-    /// As many as were asked for, so the last look that was made did not see all of its part.
+    /// There are as many rows as were asked for, so the last look that was made did not see all of its part.
     pub(crate) full: bool,
     /// The claim came to nothing after these looks: what they found is not known.
     pub(crate) failed: bool,
@@ -138,7 +138,7 @@ struct Backlog {
 
 enum State {
     Backlog(Backlog),
-    /// One look at the start was dear. So is one that waited for somebody.
+    /// One look at the start was dear. It may have waited for something else.
     Once,
     Dear(Dear),
 }

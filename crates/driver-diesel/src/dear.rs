@@ -15,11 +15,11 @@ use crate::gaps::{Gap, Gaps};
 use crate::share::{its_share, looks_due, wait_its_share};
 use crate::sweep::{LONG, Slice, Sweep, is_over};
 
-/// Ids are not committed in their order, and are made by clocks that differ: so far behind the last
-/// row is looked as well, a twentieth of the time.
+/// Ids are not committed in their order, and are made by clocks that differ. So rows whose ids are up to five
+/// seconds older than the last row are looked for as well, for a twentieth of the time.
 const SLACK_MILLIS: u64 = 5_000;
 
-/// Of so many priorities the last row is remembered; jobs of others are found between them.
+/// The last row of at most 16 priorities is remembered; jobs of other priorities are found in the gaps.
 const MOST_RANKS: usize = 16;
 
 /// The time in an id, in milliseconds since 1970, begins here.
@@ -29,17 +29,17 @@ const MILLI: u32 = 80;
 pub(crate) struct Dear {
     ends_looks: bool,
     ranks: BTreeMap<i32, Rank>,
-    /// Not before then a rank is looked at for late ones.
+    /// The earliest moment for the next look at rows that were committed late.
     recent_at: Instant,
-    /// Until then the twentieth of the time is used up that looks behind the last rows have where these are
-    /// dear.
+    /// The earliest moment for the next look behind a last row where such looks are dear.
     news_due: Instant,
-    /// The same for slices.
+    /// The earliest moment for the next slice.
     slices_due: Instant,
     /// Which claim this is: what is looked at first takes turns, or what fills the claims would keep the rest
     /// waiting.
     turn: usize,
-    /// The rank whose slices come first. Apart from the other turn: of both together some would never meet.
+    /// Which rank's slices come first. It is counted apart from `turn`: with an even number of ranks every
+    /// second one would have its slices only in claims that begin with new rows.
     slice_turn: usize,
     gaps: Gaps,
 }
@@ -47,10 +47,10 @@ pub(crate) struct Dear {
 struct Rank {
     /// Rows up to this one are found by the sweep. It tells a time that is not in the future.
     last: Uuid,
-    /// Not before then it is looked at for new rows. That is later only where dead rows lie behind `last`
-    /// for good. A job of just now waits for that, so a server that is a little slow is none the worse for it.
+    /// The earliest moment for the next look at new rows. It lies in the future only where two looks in a row
+    /// were dear, as they are where dead rows lie behind `last` for good: new jobs of this rank wait for it.
     new_at: Instant,
-    /// The last look behind it was dear: it may have waited for something else.
+    /// The last look at new rows was dear. It may have waited for something else.
     was_long: bool,
     sweep: Sweep,
     /// The last sweep was cheap.
@@ -58,7 +58,7 @@ struct Rank {
 }
 
 impl Dear {
-    /// Where nothing but these is left, and most jobs have no priority of their own.
+    /// Begins with the rows that were found and with rank 0, which most jobs have.
     pub(crate) fn new(found: &Found<'_>) -> Self {
         let now = Instant::now();
         let mut dear = Self {
@@ -236,7 +236,7 @@ fn a_little_before(now: i64) -> Uuid {
     slackened(id_of(millis(now)))
 }
 
-/// An id from a while before one that tells the time.
+/// The least id of the moment five seconds before this id's.
 fn slackened(id: Uuid) -> Uuid {
     id_of(millis_of(id).saturating_sub(SLACK_MILLIS))
 }

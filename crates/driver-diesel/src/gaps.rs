@@ -1,8 +1,8 @@
 //! Priorities of which no job was seen yet, among dead rows.
 //!
-//! Each is in exactly one gap between those that are known, and the gaps are looked at in turn for a
-//! twentieth of the time. One that is dear holds dead rows of some priority: it is cut in two until that is
-//! found.
+//! Each such priority lies in exactly one gap between the known ones. The gaps are looked at in turn, for a
+//! twentieth of the time. A gap whose look is dear holds dead rows of some priority, and is cut in two until that
+//! priority is found.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use crate::share::{looks_due, wait_its_share};
 use crate::sweep::{LONG, SHORT, is_over};
 
-/// There are no more than so many gaps.
+/// No gap is cut while there are this many.
 const MOST_GAPS: usize = 256;
 
 /// A gap, from the one rank to the other.
@@ -18,15 +18,15 @@ pub(crate) type Gap = (i32, i32);
 
 #[derive(Debug)]
 pub(crate) struct Gaps {
-    /// In order.
+    /// All gaps, in the order of their ranks.
     all: Vec<Gap>,
     at: usize,
     due: Instant,
-    /// What they took since the first one, beyond what an empty look takes.
+    /// How long the looks took since the first gap had its turn, beyond what empty looks take.
     spent: Duration,
-    /// Gaps whose last look was dear: it may have waited for something else.
+    /// Gaps whose last look was dear. It may have waited for something else, so the next look decides.
     doubtful: BTreeSet<Gap>,
-    /// The one before took as long as an empty look.
+    /// The look at the gap before took no longer than an empty look.
     was_short: bool,
     pub(crate) are_clean: bool,
 }
@@ -44,7 +44,7 @@ impl Gaps {
         }
     }
 
-    /// Those whose time has come.
+    /// The gaps whose time has come.
     pub(crate) fn next(&self) -> impl Iterator<Item = Gap> + '_ {
         self.all.iter().skip(self.at).take(looks_due(self.due)).copied()
     }

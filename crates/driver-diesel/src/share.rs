@@ -2,10 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// It may take at most 1/20 of the time, however many dead rows lie there.
+/// Looks that find nothing may take at most 1/20 of the time, however many dead rows lie there.
 const SHARE: u32 = 20;
 
-/// One that takes longer, beyond its round trip, is dear.
+/// A look that takes longer, beyond its round trip, is dear.
 pub(crate) const CHEAP: Duration = Duration::from_millis(5);
 
 /// Whether a look at rows took longer than it should.
@@ -13,26 +13,27 @@ pub(crate) fn is_dear(took: Duration, round_trip: Duration) -> bool {
     took > CHEAP + round_trip * 2
 }
 
-/// Not before this may a look come that took so long the last time.
+/// The earliest moment for the next look at a part, after a look that took this long.
 pub(crate) fn its_share(took: Duration) -> Instant {
     Instant::now() + took.min(LONGEST) * SHARE
 }
 
-/// One that took longer waited for something else, and is not to wait twenty times as long again.
+/// A look that took longer than a second waited for something else, such as a checkpoint. The next look waits
+/// for at most twenty seconds.
 const LONGEST: Duration = Duration::from_secs(1);
 
-/// The same for what is made of several looks.
+/// The same where several parts share one twentieth: moves the earliest moment `due` on.
 pub(crate) fn wait_its_share(due: &mut Instant, took: Duration) {
     *due = (*due).max(Instant::now()) + took.min(LONGEST) * SHARE;
 }
 
-/// A look at a part should take this.
+/// Parts are cut so that a look at one takes about this long.
 pub(crate) const AIM: Duration = Duration::from_micros(1_500);
 
-/// No more parts than these are looked at by one claim.
+/// One claim looks at no more parts than this.
 const MOST_LOOKS: usize = 64;
 
-/// How many of them are due: one, and those for which there was time since then.
+/// How many parts are due: one from the moment `due` on, and one more for each 30 ms since then.
 pub(crate) fn looks_due(due: Instant) -> usize {
     let Some(since) = Instant::now().checked_duration_since(due) else { return 0 };
     let more = since.as_micros() / (AIM * SHARE).as_micros();

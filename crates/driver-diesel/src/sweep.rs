@@ -11,13 +11,13 @@ use crate::share::{AIM, CHEAP};
 /// A slice that takes longer is cut.
 pub(crate) const LONG: Duration = Duration::from_millis(3);
 
-/// Two slices one after the other that take less become one.
+/// Two neighbouring slices whose looks take less become one slice.
 pub(crate) const SHORT: Duration = Duration::from_micros(400);
 
-/// At most so many pieces of one.
+/// A slice is cut into at most this many pieces.
 const MOST_PIECES: u32 = 64;
 
-/// A list this long has no slices that are too long.
+/// No slice is cut while there are this many.
 const MOST_SLICES: usize = 4_096;
 
 /// The first slices, by how long ago they were, in milliseconds; each twice as long as the next.
@@ -65,12 +65,12 @@ impl Sweep {
         (self.at..=self.bounds.len()).map(move |at| self.slice(at, end))
     }
 
-    /// The one whose turn it is.
+    /// The slice whose turn it is.
     pub(crate) fn current(&self, end: u128) -> Slice {
         self.slice(self.at, end)
     }
 
-    /// One never reaches beyond the present: what lies there is looked at by others.
+    /// A slice never reaches beyond the present: rows behind it are found by the looks at new rows.
     fn slice(&self, at: usize, end: u128) -> Slice {
         let after = at.checked_sub(1).map_or(0, |before| self.bounds[before]);
         let until = self.bounds.get(at).copied().unwrap_or(end);
@@ -78,8 +78,8 @@ impl Sweep {
     }
 
     /// Notes what the next slice, which begins behind `begun`, took beyond a round trip. After the last one
-    /// answers what all took. One whose turn it is not counts for its time alone: two claims may have looked
-    /// at the same.
+    /// answers how long the looks at all slices took. A slice whose turn it is not adds its time and nothing else:
+    /// two claims may have looked at the same slice.
     pub(crate) fn note(&mut self, begun: u128, took: Duration, end: u128) -> Option<Duration> {
         self.spent += took;
         if !self.cuts {
