@@ -6,39 +6,17 @@
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
-#[cfg(feature = "mysql")]
-use std::time::Instant;
-
-#[cfg(feature = "mysql")]
-use qudo_core::driver::{DriverError, ErrorKind};
-
-#[cfg(feature = "mysql")]
-use crate::reach::NoAnswer;
 
 pub(crate) type Connect<C> = Arc<dyn Fn() -> Result<C, String> + Send + Sync>;
 
 /// No more than so many logins hang at once.
 const MOST_HANGING: u32 = 10;
 
-/// After so many that hang, whoever wants to know whether the server is back looks first whether it speaks.
-#[cfg(feature = "mysql")]
-const SOME_HANG: u32 = 2;
-
-/// How often that is looked at; then ever less often.
-#[cfg(feature = "mysql")]
-const FIRST_LOOK: Duration = Duration::from_secs(15);
-#[cfg(feature = "mysql")]
-const RAREST_LOOK: Duration = Duration::from_secs(300);
-
 #[derive(Debug, Default)]
 struct Hanging {
     count: u32,
     /// Grows with each login that succeeds: those that hung before say nothing of the server now.
     generation: u64,
-    #[cfg(feature = "mysql")]
-    next_look: Option<Instant>,
-    #[cfg(feature = "mysql")]
-    pause: Duration,
 }
 
 /// The logins of one data source.
@@ -49,6 +27,22 @@ pub(crate) struct Logins(Mutex<Hanging>);
 struct Shared<C> {
     state: Mutex<State<C>>,
     answered: Condvar,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(crate) enum NoLogin {
+    /// It was tried, and this was the answer.
+    Failed(String),
+    /// Nobody answered.
+    Hangs(String),
+}
+
+impl NoLogin {
+    pub(crate) fn into_message(self) -> String {
+        let (Self::Failed(message) | Self::Hangs(message)) = self;
+        message
+    }
 }
 
 enum State<C> {
@@ -67,13 +61,14 @@ impl Logins {
         self: &Arc<Self>,
         limit: Duration,
         connect: &Connect<C>,
-    ) -> Result<C, String> {
+    ) -> Result<C, NoLogin> {
         let (generation, count) = {
             let hanging = lock(&self.0);
             (hanging.generation, hanging.count)
         };
         if count >= MOST_HANGING {
-            return Err(format!("could not connect: {count} logins wait for an answer already"));
+            let message = format!("could not connect: {count} logins wait for an answer already");
+            return Err(NoLogin::Hangs(message));
         }
         let shared = Arc::new(Shared { state: Mutex::new(State::Asked), answered: Condvar::new() });
         let (ours, theirs, logins) = (Arc::clone(connect), Arc::clone(&shared), Arc::clone(self));
@@ -92,7 +87,7 @@ impl Logins {
                     theirs.answered.notify_one();
                 }
             })
-            .map_err(|error| format!("could not connect: no thread: {error}"))?;
+            .map_err(|error| NoLogin::Failed(format!("could not connect: no thread: {error}")))?;
         let state = lock(&shared.state);
         let waited = shared
             .answered
@@ -104,20 +99,28 @@ impl Logins {
                 if answer.is_ok() {
                     self.note_success();
                 }
-                answer
+                answer.map_err(NoLogin::Failed)
             }
             State::Asked | State::Left => {
                 self.note_hanging(generation);
                 let seconds = limit.as_secs_f32();
-                Err(format!("could not connect: no answer within {seconds} s"))
+                let message = format!("could not connect: no answer within {seconds} s");
+                Err(NoLogin::Hangs(message))
             }
         }
     }
 
-    fn note_success(&self) {
+    /// How many hang.
+    #[cfg(any(feature = "mysql", test))]
+    pub(crate) fn hanging(&self) -> u32 {
+        lock(&self.0).count
+    }
+
+    /// The server speaks, so those that still hang wait for a connection that is no more.
+    pub(crate) fn note_success(&self) {
         let mut hanging = lock(&self.0);
         let generation = hanging.generation + u64::from(hanging.count > 0);
-        *hanging = Hanging { generation, ..Hanging::default() };
+        *hanging = Hanging { generation, count: 0 };
     }
 
     fn note_hanging(&self, generation: u64) {
@@ -128,39 +131,6 @@ impl Logins {
     fn note_end(&self, generation: u64) {
         let mut hanging = lock(&self.0);
         hanging.count = hanging.count.saturating_sub(u32::from(hanging.generation == generation));
-    }
-
-    /// Whether another login may be tried to find out if the server is back, `answers` telling whether it
-    /// says its first word. For servers that count broken handshakes, and shut out a host with too many: it
-    /// is asked only while logins hang, and ever less often as long as it takes the connection and says
-    /// nothing.
-    #[cfg(feature = "mysql")]
-    pub(crate) fn may_try(
-        &self,
-        answers: impl FnOnce() -> Result<(), NoAnswer>,
-    ) -> Result<(), DriverError> {
-        {
-            let hanging = lock(&self.0);
-            let count = hanging.count;
-            if count < SOME_HANG {
-                return Ok(());
-            }
-            if hanging.next_look.is_some_and(|next| Instant::now() < next) {
-                let message = format!("could not connect: {count} logins wait for an answer");
-                return Err(DriverError::new(ErrorKind::Down, message));
-            }
-        }
-        if let Err(NoAnswer { error, was_accepted }) = answers() {
-            let mut hanging = lock(&self.0);
-            if was_accepted {
-                hanging.pause = (hanging.pause * 2).clamp(FIRST_LOOK, RAREST_LOOK);
-                hanging.next_look = Some(Instant::now() + hanging.pause);
-            }
-            return Err(error);
-        }
-        // It speaks, so those that still hang wait for a connection that is no more.
-        self.note_success();
-        Ok(())
     }
 }
 
@@ -185,10 +155,6 @@ mod tests {
         (connect, go)
     }
 
-    fn count(logins: &Logins) -> u32 {
-        lock(&logins.0).count
-    }
-
     #[test]
     fn no_more_than_ten_logins_hang_and_those_that_come_back_are_counted_off() {
         let logins = Arc::<Logins>::default();
@@ -196,13 +162,13 @@ mod tests {
         for _ in 0..20 {
             logins.connect(MOMENT, &connect).expect_err("hangs");
         }
-        assert_eq!(count(&logins), MOST_HANGING);
+        assert_eq!(logins.hanging(), MOST_HANGING);
         drop(go);
         let deadline = Instant::now() + SOON;
-        while count(&logins) > 0 && Instant::now() < deadline {
+        while logins.hanging() > 0 && Instant::now() < deadline {
             std::thread::yield_now();
         }
-        assert_eq!(count(&logins), 0);
+        assert_eq!(logins.hanging(), 0);
     }
 
     #[test]
@@ -210,37 +176,9 @@ mod tests {
         let logins = Arc::<Logins>::default();
         let connect: Connect<u8> = Arc::new(|| panic!("the callback of a password"));
         for _ in 0..20 {
-            let error = logins.connect(SOON, &connect).expect_err("panics");
+            let error = logins.connect(SOON, &connect).expect_err("panics").into_message();
             assert!(error.contains("panicked"), "{error}");
         }
-        assert_eq!(count(&logins), 0);
-    }
-
-    #[cfg(feature = "mysql")]
-    #[test]
-    fn a_server_that_hangs_is_looked_at_rarely_and_one_that_speaks_is_tried() {
-        let logins = Arc::<Logins>::default();
-        let (connect, _go) = hangs();
-        for _ in 0..2 {
-            logins.may_try(|| panic!("nobody hangs")).expect("may try");
-            logins.connect(MOMENT, &connect).expect_err("hangs");
-        }
-        let none = |was_accepted| {
-            let error = DriverError::new(ErrorKind::Down, "nothing");
-            Err(NoAnswer { error, was_accepted })
-        };
-        // Where nobody takes the connection nothing is broken off.
-        for _ in 0..2 {
-            let error = logins.may_try(|| none(false)).expect_err("unreachable");
-            assert_eq!(error.to_string(), "nothing");
-        }
-        logins.may_try(|| none(true)).expect_err("silent");
-        let error = logins.may_try(|| panic!("too soon")).expect_err("waits").to_string();
-        assert!(error.contains("2 logins"), "{error}");
-        lock(&logins.0).next_look = None;
-        logins.may_try(|| Ok(())).expect("speaks");
-        assert_eq!(count(&logins), 0, "what hung before does not count");
-        let fine: Connect<u8> = Arc::new(|| Ok(7));
-        assert_eq!(logins.connect(SOON, &fine), Ok(7));
+        assert_eq!(logins.hanging(), 0);
     }
 }

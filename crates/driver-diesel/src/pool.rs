@@ -74,6 +74,7 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
         let generation = self.generation.load(Ordering::Acquire);
         let pooled = |conn| Pooled { conn, broken: false, generation };
         self.logins.connect(CHECKOUT_LIMIT, &self.connect).map(pooled).map_err(|error| {
+            let error = error.into_message();
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
             *last = Some((Instant::now(), error.clone()));
             ConnectError(error)
@@ -168,7 +169,7 @@ impl<C: Send + 'static> Pool<C> {
     #[cfg(any(feature = "postgres", feature = "mysql"))]
     pub(crate) fn connect_alone(&self) -> Result<C, DriverError> {
         let connected = self.logins.connect(CHECKOUT_LIMIT, &self.connect);
-        connected.map_err(|error| connect_error(&error))
+        connected.map_err(|error| connect_error(&error.into_message()))
     }
 
     /// Gives up a connection after each transient error.

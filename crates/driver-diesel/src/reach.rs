@@ -12,11 +12,8 @@ use url::Url;
 /// How long the server may take to accept, and then to say its first word.
 const LIMIT: Duration = Duration::from_secs(3);
 
-/// A server's greeting is shorter, in bytes.
-#[cfg(feature = "mysql")]
-const LONGEST_GREETING: u32 = 1_024;
-
 /// The question whether PostgreSQL speaks TLS, which every server answers before anything else.
+#[cfg(feature = "postgres")]
 pub(crate) const POSTGRES_HELLO: &[u8] = &[0, 0, 0, 8, 4, 210, 22, 47];
 
 /// Where a server listens.
@@ -36,11 +33,12 @@ impl Server {
         if let Some((_, path)) = socket {
             return Self::Socket(PathBuf::from(&*path));
         }
-        // A host in a parameter, or a path of a socket, is left to the library.
-        let elsewhere =
-            url.query_pairs().any(|(key, _)| matches!(&*key, "host" | "hostaddr" | "port"));
+        // PostgreSQL's library takes these also from a parameter.
+        let is_postgres = url.scheme().starts_with("postgres");
+        let elsewhere = is_postgres
+            && url.query_pairs().any(|(key, _)| matches!(&*key, "host" | "hostaddr" | "port"));
         // MySQL takes the name "localhost" for its socket, which the library finds by itself.
-        let socket = |host: &str| !url.scheme().starts_with("postgres") && host == "localhost";
+        let socket = |host: &str| !is_postgres && host == "localhost";
         let host = url.host_str();
         let host = host.filter(|host| !elsewhere && !socket(host) && !host.contains(['%', ',']));
         host.map_or(Self::Elsewhere, |host| {
@@ -51,43 +49,27 @@ impl Server {
 
     /// Connects, says hello and waits for one byte. A server that was stopped or cannot be reached
     /// any more shows itself here, where no library waits for ever on a thread that would be lost.
-    pub(crate) fn answers(&self, hello: &[u8]) -> Result<(), NoAnswer> {
-        self.hear(hello, |stream| stream.read_exact(&mut [0])).map(drop)
+    #[cfg(feature = "postgres")]
+    pub(crate) fn answers(&self, hello: &[u8]) -> Result<(), DriverError> {
+        let heard = self.converse(LIMIT, |stream| {
+            stream.write_all(hello)?;
+            stream.read_exact(&mut [0])
+        });
+        heard.map(drop)
     }
 
-    /// The first packet of a MySQL server without its head; `None` where the client library finds the server.
-    #[cfg(feature = "mysql")]
-    pub(crate) fn greeting(&self) -> Result<Option<Vec<u8>>, NoAnswer> {
-        self.hear(&[], |stream| {
-            // Three bytes of length and one that counts packets.
-            let mut head = [0; 4];
-            stream.read_exact(&mut head)?;
-            let [low, middle, high, _] = head;
-            let length = u32::from_le_bytes([low, middle, high, 0]);
-            if length > LONGEST_GREETING {
-                return Err(std::io::ErrorKind::InvalidData.into());
-            }
-            let mut packet = vec![0; length as usize];
-            stream.read_exact(&mut packet)?;
-            Ok(packet)
-        })
-    }
-
-    /// Connects, says hello and reads; `None` where the client library finds the server.
-    fn hear<T>(
+    /// Connects and has a conversation, in which the server is waited for as long as there is patience; `None`
+    /// where only the client library finds the server.
+    pub(crate) fn converse<T>(
         &self,
-        hello: &[u8],
-        read: impl FnOnce(&mut dyn Read) -> std::io::Result<T>,
-    ) -> Result<Option<T>, NoAnswer> {
+        patience: Duration,
+        talk: impl FnOnce(&mut dyn Stream) -> std::io::Result<T>,
+    ) -> Result<Option<T>, DriverError> {
         let failed = |what: &str, error: std::io::Error| {
             let message = format!("could not connect: {self} {what}: {error}");
             DriverError::new(ErrorKind::Down, message).with_source(error)
         };
-        let down = |what, error| NoAnswer { error: failed(what, error), was_accepted: false };
-        let silent = |error| {
-            let error = failed("accepts but does not answer", error);
-            NoAnswer { error, was_accepted: true }
-        };
+        let patience = Some(patience);
         let (host, port) = match self {
             Self::Port(host, port) => (host, port),
             // The kernel takes the connection for the server, up to the length of its queue; then the
@@ -95,38 +77,37 @@ impl Server {
             #[cfg(unix)]
             Self::Socket(path) => {
                 let stream = std::os::unix::net::UnixStream::connect(path);
-                let stream = stream.map_err(|error| down("does not accept", error))?;
-                let set = stream.set_read_timeout(Some(LIMIT));
-                let set = set.and_then(|()| stream.set_write_timeout(Some(LIMIT)));
-                let heard = set.and_then(|()| say(stream, hello, read));
-                return heard.map(Some).map_err(silent);
+                let mut stream = stream.map_err(|error| failed("does not accept", error))?;
+                let set = stream.set_read_timeout(patience);
+                let set = set.and_then(|()| stream.set_write_timeout(patience));
+                let heard = set.and_then(|()| talk(&mut stream));
+                return heard.map(Some).map_err(|error| failed(SILENT, error));
             }
             _ => return Ok(None),
         };
         let addresses = (host.as_str(), *port).to_socket_addrs();
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-        for address in addresses.map_err(|error| down("is not found", error))? {
+        for address in addresses.map_err(|error| failed("is not found", error))? {
             match TcpStream::connect_timeout(&address, LIMIT) {
-                Ok(stream) => {
-                    let set = stream.set_read_timeout(Some(LIMIT));
-                    let set = set.and_then(|()| stream.set_write_timeout(Some(LIMIT)));
-                    let heard = set.and_then(|()| say(stream, hello, read));
-                    return heard.map(Some).map_err(silent);
+                Ok(mut stream) => {
+                    let set = stream.set_read_timeout(patience);
+                    let set = set.and_then(|()| stream.set_write_timeout(patience));
+                    let heard = set.and_then(|()| talk(&mut stream));
+                    return heard.map(Some).map_err(|error| failed(SILENT, error));
                 }
                 Err(error) => last = error,
             }
         }
-        Err(down("does not accept", last))
+        Err(failed("does not accept", last))
     }
 }
 
-/// Why a server did not say its first word.
-#[derive(Debug)]
-pub(crate) struct NoAnswer {
-    pub(crate) error: DriverError,
-    /// It, or its kernel, took the connection: to the server that is a handshake broken off.
-    pub(crate) was_accepted: bool,
-}
+const SILENT: &str = "accepts but does not answer";
+
+/// A connection to a server.
+pub(crate) trait Stream: Read + Write {}
+
+impl<S: Read + Write> Stream for S {}
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -136,15 +117,6 @@ impl fmt::Display for Server {
             Self::Elsewhere => f.write_str("the server"),
         }
     }
-}
-
-fn say<T>(
-    mut stream: impl Read + Write,
-    hello: &[u8],
-    read: impl FnOnce(&mut dyn Read) -> std::io::Result<T>,
-) -> std::io::Result<T> {
-    stream.write_all(hello)?;
-    read(&mut stream)
 }
 
 #[cfg(test)]
@@ -158,19 +130,24 @@ mod tests {
         Server::of(&url, 3306)
     }
 
+    /// Waits for the first byte.
+    fn first_byte(server: &Server) -> Result<Option<()>, DriverError> {
+        server.converse(LIMIT, |stream| stream.read_exact(&mut [0]))
+    }
+
     #[test]
     fn a_server_that_accepts_and_says_nothing_is_told_from_one_that_speaks() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("binds");
         let port = listener.local_addr().expect("bound").port();
-        let error = server(port).answers(&[]).expect_err("silent");
-        assert!(error.was_accepted && error.error.is_down(), "{error:?}");
+        let error = first_byte(&server(port)).expect_err("silent");
+        assert!(error.is_down() && error.to_string().contains(SILENT), "{error:?}");
         let speaks = std::thread::spawn(move || {
             // The first connection is the one of the question above.
             for stream in listener.incoming().take(2).flatten() {
                 let _ = (&stream).write_all(b"hello");
             }
         });
-        server(port).answers(&[]).expect("speaks");
+        assert_eq!(first_byte(&server(port)).expect("speaks"), Some(()));
         speaks.join().expect("ends");
     }
 
@@ -182,7 +159,7 @@ mod tests {
             "mysql://u@localhost/d",
         ] {
             let server = Server::of(&Url::parse(url).expect("parses"), 1);
-            server.answers(&[]).expect("not asked");
+            assert_eq!(first_byte(&server).expect("not asked"), None);
         }
     }
 }

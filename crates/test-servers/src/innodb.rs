@@ -28,8 +28,11 @@ pub(crate) fn settings(
         format!("max-connections={}", options.connections()),
         format!("innodb-buffer-pool-size={pool}"),
         "bind-address=127.0.0.1".into(),
-        "skip-name-resolve".into(),
     ];
+    // MySQL does not take it back when it is given again as OFF.
+    if !options.settings.iter().any(|setting| setting.starts_with("skip-name-resolve")) {
+        settings.push("skip-name-resolve".into());
+    }
     settings.extend(own.iter().copied().map(String::from));
     if !options.durable {
         settings.extend(["innodb-flush-log-at-trx-commit=0", "sync-binlog=0"].map(String::from));

@@ -1,5 +1,5 @@
 use std::io::{self, Read, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError, Weak};
 use std::thread;
@@ -29,6 +29,7 @@ pub struct Proxy {
 
 #[derive(Debug)]
 struct Shared {
+    source: Ipv4Addr,
     target: u16,
     state: Mutex<State>,
     changed: Condvar,
@@ -59,10 +60,21 @@ impl Proxy {
     ///
     /// When no port can be had.
     pub fn start(target: u16) -> io::Result<Self> {
+        Self::start_from(Ipv4Addr::LOCALHOST, target)
+    }
+
+    /// The same, and reaches the target from another address of this machine, such as 127.0.0.3: to the
+    /// server all its clients are on another host.
+    ///
+    /// # Errors
+    ///
+    /// When no port can be had.
+    pub fn start_from(source: Ipv4Addr, target: u16) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let port = listener.local_addr()?.port();
         let state = State { mode: Mode::Pass, generation: 0, half_open: 0 };
         let shared = Arc::new(Shared {
+            source,
             target,
             state: Mutex::new(state),
             changed: Condvar::new(),
@@ -168,13 +180,21 @@ fn accept(listener: &TcpListener, shared: &Arc<Shared>) {
         // Each connects for itself: a server that was stopped long enough takes no more connections,
         // and an attempt that the kernel repeats after 1, 2, 4, 8 s must not hold up the next.
         let shared = Arc::clone(shared);
-        drop(thread::Builder::new().name("proxy".to_owned()).spawn(
-            move || match TcpStream::connect(("127.0.0.1", shared.target)) {
+        drop(thread::Builder::new().name("proxy".to_owned()).spawn(move || {
+            match connect_from(shared.source, shared.target) {
                 Ok(server) => carry(&shared, state, client, server),
                 Err(_) => abort(&client),
-            },
-        ));
+            }
+        }));
     }
+}
+
+fn connect_from(source: Ipv4Addr, target: u16) -> io::Result<TcpStream> {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let socket = socket(AddressFamily::INET, SocketType::STREAM, None)?;
+    bind(&socket, &SocketAddrV4::new(source, 0))?;
+    connect(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, target))?;
+    Ok(TcpStream::from(socket))
 }
 
 /// Carries both directions until the connection ends.
@@ -363,6 +383,16 @@ mod tests {
         proxy.pass();
         stream.set_read_timeout(Some(Duration::from_secs(20))).expect("a limit");
         stream.read_exact(&mut back).expect("arrives late");
+    }
+
+    #[test]
+    fn a_server_sees_the_address_that_a_proxy_comes_from() {
+        let server = TcpListener::bind("127.0.0.1:0").expect("binds");
+        let source = Ipv4Addr::new(127, 0, 0, 3);
+        let target = server.local_addr().expect("bound").port();
+        let proxy = Proxy::start_from(source, target).expect("starts");
+        let _client = connect(&proxy);
+        assert_eq!(server.accept().expect("accepts").1.ip(), source);
     }
 
     #[test]

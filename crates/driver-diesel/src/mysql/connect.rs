@@ -1,11 +1,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
 
 use diesel::{Connection, MysqlConnection, deserialize};
 use qudo_core::driver::Password;
 use url::Url;
 
+use super::greeting::{Greeting, look};
 use crate::engine::{names, parse_url};
 use crate::options::Options;
 use crate::reach;
@@ -19,7 +18,6 @@ pub(super) struct Source {
     pub(super) server: reach::Server,
     options: Options,
     needs_tls: bool,
-    tls: TlsLooks,
 }
 
 impl Source {
@@ -39,7 +37,7 @@ impl Source {
         let (name, described) = names(&url)?;
         let server = reach::Server::of(&url, 3306);
         let needs_tls = needs_tls(&url, CLIENT_KNOWS_MODES)?;
-        Ok(Self { url, name, described, server, options, needs_tls, tls: TlsLooks::default() })
+        Ok(Self { url, name, described, server, options, needs_tls })
     }
 }
 
@@ -101,13 +99,12 @@ impl Server {
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
 pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnection, String> {
     if source.needs_tls {
-        source.tls.look(|| look_for_tls(source))?;
+        look_for_tls(source)?;
     }
     let url = source.options.url_now(&source.url)?;
     let mut conn = MysqlConnection::establish(&url).map_err(|error| error.to_string())?;
     if source.needs_tls {
         prove_tls(&mut conn)?;
-        source.tls.forget();
     }
     let version: Option<String> = conn
         .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
@@ -165,88 +162,11 @@ const NOT_ENCRYPTED: &str =
 /// Whether the server offers TLS, before anything is said to it. MariaDB's library sends the password in the
 /// clear to a server that takes it in no other way without TLS. This finds a server that cannot do it, and
 /// somebody in between who says so for it, but not somebody who says so to the library alone.
-fn look_for_tls(source: &Source) -> Look {
-    let greeting = match source.server.greeting() {
-        Ok(greeting) => greeting,
-        Err(none) => {
-            return Look { outcome: Err(none.error.to_string()), was_accepted: none.was_accepted };
-        }
-    };
-    let outcome = match greeting.as_deref() {
-        None => return Look { outcome: Ok(()), was_accepted: false },
-        Some([255, rest @ ..]) => {
-            let message = String::from_utf8_lossy(rest.get(2..).unwrap_or_default());
-            Err(format!("could not connect: {message}"))
-        }
-        Some(greeting) if offers_tls(greeting) => Ok(()),
-        Some(_) => Err(NOT_ENCRYPTED.to_owned()),
-    };
-    Look { outcome, was_accepted: true }
-}
-
-/// Whether a greeting says that the server can do TLS. One that cannot be read says that it cannot.
-fn offers_tls(greeting: &[u8]) -> bool {
-    // Behind the protocol, 10, comes the version with a zero at its end; then a number, eight bytes and a
-    // zero, and what the server can do.
-    let Some((10, rest)) = greeting.split_first() else { return false };
-    let version = rest.iter().position(|byte| *byte == 0);
-    let high = version.and_then(|end| rest.get(end + 1 + 4 + 8 + 1 + 1));
-    high.is_some_and(|high| high & 0x08 != 0)
-}
-
-/// How often a server was looked at since the last login that succeeded. To the server a look is a handshake
-/// that was broken off, and with a hundred of them one after the other it shuts out the host. So after some they
-/// come ever less often, and no login without one: the password would go out unguarded.
-#[derive(Debug, Default)]
-struct TlsLooks(Mutex<Looks>);
-
-#[derive(Debug, Default)]
-struct Looks {
-    count: u32,
-    next: Option<Instant>,
-    pause: Duration,
-}
-
-/// So many looks are free.
-const FREE_LOOKS: u32 = 10;
-const FIRST_PAUSE: Duration = Duration::from_secs(15);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
-
-/// What a look says, and whether the server took the connection for it.
-struct Look {
-    outcome: Result<(), String>,
-    was_accepted: bool,
-}
-
-impl TlsLooks {
-    fn look(&self, look: impl FnOnce() -> Look) -> Result<(), String> {
-        let locked = || self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (count, next) = {
-            let looks = locked();
-            (looks.count, looks.next)
-        };
-        if let Some(left) = next.and_then(|next| next.checked_duration_since(Instant::now())) {
-            return Err(format!(
-                "could not connect: {count} logins with TLS failed one after the other, and with more of them \
-                 the server shuts out this host; the next one is tried in {} s",
-                left.as_secs() + 1
-            ));
-        }
-        let Look { outcome, was_accepted } = look();
-        if was_accepted {
-            let mut looks = locked();
-            looks.count += 1;
-            if looks.count >= FREE_LOOKS {
-                looks.pause = (looks.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
-                looks.next = Some(Instant::now() + looks.pause);
-            }
-        }
-        outcome
-    }
-
-    /// After a login, with which the server forgets them.
-    fn forget(&self) {
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Looks::default();
+fn look_for_tls(source: &Source) -> Result<(), String> {
+    match look(&source.server).map_err(|error| error.to_string())? {
+        None | Some(Greeting::Welcome { offers_tls: true }) => Ok(()),
+        Some(Greeting::Welcome { offers_tls: false }) => Err(NOT_ENCRYPTED.to_owned()),
+        Some(Greeting::Refused(message)) => Err(format!("could not connect: {message}")),
     }
 }
 
@@ -322,48 +242,7 @@ fn check_version(version: &str) -> Result<(), String> {
 mod tests {
     use url::Url;
 
-    use super::{
-        FREE_LOOKS, Look, NOT_ENCRYPTED, Setting, TlsLooks, check_settings, check_version,
-        needs_tls, offers_tls,
-    };
-
-    #[test]
-    fn a_greeting_tells_whether_there_is_tls() {
-        let greeting = |high: u8| {
-            let mut packet = vec![10];
-            packet.extend(b"8.4.0\0");
-            packet.extend([0; 4 + 8 + 1]);
-            packet.extend([0xff, high, 0]);
-            packet
-        };
-        assert!(offers_tls(&greeting(0xff)) && !offers_tls(&greeting(0xf7)));
-        for unreadable in [&[][..], &greeting(0xff)[..12], &[9, 0, 0, 0, 0xff, 1]] {
-            assert!(!offers_tls(unreadable), "{unreadable:?}");
-        }
-    }
-
-    #[test]
-    fn a_server_that_no_login_reaches_is_looked_at_ever_less_often() {
-        let looks = TlsLooks::default();
-        let look = |outcome: Result<(), String>, was_accepted| {
-            let mut looked = false;
-            let told = looks.look(|| {
-                looked = true;
-                Look { outcome, was_accepted }
-            });
-            (looked, told)
-        };
-        for _ in 0..100 {
-            assert!(look(Err("refused".to_owned()), false).0, "nothing was broken off");
-        }
-        for _ in 0..FREE_LOOKS {
-            assert_eq!(look(Ok(()), true), (true, Ok(())));
-        }
-        let (looked, told) = look(Ok(()), true);
-        assert!(!looked && told.expect_err("no login without a look").contains("shuts out"));
-        looks.forget();
-        assert!(look(Err(NOT_ENCRYPTED.to_owned()), true).0);
-    }
+    use super::{Setting, check_settings, check_version, needs_tls};
 
     #[test]
     fn what_the_client_library_cannot_do_is_refused_by_name() {

@@ -3,8 +3,10 @@
 mod claim;
 mod complete;
 mod connect;
+mod greeting;
 mod insert;
 mod list;
+mod looks;
 
 use std::sync::Arc;
 
@@ -52,6 +54,7 @@ pub(crate) struct Mysql {
     procedure: insert::Procedure,
     clock: ServerClock,
     server: Arc<connect::Server>,
+    looks: looks::Looks,
 }
 
 inventory::submit! {
@@ -69,8 +72,12 @@ impl DieselDriver<Mysql> {
         let told = Arc::clone(&server);
         let pool = Pool::new(move || connect::connect(&to, &told)).drop_after_retry();
         let (cursors, procedure) = (Cursors::default(), insert::Procedure::default());
-        let engine =
-            Mysql { source, pool, cursors, procedure, clock: ServerClock::default(), server };
+        let (clock, from) = (ServerClock::default(), Arc::clone(&source));
+        let looks = looks::Looks::new(move || match greeting::look(&from.server) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        });
+        let engine = Mysql { source, pool, cursors, procedure, clock, server, looks };
         Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
 }
@@ -203,8 +210,7 @@ impl Engine for Mysql {
     }
 
     fn probe(&self) -> Result<(), DriverError> {
-        // The server speaks first. To go away then is a broken handshake to it.
-        self.pool.logins.may_try(|| self.source.server.answers(&[]))?;
+        self.looks.may_try(&self.pool.logins)?;
         let mut conn = self.pool.connect_alone()?;
         probe_writes(&mut conn, WRITABLE).map_err(|error| to_driver_error(error, false))
     }

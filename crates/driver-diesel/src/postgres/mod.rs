@@ -158,7 +158,7 @@ impl Engine for Postgres {
     }
 
     fn probe(&self) -> Result<(), DriverError> {
-        self.source.server.answers(reach::POSTGRES_HELLO).map_err(|none| none.error)?;
+        self.source.server.answers(reach::POSTGRES_HELLO)?;
         let probed = self.sessions.alone(|conn| probe_writes(conn, WRITABLE))?;
         probed.map_err(|error| to_driver_error(error, false))
     }
