@@ -231,6 +231,16 @@ mod postgres {
         let bound = "&sslmode=verify-full&channel_binding=require";
         assert_eq!(outcome(port, &dsn("clerk:p%25%3Ass", bound)), Outcome::both(TLS));
 
+        // An address, with a host that is none.
+        for host in ["", "host=/tmp&"] {
+            for mode in ["prefer", "require"] {
+                let dsn = format!(
+                    "postgres:///qudo_test?user=qudo&{host}hostaddr=127.0.0.1&port={port}&sslmode={mode}"
+                );
+                assert_eq!(outcome(port, &dsn), Outcome::both(TLS), "{dsn}");
+            }
+        }
+
         // The password in a file, by libpq's rules and by ours.
         let place = tempfile::tempdir().expect("a temporary directory");
         let write = |name: &str, text: &str| {

@@ -63,6 +63,19 @@ pub(super) fn hosts(all: &Parameters) -> Vec<&str> {
     vec![*SOCKETS.iter().find(|path| Path::new(path).exists()).unwrap_or(&"localhost")]
 }
 
+/// The names for TLS, without which the library takes no connection to be encrypted. A host that is an address
+/// only has that for a name.
+fn names<'a>(hosts: &[&'a str], addresses: &[&'a str]) -> Vec<&'a str> {
+    if addresses.is_empty() || (!hosts.is_empty() && hosts.len() != addresses.len()) {
+        return hosts.to_vec();
+    }
+    let name = |(at, address): (usize, &&'a str)| {
+        let host = hosts.get(at).filter(|host| !host.is_empty() && !host.starts_with('/'));
+        *host.unwrap_or(address)
+    };
+    addresses.iter().enumerate().map(name).collect()
+}
+
 fn config(all: &Parameters, around: &Surroundings, tls: &Tls) -> Result<Config, String> {
     let mut config = Config::new();
     let user = all.get("user").map(str::to_owned).or_else(|| (around.variable)("USER"));
@@ -72,7 +85,7 @@ fn config(all: &Parameters, around: &Surroundings, tls: &Tls) -> Result<Config, 
     let (addresses, ports) = (all.list("hostaddr"), all.list("port"));
     // With an address alone there is no name.
     let hosts = if addresses.is_empty() { hosts(all) } else { all.list("host") };
-    for host in &hosts {
+    for host in names(&hosts, &addresses) {
         config.host(host);
     }
     for address in &addresses {
@@ -170,6 +183,15 @@ mod tests {
         let login = ListenLogin::within(&url, &around)?;
         let password = login.config.get_password().map(String::from_utf8_lossy);
         Ok(password.map(std::borrow::Cow::into_owned))
+    }
+
+    #[test]
+    fn an_address_without_a_name_is_its_own_name() {
+        let names = |hosts: &[&'static str], addresses: &[&'static str]| names(hosts, addresses);
+        assert_eq!(names(&[], &["10.0.0.1"]), ["10.0.0.1"]);
+        assert_eq!(names(&["/tmp", "db"], &["10.0.0.1", "10.0.0.2"]), ["10.0.0.1", "db"]);
+        assert_eq!(names(&["/tmp", "db"], &[]), ["/tmp", "db"]);
+        assert_eq!(names(&["a", "b"], &["10.0.0.1"]), ["a", "b"], "which is refused");
     }
 
     #[test]
