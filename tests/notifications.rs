@@ -1,0 +1,72 @@
+//! PostgreSQL's queue of notifications belongs to the whole server, and somebody else may fill it.
+
+#![cfg(feature = "postgres")]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, PgConnection};
+use qudo::{EnqueueIn, Manager, NewJob};
+use qudo_test_servers::{Options, PostgresServer, can_start};
+
+/// Before this version the queue's length is 8 GiB, which no test fills.
+const FIRST_WITH_A_LIMIT: u32 = 17;
+
+/// 64 pages of 8 KiB are the least. Each notification takes a page.
+const PAGES: usize = 64;
+
+#[test]
+fn a_full_queue_of_notifications_keeps_no_job_out() {
+    if !can_start("postgres") {
+        return;
+    }
+    let server = PostgresServer::start(Options::default()).expect("starts");
+    let version = server.query("SHOW server_version_num").expect("answers");
+    if version.parse::<u32>().expect("a number") / 10_000 < FIRST_WITH_A_LIMIT {
+        println!("NOT RUN: the queue of {} has no limit that can be set", server.version());
+        return;
+    }
+    let limit = format!("ALTER SYSTEM SET max_notify_queue_pages = {PAGES}");
+    server.query(&limit).expect("sets");
+    server.restart().expect("restarts");
+    let manager =
+        Manager::builder().linked(false).database_as("it", server.url()).build().expect("valid");
+    manager.migrate().expect("migrates");
+
+    // Somebody listens, and sits in a transaction.
+    let connect = || PgConnection::establish(&server.url()).expect("connects");
+    let (mut idle, mut other) = (connect(), connect());
+    idle.batch_execute("LISTEN other; BEGIN; SELECT 1").expect("listens");
+    let full = (0..2 * PAGES).find_map(|number| {
+        let sql = format!("SELECT pg_notify('other', rpad('{number}', 7999, 'x'))");
+        other.batch_execute(&sql).err()
+    });
+    let full = full.expect("it becomes full").to_string();
+    assert!(full.contains("too many notifications"), "{full}");
+
+    // The first takes its notification along, and later ones too after a quiet moment.
+    manager.enqueue(NewJob::named("it", 1.into())).expect("stored without a notification");
+    let many = (0..10).map(|number| NewJob::named("it", number.into()));
+    for stored in manager.enqueue_many(many).expect("stored") {
+        assert!(stored.is_new(), "{stored:?}");
+    }
+    assert_eq!(server.query("SELECT count(*) FROM qudo_ready").expect("counts"), "11");
+
+    // A transaction that sends one by itself cannot be helped; it may do without.
+    let job = || NewJob::named("it", 1.into());
+    let sent = connect().transaction(|conn| {
+        manager.enqueue_in(conn, job()).map(drop).map_err(|_| diesel::result::Error::NotFound)
+    });
+    let sent = sent.expect_err("fails at its commit").to_string();
+    assert!(sent.contains("too many notifications"), "{sent}");
+    let quiet = Manager::builder()
+        .linked(false)
+        .database_as("it", server.url())
+        .notify_in_transactions(false)
+        .build()
+        .expect("valid");
+    let stored = connect().transaction(|conn| {
+        quiet.enqueue_in(conn, job()).map(drop).map_err(|_| diesel::result::Error::NotFound)
+    });
+    stored.expect("stored");
+    assert_eq!(server.query("SELECT count(*) FROM qudo_ready").expect("counts"), "12");
+}
