@@ -75,34 +75,42 @@ impl Plan {
     }
 }
 
+/// A look at one part.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Look {
+    pub(crate) took: Duration,
+    /// How many rows it found.
+    pub(crate) rows: usize,
+    /// How many bytes of arguments came with the rows while the time was taken.
+    pub(crate) bytes: usize,
+}
+
+impl Look {
+    /// How long the look took without what its rows cost.
+    pub(crate) fn for_nothing(&self) -> Duration {
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        let rows = A_ROW.saturating_mul(count(self.rows));
+        self.took.saturating_sub(rows + A_BYTE.saturating_mul(count(self.bytes)))
+    }
+}
+
 /// What a claim found.
 pub(crate) struct Found<'a> {
     pub(crate) plan: &'a Plan,
-    /// How long the looks took, of those that were made.
-    pub(crate) took: &'a [Duration],
+    /// The looks that were made; one that failed is the last.
+    pub(crate) looks: &'a [Look],
     /// The rows, in the order in which they were found.
     pub(crate) rows: &'a [Place],
     /// There are as many rows as were asked for, so the last look that was made did not see all of its part.
     pub(crate) full: bool,
     /// The claim came to nothing after these looks: what they found is not known.
     pub(crate) failed: bool,
-    /// How many bytes of arguments came with the rows while the time was taken.
-    pub(crate) bytes: usize,
-    /// The server's clock, in microseconds since 1970.
+    /// The server's clock before the first look, in microseconds since 1970.
     pub(crate) now: i64,
     /// How long the server takes to answer anything.
     pub(crate) round_trip: Duration,
     /// A part that is cut in two makes two looks that are cheaper.
     pub(crate) ends_looks: bool,
-}
-
-impl Found<'_> {
-    /// How long the look took without what its rows cost.
-    pub(crate) fn for_nothing(&self, took: Duration) -> Duration {
-        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let rows = A_ROW.saturating_mul(count(self.rows.len()));
-        took.saturating_sub(rows + A_BYTE.saturating_mul(count(self.bytes)))
-    }
 }
 
 /// How long the looks of one claim may take together. Whoever waits for its jobs waits for all of them.
@@ -122,10 +130,11 @@ impl Patience {
         Self { begun, at_most: left.map(|left| left / 4) }
     }
 
-    /// Whether another look may begin.
-    pub(crate) fn lasts(&self, has_jobs: bool) -> bool {
+    /// Whether another look may begin; the first one always does.
+    pub(crate) fn lasts(&self, looks: usize, has_jobs: bool) -> bool {
         let spent = self.begun.elapsed();
-        !(has_jobs && spent > WITH_JOBS) && self.at_most.is_none_or(|most| spent <= most)
+        let has_time = !(has_jobs && spent > WITH_JOBS);
+        looks == 0 || (has_time && self.at_most.is_none_or(|most| spent <= most))
     }
 }
 
@@ -177,18 +186,17 @@ impl Cursors {
             }
             return;
         }
-        let looks = found.plan.0.iter().zip(found.took);
-        let mut start =
-            looks.filter(|((_, reason), _)| *reason == Reason::Start).map(|(_, took)| *took);
-        match (start.next_back(), cursors.get_mut(queue), last) {
+        let mut looks = found.plan.0.iter().zip(found.looks);
+        let start = looks.rfind(|((_, reason), _)| *reason == Reason::Start);
+        let start = start.map(|(_, look)| look.for_nothing());
+        match (start, cursors.get_mut(queue), last) {
             // A full claim is as long as its rows take.
             (Some(took), _, Some(after)) if found.full && !found.failed => {
-                let from_start_at =
-                    its_share(found.for_nothing(took)).max(Instant::now() + FROM_START_EVERY);
+                let from_start_at = its_share(took).max(Instant::now() + FROM_START_EVERY);
                 let backlog = Backlog { after, from_start_at };
                 cursors.insert(Arc::clone(queue), State::Backlog(backlog));
             }
-            (Some(took), state, _) if is_dear(found.for_nothing(took), found.round_trip) => {
+            (Some(took), state, _) if is_dear(took, found.round_trip) => {
                 let was_dear = matches!(state, Some(State::Once));
                 let now = if was_dear { State::Dear(Dear::new(found)) } else { State::Once };
                 cursors.insert(Arc::clone(queue), now);
@@ -210,14 +218,14 @@ mod tests {
     /// A claim of which each look takes so many milliseconds.
     fn claim(cursors: &Cursors, took: u64, rows: &[Place], full: bool) -> Plan {
         let plan = cursors.plan(QUEUE);
-        let took = vec![Duration::from_millis(took); plan.0.len()];
+        let look = Look { took: Duration::from_millis(took), rows: rows.len(), bytes: 0 };
+        let looks = vec![look; plan.0.len()];
         let found = Found {
             plan: &plan,
-            took: &took,
+            looks: &looks,
             rows,
             full,
             failed: false,
-            bytes: 0,
             now: 1_795_000_000_000_000,
             round_trip: Duration::from_millis(1),
             ends_looks: true,
@@ -250,21 +258,9 @@ mod tests {
 
     #[test]
     fn large_arguments_make_no_look_dear() {
-        let took = Duration::from_millis(90);
-        let plan = Plan::default();
-        let found = |bytes| Found {
-            plan: &plan,
-            took: &[],
-            rows: &[],
-            full: false,
-            failed: false,
-            bytes,
-            now: 0,
-            round_trip: Duration::ZERO,
-            ends_looks: true,
-        };
-        assert!(is_dear(found(0).for_nothing(took), Duration::ZERO));
-        assert!(!is_dear(found(1_000_000).for_nothing(took), Duration::ZERO));
+        let look = |bytes| Look { took: Duration::from_millis(90), rows: 1, bytes };
+        assert!(is_dear(look(0).for_nothing(), Duration::ZERO));
+        assert!(!is_dear(look(1_000_000).for_nothing(), Duration::ZERO));
     }
 
     #[test]

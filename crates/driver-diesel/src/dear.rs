@@ -41,6 +41,8 @@ pub(crate) struct Dear {
     /// Which rank's slices come first. It is counted apart from `turn`: with an even number of ranks every
     /// second one would have its slices only in claims that begin with new rows.
     slice_turn: usize,
+    /// The first rank whose new rows the last claim had no time for, because it had jobs of others.
+    unreached: Option<i32>,
     gaps: Gaps,
 }
 
@@ -69,6 +71,7 @@ impl Dear {
             slices_due: now,
             turn: 0,
             slice_turn: 0,
+            unreached: None,
             gaps: Gaps::new(),
         };
         dear.advance(&[(0, a_little_before(found.now))], found.now);
@@ -77,13 +80,19 @@ impl Dear {
     }
 
     pub(crate) fn plan(&self) -> Plan {
-        let news = self.news();
+        let turn = self.turn % 4;
+        let mut news = self.news();
+        if let Some(unreached) = self.unreached.filter(|_| turn == 3) {
+            let is_reached = |(span, _): &(Span, _)| matches!(span, Span::Within { rank, .. } if *rank < unreached);
+            let reached = news.iter().take_while(|one| is_reached(one)).count();
+            news.rotate_left(reached);
+        }
         // Where looks do not end each steps over all the dead rows behind it.
         let most = if self.ends_looks { usize::MAX } else { 1 };
         let gaps = self.gaps.next().take(most);
         let gaps = gaps.map(|(from, to)| (Span::Ranks { from, to }, Reason::Gap));
         let (gaps, slices): (Vec<_>, _) = (gaps.collect(), self.slices());
-        let order = match self.turn % 4 {
+        let order = match turn {
             0 => [gaps, slices, news],
             1 => [news, gaps, slices],
             2 => [slices, gaps, news],
@@ -121,38 +130,35 @@ impl Dear {
     /// Answers whether the start of the queue is cheap again.
     pub(crate) fn note(&mut self, found: &Found<'_>) -> bool {
         self.turn = self.turn.wrapping_add(1);
-        let looks = found.plan.0.iter().zip(found.took).enumerate();
+        let looks = found.plan.0.iter().zip(found.looks).enumerate();
         let (mut recent, mut swept) = (None, false);
-        for (at, ((span, reason), took)) in looks {
-            let took = found.for_nothing(*took).saturating_sub(found.round_trip);
-            // It did not see all of its part, or nothing is known of what it saw.
-            let is_part = found.failed || (found.full && at + 1 == found.took.len());
+        for (at, ((span, reason), look)) in looks {
+            let took = look.for_nothing().saturating_sub(found.round_trip);
+            let saw = if found.failed {
+                Saw::Nothing
+            } else if found.full && at + 1 == found.looks.len() {
+                Saw::Part(found.rows.last().copied())
+            } else {
+                Saw::All
+            };
             match (reason, span) {
                 (Reason::Recent(rank) | Reason::New(rank), _) => {
                     if matches!(reason, Reason::Recent(_)) {
                         *recent.get_or_insert(Duration::ZERO) += took;
                     }
-                    self.note_new(*rank, took, found.now, is_part);
+                    self.note_new(*rank, took, found.now, saw);
                 }
                 (Reason::Gap, Span::Ranks { from, to }) => {
-                    self.note_gap((*from, *to), took, found, is_part);
+                    self.note_gap((*from, *to), took, found.now, saw);
                 }
                 (Reason::Slice(rank), Span::Within { after, .. }) => {
                     swept = true;
-                    // One that filled the claim is looked at again at once.
-                    if found.failed || !is_part {
-                        wait_its_share(&mut self.slices_due, took);
-                    }
-                    if let Some(known) = self.ranks.get_mut(rank).filter(|_| !is_part) {
-                        let end = slackened(known.last).as_u128();
-                        if let Some(all) = known.sweep.note(after.as_u128(), took, end) {
-                            known.is_clean = is_over(all);
-                        }
-                    }
+                    self.note_slice(*rank, after.as_u128(), took, saw);
                 }
                 _ => {}
             }
         }
+        self.note_unreached(found);
         self.slice_turn = self.slice_turn.wrapping_add(usize::from(swept));
         self.recent_at = recent.map_or(self.recent_at, its_share);
         if !found.failed {
@@ -164,30 +170,69 @@ impl Dear {
         self.gaps.are_clean && self.ranks.values().all(|known| known.is_clean)
     }
 
-    fn note_gap(&mut self, gap: Gap, took: Duration, found: &Found<'_>, is_part: bool) {
-        if found.failed {
-            self.gaps.charge(took);
-        } else if is_part {
-            self.gaps.leave(gap);
-        } else if let Some(rank) = self.gaps.note(gap, took, self.ends_looks)
-            && self.ranks.len() < MOST_RANKS
-        {
-            self.advance(&[(rank, a_little_before(found.now))], found.now);
+    /// Where the next claim begins that does not begin with the highest priority. Claims in their usual order
+    /// say nothing of that.
+    fn note_unreached(&mut self, found: &Found<'_>) {
+        let news = |looks: usize| {
+            found.plan.0.iter().skip(looks).filter_map(|(_, reason)| rank_of_news(*reason))
+        };
+        let next = self.unreached.and_then(|rank| news(0).filter(|one| *one >= rank).min());
+        if news(0).next() == next.or(news(0).min()) {
+            self.unreached = news(found.looks.len()).next().filter(|_| !found.full);
+        }
+    }
+
+    fn note_slice(&mut self, rank: i32, begun: u128, took: Duration, saw: Saw) {
+        // One that filled the claim is looked at again soon, from where it ended.
+        let dear = if matches!(saw, Saw::Part(_)) { took.saturating_sub(LONG) } else { took };
+        wait_its_share(&mut self.slices_due, dear);
+        let Some(known) = self.ranks.get_mut(&rank) else { return };
+        let end = slackened(known.last).as_u128();
+        match saw {
+            Saw::Nothing => known.sweep.note_failed(begun, took, end),
+            Saw::Part(Some((last, id))) if last == rank => {
+                known.sweep.note_part(begun, id.as_u128(), took, end);
+            }
+            Saw::Part(_) => {}
+            Saw::All => {
+                if let Some(all) = known.sweep.note(begun, took, end) {
+                    known.is_clean = is_over(all);
+                }
+            }
+        }
+    }
+
+    fn note_gap(&mut self, gap: Gap, took: Duration, now: i64, saw: Saw) {
+        match saw {
+            Saw::Nothing => self.gaps.note_failed(gap, took, self.ends_looks),
+            Saw::Part(_) => self.gaps.leave(gap, took),
+            Saw::All => {
+                if let Some(rank) = self.gaps.note(gap, took, self.ends_looks)
+                    && self.ranks.len() < MOST_RANKS
+                {
+                    self.advance(&[(rank, a_little_before(now))], now);
+                }
+            }
         }
     }
 
     /// After a look at all that is new in a rank the next one begins where this one ended.
-    fn note_new(&mut self, rank: i32, took: Duration, now: i64, is_part: bool) {
+    fn note_new(&mut self, rank: i32, took: Duration, now: i64, saw: Saw) {
         let Some(known) = self.ranks.get_mut(&rank) else { return };
         let (before, seen) = (known.last, a_little_before(now));
-        if !is_part {
+        let is_long = took > if self.ends_looks { LONG * 10 } else { LONG };
+        // Of a look that takes long and fails, as it does at its deadline, the rows are left to the sweep, which
+        // looks at them in pieces.
+        let ends = matches!(saw, Saw::All) || (matches!(saw, Saw::Nothing) && is_long);
+        if ends {
             known.last = before.max(seen);
         }
         // What it stepped over lies before the place where the next one begins. If not, because such ids
-        // tell no time or a look does not end where it should, the next is as dear.
-        let leaves_it_behind = self.ends_looks && !is_part && before < slackened(seen);
-        let is_long = took > if self.ends_looks { LONG * 10 } else { LONG };
-        if is_long && !leaves_it_behind && known.was_long {
+        // tell no time or a look does not end where it should, the next is as dear. It may be if it brings as
+        // many jobs as were asked for.
+        let leaves_it_behind = self.ends_looks && ends && before < slackened(seen);
+        let is_worth_it = matches!(saw, Saw::Part(_));
+        if is_long && !leaves_it_behind && !is_worth_it && known.was_long {
             wait_its_share(&mut self.news_due, took);
             known.new_at = self.news_due;
         }
@@ -211,6 +256,23 @@ impl Dear {
                 self.gaps.take_out(*rank);
             }
         }
+    }
+}
+
+/// What a look saw of its part.
+#[derive(Debug, Clone, Copy)]
+enum Saw {
+    All,
+    /// As much as was asked for, up to this row.
+    Part(Option<Place>),
+    /// It, or a later one of the same claim, failed: what it found is not known.
+    Nothing,
+}
+
+fn rank_of_news(reason: Reason) -> Option<i32> {
+    match reason {
+        Reason::New(rank) | Reason::Recent(rank) => Some(rank),
+        _ => None,
     }
 }
 
@@ -244,6 +306,7 @@ fn slackened(id: Uuid) -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cursor::Look;
 
     const NOW: i64 = 1_795_000_000_000_000;
 
@@ -251,42 +314,45 @@ mod tests {
         Uuid::from_u128(id_of(millis(NOW + seconds * 1_000_000)).as_u128() | 7 << 76 | 2 << 62 | 1)
     }
 
-    struct Look {
+    struct Claim {
         took: u64,
         rows: Vec<Place>,
         full: bool,
         now: i64,
     }
 
-    const NOTHING: Look = Look { took: 1, rows: Vec::new(), full: false, now: NOW };
+    const NOTHING: Claim = Claim { took: 1, rows: Vec::new(), full: false, now: NOW };
+
+    fn look(millis: u64, rows: usize) -> Look {
+        Look { took: Duration::from_millis(millis), rows, bytes: 0 }
+    }
 
     /// A claim of which each look takes so many milliseconds, a round trip of one included.
-    fn claim(dear: &mut Dear, look: &Look) -> (Plan, bool) {
+    fn claim(dear: &mut Dear, claim: &Claim) -> (Plan, bool) {
         let plan = dear.plan();
-        let looks = if look.full { 1 } else { plan.0.len() };
-        let took = vec![Duration::from_millis(look.took); looks];
-        let found = Found { plan: &plan, took: &took, now: look.now, ..found(look) };
+        let looks = if claim.full { 1 } else { plan.0.len() };
+        let looks = vec![look(claim.took, claim.rows.len()); looks];
+        let found = Found { plan: &plan, looks: &looks, now: claim.now, ..found(claim) };
         let is_over = dear.note(&found);
         (plan, is_over)
     }
 
-    fn found(look: &Look) -> Found<'_> {
+    fn found(claim: &Claim) -> Found<'_> {
         static NO_PLAN: Plan = Plan(Vec::new());
         Found {
             plan: &NO_PLAN,
-            took: &[],
-            rows: &look.rows,
-            full: look.full,
+            looks: &[],
+            rows: &claim.rows,
+            full: claim.full,
             failed: false,
-            bytes: 0,
-            now: look.now,
+            now: claim.now,
             round_trip: Duration::from_millis(1),
             ends_looks: true,
         }
     }
 
     fn dear(rows: &[Place]) -> Dear {
-        Dear::new(&found(&Look { rows: rows.to_vec(), ..NOTHING }))
+        Dear::new(&found(&Claim { rows: rows.to_vec(), ..NOTHING }))
     }
 
     fn new_of(plan: &Plan, wanted: i32) -> Option<Span> {
@@ -298,7 +364,7 @@ mod tests {
     fn a_place_behind_the_last_job_of_each_priority_is_looked_at_by_every_claim() {
         let mut dear = dear(&[(3, at(-60)), (-5, at(-30))]);
         for _ in 0..20 {
-            let (plan, _) = claim(&mut dear, &Look { took: 5, ..NOTHING });
+            let (plan, _) = claim(&mut dear, &Claim { took: 5, ..NOTHING });
             assert!([-5, 0, 3].iter().all(|rank| new_of(&plan, *rank).is_some()), "{plan:?}");
         }
     }
@@ -317,9 +383,9 @@ mod tests {
                 // Only this kind of part has rows, and it has more than enough.
                 let end = plan.0.iter().position(|(_, reason)| is(reason)).map(|at| at + 1);
                 let made = end.unwrap_or(plan.0.len());
-                let took = vec![Duration::from_millis(1); made];
-                let seen = Look { full: end.is_some(), ..NOTHING };
-                dear.note(&Found { plan: &plan, took: &took, ..found(&seen) });
+                let looks = vec![look(1, 0); made];
+                let seen = Claim { full: end.is_some(), ..NOTHING };
+                dear.note(&Found { plan: &plan, looks: &looks, ..found(&seen) });
                 others += plan.0.iter().take(made).filter(|(_, reason)| !is(reason)).count();
             }
             assert!(others >= 20, "{what:?} left {others} looks to the others");
@@ -347,9 +413,9 @@ mod tests {
                 }
                 // New rows fill the claim once slices and gaps were looked at.
                 let made = new.map_or(plan.0.len(), |new| new + 1);
-                let took = vec![Duration::from_millis(1); made];
-                let seen = Look { full: true, ..NOTHING };
-                dear.note(&Found { plan: &plan, took: &took, ..found(&seen) });
+                let looks = vec![look(1, 0); made];
+                let seen = Claim { full: true, ..NOTHING };
+                dear.note(&Found { plan: &plan, looks: &looks, ..found(&seen) });
             }
             assert_eq!(first.len() as i32, ranks, "of {ranks} ranks {first:?}");
         }
@@ -359,8 +425,8 @@ mod tests {
     fn a_claim_that_fails_is_followed_by_another_plan() {
         let mut dear = dear(&[]);
         let plan = dear.plan();
-        let took = vec![Duration::from_secs(4); plan.0.len()];
-        dear.note(&Found { plan: &plan, took: &took, failed: true, ..found(&NOTHING) });
+        let looks = vec![look(4_000, 0); plan.0.len()];
+        dear.note(&Found { plan: &plan, looks: &looks, failed: true, ..found(&NOTHING) });
         let next = dear.plan();
         assert!(next.0.len() < plan.0.len(), "{next:?}");
         assert!(new_of(&next, 0).is_some(), "one that was slow once is looked at again: {next:?}");
@@ -371,7 +437,7 @@ mod tests {
         let mut dear = dear(&[]);
         for _ in 0..10 {
             let rows = (0..300).map(|_| (0, at(0))).collect();
-            claim(&mut dear, &Look { took: 31, rows, ..NOTHING });
+            claim(&mut dear, &Claim { took: 31, rows, ..NOTHING });
             assert!(new_of(&dear.plan(), 0).is_some());
         }
     }
@@ -383,9 +449,80 @@ mod tests {
         claim(&mut dear, &NOTHING);
         let before = dear.plan();
         assert!(matches!(before.0[0].1, Reason::Slice(0)), "{before:?}");
-        claim(&mut dear, &Look { full: true, took: 400, ..NOTHING });
-        let after = dear.plan();
-        assert!(after.0.contains(&before.0[0]), "{after:?}");
+        let (Span::Within { after, until, .. }, _) = before.0[0] else { panic!("{before:?}") };
+        let last = Uuid::from_u128(after.as_u128().midpoint(until.as_u128()));
+        claim(&mut dear, &Claim { full: true, rows: vec![(0, last)], ..NOTHING });
+        // What it found is deleted now, and would be stepped over.
+        let next = (Span::Within { rank: 0, after: last, until }, Reason::Slice(0));
+        assert!(dear.plan().0.contains(&next), "{:?}", dear.plan());
+    }
+
+    #[test]
+    fn what_a_look_cannot_see_in_its_time_is_seen_in_pieces() {
+        // Each row takes a microsecond, and nobody waits longer than a second.
+        let end = slackened(slackened(at(0))).as_u128();
+        let dead: Vec<u128> = (0..5_000_000).map(|row| (end >> 4) + row * 1_000).collect();
+        let mut dear = dear(&[]);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..4_000 {
+            let plan = dear.plan();
+            let cost = |span: &Span| match span {
+                Span::Within { rank: 0, after, until } => {
+                    let upto = |id: &Uuid| dead.partition_point(|row| *row <= id.as_u128());
+                    upto(until) - upto(after)
+                }
+                _ => 0,
+            };
+            let took: Vec<_> = plan.spans().map(|span| cost(&span) as u64 / 1_000).collect();
+            let failed = took.iter().sum::<u64>() > 1_000;
+            let looks: Vec<_> = took.iter().map(|took| look(1 + took, 0)).collect();
+            if !failed {
+                let slices = plan.0.iter().filter(|(_, reason)| *reason == Reason::Slice(0));
+                for (span, _) in slices {
+                    let Span::Within { after, until, .. } = span else { panic!("{span:?}") };
+                    let from = dead.partition_point(|row| *row <= after.as_u128());
+                    let to = dead.partition_point(|row| *row <= until.as_u128());
+                    seen.extend((from..to).step_by(100_000).map(|row| row / 100_000));
+                }
+            }
+            dear.note(&Found { plan: &plan, looks: &looks, failed, ..found(&NOTHING) });
+            // Its time has come.
+            dear.slices_due = Instant::now();
+        }
+        assert!(seen.len() >= 49, "{seen:?}");
+    }
+
+    #[test]
+    fn a_higher_priority_with_a_job_for_every_claim_keeps_no_lower_one_waiting() {
+        let mut dear = dear(&[(-5, at(0)), (3, at(0))]);
+        let mut seen = std::collections::BTreeSet::new();
+        for _ in 0..40 {
+            let plan = dear.plan();
+            // Once there is a job there is no time for another look.
+            let first = plan.0.iter().position(|(_, reason)| rank_of_news(*reason).is_some());
+            let made = first.map_or(plan.0.len(), |first| first + 1);
+            let looks = vec![look(22, 1); made];
+            let rank = rank_of_news(plan.0[made - 1].1);
+            let rows: Vec<_> = rank.map(|rank| (rank, at(0))).into_iter().collect();
+            seen.extend(rank);
+            let claim = Claim { rows, ..NOTHING };
+            dear.note(&Found { plan: &plan, looks: &looks, ..found(&claim) });
+        }
+        assert_eq!(seen.into_iter().collect::<Vec<_>>(), [-5, 0, 3]);
+    }
+
+    #[test]
+    fn new_rows_that_fill_a_claim_are_looked_at_again_whatever_that_takes() {
+        let mut dear = dear(&[]);
+        for _ in 0..10 {
+            let plan = dear.plan();
+            let at_news = plan.0.iter().position(|(_, reason)| rank_of_news(*reason).is_some());
+            let mut looks = vec![look(1, 0); at_news.expect("is looked at")];
+            looks.push(look(60, 4));
+            let claim = Claim { rows: vec![(0, at(0)); 4], full: true, ..NOTHING };
+            dear.note(&Found { plan: &plan, looks: &looks, ..found(&claim) });
+            assert!(new_of(&dear.plan(), 0).is_some());
+        }
     }
 
     #[test]
@@ -393,7 +530,7 @@ mod tests {
         let random = Uuid::from_u128(0xf234_5678_9abc_4def_8123_4567_89ab_cdef);
         for odd in [at(3_600), random] {
             let mut dear = dear(&[(0, at(-1))]);
-            claim(&mut dear, &Look { rows: vec![(0, odd), (4, odd)], ..NOTHING });
+            claim(&mut dear, &Claim { rows: vec![(0, odd), (4, odd)], ..NOTHING });
             let plan = dear.plan();
             for rank in [0, 4] {
                 let Some(Span::Within { after, .. }) = new_of(&plan, rank) else {
@@ -407,14 +544,14 @@ mod tests {
     #[test]
     fn dead_rows_behind_an_old_job_are_stepped_over_once() {
         let mut dear = dear(&[(3, at(-86_400))]);
-        claim(&mut dear, &Look { took: 500, ..NOTHING });
+        claim(&mut dear, &Claim { took: 500, ..NOTHING });
         let plan = dear.plan();
         let Some(Span::Within { after, .. }) = new_of(&plan, 3) else {
             panic!("it is looked at at once: {plan:?}")
         };
         assert!(after >= slackened(slackened(at(0))), "{after}");
         // If the next ones are as dear, they lie behind for good.
-        claim(&mut dear, &Look { took: 500, ..NOTHING });
+        claim(&mut dear, &Claim { took: 500, ..NOTHING });
         assert_eq!(new_of(&dear.plan(), 3), None);
     }
 
@@ -424,8 +561,8 @@ mod tests {
         for step in 0..500 {
             let now = NOW + step * 40_000;
             let rows = vec![(0, at(step / 25 - 2)), (7, at(step / 25 + 9))];
-            let look = Look { rows, now, took: 1 + (step as u64 % 7), full: step % 3 == 0 };
-            let (plan, _) = claim(&mut dear, &look);
+            let took = 1 + (step as u64 % 7);
+            let (plan, _) = claim(&mut dear, &Claim { rows, now, took, full: step % 3 == 0 });
             let ends = |span: &Span| match *span {
                 Span::Within { rank, after, until } => ((rank, after), (rank, until)),
                 Span::Ranks { from, to } => ((from, Uuid::nil()), (to, Uuid::max())),

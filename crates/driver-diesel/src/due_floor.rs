@@ -88,6 +88,14 @@ impl DueFloor {
         }
     }
 
+    /// Notes a look at a slice that failed after so long; it is looked at in pieces if that is long.
+    pub(crate) fn note_failed(&self, slice: Range, took: Duration) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(State { floor, sweep, due }) = &mut *state else { return };
+        wait_its_share(due, took);
+        sweep.note_failed(key(slice.from), took, key(*floor));
+    }
+
     /// Notes what the look at a slice took beyond a round trip.
     pub(crate) fn note_slice(&self, slice: Range, took: Duration) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

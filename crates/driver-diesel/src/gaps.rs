@@ -1,8 +1,8 @@
 //! Priorities of which no job was seen yet, among dead rows.
 //!
 //! Each such priority lies in exactly one gap between the known ones. The gaps are looked at in turn, for a
-//! twentieth of the time. A gap whose look is dear holds dead rows of some priority, and is cut in two until that
-//! priority is found.
+//! twentieth of the time. A gap whose look is dear twice, of which the second time counts, holds dead rows of some
+//! priority, and is cut in two until that priority is found.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -50,13 +50,27 @@ impl Gaps {
     }
 
     /// Notes how long a look took, whatever came of it.
-    pub(crate) fn charge(&mut self, took: Duration) {
+    fn charge(&mut self, took: Duration) {
         wait_its_share(&mut self.due, took);
     }
 
-    /// Notes that a gap holds more than was asked for. The others come first; it is looked at again in its turn.
-    pub(crate) fn leave(&mut self, gap: Gap) {
+    /// Notes a look of which nothing came. The gap is looked at again in its turn, cut in two if that took long:
+    /// as a whole it would never be seen.
+    pub(crate) fn note_failed(&mut self, gap: Gap, took: Duration, cuts: bool) {
+        self.spent += took;
+        self.charge(took);
+        let at = self.all.iter().position(|one| *one == gap);
+        if let Some(at) = at.filter(|_| took > LONG && cuts) {
+            self.cut(at);
+            self.was_short = false;
+        }
+    }
+
+    /// Notes that a gap holds more than was asked for. The others come first; it is looked at again in its turn,
+    /// from its start: over what was found there, which is paid for if it is much.
+    pub(crate) fn leave(&mut self, gap: Gap, took: Duration) {
         self.spent += LONG * 2;
+        self.charge(took.saturating_sub(LONG));
         self.was_short = false;
         if let Some(at) = self.all.iter().position(|one| *one == gap) {
             self.at = at + 1;
@@ -87,9 +101,7 @@ impl Gaps {
         let mut found = None;
         if is_long && gap.0 == gap.1 {
             found = Some(gap.0);
-        } else if is_long && self.all.len() < MOST_GAPS {
-            let cut = middle(gap.0, gap.1);
-            drop(self.all.splice(at..=at, [(gap.0, cut), (cut + 1, gap.1)]));
+        } else if is_long && self.cut(at) {
             self.at += 1;
         } else if is_short
             && self.was_short
@@ -101,6 +113,17 @@ impl Gaps {
         self.was_short = is_short;
         self.turn();
         found
+    }
+
+    /// Cuts a gap in two, if it is more than one rank and there are not too many.
+    fn cut(&mut self, at: usize) -> bool {
+        let (from, to) = self.all[at];
+        let can = from < to && self.all.len() < MOST_GAPS;
+        if can {
+            let cut = middle(from, to);
+            drop(self.all.splice(at..=at, [(from, cut), (cut + 1, to)]));
+        }
+        can
     }
 
     fn turn(&mut self) {
@@ -248,11 +271,21 @@ mod tests {
         let mut gaps = Gaps::new();
         gaps.take_out(0);
         let (low, high) = (gaps.all[0], gaps.all[1]);
-        gaps.leave(low);
+        gaps.leave(low, LONG);
         assert_eq!(gaps.next().next(), Some(high));
         gaps.note(high, Duration::ZERO, true);
         assert_eq!(gaps.next().next(), Some(low), "in its turn");
         assert!(!gaps.are_clean);
+    }
+
+    #[test]
+    fn a_gap_of_which_nothing_came_is_looked_at_in_two() {
+        let mut gaps = Gaps::new();
+        gaps.take_out(0);
+        gaps.note_failed(gaps.all[1], LONG * 2, true);
+        assert_eq!(gaps.all.len(), 3);
+        gaps.note_failed(gaps.all[1], LONG, true);
+        assert_eq!(gaps.all.len(), 3, "it was something else that took long");
     }
 
     #[test]

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-/// Looks that find nothing may take at most 1/20 of the time, however many dead rows lie there.
+/// Looks that find nothing may take at most 1/20 of the time, as long as each takes a second at most. Slices,
+/// gaps and the looks at due jobs each have one.
 const SHARE: u32 = 20;
 
 /// A look that takes longer, beyond its round trip, is dear.

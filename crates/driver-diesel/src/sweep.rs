@@ -17,8 +17,11 @@ pub(crate) const SHORT: Duration = Duration::from_micros(400);
 /// A slice is cut into at most this many pieces.
 const MOST_PIECES: u32 = 64;
 
-/// No slice is cut while there are this many.
+/// No slice is cut while there are this many bounds.
 const MOST_SLICES: usize = 4_096;
+
+/// So many empty looks are no dearer than one; a sweep begins with fewer.
+const FEW_SLICES: usize = 32;
 
 /// The first slices, by how long ago they were, in milliseconds; each twice as long as the next.
 const FIRST_SLICES: std::ops::Range<u32> = 13..27;
@@ -36,9 +39,11 @@ pub(crate) struct Sweep {
     /// Where slices end, in order; the last one ends at the present.
     bounds: Vec<u128>,
     at: usize,
+    /// How far the slice whose turn it is was seen already, by looks that found as much as they wanted.
+    seen: Option<u128>,
     /// Whether the slice before was short.
     was_short: bool,
-    /// What the slices took since the start.
+    /// What the slices took since the start, beyond what empty looks take.
     spent: Duration,
     /// Slices are cut, and others made one.
     cuts: bool,
@@ -56,7 +61,8 @@ impl Sweep {
 
     /// In one slice always, where smaller ones would be no cheaper.
     pub(crate) fn whole() -> Self {
-        Self { bounds: Vec::new(), at: 0, was_short: false, spent: Duration::ZERO, cuts: false }
+        let (bounds, spent) = (Vec::new(), Duration::ZERO);
+        Self { bounds, at: 0, seen: None, was_short: false, spent, cuts: false }
     }
 
     /// The next slices, to the end of the sweep; `end` is the present.
@@ -72,7 +78,8 @@ impl Sweep {
 
     /// A slice never reaches beyond the present: rows behind it are found by the looks at new rows.
     fn slice(&self, at: usize, end: u128) -> Slice {
-        let after = at.checked_sub(1).map_or(0, |before| self.bounds[before]);
+        let begin = at.checked_sub(1).map_or(0, |before| self.bounds[before]);
+        let after = self.seen.filter(|_| at == self.at).map_or(begin, |seen| seen.max(begin));
         let until = self.bounds.get(at).copied().unwrap_or(end);
         Slice { after, until: until.min(end).max(after) }
     }
@@ -81,38 +88,72 @@ impl Sweep {
     /// answers how long the looks at all slices took. A slice whose turn it is not adds its time and nothing else:
     /// two claims may have looked at the same slice.
     pub(crate) fn note(&mut self, begun: u128, took: Duration, end: u128) -> Option<Duration> {
-        self.spent += took;
         if !self.cuts {
-            return Some(std::mem::take(&mut self.spent));
+            return Some(took);
         }
-        let Slice { after, until } = self.current(end);
-        if after != begun {
+        self.spent += took.saturating_sub(SHORT);
+        if self.current(end).after != begun {
             return None;
         }
-        let is_short = took < SHORT;
-        if took > LONG && self.bounds.len() < MOST_SLICES {
-            let pieces = u128::from(MOST_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
-            let step = (until - after) / pieces;
-            let cuts = (1..pieces).map(|piece| after + step * piece);
-            let cuts: Vec<_> = cuts.filter(|cut| after < *cut && *cut < until).collect();
-            let count = cuts.len();
-            drop(self.bounds.splice(self.at..self.at, cuts));
-            self.at += count;
+        let is_short = took < SHORT && self.seen.is_none();
+        let pieces = self.cut(took, end);
+        if pieces > 0 {
+            self.at += pieces;
         } else if is_short && self.was_short && self.at > 0 && self.at < self.bounds.len() {
             self.at -= 1;
             self.bounds.remove(self.at);
         }
+        self.seen = None;
         self.was_short = is_short;
         self.at += 1;
         if self.at <= self.bounds.len() {
             return None;
+        }
+        if self.bounds.len() == MOST_SLICES {
+            self.bounds.pop();
         }
         if self.bounds.last().is_none_or(|last| *last < end) {
             self.bounds.push(end);
         }
         self.at = 0;
         self.was_short = false;
-        Some(std::mem::take(&mut self.spent))
+        let spent = std::mem::take(&mut self.spent);
+        // Many slices may be a dear look altogether although each is short; they are joined first.
+        Some(if self.bounds.len() > FEW_SLICES { spent.max(CHEAP) } else { spent })
+    }
+
+    /// Notes a look at the next slice that found as much as it wanted, the last of it at `seen`: the next look
+    /// begins there, or it would step over what this one deleted.
+    pub(crate) fn note_part(&mut self, begun: u128, seen: u128, took: Duration, end: u128) {
+        self.spent += took;
+        let Slice { after, until } = self.current(end);
+        if self.cuts && after == begun && after < seen && seen < until {
+            self.seen = Some(seen);
+        }
+    }
+
+    /// Notes a look at the next slice of which nothing came. It is looked at again, in pieces if it took long:
+    /// as a whole it would never be seen.
+    pub(crate) fn note_failed(&mut self, begun: u128, took: Duration, end: u128) {
+        self.spent += took;
+        if self.cuts && self.current(end).after == begun {
+            self.cut(took, end);
+        }
+    }
+
+    /// Cuts the slice whose turn it is if it took long; answers into how many more.
+    fn cut(&mut self, took: Duration, end: u128) -> usize {
+        if took <= LONG || self.bounds.len() >= MOST_SLICES {
+            return 0;
+        }
+        let Slice { after, until } = self.current(end);
+        let pieces = u128::from(MOST_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
+        let step = (until - after) / pieces;
+        let cuts = (1..pieces).map(|piece| after + step * piece);
+        let cuts: Vec<_> = cuts.filter(|cut| after < *cut && *cut < until).collect();
+        let count = cuts.len();
+        drop(self.bounds.splice(self.at..self.at, cuts));
+        count
     }
 }
 
@@ -127,17 +168,18 @@ mod tests {
 
     const MILLI: u128 = 1_000;
 
-    /// Sweeps once over rows of these keys, each of which costs a microsecond; the dearest slice, and what
-    /// all cost.
-    fn sweep(sweep: &mut Sweep, dead: &[u128], end: u128) -> (Duration, Duration) {
-        let mut dearest = Duration::ZERO;
+    /// Sweeps once over rows of these keys, each of which costs a microsecond; the dearest slice, what all
+    /// cost, and what that is beyond empty looks.
+    fn sweep(sweep: &mut Sweep, dead: &[u128], end: u128) -> (Duration, Duration, Duration) {
+        let (mut dearest, mut all) = (Duration::ZERO, Duration::ZERO);
         loop {
             let Slice { after, until } = sweep.current(end);
             let rows = dead.iter().filter(|key| (after + 1..=until).contains(*key)).count();
             let took = Duration::from_micros(rows as u64);
             dearest = dearest.max(took);
-            if let Some(all) = sweep.note(after, took, end) {
-                return (dearest, all);
+            all += took;
+            if let Some(beyond) = sweep.note(after, took, end) {
+                return (dearest, all, beyond);
             }
         }
     }
@@ -151,15 +193,17 @@ mod tests {
         let dead: Vec<u128> = burst.chain(hour).collect();
         let mut swept = Sweep::new(end, MILLI);
         for turn in 0..12 {
-            let (dearest, all) = sweep(&mut swept, &dead, end);
+            let (dearest, all, beyond) = sweep(&mut swept, &dead, end);
+            assert!(!is_over(beyond));
             assert_eq!(all, Duration::from_millis(200), "each row once");
             assert!(turn < 9 || dearest <= LONG, "{dearest:?} in sweep {turn}");
         }
         assert!(swept.bounds.is_sorted());
         // Vacuum came, and there is nothing left to cut.
+        let sweeps = (1..20).find(|_| is_over(sweep(&mut swept, &[], end + MILLI).2));
+        assert!(sweeps.is_some(), "it is cheap again");
         for _ in 0..20 {
-            let (_, all) = sweep(&mut swept, &[], end + MILLI);
-            assert!(is_over(all));
+            assert!(is_over(sweep(&mut swept, &[], end + MILLI).2));
         }
         assert!(swept.bounds.len() < 5, "{} slices for nothing", swept.bounds.len());
     }
@@ -171,5 +215,47 @@ mod tests {
         sweep.note(first.after, Duration::ZERO, 1 << 60);
         sweep.note(first.after, Duration::ZERO, 1 << 60);
         assert_eq!(sweep.current(1 << 60).after, first.until);
+    }
+
+    #[test]
+    fn a_little_noise_in_each_slice_is_no_dear_sweep_and_no_reason_for_more_slices() {
+        let mut swept = Sweep::new(1 << 60, MILLI);
+        for turn in 0..10_000 {
+            let end = (1 << 60) + turn * MILLI;
+            let over = loop {
+                let Slice { after, .. } = swept.current(end);
+                if let Some(beyond) = swept.note(after, SHORT, end) {
+                    break is_over(beyond);
+                }
+            };
+            assert!(turn > 10 || over);
+        }
+        assert!(swept.bounds.len() <= MOST_SLICES, "{}", swept.bounds.len());
+    }
+
+    #[test]
+    fn a_slice_goes_on_behind_what_filled_a_claim() {
+        let end = 1 << 60;
+        let mut swept = Sweep::new(end, MILLI);
+        let first = swept.current(end);
+        let middle = first.after.midpoint(first.until);
+        swept.note_part(first.after, middle, Duration::ZERO, end);
+        assert_eq!(swept.current(end), Slice { after: middle, until: first.until });
+        swept.note_part(first.after, middle / 2, Duration::ZERO, end);
+        assert_eq!(swept.current(end).after, middle, "another claim looked at it too");
+        swept.note(middle, Duration::ZERO, end);
+        assert_eq!(swept.current(end).after, first.until);
+        while swept.note(swept.current(end).after, Duration::ZERO, end).is_none() {}
+        assert_eq!(swept.current(end).after, 0, "the next sweep sees all");
+    }
+
+    #[test]
+    fn a_slice_of_which_nothing_came_is_looked_at_in_pieces() {
+        let end = 1 << 60;
+        let mut swept = Sweep::new(end, MILLI);
+        let first = swept.current(end);
+        swept.note_failed(first.after, Duration::from_secs(1), end);
+        let now = swept.current(end);
+        assert!(now.after == first.after && now.until < first.until / 32, "{now:?}");
     }
 }

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use diesel::MysqlConnection;
 use diesel::deserialize;
@@ -13,7 +13,7 @@ use crate::bulk::Keyed;
 use crate::claimed::{FACTS, FactsRow, READY, ReadyRow, claimed};
 use crate::classify::{Class, classify};
 use crate::clock::Window;
-use crate::cursor::{Found, Patience, Place, Plan, Span};
+use crate::cursor::{Found, Look, Patience, Place, Plan, Span};
 use crate::engine::{Engine, claim_filter, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 use crate::statements::ledger::{Orphans, balance};
@@ -34,7 +34,8 @@ pub(super) fn claim(
     without: &[Uuid],
 ) -> Result<Vec<ClaimedJob>, DriverError> {
     let plan = engine.cursors.plan(request.queue);
-    let (mut outcome, mut tries, mut committed) = (None, 0, false);
+    let noted_now = || Noted { now: engine.clock.now(), ..Noted::default() };
+    let (mut noted, mut tries, mut committed) = (noted_now(), 0, false);
     let jobs = engine.write(|conn| {
         tries += 1;
         let in_cluster = engine.server.is_in_cluster();
@@ -50,7 +51,7 @@ pub(super) fn claim(
         let limit = if in_cluster { request.limit >> (tries / 2).min(31) } else { request.limit };
         let request = &ClaimRequest { limit: limit.max(1), ..*request };
         let jobs = Mysql::transaction_within(conn, window, |conn| {
-            outcome = None;
+            noted = noted_now();
             let (filter, abilities) = claim_filter(request.abilities, without);
             if let Some(place) = place {
                 let rows = lock_behind(conn, request, place, &filter, &abilities)?;
@@ -58,8 +59,7 @@ pub(super) fn claim(
                     return lease(conn, request, rows, in_cluster);
                 }
             }
-            let (rows, noted) = lock_ready(conn, request, &plan, &filter, &abilities)?;
-            outcome = Some(noted);
+            let rows = lock_ready(conn, request, &plan, (&filter, &abilities), &mut noted)?;
             lease(conn, request, rows, in_cluster)
         })?;
         committed = true;
@@ -69,20 +69,15 @@ pub(super) fn claim(
     // The commit of the last try may stand too; an ambiguous claim is released by the caller.
     let jobs = jobs.map_err(|error| if committed { error.ambiguous(true) } else { error });
     let failed = jobs.is_err();
-    if failed && outcome.is_none() {
-        outcome = Some(Noted::default());
-    }
     // Also when it failed, as it does when the looks took too long: the next one is to look elsewhere.
-    if let Some(Noted { took, places, full }) = outcome {
+    if failed || !noted.looks.is_empty() {
         let found = Found {
             plan: &plan,
-            took: &took,
-            rows: &places,
-            full,
+            looks: &noted.looks,
+            rows: &noted.places,
+            full: noted.full,
             failed,
-            // Arguments are read by another statement.
-            bytes: 0,
-            now: engine.clock.now(),
+            now: noted.now,
             round_trip: engine.clock.round_trip(),
             ends_looks: engine.ends_looks(),
         };
@@ -136,9 +131,11 @@ fn confirm(
 /// What the cursor learns.
 #[derive(Default)]
 struct Noted {
-    took: Vec<Duration>,
+    looks: Vec<Look>,
     places: Vec<Place>,
     full: bool,
+    /// The server's clock before the looks.
+    now: i64,
 }
 
 /// The statement whose plan the tests check; `position` narrows it behind the cursor. The index is
@@ -174,16 +171,15 @@ fn lock_ready(
     conn: &mut MysqlConnection,
     request: &ClaimRequest<'_>,
     plan: &Plan,
-    filter: &str,
-    abilities: &[Bind<'_>],
-) -> QueryResult<(Vec<ReadyRow>, Noted)> {
+    (filter, abilities): (&str, &[Bind<'_>]),
+    noted: &mut Noted,
+) -> QueryResult<Vec<ReadyRow>> {
     let limit = request.limit as usize;
-    let (mut rows, mut took) = (Vec::<ReadyRow>::new(), Vec::new());
-    let mut locked = None;
+    let (mut rows, mut locked) = (Vec::<ReadyRow>::new(), None);
     let patience = Patience::until(request.deadline);
     for span in plan.spans() {
         let missing = limit - rows.len();
-        if missing == 0 || !patience.lasts(!rows.is_empty()) {
+        if missing == 0 || !patience.lasts(noted.looks.len(), !rows.is_empty()) {
             break;
         }
         let begun = Instant::now();
@@ -192,15 +188,18 @@ fn lock_ready(
         binds.extend(ends);
         binds.extend(abilities);
         binds.push(Bind::Big(missing as i64));
-        rows.extend(conn.rows::<ReadyRow>(&ready_sql(position, filter), &binds)?);
-        took.push(begun.elapsed());
+        let found = conn.rows::<ReadyRow>(&ready_sql(position, filter), &binds);
+        // Arguments are read by another statement.
+        let count = found.as_ref().map_or(0, Vec::len);
+        noted.looks.push(Look { took: begun.elapsed(), rows: count, bytes: 0 });
+        rows.extend(found?);
         if let Span::Behind(place) = span {
             locked = Some(place);
         }
     }
-    let places = rows.iter().map(|row| (row.claim_rank, row.id)).collect();
-    let full = rows.len() >= limit;
-    Ok((rows, Noted { took, places, full }))
+    noted.places = rows.iter().map(|row| (row.claim_rank, row.id)).collect();
+    noted.full = rows.len() >= limit;
+    Ok(rows)
 }
 
 /// A part of the queue as a condition that is a range of the key, and its binds. (A comparison of pairs

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::{Array, Postgres};
 use crate::claimed::ClaimRow;
 use crate::clock::{LATE, TooLate, Window};
-use crate::cursor::{Found, Patience, Place, Span};
+use crate::cursor::{Found, Look, Patience, Place, Span};
 use crate::engine::{Engine as _, micros};
 use crate::sql::{Bind, SqlConn};
 use crate::statements::ledger::Orphans;
@@ -33,16 +33,24 @@ pub(super) fn claim(
     let asked = Asked { engine, request, window, without };
     let limit = request.limit as usize;
     let plan = engine.cursors.plan(request.queue);
-    let (mut taken, mut took) = (Taken::default(), Vec::new());
+    let (mut taken, mut looks) = (Taken::default(), Vec::new());
     let patience = Patience::until(request.deadline);
+    // What is committed from now on may lie behind the looks.
+    let now = engine.clock.now();
     let mut outcome = Ok(true);
     for span in plan.spans() {
-        if taken.jobs.len() >= limit || !patience.lasts(!taken.jobs.is_empty()) {
+        let before = taken.jobs.len();
+        if before >= limit || !patience.lasts(looks.len(), before > 0) {
             break;
         }
-        let mut begun = Instant::now();
+        let mut begun = None;
         outcome = taken.take(|missing| asked.claim_in(span, missing, &mut begun), limit);
-        took.push(begun.elapsed());
+        // Without a connection nothing was looked at.
+        if let Some(begun) = begun {
+            let found = &taken.jobs[before..];
+            let bytes = found.iter().map(|job| job.arg.len()).sum();
+            looks.push(Look { took: begun.elapsed(), rows: found.len(), bytes });
+        }
         if !matches!(outcome, Ok(true)) {
             break;
         }
@@ -50,12 +58,11 @@ pub(super) fn claim(
     // Also when one failed: the next claim is to look elsewhere first.
     let found = Found {
         plan: &plan,
-        took: &took,
+        looks: &looks,
         rows: &taken.places,
         full: taken.jobs.len() >= limit,
         failed: !matches!(outcome, Ok(true)),
-        bytes: taken.jobs.iter().map(|job| job.arg.len()).sum(),
-        now: engine.clock.now(),
+        now,
         round_trip: engine.clock.round_trip(),
         ends_looks: engine.ends_looks(),
     };
@@ -118,12 +125,12 @@ struct Asked<'a> {
 }
 
 impl Asked<'_> {
-    /// `begun` is when the statement was sent, with the connection in hand.
+    /// `begun` becomes when the statement was sent, with the connection in hand.
     fn claim_in(
         &self,
         span: Span,
         limit: usize,
-        begun: &mut Instant,
+        begun: &mut Option<Instant>,
     ) -> Result<(Vec<ClaimedJob>, Vec<Place>), DriverError> {
         let Self { engine, request, window, without } = self;
         let ((rank, id), (until_rank, until_id)) = ends(span);
@@ -147,7 +154,7 @@ impl Asked<'_> {
             Bind::Id(&until_id),
         ];
         let mut rows: Vec<Claimed> = engine.sessions.with(true, |conn| {
-            *begun = Instant::now();
+            *begun = Some(Instant::now());
             conn.rows(CLAIM, &binds).map_err(own_error)
         })?;
         // RETURNING promises no order.

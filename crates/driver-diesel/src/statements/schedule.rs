@@ -135,9 +135,13 @@ pub(crate) fn promote<E: Engine>(
     for _ in 0..floor.slices_due() {
         let (Some(slice), Some(round_trip)) = (floor.slice(), round_trip) else { break };
         let (begun, mut took) = (Instant::now(), Duration::ZERO);
-        let (some, after) = promote_in(engine, slice, limit, |_| {
+        let done = promote_in(engine, slice, limit, |_| {
             took = begun.elapsed().saturating_sub(round_trip);
-        })?;
+        });
+        if done.is_err() {
+            floor.note_failed(slice, begun.elapsed().saturating_sub(round_trip));
+        }
+        let (some, after) = done?;
         moved += some;
         if some >= limit {
             // There may be more in it.
@@ -146,13 +150,25 @@ pub(crate) fn promote<E: Engine>(
         floor.note_slice(slice, took);
         next = next.into_iter().chain(after).min();
     }
-    let (begun, range) = (Instant::now(), floor.range());
-    let (more, after) = promote_in(engine, range, limit, |next| {
+    let (begun, range, mut looked) = (Instant::now(), floor.range(), false);
+    let note = |now, next| {
         if let Some(round_trip) = round_trip {
             let took = (begun.elapsed(), round_trip);
-            floor.note(range, took, next.now, next.at, engine.ends_looks());
+            floor.note(range, took, now, next, engine.ends_looks());
         }
-    })?;
+    };
+    let done = promote_in(engine, range, limit, |next| {
+        looked = true;
+        note(next.now, next.at);
+    });
+    if let Err(_) = done
+        && !looked
+        && let Some(clock) = engine.clock()
+    {
+        // A server may end every look that takes so long. The next one begins behind what this one stepped over.
+        note(clock.now(), None);
+    }
+    let (more, after) = done?;
     moved += more;
     next = next.into_iter().chain(after).min();
     let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
