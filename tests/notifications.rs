@@ -35,7 +35,9 @@ fn a_full_queue_of_notifications_keeps_no_job_out() {
     // Somebody listens, and sits in a transaction.
     let connect = || PgConnection::establish(&server.url()).expect("connects");
     let (mut idle, mut other) = (connect(), connect());
-    idle.batch_execute("LISTEN other; BEGIN; SELECT 1").expect("listens");
+    // Apart: a transaction that begins in the same message would hold the LISTEN too.
+    idle.batch_execute("LISTEN other").expect("listens");
+    idle.batch_execute("BEGIN; SELECT 1").expect("sits");
     let full = (0..2 * PAGES).find_map(|number| {
         let sql = format!("SELECT pg_notify('other', rpad('{number}', 7999, 'x'))");
         other.batch_execute(&sql).err()

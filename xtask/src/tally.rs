@@ -28,6 +28,17 @@ impl Tally {
         }
     }
 
+    /// Adds one test, if this line of a test program's output is about it and its name is one that counts.
+    pub(crate) fn read_test(&mut self, line: &str, counts: impl FnOnce(&str) -> bool) {
+        let told = line.strip_prefix("test ").and_then(|rest| rest.split_once(" ... "));
+        let Some((name, outcome)) = told.filter(|(name, _)| counts(name)) else { return };
+        match outcome.trim() {
+            "ok" => self.passed += 1,
+            "FAILED" => self.failed += 1,
+            _ => println!("no outcome of {name}: {outcome}"),
+        }
+    }
+
     /// Makes one check that is no test of cargo's, counts it and says how it went. The checks after
     /// a failed one are still made, so that one run shows all that is wrong.
     pub(crate) fn check(&mut self, name: &str, check: impl FnOnce() -> Result<()>) {
@@ -93,6 +104,21 @@ mod tests {
         assert_eq!(tally, Tally { passed: 5, failed: 5, ignored: 1 });
         assert_eq!(tally.refuse_ignored(), 1);
         assert_eq!(tally.summary(), "5 passed, 6 failed");
+    }
+
+    #[test]
+    fn tests_are_counted_by_their_names() {
+        let mut tally = Tally::default();
+        for line in [
+            "test base::postgres::work ... ok",
+            "test base::mariadb::work ... ok",
+            "test base::postgres::reply ... FAILED",
+            "test result: ok. 3 passed; 0 failed; 1 ignored; 0 measured; 9 filtered out; finished in 0.1s",
+            "a test that prints ... ok",
+        ] {
+            tally.read_test(line, |name| name.contains("postgres"));
+        }
+        assert_eq!(tally, Tally { passed: 1, failed: 1, ignored: 0 });
     }
 
     #[test]
