@@ -51,24 +51,18 @@ impl Server {
     /// any more shows itself here, where no library waits for ever on a thread that would be lost.
     #[cfg(feature = "postgres")]
     pub(crate) fn answers(&self, hello: &[u8]) -> Result<(), DriverError> {
-        let heard = self.converse(LIMIT, |stream| {
-            stream.write_all(hello)?;
-            stream.read_exact(&mut [0])
-        });
-        heard.map(drop)
+        let Some(mut stream) = self.connect(LIMIT)? else { return Ok(()) };
+        let heard = stream.write_all(hello).and_then(|()| stream.read_exact(&mut [0]));
+        heard.map_err(|error| self.silent(error))
     }
 
-    /// Connects and has a conversation, in which the server is waited for as long as there is patience; `None`
-    /// where only the client library finds the server.
-    pub(crate) fn converse<T>(
+    /// A connection on which the server is waited for as long as there is patience; `None` where only the client
+    /// library finds the server.
+    pub(crate) fn connect(
         &self,
         patience: Duration,
-        talk: impl FnOnce(&mut dyn Stream) -> std::io::Result<T>,
-    ) -> Result<Option<T>, DriverError> {
-        let failed = |what: &str, error: std::io::Error| {
-            let message = format!("could not connect: {self} {what}: {error}");
-            DriverError::new(ErrorKind::Down, message).with_source(error)
-        };
+    ) -> Result<Option<Box<dyn Stream>>, DriverError> {
+        let down = |what, error| self.down(what, error);
         let patience = Some(patience);
         let (host, port) = match self {
             Self::Port(host, port) => (host, port),
@@ -77,37 +71,47 @@ impl Server {
             #[cfg(unix)]
             Self::Socket(path) => {
                 let stream = std::os::unix::net::UnixStream::connect(path);
-                let mut stream = stream.map_err(|error| failed("does not accept", error))?;
+                let stream = stream.map_err(|error| down("does not accept", error))?;
                 let set = stream.set_read_timeout(patience);
                 let set = set.and_then(|()| stream.set_write_timeout(patience));
-                let heard = set.and_then(|()| talk(&mut stream));
-                return heard.map(Some).map_err(|error| failed(SILENT, error));
+                set.map_err(|error| down("cannot be waited for", error))?;
+                return Ok(Some(Box::new(stream)));
             }
             _ => return Ok(None),
         };
         let addresses = (host.as_str(), *port).to_socket_addrs();
         let mut last = std::io::Error::from(std::io::ErrorKind::NotFound);
-        for address in addresses.map_err(|error| failed("is not found", error))? {
+        for address in addresses.map_err(|error| down("is not found", error))? {
             match TcpStream::connect_timeout(&address, LIMIT) {
-                Ok(mut stream) => {
+                Ok(stream) => {
                     let set = stream.set_read_timeout(patience);
                     let set = set.and_then(|()| stream.set_write_timeout(patience));
-                    let heard = set.and_then(|()| talk(&mut stream));
-                    return heard.map(Some).map_err(|error| failed(SILENT, error));
+                    set.map_err(|error| down("cannot be waited for", error))?;
+                    return Ok(Some(Box::new(stream)));
                 }
                 Err(error) => last = error,
             }
         }
-        Err(failed("does not accept", last))
+        Err(down("does not accept", last))
+    }
+
+    /// The error of a conversation that the server, or nobody, ended.
+    pub(crate) fn silent(&self, error: std::io::Error) -> DriverError {
+        self.down(SILENT, error)
+    }
+
+    fn down(&self, what: &str, error: std::io::Error) -> DriverError {
+        let message = format!("could not connect: {self} {what}: {error}");
+        DriverError::new(ErrorKind::Down, message).with_source(error)
     }
 }
 
 const SILENT: &str = "accepts but does not answer";
 
 /// A connection to a server.
-pub(crate) trait Stream: Read + Write {}
+pub(crate) trait Stream: Read + Write + Send {}
 
-impl<S: Read + Write> Stream for S {}
+impl<S: Read + Write + Send> Stream for S {}
 
 impl fmt::Display for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -132,7 +136,8 @@ mod tests {
 
     /// Waits for the first byte.
     fn first_byte(server: &Server) -> Result<Option<()>, DriverError> {
-        server.converse(LIMIT, |stream| stream.read_exact(&mut [0]))
+        let Some(mut stream) = server.connect(LIMIT)? else { return Ok(None) };
+        stream.read_exact(&mut [0]).map(Some).map_err(|error| server.silent(error))
     }
 
     #[test]

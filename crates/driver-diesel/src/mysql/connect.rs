@@ -4,7 +4,7 @@ use diesel::{Connection, MysqlConnection, deserialize};
 use qudo_core::driver::Password;
 use url::Url;
 
-use super::greeting::{Greeting, look};
+use super::greeting::{End, Greeting, look};
 use crate::engine::{names, parse_url};
 use crate::options::Options;
 use crate::reach;
@@ -83,6 +83,8 @@ fn needs_tls(url: &Url, client_knows_modes: bool) -> Result<bool, String> {
 pub(super) struct Server {
     in_cluster: AtomicBool,
     mariadb: AtomicBool,
+    /// The last login with TLS succeeded.
+    lets_in: AtomicBool,
 }
 
 impl Server {
@@ -98,14 +100,21 @@ impl Server {
 
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
 pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnection, String> {
-    if source.needs_tls {
-        look_for_tls(source)?;
-    }
-    let url = source.options.url_now(&source.url)?;
-    let mut conn = MysqlConnection::establish(&url).map_err(|error| error.to_string())?;
-    if source.needs_tls {
+    let mut conn = if source.needs_tls {
+        // If it comes to nothing, or does not come back, the next look is not broken off.
+        let end = if server.lets_in.swap(false, Ordering::Relaxed) {
+            End::BrokenOff
+        } else {
+            End::Refused
+        };
+        look_for_tls(source, end)?;
+        let mut conn = log_in(source)?;
         prove_tls(&mut conn)?;
-    }
+        server.lets_in.store(true, Ordering::Relaxed);
+        conn
+    } else {
+        log_in(source)?
+    };
     let version: Option<String> = conn
         .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
         .map_err(|error| error.to_string())?;
@@ -144,6 +153,11 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
     Ok(conn)
 }
 
+fn log_in(source: &Source) -> Result<MysqlConnection, String> {
+    let url = source.options.url_now(&source.url)?;
+    MysqlConnection::establish(&url).map_err(|error| error.to_string())
+}
+
 /// Whether the connection is encrypted is asked of the server: libraries go on without where the server, or
 /// somebody in between, says that it cannot.
 fn prove_tls(conn: &mut MysqlConnection) -> Result<(), String> {
@@ -162,8 +176,8 @@ const NOT_ENCRYPTED: &str =
 /// Whether the server offers TLS, before anything is said to it. MariaDB's library sends the password in the
 /// clear to a server that takes it in no other way without TLS. This finds a server that cannot do it, and
 /// somebody in between who says so for it, but not somebody who says so to the library alone.
-fn look_for_tls(source: &Source) -> Result<(), String> {
-    match look(&source.server).map_err(|error| error.to_string())? {
+fn look_for_tls(source: &Source, end: End) -> Result<(), String> {
+    match look(&source.server, end).map_err(|error| error.to_string())? {
         None | Some(Greeting::Welcome { offers_tls: true }) => Ok(()),
         Some(Greeting::Welcome { offers_tls: false }) => Err(NOT_ENCRYPTED.to_owned()),
         Some(Greeting::Refused(message)) => Err(format!("could not connect: {message}")),

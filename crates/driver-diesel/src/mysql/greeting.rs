@@ -2,10 +2,14 @@
 //!
 //! Whoever goes away after the greeting is a broken handshake to the server, and after 100 of them in a row
 //! (`max_connect_errors`) it shuts out the client's whole host until somebody unblocks it, also when the
-//! password is right. So a look ends as a login does that is refused: under a name that nobody has, and without
-//! a password. Refusals are counted elsewhere, and no account is locked by them.
+//! password is right. A login that succeeds begins a new row, so while logins succeed a look may be broken off.
+//! Otherwise it ends as a login that is refused: under a name that nobody has, and without a password. That
+//! counts elsewhere: some servers slow down who was refused often (MySQL's plugin `CONNECTION_CONTROL`), so the
+//! refusal is waited for on a thread of its own; and some proxies shut him out for a minute (`MaxScale`'s
+//! `max_auth_errors_until_block`), so it is not sent while logins succeed.
 
 use std::io;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use qudo_core::driver::DriverError;
@@ -40,23 +44,57 @@ pub(super) enum Greeting {
     Refused(String),
 }
 
-/// Waits for the greeting, up to half an hour; `None` where only the client library finds the server. For
-/// threads that may wait; see [`Logins`](crate::login::Logins).
-pub(super) fn look(server: &Server) -> Result<Option<Greeting>, DriverError> {
-    server.converse(PATIENCE, converse)
+/// How a look ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum End {
+    /// As a handshake that is broken off.
+    BrokenOff,
+    /// As a login that is refused.
+    Refused,
 }
 
-fn converse(stream: &mut dyn Stream) -> io::Result<Greeting> {
-    let (number, packet) = read(stream)?;
-    if let [ERROR, rest @ ..] = &*packet {
+/// Waits for the greeting, up to half an hour; `None` where only the client library finds the server. For
+/// threads that may wait; see [`Logins`](crate::login::Logins).
+pub(super) fn look(server: &Server, end: End) -> Result<Option<Greeting>, DriverError> {
+    let Some(mut stream) = server.connect(PATIENCE)? else { return Ok(None) };
+    let (number, packet) = read(&mut *stream).map_err(|error| server.silent(error))?;
+    let greeting = understand(&packet);
+    if end == End::Refused && matches!(greeting, Greeting::Welcome { .. }) {
+        leave(stream, number);
+    }
+    Ok(Some(greeting))
+}
+
+fn understand(packet: &[u8]) -> Greeting {
+    if let [ERROR, rest @ ..] = packet {
         let message = String::from_utf8_lossy(rest.get(2..).unwrap_or_default()).into_owned();
-        return Ok(Greeting::Refused(message));
+        return Greeting::Refused(message);
     }
-    let greeting = Greeting::Welcome { offers_tls: offers_tls(&packet) };
-    if let Err(error) = be_refused(stream, number) {
-        log::debug!("a look at a server was broken off: {error}");
+    Greeting::Welcome { offers_tls: offers_tls(packet) }
+}
+
+/// So many looks of this process are refused on threads of their own at once.
+const MOST_LEAVING: u32 = 20;
+
+/// Is refused, whatever that takes; one of too many holds up its own login.
+fn leave(mut stream: Box<dyn Stream>, number: u8) {
+    static LEAVING: AtomicU32 = AtomicU32::new(0);
+    let mut leave = move || {
+        if let Err(error) = be_refused(&mut *stream, number) {
+            log::debug!("a look at a server was broken off: {error}");
+        }
+    };
+    let may_leave = |count| (count < MOST_LEAVING).then_some(count + 1);
+    if LEAVING.fetch_update(Ordering::AcqRel, Ordering::Acquire, may_leave).is_err() {
+        return leave();
     }
-    Ok(greeting)
+    let left = std::thread::Builder::new().name("qudo-look".to_owned()).spawn(move || {
+        leave();
+        LEAVING.fetch_sub(1, Ordering::AcqRel);
+    });
+    if left.is_err() {
+        LEAVING.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 /// Whether a greeting says that the server can do TLS. One that cannot be read says that it cannot.
@@ -89,7 +127,11 @@ fn be_refused(stream: &mut dyn Stream, mut number: u8) -> io::Result<()> {
             Some(&ERROR) => return Ok(()),
             // An account without a name or a password, which lets everybody in.
             Some(0) => return write(stream, u8::MAX, &[QUIT]),
-            // Another way to log in, to which the answer is no password either.
+            // Another way to log in: MariaDB takes that of some other account. One that does not get what it
+            // expects takes it for a broken handshake.
+            _ if answer.starts_with(b"\xfeclient_ed25519") => write(stream, number, &[0; 64])?,
+            // This one takes it for an error of its own if nobody answers.
+            _ if answer.starts_with(b"\xfeparsec") => return Ok(()),
             _ => write(stream, number, &[])?,
         }
     }
@@ -156,16 +198,16 @@ mod tests {
         packet
     }
 
-    /// A conversation in which the server says these packets; answers also what it was told.
-    fn after(packets: &[&[u8]]) -> (io::Result<Greeting>, Vec<Vec<u8>>) {
+    /// A login as nobody in which the server says these packets after its greeting; answers what it was told.
+    fn after(packets: &[&[u8]]) -> (io::Result<()>, Vec<Vec<u8>>) {
         let mut all = Vec::new();
         for (number, packet) in packets.iter().enumerate() {
             let length = u8::try_from(packet.len()).expect("short");
-            all.extend([length, 0, 0, u8::try_from(2 * number).expect("few")]);
+            all.extend([length, 0, 0, u8::try_from(2 * number + 2).expect("few")]);
             all.extend(*packet);
         }
         let mut said = Said(Cursor::new(all), Vec::new());
-        let outcome = converse(&mut said);
+        let outcome = be_refused(&mut said, 0);
         let mut told = said.1.as_slice();
         let mut packets = Vec::new();
         while let Some((&[length, _, _, number], rest)) = told.split_first_chunk::<4>() {
@@ -186,30 +228,34 @@ mod tests {
 
     #[test]
     fn a_look_goes_on_until_it_is_refused_and_never_sends_a_password() {
-        let (outcome, told) = after(&[&greeting(0xff), b"\xfecaching_sha2_password\0", b"\xff"]);
-        assert_eq!(outcome.expect("greets"), Greeting::Welcome { offers_tls: true });
+        let (outcome, told) = after(&[b"\xfecaching_sha2_password\0", b"\xff"]);
+        outcome.expect("is refused");
         assert!(told[0].ends_with(b"qudo-looks-for-tls\0\0mysql_native_password\0"), "{told:?}");
         assert_eq!(told[1..], [vec![3]], "no password");
+        let (_, told) = after(&[b"\xfeclient_ed25519\0", b"\xff"]);
+        assert_eq!(told[1], [&[3][..], &[0; 64]].concat(), "no signature");
+        let (_, told) = after(&[b"\xfeparsec\0", b"\xff"]);
+        assert_eq!(told.len(), 1);
     }
 
     #[test]
     fn a_look_that_is_let_in_takes_its_leave() {
-        let (_, told) = after(&[&greeting(0), b"\0\0\0"]);
+        let (_, told) = after(&[b"\0\0\0"]);
         assert_eq!(told[1..], [vec![0, QUIT]]);
     }
 
     #[test]
     fn a_look_ends_also_when_the_server_asks_for_ever_or_falls_silent() {
-        let (outcome, told) = after(&[&greeting(0), b"\xfe", b"\xfe", b"\xfe", b"\xfe", b"\xfe"]);
-        assert_eq!(outcome.expect("greets"), Greeting::Welcome { offers_tls: false });
+        let (outcome, told) = after(&[b"\xfe", b"\xfe", b"\xfe", b"\xfe", b"\xfe"]);
+        outcome.expect("it has heard enough");
         assert_eq!(told.len(), 1 + 4);
-        after(&[&greeting(0)]).0.expect("what it said counts");
+        after(&[]).0.expect_err("silent");
     }
 
     #[test]
     fn a_server_that_takes_no_logins_says_why() {
-        let (outcome, told) = after(&[b"\xff\x10\x04Too many connections"]);
-        assert_eq!(outcome.expect("said"), Greeting::Refused("Too many connections".to_owned()));
-        assert!(told.is_empty());
+        let said = understand(b"\xff\x10\x04Too many connections");
+        assert_eq!(said, Greeting::Refused("Too many connections".to_owned()));
+        assert_eq!(understand(&greeting(0xff)), Greeting::Welcome { offers_tls: true });
     }
 }

@@ -73,10 +73,11 @@ impl DieselDriver<Mysql> {
         let pool = Pool::new(move || connect::connect(&to, &told)).drop_after_retry();
         let (cursors, procedure) = (Cursors::default(), insert::Procedure::default());
         let (clock, from) = (ServerClock::default(), Arc::clone(&source));
-        let looks = looks::Looks::new(move || match greeting::look(&from.server) {
-            Ok(_) => Ok(()),
-            Err(error) => Err(error.to_string()),
-        });
+        let looks =
+            looks::Looks::new(move || match greeting::look(&from.server, greeting::End::Refused) {
+                Ok(_) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            });
         let engine = Mysql { source, pool, cursors, procedure, clock, server, looks };
         Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
