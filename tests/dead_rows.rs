@@ -67,7 +67,7 @@ fn manager(dsn: &str) -> Manager {
     Manager::builder().linked(false).database(dsn).build().expect("valid")
 }
 
-/// Dead rows of two priorities, while `snapshot` can see them.
+/// Dead rows of two priorities, and of jobs that were due in the last hour or are in the next ones, while `snapshot` can see them.
 fn drained<C>(conn: &mut C, snapshot: &mut C, words: &Words)
 where
     C: diesel::connection::SimpleConnection,
@@ -176,7 +176,8 @@ fn postgres_does_not_step_over_dead_rows_again_and_again() {
                || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' || lpad(to_hex(n), 15, '0'))::uuid, \
                'plan', 0, 0 FROM generate_series(1, 1000000) n; \
                INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
-               SELECT (extract(epoch FROM now()) * 1000000)::bigint - n::bigint * 3600, (lpad(to_hex(n), 32, '0'))::uuid, \
+               SELECT (extract(epoch FROM now()) * 1000000)::bigint \
+               + CASE WHEN n % 2 = 0 THEN -n ELSE 1000000 + n END::bigint * 3600, (lpad(to_hex(n), 32, '0'))::uuid, \
                'default', 0, 'plan', 0, 0 FROM generate_series(1, 1000000) n",
         snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM qudo_worker",
     };
@@ -209,7 +210,7 @@ fn innodb_does_not_step_over_dead_rows_again_and_again(engine: &str) {
                LPAD(HEX(n % 4096), 3, '0'), '8', LPAD(HEX(n), 15, '0'))), 'plan', 0, 0 \
                FROM numbers ORDER BY n DESC; \
                INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
-               SELECT UNIX_TIMESTAMP() * 1000000 - n * 3600, UNHEX(LEFT(SHA2(n, 256), 32)), \
+               SELECT UNIX_TIMESTAMP() * 1000000 + IF(n % 2 = 0, -n, 1000000 + n) * 3600, UNHEX(LEFT(SHA2(n, 256), 32)), \
                'default', 0, 'plan', 0, 0 FROM numbers ORDER BY n DESC",
         snapshot: "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     };

@@ -1,9 +1,7 @@
 //! A server's clock as seen from here, for writes that carry a deadline by it.
 
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
-#[cfg(any(feature = "mysql", feature = "postgres"))]
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use qudo_core::driver::{Deadline, DriverError};
 
@@ -109,7 +107,6 @@ impl ServerClock {
     }
 
     /// About what it shows, in microseconds since 1970; ours while it was not read.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
     pub(crate) fn now(&self) -> i64 {
         let known = *self.read.lock().unwrap_or_else(PoisonError::into_inner);
         let micros = |span: Duration| i64::try_from(span.as_micros()).unwrap_or(i64::MAX);

@@ -10,17 +10,18 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::cursor::{Found, Place, Plan, Reason, Span};
+use crate::cursor::{Found, Look, Place, Plan, Reason, Span};
 use crate::gaps::{Gap, Gaps};
-use crate::share::{its_share, looks_due, wait_its_share};
-use crate::sweep::{LONG, Slice, Sweep, is_over};
+use crate::share::{LONG, its_share, looks_due, wait_its_share};
+use crate::sweep::{Slice, Sweep, is_over};
 
 /// Ids are not committed in their order, and are made by clocks that differ. So rows whose ids are up to five
 /// seconds older than the last row are looked for as well, for a twentieth of the time.
 const SLACK_MILLIS: u64 = 5_000;
 
-/// The last row of at most 16 priorities is remembered; jobs of other priorities are found in the gaps.
-const MOST_RANKS: usize = 16;
+/// The last row of at most 64 priorities is remembered, because each costs a claim a look; jobs of other priorities
+/// are found in the gaps.
+const MOST_RANKS: usize = 64;
 
 /// The time in an id, in milliseconds since 1970, begins here.
 const MILLI: u32 = 80;
@@ -44,6 +45,8 @@ pub(crate) struct Dear {
     /// The first rank whose new rows the last claim had no time for, because it had jobs of others.
     unreached: Option<i32>,
     gaps: Gaps,
+    /// The start is not looked at before then: what is dear there may lie in no slice and no gap.
+    over_at: Instant,
 }
 
 struct Rank {
@@ -73,6 +76,7 @@ impl Dear {
             slice_turn: 0,
             unreached: None,
             gaps: Gaps::new(),
+            over_at: its_share(found.looks.iter().map(Look::for_nothing).sum()),
         };
         dear.advance(&[(0, a_little_before(found.now))], found.now);
         dear.advance(found.rows, found.now);
@@ -134,9 +138,12 @@ impl Dear {
         let (mut recent, mut swept) = (None, false);
         for (at, ((span, reason), look)) in looks {
             let took = look.for_nothing().saturating_sub(found.round_trip);
-            let saw = if found.failed {
+            let is_last = at + 1 == found.looks.len();
+            let saw = if found.failed && is_last {
                 Saw::Nothing
-            } else if found.full && at + 1 == found.looks.len() {
+            } else if found.failed && look.rows > 0 {
+                Saw::Undone
+            } else if found.full && is_last {
                 Saw::Part(found.rows.last().copied())
             } else {
                 Saw::All
@@ -167,7 +174,8 @@ impl Dear {
         // A clock that was set right again.
         let present = id_of(millis(found.now));
         self.ranks.values_mut().for_each(|known| known.last = known.last.min(present));
-        self.gaps.are_clean && self.ranks.values().all(|known| known.is_clean)
+        let is_clean = |known: &Rank| known.is_clean && !known.was_long;
+        self.gaps.are_clean && self.ranks.values().all(is_clean) && Instant::now() >= self.over_at
     }
 
     /// Where the next claim begins that does not begin with the highest priority. Claims in their usual order
@@ -184,7 +192,8 @@ impl Dear {
 
     fn note_slice(&mut self, rank: i32, begun: u128, took: Duration, saw: Saw) {
         // One that filled the claim is looked at again soon, from where it ended.
-        let dear = if matches!(saw, Saw::Part(_)) { took.saturating_sub(LONG) } else { took };
+        let is_worth_it = matches!(saw, Saw::Part(_) | Saw::Undone);
+        let dear = if is_worth_it { took.saturating_sub(LONG) } else { took };
         wait_its_share(&mut self.slices_due, dear);
         let Some(known) = self.ranks.get_mut(&rank) else { return };
         let end = slackened(known.last).as_u128();
@@ -193,7 +202,7 @@ impl Dear {
             Saw::Part(Some((last, id))) if last == rank => {
                 known.sweep.note_part(begun, id.as_u128(), took, end);
             }
-            Saw::Part(_) => {}
+            Saw::Part(_) | Saw::Undone => {}
             Saw::All => {
                 if let Some(all) = known.sweep.note(begun, took, end) {
                     known.is_clean = is_over(all);
@@ -203,22 +212,25 @@ impl Dear {
     }
 
     fn note_gap(&mut self, gap: Gap, took: Duration, now: i64, saw: Saw) {
-        match saw {
+        let rank = match saw {
             Saw::Nothing => self.gaps.note_failed(gap, took, self.ends_looks),
-            Saw::Part(_) => self.gaps.leave(gap, took),
-            Saw::All => {
-                if let Some(rank) = self.gaps.note(gap, took, self.ends_looks)
-                    && self.ranks.len() < MOST_RANKS
-                {
-                    self.advance(&[(rank, a_little_before(now))], now);
-                }
+            Saw::Part(_) | Saw::Undone => {
+                self.gaps.leave(gap, took);
+                None
             }
+            Saw::All => self.gaps.note(gap, took, self.ends_looks),
+        };
+        if let Some(rank) = rank.filter(|_| self.ranks.len() < MOST_RANKS) {
+            self.advance(&[(rank, a_little_before(now))], now);
         }
     }
 
     /// After a look at all that is new in a rank the next one begins where this one ended.
     fn note_new(&mut self, rank: i32, took: Duration, now: i64, saw: Saw) {
         let Some(known) = self.ranks.get_mut(&rank) else { return };
+        if matches!(saw, Saw::Undone) {
+            return;
+        }
         let (before, seen) = (known.last, a_little_before(now));
         let is_long = took > if self.ends_looks { LONG * 10 } else { LONG };
         // Of a look that takes long and fails, as it does at its deadline, the rows are left to the sweep, which
@@ -265,7 +277,9 @@ enum Saw {
     All,
     /// As much as was asked for, up to this row.
     Part(Option<Place>),
-    /// It, or a later one of the same claim, failed: what it found is not known.
+    /// It found rows, and the claim failed after it, so they are still there.
+    Undone,
+    /// The claim failed with it: what it found is not known.
     Nothing,
 }
 
@@ -306,7 +320,6 @@ fn slackened(id: Uuid) -> Uuid {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cursor::Look;
 
     const NOW: i64 = 1_795_000_000_000_000;
 
@@ -461,14 +474,13 @@ mod tests {
     fn what_a_look_cannot_see_in_its_time_is_seen_in_pieces() {
         // Each row takes a microsecond, and nobody waits longer than a second.
         let end = slackened(slackened(at(0))).as_u128();
-        let dead: Vec<u128> = (0..5_000_000).map(|row| (end >> 4) + row * 1_000).collect();
-        let mut dear = dear(&[]);
-        let mut seen = std::collections::BTreeSet::new();
+        let rows: Vec<u128> = (0..5_000_000).map(|row| (end >> 4) + row * 1_000).collect();
+        let (mut dear, mut seen) = (dear(&[]), std::collections::BTreeSet::new());
         for _ in 0..4_000 {
             let plan = dear.plan();
             let cost = |span: &Span| match span {
                 Span::Within { rank: 0, after, until } => {
-                    let upto = |id: &Uuid| dead.partition_point(|row| *row <= id.as_u128());
+                    let upto = |id: &Uuid| rows.partition_point(|row| *row <= id.as_u128());
                     upto(until) - upto(after)
                 }
                 _ => 0,
@@ -480,14 +492,14 @@ mod tests {
                 let slices = plan.0.iter().filter(|(_, reason)| *reason == Reason::Slice(0));
                 for (span, _) in slices {
                     let Span::Within { after, until, .. } = span else { panic!("{span:?}") };
-                    let from = dead.partition_point(|row| *row <= after.as_u128());
-                    let to = dead.partition_point(|row| *row <= until.as_u128());
+                    let from = rows.partition_point(|row| *row <= after.as_u128());
+                    let to = rows.partition_point(|row| *row <= until.as_u128());
                     seen.extend((from..to).step_by(100_000).map(|row| row / 100_000));
                 }
             }
             dear.note(&Found { plan: &plan, looks: &looks, failed, ..found(&NOTHING) });
-            // Its time has come.
-            dear.slices_due = Instant::now();
+            // Nobody claimed for a while, and many slices are due.
+            dear.slices_due = Instant::now().checked_sub(Duration::from_secs(60)).expect("later");
         }
         assert!(seen.len() >= 49, "{seen:?}");
     }
@@ -576,7 +588,7 @@ mod tests {
 
     #[test]
     fn of_more_priorities_than_are_remembered_the_others_are_in_the_gaps() {
-        let rows: Vec<_> = (-20..20).map(|rank| (rank, at(0))).collect();
+        let rows: Vec<_> = (-40..40).map(|rank| (rank, at(0))).collect();
         let dear = dear(&rows);
         assert_eq!(dear.ranks.len(), MOST_RANKS);
         let mut gaps = Gaps::new();

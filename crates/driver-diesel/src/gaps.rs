@@ -7,8 +7,8 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::share::{looks_due, wait_its_share};
-use crate::sweep::{LONG, SHORT, is_over};
+use crate::share::{LONG, Noise, looks_due, wait_its_share};
+use crate::sweep::is_over;
 
 /// No gap is cut while there are this many.
 const MOST_GAPS: usize = 256;
@@ -24,6 +24,7 @@ pub(crate) struct Gaps {
     due: Instant,
     /// How long the looks took since the first gap had its turn, beyond what empty looks take.
     spent: Duration,
+    noise: Noise,
     /// Gaps whose last look was dear. It may have waited for something else, so the next look decides.
     doubtful: BTreeSet<Gap>,
     /// The look at the gap before took no longer than an empty look.
@@ -38,6 +39,7 @@ impl Gaps {
             at: 0,
             due: Instant::now(),
             spent: Duration::ZERO,
+            noise: Noise::default(),
             doubtful: BTreeSet::new(),
             was_short: false,
             are_clean: false,
@@ -54,16 +56,19 @@ impl Gaps {
         wait_its_share(&mut self.due, took);
     }
 
-    /// Notes a look of which nothing came. The gap is looked at again in its turn, cut in two if that took long:
-    /// as a whole it would never be seen.
-    pub(crate) fn note_failed(&mut self, gap: Gap, took: Duration, cuts: bool) {
+    /// Notes a look of which nothing came. If it took long the gap is cut in two, because as a whole it would never
+    /// be seen; if that is only one rank it is answered. What cannot be cut keeps no other gap waiting.
+    pub(crate) fn note_failed(&mut self, gap: Gap, took: Duration, cuts: bool) -> Option<i32> {
         self.spent += took;
         self.charge(took);
-        let at = self.all.iter().position(|one| *one == gap);
-        if let Some(at) = at.filter(|_| took > LONG && cuts) {
-            self.cut(at);
-            self.was_short = false;
+        let at = self.all.iter().position(|one| *one == gap)?;
+        let is_long = took > LONG && cuts;
+        if !(is_long && self.cut(at)) {
+            self.at = at + 1;
         }
+        self.was_short = false;
+        self.turn();
+        (is_long && gap.0 == gap.1).then_some(gap.0)
     }
 
     /// Notes that a gap holds more than was asked for. The others come first; it is looked at again in its turn,
@@ -81,14 +86,15 @@ impl Gaps {
     /// Notes what a look at a whole gap took beyond a round trip. Answers its rank when that is the only one
     /// and all the dead rows are of it.
     pub(crate) fn note(&mut self, gap: Gap, took: Duration, cuts: bool) -> Option<i32> {
-        self.spent += took.saturating_sub(SHORT);
+        self.noise.note(took);
+        self.spent += took.saturating_sub(self.noise.empty());
         // A rank may have been taken out of it meanwhile, or another claim have looked at it too.
         let Some(at) = self.all.iter().position(|one| *one == gap) else {
             self.charge(took);
             return None;
         };
         self.at = at + 1;
-        let (is_long, is_short) = (took > LONG && cuts, took < SHORT);
+        let (is_long, is_short) = (took > LONG && cuts, took < self.noise.empty());
         let before = at.checked_sub(1).map(|before| self.all[before]);
         if is_long && self.doubtful.insert(gap) {
             // Again at once: to wait for both looks would take twice as long to find a rank.
@@ -130,6 +136,7 @@ impl Gaps {
         if self.at >= self.all.len() {
             self.at = 0;
             self.was_short = false;
+            self.noise.turn();
             let all = &self.all;
             self.doubtful.retain(|gap| all.contains(gap));
             self.are_clean = is_over(std::mem::take(&mut self.spent));
@@ -286,6 +293,31 @@ mod tests {
         assert_eq!(gaps.all.len(), 3);
         gaps.note_failed(gaps.all[1], LONG, true);
         assert_eq!(gaps.all.len(), 3, "it was something else that took long");
+    }
+
+    #[test]
+    fn a_priority_whose_look_always_fails_is_found_and_keeps_no_gap_waiting() {
+        for cuts in [true, false] {
+            let mut gaps = Gaps::new();
+            gaps.take_out(0);
+            let (mut found, mut seen) = (None, BTreeSet::new());
+            for _ in 0..200 {
+                let gap = gaps.all[gaps.at];
+                let took = Duration::from_secs(10);
+                let rank = if (gap.0..=gap.1).contains(&-5) {
+                    gaps.note_failed(gap, took, cuts)
+                } else {
+                    seen.insert(gap);
+                    gaps.note(gap, Duration::ZERO, cuts)
+                };
+                if let Some(rank) = rank {
+                    gaps.take_out(rank);
+                    found = Some(rank);
+                }
+            }
+            assert_eq!(found, cuts.then_some(-5));
+            assert!(seen.contains(&(1, i32::MAX)), "{cuts}: {seen:?}");
+        }
     }
 
     #[test]

@@ -28,6 +28,40 @@ pub(crate) fn wait_its_share(due: &mut Instant, took: Duration) {
     *due = (*due).max(Instant::now()) + took.min(LONGEST) * SHARE;
 }
 
+/// A part whose look takes longer is cut.
+pub(crate) const LONG: Duration = Duration::from_millis(3);
+
+/// An empty look takes up to this beyond a round trip, with what is usual on the server and on the way to it.
+const SHORT: Duration = Duration::from_micros(400);
+
+/// More than this is not usual: parts are cut to little more.
+const MOST_NOISE: Duration = Duration::from_micros(600);
+
+/// What looks take beyond a round trip although they step over nothing.
+#[derive(Debug, Default)]
+pub(crate) struct Noise {
+    /// The least of this turn of all parts.
+    least: Option<Duration>,
+    /// The least of the turn before.
+    floor: Duration,
+}
+
+impl Noise {
+    pub(crate) fn note(&mut self, took: Duration) {
+        self.least = Some(self.least.map_or(took, |least| least.min(took)));
+    }
+
+    /// Every part has had its turn.
+    pub(crate) fn turn(&mut self) {
+        self.floor = self.least.take().unwrap_or_default().min(MOST_NOISE);
+    }
+
+    /// A look that takes less may have been an empty one.
+    pub(crate) fn empty(&self) -> Duration {
+        SHORT + self.floor
+    }
+}
+
 /// Parts are cut so that a look at one takes about this long.
 pub(crate) const AIM: Duration = Duration::from_micros(1_500);
 

@@ -6,22 +6,16 @@
 
 use std::time::Duration;
 
-use crate::share::{AIM, CHEAP};
-
-/// A slice that takes longer is cut.
-pub(crate) const LONG: Duration = Duration::from_millis(3);
-
-/// Two neighbouring slices whose looks take less become one slice.
-pub(crate) const SHORT: Duration = Duration::from_micros(400);
+use crate::share::{AIM, CHEAP, LONG, Noise};
 
 /// A slice is cut into at most this many pieces.
 const MOST_PIECES: u32 = 64;
 
-/// No slice is cut while there are this many bounds.
-const MOST_SLICES: usize = 4_096;
+/// Beyond so many bounds a slice is cut only if its look failed. A sweep of as many takes an hour.
+const MOST_SLICES: usize = 65_536;
 
-/// So many empty looks are no dearer than one; a sweep begins with fewer.
-const FEW_SLICES: usize = 32;
+/// So many empty looks are hardly dearer than one; a sweep begins with fewer.
+const FEW_SLICES: usize = 20;
 
 /// The first slices, by how long ago they were, in milliseconds; each twice as long as the next.
 const FIRST_SLICES: std::ops::Range<u32> = 13..27;
@@ -45,6 +39,7 @@ pub(crate) struct Sweep {
     was_short: bool,
     /// What the slices took since the start, beyond what empty looks take.
     spent: Duration,
+    noise: Noise,
     /// Slices are cut, and others made one.
     cuts: bool,
 }
@@ -61,12 +56,12 @@ impl Sweep {
 
     /// In one slice always, where smaller ones would be no cheaper.
     pub(crate) fn whole() -> Self {
-        let (bounds, spent) = (Vec::new(), Duration::ZERO);
-        Self { bounds, at: 0, seen: None, was_short: false, spent, cuts: false }
+        let (bounds, spent, noise) = (Vec::new(), Duration::ZERO, Noise::default());
+        Self { bounds, at: 0, seen: None, was_short: false, spent, noise, cuts: false }
     }
 
     /// The next slices, to the end of the sweep; `end` is the present.
-    #[cfg(any(feature = "mysql", feature = "postgres"))]
+    #[cfg(any(feature = "mysql", feature = "postgres", test))]
     pub(crate) fn next(&self, end: u128) -> impl Iterator<Item = Slice> + '_ {
         (self.at..=self.bounds.len()).map(move |at| self.slice(at, end))
     }
@@ -91,14 +86,16 @@ impl Sweep {
         if !self.cuts {
             return Some(took);
         }
-        self.spent += took.saturating_sub(SHORT);
+        self.noise.note(took);
+        self.spent += took.saturating_sub(self.noise.empty());
         if self.current(end).after != begun {
             return None;
         }
-        let is_short = took < SHORT && self.seen.is_none();
-        let pieces = self.cut(took, end);
-        if pieces > 0 {
-            self.at += pieces;
+        let is_short = took < self.noise.empty() && self.seen.is_none();
+        let may_cut = took > LONG && self.bounds.len() < MOST_SLICES;
+        let more = if may_cut { self.cut(self.at, took, end) } else { 0 };
+        if more > 0 {
+            self.at += more;
         } else if is_short && self.was_short && self.at > 0 && self.at < self.bounds.len() {
             self.at -= 1;
             self.bounds.remove(self.at);
@@ -109,14 +106,13 @@ impl Sweep {
         if self.at <= self.bounds.len() {
             return None;
         }
-        if self.bounds.len() == MOST_SLICES {
-            self.bounds.pop();
-        }
-        if self.bounds.last().is_none_or(|last| *last < end) {
+        // The last slice is that of the time since the sweep before.
+        if self.bounds.len() < MOST_SLICES && self.bounds.last().is_none_or(|last| *last < end) {
             self.bounds.push(end);
         }
         self.at = 0;
         self.was_short = false;
+        self.noise.turn();
         let spent = std::mem::take(&mut self.spent);
         // Many slices may be a dear look altogether although each is short; they are joined first.
         Some(if self.bounds.len() > FEW_SLICES { spent.max(CHEAP) } else { spent })
@@ -132,27 +128,25 @@ impl Sweep {
         }
     }
 
-    /// Notes a look at the next slice of which nothing came. It is looked at again, in pieces if it took long:
-    /// as a whole it would never be seen.
+    /// Notes a look at a slice of which nothing came. It is looked at again, in pieces if it took long: as a whole
+    /// it would never be seen. One before it may have to be looked at again first.
     pub(crate) fn note_failed(&mut self, begun: u128, took: Duration, end: u128) {
         self.spent += took;
-        if self.cuts && self.current(end).after == begun {
-            self.cut(took, end);
+        let slice = (self.at..=self.bounds.len()).find(|at| self.slice(*at, end).after == begun);
+        if let Some(at) = slice.filter(|_| self.cuts && took > LONG) {
+            self.cut(at, took, end);
         }
     }
 
-    /// Cuts the slice whose turn it is if it took long; answers into how many more.
-    fn cut(&mut self, took: Duration, end: u128) -> usize {
-        if took <= LONG || self.bounds.len() >= MOST_SLICES {
-            return 0;
-        }
-        let Slice { after, until } = self.current(end);
+    /// Cuts a slice that took long; answers into how many more.
+    fn cut(&mut self, at: usize, took: Duration, end: u128) -> usize {
+        let Slice { after, until } = self.slice(at, end);
         let pieces = u128::from(MOST_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
         let step = (until - after) / pieces;
         let cuts = (1..pieces).map(|piece| after + step * piece);
         let cuts: Vec<_> = cuts.filter(|cut| after < *cut && *cut < until).collect();
         let count = cuts.len();
-        drop(self.bounds.splice(self.at..self.at, cuts));
+        drop(self.bounds.splice(at..at, cuts));
         count
     }
 }
@@ -222,15 +216,17 @@ mod tests {
         let mut swept = Sweep::new(1 << 60, MILLI);
         for turn in 0..10_000 {
             let end = (1 << 60) + turn * MILLI;
+            let mut noise = [500, 700, 900].map(Duration::from_micros).into_iter().cycle();
             let over = loop {
                 let Slice { after, .. } = swept.current(end);
-                if let Some(beyond) = swept.note(after, SHORT, end) {
+                let took = noise.next().expect("for ever");
+                if let Some(beyond) = swept.note(after, took, end) {
                     break is_over(beyond);
                 }
             };
-            assert!(turn > 10 || over);
+            assert!(turn == 0 || over, "sweep {turn} of {} slices", swept.bounds.len());
         }
-        assert!(swept.bounds.len() <= MOST_SLICES, "{}", swept.bounds.len());
+        assert!(swept.bounds.len() <= FEW_SLICES, "{}", swept.bounds.len());
     }
 
     #[test]
@@ -257,5 +253,12 @@ mod tests {
         swept.note_failed(first.after, Duration::from_secs(1), end);
         let now = swept.current(end);
         assert!(now.after == first.after && now.until < first.until / 32, "{now:?}");
+        // Also one whose turn it is not yet.
+        let mut swept = Sweep::new(end, MILLI);
+        let third = swept.next(end).nth(2).expect("there are more");
+        swept.note_failed(third.after, Duration::from_secs(1), end);
+        assert_eq!(swept.current(end), first);
+        let pieces = swept.next(end).skip(2).take_while(|slice| slice.until <= third.until);
+        assert_eq!(pieces.count(), MOST_PIECES as usize);
     }
 }

@@ -10,11 +10,12 @@ use super::ledger::balance;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::clock::ServerClock;
-use crate::due_floor::{DueFloor, Range};
+use crate::due_floor::{ALL, DueFloor, HORIZON, Range};
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
 /// The server's clock, and when the next job is due; both in microseconds since 1970.
+#[derive(Clone, Copy)]
 struct NextDue {
     now: i64,
     at: Option<i64>,
@@ -33,13 +34,21 @@ impl FromRow for NextDue {
     }
 }
 
-/// One row at the start of a range of the primary key. The least of them, not the first in their order: for
-/// that MySQL reads a table which it takes for empty from its start, dead rows included.
+/// One row at the start of a range of the primary key. To MySQL it is the first that is read by the key: asked for
+/// the first in order it reads a table which it takes for empty from its start, dead rows included, and asked for the
+/// least it does not stop at the end of the range.
 fn next_due<E: Engine>(conn: &mut E::Conn, range: Range) -> QueryResult<NextDue> {
-    let sql = format!(
-        "SELECT {}, (SELECT MIN(run_after) FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ?)",
-        E::NOW
-    );
+    let least = if E::LOCKS_INDEXES {
+        format!(
+            "SELECT run_after FROM (SELECT run_after, id, queue FROM qudo_scheduled{} \
+             WHERE run_after >= ? AND run_after <= ? LIMIT 1) least",
+            E::BY_KEY
+        )
+    } else {
+        "SELECT MIN(run_after) FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ?"
+            .to_owned()
+    };
+    let sql = format!("SELECT {}, ({least})", E::NOW);
     let binds = [Bind::Big(range.from), Bind::Big(range.until)];
     Ok(conn.row(&sql, &binds)?.unwrap_or(NextDue { now: 0, at: None }))
 }
@@ -132,47 +141,57 @@ pub(crate) fn promote<E: Engine>(
 ) -> Result<Promotion, DriverError> {
     let round_trip = engine.clock().map(ServerClock::round_trip);
     let (mut moved, mut next) = (0, None);
-    for _ in 0..floor.slices_due() {
+    // Where looks do not end each is one at everything.
+    let most = if engine.ends_looks() { usize::MAX } else { 1 };
+    for _ in 0..floor.slices_due().min(most) {
         let (Some(slice), Some(round_trip)) = (floor.slice(), round_trip) else { break };
-        let (begun, mut took) = (Instant::now(), Duration::ZERO);
-        let done = promote_in(engine, slice, limit, |_| {
-            took = begun.elapsed().saturating_sub(round_trip);
-        });
-        if done.is_err() {
-            floor.note_failed(slice, begun.elapsed().saturating_sub(round_trip));
-        }
-        let (some, after) = done?;
+        let mut look = DueLook::default();
+        let done = promote_in(engine, slice, limit, &mut look);
+        let took = look.took.map(|took| took.saturating_sub(round_trip));
+        let (some, after) = match (done, took) {
+            (Err(error), Some(took)) if look.next.is_none() => {
+                floor.note_failed(slice, took);
+                return Err(error);
+            }
+            (done, _) => done?,
+        };
         moved += some;
         if some >= limit {
             // There may be more in it.
             return Ok(Promotion { moved, next: Some(Duration::ZERO) });
         }
-        floor.note_slice(slice, took);
+        floor.note_slice(slice, took.unwrap_or_default());
         next = next.into_iter().chain(after).min();
     }
-    let (begun, range, mut looked) = (Instant::now(), floor.range(), false);
-    let note = |now, next| {
-        if let Some(round_trip) = round_trip {
-            let took = (begun.elapsed(), round_trip);
-            floor.note(range, took, now, next, engine.ends_looks());
+    let now = engine.clock().map_or(0, ServerClock::now);
+    let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+    let (range, mut look) = match floor.range(now) {
+        Ok(range) => (range, DueLook::default()),
+        Err(pause) => {
+            let next = next.map_or(pause, |next| span(next).min(pause));
+            return Ok(Promotion { moved, next: Some(next) });
         }
     };
-    let done = promote_in(engine, range, limit, |next| {
-        looked = true;
-        note(next.now, next.at);
-    });
-    if let Err(_) = done
-        && !looked
-        && let Some(clock) = engine.clock()
-    {
+    let done = promote_in(engine, range, limit, &mut look);
+    if let (Some(round_trip), Some(took)) = (round_trip, look.took) {
         // A server may end every look that takes so long. The next one begins behind what this one stepped over.
-        note(clock.now(), None);
+        let NextDue { now, at } = look.next.unwrap_or(NextDue { now, at: None });
+        floor.note(range, (took, round_trip), now, at, engine.ends_looks());
     }
     let (more, after) = done?;
     moved += more;
-    next = next.into_iter().chain(after).min();
-    let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
+    let horizon = (range != ALL).then_some(HORIZON);
+    next = next.into_iter().chain(after).chain(horizon).min();
     Ok(Promotion { moved, next: next.map(span) })
+}
+
+/// A look at what is due next.
+#[derive(Default)]
+struct DueLook {
+    /// How long it took, with the connection in hand; `None` without one.
+    took: Option<Duration>,
+    /// What it found; `None` when it failed.
+    next: Option<NextDue>,
 }
 
 /// Promotes what is due in a range. Returns how many, and how long until the next is due there.
@@ -180,10 +199,15 @@ fn promote_in<E: Engine>(
     engine: &E,
     range: Range,
     limit: u32,
-    looked: impl FnOnce(&NextDue),
+    look: &mut DueLook,
 ) -> Result<(u32, Option<i64>), DriverError> {
-    let next = engine.read(|conn| next_due::<E>(conn, range))?;
-    looked(&next);
+    let next = engine.read(|conn| {
+        let begun = Instant::now();
+        let next = next_due::<E>(conn, range);
+        look.took = Some(begun.elapsed());
+        next
+    })?;
+    look.next = Some(next);
     if next.left().is_none_or(|left| left > 0) {
         return Ok((0, next.left()));
     }
