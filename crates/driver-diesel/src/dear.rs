@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::cursor::{Found, Look, Place, Plan, Reason, Span};
 use crate::gaps::{Gap, Gaps};
-use crate::share::{LONG, its_share, looks_due, wait_its_share};
+use crate::share::{LONG, Noise, its_share, looks_due, wait_its_share};
 use crate::sweep::{Slice, Sweep, is_over};
 
 /// Ids are not committed in their order, and are made by clocks that differ. So rows whose ids are up to five
@@ -39,12 +39,15 @@ pub(crate) struct Dear {
     /// Which claim this is: what is looked at first takes turns, or what fills the claims would keep the rest
     /// waiting.
     turn: usize,
-    /// Which rank's slices come first. It is counted apart from `turn`: with an even number of ranks every
-    /// second one would have its slices only in claims that begin with new rows.
+    /// Which rank's slices come first: one sweep after the other, since those of all ranks share one twentieth. It
+    /// is counted apart from `turn`: with an even number of ranks every second one would have its slices only in
+    /// claims that begin with new rows.
     slice_turn: usize,
     /// The first rank whose new rows the last claim had no time for, because it had jobs of others.
     unreached: Option<i32>,
     gaps: Gaps,
+    /// What the last sweep measured of empty looks.
+    noise: Noise,
     /// The start is not looked at before then: what is dear there may lie in no slice and no gap.
     over_at: Instant,
 }
@@ -76,6 +79,7 @@ impl Dear {
             slice_turn: 0,
             unreached: None,
             gaps: Gaps::new(),
+            noise: Noise::default(),
             over_at: its_share(found.looks.iter().map(Look::for_nothing).sum()),
         };
         dear.advance(&[(0, a_little_before(found.now))], found.now);
@@ -135,7 +139,7 @@ impl Dear {
     pub(crate) fn note(&mut self, found: &Found<'_>) -> bool {
         self.turn = self.turn.wrapping_add(1);
         let looks = found.plan.0.iter().zip(found.looks).enumerate();
-        let (mut recent, mut swept) = (None, false);
+        let mut recent = None;
         for (at, ((span, reason), look)) in looks {
             let took = look.for_nothing().saturating_sub(found.round_trip);
             let is_last = at + 1 == found.looks.len();
@@ -159,14 +163,12 @@ impl Dear {
                     self.note_gap((*from, *to), took, found.now, saw);
                 }
                 (Reason::Slice(rank), Span::Within { after, .. }) => {
-                    swept = true;
                     self.note_slice(*rank, after.as_u128(), took, saw);
                 }
                 _ => {}
             }
         }
         self.note_unreached(found);
-        self.slice_turn = self.slice_turn.wrapping_add(usize::from(swept));
         self.recent_at = recent.map_or(self.recent_at, its_share);
         if !found.failed {
             self.advance(found.rows, found.now);
@@ -195,8 +197,10 @@ impl Dear {
         let is_worth_it = matches!(saw, Saw::Part(_) | Saw::Undone);
         let dear = if is_worth_it { took.saturating_sub(LONG) } else { took };
         wait_its_share(&mut self.slices_due, dear);
+        let first = self.ranks.keys().nth(self.slice_turn % self.ranks.len().max(1)).copied();
         let Some(known) = self.ranks.get_mut(&rank) else { return };
         let end = slackened(known.last).as_u128();
+        let mut is_swept = !matches!(saw, Saw::All);
         match saw {
             Saw::Nothing => known.sweep.note_failed(begun, took, end),
             Saw::Part(Some((last, id))) if last == rank => {
@@ -206,8 +210,13 @@ impl Dear {
             Saw::All => {
                 if let Some(all) = known.sweep.note(begun, took, end) {
                     known.is_clean = is_over(all);
+                    is_swept = true;
                 }
             }
+        }
+        self.noise = known.sweep.noise();
+        if is_swept && first == Some(rank) {
+            self.slice_turn = self.slice_turn.wrapping_add(1);
         }
     }
 
@@ -218,7 +227,7 @@ impl Dear {
                 self.gaps.leave(gap, took);
                 None
             }
-            Saw::All => self.gaps.note(gap, took, self.ends_looks),
+            Saw::All => self.gaps.note(gap, took, self.noise, self.ends_looks),
         };
         if let Some(rank) = rank.filter(|_| self.ranks.len() < MOST_RANKS) {
             self.advance(&[(rank, a_little_before(now))], now);
@@ -277,7 +286,7 @@ enum Saw {
     All,
     /// As much as was asked for, up to this row.
     Part(Option<Place>),
-    /// It found rows, and the claim failed after it, so they are still there.
+    /// It found rows, and the claim failed after it, so they may still be there.
     Undone,
     /// The claim failed with it: what it found is not known.
     Nothing,
@@ -410,7 +419,7 @@ mod tests {
         for ranks in 1..=6 {
             let rows: Vec<_> = (1..ranks).map(|rank| (rank, at(0))).collect();
             let (mut dear, mut first) = (dear(&rows), std::collections::BTreeSet::new());
-            for _ in 0..40 {
+            for _ in 0..600 {
                 let plan = dear.plan();
                 let slice =
                     plan.0.iter().position(|(_, reason)| matches!(reason, Reason::Slice(_)));

@@ -24,7 +24,6 @@ pub(crate) struct Gaps {
     due: Instant,
     /// How long the looks took since the first gap had its turn, beyond what empty looks take.
     spent: Duration,
-    noise: Noise,
     /// Gaps whose last look was dear. It may have waited for something else, so the next look decides.
     doubtful: BTreeSet<Gap>,
     /// The look at the gap before took no longer than an empty look.
@@ -39,7 +38,6 @@ impl Gaps {
             at: 0,
             due: Instant::now(),
             spent: Duration::ZERO,
-            noise: Noise::default(),
             doubtful: BTreeSet::new(),
             was_short: false,
             are_clean: false,
@@ -85,16 +83,21 @@ impl Gaps {
 
     /// Notes what a look at a whole gap took beyond a round trip. Answers its rank when that is the only one
     /// and all the dead rows are of it.
-    pub(crate) fn note(&mut self, gap: Gap, took: Duration, cuts: bool) -> Option<i32> {
-        self.noise.note(took);
-        self.spent += took.saturating_sub(self.noise.empty());
+    pub(crate) fn note(
+        &mut self,
+        gap: Gap,
+        took: Duration,
+        noise: Noise,
+        cuts: bool,
+    ) -> Option<i32> {
+        self.spent += took.saturating_sub(noise.empty());
         // A rank may have been taken out of it meanwhile, or another claim have looked at it too.
         let Some(at) = self.all.iter().position(|one| *one == gap) else {
             self.charge(took);
             return None;
         };
         self.at = at + 1;
-        let (is_long, is_short) = (took > LONG && cuts, took < self.noise.empty());
+        let (is_long, is_short) = (took > noise.long() && cuts, took < noise.empty());
         let before = at.checked_sub(1).map(|before| self.all[before]);
         if is_long && self.doubtful.insert(gap) {
             // Again at once: to wait for both looks would take twice as long to find a rank.
@@ -136,7 +139,6 @@ impl Gaps {
         if self.at >= self.all.len() {
             self.at = 0;
             self.was_short = false;
-            self.noise.turn();
             let all = &self.all;
             self.doubtful.retain(|gap| all.contains(gap));
             self.are_clean = is_over(std::mem::take(&mut self.spent));
@@ -186,7 +188,7 @@ mod tests {
             let is_dear = (gap.0..=gap.1).contains(&rank);
             dear_looks += usize::from(is_dear);
             let took = Duration::from_millis(if is_dear { 50 } else { 0 });
-            if let Some(one) = gaps.note(gap, took, true) {
+            if let Some(one) = gaps.note(gap, took, Noise::default(), true) {
                 gaps.take_out(one);
                 found.push(one);
             }
@@ -219,15 +221,15 @@ mod tests {
         gaps.take_out(-2);
         assert_eq!(gaps.all, [(i32::MIN, -3), (-1, -1), (1, i32::MAX)]);
         let first = (i32::MIN, -3);
-        gaps.note(first, Duration::ZERO, true);
-        gaps.note((-1, -1), Duration::ZERO, true);
+        gaps.note(first, Duration::ZERO, Noise::default(), true);
+        gaps.note((-1, -1), Duration::ZERO, Noise::default(), true);
         // What was found there is known from now on.
         gaps.take_out(-1);
         let mut seen = Vec::new();
         for _ in 0..4 {
             let next: Vec<_> = gaps.next().collect();
             let gap = *next.first().expect("it is always some gap's turn");
-            gaps.note(gap, Duration::ZERO, true);
+            gaps.note(gap, Duration::ZERO, Noise::default(), true);
             seen.push(gap);
         }
         assert!(seen.contains(&first) && seen.contains(&(1, i32::MAX)), "{seen:?}");
@@ -239,15 +241,15 @@ mod tests {
         let mut gaps = Gaps::new();
         gaps.take_out(0);
         let slow = Duration::from_millis(50);
-        gaps.note(gaps.all[0], slow, true);
-        gaps.note(gaps.all[0], Duration::ZERO, true);
+        gaps.note(gaps.all[0], slow, Noise::default(), true);
+        gaps.note(gaps.all[0], Duration::ZERO, Noise::default(), true);
         assert_eq!(gaps.all.len(), 2, "it was slow once");
         for _ in 0..2_000 {
-            gaps.note(gaps.all[gaps.at], slow, true);
+            gaps.note(gaps.all[gaps.at], slow, Noise::default(), true);
         }
         assert!((50..=MOST_GAPS).contains(&gaps.all.len()), "{} gaps", gaps.all.len());
         for _ in 0..20_000 {
-            gaps.note(gaps.all[gaps.at], Duration::ZERO, true);
+            gaps.note(gaps.all[gaps.at], Duration::ZERO, Noise::default(), true);
         }
         assert_eq!(gaps.all, [(i32::MIN, -1), (1, i32::MAX)]);
         assert!(gaps.are_clean);
@@ -262,7 +264,7 @@ mod tests {
             for gap in gaps.all.clone() {
                 let is_dear = [-7, 3].iter().any(|rank| (gap.0..=gap.1).contains(rank));
                 let took = Duration::from_millis(if is_dear { 50 } else { 0 });
-                if let Some(rank) = gaps.note(gap, took, true) {
+                if let Some(rank) = gaps.note(gap, took, Noise::default(), true) {
                     gaps.take_out(rank);
                     found.push(rank);
                 }
@@ -280,7 +282,7 @@ mod tests {
         let (low, high) = (gaps.all[0], gaps.all[1]);
         gaps.leave(low, LONG);
         assert_eq!(gaps.next().next(), Some(high));
-        gaps.note(high, Duration::ZERO, true);
+        gaps.note(high, Duration::ZERO, Noise::default(), true);
         assert_eq!(gaps.next().next(), Some(low), "in its turn");
         assert!(!gaps.are_clean);
     }
@@ -308,7 +310,7 @@ mod tests {
                     gaps.note_failed(gap, took, cuts)
                 } else {
                     seen.insert(gap);
-                    gaps.note(gap, Duration::ZERO, cuts)
+                    gaps.note(gap, Duration::ZERO, Noise::default(), cuts)
                 };
                 if let Some(rank) = rank {
                     gaps.take_out(rank);
@@ -324,7 +326,7 @@ mod tests {
     fn they_wait_for_their_share_of_the_time() {
         let mut gaps = Gaps::new();
         assert_eq!(gaps.next().count(), 1);
-        gaps.note((i32::MIN, i32::MAX), Duration::from_secs(1), false);
+        gaps.note((i32::MIN, i32::MAX), Duration::from_secs(1), Noise::default(), false);
         assert_eq!(gaps.next().count(), 0);
     }
 }

@@ -28,37 +28,35 @@ pub(crate) fn wait_its_share(due: &mut Instant, took: Duration) {
     *due = (*due).max(Instant::now()) + took.min(LONGEST) * SHARE;
 }
 
-/// A part whose look takes longer is cut.
+/// A look that takes longer, beyond what was measured of empty ones, stepped over rows for nothing.
 pub(crate) const LONG: Duration = Duration::from_millis(3);
 
-/// An empty look takes up to this beyond a round trip, with what is usual on the server and on the way to it.
+/// An empty look takes up to this beyond a round trip, and what was measured.
 const SHORT: Duration = Duration::from_micros(400);
 
-/// More than this is not usual: parts are cut to little more.
-const MOST_NOISE: Duration = Duration::from_micros(600);
-
-/// What looks take beyond a round trip although they step over nothing.
-#[derive(Debug, Default)]
+/// What looks take beyond a round trip although there is nothing to step over: on a slow machine a claim takes
+/// longer than a question for the time. Measured by looks at a part between two places that are one.
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Noise {
-    /// The least of this turn of all parts.
-    least: Option<Duration>,
-    /// The least of the turn before.
+    last: Duration,
     floor: Duration,
 }
 
 impl Noise {
-    pub(crate) fn note(&mut self, took: Duration) {
-        self.least = Some(self.least.map_or(took, |least| least.min(took)));
-    }
-
-    /// Every part has had its turn.
-    pub(crate) fn turn(&mut self) {
-        self.floor = self.least.take().unwrap_or_default().min(MOST_NOISE);
+    /// Notes what such a look took; the less of two counts, because one may have waited for something.
+    pub(crate) fn measure(&mut self, took: Duration) {
+        self.floor = self.last.min(took);
+        self.last = took;
     }
 
     /// A look that takes less may have been an empty one.
     pub(crate) fn empty(&self) -> Duration {
         SHORT + self.floor
+    }
+
+    /// A part whose look takes longer is cut.
+    pub(crate) fn long(&self) -> Duration {
+        LONG + self.floor
     }
 }
 

@@ -6,7 +6,7 @@
 
 use std::time::Duration;
 
-use crate::share::{AIM, CHEAP, LONG, Noise};
+use crate::share::{AIM, CHEAP, Noise};
 
 /// A slice is cut into at most this many pieces.
 const MOST_PIECES: u32 = 64;
@@ -60,10 +60,22 @@ impl Sweep {
         Self { bounds, at: 0, seen: None, was_short: false, spent, noise, cuts: false }
     }
 
-    /// The next slices, to the end of the sweep; `end` is the present.
+    /// The next slices, to the end of the sweep; `end` is the present. After the last one comes an empty one, by
+    /// which it is measured what a look takes that steps over nothing.
     #[cfg(any(feature = "mysql", feature = "postgres", test))]
     pub(crate) fn next(&self, end: u128) -> impl Iterator<Item = Slice> + '_ {
-        (self.at..=self.bounds.len()).map(move |at| self.slice(at, end))
+        (self.at..=self.last()).map(move |at| self.slice(at, end))
+    }
+
+    /// What was measured.
+    #[cfg(any(feature = "mysql", feature = "postgres", test))]
+    pub(crate) fn noise(&self) -> Noise {
+        self.noise
+    }
+
+    /// The number of the last slice, the empty one.
+    fn last(&self) -> usize {
+        self.bounds.len() + usize::from(self.cuts)
     }
 
     /// The slice whose turn it is.
@@ -73,7 +85,9 @@ impl Sweep {
 
     /// A slice never reaches beyond the present: rows behind it are found by the looks at new rows.
     fn slice(&self, at: usize, end: u128) -> Slice {
-        let begin = at.checked_sub(1).map_or(0, |before| self.bounds[before]);
+        let begin = at
+            .checked_sub(1)
+            .map_or(0, |before| self.bounds.get(before).map_or(end, |bound| *bound));
         let after = self.seen.filter(|_| at == self.at).map_or(begin, |seen| seen.max(begin));
         let until = self.bounds.get(at).copied().unwrap_or(end);
         Slice { after, until: until.min(end).max(after) }
@@ -86,13 +100,16 @@ impl Sweep {
         if !self.cuts {
             return Some(took);
         }
-        self.noise.note(took);
         self.spent += took.saturating_sub(self.noise.empty());
         if self.current(end).after != begun {
             return None;
         }
+        if self.at == self.last() {
+            self.noise.measure(took);
+            return self.advance(end);
+        }
         let is_short = took < self.noise.empty() && self.seen.is_none();
-        let may_cut = took > LONG && self.bounds.len() < MOST_SLICES;
+        let may_cut = took > self.noise.long() && self.bounds.len() < MOST_SLICES;
         let more = if may_cut { self.cut(self.at, took, end) } else { 0 };
         if more > 0 {
             self.at += more;
@@ -100,10 +117,15 @@ impl Sweep {
             self.at -= 1;
             self.bounds.remove(self.at);
         }
-        self.seen = None;
         self.was_short = is_short;
+        self.advance(end)
+    }
+
+    /// Goes on to the next slice; after the last one answers what all took.
+    fn advance(&mut self, end: u128) -> Option<Duration> {
+        self.seen = None;
         self.at += 1;
-        if self.at <= self.bounds.len() {
+        if self.at <= self.last() {
             return None;
         }
         // The last slice is that of the time since the sweep before.
@@ -112,7 +134,6 @@ impl Sweep {
         }
         self.at = 0;
         self.was_short = false;
-        self.noise.turn();
         let spent = std::mem::take(&mut self.spent);
         // Many slices may be a dear look altogether although each is short; they are joined first.
         Some(if self.bounds.len() > FEW_SLICES { spent.max(CHEAP) } else { spent })
@@ -121,7 +142,7 @@ impl Sweep {
     /// Notes a look at the next slice that found as much as it wanted, the last of it at `seen`: the next look
     /// begins there, or it would step over what this one deleted.
     pub(crate) fn note_part(&mut self, begun: u128, seen: u128, took: Duration, end: u128) {
-        self.spent += took;
+        self.spent += took.saturating_sub(self.noise.empty());
         let Slice { after, until } = self.current(end);
         if self.cuts && after == begun && after < seen && seen < until {
             self.seen = Some(seen);
@@ -132,9 +153,12 @@ impl Sweep {
     /// it would never be seen. One before it may have to be looked at again first.
     pub(crate) fn note_failed(&mut self, begun: u128, took: Duration, end: u128) {
         self.spent += took;
-        let slice = (self.at..=self.bounds.len()).find(|at| self.slice(*at, end).after == begun);
-        if let Some(at) = slice.filter(|_| self.cuts && took > LONG) {
-            self.cut(at, took, end);
+        let slice = (self.at..self.last()).find(|at| self.slice(*at, end).after == begun);
+        let Some(at) = slice.filter(|_| took > self.noise.long()) else { return };
+        if self.cut(at, took, end) == 0 && at == self.at {
+            // All of it is one place. It is looked at again in the next sweep.
+            self.was_short = false;
+            self.advance(end);
         }
     }
 
@@ -159,6 +183,7 @@ pub(crate) fn is_over(all: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::share::LONG;
 
     const MILLI: u128 = 1_000;
 
@@ -216,7 +241,7 @@ mod tests {
         let mut swept = Sweep::new(1 << 60, MILLI);
         for turn in 0..10_000 {
             let end = (1 << 60) + turn * MILLI;
-            let mut noise = [500, 700, 900].map(Duration::from_micros).into_iter().cycle();
+            let mut noise = [3_500, 3_700, 3_600].map(Duration::from_micros).into_iter().cycle();
             let over = loop {
                 let Slice { after, .. } = swept.current(end);
                 let took = noise.next().expect("for ever");
@@ -224,7 +249,7 @@ mod tests {
                     break is_over(beyond);
                 }
             };
-            assert!(turn == 0 || over, "sweep {turn} of {} slices", swept.bounds.len());
+            assert!(turn < 20 || over, "sweep {turn} of {} slices", swept.bounds.len());
         }
         assert!(swept.bounds.len() <= FEW_SLICES, "{}", swept.bounds.len());
     }
@@ -260,5 +285,26 @@ mod tests {
         assert_eq!(swept.current(end), first);
         let pieces = swept.next(end).skip(2).take_while(|slice| slice.until <= third.until);
         assert_eq!(pieces.count(), MOST_PIECES as usize);
+    }
+
+    #[test]
+    fn a_slice_that_cannot_be_cut_and_always_fails_keeps_no_other_waiting() {
+        let mut swept = Sweep { bounds: vec![7, 8], ..Sweep::new(9, 1) };
+        swept.note(0, Duration::ZERO, 9);
+        assert_eq!(swept.current(9), Slice { after: 7, until: 8 });
+        swept.note_failed(7, Duration::from_secs(1), 9);
+        assert_eq!(swept.current(9).after, 8);
+    }
+
+    #[test]
+    fn of_too_many_slices_only_those_that_fail_are_cut() {
+        let bounds: Vec<_> = (1..=MOST_SLICES as u128).map(|bound| bound << 40).collect();
+        let end = (MOST_SLICES as u128 + 9) << 40;
+        let mut swept = Sweep { bounds, ..Sweep::new(end, MILLI) };
+        swept.note(0, Duration::from_secs(1), end);
+        assert_eq!(swept.bounds.len(), MOST_SLICES);
+        swept.note_failed(1 << 40, Duration::from_secs(1), end);
+        assert_eq!(swept.bounds.len(), MOST_SLICES + MOST_PIECES as usize - 1);
+        assert!(swept.bounds.is_sorted());
     }
 }

@@ -12,6 +12,7 @@ use crate::bulk::Keyed;
 use crate::clock::ServerClock;
 use crate::due_floor::{ALL, DueFloor, HORIZON, Range};
 use crate::engine::Engine;
+use crate::share::is_dear;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
 /// The server's clock, and when the next job is due; both in microseconds since 1970.
@@ -133,6 +134,9 @@ impl FromRow for DueAt {
     }
 }
 
+/// Once the slices of one promotion took longer, the others wait for the next one.
+const SLICES_FOR: Duration = Duration::from_secs(1);
+
 /// Looks first, without a lock: most calls find nothing due and write nothing.
 pub(crate) fn promote<E: Engine>(
     engine: &E,
@@ -143,18 +147,23 @@ pub(crate) fn promote<E: Engine>(
     let (mut moved, mut next) = (0, None);
     // Where looks do not end each is one at everything.
     let most = if engine.ends_looks() { usize::MAX } else { 1 };
+    let promotion = Instant::now();
     for _ in 0..floor.slices_due().min(most) {
+        if promotion.elapsed() > SLICES_FOR {
+            break;
+        }
         let (Some(slice), Some(round_trip)) = (floor.slice(), round_trip) else { break };
         let mut look = DueLook::default();
         let done = promote_in(engine, slice, limit, &mut look);
-        let took = look.took.map(|took| took.saturating_sub(round_trip));
-        let (some, after) = match (done, took) {
-            (Err(error), Some(took)) if look.next.is_none() => {
-                floor.note_failed(slice, took);
+        let (some, after) = match (done, look.begun) {
+            (Err(error), Some(begun)) => {
+                // Or the write that it led to. The next promotion does not begin with it.
+                floor.note_failed(slice, begun.elapsed().saturating_sub(round_trip));
                 return Err(error);
             }
             (done, _) => done?,
         };
+        let took = look.took.map(|took| took.saturating_sub(round_trip));
         moved += some;
         if some >= limit {
             // There may be more in it.
@@ -173,7 +182,9 @@ pub(crate) fn promote<E: Engine>(
         }
     };
     let done = promote_in(engine, range, limit, &mut look);
-    if let (Some(round_trip), Some(took)) = (round_trip, look.took) {
+    if let (Some(round_trip), Some(took)) = (round_trip, look.took)
+        && (look.next.is_some() || is_dear(took, round_trip))
+    {
         // A server may end every look that takes so long. The next one begins behind what this one stepped over.
         let NextDue { now, at } = look.next.unwrap_or(NextDue { now, at: None });
         floor.note(range, (took, round_trip), now, at, engine.ends_looks());
@@ -188,7 +199,9 @@ pub(crate) fn promote<E: Engine>(
 /// A look at what is due next.
 #[derive(Default)]
 struct DueLook {
-    /// How long it took, with the connection in hand; `None` without one.
+    /// When it began, with the connection in hand; `None` without one.
+    begun: Option<Instant>,
+    /// How long it took.
     took: Option<Duration>,
     /// What it found; `None` when it failed.
     next: Option<NextDue>,
@@ -203,6 +216,7 @@ fn promote_in<E: Engine>(
 ) -> Result<(u32, Option<i64>), DriverError> {
     let next = engine.read(|conn| {
         let begun = Instant::now();
+        look.begun = Some(begun);
         let next = next_due::<E>(conn, range);
         look.took = Some(begun.elapsed());
         next
