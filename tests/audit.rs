@@ -302,18 +302,19 @@ macro_rules! on_each_engine {
 
 on_each_engine!(sqlite, postgres, mariadb, mysql);
 
-/// Two databases, one of each kind.
-fn pair() -> (Vec<Fresh>, Manager) {
-    let databases: Vec<_> = ["sqlite", "postgres"].into_iter().filter_map(Fresh::on).collect();
+/// Two databases, one of each kind; `None` in a run that is not about both.
+fn pair() -> Option<(Vec<Fresh>, Manager)> {
+    let databases: Option<Vec<_>> = ["sqlite", "postgres"].into_iter().map(Fresh::on).collect();
+    let databases = databases?;
     let builder = Manager::builder().linked(false);
     let builder = builder.database_as("one", &*databases[0].dsn);
     let manager = builder.database_as("two", &*databases[1].dsn).build().expect("valid");
-    (databases, manager)
+    Some((databases, manager))
 }
 
 #[test]
 fn a_job_in_two_databases_is_found_unless_it_is_on_its_way() {
-    let (databases, manager) = pair();
+    let Some((databases, manager)) = pair() else { return };
     let (one, two) = (databases[0].driver(), databases[1].driver());
     let ids: Vec<_> = (0..3).map(|_| store(&manager, job().database("one"))).collect();
     let there = two.identity().expect("answers").to_string();
@@ -334,7 +335,7 @@ fn a_job_in_two_databases_is_found_unless_it_is_on_its_way() {
 
 #[test]
 fn a_key_in_two_databases_is_found_unless_it_is_allowed() {
-    let (_databases, manager) = pair();
+    let Some((_databases, manager)) = pair() else { return };
     for name in ["one", "two"] {
         store(&manager, job().uniqkey("k").database(name));
         store(&manager, job().uniqkey(format!("own {name}")).database(name));
@@ -349,7 +350,7 @@ fn a_key_in_two_databases_is_found_unless_it_is_allowed() {
 
 #[test]
 fn a_database_that_does_not_answer_is_told_and_the_others_are_looked_at() {
-    let (databases, _) = pair();
+    let Some((databases, _)) = pair() else { return };
     let builder = Manager::builder().linked(false).database_as("one", &*databases[0].dsn);
     let manager =
         builder.database_as("gone", "postgres://nobody@127.0.0.1:1/x").build().expect("valid");
