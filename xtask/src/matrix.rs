@@ -87,6 +87,12 @@ const ROWS: &[Row] = &[
         source: Source::Mariadb("trixie"),
         settings: &[],
     },
+    Row {
+        name: "mariadb 10.11, messages in German",
+        engines: &[Engine::Mariadb],
+        source: Source::Here,
+        settings: &["lc-messages=de_DE"],
+    },
     Row { name: "mysql 9.7", engines: &[Engine::Mysql], source: Source::Here, settings: &[] },
 ];
 
