@@ -1,5 +1,5 @@
 //! MySQL and MariaDB shut out a host after `max_connect_errors` broken handshakes in a row, until somebody
-//! unblocks it. Nothing that qudo does is one of them.
+//! unblocks it. A data source of qudo breaks off one handshake at most before a login of its own succeeds again.
 
 #![cfg(feature = "mysql")]
 #![allow(missing_docs, reason = "a test is read, not called")]

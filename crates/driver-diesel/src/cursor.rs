@@ -130,7 +130,7 @@ impl Patience {
         Self { begun, at_most: left.map(|left| left / 4) }
     }
 
-    /// Whether another look may begin; the first one always does.
+    /// Whether another look may begin after this many `looks`; the first one always may.
     pub(crate) fn lasts(&self, looks: usize, has_jobs: bool) -> bool {
         let spent = self.begun.elapsed();
         let has_time = !(has_jobs && spent > WITH_JOBS);

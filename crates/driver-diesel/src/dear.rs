@@ -43,7 +43,8 @@ pub(crate) struct Dear {
     /// is counted apart from `turn`: with an even number of ranks every second one would have its slices only in
     /// claims that begin with new rows.
     slice_turn: usize,
-    /// The first rank whose new rows the last claim had no time for, because it had jobs of others.
+    /// With which rank's new rows every fourth claim begins: the first one that the last such claim had no time for,
+    /// because it had jobs of other ranks.
     unreached: Option<i32>,
     gaps: Gaps,
     /// What the last sweep measured of empty looks.

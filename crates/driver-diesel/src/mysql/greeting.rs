@@ -73,7 +73,7 @@ fn understand(packet: &[u8]) -> Greeting {
     Greeting::Welcome { offers_tls: offers_tls(packet) }
 }
 
-/// So many looks of this process are refused on threads of their own at once.
+/// At most 20 looks of this process wait for their refusals on threads of their own.
 const MOST_LEAVING: u32 = 20;
 
 /// Is refused, whatever that takes; one of too many holds up its own login.
