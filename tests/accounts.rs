@@ -53,6 +53,8 @@ impl Bed {
         let bed = Self { fresh, engine, grants, account, owner };
         if engine == "postgres" {
             bed.administer(&format!("CREATE ROLE {} LOGIN", bed.account));
+            // For a server that writes its messages in another language.
+            bed.administer(&format!("ALTER ROLE {} SET lc_messages = 'C'", bed.account));
             // As PostgreSQL 15 and newer have it by themselves.
             bed.administer("REVOKE CREATE ON SCHEMA public FROM PUBLIC");
         } else {

