@@ -23,6 +23,10 @@ const SLACK_MILLIS: u64 = 5_000;
 /// are found in the gaps.
 const MOST_RANKS: usize = 64;
 
+/// So many gaps and as many slices have their turn before new rows in a claim that begins with them. After a pause
+/// there may be 64 of each, for which a new job would wait.
+const FEW: usize = 4;
+
 /// The time in an id, in milliseconds since 1970, begins here.
 const MILLI: u32 = 80;
 
@@ -47,7 +51,7 @@ pub(crate) struct Dear {
     /// because it had jobs of other ranks.
     unreached: Option<i32>,
     gaps: Gaps,
-    /// What the last sweep measured of empty looks.
+    /// What the sweeps measured of empty looks, one after the other.
     noise: Noise,
     /// The start is not looked at before then: what is dear there may lie in no slice and no gap.
     over_at: Instant,
@@ -100,12 +104,14 @@ impl Dear {
         let most = if self.ends_looks { usize::MAX } else { 1 };
         let gaps = self.gaps.next().take(most);
         let gaps = gaps.map(|(from, to)| (Span::Ranks { from, to }, Reason::Gap));
-        let (gaps, slices): (Vec<_>, _) = (gaps.collect(), self.slices());
+        let (mut gaps, mut slices): (Vec<_>, _) = (gaps.collect(), self.slices());
+        let more_gaps = gaps.split_off(gaps.len().min(FEW));
+        let more_slices = slices.split_off(slices.len().min(FEW));
         let order = match turn {
-            0 => [gaps, slices, news],
-            1 => [news, gaps, slices],
-            2 => [slices, gaps, news],
-            _ => [news, slices, gaps],
+            0 => [gaps, slices, news, more_gaps, more_slices],
+            1 => [news, gaps, slices, more_gaps, more_slices],
+            2 => [slices, gaps, news, more_slices, more_gaps],
+            _ => [news, slices, gaps, more_slices, more_gaps],
         };
         Plan(order.into_iter().flatten().collect())
     }
@@ -203,19 +209,18 @@ impl Dear {
         let end = slackened(known.last).as_u128();
         let mut is_swept = !matches!(saw, Saw::All);
         match saw {
-            Saw::Nothing => known.sweep.note_failed(begun, took, end),
+            Saw::Nothing => known.sweep.note_failed(begun, took, end, self.noise),
             Saw::Part(Some((last, id))) if last == rank => {
-                known.sweep.note_part(begun, id.as_u128(), took, end);
+                known.sweep.note_part(begun, id.as_u128(), took, end, self.noise);
             }
             Saw::Part(_) | Saw::Undone => {}
             Saw::All => {
-                if let Some(all) = known.sweep.note(begun, took, end) {
+                if let Some(all) = known.sweep.note(begun, took, end, &mut self.noise) {
                     known.is_clean = is_over(all);
                     is_swept = true;
                 }
             }
         }
-        self.noise = known.sweep.noise();
         if is_swept && first == Some(rank) {
             self.slice_turn = self.slice_turn.wrapping_add(1);
         }
@@ -441,6 +446,36 @@ mod tests {
                 dear.note(&Found { plan: &plan, looks: &looks, ..found(&seen) });
             }
             assert_eq!(first.len() as i32, ranks, "of {ranks} ranks {first:?}");
+        }
+    }
+
+    #[test]
+    fn a_sweep_ends_although_each_claim_that_looks_at_its_last_slice_begins_with_new_rows() {
+        let mut dear = dear(&[]);
+        for step in 0..4_000 {
+            let now = NOW + step * 14_000;
+            let plan = dear.plan();
+            let looks = vec![look(1, 0); plan.0.len()];
+            dear.note(&Found { plan: &plan, looks: &looks, now, ..found(&NOTHING) });
+            if dear.ranks[&0].is_clean {
+                return;
+            }
+            // What is due falls on claims that begin with new rows.
+            dear.turn = 1;
+            dear.slices_due = Instant::now();
+        }
+        panic!("the sweep never ends");
+    }
+
+    #[test]
+    fn after_a_pause_new_rows_wait_for_a_few_looks_only() {
+        let mut dear = dear(&[]);
+        let long_ago = Instant::now().checked_sub(Duration::from_secs(60)).expect("later");
+        for _ in 0..40 {
+            dear.slices_due = long_ago;
+            let (plan, _) = claim(&mut dear, &NOTHING);
+            let before = plan.0.iter().position(|(_, reason)| rank_of_news(*reason).is_some());
+            assert!(before.expect("is looked at") <= 8, "{plan:?}");
         }
     }
 

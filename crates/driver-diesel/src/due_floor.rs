@@ -8,7 +8,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::share::{is_dear, its_share, looks_due, wait_its_share};
+use crate::share::{LONG, Noise, is_dear, its_share, looks_due, wait_its_share};
 use crate::sweep::{Slice, Sweep, is_over};
 
 /// Due times that are past already when they are committed are found so far back, in microseconds; older
@@ -37,6 +37,7 @@ pub(crate) struct DueFloor(Mutex<Option<State>>);
 struct State {
     floor: i64,
     sweep: Sweep,
+    noise: Noise,
     /// Not before then the next slice is looked at.
     due: Instant,
     /// Not before then the range from the floor on is looked at again. It lies in the future only after two looks in
@@ -92,7 +93,9 @@ impl DueFloor {
         ends_looks: bool,
     ) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let floor = next.map_or(now, |next| next.min(now)).saturating_sub(SLACK);
+        // Nothing is known of what lies behind the range: our clock may be behind the server's.
+        let seen = next.unwrap_or(range.until).min(now);
+        let floor = seen.saturating_sub(SLACK);
         if let Some(state) = &mut *state {
             // A clock may be set back.
             state.floor = state.floor.max(floor).min(now.saturating_sub(SLACK));
@@ -105,25 +108,33 @@ impl DueFloor {
         } else if range == ALL && is_dear(took, round_trip) {
             let sweep = if ends_looks { Sweep::new(key(floor), 1_000) } else { Sweep::whole() };
             let (due, over_at) = (Instant::now(), its_share(took));
-            let (range_at, was_dear) = (due, false);
-            *state = Some(State { floor, sweep, due, range_at, was_dear, over_at });
+            let (range_at, was_dear, noise) = (due, false, Noise::default());
+            *state = Some(State { floor, sweep, noise, due, range_at, was_dear, over_at });
         }
     }
 
     /// Notes a look at a slice that failed after so long; it is looked at in pieces if that is long.
     pub(crate) fn note_failed(&self, slice: Range, took: Duration) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { floor, sweep, due, .. }) = &mut *state else { return };
+        let Some(State { floor, sweep, noise, due, .. }) = &mut *state else { return };
         wait_its_share(due, took);
-        sweep.note_failed(key(slice.from), took, key(*floor));
+        sweep.note_failed(key(slice.from), took, key(*floor), *noise);
+    }
+
+    /// Notes a look at a slice with more due jobs than one promotion moves, the rest from `rest` on.
+    pub(crate) fn note_part(&self, slice: Range, rest: i64, took: Duration) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(State { floor, sweep, noise, due, .. }) = &mut *state else { return };
+        wait_its_share(due, took.saturating_sub(LONG));
+        sweep.note_part(key(slice.from), key(rest), took, key(*floor), *noise);
     }
 
     /// Notes what the look at a slice took beyond a round trip.
     pub(crate) fn note_slice(&self, slice: Range, took: Duration) {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(State { floor, sweep, due, over_at, .. }) = &mut *state else { return };
+        let Some(State { floor, sweep, noise, due, over_at, .. }) = &mut *state else { return };
         wait_its_share(due, took);
-        let is_over = sweep.note(key(slice.from), took, key(*floor)).is_some_and(is_over);
+        let is_over = sweep.note(key(slice.from), took, key(*floor), noise).is_some_and(is_over);
         if is_over && Instant::now() >= *over_at {
             *state = None;
         }
@@ -171,6 +182,19 @@ mod tests {
         assert_eq!(from(&floor), 102_000_000, "an overdue one is not passed over");
         floor.note(range, (MILLI, MILLI), 104_000_000, None, true);
         assert_eq!(from(&floor), 99_000_000, "its clock was set back");
+        // Its clock was set forward by hours: what became due meanwhile lies behind the range.
+        let range = floor.range(104_000_000).expect("its time has come");
+        floor.note(range, (MILLI, MILLI), 9_000_000_000, None, true);
+        assert_eq!(from(&floor), range.until - SLACK);
+    }
+
+    #[test]
+    fn a_slice_with_more_due_jobs_than_one_promotion_moves_goes_on_behind_them() {
+        let floor = DueFloor::default();
+        floor.note(ALL, (MILLI * 50, MILLI), 100_000_000, None, true);
+        let first = floor.slice().expect("dear");
+        floor.note_part(first, first.until / 2, MILLI);
+        assert_eq!(floor.slice(), Some(Range { from: first.until / 2, until: first.until }));
     }
 
     #[test]

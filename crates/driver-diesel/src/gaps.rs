@@ -256,6 +256,21 @@ mod tests {
     }
 
     #[test]
+    fn slow_empty_looks_invent_no_priorities() {
+        let (mut gaps, mut noise) = (Gaps::new(), Noise::default());
+        [-10, -5, 0, 5, 10].into_iter().for_each(|rank| gaps.take_out(rank));
+        let before = gaps.all.clone();
+        for turn in 0..3_000_u64 {
+            let took = Duration::from_micros(3_600 + turn * 7 % 700);
+            assert_eq!(gaps.note(gaps.all[gaps.at], took, noise, true), None);
+            if turn % 1_000 == 999 {
+                noise.measure(took);
+            }
+        }
+        assert_eq!(gaps.all, before);
+    }
+
+    #[test]
     fn dear_gaps_are_cut_also_when_one_claim_looks_at_all_of_them() {
         let mut gaps = Gaps::new();
         gaps.take_out(0);

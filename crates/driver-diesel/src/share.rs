@@ -38,25 +38,28 @@ const SHORT: Duration = Duration::from_micros(400);
 /// longer than a question for the time. Measured by looks at a part between two places that are one.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Noise {
-    last: Duration,
-    floor: Duration,
+    last: Option<Duration>,
+    floor: Option<Duration>,
 }
+
+/// Until it is known what empty looks take, a look that takes longer was hardly an empty one.
+const LONG_AT_FIRST: Duration = Duration::from_millis(12);
 
 impl Noise {
     /// Notes what such a look took; the less of two counts, because one may have waited for something.
     pub(crate) fn measure(&mut self, took: Duration) {
-        self.floor = self.last.min(took);
-        self.last = took;
+        self.floor = self.last.map(|last| last.min(took));
+        self.last = Some(took);
     }
 
     /// A look that takes less may have been an empty one.
     pub(crate) fn empty(&self) -> Duration {
-        SHORT + self.floor
+        SHORT + self.floor.unwrap_or_default()
     }
 
     /// A part whose look takes longer is cut.
     pub(crate) fn long(&self) -> Duration {
-        LONG + self.floor
+        self.floor.map_or(LONG_AT_FIRST, |floor| LONG + floor)
     }
 }
 

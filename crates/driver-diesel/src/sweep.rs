@@ -39,7 +39,6 @@ pub(crate) struct Sweep {
     was_short: bool,
     /// What the slices took since the start, beyond what empty looks take.
     spent: Duration,
-    noise: Noise,
     /// Slices are cut, and others made one.
     cuts: bool,
 }
@@ -56,8 +55,8 @@ impl Sweep {
 
     /// In one slice always, where smaller ones would be no cheaper.
     pub(crate) fn whole() -> Self {
-        let (bounds, spent, noise) = (Vec::new(), Duration::ZERO, Noise::default());
-        Self { bounds, at: 0, seen: None, was_short: false, spent, noise, cuts: false }
+        let (bounds, spent) = (Vec::new(), Duration::ZERO);
+        Self { bounds, at: 0, seen: None, was_short: false, spent, cuts: false }
     }
 
     /// The next slices, to the end of the sweep; `end` is the present. After the last one comes an empty one, by
@@ -65,12 +64,6 @@ impl Sweep {
     #[cfg(any(feature = "mysql", feature = "postgres", test))]
     pub(crate) fn next(&self, end: u128) -> impl Iterator<Item = Slice> + '_ {
         (self.at..=self.last()).map(move |at| self.slice(at, end))
-    }
-
-    /// What was measured.
-    #[cfg(any(feature = "mysql", feature = "postgres", test))]
-    pub(crate) fn noise(&self) -> Noise {
-        self.noise
     }
 
     /// The number of the last slice, the empty one.
@@ -96,20 +89,31 @@ impl Sweep {
     /// Notes what the next slice, which begins behind `begun`, took beyond a round trip. After the last one
     /// answers how long the looks at all slices took. A slice whose turn it is not adds its time and nothing else:
     /// two claims may have looked at the same slice.
-    pub(crate) fn note(&mut self, begun: u128, took: Duration, end: u128) -> Option<Duration> {
+    pub(crate) fn note(
+        &mut self,
+        begun: u128,
+        took: Duration,
+        end: u128,
+        noise: &mut Noise,
+    ) -> Option<Duration> {
         if !self.cuts {
             return Some(took);
         }
-        self.spent += took.saturating_sub(self.noise.empty());
+        self.spent += took.saturating_sub(noise.empty());
+        if self.at == self.last() {
+            // The present went on since the look began there, so it only has to lie behind all bounds.
+            let is_behind = self.bounds.last().is_none_or(|last| begun > *last);
+            if begun > end || !(is_behind || begun == end) {
+                return None;
+            }
+            noise.measure(took);
+            return self.advance(end);
+        }
         if self.current(end).after != begun {
             return None;
         }
-        if self.at == self.last() {
-            self.noise.measure(took);
-            return self.advance(end);
-        }
-        let is_short = took < self.noise.empty() && self.seen.is_none();
-        let may_cut = took > self.noise.long() && self.bounds.len() < MOST_SLICES;
+        let is_short = took < noise.empty() && self.seen.is_none();
+        let may_cut = took > noise.long() && self.bounds.len() < MOST_SLICES;
         let more = if may_cut { self.cut(self.at, took, end) } else { 0 };
         if more > 0 {
             self.at += more;
@@ -141,8 +145,15 @@ impl Sweep {
 
     /// Notes a look at the next slice that found as much as it wanted, the last of it at `seen`: the next look
     /// begins there, or it would step over what this one deleted.
-    pub(crate) fn note_part(&mut self, begun: u128, seen: u128, took: Duration, end: u128) {
-        self.spent += took.saturating_sub(self.noise.empty());
+    pub(crate) fn note_part(
+        &mut self,
+        begun: u128,
+        seen: u128,
+        took: Duration,
+        end: u128,
+        noise: Noise,
+    ) {
+        self.spent += took.saturating_sub(noise.empty());
         let Slice { after, until } = self.current(end);
         if self.cuts && after == begun && after < seen && seen < until {
             self.seen = Some(seen);
@@ -151,10 +162,10 @@ impl Sweep {
 
     /// Notes a look at a slice of which nothing came. It is looked at again, in pieces if it took long: as a whole
     /// it would never be seen. One before it may have to be looked at again first.
-    pub(crate) fn note_failed(&mut self, begun: u128, took: Duration, end: u128) {
+    pub(crate) fn note_failed(&mut self, begun: u128, took: Duration, end: u128, noise: Noise) {
         self.spent += took;
         let slice = (self.at..self.last()).find(|at| self.slice(*at, end).after == begun);
-        let Some(at) = slice.filter(|_| took > self.noise.long()) else { return };
+        let Some(at) = slice.filter(|_| took > noise.long()) else { return };
         if self.cut(at, took, end) == 0 && at == self.at {
             // All of it is one place. It is looked at again in the next sweep.
             self.was_short = false;
@@ -187,9 +198,17 @@ mod tests {
 
     const MILLI: u128 = 1_000;
 
+    fn measured(took: Duration) -> Noise {
+        let mut noise = Noise::default();
+        noise.measure(took);
+        noise.measure(took);
+        noise
+    }
+
     /// Sweeps once over rows of these keys, each of which costs a microsecond; the dearest slice, what all
     /// cost, and what that is beyond empty looks.
     fn sweep(sweep: &mut Sweep, dead: &[u128], end: u128) -> (Duration, Duration, Duration) {
+        let mut noise = measured(Duration::ZERO);
         let (mut dearest, mut all) = (Duration::ZERO, Duration::ZERO);
         loop {
             let Slice { after, until } = sweep.current(end);
@@ -197,7 +216,7 @@ mod tests {
             let took = Duration::from_micros(rows as u64);
             dearest = dearest.max(took);
             all += took;
-            if let Some(beyond) = sweep.note(after, took, end) {
+            if let Some(beyond) = sweep.note(after, took, end, &mut noise) {
                 return (dearest, all, beyond);
             }
         }
@@ -231,21 +250,22 @@ mod tests {
     fn of_two_that_looked_at_the_same_slice_one_counts() {
         let mut sweep = Sweep::new(1 << 60, MILLI);
         let first = sweep.current(1 << 60);
-        sweep.note(first.after, Duration::ZERO, 1 << 60);
-        sweep.note(first.after, Duration::ZERO, 1 << 60);
+        sweep.note(first.after, Duration::ZERO, 1 << 60, &mut Noise::default());
+        sweep.note(first.after, Duration::ZERO, 1 << 60, &mut Noise::default());
         assert_eq!(sweep.current(1 << 60).after, first.until);
     }
 
     #[test]
     fn a_little_noise_in_each_slice_is_no_dear_sweep_and_no_reason_for_more_slices() {
         let mut swept = Sweep::new(1 << 60, MILLI);
+        let mut measured = Noise::default();
         for turn in 0..10_000 {
             let end = (1 << 60) + turn * MILLI;
             let mut noise = [3_500, 3_700, 3_600].map(Duration::from_micros).into_iter().cycle();
             let over = loop {
                 let Slice { after, .. } = swept.current(end);
                 let took = noise.next().expect("for ever");
-                if let Some(beyond) = swept.note(after, took, end) {
+                if let Some(beyond) = swept.note(after, took, end, &mut measured) {
                     break is_over(beyond);
                 }
             };
@@ -260,13 +280,16 @@ mod tests {
         let mut swept = Sweep::new(end, MILLI);
         let first = swept.current(end);
         let middle = first.after.midpoint(first.until);
-        swept.note_part(first.after, middle, Duration::ZERO, end);
+        swept.note_part(first.after, middle, Duration::ZERO, end, Noise::default());
         assert_eq!(swept.current(end), Slice { after: middle, until: first.until });
-        swept.note_part(first.after, middle / 2, Duration::ZERO, end);
+        swept.note_part(first.after, middle / 2, Duration::ZERO, end, Noise::default());
         assert_eq!(swept.current(end).after, middle, "another claim looked at it too");
-        swept.note(middle, Duration::ZERO, end);
+        swept.note(middle, Duration::ZERO, end, &mut Noise::default());
         assert_eq!(swept.current(end).after, first.until);
-        while swept.note(swept.current(end).after, Duration::ZERO, end).is_none() {}
+        while swept
+            .note(swept.current(end).after, Duration::ZERO, end, &mut Noise::default())
+            .is_none()
+        {}
         assert_eq!(swept.current(end).after, 0, "the next sweep sees all");
     }
 
@@ -275,13 +298,13 @@ mod tests {
         let end = 1 << 60;
         let mut swept = Sweep::new(end, MILLI);
         let first = swept.current(end);
-        swept.note_failed(first.after, Duration::from_secs(1), end);
+        swept.note_failed(first.after, Duration::from_secs(1), end, Noise::default());
         let now = swept.current(end);
         assert!(now.after == first.after && now.until < first.until / 32, "{now:?}");
         // Also one whose turn it is not yet.
         let mut swept = Sweep::new(end, MILLI);
         let third = swept.next(end).nth(2).expect("there are more");
-        swept.note_failed(third.after, Duration::from_secs(1), end);
+        swept.note_failed(third.after, Duration::from_secs(1), end, Noise::default());
         assert_eq!(swept.current(end), first);
         let pieces = swept.next(end).skip(2).take_while(|slice| slice.until <= third.until);
         assert_eq!(pieces.count(), MOST_PIECES as usize);
@@ -290,9 +313,9 @@ mod tests {
     #[test]
     fn a_slice_that_cannot_be_cut_and_always_fails_keeps_no_other_waiting() {
         let mut swept = Sweep { bounds: vec![7, 8], ..Sweep::new(9, 1) };
-        swept.note(0, Duration::ZERO, 9);
+        swept.note(0, Duration::ZERO, 9, &mut Noise::default());
         assert_eq!(swept.current(9), Slice { after: 7, until: 8 });
-        swept.note_failed(7, Duration::from_secs(1), 9);
+        swept.note_failed(7, Duration::from_secs(1), 9, Noise::default());
         assert_eq!(swept.current(9).after, 8);
     }
 
@@ -301,10 +324,24 @@ mod tests {
         let bounds: Vec<_> = (1..=MOST_SLICES as u128).map(|bound| bound << 40).collect();
         let end = (MOST_SLICES as u128 + 9) << 40;
         let mut swept = Sweep { bounds, ..Sweep::new(end, MILLI) };
-        swept.note(0, Duration::from_secs(1), end);
+        swept.note(0, Duration::from_secs(1), end, &mut Noise::default());
         assert_eq!(swept.bounds.len(), MOST_SLICES);
-        swept.note_failed(1 << 40, Duration::from_secs(1), end);
+        swept.note_failed(1 << 40, Duration::from_secs(1), end, Noise::default());
         assert_eq!(swept.bounds.len(), MOST_SLICES + MOST_PIECES as usize - 1);
         assert!(swept.bounds.is_sorted());
+    }
+
+    #[test]
+    fn the_empty_look_ends_a_sweep_although_the_present_went_on() {
+        let (mut end, mut noise) = (1 << 60, Noise::default());
+        let mut swept = Sweep::new(end, MILLI);
+        for _ in 0..100 {
+            let Slice { after, .. } = swept.current(end);
+            end += MILLI;
+            if swept.note(after, Duration::ZERO, end, &mut noise).is_some() {
+                return;
+            }
+        }
+        panic!("it never ends");
     }
 }

@@ -46,7 +46,9 @@ pub(super) fn claim(
             })?;
             committed = false;
         }
-        let place = if in_cluster && tries > 1 { elsewhere(conn, request, tries)? } else { None };
+        // Where the start is dear it is not looked at.
+        let meets_others = in_cluster && tries > 1 && !engine.cursors.are_dear(&[request.queue]);
+        let place = if meets_others { elsewhere(conn, request, tries)? } else { None };
         // The fewer rows, the less likely is it that another node wants one of them at the same time.
         let limit = if in_cluster { request.limit >> (tries / 2).min(31) } else { request.limit };
         let request = &ClaimRequest { limit: limit.max(1), ..*request };

@@ -148,28 +148,26 @@ pub(crate) fn promote<E: Engine>(
     // Where looks do not end each is one at everything.
     let most = if engine.ends_looks() { usize::MAX } else { 1 };
     let promotion = Instant::now();
+    let mut is_full = false;
     for _ in 0..floor.slices_due().min(most) {
-        if promotion.elapsed() > SLICES_FOR {
+        if is_full || promotion.elapsed() > SLICES_FOR {
             break;
         }
         let (Some(slice), Some(round_trip)) = (floor.slice(), round_trip) else { break };
         let mut look = DueLook::default();
         let done = promote_in(engine, slice, limit, &mut look);
-        let (some, after) = match (done, look.begun) {
-            (Err(error), Some(begun)) => {
-                // Or the write that it led to. The next promotion does not begin with it.
-                floor.note_failed(slice, begun.elapsed().saturating_sub(round_trip));
-                return Err(error);
-            }
-            (done, _) => done?,
-        };
-        let took = look.took.map(|took| took.saturating_sub(round_trip));
-        moved += some;
-        if some >= limit {
-            // There may be more in it.
-            return Ok(Promotion { moved, next: Some(Duration::ZERO) });
+        let took = look.took.unwrap_or_default().saturating_sub(round_trip);
+        is_full = done.as_ref().is_ok_and(|(some, _)| *some >= limit);
+        match (look.first, look.rest.and_then(|rest| rest.at)) {
+            // It goes on behind what was promoted, which would be stepped over.
+            (_, Some(rest)) if is_full => floor.note_part(slice, rest, took),
+            // If the write failed, the look was none the worse.
+            (Some(_), _) => floor.note_slice(slice, took),
+            (None, _) if look.took.is_some() => floor.note_failed(slice, took),
+            (None, _) => {}
         }
-        floor.note_slice(slice, took.unwrap_or_default());
+        let (some, after) = done?;
+        moved += some;
         next = next.into_iter().chain(after).min();
     }
     let now = engine.clock().map_or(0, ServerClock::now);
@@ -178,33 +176,42 @@ pub(crate) fn promote<E: Engine>(
         Ok(range) => (range, DueLook::default()),
         Err(pause) => {
             let next = next.map_or(pause, |next| span(next).min(pause));
-            return Ok(Promotion { moved, next: Some(next) });
+            return Ok(Promotion {
+                moved,
+                next: Some(if is_full { Duration::ZERO } else { next }),
+            });
         }
     };
     let done = promote_in(engine, range, limit, &mut look);
     if let (Some(round_trip), Some(took)) = (round_trip, look.took)
-        && (look.next.is_some() || is_dear(took, round_trip))
+        && (look.first.is_some() || is_dear(took, round_trip))
     {
         // A server may end every look that takes so long. The next one begins behind what this one stepped over.
-        let NextDue { now, at } = look.next.unwrap_or(NextDue { now, at: None });
-        floor.note(range, (took, round_trip), now, at, engine.ends_looks());
+        let mut first = look.first.unwrap_or(NextDue { now, at: None });
+        if look.is_in_vain {
+            // Somebody holds what is overdue, or promoted it. What they leave is found by the sweep.
+            first.at = None;
+        }
+        floor.note(range, (took, round_trip), first.now, first.at, engine.ends_looks());
     }
     let (more, after) = done?;
     moved += more;
     let horizon = (range != ALL).then_some(HORIZON);
     next = next.into_iter().chain(after).chain(horizon).min();
-    Ok(Promotion { moved, next: next.map(span) })
+    Ok(Promotion { moved, next: if is_full { Some(Duration::ZERO) } else { next.map(span) } })
 }
 
 /// A look at what is due next.
 #[derive(Default)]
 struct DueLook {
-    /// When it began, with the connection in hand; `None` without one.
-    begun: Option<Instant>,
-    /// How long it took.
+    /// How long it took; `None` without a connection. One in vain also has the time of the look that locks.
     took: Option<Duration>,
     /// What it found; `None` when it failed.
-    next: Option<NextDue>,
+    first: Option<NextDue>,
+    /// What is left after a promotion.
+    rest: Option<NextDue>,
+    /// There was something due, and nothing of it could be locked.
+    is_in_vain: bool,
 }
 
 /// Promotes what is due in a range. Returns how many, and how long until the next is due there.
@@ -214,21 +221,28 @@ fn promote_in<E: Engine>(
     limit: u32,
     look: &mut DueLook,
 ) -> Result<(u32, Option<i64>), DriverError> {
-    let next = engine.read(|conn| {
+    let first = engine.read(|conn| {
         let begun = Instant::now();
-        look.begun = Some(begun);
-        let next = next_due::<E>(conn, range);
+        let first = next_due::<E>(conn, range);
         look.took = Some(begun.elapsed());
-        next
+        first
     })?;
-    look.next = Some(next);
-    if next.left().is_none_or(|left| left > 0) {
-        return Ok((0, next.left()));
+    look.first = Some(first);
+    if first.left().is_none_or(|left| left > 0) {
+        return Ok((0, first.left()));
     }
-    engine.write(|conn| {
+    let (moved, rest, locking) = engine.write(|conn| {
+        let begun = Instant::now();
         let moved = conn.transaction(|conn| promote_due::<E>(conn, range, limit))?;
-        Ok((moved, next_due::<E>(conn, range)?.left()))
-    })
+        let locking = begun.elapsed();
+        Ok((moved, next_due::<E>(conn, range)?, locking))
+    })?;
+    look.rest = Some(rest);
+    look.is_in_vain = moved == 0;
+    if look.is_in_vain {
+        look.took = look.took.map(|took| took + locking);
+    }
+    Ok((moved, rest.left()))
 }
 
 struct Facts {
