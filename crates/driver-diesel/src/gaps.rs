@@ -258,7 +258,9 @@ mod tests {
     #[test]
     fn slow_empty_looks_invent_no_priorities() {
         let (mut gaps, mut noise) = (Gaps::new(), Noise::default());
-        [-10, -5, 0, 5, 10].into_iter().for_each(|rank| gaps.take_out(rank));
+        for rank in [-10, -5, 0, 5, 10] {
+            gaps.take_out(rank);
+        }
         let before = gaps.all.clone();
         for turn in 0..3_000_u64 {
             let took = Duration::from_micros(3_600 + turn * 7 % 700);
