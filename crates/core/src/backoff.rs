@@ -1,3 +1,4 @@
+use crate::tools::random::fraction;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -43,7 +44,7 @@ impl Backoff {
     /// so that jobs that failed together do not come back together.
     pub fn delay(&self, retry: u32) -> Duration {
         let ceiling = self.ceiling(retry);
-        ceiling.mul_f64(0.5 + fastrand::f64() / 2.0).min(ceiling)
+        ceiling.mul_f64(0.5 + fraction() / 2.0).min(ceiling)
     }
 }
 

@@ -1,4 +1,5 @@
-use std::sync::Mutex;
+use crate::tools::sync::Mutex;
+use crate::tools::time::utc_now;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -17,7 +18,7 @@ pub struct SystemClock;
 
 impl Clock for SystemClock {
     fn now(&self) -> DateTime<Utc> {
-        Utc::now()
+        utc_now()
     }
 }
 
@@ -29,19 +30,19 @@ pub struct SettableClock {
 
 impl Default for SettableClock {
     fn default() -> Self {
-        Self { now: Mutex::new(Utc::now()) }
+        Self { now: Mutex::new(utc_now()) }
     }
 }
 
 impl SettableClock {
     /// Moves the clock forward.
     pub fn advance(&self, by: Duration) {
-        *self.now.lock().expect("no panic while setting") += by;
+        *self.now.lock() += by;
     }
 }
 
 impl Clock for SettableClock {
     fn now(&self) -> DateTime<Utc> {
-        *self.now.lock().expect("no panic while setting")
+        *self.now.lock()
     }
 }

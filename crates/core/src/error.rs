@@ -288,26 +288,15 @@ impl Error {
         }
     }
 
+    /// The system has no thread for us.
+    pub(crate) fn no_thread(source: std::io::Error) -> Self {
+        Self::System { action: "start a thread", source }
+    }
+
     pub(crate) fn database(database: &str, action: &'static str, source: DriverError) -> Self {
         if source.kind() == crate::driver::ErrorKind::Schema {
             return Self::Schema { database: database.to_owned(), reason: source.to_string() };
         }
         Self::Database { database: database.to_owned(), action, source }
     }
-}
-
-/// An error with its causes in one line, as logs and the exception log show it.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let part = error.to_string();
-        // Some libraries repeat their cause in their own message.
-        if !text.ends_with(&part) {
-            text.push_str(": ");
-            text.push_str(&part);
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -1,7 +1,10 @@
+use crate::tools::sync::Mutex;
+use crate::tools::sync::MutexGuard;
+use crate::tools::time::{Instant, SystemTime};
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{JobId, JobView, PluginError};
@@ -11,7 +14,7 @@ use crate::driver::{
     ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
 };
 use crate::manager::Lane;
-use crate::manager::awake;
+use crate::tools::awake;
 use crate::{Driver, Error, Manager, NewJob};
 
 /// A running job, as its ability sees it.
@@ -252,8 +255,8 @@ impl Job {
         Ok(ReplyRecord { codec: self.reply_codec.clone(), body })
     }
 
-    pub(crate) fn written(&self) -> std::sync::MutexGuard<'_, Written> {
-        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    pub(crate) fn written(&self) -> MutexGuard<'_, Written> {
+        self.written.lock()
     }
 
     pub(crate) fn view(&self) -> JobView<'_> {

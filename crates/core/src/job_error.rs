@@ -1,7 +1,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::error::with_causes;
+use crate::tools::causes::with_causes;
 
 /// What an ability returns: its reply, or what to do with the job instead.
 pub type Result<T = (), E = JobError> = std::result::Result<T, E>;

@@ -40,10 +40,12 @@ mod job;
 mod job_error;
 mod manager;
 mod memory;
+mod names;
 mod new_job;
 mod observe;
 pub mod testing;
 mod ticket;
+mod tools;
 
 pub use ability::{Ability, AbilityRegistration, AbilityReturn, AbilitySet, Linked};
 pub use ability_options::AbilityOptions;

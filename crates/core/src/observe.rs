@@ -1,8 +1,8 @@
 //! What a manager tells an observer: every step of every job, with times. For histories that are
 //! checked afterwards, and for anything that hooks, which belong to abilities, do not see.
 
+use crate::tools::time::SystemTime;
 use std::sync::Arc;
-use std::time::SystemTime;
 
 use qudo_hooks::JobId;
 

@@ -1,6 +1,7 @@
+use crate::tools::time::Instant;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qudo_hooks::JobId;
 use serde::de::DeserializeOwned;

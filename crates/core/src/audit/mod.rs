@@ -169,7 +169,7 @@ impl fmt::Display for AuditReport {
             writeln!(f, "{finding}")?;
         }
         for (database, error) in &self.failures {
-            writeln!(f, "database {database:?}: {}", crate::error::with_causes(error))?;
+            writeln!(f, "database {database:?}: {}", crate::tools::causes::with_causes(error))?;
         }
         write!(f, "{} live jobs, {} findings", self.jobs, self.findings.len())
     }

@@ -1,5 +1,6 @@
 //! The audit over all databases of a manager.
 
+use crate::tools::threads::sleep;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,7 +215,7 @@ impl Run {
         if suspects.iter().all(BTreeSet::is_empty) && twice.is_empty() && keys_twice.is_empty() {
             return;
         }
-        std::thread::sleep(BETWEEN_LOOKS);
+        sleep(BETWEEN_LOOKS);
         for (at, ids) in suspects.into_iter().enumerate() {
             if ids.len() > MOST_SUSPECTS {
                 self.fail_at_last(at);

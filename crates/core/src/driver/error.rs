@@ -72,7 +72,7 @@ impl DriverError {
 
     /// The same for another of those who shared a call; the causes become part of the message.
     pub(crate) fn shared(&self) -> Self {
-        let message = crate::error::with_causes(self);
+        let message = crate::tools::causes::with_causes(self);
         Self {
             kind: self.kind,
             ambiguous: self.ambiguous,

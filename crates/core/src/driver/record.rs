@@ -1,7 +1,9 @@
+use crate::tools::random::new_id;
+use crate::tools::time::Instant;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
@@ -16,7 +18,7 @@ impl WorkerId {
     #[must_use]
     #[expect(clippy::new_without_default, reason = "a default identity would not be fresh")]
     pub fn new() -> Self {
-        Self(Uuid::now_v7())
+        Self(new_id())
     }
 
     /// An identity read from a database.

@@ -1,7 +1,8 @@
 //! Questions whose length depends on what is stored: listings, counts, moves.
 
+use crate::tools::time::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::calls::{Call, Calls};
 use super::database::Database;

@@ -1,8 +1,8 @@
 //! The jobs of one `enqueue_many`, by where they may go.
 
+use crate::tools::time::Instant;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Manager;
 use super::route::Route;

@@ -1,5 +1,8 @@
+use crate::tools::sync::Mutex;
+use crate::tools::sync::RwLock;
+use crate::tools::threads::{processors, spawn};
 use std::collections::BTreeMap;
-use std::sync::{Arc, RwLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet, SourceLocation};
@@ -7,15 +10,15 @@ use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet,
 use super::data_source::DataSource;
 use super::database::{Database, DatabaseReport, OnChange, Settings};
 use super::identities::Identities;
-use super::names::check_name;
-use super::secret::hide_password;
 use super::spool::{self, Spool};
 use super::waiters::Waiters;
 use super::{Inner, Manager};
 use crate::ability_options::OwnHook;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverRegistration, Keep};
+use crate::names::check_name;
 use crate::observe::Observer;
+use crate::tools::secret::hide_password;
 use crate::{Ability, AbilitySet, Driver, Error};
 
 /// Settings of a manager, checked.
@@ -56,7 +59,7 @@ impl Default for Options {
             find_job_limit_size: None,
             retry_seconds: Duration::from_secs(30),
             delay: Duration::from_secs(5),
-            workers: std::thread::available_parallelism().map_or(1, usize::from),
+            workers: processors(),
             queues: None,
             grab_for: Duration::from_secs(3600),
             shutdown_timeout: Duration::from_secs(30),
@@ -432,12 +435,12 @@ impl ManagerBuilder {
             codecs: self.codecs,
             observer: self.observer,
             waiters: Waiters::default(),
-            session: std::sync::Mutex::default(),
-            unknown_abilities: std::sync::Mutex::default(),
+            session: Mutex::default(),
+            unknown_abilities: Mutex::default(),
         });
         if spools {
             let weak = Arc::downgrade(&inner);
-            super::session::spawn("qudo-spool", move || spool::run(&weak))?;
+            spawn("qudo-spool", move || spool::run(&weak)).map_err(Error::no_thread)?;
         }
         Ok(Manager { inner })
     }

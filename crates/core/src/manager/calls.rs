@@ -8,14 +8,15 @@
 //! The price is a hand-over to another thread and back, about 10 µs where both are awake. Rejected: limits on the
 //! sockets, which diesel does not show, and a proxy in between, which users would have to run.
 
+use crate::tools::guard::guard;
+use crate::tools::sync::{Condvar, Mutex, MutexGuard};
+use crate::tools::threads::spawn;
+use crate::tools::time::Instant;
 use std::collections::{BTreeSet, VecDeque};
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::bell::lock;
-use super::run::panic_message;
 use crate::Driver;
 use crate::driver::{DriverError, ErrorKind};
 
@@ -96,7 +97,7 @@ impl Calls {
 
     /// For how long the oldest call under way has been waiting for its answer.
     pub(crate) fn oldest(&self) -> Duration {
-        let inner = lock(&self.shared.inner);
+        let inner = self.shared.inner.lock();
         inner.running.first().map_or(Duration::ZERO, |(since, _)| since.elapsed())
     }
 
@@ -120,7 +121,7 @@ impl Calls {
         let call = Call { shared: Arc::clone(&self.shared), reply: Arc::clone(&reply) };
         if self.shared.direct {
             let answer = shielded(|| ask(&*self.shared.driver, &|| {}));
-            *lock(&reply.state) = State::Answered(answer);
+            *reply.state.lock() = State::Answered(answer);
             return call;
         }
         let shared = Arc::clone(&self.shared);
@@ -130,13 +131,13 @@ impl Calls {
             }
             let answer = shielded(|| ask(driver, &|| reply.renew(&shared)));
             if let Some(answer) = reply.answer(&shared, answer) {
-                let late = catch_unwind(AssertUnwindSafe(|| late(driver, answer)));
+                let late = guard(|| late(driver, answer));
                 if let Err(panic) = late {
-                    log::error!("the driver {}", panic_message(&*panic));
+                    log::error!("the driver {}", panic);
                 }
             }
         };
-        let mut inner = lock(&self.shared.inner);
+        let mut inner = self.shared.inner.lock();
         inner.tasks.push_back(Box::new(task));
         self.shared.in_line.store(inner.tasks.len(), Ordering::Relaxed);
         find_helper(&self.shared, inner);
@@ -159,33 +160,32 @@ fn find_helper(shared: &Arc<Shared>, mut inner: MutexGuard<'_, Inner>) {
         inner.helpers += 1;
         drop(inner);
         let own = Arc::clone(shared);
-        let helper = std::thread::Builder::new().name("qudo-call".to_owned());
-        if let Err(error) = helper.spawn(move || help(&own)) {
+        if let Err(error) = spawn("qudo-call", move || help(&own)) {
             // The other helpers take the task, or whoever waits for it gives up in time.
             log::error!("cannot start a thread for calls to a database: {error}");
-            lock(&shared.inner).helpers -= 1;
+            shared.inner.lock().helpers -= 1;
         }
     }
 }
 
 impl Drop for Calls {
     fn drop(&mut self) {
-        lock(&self.shared.inner).closed = true;
+        self.shared.inner.lock().closed = true;
         self.shared.work.notify_all();
     }
 }
 
 /// A driver's panic is an error of its database, not the end of a helper.
 fn shielded<T>(ask: impl FnOnce() -> Result<T, DriverError>) -> Result<T, DriverError> {
-    catch_unwind(AssertUnwindSafe(ask)).unwrap_or_else(|panic| {
-        let message = format!("the driver {}", panic_message(&*panic));
+    guard(ask).unwrap_or_else(|panic| {
+        let message = format!("the driver {}", panic);
         Err(DriverError::new(ErrorKind::Other, message).ambiguous(true))
     })
 }
 
 /// Runs tasks until none came for a while.
 fn help(shared: &Arc<Shared>) {
-    let mut inner = lock(&shared.inner);
+    let mut inner = shared.inner.lock();
     let mut looked = true;
     loop {
         if let Some(task) = inner.tasks.pop_front() {
@@ -193,7 +193,7 @@ fn help(shared: &Arc<Shared>) {
             drop(inner);
             looked = false;
             task(&*shared.driver);
-            inner = lock(&shared.inner);
+            inner = shared.inner.lock();
             if inner.helpers > shared.most {
                 // This one was given up and another took its place.
                 break;
@@ -210,14 +210,12 @@ fn help(shared: &Arc<Shared>) {
             inner.looking = Some(begun);
             drop(inner);
             look(&shared.in_line, begun);
-            inner = lock(&shared.inner);
+            inner = shared.inner.lock();
             inner.looking = None;
             continue;
         }
         inner.idle += 1;
-        let (back, waited) =
-            shared.work.wait_timeout(inner, IDLE_FOR).unwrap_or_else(PoisonError::into_inner);
-        inner = back;
+        let waited = shared.work.wait_for(&mut inner, IDLE_FOR);
         inner.idle -= 1;
         if waited.timed_out() && inner.tasks.is_empty() {
             break;
@@ -236,11 +234,11 @@ fn look(in_line: &AtomicUsize, begun: Instant) {
 impl<T> Reply<T> {
     /// Notes that the call begins; `false` when nobody waits for it any more.
     fn start(&self, shared: &Shared) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if !matches!(*state, State::Waiting) {
             return false;
         }
-        let mut inner = lock(&shared.inner);
+        let mut inner = shared.inner.lock();
         inner.next += 1;
         let (since, number) = (Instant::now(), inner.next);
         inner.running.insert((since, number));
@@ -250,8 +248,8 @@ impl<T> Reply<T> {
 
     /// Notes that one call of a series ended and the next begins.
     fn renew(&self, shared: &Shared) {
-        if let State::Running(since, number) = &mut *lock(&self.state) {
-            let mut inner = lock(&shared.inner);
+        if let State::Running(since, number) = &mut *self.state.lock() {
+            let mut inner = shared.inner.lock();
             inner.running.remove(&(*since, *number));
             *since = Instant::now();
             inner.running.insert((*since, *number));
@@ -264,13 +262,13 @@ impl<T> Reply<T> {
         shared: &Shared,
         answer: Result<T, DriverError>,
     ) -> Option<Result<T, DriverError>> {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let State::Running(since, number) = *state else {
             // The helper counts again, now that it is back.
-            lock(&shared.inner).helpers += 1;
+            shared.inner.lock().helpers += 1;
             return Some(answer);
         };
-        lock(&shared.inner).running.remove(&(since, number));
+        shared.inner.lock().running.remove(&(since, number));
         *state = State::Answered(answer);
         drop(state);
         self.answered.notify_one();
@@ -283,7 +281,7 @@ impl<T> Call<T> {
     /// had begun.
     pub(crate) fn wait(self, limit: Duration) -> Result<T, DriverError> {
         let deadline = Instant::now().checked_add(limit);
-        let mut state = lock(&self.reply.state);
+        let mut state = self.reply.state.lock();
         loop {
             if let State::Answered(_) = *state {
                 let State::Answered(answer) = std::mem::replace(&mut *state, State::Left) else {
@@ -295,25 +293,22 @@ impl<T> Call<T> {
             if left.is_some_and(|left| left.is_zero()) {
                 return Err(self.leave(&mut state, limit));
             }
-            state = match left {
-                Some(left) => {
-                    let waited = self.reply.answered.wait_timeout(state, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.reply.answered.wait(state).unwrap_or_else(PoisonError::into_inner),
-            };
+            match left {
+                Some(left) => drop(self.reply.answered.wait_for(&mut state, left)),
+                None => self.reply.answered.wait(&mut state),
+            }
         }
     }
 
     /// Gives the call up without waiting.
     pub(crate) fn abandon(self) {
-        self.leave(&mut lock(&self.reply.state), Duration::ZERO);
+        self.leave(&mut self.reply.state.lock(), Duration::ZERO);
     }
 
     fn leave(&self, state: &mut MutexGuard<'_, State<T>>, limit: Duration) -> DriverError {
         let begun = match std::mem::replace(&mut **state, State::Left) {
             State::Running(since, number) => {
-                let mut inner = lock(&self.shared.inner);
+                let mut inner = self.shared.inner.lock();
                 inner.running.remove(&(since, number));
                 inner.helpers -= 1;
                 if !inner.tasks.is_empty() {
@@ -396,7 +391,7 @@ mod tests {
                 let hangs = Arc::clone(&hangs);
                 calls.begin(
                     move |_| {
-                        let _ = lock(&hangs).recv();
+                        let _ = hangs.lock().recv();
                         Ok(())
                     },
                     Box::new(|_, _| {}),

@@ -1,11 +1,12 @@
 //! What an operator ordered for a database, stored in the database itself so that every process
 //! follows it: drain (no new jobs), pause (no claims).
 
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use crate::tools::sync::Mutex;
+use crate::tools::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Manager;
-use super::bell::lock;
 use super::database::Database;
 use crate::Error;
 use crate::driver::{Control, ControlFlag, Deadline, DriverError};
@@ -28,24 +29,24 @@ pub(super) struct Controls {
 impl Controls {
     /// The orders as last read; none before the first time.
     pub(super) fn known(&self) -> Control {
-        lock(&self.known).0
+        self.known.lock().0
     }
 
     pub(super) fn note(&self, control: Control) {
-        *lock(&self.known) = (control, Some(Instant::now()));
+        *self.known.lock() = (control, Some(Instant::now()));
     }
 
     fn fresh(&self) -> Option<Control> {
-        let (control, read) = *lock(&self.known);
+        let (control, read) = *self.known.lock();
         read.is_some_and(|at| at.elapsed() < ASK_AFTER).then_some(control)
     }
 
     /// What is known although it gets old, while somebody else asks; else the caller asks. What is too
     /// old nobody goes on with.
     fn old_while_asked(&self) -> Option<Control> {
-        let (control, read) = *lock(&self.known);
+        let (control, read) = *self.known.lock();
         read.filter(|at| at.elapsed() < FRESH_FOR)?;
-        let mut asking = lock(&self.asking);
+        let mut asking = self.asking.lock();
         if asking.is_some_and(|since| since.elapsed() < FRESH_FOR) {
             return Some(control);
         }
@@ -54,7 +55,7 @@ impl Controls {
     }
 
     fn asked(&self) {
-        *lock(&self.asking) = None;
+        *self.asking.lock() = None;
     }
 }
 
@@ -171,18 +172,18 @@ mod tests {
         assert!(controls.old_while_asked().is_none(), "nothing is known, so everybody asks");
         assert!(controls.old_while_asked().is_none());
         let since = |age| Instant::now().checked_sub(age).expect("a running machine");
-        controls.known.lock().expect("no panic").1 = Some(since(2 * FRESH_FOR));
+        controls.known.lock().1 = Some(since(2 * FRESH_FOR));
         controls.asked();
         assert!(controls.old_while_asked().is_none(), "it is too old for anybody");
         assert!(controls.old_while_asked().is_none());
-        controls.known.lock().expect("no panic").1 = Some(since(ASK_AFTER));
+        controls.known.lock().1 = Some(since(ASK_AFTER));
         controls.asked();
         assert!(controls.fresh().is_none());
         assert!(controls.old_while_asked().is_none(), "the first asks");
         assert!(controls.old_while_asked().is_some(), "the second need not");
         controls.asked();
         assert!(controls.old_while_asked().is_none(), "it failed, so the next asks");
-        *controls.asking.lock().expect("no panic") = Some(since(2 * FRESH_FOR));
+        *controls.asking.lock() = Some(since(2 * FRESH_FOR));
         assert!(controls.old_while_asked().is_none(), "whoever asked hangs");
     }
 }

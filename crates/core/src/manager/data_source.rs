@@ -1,7 +1,7 @@
 use std::fmt;
 
-use super::secret::hide_password;
 use crate::driver::{Password, PasswordError};
+use crate::tools::secret::hide_password;
 
 /// Where a database is, and how to get in: a data source name, with a short name and a source of
 /// passwords where they are wanted. A text is one by itself.

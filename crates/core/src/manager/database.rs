@@ -1,18 +1,23 @@
+use crate::tools::guard::guard;
+use crate::tools::sync::{Mutex, RwLock};
+use crate::tools::threads::sleep;
+use crate::tools::threads::spawn;
+use crate::tools::time::Instant;
+use crate::tools::time::utc_now;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
-use super::bell::{Bell, lock};
 use super::calls::{Calls, Late, MOST_HELPERS};
 use super::control::Controls;
 use super::identities::Identities;
 use super::inserter::Inserter;
-use super::jitter;
 use super::watch::Watch;
 use crate::driver::{Control, Depth, DriverError, Due, ErrorKind, JobRecord, SchemaState};
-use crate::error::with_causes;
+use crate::tools::bell::Bell;
+use crate::tools::causes::with_causes;
+use crate::tools::random::jitter;
 use crate::{Driver, Error};
 use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
@@ -166,7 +171,7 @@ impl Database {
         static NEXT: AtomicU64 = AtomicU64::new(0);
         let state = State {
             now: DatabaseState::Up,
-            since: Utc::now(),
+            since: utc_now(),
             reason: None,
             next_probe: None,
             last_claim: None,
@@ -205,7 +210,7 @@ impl Database {
     }
 
     pub(crate) fn is_up(&self) -> bool {
-        lock(&self.state).now == DatabaseState::Up
+        self.state.lock().now == DatabaseState::Up
     }
 
     /// Whether it is up and no probe is finding out if it hangs. What can wait waits meanwhile: each
@@ -223,17 +228,17 @@ impl Database {
 
     /// Why the database is down, for messages.
     pub(crate) fn reason(&self) -> Option<String> {
-        let state = lock(&self.state);
+        let state = self.state.lock();
         (state.now != DatabaseState::Up).then(|| state.reason.clone().unwrap_or_default())
     }
 
     pub(crate) fn note_claim(&self) {
-        lock(&self.state).last_claim = Some(Utc::now());
+        self.state.lock().last_claim = Some(utc_now());
     }
 
     pub(super) fn report(&self) -> DatabaseReport {
         let control = self.controls.known();
-        let state = lock(&self.state);
+        let state = self.state.lock();
         DatabaseReport {
             name: self.name.to_string(),
             engine: self.driver.engine(),
@@ -353,17 +358,17 @@ impl Database {
     /// A session begins to work it. Until the end probes come at least this often while it is away:
     /// whoever works it must be back before others count its silence.
     pub(super) fn begin_work(&self, probe_every: Duration, queues: &[Arc<str>]) {
-        *self.queues.write().unwrap_or_else(PoisonError::into_inner) = queues.to_vec();
-        let mut work = lock(&self.work);
+        *self.queues.write() = queues.to_vec();
+        let mut work = self.work.lock();
         *work = (work.0 + 1, work.1.min(probe_every));
     }
 
     pub(super) fn end_work(&self) {
-        let mut work = lock(&self.work);
+        let mut work = self.work.lock();
         work.0 -= 1;
         if work.0 == 0 {
             work.1 = Duration::MAX;
-            self.queues.write().unwrap_or_else(PoisonError::into_inner).clear();
+            self.queues.write().clear();
         }
     }
 
@@ -375,10 +380,10 @@ impl Database {
             Due::In(after) => after < delay,
             // By the database's clock, which may be another.
             Due::At(at) => {
-                at - Utc::now() < TimeDelta::from_std(delay * 2).unwrap_or(TimeDelta::MAX)
+                at - utc_now() < TimeDelta::from_std(delay * 2).unwrap_or(TimeDelta::MAX)
             }
         };
-        let queues = self.queues.read().unwrap_or_else(PoisonError::into_inner);
+        let queues = self.queues.read();
         let ours = |job: &JobRecord| queues.iter().any(|queue| **queue == *job.queue);
         if !queues.is_empty() && jobs.iter().any(|job| soon(job) && ours(job)) {
             self.bell.ring();
@@ -386,24 +391,24 @@ impl Database {
     }
 
     fn is_worked(&self) -> bool {
-        lock(&self.work).0 > 0
+        self.work.lock().0 > 0
     }
 
     /// The longest pause between two probes.
     fn longest_pause(&self) -> Duration {
-        self.settings.retry.min(lock(&self.work).1)
+        self.settings.retry.min(self.work.lock().1)
     }
 
     /// Takes the database out of use and starts a thread that probes it until it is back.
     pub(crate) fn mark_down(self: &Arc<Self>, error: &DriverError) {
         let reason = with_causes(error);
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.now != DatabaseState::Up {
             return;
         }
         log::warn!("database {:?} is down: {reason}", &*self.name);
         state.now = DatabaseState::Down;
-        state.since = Utc::now();
+        state.since = utc_now();
         state.reason = Some(reason);
         let flapped = state.came_up.filter(|(at, _)| at.elapsed() < FLAP);
         let first = flapped.map_or(FIRST_PROBE, |(_, first)| first);
@@ -416,16 +421,13 @@ impl Database {
         }
         self.tell();
         let weak = Arc::downgrade(self);
-        let spawned = std::thread::Builder::new().name(format!("qudo-probe-{}", self.name)).spawn(
-            move || {
-                let mut pause = first;
-                // Nobody else would ever take it up again.
-                let probe = |pause| catch_unwind(AssertUnwindSafe(|| probe_until_up(&weak, pause)));
-                while probe(pause).is_err() {
-                    pause = FLAP;
-                }
-            },
-        );
+        let spawned = spawn(&format!("qudo-probe-{}", self.name), move || {
+            let mut pause = first;
+            // Nobody else would ever take it up again.
+            while guard(|| probe_until_up(&weak, pause)).is_err() {
+                pause = FLAP;
+            }
+        });
         if let Err(error) = spawned {
             // Without a thread the state would never change again, so better to stay in use:
             // the next call finds out and tries to start the thread anew.
@@ -436,15 +438,15 @@ impl Database {
 
     /// `again` is how soon it is to be probed if it fails again at once.
     fn mark_up(&self, again: Duration) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if state.now == DatabaseState::Up {
             return;
         }
-        let down_for = (Utc::now() - state.since).to_std().unwrap_or_default();
+        let down_for = (utc_now() - state.since).to_std().unwrap_or_default();
         log::info!("database {:?} is up again after {:.1} s", &*self.name, down_for.as_secs_f32());
         self.second_name.store(false, Ordering::Release);
         state.now = DatabaseState::Up;
-        state.since = Utc::now();
+        state.since = utc_now();
         state.reason = None;
         state.next_probe = None;
         state.came_up = Some((Instant::now(), again));
@@ -457,8 +459,7 @@ impl Database {
     fn tell(&self) {
         let Some(on_change) = &self.settings.on_change else { return };
         let report = self.report();
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| on_change(&report))) {
-            let panic = super::run::panic_message(&*panic);
+        if let Err(panic) = guard(|| on_change(&report)) {
             log::error!("the listener for changes of databases {panic}");
         }
     }
@@ -488,9 +489,7 @@ impl Database {
             return;
         }
         let suspicion = Suspicion(Arc::clone(self));
-        let checked = std::thread::Builder::new()
-            .name("qudo-suspect".to_owned())
-            .spawn(move || suspicion.decide(&hung));
+        let checked = spawn("qudo-suspect", move || suspicion.decide(&hung));
         if let Err(error) = checked {
             log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
         }
@@ -544,11 +543,11 @@ fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
 fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
     let mut first = true;
     loop {
-        std::thread::sleep(pause);
+        sleep(pause);
         // One that is removed may still have runs to be settled.
         let goes_on = |one: &Arc<Database>| !one.is_removed() || one.is_worked();
         let Some(database) = database.upgrade().filter(goes_on) else { return };
-        lock(&database.state).now = DatabaseState::Probing;
+        database.state.lock().now = DatabaseState::Probing;
         match database.probe() {
             Ok(()) => {
                 let again = if first { pause.saturating_mul(2) } else { FIRST_PROBE };
@@ -557,7 +556,7 @@ fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
             Err(error) => {
                 first = false;
                 pause = jitter(pause * 2).min(database.longest_pause());
-                let mut state = lock(&database.state);
+                let mut state = database.state.lock();
                 state.now = DatabaseState::Down;
                 state.reason = Some(with_causes(&error));
                 state.next_probe = Some(Instant::now() + pause);

@@ -1,12 +1,12 @@
 //! The set of databases, which may change while the manager works.
 
-use std::sync::{Arc, PoisonError, Weak};
-use std::time::{Duration, Instant};
+use crate::tools::time::Instant;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use uuid::Uuid;
 
 use super::asked::Asked;
-use super::bell::lock;
 use super::builder::{check_place, open};
 use super::data_source::DataSource;
 use super::database::{Database, DatabaseReport};
@@ -74,7 +74,7 @@ impl Manager {
         {
             return Err(error);
         }
-        let mut databases = self.inner.databases.write().unwrap_or_else(PoisonError::into_inner);
+        let mut databases = self.inner.databases.write();
         if self.spool_is(&database.name) || databases.iter().any(|one| one.name == database.name) {
             return Err(Error::DuplicateDatabase(database.name.to_string()));
         }
@@ -102,7 +102,7 @@ impl Manager {
     ///
     /// When no database has this name or it is the last one.
     pub fn remove_database(&self, name: &str) -> Result<(), Error> {
-        let mut databases = self.inner.databases.write().unwrap_or_else(PoisonError::into_inner);
+        let mut databases = self.inner.databases.write();
         let Some(at) = databases.iter().position(|one| *one.name == *name) else {
             drop(databases);
             return self.find(name).map(drop);
@@ -122,11 +122,11 @@ impl Manager {
     }
 
     pub(super) fn session(&self) -> Option<Arc<Session>> {
-        lock(&self.inner.session).as_ref().and_then(Weak::upgrade)
+        self.inner.session.lock().as_ref().and_then(Weak::upgrade)
     }
 
     pub(crate) fn all(&self) -> Arc<[Arc<Database>]> {
-        Arc::clone(&self.inner.databases.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.inner.databases.read())
     }
 
     /// All databases, the spool included: where a job may be found.

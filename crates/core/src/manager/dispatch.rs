@@ -5,11 +5,12 @@
 //! lane. How much a lane may hold ahead adapts to how long jobs take: nothing while jobs are long,
 //! so that other processes can have them; full batches while they are short.
 
+use crate::tools::sync::{Condvar, Mutex};
+use crate::tools::time::Instant;
 use std::collections::VecDeque;
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::sync::Arc;
+use std::time::Duration;
 
-use super::bell::lock;
 use super::lane::Lane;
 use crate::driver::ClaimedJob;
 
@@ -225,7 +226,7 @@ impl Dispatch {
             weight: Weight::default(),
             served: 0,
         };
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         match inner.slots.get_mut(lane.index) {
             Some(ended) => *ended = slot,
             None => inner.slots.push(slot),
@@ -234,7 +235,7 @@ impl Dispatch {
 
     /// Lets go of a lane that has ended: nothing is left of it, and nothing comes any more.
     pub(crate) fn remove(&self, lane: &Lane) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         let slot = &mut inner.slots[lane.index];
         if slot.lane.as_ref().is_some_and(|ours| std::ptr::eq(&raw const **ours, lane)) {
             slot.lane = None;
@@ -245,7 +246,7 @@ impl Dispatch {
     /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
     /// which rings when room appears or the lane's turn comes.
     pub(crate) fn reserve(&self, lane: usize) -> u32 {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         if inner.closed {
             return 0;
         }
@@ -281,7 +282,7 @@ impl Dispatch {
 
     /// Gives up the turn of a lane that cannot claim now.
     pub(crate) fn withdraw(&self, lane: usize) {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         if inner.slots[lane].waiting.take().is_some() {
             inner.call_waiting(Instant::now());
         }
@@ -290,7 +291,7 @@ impl Dispatch {
     /// Ends a reservation with what was claimed.
     pub(crate) fn deliver(&self, lane: usize, jobs: Vec<ClaimedJob>) {
         let got = jobs.len();
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         let wanted = std::mem::take(&mut inner.slots[lane].reserved);
         inner.slots[lane].reserved_at = None;
         if got < wanted {
@@ -316,20 +317,22 @@ impl Dispatch {
         if got >= idle {
             self.work.notify_all();
         } else {
-            (0..got).for_each(|_| self.work.notify_one());
+            for _ in 0..got {
+                self.work.notify_one();
+            }
         }
     }
 
     /// Whether a thread is idle for which no job lies here.
     pub(crate) fn has_idle(&self) -> bool {
-        let inner = lock(&self.inner);
+        let inner = self.inner.lock();
         inner.idle > inner.queued
     }
 
     /// The next job for a worker thread, with its lane; blocks. `None` when closed and empty.
     /// `took` is how long the thread's last job ran.
     pub(crate) fn pop(&self, took: Option<Duration>) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         if let Some(took) = took {
             self.note_pace(&mut inner, took.as_secs_f64());
         }
@@ -354,13 +357,12 @@ impl Dispatch {
             }
             inner.idle += 1;
             inner.call_waiting(Instant::now());
-            inner = if inner.slots.iter().any(|slot| slot.waiting.is_some()) {
+            if inner.slots.iter().any(|slot| slot.waiting.is_some()) {
                 // Whoever was called may not come, because its database hangs; then the next is.
-                let waited = self.work.wait_timeout(inner, STALE_RESERVATION);
-                waited.unwrap_or_else(PoisonError::into_inner).0
+                self.work.wait_for(&mut inner, STALE_RESERVATION);
             } else {
-                self.work.wait(inner).unwrap_or_else(PoisonError::into_inner)
-            };
+                self.work.wait(&mut inner);
+            }
             inner.idle -= 1;
         }
     }
@@ -378,7 +380,7 @@ impl Dispatch {
     #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
     /// Takes back the jobs of a lane that no worker thread has started.
     pub(crate) fn drain(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
-        let mut inner = lock(&self.inner);
+        let mut inner = self.inner.lock();
         let jobs: Vec<_> = inner.slots[lane].queue.drain(..).collect();
         inner.queued -= jobs.len();
         jobs
@@ -388,7 +390,7 @@ impl Dispatch {
     /// As [`drain`](Self::drain), if no worker thread took anything for so long: the threads are
     /// busy with long jobs, and another process may be free.
     pub(crate) fn drain_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
-        let inner = lock(&self.inner);
+        let inner = self.inner.lock();
         // While a thread is idle nothing is stuck: what was delivered a moment ago is about to be taken.
         let stuck = inner.idle == 0 && inner.last_pop.elapsed() > limit;
         drop(inner);
@@ -397,7 +399,7 @@ impl Dispatch {
 
     /// Ends the flow: fetchers get no more room, worker threads end when their lanes are empty.
     pub(crate) fn close(&self) {
-        lock(&self.inner).closed = true;
+        self.inner.lock().closed = true;
         self.work.notify_all();
     }
 }
@@ -408,7 +410,7 @@ mod tests {
 
     fn inner(pace: f64, limit: u32) -> Inner {
         let dispatch = Dispatch::new(2, None);
-        let mut inner = dispatch.inner.into_inner().expect("fresh");
+        let mut inner = dispatch.inner.into_inner();
         inner.pace = Some(pace);
         inner.limit = limit;
         inner
@@ -454,12 +456,12 @@ mod tests {
             let database = crate::manager::database::Database::new(name, driver, settings);
             dispatch.add(&Arc::new(Lane::new(index, Arc::new(database), HORIZON)));
         }
-        lock(&dispatch.inner).idle = 1;
+        dispatch.inner.lock().idle = 1;
         dispatch
     }
 
     fn rings(dispatch: &Dispatch, lane: usize) -> bool {
-        let lane = lock(&dispatch.inner).slots[lane].lane.clone().expect("it has not ended");
+        let lane = dispatch.inner.lock().slots[lane].lane.clone().expect("it has not ended");
         lane.database.bell.wait(Duration::ZERO)
     }
 
@@ -483,10 +485,10 @@ mod tests {
     fn what_was_delivered_to_an_idle_thread_is_not_stuck() {
         let dispatch = lanes(1);
         let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
-        lock(&dispatch.inner).last_pop = long_ago;
+        dispatch.inner.lock().last_pop = long_ago;
         dispatch.deliver(0, vec![job()]);
         assert!(dispatch.drain_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
-        lock(&dispatch.inner).idle = 0;
+        dispatch.inner.lock().idle = 0;
         assert_eq!(dispatch.drain_stuck(0, HORIZON).len(), 1, "all threads are busy");
     }
 
@@ -502,7 +504,7 @@ mod tests {
             attempt: 1,
             crashes: 0,
             claim: 1,
-            enqueued_at: chrono::Utc::now(),
+            enqueued_at: crate::tools::time::utc_now(),
         }
     }
 
@@ -514,10 +516,10 @@ mod tests {
             dispatch.deliver(0, vec![job()]);
             dispatch.pop(None).expect("delivered");
         }
-        lock(&dispatch.inner).idle = 0;
+        dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
-        lock(&dispatch.inner).idle = 1;
-        lock(&dispatch.inner).call_waiting(Instant::now());
+        dispatch.inner.lock().idle = 1;
+        dispatch.inner.lock().call_waiting(Instant::now());
         assert!(rings(&dispatch, 1) && !rings(&dispatch, 0), "it had three less");
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 1));
     }
@@ -525,10 +527,10 @@ mod tests {
     #[test]
     fn a_lane_that_had_nothing_to_do_is_let_catch_up_by_a_few_jobs_only() {
         let dispatch = lanes(2);
-        lock(&dispatch.inner).slots[0].served = 1_000;
-        lock(&dispatch.inner).idle = 0;
+        dispatch.inner.lock().slots[0].served = 1_000;
+        dispatch.inner.lock().idle = 0;
         assert_eq!(dispatch.reserve(1), 0);
-        assert_eq!(lock(&dispatch.inner).slots[1].served, 1_000 - CATCH_UP);
+        assert_eq!(dispatch.inner.lock().slots[1].served, 1_000 - CATCH_UP);
     }
 
     #[test]
@@ -536,25 +538,25 @@ mod tests {
         let dispatch = lanes(2);
         assert_eq!(dispatch.reserve(0), 1);
         dispatch.deliver(0, vec![job()]);
-        lock(&dispatch.inner).idle = 0;
+        dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0), "the one thread is busy");
-        lock(&dispatch.inner).idle = 1;
-        lock(&dispatch.inner).pace = Some(0.02);
-        lock(&dispatch.inner).slots[0].waiting = None;
+        dispatch.inner.lock().idle = 1;
+        dispatch.inner.lock().pace = Some(0.02);
+        dispatch.inner.lock().slots[0].waiting = None;
         dispatch.pop(None).expect("delivered");
         assert!(rings(&dispatch, 1), "no thread is ever free for it again");
-        lock(&dispatch.inner).idle = 0;
+        dispatch.inner.lock().idle = 0;
         assert!(dispatch.reserve(1) > 0);
     }
 
     #[test]
     fn a_thread_that_waits_calls_the_next_lane_when_the_first_does_not_come() {
         let dispatch = lanes(2);
-        lock(&dispatch.inner).idle = 0;
+        dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
         std::thread::scope(|scope| {
             scope.spawn(|| dispatch.pop(None));
-            let bell = |lane: usize| lock(&dispatch.inner).slots[lane].lane.clone().expect("works");
+            let bell = |lane: usize| dispatch.inner.lock().slots[lane].lane.clone().expect("works");
             let rings = |lane: usize| bell(lane).database.bell.wait(Duration::from_secs(10));
             let rung = [rings(0), rings(1)];
             // Else the thread would wait for ever when a lane was not called.
@@ -571,7 +573,7 @@ mod tests {
         dispatch.deliver(0, Vec::new());
         assert_eq!(dispatch.reserve(0), 0, "the other is called");
         let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
-        if let Some(waiting) = &mut lock(&dispatch.inner).slots[1].waiting {
+        if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {
             waiting.called = long_ago;
         }
         assert_eq!(dispatch.reserve(0), 1);
@@ -584,7 +586,7 @@ mod tests {
         dispatch.deliver(0, Vec::new());
         assert!(rings(&dispatch, 1) && !rings(&dispatch, 2));
         let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
-        if let Some(waiting) = &mut lock(&dispatch.inner).slots[1].waiting {
+        if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {
             waiting.called = long_ago;
         }
         assert_eq!(dispatch.reserve(0), 0, "the third lane's turn comes first");

@@ -1,24 +1,25 @@
+use crate::tools::guard::guard;
+use crate::tools::random::jitter;
+use crate::tools::threads::sleep;
+use crate::tools::time::{Instant, SystemTime};
 use std::borrow::Cow;
 use std::collections::HashSet;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use qudo_hooks::{Arg, Hook, HookSet, JSON, JobDraft, JobId, JobView, Schedule};
 use serde::de::DeserializeOwned;
 
+use super::Manager;
 use super::batch::{Batch, Group, Way};
-use super::bell::lock;
 use super::database::Database;
 use super::inserter::insert_limit;
-use super::names::{check_name, check_uniqkey};
 use super::route::{DRAINING, Route};
-use super::run::panic_message;
-use super::{Manager, jitter};
 use crate::ability::{split_version, versioned};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{DriverError, Due, ErrorKind, Inserted, JobRecord};
 use crate::error::DownReason;
+use crate::names::{check_name, check_uniqkey};
 use crate::observe::Event;
 use crate::{Error, NewJob, Ticket};
 
@@ -229,8 +230,8 @@ impl Manager {
         })?;
         for hook in ours {
             let mut draft = JobDraft::new(&job.ability, &mut job.fields);
-            let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_enqueue(&mut draft)))
-                .unwrap_or_else(|panic| Err(qudo_hooks::HookError::new(panic_message(&*panic))));
+            let passed = guard(|| hook.pre_enqueue(&mut draft))
+                .unwrap_or_else(|panic| Err(qudo_hooks::HookError::new(panic)));
             passed.map_err(|source| refused(hook.name(), source, job))?;
         }
         Ok(!job.fields.is_suppressed())
@@ -246,10 +247,10 @@ impl Manager {
         let ability = self.inner.abilities.get(ability).map_or(ability, |entry| &entry.name);
         let mut ours = Vec::new();
         for hook in hooks.iter() {
-            match catch_unwind(AssertUnwindSafe(|| hook.applies_to(ability))) {
+            match guard(|| hook.applies_to(ability)) {
                 Ok(true) => ours.push(hook),
                 Ok(false) => {}
-                Err(panic) => return Err((hook.name().to_owned(), panic_message(&*panic))),
+                Err(panic) => return Err((hook.name().to_owned(), panic)),
             }
         }
         Ok(ours)
@@ -320,7 +321,7 @@ impl Manager {
         if self.inner.abilities.is_empty() || self.can_do(ability) {
             return;
         }
-        let mut warned = lock(&self.inner.unknown_abilities);
+        let mut warned = self.inner.unknown_abilities.lock();
         // A gateway may take the names from its requests.
         if warned.len() < MOST_WARNINGS && warned.insert(ability.to_owned()) {
             log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
@@ -412,10 +413,10 @@ impl Manager {
                     if error.is_ambiguous() && !repeated {
                         doubtful.push(Arc::clone(database));
                     }
-                    pass_over(database, crate::error::with_causes(&error));
+                    pass_over(database, crate::tools::causes::with_causes(&error));
                 }
                 Err(error) if refuses(&error) => {
-                    pass_over(database, crate::error::with_causes(&error));
+                    pass_over(database, crate::tools::causes::with_causes(&error));
                     refused.push(Error::database(&database.name, "store a job", error));
                 }
                 Err(error) => return Err(Error::database(&database.name, "store a job", error)),
@@ -468,8 +469,8 @@ impl Manager {
                 Vec::new()
             });
             for hook in ours {
-                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_enqueue(&view))) {
-                    let (hook, panic) = (hook.name(), panic_message(&*panic));
+                if let Err(panic) = guard(|| hook.post_enqueue(&view)) {
+                    let (hook, panic) = (hook.name(), panic);
                     log::error!("the hook {hook:?} panicked after job {id} was stored: {panic}");
                 }
             }
@@ -552,7 +553,7 @@ fn insert_at(
         // A repetition without the time for an answer would only look like a server that hangs.
         && time_left(until) > pause + 2 * REPEAT_AFTER
     {
-        std::thread::sleep(jitter(pause));
+        sleep(jitter(pause));
         pause = REPEAT_AFTER;
         // Whatever becomes of the repetition, the first attempt may have been committed.
         answer = database.insert(jobs, time_left(until)).map_err(|again| again.ambiguous(true));

@@ -1,16 +1,16 @@
+use crate::tools::time::{Instant, SystemTime};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
-use super::bell::lock;
 use super::dispatch::STALE_RESERVATION;
-use super::jitter;
 use super::lane::Lane;
 use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::Driver;
 use crate::driver::{ClaimRequest, ClaimedJob, Deadline, DriverError, ErrorKind, WakeSource};
 use crate::observe::Event;
+use crate::tools::random::jitter;
 
 /// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
 const PROMOTE_AT_MOST: u32 = 1_000;
@@ -252,7 +252,7 @@ impl Fetcher<'_> {
             return;
         };
         let left = self.uncertain.iter().map(|one| (identity, *one));
-        lock(&session.left_claims).extend(left);
+        session.left_claims.lock().extend(left);
         self.handed_over = self.uncertain.len();
         let same = |lane: &Arc<Lane>| lane.database.controls.known().identity == Some(identity);
         for lane in
@@ -265,7 +265,7 @@ impl Fetcher<'_> {
 
     /// Takes over what other lanes left.
     fn take_over(&mut self) {
-        let mut left = lock(&self.session.left_claims);
+        let mut left = self.session.left_claims.lock();
         if left.is_empty() {
             return;
         }
@@ -423,12 +423,12 @@ impl Fetcher<'_> {
                 self.lane.database.mark_down(error);
             }
             ErrorKind::Contention => {
-                let text = crate::error::with_causes(error);
+                let text = crate::tools::causes::with_causes(error);
                 log::warn!("database {:?} could not claim: {text}", &*self.lane.database.name);
                 self.lane.database.bell.wait(jitter(CONTENDED));
             }
             kind => {
-                let text = crate::error::with_causes(error);
+                let text = crate::tools::causes::with_causes(error);
                 log::error!("database {:?} could not claim: {text}", &*self.lane.database.name);
                 // A right that claims lack: the database is as good as ever for all else. Enqueues ring.
                 let pause = if kind == ErrorKind::Permission { REFUSED } else { TROUBLED };

@@ -1,14 +1,16 @@
+use crate::tools::random::fraction;
+use crate::tools::time::Instant;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::bell::lock;
+use super::Options;
 use super::lane::Lane;
 use super::loops::{Kind, supervise};
 use super::session::Session;
-use super::{Options, awake};
 use crate::Driver;
 use crate::driver::DriverError;
+use crate::tools::awake;
 
 /// Jobs claimed ahead that no thread started for so long go back for others.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
@@ -60,7 +62,7 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         // waited would come too late for those who think this process dead.
         if Instant::now() >= due && lane.database.is_up() {
             begun = Instant::now();
-            next_beat = begun + every.mul_f64(0.8 + fastrand::f64() / 5.0);
+            next_beat = begun + every.mul_f64(0.8 + fraction() / 5.0);
             if let Err(error) = beat(session, lane, limit) {
                 next_beat = begun + again;
                 if !error.is_down() {
@@ -80,20 +82,20 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
 fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverError> {
     let database = &lane.database;
     let first = !lane.has_beaten();
-    let joining = first.then(|| lock(&session.joining));
+    let joining = first.then(|| session.joining.lock());
     if first {
         database.meet()?;
     }
     let (begun, begun_awake) = (Instant::now(), awake::now());
     let (worker, was_paused) = (session.worker.clone(), database.controls.known().paused);
-    let may_beat = lock(&lane.may_beat);
+    let may_beat = lane.may_beat.lock();
     if !*may_beat {
         return Ok(());
     }
     let ask = move |driver: &dyn Driver| Ok((driver.heartbeat(&worker)?, driver.control()?));
     let (known, control) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
     drop((may_beat, joining));
-    lock(&database.watch).note(begun, Instant::now());
+    database.watch.lock().note(begun, Instant::now());
     database.note_control(control)?;
     if was_paused && !control.paused {
         database.bell.ring();

@@ -4,11 +4,11 @@
 //! delete what it moves, and two lanes would claim as one worker. So databases are told apart by the
 //! identity that each stores, and the later of two names for one is taken out of use.
 
-use std::sync::{Arc, Mutex, Weak};
+use crate::tools::sync::Mutex;
+use std::sync::{Arc, Weak};
 
 use uuid::Uuid;
 
-use super::bell::lock;
 use super::database::Database;
 use crate::driver::{DriverError, ErrorKind};
 
@@ -29,7 +29,7 @@ impl Identities {
     /// answered first.
     pub(super) fn note(&self, database: &Arc<Database>, identity: Uuid) -> Result<(), DriverError> {
         // Under one lock with the entry made below: another thread may note the same database.
-        let mut known = lock(&self.0);
+        let mut known = self.0.lock();
         retain_others(&mut known, database);
         if database.is_removed() {
             return Ok(());
@@ -53,12 +53,12 @@ impl Identities {
 
     /// Forgets what a database said, and those that are gone.
     pub(super) fn forget(&self, database: &Database) {
-        retain_others(&mut lock(&self.0), database);
+        retain_others(&mut self.0.lock(), database);
     }
 
     /// Which database said that it has this identity.
     pub(super) fn find(&self, identity: Uuid) -> Option<Arc<Database>> {
-        let known = lock(&self.0);
+        let known = self.0.lock();
         let found = known.iter().filter(|one| one.identity == identity);
         let found = found.filter_map(|one| one.database.upgrade());
         found.filter(|one| !one.is_removed()).min_by_key(|one| one.order)

@@ -4,11 +4,12 @@
 //! the next insert takes them all. Alone, a thread's job is stored at once. A commit costs a sync
 //! of the disk and a statement a round trip, both far more than a row.
 
+use crate::tools::sync::{Condvar, Mutex};
+use crate::tools::time::Instant;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::bell::lock;
 use super::calls::{Call, no_answer};
 use super::database::Database;
 use crate::driver::{Deadline, DriverError, Inserted, JobRecord};
@@ -106,7 +107,7 @@ impl Database {
     }
 
     fn line_up(self: &Arc<Self>, slot: &Arc<Slot>) {
-        let mut line = lock(&self.inserter.line);
+        let mut line = self.inserter.line.lock();
         line.waiting.push(Arc::clone(slot));
         if line.active.is_none() {
             self.begin_series(&mut line);
@@ -135,7 +136,7 @@ impl Database {
     fn insert_waiting(self: &Arc<Self>, number: u64, renew: &dyn Fn()) {
         loop {
             let group = {
-                let mut line = lock(&self.inserter.line);
+                let mut line = self.inserter.line.lock();
                 if line.active.as_ref().is_none_or(|(active, _)| *active != number) {
                     return;
                 }
@@ -158,12 +159,12 @@ impl Database {
         slot: &Arc<Slot>,
         limit: Duration,
     ) -> Result<Vec<Inserted>, DriverError> {
-        let begun = match std::mem::replace(&mut *lock(&slot.state), State::Left) {
+        let begun = match std::mem::replace(&mut *slot.state.lock(), State::Left) {
             State::Answered(answer) => return answer,
             State::Taken => true,
             _ => false,
         };
-        let mut line = lock(&self.inserter.line);
+        let mut line = self.inserter.line.lock();
         line.waiting.retain(|other| !Arc::ptr_eq(other, slot));
         let series = slot.series.load(Ordering::Relaxed);
         let hangs = line.active.as_ref().is_some_and(|(number, _)| *number == series);
@@ -240,7 +241,7 @@ struct Over<'d> {
 
 impl Drop for Over<'_> {
     fn drop(&mut self) {
-        let mut line = lock(&self.database.inserter.line);
+        let mut line = self.database.inserter.line.lock();
         if line.active.as_ref().is_some_and(|(number, _)| *number == self.number) {
             line.active = None;
         }
@@ -265,7 +266,7 @@ impl Line {
 
 impl Slot {
     fn take(&self) -> bool {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         let waits = matches!(*state, State::Waiting);
         if waits {
             *state = State::Taken;
@@ -280,11 +281,11 @@ impl Slot {
 
     /// Whether its caller still waits for an answer.
     fn waits(&self) -> bool {
-        matches!(*lock(&self.state), State::Taken)
+        matches!(*self.state.lock(), State::Taken)
     }
 
     fn answer(&self, answer: Result<Vec<Inserted>, DriverError>) {
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         if matches!(*state, State::Left) {
             return;
         }
@@ -295,7 +296,7 @@ impl Slot {
 
     fn wait(&self, limit: Duration) -> Option<Result<Vec<Inserted>, DriverError>> {
         let deadline = Instant::now() + limit;
-        let mut state = lock(&self.state);
+        let mut state = self.state.lock();
         loop {
             if matches!(*state, State::Answered(_))
                 && let State::Answered(answer) = std::mem::replace(&mut *state, State::Left)
@@ -306,8 +307,7 @@ impl Slot {
             if left.is_zero() {
                 return None;
             }
-            state =
-                self.answered.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.answered.wait_for(&mut state, left);
         }
     }
 }

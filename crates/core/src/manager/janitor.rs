@@ -1,14 +1,15 @@
 //! Rescue and clean-up, beside the heartbeat and never before it: both may take long, and others
 //! would think this process dead.
 
+use crate::tools::time::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use super::jitter;
 use super::lane::Lane;
 use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::driver::DriverError;
+use crate::tools::random::jitter;
 
 /// One rescue moves at most so many jobs; more are moved in the next calls, at once.
 const RESCUE_AT_MOST: u32 = 500;
@@ -54,7 +55,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             if let Err(error) = done
                 && !error.is_down()
             {
-                let text = crate::error::with_causes(&error);
+                let text = crate::tools::causes::with_causes(&error);
                 log::warn!("database {:?}: clean-up: {text}", &*lane.database.name);
             }
         }
@@ -73,7 +74,7 @@ fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverErro
         let ours = session.worker.id;
         let others: Vec<_> = workers.into_iter().filter(|one| one.info.id != ours).collect();
         let (judged, expired) = {
-            let mut watch = super::bell::lock(&database.watch);
+            let mut watch = database.watch.lock();
             let (own, now) = (options.dead_after, Instant::now());
             (watch.judge(&others, own, asked, now), watch.outlasted(own, now))
         };

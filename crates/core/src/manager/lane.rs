@@ -1,15 +1,18 @@
+use crate::tools::sync::Mutex;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use super::bell::Bell;
 use super::database::Database;
 use super::loops::{Kind, Pulses};
-use super::session::{Session, spawn};
+use super::session::Session;
 use super::settle_queue::SettleQueue;
-use super::{awake, fetcher, heartbeat, janitor, listener, settler};
+use super::{fetcher, heartbeat, janitor, listener, settler};
 use crate::Error;
 use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
+use crate::tools::awake;
+use crate::tools::bell::Bell;
+use crate::tools::threads::spawn;
 
 /// No heartbeat yet.
 const NEVER: u64 = u64::MAX;
@@ -231,7 +234,7 @@ impl Lane {
                     bell.ring();
                 }
                 self.database.bell.ring();
-                return started;
+                return started.map_err(Error::no_thread);
             }
         }
         Ok(())

@@ -2,12 +2,12 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::jitter;
 use super::lane::Lane;
 use super::loops::{Kind, supervise};
 use super::session::Session;
 use crate::driver::{ErrorKind, Wake};
-use crate::error::with_causes;
+use crate::tools::causes::with_causes;
+use crate::tools::random::jitter;
 
 /// A broken connection is made anew this soon; each failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);

@@ -1,8 +1,10 @@
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant};
+use crate::tools::sync::mpsc;
+use crate::tools::time::Instant;
+use std::sync::Arc;
+use std::time::Duration;
 
 use super::Manager;
 use super::asked::{Asked, LISTING};

@@ -1,13 +1,14 @@
 //! The loops of a worker process: each contains its panics, starts again with growing pauses, ends only
 //! when it is asked to, and tells when it last did what it is for.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::tools::guard::{guard, say};
+use crate::tools::threads::sleep;
+use crate::tools::time::Instant;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Manager;
 use super::lane::Lane;
-use super::run::panic_message;
 use super::session::Session;
 
 /// A loop that panicked starts again this soon; each panic doubles the pause.
@@ -131,26 +132,20 @@ pub(super) fn supervise(session: &Session, lane: &Lane, kind: Kind, mut run: imp
     let mut pause = FIRST_PAUSE;
     loop {
         let begun = Instant::now();
-        let Err(panic) = catch_unwind(AssertUnwindSafe(&mut run)) else { return };
+        let Err(panic) = guard(&mut run) else { return };
         lane.pulses.note_panic(kind);
         if begun.elapsed() > CALM {
             pause = FIRST_PAUSE;
         }
         let (name, what) = (&*lane.database.name, kind.as_str());
         say(|| {
-            let message = panic_message(&*panic);
-            log::error!("database {name:?}: the loop {what:?} {message}; it starts again");
+            log::error!("database {name:?}: the loop {what:?} {panic}; it starts again");
         });
         let again = Instant::now() + pause;
-        std::thread::sleep(LOOK_EVERY);
+        sleep(LOOK_EVERY);
         while Instant::now() < again && !lane.is_stopping(session) {
-            std::thread::sleep(LOOK_EVERY.min(pause));
+            sleep(LOOK_EVERY.min(pause));
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
-}
-
-/// Logs where it must not matter that a logger panics.
-pub(super) fn say(log: impl FnOnce()) {
-    let _ = catch_unwind(AssertUnwindSafe(log));
 }

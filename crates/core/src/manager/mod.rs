@@ -23,9 +23,7 @@
 //! | questions: lookup, lists, counts, exception log | `listing.rs` |
 
 mod asked;
-pub(crate) mod awake;
 mod batch;
-mod bell;
 mod builder;
 mod calls;
 mod control;
@@ -44,12 +42,10 @@ mod listener;
 mod listing;
 mod loops;
 mod moves;
-mod names;
 mod once;
 mod retire;
 mod route;
 mod run;
-mod secret;
 mod session;
 mod settle_queue;
 mod settler;
@@ -71,11 +67,12 @@ pub use work::WorkHandle;
 
 pub(crate) use lane::Lane;
 
+use crate::tools::guard::guard;
+use crate::tools::sync::{Mutex, RwLock};
+use crate::tools::time::SystemTime;
 use std::collections::HashSet;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, Weak};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, Weak};
 
 use qudo_hooks::{CodecSet, Hook, HookSet, JobId, PluginSet, SourceLocation};
 
@@ -147,7 +144,7 @@ impl Manager {
     #[track_caller]
     pub fn register_hook(&self, hook: impl Hook + 'static) -> Result<(), Error> {
         let location = SourceLocation::caller();
-        let mut hooks = self.inner.hooks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = self.inner.hooks.write();
         let mut set = HookSet::clone(&hooks);
         set.insert(Arc::new(hook), location)?;
         *hooks = Arc::new(set);
@@ -156,7 +153,7 @@ impl Manager {
 
     /// Removes a hook by name; tells whether it was there.
     pub fn unregister_hook(&self, name: &str) -> bool {
-        let mut hooks = self.inner.hooks.write().unwrap_or_else(PoisonError::into_inner);
+        let mut hooks = self.inner.hooks.write();
         let mut set = HookSet::clone(&hooks);
         let removed = set.remove(name);
         *hooks = Arc::new(set);
@@ -176,9 +173,9 @@ impl Manager {
     /// Tells the observer, if there is one.
     pub(crate) fn tell<'e>(&self, event: impl FnOnce() -> Event<'e>) {
         let Some(observer) = &self.inner.observer else { return };
-        let told = catch_unwind(AssertUnwindSafe(|| observer.observe(&event())));
+        let told = guard(|| observer.observe(&event()));
         if let Err(panic) = told {
-            log::error!("the observer {}", run::panic_message(&*panic));
+            log::error!("the observer {}", panic);
         }
     }
 
@@ -211,7 +208,7 @@ impl Manager {
     }
 
     pub(crate) fn hooks(&self) -> Arc<HookSet> {
-        Arc::clone(&self.inner.hooks.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.inner.hooks.read())
     }
 
     pub(crate) fn plugins(&self) -> &PluginSet {
@@ -225,9 +222,4 @@ impl Manager {
     pub(crate) fn options(&self) -> &Options {
         &self.inner.options
     }
-}
-
-/// Spreads waits over 75–125 % so that processes started together do not ask together.
-fn jitter(pause: Duration) -> Duration {
-    pause.mul_f64(0.75 + fastrand::f64() / 2.0)
 }

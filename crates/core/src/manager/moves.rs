@@ -1,6 +1,7 @@
 //! Waiting jobs on their way from one database to another; see [`Moves`](crate::driver::Moves) for
 //! the protocol and why it loses and doubles nothing.
 
+use crate::tools::random::new_id;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -122,7 +123,7 @@ impl<'a> Move<'a> {
             });
         }
         let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
-        let (mover, done) = (Uuid::now_v7(), Moved::default());
+        let (mover, done) = (new_id(), Moved::default());
         let (batch, stayed, taken) = (FIRST_BATCH, HashSet::new(), Vec::new());
         Ok(Self { manager, from, to, from_id, to_id, mover, done, batch, stayed, taken })
     }

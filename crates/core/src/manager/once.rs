@@ -1,11 +1,15 @@
+use crate::tools::random::shuffle;
+use crate::tools::sync::mpsc;
+use crate::tools::threads::scope;
+use crate::tools::threads::sleep;
+use crate::tools::time::{Instant, SystemTime};
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, mpsc};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use qudo_hooks::{Failure, FailureKind, Outcome};
 
 use super::Manager;
-use super::bell::lock;
 use super::database::Database;
 use super::heartbeat::{Rhythm, SHORTEST_WAIT};
 use super::run::{Context, run_job};
@@ -43,7 +47,7 @@ impl Manager {
             return Err(Error::NoAbilities);
         }
         let mut databases = self.all().to_vec();
-        fastrand::shuffle(&mut databases);
+        shuffle(&mut databases);
         let mut reasons = Vec::new();
         for database in &databases {
             if let Some(reason) = database.reason() {
@@ -56,7 +60,7 @@ impl Manager {
                 Ok(done) => return Ok(done),
                 Err(error) if error.is_down() => {
                     let (database, reason) =
-                        (database.name.to_string(), crate::error::with_causes(&error));
+                        (database.name.to_string(), crate::tools::causes::with_causes(&error));
                     reasons.push(crate::DownReason { database, reason });
                 }
                 Err(error) => return Err(error),
@@ -84,7 +88,7 @@ impl Manager {
         // Who is silent is known to a process that calls this often; for one that does not, the end
         // of the lease has to do.
         let dead = {
-            let mut watch = lock(&database.watch);
+            let mut watch = database.watch.lock();
             let now = Instant::now();
             watch.note(begun, now);
             watch.judge(&others, self.options().dead_after, begun, now).dead
@@ -149,7 +153,7 @@ impl Manager {
             };
             return match self.settle_alone(database, id, discarded) {
                 Ok(Some(settled)) if settled.is_done() => {
-                    let message = crate::error::with_causes(&error);
+                    let message = crate::tools::causes::with_causes(&error);
                     let failure = Failure::new(FailureKind::Error, message);
                     Ok(Some(Outcome::Discarded(failure)))
                 }
@@ -185,7 +189,7 @@ impl Manager {
                 {
                     repeated |= error.is_ambiguous();
                     refusals += u32::from(!passes(&error));
-                    std::thread::sleep(SETTLE_AGAIN);
+                    sleep(SETTLE_AGAIN);
                 }
                 Err(error) => return Err((error, settlement)),
             }
@@ -224,7 +228,7 @@ impl Manager {
     ) -> T {
         let Rhythm { every, again, limit } = Rhythm::of(self.options());
         let (done, waits) = mpsc::channel::<()>();
-        std::thread::scope(|scope| {
+        scope(|scope| {
             scope.spawn(move || {
                 let mut pause = every;
                 while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
@@ -232,7 +236,7 @@ impl Manager {
                     let beat = move |driver: &dyn Driver| driver.heartbeat(&worker);
                     let next = match database.ask_within(limit, beat, Box::new(|_, _| {})) {
                         Ok(_) => {
-                            lock(&database.watch).note(begun, Instant::now());
+                            database.watch.lock().note(begun, Instant::now());
                             begun + every
                         }
                         Err(error) => {

@@ -1,7 +1,9 @@
 //! Taking a database away for good, so that no job stays behind.
 
+use crate::tools::threads::sleep;
+use crate::tools::time::Instant;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::control::FRESH_FOR;
 use super::database::Database;
@@ -63,7 +65,7 @@ impl Manager {
                     reason,
                 });
             }
-            std::thread::sleep(LOOK_EVERY.min(within));
+            sleep(LOOK_EVERY.min(within));
         }
     }
 

@@ -1,7 +1,8 @@
 //! Which databases may take a job, in the order in which they are tried.
 
+use crate::tools::random::shuffle;
+use crate::tools::time::Instant;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::Manager;
 use super::database::Database;
@@ -46,7 +47,7 @@ impl Manager {
             route.home_only = job.policy == UniqPolicy::Refuse;
             return Ok(route.around_drained(until));
         }
-        fastrand::shuffle(&mut route.candidates);
+        shuffle(&mut route.candidates);
         // Asked once for each: it may change meanwhile.
         route.candidates.sort_by_cached_key(|database| (!database.is_up(), database.is_slow()));
         route.failover_when_uncertain = true;

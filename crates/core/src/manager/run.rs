@@ -1,28 +1,28 @@
 //! One run of one job: hooks, decode, ability, and what follows from how it ended.
 
-use std::any::Any;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use crate::tools::random::new_id;
+use crate::tools::sync::Mutex;
+use crate::tools::time::{Instant, SystemTime};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use qudo_hooks::{
     Decision, Failure, FailureKind, Hook, HookError, HookSet, JobView, Outcome, Veto,
 };
-use uuid::Uuid;
 
 use super::Manager;
 use super::lane::Lane;
-use super::loops::say;
 use crate::ability::{AbilityEntry, RunError};
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement, StatusRecord,
     Verdict, WorkerId,
 };
-use crate::error::with_causes;
 use crate::job_error::{JobError, Wish};
 use crate::observe::Event;
+use crate::tools::causes::with_causes;
+use crate::tools::guard::{guard, say};
 use crate::{Driver, Job};
 
 /// What a run needs to know of where it runs.
@@ -41,15 +41,6 @@ enum Ended {
     Ok { reply: Option<ReplyRecord>, replacements: Vec<JobRecord> },
     Failed { failure: Failure, wish: Wish },
     Snoozed(Duration),
-}
-
-/// The message of a panic, as far as it has one.
-pub(super) fn panic_message(panic: &(dyn Any + Send)) -> String {
-    let text = panic
-        .downcast_ref::<&str>()
-        .copied()
-        .or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    format!("panicked: {}", text.unwrap_or("with a value that is no text"))
 }
 
 /// A job that a newer program enqueued is left to newer workers: looked at again after so long.
@@ -92,10 +83,10 @@ pub(super) fn run_job(
         lane: context.lane.map(Arc::clone),
         lease: entry.options.grab_for.unwrap_or(context.manager.options().grab_for),
         begun,
-        begun_awake: super::awake::now(),
+        begun_awake: crate::tools::awake::now(),
         keeps_status: entry.options.set_job_status,
         deadline: entry.options.time_limit.and_then(|limit| begun.checked_add(limit)),
-        written: std::sync::Mutex::default(),
+        written: Mutex::default(),
     };
     let hooks = context.manager.hooks();
     context.manager.tell(|| Event::Started {
@@ -180,36 +171,35 @@ fn perform(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
     if hooks.is_empty() {
         return run_ability(job, entry);
     }
-    catch_unwind(AssertUnwindSafe(|| perform_inside(job, entry, hooks)))
-        .unwrap_or_else(|panic| panicked(&*panic))
+    guard(|| perform_inside(job, entry, hooks)).unwrap_or_else(panicked)
 }
 
-fn panicked(panic: &(dyn Any + Send)) -> Ended {
-    let failure = Failure::new(FailureKind::Panic, panic_message(panic));
+fn panicked(panic: String) -> Ended {
+    let failure = Failure::new(FailureKind::Panic, panic);
     Ended::Failed { failure, wish: Wish::Fail }
 }
 
 fn perform_inside(job: &Job, entry: &AbilityEntry, hooks: &HookSet) -> Ended {
     let view = job.view();
     for hook in hooks.of(&entry.name) {
-        let passed = catch_unwind(AssertUnwindSafe(|| hook.pre_work(&view)))
-            .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
+        let passed =
+            guard(|| hook.pre_work(&view)).unwrap_or_else(|panic| Err(HookError::new(panic)));
         if let Err(error) = passed {
             return refused(hook, &error);
         }
     }
     let mut ended = None;
     let around: Vec<_> = hooks.of(&entry.name).collect();
-    let wrapped = catch_unwind(AssertUnwindSafe(|| {
+    let wrapped = guard(|| {
         wrap(&around, &view, &mut || {
             if ended.is_none() {
                 ended = Some(run_ability(job, entry));
             }
         });
-    }));
+    });
     if let Err(panic) = &wrapped {
         // The ability may have done its work: its own result counts more than an observer's panic.
-        log::error!("a hook around job {} {}", job.id(), panic_message(&**panic));
+        log::error!("a hook around job {} {}", job.id(), panic);
     }
     ended.unwrap_or_else(|| {
         let message = "an around_work hook did not let the job run";
@@ -236,8 +226,7 @@ fn refused(hook: &dyn Hook, error: &HookError) -> Ended {
 }
 
 fn run_ability(job: &Job, entry: &AbilityEntry) -> Ended {
-    catch_unwind(AssertUnwindSafe(|| run_to_end(job, entry)))
-        .unwrap_or_else(|panic| panicked(&*panic))
+    guard(|| run_to_end(job, entry)).unwrap_or_else(panicked)
 }
 
 fn run_to_end(job: &Job, entry: &AbilityEntry) -> Ended {
@@ -285,7 +274,7 @@ fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, ended: Ended) -> C
     match ended {
         Ended::Snoozed(delay) => (Outcome::Snoozed(delay), Verdict::Snooze(delay), None),
         Ended::Ok { reply, replacements } => {
-            let mut written = job.written.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            let mut written = job.written.lock();
             let mut replies = std::mem::take(&mut written.replies);
             replies.extend(reply);
             let outcome = match replacements.len() {
@@ -299,7 +288,7 @@ fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, ended: Ended) -> C
         Ended::Failed { failure, wish } => {
             let decision = decide(job, entry, hooks, &failure, wish);
             let exception = ExceptionRecord {
-                id: Uuid::now_v7(),
+                id: new_id(),
                 kind: failure.kind(),
                 message: storable(failure.message()),
             };
@@ -334,43 +323,42 @@ fn decide(
     } else if let Wish::RetryAfter(delay) = wish {
         Decision::Retry(delay)
     } else {
-        let delay = catch_unwind(AssertUnwindSafe(|| entry.options.retry_delay.delay(&view)));
+        let delay = guard(|| entry.options.retry_delay.delay(&view));
         Decision::Retry(delay.unwrap_or_else(|panic| {
-            log::error!("the retry_delay of {:?} {}", entry.name, panic_message(&*panic));
+            log::error!("the retry_delay of {:?} {}", entry.name, panic);
             Duration::ZERO
         }))
     };
-    let asked = catch_unwind(AssertUnwindSafe(|| {
+    let asked = guard(|| {
         for hook in hooks.of(&entry.name) {
             let before = decision;
-            let changed =
-                catch_unwind(AssertUnwindSafe(|| hook.on_failure(&view, failure, &mut decision)))
-                    .unwrap_or_else(|panic| Err(HookError::new(panic_message(&*panic))));
+            let changed = guard(|| hook.on_failure(&view, failure, &mut decision))
+                .unwrap_or_else(|panic| Err(HookError::new(panic)));
             if let Err(error) = changed {
                 decision = before;
                 let (hook, id) = (hook.name(), job.id());
                 log::error!("hook {hook:?}, on_failure of job {id}: {}", with_causes(&error));
             }
         }
-    }));
+    });
     if let Err(panic) = asked {
-        log::error!("a hook, on_failure of job {}: {}", job.id(), panic_message(&*panic));
+        log::error!("a hook, on_failure of job {}: {}", job.id(), panic);
     }
     decision
 }
 
 fn after(job: &Job, entry: &AbilityEntry, hooks: &HookSet, outcome: &Outcome) {
     let (view, id) = (job.view(), job.id());
-    let told = catch_unwind(AssertUnwindSafe(|| {
+    let told = guard(|| {
         for hook in hooks.of(&entry.name) {
-            if let Err(panic) = catch_unwind(AssertUnwindSafe(|| hook.post_work(&view, outcome))) {
-                let (hook, panic) = (hook.name(), panic_message(&*panic));
+            if let Err(panic) = guard(|| hook.post_work(&view, outcome)) {
+                let (hook, panic) = (hook.name(), panic);
                 log::error!("hook {hook:?}, post_work of job {id}: {panic}");
             }
         }
-    }));
+    });
     if let Err(panic) = told {
-        log::error!("a hook, post_work of job {id}: {}", panic_message(&*panic));
+        log::error!("a hook, post_work of job {id}: {}", panic);
     }
 }
 

@@ -1,9 +1,11 @@
+use crate::tools::sync::{Condvar, Mutex, RwLock};
+use crate::tools::threads::spawn;
+use crate::tools::time::Instant;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError, RwLock};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Manager;
-use super::bell::lock;
 use super::database::Database;
 use super::dispatch::Dispatch;
 use super::fetcher::Uncertain;
@@ -86,14 +88,15 @@ impl Session {
     pub(super) fn start_workers(self: &Arc<Self>) -> Result<(), Error> {
         for number in 0..self.manager.options().workers {
             let alive = WorkerAlive::new(self);
-            spawn(&format!("qudo-worker-{number}"), move || worker::run(&alive.0))?;
+            spawn(&format!("qudo-worker-{number}"), move || worker::run(&alive.0))
+                .map_err(Error::no_thread)?;
         }
         Ok(())
     }
 
     /// Takes a database up.
     pub(super) fn add_lane(self: &Arc<Self>, database: &Arc<Database>) -> Result<(), Error> {
-        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.write();
         let dead_after = self.manager.options().dead_after;
         let free = lanes.iter().position(Option::is_none);
         let index = free.unwrap_or(lanes.len());
@@ -151,14 +154,14 @@ impl Session {
 
     /// The lanes that have not ended.
     pub(crate) fn lanes(&self) -> Vec<Arc<Lane>> {
-        let lanes = self.lanes.read().unwrap_or_else(PoisonError::into_inner);
+        let lanes = self.lanes.read();
         lanes.iter().flatten().cloned().collect()
     }
 
     /// Lets go of a lane whose database was removed, once the last of its threads ends.
     pub(super) fn end_lane(&self, ended: &Arc<Lane>) {
         self.lost_leases.fetch_add(ended.lost_leases.load(Ordering::Relaxed), Ordering::Relaxed);
-        let mut lanes = self.lanes.write().unwrap_or_else(PoisonError::into_inner);
+        let mut lanes = self.lanes.write();
         if let Some(place) = lanes.get_mut(ended.index)
             && place.as_ref().is_some_and(|lane| Arc::ptr_eq(lane, ended))
         {
@@ -181,12 +184,12 @@ impl Session {
         let deadline = Instant::now() + MEETING;
         let met = |lane: &Arc<Lane>| lane.has_beaten() || !lane.database.is_trusted();
         let done = || ours.is_stopping(self) || self.lanes().iter().all(met);
-        let goes_on = || Instant::now() < deadline && *lock(&self.request) != Request::Hard;
+        let goes_on = || Instant::now() < deadline && *self.request.lock() != Request::Hard;
         while goes_on() && !self.wait_for(Instant::now() + LOOK_AGAIN, done) {}
     }
 
     pub(super) fn request(&self, request: Request) {
-        let mut now = lock(&self.request);
+        let mut now = self.request.lock();
         *now = request.max(*now);
         drop(now);
         self.requested.notify_all();
@@ -195,31 +198,30 @@ impl Session {
 
     /// Blocks until somebody asks for the end.
     pub(super) fn wait_for_request(&self) {
-        let mut request = lock(&self.request);
+        let mut request = self.request.lock();
         while *request == Request::None {
-            request = self.requested.wait(request).unwrap_or_else(PoisonError::into_inner);
+            self.requested.wait(&mut request);
         }
     }
 
     /// Wakes whoever waits for the state to change.
     pub(crate) fn note_progress(&self) {
-        let _guard = lock(&self.progress_lock);
+        let _guard = self.progress_lock.lock();
         self.progress.notify_all();
     }
 
     /// Waits until `done`, the deadline, or a hard stop; tells whether it is done.
     fn wait_for(&self, deadline: Instant, done: impl Fn() -> bool) -> bool {
-        let mut guard = lock(&self.progress_lock);
+        let mut guard = self.progress_lock.lock();
         loop {
             if done() {
                 return true;
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() || *lock(&self.request) == Request::Hard {
+            if left.is_zero() || *self.request.lock() == Request::Hard {
                 return false;
             }
-            guard =
-                self.progress.wait_timeout(guard, left).unwrap_or_else(PoisonError::into_inner).0;
+            self.progress.wait_for(&mut guard, left);
         }
     }
 
@@ -243,7 +245,7 @@ impl Session {
                  they are rescued and run again",
                 self.workers_alive.load(Ordering::Acquire)
             );
-            if *lock(&self.request) != Request::Hard {
+            if *self.request.lock() != Request::Hard {
                 return self.leave_running(deadline, &lanes);
             }
         }
@@ -325,12 +327,4 @@ impl Drop for WorkerAlive {
             session.lanes().iter().for_each(|lane| lane.heartbeat_bell.ring());
         }
     }
-}
-
-pub(super) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> Result<(), Error> {
-    std::thread::Builder::new()
-        .name(name.to_owned())
-        .spawn(run)
-        .map(drop)
-        .map_err(|source| Error::System { action: "start a thread", source })
 }

@@ -1,9 +1,8 @@
 //! Runs that ended and wait for their settler.
 
-use std::sync::{Condvar, Mutex, PoisonError};
-use std::time::Instant;
+use crate::tools::sync::{Condvar, Mutex};
+use crate::tools::time::Instant;
 
-use super::bell::lock;
 use crate::driver::Settlement;
 
 /// One statement settles at most so many: enough for full effect, short enough not to block.
@@ -75,7 +74,7 @@ impl Pending {
 impl SettleQueue {
     pub(crate) fn push(&self, settlement: Settlement) {
         let bytes = weight(&settlement);
-        let mut pending = lock(&self.inner);
+        let mut pending = self.inner.lock();
         pending.bytes += bytes;
         pending.settlements.push(settlement);
         // The settler is woken once per group, not once per job.
@@ -86,36 +85,36 @@ impl SettleQueue {
 
     /// Says that nothing more will come.
     pub(crate) fn close(&self) {
-        lock(&self.inner).closed = true;
+        self.inner.lock().closed = true;
         self.filled.notify_one();
     }
 
     /// The bytes of what came and is not settled yet.
     pub(super) fn bytes(&self) -> usize {
-        let pending = lock(&self.inner);
+        let pending = self.inner.lock();
         pending.bytes + pending.taken + pending.parked
     }
 
     /// Counts bytes that the settler puts aside, or takes up again.
     pub(super) fn note_parked(&self, bytes: isize) {
-        let mut pending = lock(&self.inner);
+        let mut pending = self.inner.lock();
         pending.parked = pending.parked.saturating_add_signed(bytes);
     }
 
     /// Whether nothing waits.
     pub(super) fn is_empty(&self) -> bool {
-        lock(&self.inner).settlements.is_empty()
+        self.inner.lock().settlements.is_empty()
     }
 
     /// Whether all that came is settled.
     pub(crate) fn is_idle(&self) -> bool {
-        let pending = lock(&self.inner);
+        let pending = self.inner.lock();
         pending.settlements.is_empty() && !pending.settling
     }
 
     /// Blocks until there is something, or until then.
     pub(super) fn take(&self, until: Option<Instant>) -> Taken {
-        let mut pending = lock(&self.inner);
+        let mut pending = self.inner.lock();
         (pending.settling, pending.taken) = (false, 0);
         loop {
             if !pending.settlements.is_empty() {
@@ -134,13 +133,10 @@ impl SettleQueue {
                 return Taken::Nothing;
             }
             pending.settler_waits = true;
-            pending = match left {
-                Some(left) => {
-                    let waited = self.filled.wait_timeout(pending, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
-                }
-                None => self.filled.wait(pending).unwrap_or_else(PoisonError::into_inner),
-            };
+            match left {
+                Some(left) => drop(self.filled.wait_for(&mut pending, left)),
+                None => self.filled.wait(&mut pending),
+            }
         }
     }
 }

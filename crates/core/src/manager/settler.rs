@@ -1,25 +1,27 @@
 //! Settles what ended, and waits out whatever stands in the way: the results exist only here.
 
+use crate::tools::random::new_id;
+use crate::tools::threads::sleep;
+use crate::tools::time::{Instant, SystemTime};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::Duration;
 
 use qudo_hooks::{FailureKind, JobId};
-use uuid::Uuid;
 
-use super::bell::lock;
-use super::jitter;
 use super::lane::Lane;
-use super::loops::{Kind, say, supervise};
+use super::loops::{Kind, supervise};
 use super::session::Session;
 use super::settle_queue::{Taken, weight};
 use crate::Driver;
 use crate::driver::{
     DriverError, ErrorKind, ExceptionRecord, Extras, Settled, Settlement, Verdict,
 };
-use crate::error::with_causes;
 use crate::observe::Event;
+use crate::tools::causes::with_causes;
+use crate::tools::guard::say;
+use crate::tools::random::jitter;
 
 /// While the database is away, it is looked again whether it is back this often.
 const AWAY: Duration = Duration::from_millis(50);
@@ -107,10 +109,10 @@ pub(super) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     supervise(session, lane, Kind::Settle, || settler.settle_on());
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.workers_done() || lane.is_empty();
-    let joining = lane.leaving.load(Ordering::Acquire).then(|| lock(&session.joining));
+    let joining = lane.leaving.load(Ordering::Acquire).then(|| session.joining.lock());
     if done && lane.database.is_up() && !session.works_elsewhere(lane) {
         let worker = session.worker.id;
-        let mut may_beat = lock(&lane.may_beat);
+        let mut may_beat = lane.may_beat.lock();
         *may_beat = false;
         match lane.database.ask(move |driver| driver.remove_worker(worker)) {
             Ok(0) => {}
@@ -255,7 +257,7 @@ impl Settler<'_> {
                 if !self.lane.database.is_up() {
                     silences = 0;
                 }
-                std::thread::sleep(AWAY);
+                sleep(AWAY);
                 if !self.lane.database.is_second_name() {
                     continue;
                 }
@@ -284,7 +286,7 @@ impl Settler<'_> {
                 ErrorKind::Other | ErrorKind::Permission => {
                     let (name, error) = (&*self.lane.database.name, with_causes(&error));
                     log::warn!("database {name:?} could not settle: {error}");
-                    std::thread::sleep(jitter(Duration::from_millis(100 << refusals)));
+                    sleep(jitter(Duration::from_millis(100 << refusals)));
                 }
             }
         }
@@ -325,7 +327,7 @@ impl Settler<'_> {
         let begun = SystemTime::now();
         while !self.is_given_up() {
             if !self.lane.database.is_trusted() {
-                std::thread::sleep(AWAY);
+                sleep(AWAY);
                 if !self.lane.database.is_second_name() {
                     continue;
                 }
@@ -416,7 +418,7 @@ impl Settler<'_> {
         let tried = waiting.min(MOST_WAITING).min(self.parked.len());
         self.parked.rotate_left(tried);
         if !self.parked.is_empty() {
-            std::thread::sleep(AWAY);
+            sleep(AWAY);
         }
     }
 
@@ -485,7 +487,7 @@ pub(super) fn discarded(settlement: &Settlement, error: &DriverError) -> Option<
     }
     let message = format!("the end of the run cannot be stored: {}", with_causes(error));
     log::error!("job {} ({}): {message}", settlement.job.id, settlement.job.ability);
-    let exception = ExceptionRecord { id: Uuid::now_v7(), kind: FailureKind::Error, message };
+    let exception = ExceptionRecord { id: new_id(), kind: FailureKind::Error, message };
     let extras = Extras { exception: Some(exception), ..Extras::default() };
     Some(Settlement {
         job: settlement.job.clone(),

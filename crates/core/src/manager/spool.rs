@@ -1,27 +1,29 @@
 //! A local database that takes enqueues while no other can, and forwards them.
 
+use crate::tools::guard::{guard, say};
+use crate::tools::random::choice;
+use crate::tools::sync::Mutex;
+use crate::tools::time::Instant;
 use std::collections::HashMap;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, Weak};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::asked::LISTING;
-use super::bell::{Bell, lock};
 use super::database::Database;
 use super::inserter::insert_limit;
-use super::loops::say;
 use super::moves::Move;
 use super::route::Route;
-use super::run::panic_message;
-use super::{Inner, Manager, jitter};
+use super::{Inner, Manager};
 use crate::driver::{
     Depth, DriverError, ErrorKind, Inserted, JobRecord, JobState, Keep, Place, Traces,
 };
 use crate::observe::Event;
+use crate::tools::bell::Bell;
+use crate::tools::random::jitter;
 use crate::{Driver, Error};
 
 /// The short name of the spool in tickets, listings and logs.
@@ -94,7 +96,7 @@ impl Spool {
     /// Makes the tables at the first use, and counts what an earlier process left. Several at once wait
     /// for each other in the file, not here.
     fn open(&self) -> Result<(), Error> {
-        if lock(&self.depth).waiting.is_some() {
+        if self.depth.lock().waiting.is_some() {
             return Ok(());
         }
         let limit = self.limit;
@@ -103,7 +105,7 @@ impl Spool {
             driver.depth(limit)
         });
         let found = found.wait_at_most(self.database.limit())?;
-        lock(&self.depth).waiting.get_or_insert(waiting(&found));
+        self.depth.lock().waiting.get_or_insert(waiting(&found));
         Ok(())
     }
 
@@ -117,7 +119,7 @@ impl Spool {
         // Perhaps some were counted twice, or another process forwarded them. But those who are refused
         // must not stand in the line of the forwarder.
         let is_worth_a_look =
-            lock(&self.depth).inexact || lock(&self.looked).elapsed() >= LOOK_EVERY;
+            self.depth.lock().inexact || self.looked.lock().elapsed() >= LOOK_EVERY;
         if room.is_none() && is_worth_a_look {
             self.look_within(self.database.limit())?;
             room = self.reserve(jobs.len() as u64);
@@ -143,7 +145,7 @@ impl Spool {
 
     /// Takes room for so many jobs.
     fn reserve(&self, jobs: u64) -> Option<Room> {
-        let mut known = lock(&self.depth);
+        let mut known = self.depth.lock();
         let taken = known.waiting.unwrap_or_default() + known.reserved;
         if taken + jobs > self.limit {
             return None;
@@ -153,7 +155,7 @@ impl Spool {
     }
 
     fn give_back(&self, room: &Room, stored: u64) {
-        let mut known = lock(&self.depth);
+        let mut known = self.depth.lock();
         known.reserved -= room.0;
         known.stored += stored;
         *known.waiting.get_or_insert_default() += stored;
@@ -166,15 +168,15 @@ impl Spool {
 
     fn look_within(&self, time: Duration) -> Result<Depth, Error> {
         self.open()?;
-        *lock(&self.looked) = Instant::now();
+        *self.looked.lock() = Instant::now();
         let (limit, trails) = (self.limit, self.keep_trails);
-        let before = lock(&self.depth).stored;
+        let before = self.depth.lock().stored;
         let found = self.database.begin("count jobs", move |driver| {
             driver.purge(&Keep::all(trails), PURGE_AT_MOST)?;
             driver.depth(limit)
         });
         let found = found.wait_at_most(time)?;
-        let mut known = lock(&self.depth);
+        let mut known = self.depth.lock();
         // What was stored meanwhile may be counted twice until the next look, but not be missed.
         known.inexact = known.stored != before || known.reserved > 0;
         known.waiting = Some(waiting(&found) + (known.stored - before));
@@ -182,11 +184,11 @@ impl Spool {
     }
 
     fn is_time_to_look(&self) -> bool {
-        lock(&self.looked).elapsed() > LOOK_ANYWAY
+        self.looked.lock().elapsed() > LOOK_ANYWAY
     }
 
     fn is_empty(&self) -> bool {
-        lock(&self.depth).waiting.is_none_or(|waiting| waiting == 0)
+        self.depth.lock().waiting.is_none_or(|waiting| waiting == 0)
     }
 }
 
@@ -235,14 +237,13 @@ pub(super) fn run(manager: &Weak<Inner>) {
         let Some(inner) = manager.upgrade() else { return };
         let manager = Manager { inner };
         let Some(spool) = manager.inner.spool.clone() else { return };
-        let forwarded =
-            catch_unwind(AssertUnwindSafe(|| match forward(&manager, &spool, &mut opened) {
-                Ok(()) => {}
-                Err(error) if error.is_down() => log::debug!("the spool waits: {error}"),
-                Err(error) => log::warn!("the spool cannot forward: {error}"),
-            }));
+        let forwarded = guard(|| match forward(&manager, &spool, &mut opened) {
+            Ok(()) => {}
+            Err(error) if error.is_down() => log::debug!("the spool waits: {error}"),
+            Err(error) => log::warn!("the spool cannot forward: {error}"),
+        });
         if let Err(panic) = forwarded {
-            say(|| log::error!("the spool's loop {}", panic_message(&*panic)));
+            say(|| log::error!("the spool's loop {}", panic));
         }
         drop(manager);
         // An idle spool is woken by its first job; the pause lets a dropped manager end.
@@ -337,7 +338,7 @@ fn target(
 ) -> Result<Target, Error> {
     let Some((ability, key)) = key else {
         let open = usable.iter().filter(|one| one.is_up() && !one.controls.known().draining);
-        let chosen = fastrand::choice(open.collect::<Vec<_>>());
+        let chosen = choice(open.collect::<Vec<_>>());
         return Ok(chosen.map_or(Target::Wait, |one| Target::To(Arc::clone(one))));
     };
     for former in manager.former_homes(ability, key) {

@@ -1,13 +1,12 @@
 //! Threads that wait for the end of a job, woken by its id when this process settles it.
 
+use crate::tools::sync::{Condvar, Mutex};
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
 
 use qudo_hooks::JobId;
-
-use super::bell::lock;
 
 /// Who waits for which job.
 ///
@@ -31,11 +30,11 @@ impl Waiters {
     pub(crate) fn watch(&self, job: JobId) -> Watch<'_> {
         // SeqCst, as is the load: of the look and the end one must see the other.
         self.count.fetch_add(1, Ordering::SeqCst);
-        let mut jobs = lock(&self.jobs);
+        let mut jobs = self.jobs.lock();
         let (waiting, ended) = jobs.entry(job).or_default();
         *waiting += 1;
         let ended = Arc::clone(ended);
-        let seen = *lock(&ended.times);
+        let seen = *ended.times.lock();
         Watch { waiters: self, job, ended, seen }
     }
 
@@ -49,10 +48,10 @@ impl Waiters {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let jobs = lock(&self.jobs);
+        let jobs = self.jobs.lock();
         for job in ended {
             if let Some((_, ended)) = jobs.get(&job) {
-                *lock(&ended.times) += 1;
+                *ended.times.lock() += 1;
                 ended.told.notify_all();
             }
         }
@@ -70,15 +69,15 @@ pub(crate) struct Watch<'a> {
 impl Watch<'_> {
     /// Waits until the job ended since the last wait, at most so long.
     pub(crate) fn wait(&mut self, pause: Duration) {
-        let (times, seen) = (lock(&self.ended.times), self.seen);
-        let waited = self.ended.told.wait_timeout_while(times, pause, |times| *times == seen);
-        self.seen = *waited.unwrap_or_else(PoisonError::into_inner).0;
+        let (mut times, seen) = (self.ended.times.lock(), self.seen);
+        self.ended.told.wait_while_for(&mut times, |times| *times == seen, pause);
+        self.seen = *times;
     }
 }
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        let mut jobs = lock(&self.waiters.jobs);
+        let mut jobs = self.waiters.jobs.lock();
         if let Some((waiting, _)) = jobs.get_mut(&self.job) {
             *waiting -= 1;
             if *waiting == 0 {
@@ -114,6 +113,6 @@ mod tests {
         assert!(begun.elapsed() < Duration::from_secs(30));
         assert_eq!(waiters.count(), 2);
         drop((watch, second));
-        assert_eq!((waiters.count(), lock(&waiters.jobs).len()), (0, 0));
+        assert_eq!((waiters.count(), waiters.jobs.lock().len()), (0, 0));
     }
 }

@@ -4,8 +4,9 @@
 //! nobody could beat. From outside both look the same: a row that has not changed. What tells them
 //! apart are our own heartbeats: only while they arrive can the silence of another count.
 
+use crate::tools::time::Instant;
 use std::collections::{HashMap, VecDeque};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 

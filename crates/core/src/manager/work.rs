@@ -5,10 +5,10 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Manager;
-use super::bell::lock;
-use super::session::{Request, Session, spawn};
+use super::session::{Request, Session};
 use crate::Error;
 use crate::driver::{AbilityLease, WorkerId, WorkerInfo};
+use crate::tools::threads::spawn;
 
 /// A manager at work in the background; made by [`Manager::start`].
 ///
@@ -46,7 +46,7 @@ impl WorkHandle {
     fn finish(&mut self) {
         if !std::mem::replace(&mut self.stopped, true) {
             self.session.shut_down();
-            *lock(&self.session.manager.inner.session) = None;
+            *self.session.manager.inner.session.lock() = None;
         }
     }
 }
@@ -80,7 +80,8 @@ impl Manager {
             for (count, _) in signals.forever().enumerate() {
                 listener.request(if count == 0 { Request::Soft } else { Request::Hard });
             }
-        })?;
+        })
+        .map_err(Error::no_thread)?;
         session.wait_for_request();
         handle.stop();
         control.close();
@@ -100,8 +101,7 @@ impl Manager {
         let session = Arc::new(Session::new(self));
         // While a database is added or removed the set of lanes must not be made.
         let databases = self.inner.databases.read();
-        let databases = databases.unwrap_or_else(std::sync::PoisonError::into_inner);
-        let mut current = lock(&self.inner.session);
+        let mut current = self.inner.session.lock();
         if current.is_some() {
             return Err(Error::AlreadyWorking);
         }

@@ -1,9 +1,8 @@
-use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::time::Instant;
+use crate::tools::guard::{guard, say};
+use crate::tools::time::Instant;
 
 use qudo_hooks::Outcome;
 
-use super::loops::say;
 use super::run::{Context, run_job};
 use super::session::Session;
 
@@ -26,7 +25,7 @@ pub(super) fn run(session: &Session) {
         };
         let id = job.id;
         // The user's code is contained further in; what is left is a logger or an observer.
-        let ran = catch_unwind(AssertUnwindSafe(|| run_job(&context, job)));
+        let ran = guard(|| run_job(&context, job));
         let Ok((settlement, outcome)) = ran else {
             say(|| log::error!("job {id} will run again when its lease ends: its run panicked"));
             lane.note_settled(session, 1);

@@ -4,9 +4,11 @@ mod audit;
 mod moves;
 mod store;
 
+use crate::tools::random::new_id;
+use crate::tools::sync::Mutex;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use qudo_hooks::JobId;
@@ -66,7 +68,7 @@ fn open(dsn: &str, _: Option<Password>) -> Result<NamedDriver, String> {
             driver: Arc::new(MemoryDriver::default()),
         });
     }
-    let mut named = NAMED.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut named = NAMED.lock();
     let driver = Arc::clone(named.entry(name.to_owned()).or_default());
     Ok(NamedDriver { name: name.to_owned(), driver })
 }
@@ -80,7 +82,7 @@ impl MemoryDriver {
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Store) -> T) -> T {
-        let mut store = self.store.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut store = self.store.lock();
         store.now = self.clock.now();
         act(&mut store)
     }
@@ -198,7 +200,7 @@ impl Driver for MemoryDriver {
     }
 
     fn identity(&self) -> Result<Uuid, DriverError> {
-        Ok(self.with(|store| *store.identity.get_or_insert_with(Uuid::now_v7)))
+        Ok(self.with(|store| *store.identity.get_or_insert_with(new_id)))
     }
 
     fn control(&self) -> Result<Control, DriverError> {

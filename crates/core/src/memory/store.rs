@@ -1,3 +1,4 @@
+use crate::tools::random::new_id;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -282,7 +283,7 @@ impl Store {
             };
             lease.stand.crashes += 1;
             let record = ExceptionRecord {
-                id: Uuid::now_v7(),
+                id: new_id(),
                 kind: one.kind,
                 message: format!("taken back from worker {}", one.worker),
             };

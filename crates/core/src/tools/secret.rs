@@ -4,7 +4,7 @@
 /// for the value of every parameter whose name ends in `password`, `passwd` or `pwd`. Of any other no more is
 /// shown than its beginning: with an `@` too many, or one too few, nobody knows where its password ends. A
 /// file's name is shown.
-pub(super) fn hide_password(dsn: &str) -> String {
+pub(crate) fn hide_password(dsn: &str) -> String {
     let is_file = ["sqlite:", "memory:"].iter().any(|scheme| dsn.starts_with(scheme));
     if is_file || is_well_formed(dsn) {
         return hide_parameters(&hide_user_password(dsn));

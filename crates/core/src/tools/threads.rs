@@ -1,0 +1,22 @@
+//! Threads. None is joined: one that hangs must not keep the process from ending.
+
+use std::io;
+use std::thread;
+use std::time::Duration;
+
+pub(crate) use std::thread::scope;
+
+/// Starts a thread.
+pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
+}
+
+/// Sleeps; nobody can wake the thread. Where somebody may have to, a [bell](super::bell) serves.
+pub(crate) fn sleep(pause: Duration) {
+    thread::sleep(pause);
+}
+
+/// How many threads can run at once.
+pub(crate) fn processors() -> usize {
+    thread::available_parallelism().map_or(1, usize::from)
+}
