@@ -5,9 +5,9 @@ pub use qudo_core::{
     Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, AuditOptions,
     AuditReport, Backoff, Clock, DataSource, DatabaseReport, DatabaseState, DownReason, Driver,
     DriverError, Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked,
-    LoopReport, Manager, ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Progress,
-    Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, Undoable, UniqPolicy,
-    WorkHandle, abort, register, snooze,
+    LoopReport, Manager, ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Placed,
+    Progress, Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, Undoable,
+    UniqPolicy, WorkHandle, abort, register, snooze,
 };
 pub use qudo_core::{assert_enqueued, driver, refute_enqueued, testing};
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
@@ -20,10 +20,10 @@ pub use qudo_hooks::Encrypted;
 #[cfg(feature = "msgpack")]
 pub use qudo_hooks::MessagePack;
 pub use qudo_hooks::{
-    Arg, Codec, CodecError, CodecSet, Decision, Failure, FailureKind, Hook, HookError,
+    Arg, Codec, CodecError, CodecSet, Decision, Due, Failure, FailureKind, Hook, HookError,
     HookRegistration, HookSet, JobDraft, JobFields, JobId, JobView, Json, Outcome, Plugin,
-    PluginError, PluginRegistration, PluginSet, Raw, Schedule, SourceLocation, Veto, Visit,
-    builtin, decode, register_hook, register_plugin,
+    PluginError, PluginRegistration, PluginSet, Raw, SourceLocation, Veto, Visit, builtin, decode,
+    register_hook, register_plugin,
 };
 /// # Examples
 ///

@@ -185,7 +185,7 @@ fn a_bulk_enqueue_that_stops_half_way_tells_what_became_of_each_job() {
     assert_eq!((stored, total), (1, 3));
     let ids: Vec<_> = answers.iter().map(|one| one.as_ref().map(|one| one.is_new())).collect();
     assert!(matches!(ids[..], [Some(true), None, Some(false) | None]), "{ids:?}");
-    let known = answers[2].as_ref().and_then(qudo::Enqueued::id);
+    let known = answers[2].as_ref().and_then(qudo::Placed::id);
     assert!(known.is_none() || known == holder);
 }
 

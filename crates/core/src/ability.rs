@@ -3,14 +3,19 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
-use qudo_hooks::{CodecError, CodecSet, JobFields, SourceLocation};
+use qudo_hooks::{CodecError, CodecSet, FailureKind, JobFields, SourceLocation};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ability_options::AbilityOptions;
 use crate::driver::ReplyRecord;
-use crate::{Error, Job, JobError, NewJob};
+use crate::error::Error;
+use crate::job::Job;
+use crate::job_error::{JobError, Unfinished};
+use crate::new_job::NewJob;
+use crate::tools::causes::with_causes;
 
 /// A kind of work that a manager can do.
 ///
@@ -121,15 +126,8 @@ impl AbilityReturn for () {
     }
 }
 
-/// Why [`AbilityEntry::run`] gave no reply.
-#[derive(Debug)]
-pub(crate) enum RunError {
-    Decode(CodecError),
-    /// The argument is of a version that this program does not know yet.
-    Newer,
-    EncodeReply(CodecError),
-    Job(JobError),
-}
+/// A job that a newer program enqueued is left to newer workers: looked at again after so long.
+const NEWER_LATER: Duration = Duration::from_secs(10);
 
 /// An ability with its types erased.
 #[derive(Clone)]
@@ -138,39 +136,41 @@ pub(crate) struct AbilityEntry {
     pub(crate) options: AbilityOptions,
     pub(crate) location: SourceLocation,
     type_id: TypeId,
-    pub(crate) run: fn(&Job, &AbilityOptions, &CodecSet) -> Result<Option<ReplyRecord>, RunError>,
+    pub(crate) run: fn(&Job, &AbilityOptions, &CodecSet) -> Result<Option<ReplyRecord>, Unfinished>,
 }
 
 fn run_erased<A: Ability>(
     job: &Job,
     options: &AbilityOptions,
     codecs: &CodecSet,
-) -> Result<Option<ReplyRecord>, RunError> {
+) -> Result<Option<ReplyRecord>, Unfinished> {
     let arg = decode_arg::<A>(job, codecs)?;
-    let reply = A::work(job, arg).map_err(RunError::Job)?;
+    let reply = A::work(job, arg)?;
     if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
         return Ok(None);
     }
-    let codec = codecs.get(&options.codec).map_err(RunError::EncodeReply)?;
-    let body = codec.encode(&reply).map_err(RunError::EncodeReply)?;
+    let encoded = codecs.get(&options.codec).and_then(|codec| codec.encode(&reply));
+    let body = encoded.map_err(|error| {
+        Unfinished::failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)))
+    })?;
     Ok(Some(ReplyRecord { codec: options.codec.clone(), body }))
 }
 
-fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, RunError> {
+fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, Unfinished> {
+    let failed = |error: CodecError| Unfinished::failed(FailureKind::Decode, with_causes(&error));
     let (codec, version) = split_version(job.codec());
     if version == A::VERSION {
-        return codecs.decode(codec, job.arg_bytes()).map_err(RunError::Decode);
+        return codecs.decode(codec, job.arg_bytes()).map_err(failed);
     }
     if version > A::VERSION {
-        return Err(RunError::Newer);
+        return Err(Unfinished::snoozed(NEWER_LATER));
     }
-    let mut arg: serde_json::Value =
-        codecs.decode(codec, job.arg_bytes()).map_err(RunError::Decode)?;
+    let mut arg: serde_json::Value = codecs.decode(codec, job.arg_bytes()).map_err(failed)?;
     for from in version..A::VERSION {
         arg = A::upgrade(from, arg)
-            .map_err(|error| RunError::Decode(CodecError::decode(codec, error.message())))?;
+            .map_err(|error| failed(CodecError::decode(codec, error.message())))?;
     }
-    serde_json::from_value(arg).map_err(|error| RunError::Decode(CodecError::decode(codec, error)))
+    serde_json::from_value(arg).map_err(|error| failed(CodecError::decode(codec, error)))
 }
 
 /// Registers types that implement [`Ability`] at link time, as `#[ability]` does for functions.

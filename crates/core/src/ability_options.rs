@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use qudo_hooks::{Hook, JSON, SourceLocation};
 
-use crate::RetryDelay;
+use crate::backoff::RetryDelay;
 
 /// The queue of abilities that name none.
 pub(crate) const DEFAULT_QUEUE: &str = "default";

@@ -40,7 +40,8 @@ use std::future::Future;
 
 use tokio::runtime::Handle;
 
-use crate::{Job, JobError};
+use crate::job::Job;
+use crate::job_error::JobError;
 
 /// Waits for a future on the runtime whose handle the manager has as a plugin. At the ability's
 /// time limit the future is dropped, at its next `await`.

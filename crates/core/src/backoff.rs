@@ -1,9 +1,10 @@
-use crate::tools::random::fraction;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use qudo_hooks::JobView;
+
+use crate::tools::random::fraction;
 
 /// The longest delay that any rule gives: a year, far below what a time column holds.
 pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);

@@ -1,8 +1,9 @@
-use crate::tools::sync::Mutex;
-use crate::tools::time::utc_now;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+
+use crate::tools::sync::Mutex;
+use crate::tools::time::utc_now;
 
 /// A source of the current time, for the in-memory driver and for tests.
 ///

@@ -3,7 +3,6 @@ use std::time::Duration;
 use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
 
 use crate::driver::DriverError;
-use crate::manager::Enqueued;
 
 /// What can go wrong with a manager. Every message names the thing and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -192,7 +191,7 @@ pub enum Error {
         /// What became of each job, in the order of the call; `None` of those that this call did not store
         /// for sure. Those may be enqueued again, under the ids that they had where `source` is
         /// [`Uncertain`](Self::Uncertain).
-        answers: Vec<Option<Enqueued>>,
+        answers: Vec<Option<Placed>>,
         /// Why the rest is not.
         #[source]
         source: Box<Error>,
@@ -275,6 +274,32 @@ fn list(reasons: &[DownReason]) -> String {
     let parts: Vec<_> =
         reasons.iter().map(|one| format!("{:?} ({})", one.database, one.reason)).collect();
     parts.join(", ")
+}
+
+/// What became of one job of a bulk enqueue that stopped half way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Placed {
+    /// It is stored.
+    New(JobId),
+    /// This live job holds its unique key.
+    Existing(JobId),
+    /// A hook or the caller suppressed it; nothing is stored.
+    Suppressed,
+}
+
+impl Placed {
+    /// Whether it was stored.
+    pub fn is_new(&self) -> bool {
+        matches!(self, Self::New(_))
+    }
+
+    /// The id of the new or the existing job; for its ticket see [`Manager::ticket`](crate::Manager::ticket).
+    pub fn id(&self) -> Option<JobId> {
+        match self {
+            Self::New(id) | Self::Existing(id) => Some(*id),
+            Self::Suppressed => None,
+        }
+    }
 }
 
 impl Error {

@@ -1,21 +1,46 @@
-use crate::tools::sync::Mutex;
-use crate::tools::sync::MutexGuard;
-use crate::tools::time::{Instant, SystemTime};
+use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{JobId, JobView, PluginError};
+use qudo_hooks::{CodecSet, JobId, JobView, PluginError, PluginSet};
 use serde::Serialize;
 
 use crate::driver::{
-    ClaimedJob, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
+    ClaimedJob, Driver, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
 };
-use crate::manager::Lane;
+use crate::error::Error;
+use crate::new_job::NewJob;
 use crate::tools::awake;
-use crate::{Driver, Error, Manager, NewJob};
+use crate::tools::sync::{Mutex, MutexGuard};
+use crate::tools::time::Instant;
+
+/// What a job at work needs of its manager. The manager is above everything that runs jobs, so they know it by
+/// this only.
+pub(crate) trait Host: Send + Sync {
+    fn codecs(&self) -> &CodecSet;
+
+    fn plugins(&self) -> &PluginSet;
+
+    /// A job that takes the place of another, through its hooks and encoded; `None` when suppressed.
+    fn prepare(&self, job: NewJob) -> Result<Option<JobRecord>, Error>;
+
+    /// Tells the observer of jobs that took the place of another.
+    fn tell_replacements(&self, jobs: &[JobRecord], without: &[JobId], database: &str);
+
+    /// The manager itself.
+    fn as_any(&self) -> &dyn Any;
+}
+
+/// What a job at work is told of the process that runs it.
+pub(crate) trait Tenure: Send + Sync {
+    /// Whether the process is stopping, or the job's database is being removed.
+    fn is_stopping(&self) -> bool;
+
+    /// Whether others may hold the lease of a run that began then, by [`awake::now`].
+    fn may_have_lost(&self, begun: Duration) -> bool;
+}
 
 /// A running job, as its ability sees it.
 pub struct Job {
@@ -23,12 +48,10 @@ pub struct Job {
     pub(crate) database: Arc<str>,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) worker: WorkerId,
-    pub(crate) manager: Manager,
+    pub(crate) host: Arc<dyn Host>,
     pub(crate) max_retries: u32,
     pub(crate) reply_codec: std::borrow::Cow<'static, str>,
-    pub(crate) stopping: Arc<AtomicBool>,
-    /// Where the database's heartbeats are made; none for a single run.
-    pub(crate) lane: Option<Arc<Lane>>,
+    pub(crate) tenure: Arc<dyn Tenure>,
     /// How long the lease lasts.
     pub(crate) lease: Duration,
     /// When the run began.
@@ -120,17 +143,10 @@ impl Job {
         &self.claimed.arg
     }
 
-    /// The manager that runs the job, for enqueuing more.
-    pub fn manager(&self) -> &Manager {
-        &self.manager
-    }
-
     /// Whether the worker process is stopping, the job's database is being removed, or the ability's
     /// time limit is over; long work may end early, with a snooze or an error.
     pub fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
-            || self.is_overdue()
-            || self.lane.as_ref().is_some_and(|lane| lane.leaving.load(Ordering::Relaxed))
+        self.tenure.is_stopping() || self.is_overdue()
     }
 
     /// Whether another worker may run this job by now: the lease is over, or this process was silent
@@ -138,10 +154,10 @@ impl Job {
     /// do from here on may be done twice, and its end most likely changes nothing. Asks nobody; call it as
     /// often as you like. `false` is no promise: a process that was stopped learns of it at its next
     /// heartbeat, and the lease is counted from the start of the run, up to a second and one `call_limit`
-    /// after the database began to count. During [`Manager::work_once`] only the end of the lease counts.
+    /// after the database began to count. During [`Manager::work_once`](crate::Manager::work_once) only the end of the lease counts.
     pub fn is_lease_lost(&self) -> bool {
         awake::now().saturating_sub(self.begun_awake) >= self.lease
-            || self.lane.as_ref().is_some_and(|lane| lane.may_have_lost(self.begun_awake))
+            || self.tenure.may_have_lost(self.begun_awake)
     }
 
     /// How long the run may still take; `None` when the ability has no time limit.
@@ -159,7 +175,7 @@ impl Job {
     ///
     /// When the manager has none of that type.
     pub fn plugin<P: Send + Sync + 'static>(&self) -> Result<&P, PluginError> {
-        self.manager.plugins().get()
+        self.host.plugins().get()
     }
 
     /// Sends a reply to the client. May be called several times; replies are stored in order,
@@ -231,7 +247,7 @@ impl Job {
         written.stored = stored;
         drop(written);
         let refused: Vec<_> = refused;
-        self.manager.tell_replacements(&refused, without, &self.database, SystemTime::now());
+        self.host.tell_replacements(&refused, without, &self.database);
     }
 
     /// The jobs that take this one's place, through their hooks and encoded.
@@ -241,18 +257,22 @@ impl Job {
             (std::mem::take(&mut written.prepared), std::mem::take(&mut written.replacements));
         drop(written);
         for job in new {
-            all.extend(self.manager.prepare_record(job)?);
+            all.extend(self.host.prepare(job)?);
         }
         Ok(all)
     }
 
     fn encode_reply(&self, value: &dyn erased_serde::Serialize) -> Result<ReplyRecord, Error> {
-        let codec = self.manager.codecs().get(&self.reply_codec);
+        let codec = self.host.codecs().get(&self.reply_codec);
         let body = codec.and_then(|codec| codec.encode(value)).map_err(|source| Error::Codec {
             what: format!("a reply of job {} cannot be stored", self.id()),
             source,
         })?;
         Ok(ReplyRecord { codec: self.reply_codec.clone(), body })
+    }
+
+    pub(crate) fn host(&self) -> &dyn Host {
+        &*self.host
     }
 
     pub(crate) fn written(&self) -> MutexGuard<'_, Written> {

@@ -1,6 +1,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use qudo_hooks::{Failure, FailureKind};
+
 use crate::tools::causes::with_causes;
 
 /// What an ability returns: its reply, or what to do with the job instead.
@@ -29,6 +31,37 @@ pub(crate) enum Wish {
     Abort,
     /// Later, no attempt spent.
     Snooze(Duration),
+}
+
+/// A run that did not complete: why, and what is to become of the job.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    pub(crate) failure: Failure,
+    pub(crate) wish: Wish,
+}
+
+impl Unfinished {
+    /// An attempt that failed in this way.
+    pub(crate) fn failed(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { failure: Failure::new(kind, message), wish: Wish::Fail }
+    }
+
+    /// One that must not run again.
+    pub(crate) fn aborted(kind: FailureKind, message: impl Into<String>) -> Self {
+        Self { failure: Failure::new(kind, message), wish: Wish::Abort }
+    }
+
+    /// One that runs later, without an attempt spent.
+    pub(crate) fn snoozed(delay: Duration) -> Self {
+        JobError::snooze(delay).into()
+    }
+}
+
+impl From<JobError> for Unfinished {
+    fn from(error: JobError) -> Self {
+        let kind = if error.wish == Wish::Abort { FailureKind::Abort } else { FailureKind::Error };
+        Self { failure: Failure::new(kind, error.message()), wish: error.wish }
+    }
 }
 
 impl JobError {

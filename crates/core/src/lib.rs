@@ -29,11 +29,14 @@
 
 mod ability;
 mod ability_options;
+mod admin;
 #[cfg(feature = "tokio")]
 pub mod asynchronous;
-pub mod audit;
 mod backoff;
+mod builder;
+mod client;
 mod clock;
+mod database;
 pub mod driver;
 mod error;
 mod job;
@@ -43,27 +46,38 @@ mod memory;
 mod names;
 mod new_job;
 mod observe;
+mod options;
+mod program;
+mod session;
 pub mod testing;
-mod ticket;
 mod tools;
 
 pub use ability::{Ability, AbilityRegistration, AbilityReturn, AbilitySet, Linked};
 pub use ability_options::AbilityOptions;
-pub use audit::{AuditOptions, AuditReport, Finding, Flaw};
+pub use admin::audit;
+pub use admin::audit::{AuditOptions, AuditReport, Finding, Flaw};
+pub use admin::listing::{JobCount, Undoable};
 pub use backoff::{Backoff, RetryDelay};
+pub use builder::ManagerBuilder;
+pub use client::enqueued::Enqueued;
+pub use client::spool::SpoolReport;
+pub use client::ticket::{Progress, Ticket};
 pub use clock::{Clock, SettableClock, SystemClock};
+pub use database::DatabaseReport;
+pub use database::data_source::DataSource;
+pub use database::everywhere::On;
+pub use database::health::DatabaseState;
+pub use database::transfer::Moved;
 pub use driver::{Driver, DriverError, DriverRegistration};
-pub use error::{DownReason, Error};
+pub use error::{DownReason, Error, Placed};
 pub use job::Job;
 pub use job_error::{JobError, Result, abort, snooze};
-pub use manager::{
-    DataSource, DatabaseReport, DatabaseState, Enqueued, JobCount, LoopReport, Manager,
-    ManagerBuilder, Moved, On, SpoolReport, Undoable, WorkHandle,
-};
+pub use manager::Manager;
 pub use memory::MemoryDriver;
 pub use new_job::{NewJob, UniqPolicy};
 pub use observe::{Event, Observer};
-pub use ticket::{Progress, Ticket};
+pub use session::pulses::LoopReport;
+pub use session::work::WorkHandle;
 
 #[doc(hidden)]
 pub use inventory;

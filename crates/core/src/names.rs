@@ -1,6 +1,6 @@
 //! What may be a name: checked once at the edge, so that every engine stores it alike.
 
-use crate::Error;
+use crate::error::Error;
 
 /// Longest queue or ability name, in bytes: four of them fit one index entry on every engine.
 const LONGEST_NAME: usize = 100;

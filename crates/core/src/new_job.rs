@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{JobFields, JobId, Schedule};
+use qudo_hooks::{Due, JobFields, JobId};
 use serde_json::Value;
 
 use crate::ability_options::DEFAULT_QUEUE;
@@ -104,13 +104,13 @@ impl NewJob {
 
     /// Not before this instant, by the database's clock.
     pub fn run_after(mut self, at: DateTime<Utc>) -> Self {
-        self.fields.set_schedule(Schedule::At(at));
+        self.fields.set_due(Due::At(at));
         self
     }
 
     /// Not before this long after the insert, by the database's clock.
     pub fn delay(mut self, delay: Duration) -> Self {
-        self.fields.set_schedule(Schedule::In(delay));
+        self.fields.set_due(Due::In(delay));
         self
     }
 

@@ -1,12 +1,12 @@
 //! What a manager tells an observer: every step of every job, with times. For histories that are
 //! checked afterwards, and for anything that hooks, which belong to abilities, do not see.
 
-use crate::tools::time::SystemTime;
 use std::sync::Arc;
 
 use qudo_hooks::JobId;
 
 use crate::driver::{ClaimedJob, JobRecord, Settled, Verdict, WorkerId};
+use crate::tools::time::SystemTime;
 
 /// Is told of the steps of all jobs that a manager enqueues and works.
 ///

@@ -36,14 +36,18 @@
 //! # Ok::<(), qudo_core::Error>(())
 //! ```
 
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use qudo_hooks::{Hook, JobView, Outcome};
 
+use crate::ability::Ability;
+use crate::builder::ManagerBuilder;
+use crate::clock::SettableClock;
 use crate::driver::{JobFilter, JobInfo};
-use crate::manager::Inner;
-use crate::{Ability, Error, Manager, ManagerBuilder, MemoryDriver, SettableClock};
+use crate::error::Error;
+use crate::manager::{Manager, WeakManager};
+use crate::memory::MemoryDriver;
 
 /// The short name of a test queue's only database.
 const DATABASE: &str = "test";
@@ -111,7 +115,7 @@ impl TestQueue {
     /// The live jobs of an ability with their arguments. Those whose argument does not decode are
     /// left out.
     pub fn jobs_of<A: Ability>(&self) -> Vec<(JobInfo, A::Arg)> {
-        let codecs = self.manager.codecs();
+        let codecs = &self.manager.program().codecs;
         let jobs = self.jobs().into_iter().filter(|job| job.ability == A::NAME);
         jobs.filter_map(|job| {
             let (codec, _) = crate::ability::split_version(&job.codec);
@@ -167,7 +171,7 @@ impl TestQueueBuilder {
     pub fn build(self) -> Result<TestQueue, Error> {
         let manager = self.builder.build()?;
         if self.inline {
-            let hook = RunNow { manager: OnceLock::from(Arc::downgrade(&manager.inner)) };
+            let hook = RunNow { manager: OnceLock::from(manager.downgrade()) };
             manager.register_hook(hook)?;
         }
         Ok(TestQueue { manager, clock: self.clock })
@@ -176,7 +180,7 @@ impl TestQueueBuilder {
 
 /// Runs whatever is ready as soon as something was enqueued.
 struct RunNow {
-    manager: OnceLock<Weak<Inner>>,
+    manager: OnceLock<WeakManager>,
 }
 
 impl Hook for RunNow {
@@ -190,8 +194,7 @@ impl Hook for RunNow {
     }
 
     fn post_enqueue(&self, _job: &JobView<'_>) {
-        let Some(inner) = self.manager.get().and_then(Weak::upgrade) else { return };
-        let manager = Manager { inner };
+        let Some(manager) = self.manager.get().and_then(WeakManager::upgrade) else { return };
         // An error shows again when the test asks for the outcome.
         while let Ok(Some(_)) = manager.work_once() {}
     }
@@ -242,7 +245,7 @@ mod tests {
     use std::sync::atomic::{AtomicU32, Ordering};
 
     use super::*;
-    use crate::Job;
+    use crate::job::Job;
 
     struct Count;
 
@@ -253,7 +256,7 @@ mod tests {
         const NAME: &'static str = "count";
         type Arg = u32;
         type Reply = u32;
-        fn work(job: &Job, left: u32) -> crate::Result<u32> {
+        fn work(job: &Job, left: u32) -> crate::job_error::Result<u32> {
             job.plugin::<Counter>()?.0.fetch_add(1, Ordering::Relaxed);
             if left > 0 {
                 job.manager().enqueue(Self::job(left - 1))?;
@@ -263,7 +266,7 @@ mod tests {
     }
 
     fn count(queue: &TestQueue) -> u32 {
-        let plugin = queue.manager().plugins().get::<Counter>();
+        let plugin = queue.manager().program().plugins.get::<Counter>();
         plugin.expect("given").0.load(Ordering::Relaxed)
     }
 

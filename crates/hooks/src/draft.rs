@@ -5,10 +5,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-/// When a new job may run.
+/// When a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[non_exhaustive]
-pub enum Schedule {
+pub enum Due {
     /// As soon as a worker is free.
     #[default]
     Now,
@@ -45,7 +44,7 @@ pub struct JobFields {
     queue: Cow<'static, str>,
     priority: i32,
     uniqkey: Option<String>,
-    schedule: Schedule,
+    due: Due,
     codec: Cow<'static, str>,
     version: u32,
     arg: Arg,
@@ -81,7 +80,7 @@ impl JobFields {
             queue,
             priority: 0,
             uniqkey: None,
-            schedule: Schedule::Now,
+            due: Due::Now,
             codec,
             version: 1,
             arg,
@@ -120,13 +119,13 @@ impl JobFields {
     }
 
     /// When the job may run.
-    pub fn schedule(&self) -> Schedule {
-        self.schedule
+    pub fn due(&self) -> Due {
+        self.due
     }
 
     /// Sets when the job may run.
-    pub fn set_schedule(&mut self, schedule: Schedule) {
-        self.schedule = schedule;
+    pub fn set_due(&mut self, due: Due) {
+        self.due = due;
     }
 
     /// The codec's name.

@@ -52,7 +52,7 @@ pub use codec::MessagePack;
 pub use codec::{Codec, CodecError, CodecSet, JSON, Json, Visit, decode};
 #[cfg(feature = "zstd")]
 pub use compressed::Compressed;
-pub use draft::{Arg, JobDraft, JobFields, Schedule};
+pub use draft::{Arg, Due, JobDraft, JobFields};
 #[cfg(feature = "aead")]
 pub use encrypted::Encrypted;
 pub use error::{HookError, Veto};

@@ -25,8 +25,9 @@ pub use listing::{
 };
 pub use moving::{Leg, Moves, MovingJob};
 pub use password::{Password, PasswordError};
+pub use qudo_hooks::Due;
 pub use record::{
-    AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Due, ExceptionRecord, Extras,
+    AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, ExceptionRecord, Extras,
     Inserted, JobRecord, Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord,
     Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };

@@ -1,13 +1,14 @@
-use crate::tools::random::new_id;
-use crate::tools::time::Instant;
 use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{FailureKind, JobId};
+use qudo_hooks::{Due, FailureKind, JobId};
 use uuid::Uuid;
+
+use crate::tools::random::new_id;
+use crate::tools::time::Instant;
 
 /// The identity of a worker process: fresh at each start, never a host name.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -106,17 +107,6 @@ impl Deadline {
     pub fn is_over(self) -> bool {
         self.0.is_some_and(|at| Instant::now() > at)
     }
-}
-
-/// When a stored job may run, before the database's clock is asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Due {
-    /// At once.
-    Now,
-    /// At this instant.
-    At(DateTime<Utc>),
-    /// This long after now.
-    In(Duration),
 }
 
 /// A job to be stored.

@@ -4,8 +4,6 @@ mod audit;
 mod moves;
 mod store;
 
-use crate::tools::random::new_id;
-use crate::tools::sync::Mutex;
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
@@ -14,6 +12,7 @@ use std::time::Duration;
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use crate::clock::{Clock, SystemClock};
 use crate::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
     Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted,
@@ -21,7 +20,8 @@ use crate::driver::{
     Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId,
     WorkerInfo, WorkerSeen,
 };
-use crate::{Clock, SystemClock};
+use crate::tools::random::new_id;
+use crate::tools::sync::Mutex;
 use store::Store;
 
 /// Keeps jobs in memory: for tests and for trying things out. Nothing survives the process.

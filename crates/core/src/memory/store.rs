@@ -1,4 +1,3 @@
-use crate::tools::random::new_id;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -12,6 +11,7 @@ use crate::driver::{
     Promotion, Redrive, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
     WorkerInfo, WorkerSeen,
 };
+use crate::tools::random::new_id;
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
 #[derive(Default)]

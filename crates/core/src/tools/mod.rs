@@ -7,6 +7,7 @@ pub(crate) mod bell;
 pub(crate) mod causes;
 pub(crate) mod guard;
 pub(crate) mod random;
+pub(crate) mod reply;
 pub(crate) mod secret;
 pub(crate) mod sync;
 pub(crate) mod threads;

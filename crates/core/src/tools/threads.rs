@@ -1,8 +1,7 @@
 //! Threads. None is joined: one that hangs must not keep the process from ending.
 
-use std::io;
-use std::thread;
 use std::time::Duration;
+use std::{io, thread};
 
 pub(crate) use std::thread::scope;
 

@@ -7,11 +7,11 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::ledger::balance;
-use super::{Place, When, put_ready, put_scheduled};
+use super::{Place, RunAfter, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::classify::{Class, classify};
 use crate::clock::Window;
-use crate::engine::{Engine, micros};
+use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
 /// How often a unique key whose holder vanishes under our eyes is tried again.
@@ -203,7 +203,8 @@ pub(crate) fn insert_new_rows<E: Engine>(
         jobs.iter().partition(|job| job.due == Due::Now);
     let ready: Vec<_> = ready.into_iter().map(place).collect();
     let mut placed = put_ready::<E>(conn, &ready)?;
-    let scheduled: Vec<_> = scheduled.into_iter().map(|job| (place(job), when(job.due))).collect();
+    let scheduled: Vec<_> =
+        scheduled.into_iter().map(|job| (place(job), RunAfter::from(job.due))).collect();
     placed += put_scheduled::<E>(conn, &scheduled)?;
     balance("insert facts", jobs.len(), stored)?;
     balance("insert places", jobs.len(), placed)
@@ -218,14 +219,5 @@ pub(crate) fn place(job: &JobRecord) -> Place<'_> {
         ability: &job.ability,
         attempt: 0,
         crashes: 0,
-    }
-}
-
-/// When a job is due, for the scheduled table.
-pub(crate) fn when(due: Due) -> When {
-    match due {
-        Due::Now => When::In(0),
-        Due::At(at) => When::At(at.timestamp_micros()),
-        Due::In(after) => When::In(micros(after)),
     }
 }

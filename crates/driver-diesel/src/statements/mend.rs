@@ -9,7 +9,7 @@ use super::audit::{Trace, assemble, trace_rows};
 use super::exception::{NewException, log_exceptions};
 use super::insert::take_key;
 use super::ledger::balance;
-use super::{Place, STAND, Stand, When, put_ready, put_scheduled};
+use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
@@ -227,7 +227,9 @@ fn refile<E: Engine>(conn: &mut E::Conn, row: &Row, place: Place<'_>) -> QueryRe
         At::Ready | At::Scheduled | At::Ownerless => {
             remove::<E>(conn, row)?;
             let put = match (row.at, row.run_after) {
-                (At::Scheduled, Some(at)) => put_scheduled::<E>(conn, &[(place, When::At(at))])?,
+                (At::Scheduled, Some(at)) => {
+                    put_scheduled::<E>(conn, &[(place, RunAfter::at(at))])?
+                }
                 (At::Ownerless, _) => {
                     let crashes = place.crashes + 1;
                     put_ready::<E>(conn, &[Place { crashes, ..place }])?

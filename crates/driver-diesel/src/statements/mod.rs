@@ -19,12 +19,13 @@ pub(crate) mod worker;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
+use qudo_core::driver::Due;
 use uuid::Uuid;
 
 pub(crate) use insert::place;
 
 use crate::bulk::insert_rows;
-use crate::engine::Engine;
+use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow};
 
 /// A job's row in one of the narrow tables: where it is in the order of the claim, and its runs.
@@ -99,30 +100,46 @@ pub(crate) fn put_ready<E: Engine>(conn: &mut E::Conn, places: &[Place<'_>]) -> 
     insert_rows(conn, head, "(?,?,?,?,?,?)", &rows, "")
 }
 
-/// When a scheduled row is due.
+/// The column `run_after` as it is written: this time, or so long after the server's now; both in microseconds.
 #[derive(Clone, Copy)]
-pub(crate) enum When {
-    /// Microseconds since 1970, UTC.
-    At(i64),
-    /// Microseconds from the server's now.
-    In(i64),
+pub(crate) struct RunAfter {
+    at: Option<i64>,
+    after: i64,
+}
+
+impl RunAfter {
+    /// This time, in microseconds since 1970.
+    pub(crate) const fn at(micros: i64) -> Self {
+        Self { at: Some(micros), after: 0 }
+    }
+
+    /// So many microseconds after the server's now.
+    pub(crate) const fn after(micros: i64) -> Self {
+        Self { at: None, after: micros }
+    }
+}
+
+impl From<Due> for RunAfter {
+    fn from(due: Due) -> Self {
+        match due {
+            Due::Now => Self::after(0),
+            Due::At(at) => Self::at(at.timestamp_micros()),
+            Due::In(span) => Self::after(micros(span)),
+        }
+    }
 }
 
 /// Schedules jobs. The ids are in no narrow table, so nothing is waited for. Returns how many rows it
 /// put.
 pub(crate) fn put_scheduled<E: Engine>(
     conn: &mut E::Conn,
-    places: &[(Place<'_>, When)],
+    places: &[(Place<'_>, RunAfter)],
 ) -> QueryResult<usize> {
     let rows: Vec<_> = places
         .iter()
-        .map(|(place, when)| {
-            let (at, after) = match when {
-                When::At(at) => (Some(*at), 0),
-                When::In(after) => (None, *after),
-            };
+        .map(|(place, RunAfter { at, after })| {
             let mut binds = place.binds().to_vec();
-            binds.extend([Bind::OptBig(at), Bind::Big(after)]);
+            binds.extend([Bind::OptBig(*at), Bind::Big(*after)]);
             binds
         })
         .collect();

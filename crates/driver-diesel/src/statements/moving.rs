@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::insert::take_keys;
 use super::ledger::balance;
 use super::lookup::instant;
-use super::{Place, STAND, Stand, When, place, put_ready, put_scheduled};
+use super::{Place, RunAfter, STAND, Stand, place, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
@@ -416,7 +416,7 @@ pub(crate) fn put_back<E: Engine>(
     let mut put = put_ready::<E>(conn, &ready)?;
     let scheduled: Vec<_> = scheduled
         .into_iter()
-        .map(|row| (Place::from(&row.stand), When::At(row.run_after.unwrap_or_default())))
+        .map(|row| (Place::from(&row.stand), RunAfter::at(row.run_after.unwrap_or_default())))
         .collect();
     put += put_scheduled::<E>(conn, &scheduled)?;
     balance("end a move", rows.len(), put)?;

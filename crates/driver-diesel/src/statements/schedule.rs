@@ -5,7 +5,6 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Promotion};
 use uuid::Uuid;
 
-use super::insert::when;
 use super::ledger::balance;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
@@ -328,7 +327,7 @@ pub(crate) fn reschedule<E: Engine>(conn: &mut E::Conn, id: &Uuid, due: Due) -> 
     let place = Place::from(&stand);
     let put = match due {
         Due::Now => put_ready::<E>(conn, &[place])?,
-        due => put_scheduled::<E>(conn, &[(place, when(due))])?,
+        due => put_scheduled::<E>(conn, &[(place, due.into())])?,
     };
     balance("reschedule", 1, put)?;
     Ok(true)

@@ -9,7 +9,7 @@ use super::exception::{NewException, log_exceptions};
 use super::insert::insert_within;
 use super::ledger::balance;
 use super::trace::{write_replies, write_status};
-use super::{Place, When, put_ready, put_scheduled};
+use super::{Place, RunAfter, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
@@ -168,7 +168,7 @@ fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<
         if after == 0 {
             ready.push(place);
         } else {
-            scheduled.push((place, When::In(after)));
+            scheduled.push((place, RunAfter::after(after)));
         }
     }
     Ok(put_ready::<E>(conn, &ready)? + put_scheduled::<E>(conn, &scheduled)?)

@@ -1,0 +1,34 @@
+//! What enqueues, and what waits for the ends of jobs.
+
+pub(crate) mod batch;
+pub(crate) mod draft;
+pub(crate) mod enqueue;
+pub(crate) mod enqueued;
+pub(crate) mod forward;
+pub(crate) mod route;
+pub(crate) mod spool;
+pub(crate) mod store;
+pub(crate) mod ticket;
+pub(crate) mod waiters;
+
+use std::sync::Arc;
+
+use crate::database::set::Databases;
+use crate::program::Program;
+use spool::Spool;
+use waiters::Waiters;
+
+/// All that enqueues need; tickets and worker processes hold on to it.
+pub(crate) struct Client {
+    pub(crate) program: Program,
+    pub(crate) databases: Databases,
+    pub(crate) spool: Option<Arc<Spool>>,
+    /// Woken whenever a session of this process settled something.
+    pub(crate) waiters: Waiters,
+}
+
+impl Client {
+    pub(crate) fn new(program: Program, databases: Databases, spool: Option<Arc<Spool>>) -> Self {
+        Self { program, databases, spool, waiters: Waiters::default() }
+    }
+}

@@ -1,0 +1,260 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo_hooks::JobId;
+use serde::de::DeserializeOwned;
+
+use super::Client;
+use crate::database::Database;
+use crate::driver::{Driver, DriverError, Exception, ExceptionFilter, JobState, ReplyRow};
+use crate::error::Error;
+use crate::tools::time::Instant;
+
+/// The first look for a reply that another process sends comes this soon.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
+/// Looks of a few that wait are never farther apart.
+const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+
+/// With more of them, by so much for each; that is 1,000 looks a second of all together.
+const PAUSE_EACH: Duration = Duration::from_millis(1);
+
+/// And never farther apart than this.
+const RAREST_LOOK: Duration = Duration::from_secs(1);
+
+/// What a client holds to await the reply of a job.
+///
+/// Rebuilt from a job id after a restart with [`Manager::ticket`](crate::Manager::ticket).
+#[derive(Clone)]
+pub struct Ticket {
+    client: Arc<Client>,
+    job: JobId,
+    database: Option<Arc<Database>>,
+}
+
+/// How far a job is.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub enum Progress {
+    /// It lives.
+    Waiting(JobState),
+    /// It completed and left this many replies.
+    Replied(usize),
+    /// It failed for good.
+    Failed(Box<Exception>),
+    /// It is gone without reply or failure: it completed with nothing to say, was dequeued, or
+    /// never was there.
+    Gone,
+}
+
+/// How long one look waits for an answer.
+const CHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// The last look before the limit still gets a moment.
+const SHORTEST_ANSWER: Duration = Duration::from_millis(50);
+
+/// A job that was moved oftener is not followed further.
+const MOST_MOVES: usize = 10;
+
+/// An answer of one database.
+enum Known {
+    Lives(JobState),
+    Replies(Vec<ReplyRow>),
+    Failed(Box<Exception>),
+    Moved(String),
+}
+
+impl fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ticket")
+            .field("job", &self.job)
+            .field("database", &self.database())
+            .finish()
+    }
+}
+
+impl Ticket {
+    pub(crate) fn new(client: &Arc<Client>, job: JobId, database: Option<Arc<Database>>) -> Self {
+        Self { client: Arc::clone(client), job, database }
+    }
+
+    /// The job.
+    pub fn id(&self) -> JobId {
+        self.job
+    }
+
+    /// The short name of the job's database; `None` for a ticket rebuilt from an id.
+    pub fn database(&self) -> Option<&str> {
+        self.database.as_ref().map(|database| &*database.name)
+    }
+
+    /// Looks once how far the job is.
+    ///
+    /// # Errors
+    ///
+    /// When the job's database does not answer.
+    pub fn check(&self) -> Result<Progress, Error> {
+        Ok(match self.look(CHECK_WITHIN, &mut self.database.clone())? {
+            Some(Known::Lives(state)) => Progress::Waiting(state),
+            Some(Known::Replies(replies)) => Progress::Replied(replies.len()),
+            Some(Known::Failed(exception)) => Progress::Failed(exception),
+            Some(Known::Moved(_)) | None => Progress::Gone,
+        })
+    }
+
+    /// Waits until the job ended and returns its last reply. For an ability that returns nothing
+    /// ask for `()`.
+    ///
+    /// A job that ended without a reply leaves no trace. So for one that never was, that was dequeued, or
+    /// whose reply is past [`keep_replies`](crate::ManagerBuilder::keep_replies), `wait::<()>` is `Ok` too.
+    ///
+    /// Inside an ability this keeps one of the threads that run jobs: if all of them wait, nobody runs what
+    /// they wait for until their limits are over.
+    ///
+    /// A worker in the same process wakes the waiter at once; for others the database is looked at every 1 to
+    /// 100 ms, and where more than 100 threads wait every 1 ms for each of them, up to a second. A database
+    /// that is down is waited for.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::WaitTimeout`], [`Error::JobFailed`], or a reply that is not of this type.
+    pub fn wait<T: DeserializeOwned + 'static>(&self, limit: Duration) -> Result<T, Error> {
+        let replies = self.wait_for_end(limit)?;
+        match replies.last() {
+            Some(reply) => self.decode(reply),
+            // `()` decodes from null, which is what a job without a reply says.
+            None => serde_json::from_value(serde_json::Value::Null)
+                .map_err(|_| Error::NoReply { job: self.job }),
+        }
+    }
+
+    /// Waits until the job ended and returns all its replies: those sent with
+    /// [`Job::reply`](crate::Job::reply) in order, then the ability's return value.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn replies<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
+        self.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
+    }
+
+    fn decode<T: DeserializeOwned>(&self, reply: &ReplyRow) -> Result<T, Error> {
+        self.client.program.codecs.decode(&reply.codec, &reply.body).map_err(|source| {
+            Error::Codec {
+                what: format!("the reply of job {} is not of the type asked for", self.job),
+                source,
+            }
+        })
+    }
+
+    fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
+        let begun = Instant::now();
+        let (mut pause, mut database) = (FIRST_LOOK, self.database.clone());
+        let waiters = &self.client.waiters;
+        let mut watch = waiters.watch(self.job);
+        loop {
+            match self.look(limit.saturating_sub(begun.elapsed()), &mut database) {
+                Ok(Some(Known::Lives(_))) => {}
+                Ok(Some(Known::Replies(replies))) => return Ok(replies),
+                Ok(Some(Known::Failed(exception))) => {
+                    return Err(Error::JobFailed {
+                        job: self.job,
+                        attempt: exception.attempt,
+                        message: exception.message,
+                    });
+                }
+                Ok(Some(Known::Moved(_)) | None) => return Ok(Vec::new()),
+                // A dead database may come back with the answer; the limit bounds the wait.
+                Err(error) if error.is_down() => {}
+                Err(error) => return Err(error),
+            }
+            let left = limit.saturating_sub(begun.elapsed());
+            if left.is_zero() {
+                return Err(Error::WaitTimeout { job: self.job, after: limit });
+            }
+            watch.wait(pause.min(left));
+            // All of them together ask a database no oftener than a few do alone.
+            let longest = LONGEST_PAUSE.max(PAUSE_EACH * waiters.count() as u32);
+            pause = (pause * 5 / 4).min(longest).min(RAREST_LOOK);
+        }
+    }
+
+    /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
+    /// on.
+    fn look(
+        &self,
+        limit: Duration,
+        known: &mut Option<Arc<Database>>,
+    ) -> Result<Option<Known>, Error> {
+        let (action, job) = ("say how far a job is", self.job);
+        let mut database = match known {
+            Some(database) => Arc::clone(database),
+            None => match self.look_everywhere(limit)? {
+                Some((_, Known::Moved(to))) => self.moved_to(&to)?,
+                Some((name, found)) => {
+                    if matches!(found, Known::Lives(_)) {
+                        *known = self
+                            .client
+                            .databases
+                            .everywhere()
+                            .into_iter()
+                            .find(|one| *one.name == *name);
+                    }
+                    return Ok(Some(found));
+                }
+                None => return Ok(None),
+            },
+        };
+        for _ in 0..MOST_MOVES {
+            let asked = database.begin_ticket(action, move |driver| ask(driver, job));
+            // One lost answer must not take all the time there is.
+            match asked.wait_at_most(limit.min(database.limit()).max(SHORTEST_ANSWER))? {
+                Some(Known::Moved(to)) => database = self.moved_to(&to)?,
+                found => {
+                    *known = Some(database);
+                    return Ok(found);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn look_everywhere(&self, limit: Duration) -> Result<Option<(String, Known)>, Error> {
+        let job = self.job;
+        let is_trail = |known: &Known| matches!(known, Known::Moved(_));
+        let ask = move |driver: &dyn Driver| ask(driver, job);
+        let limit = limit.max(SHORTEST_ANSWER);
+        self.client.databases.best("say how far a job is", ask, is_trail, Some(limit))
+    }
+
+    fn moved_to(&self, identity: &str) -> Result<Arc<Database>, Error> {
+        self.client.databases.find_identity(identity).ok_or_else(|| Error::DatabaseDown {
+            database: format!("with the id {identity}"),
+            reason: "the job was moved there, and it is none of the databases that answer"
+                .to_owned(),
+        })
+    }
+}
+
+/// The order matters: once the job is seen gone, everything that its end wrote is there, because
+/// both happen in one transaction.
+fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
+    if let Some(state) = driver.state(job)? {
+        return Ok(Some(Known::Lives(state)));
+    }
+    let replies = driver.replies(job)?;
+    if !replies.is_empty() {
+        return Ok(Some(Known::Replies(replies)));
+    }
+    let filter = ExceptionFilter {
+        job: Some(job),
+        discarded_only: true,
+        limit: 1,
+        ..ExceptionFilter::default()
+    };
+    if let Some(exception) = driver.exceptions(&filter)?.pop() {
+        return Ok(Some(Known::Failed(Box::new(exception))));
+    }
+    Ok(driver.moved_to(job)?.map(Known::Moved))
+}

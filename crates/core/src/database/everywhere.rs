@@ -1,0 +1,141 @@
+//! Questions to all databases at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Database;
+use super::asked::{Asked, LISTING};
+use super::set::Databases;
+use crate::driver::{Driver, DriverError};
+use crate::error::Error;
+use crate::tools::sync::mpsc;
+use crate::tools::time::Instant;
+
+/// An answer that was given is handed over within this time.
+const HANDED_OVER: Duration = Duration::from_secs(1);
+
+/// Tells that a question was answered, or will not be, in whatever way it ended.
+struct Ended(mpsc::Sender<usize>, usize);
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Whoever asked may have what it wanted.
+        let _gone = self.0.send(self.1);
+    }
+}
+
+/// The answer of one database: listings say what they know even when one is dead.
+#[derive(Debug)]
+pub struct On<T> {
+    /// The database's short name.
+    pub database: String,
+    /// Its answer, or why there is none.
+    pub answer: Result<T, Error>,
+}
+
+impl Databases {
+    /// Asks all databases at once, so that one that hangs holds up no other's answer.
+    pub(crate) fn on_each<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
+    ) -> Vec<On<T>> {
+        self.collect(action, ask, Asked::wait)
+    }
+
+    pub(crate) fn collect<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
+        wait: fn(Asked<T>) -> Result<T, Error>,
+    ) -> Vec<On<T>> {
+        let begun = self.begin_on_each(action, ask);
+        let answer = |(database, asked): (Arc<Database>, _)| On {
+            database: database.name.to_string(),
+            answer: wait(asked),
+        };
+        begun.into_iter().map(answer).collect()
+    }
+
+    fn begin_on_each<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
+    ) -> Vec<(Arc<Database>, Asked<T>)> {
+        let begin = |database: Arc<Database>| {
+            let asked = database.begin(action, ask.clone());
+            (database, asked)
+        };
+        self.everywhere().into_iter().map(begin).collect()
+    }
+
+    /// The first database that knows; an error only if none knows and one could not say.
+    pub(crate) fn first<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
+    ) -> Result<Option<(String, T)>, Error> {
+        self.best(action, ask, |_| false, None)
+    }
+
+    /// As [`first`](Self::first), within this time if there is one; a weak answer counts only where
+    /// nobody has another.
+    pub(crate) fn best<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        ask: impl Fn(&dyn Driver) -> Result<Option<T>, DriverError> + Clone + Send + 'static,
+        is_weak: fn(&T) -> bool,
+        limit: Option<Duration>,
+    ) -> Result<Option<(String, T)>, Error> {
+        let begun = Instant::now();
+        let (mut failed, mut weak) = (None, None);
+        // Answers are taken as they come: one that knows must not wait for one that hangs.
+        let (tell, told) = mpsc::channel();
+        let ask_one = |(at, database): (usize, Arc<Database>)| {
+            let (ask, ended) = (ask.clone(), Ended(tell.clone(), at));
+            let ask = move |driver: &dyn Driver| {
+                let _ended = ended;
+                ask(driver)
+            };
+            // Only who waits for a job's end has a limit, and a line for that.
+            let asked = match limit {
+                Some(_) => database.begin_ticket(action, ask),
+                None => database.begin(action, ask),
+            };
+            Some((database, asked))
+        };
+        let mut asked: Vec<_> = self.everywhere().into_iter().enumerate().map(ask_one).collect();
+        drop(tell);
+        while asked.iter().any(Option::is_some) {
+            let limits = asked.iter().flatten().map(|(database, _)| database.limit());
+            let longest = limits.max().unwrap_or_default();
+            let patience =
+                limit.map_or(longest.saturating_mul(LISTING), |limit| limit.min(longest));
+            let left = patience.saturating_sub(begun.elapsed());
+            let next = told.recv_timeout(left).ok();
+            // In time, or whichever is left when the time is over.
+            let at = next.or_else(|| asked.iter().position(Option::is_some));
+            let Some((database, asked_here)) = at.and_then(|at| asked[at].take()) else { continue };
+            let answer = match (next, limit) {
+                (Some(_), _) => asked_here.wait_at_most(HANDED_OVER),
+                // Who waited for less than a call may take has no reason for suspicion.
+                (None, Some(limit)) if limit < longest => asked_here.wait_at_most(Duration::ZERO),
+                (None, _) => asked_here.wait_in_vain(),
+            };
+            let name = || database.name.to_string();
+            match answer {
+                Ok(Some(found)) if is_weak(&found) => weak = Some((name(), found)),
+                Ok(Some(found)) => {
+                    asked.into_iter().flatten().for_each(|(_, other)| other.abandon());
+                    return Ok(Some((name(), found)));
+                }
+                Ok(None) => {}
+                Err(error) => failed = Some(error),
+            }
+        }
+        match (weak, failed) {
+            (None, Some(error)) => Err(error),
+            (weak, _) => Ok(weak),
+        }
+    }
+}

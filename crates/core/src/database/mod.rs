@@ -1,0 +1,632 @@
+//! One database of a manager: its driver, the lines of calls to it, and what this process knows of it.
+
+pub(crate) mod asked;
+pub(crate) mod calls;
+pub(crate) mod data_source;
+pub(crate) mod everywhere;
+pub(crate) mod health;
+pub(crate) mod home;
+pub(crate) mod identities;
+pub(crate) mod inserter;
+pub(crate) mod open;
+pub(crate) mod orders;
+pub(crate) mod schema;
+pub(crate) mod set;
+pub(crate) mod transfer;
+pub(crate) mod watch;
+
+use std::fmt;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use chrono::{DateTime, TimeDelta, Utc};
+use uuid::Uuid;
+
+use crate::driver::{
+    Control, ControlFlag, Deadline, Depth, Driver, DriverError, Due, ErrorKind, Inserted,
+    JobRecord, SchemaState,
+};
+use crate::error::Error;
+use crate::tools::bell::Bell;
+use crate::tools::causes::with_causes;
+use crate::tools::guard::guard;
+use crate::tools::random::jitter;
+use crate::tools::sync::{Mutex, RwLock};
+use crate::tools::threads::{sleep, spawn};
+use crate::tools::time::utc_now;
+use asked::Asked;
+use calls::{Calls, Late, MOST_HELPERS};
+use health::{Blame, DatabaseState, FIRST_PROBE, FLAP, Health};
+use identities::{Identities, Member};
+use inserter::Inserter;
+use orders::Orders;
+use watch::Watch;
+
+/// A database that has not answered a call for so long is passed over while another will do.
+const SLOW: Duration = Duration::from_millis(500);
+
+/// A probe that finds out whether a call was slow or its database hangs ends after so long.
+const SUSPICION: Duration = Duration::from_secs(5);
+
+/// Listings at once; a driver has connections for these, for the inserts, and for the loops of a lane.
+const MOST_LISTINGS: usize = 2;
+
+/// Looks for the ends of jobs at once.
+const MOST_TICKETS: usize = 2;
+
+/// One database of a manager.
+pub(crate) struct Database {
+    pub(crate) name: Arc<str>,
+    /// The place of its name among the others: the earlier of two names for one database stays.
+    pub(crate) order: u64,
+    driver: Arc<dyn Driver>,
+    pub(crate) health: Health,
+    pub(crate) orders: Orders,
+    /// Heartbeats of this process, by which a silence is told from an outage.
+    pub(crate) watch: Mutex<Watch>,
+    /// Rung when local work was enqueued here or the database came back: ends the fetcher's sleep.
+    pub(crate) bell: Bell,
+    calls: Arc<Calls>,
+    /// Apart from the others and fewer than a driver has connections, so that slow listings delay no
+    /// heartbeat.
+    listings: Calls,
+    /// The same for those who wait for the ends of jobs.
+    tickets: Calls,
+    /// Apart from all: they may be used up by the very calls whose end a probe is to find out.
+    probes: Calls,
+    inserter: Inserter,
+    /// Sessions that work it, and how often a probe comes at least meanwhile.
+    work: Mutex<(usize, Duration)>,
+    /// The queues of the session that works it.
+    queues: RwLock<Vec<Arc<str>>>,
+    last_claim: Mutex<Option<DateTime<Utc>>>,
+    /// It is out of the set, so nobody asks it any more.
+    removed: AtomicBool,
+    settings: Settings,
+}
+
+/// What databases of one manager have in common.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// The longest pause between two probes.
+    pub(crate) retry: Duration,
+    /// The longest that a call may take.
+    pub(crate) limit: Duration,
+    /// Told of every change of state.
+    pub(crate) on_change: Option<OnChange>,
+    /// What the databases say of themselves.
+    pub(crate) identities: Arc<Identities>,
+}
+
+pub(crate) type OnChange = Arc<dyn Fn(&DatabaseReport) + Send + Sync>;
+
+/// What [`Manager::databases`](crate::Manager::databases) tells of one database.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct DatabaseReport {
+    /// Its short name.
+    pub name: String,
+    /// Its engine.
+    pub engine: &'static str,
+    /// Its data source without a password.
+    pub source: String,
+    /// Whether it can be used.
+    pub state: DatabaseState,
+    /// Since when.
+    pub since: DateTime<Utc>,
+    /// Why it is down.
+    pub reason: Option<String>,
+    /// How long until it is tried again.
+    pub next_probe: Option<Duration>,
+    /// When this manager last claimed from it without an error.
+    pub last_claim: Option<DateTime<Utc>>,
+    /// Whether new jobs go elsewhere; see [`Manager::drain`](crate::Manager::drain).
+    pub draining: bool,
+    /// Whether its jobs are left waiting; see [`Manager::pause`](crate::Manager::pause).
+    pub paused: bool,
+    /// How many jobs it holds; `None` when it did not say, and in reports of a change.
+    pub depth: Option<Depth>,
+}
+
+impl fmt::Debug for Database {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} ({})", self.name, self.driver.describe())
+    }
+}
+
+impl Database {
+    pub(crate) fn new(name: Arc<str>, driver: Arc<dyn Driver>, settings: Settings) -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(0);
+        let calls = Arc::new(Calls::new(&driver, MOST_HELPERS));
+        Self {
+            name,
+            order: NEXT.fetch_add(1, Ordering::Relaxed),
+            health: Health::default(),
+            orders: Orders::default(),
+            watch: Mutex::default(),
+            bell: Bell::default(),
+            inserter: Inserter::new(&driver, &calls),
+            calls,
+            listings: Calls::new(&driver, MOST_LISTINGS),
+            tickets: Calls::new(&driver, MOST_TICKETS),
+            probes: Calls::new(&driver, MOST_HELPERS),
+            driver,
+            work: Mutex::new((0, Duration::MAX)),
+            queues: RwLock::default(),
+            last_claim: Mutex::default(),
+            removed: AtomicBool::new(false),
+            settings,
+        }
+    }
+
+    pub(crate) fn driver(&self) -> &Arc<dyn Driver> {
+        &self.driver
+    }
+
+    /// The longest that a call may take.
+    pub(crate) fn limit(&self) -> Duration {
+        self.settings.limit
+    }
+
+    // Whether it can be used.
+
+    pub(crate) fn is_up(&self) -> bool {
+        self.health.is_up()
+    }
+
+    /// Whether it is up and no probe is finding out if it hangs. What can wait waits meanwhile: each
+    /// call would need another connection, and a server that was stopped is left with all of them in
+    /// its queue of those to be accepted, which is as short as 80 on `MySQL`. Once that is full the
+    /// kernel lets nobody in for seconds after the server goes on.
+    pub(crate) fn is_trusted(&self) -> bool {
+        self.health.is_trusted()
+    }
+
+    /// Whether it is up but has not answered for a while: it may hang, and others are asked first.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.health.is_suspect() || self.calls.oldest() > SLOW
+    }
+
+    /// Why the database is down, for messages.
+    pub(crate) fn reason(&self) -> Option<String> {
+        self.health.reason()
+    }
+
+    /// Whether only its name is at fault. What was claimed under it is settled all the same: the first
+    /// name keeps the leases of this process alive, so nobody else will.
+    pub(crate) fn is_second_name(&self) -> bool {
+        self.health.is_second_name()
+    }
+
+    pub(crate) fn report(&self) -> DatabaseReport {
+        let (control, told) = (self.orders.known(), self.health.told());
+        DatabaseReport {
+            name: self.name.to_string(),
+            engine: self.driver.engine(),
+            source: self.driver.describe(),
+            state: told.state,
+            since: told.since,
+            reason: told.reason,
+            next_probe: told.next_probe,
+            last_claim: *self.last_claim.lock(),
+            draining: control.draining,
+            paused: control.paused,
+            depth: None,
+        }
+    }
+
+    // Calls to it.
+
+    /// Asks the driver within the limit of a call. When the database is down or hangs, that is
+    /// noted before the error is returned.
+    pub(crate) fn ask<T: Send + 'static>(
+        self: &Arc<Self>,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        self.ask_within(self.limit(), ask, Box::new(|_, _| {}))
+    }
+
+    /// As [`ask`](Self::ask), with a limit of its own and what to do about an answer after it.
+    pub(crate) fn ask_within<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+        late: Late<T>,
+    ) -> Result<T, DriverError> {
+        let epoch = self.health.epoch();
+        let answer = self.calls.begin(ask, late).wait(limit);
+        if let Err(error) = &answer {
+            self.note_error(error, epoch);
+        }
+        answer
+    }
+
+    /// As [`ask`](Self::ask), for a question that is given up before the limit of a call: that it was not answered
+    /// by then says nothing of the database.
+    pub(crate) fn ask_shortly<T: Send + 'static>(
+        self: &Arc<Self>,
+        limit: Duration,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, DriverError> {
+        let epoch = self.health.epoch();
+        let answer = self.calls.begin(ask, Box::new(|_, _| {})).wait(limit);
+        if let Err(error) = &answer
+            && !(error.is_hung() && limit < self.limit())
+        {
+            self.note_error(error, epoch);
+        }
+        answer
+    }
+
+    /// Begins a question whose length depends on what is stored, unless the database is known to
+    /// be down: a listing, a count.
+    pub(crate) fn begin<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
+        self.begin_in(&self.listings, action, ask)
+    }
+
+    /// The same for somebody who waits for a job's end. There may be many, and nobody else is to stand in
+    /// their line.
+    pub(crate) fn begin_ticket<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
+        self.begin_in(&self.tickets, action, ask)
+    }
+
+    fn begin_in<T: Send + 'static>(
+        self: &Arc<Self>,
+        line: &Calls,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Asked<T> {
+        // Nobody probes one that is removed, so only the question itself can tell; whoever holds a ticket
+        // from there still asks.
+        let call = match self.reason().filter(|_| !self.is_removed()) {
+            Some(reason) => Err(reason),
+            None => Ok(line.begin(ask, Box::new(|_, _| {}))),
+        };
+        let (database, epoch) = (Arc::clone(self), self.health.epoch());
+        let note = Box::new(move |error: &DriverError| database.note_error(error, epoch));
+        Asked::new(Arc::clone(&self.name), self.limit(), action, call, note)
+    }
+
+    /// Asks the driver, unless the database is known to be down.
+    pub(crate) fn call<T: Send + 'static>(
+        self: &Arc<Self>,
+        action: &'static str,
+        ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+    ) -> Result<T, Error> {
+        self.begin(action, ask).wait()
+    }
+
+    /// Stores jobs within a time, sharing the statement with other threads. An error that means the database is
+    /// down is noted by the caller, with the epoch before: it may try again where that is safe.
+    pub(crate) fn insert(
+        &self,
+        jobs: &Arc<Vec<JobRecord>>,
+        limit: Duration,
+    ) -> Result<Vec<Inserted>, DriverError> {
+        self.inserter.insert(jobs, limit)
+    }
+
+    // Orders, and which database this is.
+
+    /// The orders, asked anew when they are old. Those of a database that is down are the last
+    /// that are known.
+    pub(crate) fn orders(self: &Arc<Self>) -> Result<Control, DriverError> {
+        self.orders_within(self.limit())
+    }
+
+    /// As [`orders`](Self::orders), within a time of the caller's.
+    pub(crate) fn orders_within(self: &Arc<Self>, limit: Duration) -> Result<Control, DriverError> {
+        let known = || (!self.is_up()).then(|| self.orders.known());
+        let fresh = self.orders.fresh().or_else(known);
+        // When they get old, all threads that enqueue would ask at once, in the line of the heartbeats.
+        if let Some(control) = fresh.or_else(|| self.orders.old_while_asked()) {
+            return Ok(control);
+        }
+        let asked = self.ask_shortly(limit, |driver| driver.control());
+        self.orders.asked();
+        // A question only: nothing can have been stored by it.
+        let control = asked.map_err(|error| error.ambiguous(false))?;
+        self.note_control(control)?;
+        Ok(control)
+    }
+
+    /// Stores an order.
+    pub(crate) fn order(self: &Arc<Self>, flag: ControlFlag, on: bool) -> Result<(), Error> {
+        // Were it carried out after its time, it could undo an order that came later.
+        let deadline = Deadline::within(self.limit());
+        let ordered = move |driver: &dyn Driver| {
+            driver.set_control(flag, on, deadline)?;
+            driver.control()
+        };
+        if let Some(reason) = self.reason().filter(|_| !self.is_removed()) {
+            return Err(Error::DatabaseDown { database: self.name.to_string(), reason });
+        }
+        let failed = |error| Error::database(&self.name, "store an order", error);
+        let control = self.ask(ordered).map_err(failed)?;
+        self.note_control(control).map_err(failed)?;
+        let word = if on { "now" } else { "no longer" };
+        log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
+        self.bell.ring();
+        Ok(())
+    }
+
+    /// The id that the database itself knows, made at the first call: short names may differ
+    /// between programs, or change. Asked each time, since a failover may lead to another copy.
+    pub(crate) fn identity(self: &Arc<Self>) -> Result<Uuid, Error> {
+        self.call("tell its id", |driver| driver.identity())
+    }
+
+    /// Notes what the database tells of orders and of itself.
+    ///
+    /// # Errors
+    ///
+    /// When it is another of our databases under a second name; it is out of use then.
+    pub(crate) fn note_control(self: &Arc<Self>, control: Control) -> Result<(), DriverError> {
+        self.orders.note(control);
+        let member = Arc::clone(self) as Arc<dyn Member>;
+        let Some(identity) = control.identity else {
+            self.settings.identities.forget(&*member);
+            return Ok(());
+        };
+        let noted = self.settings.identities.note(&member, identity);
+        noted.inspect_err(|same| self.fall(same, &Blame::SecondName))
+    }
+
+    /// Learns which database this is before anything is done to it: under a second name the row of
+    /// a worker would be there twice, and the jobs of the one would be given back with the other's end.
+    ///
+    /// # Errors
+    ///
+    /// As [`note_control`](Self::note_control), and when it does not answer.
+    pub(crate) fn meet(self: &Arc<Self>) -> Result<Control, DriverError> {
+        let told = self.ask(|driver| {
+            let control = driver.control()?;
+            let identity = match control.identity {
+                Some(known) => known,
+                None => driver.identity()?,
+            };
+            Ok(Control { identity: Some(identity), ..control })
+        })?;
+        self.note_control(told)?;
+        Ok(told)
+    }
+
+    // Its work, and its end.
+
+    /// A session begins to work it. Until the end probes come at least this often while it is away:
+    /// whoever works it must be back before others count its silence.
+    pub(crate) fn begin_work(&self, probe_every: Duration, queues: &[Arc<str>]) {
+        *self.queues.write() = queues.to_vec();
+        let mut work = self.work.lock();
+        *work = (work.0 + 1, work.1.min(probe_every));
+    }
+
+    pub(crate) fn end_work(&self) {
+        let mut work = self.work.lock();
+        work.0 -= 1;
+        if work.0 == 0 {
+            work.1 = Duration::MAX;
+            self.queues.write().clear();
+        }
+    }
+
+    fn is_worked(&self) -> bool {
+        self.work.lock().0 > 0
+    }
+
+    pub(crate) fn note_claim(&self) {
+        *self.last_claim.lock() = Some(utc_now());
+    }
+
+    /// Wakes the fetcher for new jobs, if this process works the queue of one of them and that job is due
+    /// before the fetcher's next look, `delay` from now at most.
+    pub(crate) fn ring_for(&self, jobs: &[JobRecord], delay: Duration) {
+        let soon = |job: &JobRecord| match job.due {
+            Due::Now => true,
+            Due::In(after) => after < delay,
+            // By the database's clock, which may be another.
+            Due::At(at) => {
+                at - utc_now() < TimeDelta::from_std(delay * 2).unwrap_or(TimeDelta::MAX)
+            }
+        };
+        let queues = self.queues.read();
+        let ours = |job: &JobRecord| queues.iter().any(|queue| **queue == *job.queue);
+        if !queues.is_empty() && jobs.iter().any(|job| soon(job) && ours(job)) {
+            self.bell.ring();
+        }
+    }
+
+    /// Takes it out of the set for good.
+    pub(crate) fn remove(&self) {
+        self.removed.store(true, Ordering::Release);
+    }
+
+    pub(crate) fn is_removed(&self) -> bool {
+        self.removed.load(Ordering::Acquire)
+    }
+
+    // Out of use, and back.
+
+    /// Takes the database out of use if this error means that, and no probe has found it well
+    /// since the call began. A call without an answer is no proof: one statement may wait for the
+    /// locks of another while all else is well, so a probe decides.
+    pub(crate) fn note_error(self: &Arc<Self>, error: &DriverError, epoch: u64) {
+        if !error.marks_down() {
+        } else if error.is_hung() {
+            self.suspect(error.shared(), epoch);
+        } else {
+            self.fall(error, &Blame::Call(epoch));
+        }
+    }
+
+    /// Takes the database out of use and starts a thread that probes it until it is back.
+    pub(crate) fn mark_down(self: &Arc<Self>, error: &DriverError) {
+        self.fall(error, &Blame::Known);
+    }
+
+    fn fall(self: &Arc<Self>, error: &DriverError, blame: &Blame) {
+        let reason = with_causes(error);
+        let Some(first) = self.health.fall(&reason, blame, self.longest_pause()) else { return };
+        log::warn!("database {:?} is down: {reason}", &*self.name);
+        if error.is_hung() {
+            // The connections under way are lost with the threads that wait at them.
+            self.driver.reset();
+        }
+        self.tell();
+        let weak = Arc::downgrade(self);
+        let spawned = spawn(&format!("qudo-probe-{}", self.name), move || {
+            let mut pause = first;
+            // Nobody else would ever take it up again.
+            while guard(|| probe_until_up(&weak, pause)).is_err() {
+                pause = FLAP;
+            }
+        });
+        if let Err(error) = spawned {
+            // Without a thread the state would never change again, so better to stay in use:
+            // the next call finds out and tries to start the thread anew.
+            log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
+            self.rise(FIRST_PROBE);
+        }
+    }
+
+    /// `again` is how soon it is to be probed if it fails again at once.
+    fn rise(&self, again: Duration) {
+        let Some(down_for) = self.health.rise(again) else { return };
+        log::info!("database {:?} is up again after {:.1} s", &*self.name, down_for.as_secs_f32());
+        self.tell();
+        self.bell.ring();
+    }
+
+    fn tell(&self) {
+        let Some(on_change) = &self.settings.on_change else { return };
+        let report = self.report();
+        if let Err(panic) = guard(|| on_change(&report)) {
+            log::error!("the listener for changes of databases {panic}");
+        }
+    }
+
+    /// The longest pause between two probes.
+    fn longest_pause(&self) -> Duration {
+        self.settings.retry.min(self.work.lock().1)
+    }
+
+    /// Whether the database can be used again.
+    fn probe(self: &Arc<Self>) -> Result<(), DriverError> {
+        let check = |driver: &dyn Driver| {
+            driver.probe()?;
+            usable(driver)?;
+            driver.control()
+        };
+        match self.calls.begin(check, Box::new(|_, _| {})).wait(self.limit()) {
+            Ok(control) => self.note_control(control),
+            Err(error) => {
+                if error.is_hung() {
+                    self.driver.reset();
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Finds out, on a connection and a thread of its own, whether a call that was given up met a
+    /// database that hangs. Until that is known the database is asked last.
+    fn suspect(self: &Arc<Self>, hung: DriverError, epoch: u64) {
+        if !self.health.suspect(epoch) {
+            return;
+        }
+        let suspicion = Suspicion(Arc::clone(self));
+        if let Err(error) = spawn("qudo-suspect", move || suspicion.decide(&hung, epoch)) {
+            log::error!("cannot start a thread to probe database {:?}: {error}", &*self.name);
+        }
+    }
+}
+
+impl Member for Database {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn order(&self) -> u64 {
+        self.order
+    }
+
+    fn is_removed(&self) -> bool {
+        self.is_removed()
+    }
+
+    fn mark_second(self: Arc<Self>, same: &DriverError) {
+        self.fall(same, &Blame::SecondName);
+    }
+}
+
+/// Lives while a probe finds out whether the database hangs, also if that panics.
+struct Suspicion(Arc<Database>);
+
+impl Suspicion {
+    fn decide(self, hung: &DriverError, epoch: u64) {
+        let database = &self.0;
+        // Not the schema or the orders, which would wait for a connection of the pool.
+        let probe = database.probes.begin(|driver| driver.probe(), Box::new(|_, _| {}));
+        match probe.wait(database.limit().min(SUSPICION)) {
+            Err(error) if error.is_down() => database.fall(hung, &Blame::Call(epoch)),
+            _ => {
+                log::warn!("database {:?} is well but slow: {hung}", &*database.name);
+                database.health.acquit();
+                // The connection of that call may be broken all the same.
+                database.driver.reset();
+            }
+        }
+    }
+}
+
+impl Drop for Suspicion {
+    fn drop(&mut self) {
+        self.0.health.acquit();
+        // The fetcher waited for it.
+        self.0.bell.ring();
+    }
+}
+
+/// A database that is back with a schema we cannot work on is of no more use than a dead one.
+fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
+    let reason = match driver.schema()? {
+        SchemaState::Current => return Ok(()),
+        SchemaState::Behind(_) => "its tables are missing or old; run `qudo migrate`",
+        SchemaState::Ahead(_) => "its schema is newer than this program",
+    };
+    Err(DriverError::new(ErrorKind::Schema, reason))
+}
+
+/// Lives only while the database is down. Holds no strong reference while it sleeps, so that a
+/// dropped manager is not kept alive by a dead database.
+fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
+    let mut first = true;
+    loop {
+        sleep(pause);
+        // One that is removed may still have runs to be settled.
+        let goes_on = |one: &Arc<Database>| !one.is_removed() || one.is_worked();
+        let Some(database) = database.upgrade().filter(goes_on) else { return };
+        database.health.begin_probe();
+        match database.probe() {
+            Ok(()) => {
+                let again = if first { pause.saturating_mul(2) } else { FIRST_PROBE };
+                return database.rise(again);
+            }
+            Err(error) => {
+                first = false;
+                pause = jitter(pause * 2).min(database.longest_pause());
+                database.health.note_probe(with_causes(&error), pause);
+                log::debug!("database {:?} is still down: {error}", &*database.name);
+            }
+        }
+    }
+}

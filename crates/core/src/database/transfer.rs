@@ -1,0 +1,298 @@
+//! Waiting jobs on their way from one database to another; see [`Moves`](crate::driver::Moves) for
+//! the protocol and why it loses and doubles nothing.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use qudo_hooks::JobId;
+use uuid::Uuid;
+
+use super::Database;
+use super::set::Databases;
+use crate::driver::{Driver, DriverError, Inserted, Leg, MovingJob, Place, Traces};
+use crate::error::Error;
+use crate::tools::random::new_id;
+
+/// Jobs of one step: few enough that no transaction is long.
+const BATCH: u32 = 250;
+
+/// The first step takes so many: how large their arguments are is not known yet.
+const FIRST_BATCH: u32 = 16;
+
+/// Arguments of one step have about so many bytes at most, if they are as large as those of the one before.
+const MOST_BYTES: usize = 16 * 1024 * 1024;
+
+/// Jobs looked at in one step, without their arguments.
+const PAGE: u32 = 1_000;
+
+/// What [`Manager::move_jobs`](crate::Manager::move_jobs) did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Moved {
+    /// Jobs that are in the other database now.
+    pub moved: usize,
+    /// Jobs with a unique key that stayed: the other database is not the key's home, or another
+    /// job holds the key there.
+    pub stayed: usize,
+}
+
+/// One move, from one database to another.
+pub(crate) struct Move<'a> {
+    databases: &'a Databases,
+    from: &'a Arc<Database>,
+    to: &'a Arc<Database>,
+    from_id: String,
+    to_id: String,
+    /// Who moves: what it brings is told from what another mover brought before or after.
+    mover: Uuid,
+    done: Moved,
+    /// How many jobs the next step takes.
+    batch: u32,
+    /// Jobs that cannot go there now: it is not the home of their key, or another job holds it there.
+    stayed: HashSet<JobId>,
+    /// Those of them whose key another job holds there.
+    taken: Vec<JobId>,
+}
+
+/// How many jobs the next step takes after one of so many that had so many bytes, as if the next were as
+/// large.
+fn next_batch(batch: u32, bytes: usize) -> u32 {
+    if bytes <= MOST_BYTES {
+        return (batch * 2).min(BATCH);
+    }
+    let fits = u64::from(batch) * MOST_BYTES as u64 / bytes as u64;
+    (fits as u32).max(1)
+}
+
+impl<'a> Move<'a> {
+    pub(crate) fn new(
+        databases: &'a Databases,
+        from: &'a Arc<Database>,
+        to: &'a Arc<Database>,
+    ) -> Result<Self, Error> {
+        let (from_id, to_id) = (from.identity()?, to.identity()?);
+        if from_id == to_id {
+            return Err(Error::SameDatabase {
+                first: from.name.to_string(),
+                second: to.name.to_string(),
+                reason: format!("both have the identity {from_id}"),
+            });
+        }
+        let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
+        let (mover, done) = (new_id(), Moved::default());
+        let (batch, stayed, taken) = (FIRST_BATCH, HashSet::new(), Vec::new());
+        Ok(Self { databases, from, to, from_id, to_id, mover, done, batch, stayed, taken })
+    }
+
+    /// Finishes what an earlier move left, then moves batch after batch.
+    pub(crate) fn run(mut self) -> Result<Moved, Error> {
+        let ended = self.move_all();
+        self.end(ended)?;
+        Ok(self.done)
+    }
+
+    /// As [`run`](Self::run), for some jobs only. Returns how many were moved, and those whose key
+    /// another job holds.
+    pub(crate) fn run_these(mut self, jobs: &[JobId]) -> Result<(usize, Vec<JobId>), Error> {
+        let ended = self.move_these(jobs);
+        self.end(ended)?;
+        Ok((self.done.moved, self.taken))
+    }
+
+    /// Takes jobs out as they come, until some of a batch may not go. From then on it goes through the
+    /// waiting jobs in the order of their ids and takes out only those that may: the others would be found
+    /// again, and none is to be out of reach for longer than its batch. Until a whole round moves nothing.
+    fn move_all(&mut self) -> Result<(), Error> {
+        self.resume()?;
+        while self.stayed.is_empty() {
+            let (name, batch) = (self.to_id.clone(), self.batch);
+            let jobs = at(self.from, move |driver| driver.move_out(&name, None, batch))?;
+            if jobs.is_empty() {
+                return Ok(());
+            }
+            self.carry(jobs)?;
+        }
+        loop {
+            let before = self.done.moved;
+            self.stayed.clear();
+            self.move_round()?;
+            if self.done.moved == before {
+                return Ok(());
+            }
+        }
+    }
+
+    fn move_round(&mut self) -> Result<(), Error> {
+        let mut after = JobId::from_uuid(Uuid::nil());
+        loop {
+            let from = after;
+            let page = at(self.from, move |driver| driver.traces(from, PAGE))?;
+            let Some(last) = page.last() else { return Ok(()) };
+            after = last.id;
+            let waits = |one: &&Traces| {
+                one.places.iter().any(|place| matches!(place, Place::Ready | Place::Scheduled))
+            };
+            let (go, stay): (Vec<_>, Vec<_>) = page.iter().filter(waits).partition(|one| {
+                one.facts
+                    .as_ref()
+                    .is_some_and(|(ability, key)| self.may_go(ability, key.as_deref()))
+            });
+            self.stayed.extend(stay.iter().map(|one| one.id));
+            let go: Vec<_> = go.iter().map(|one| one.id).collect();
+            self.move_these_now(&go)?;
+        }
+    }
+
+    fn move_these(&mut self, jobs: &[JobId]) -> Result<(), Error> {
+        self.resume()?;
+        self.move_these_now(jobs)
+    }
+
+    fn move_these_now(&mut self, jobs: &[JobId]) -> Result<(), Error> {
+        let mut rest = jobs;
+        while !rest.is_empty() {
+            let (ids, later) = rest.split_at(rest.len().min(self.batch as usize));
+            rest = later;
+            let (name, ids, batch) = (self.to_id.clone(), ids.to_vec(), self.batch);
+            let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), batch))?;
+            self.carry(jobs)?;
+        }
+        Ok(())
+    }
+
+    /// Also after an error.
+    fn end(&mut self, ended: Result<(), Error>) -> Result<(), Error> {
+        self.done.stayed = self.stayed.len();
+        ended?;
+        // A job that an earlier move had brought already, and that may not go there any more.
+        self.cancel_ghosts(JobId::from_uuid(Uuid::nil()))
+    }
+
+    /// The steps after a batch was taken out. Those that cannot stay there are put back at once, also
+    /// after an error; if that fails too, the next move finds them as the remains of this one.
+    fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
+        if !jobs.is_empty() {
+            let bytes = jobs.iter().map(|job| job.record.arg.len()).sum();
+            self.batch = next_batch(jobs.len() as u32, bytes);
+        }
+        let mut back = Vec::new();
+        jobs.retain(|job| {
+            let goes = self.may_go(&job.record.ability, job.record.uniqkey.as_deref());
+            if !goes {
+                back.push(job.record.id);
+            }
+            goes
+        });
+        let carried = self.bring(jobs, &mut back);
+        if back.is_empty() {
+            return carried;
+        }
+        self.stayed.extend(&back);
+        let put_back = at(self.from, move |driver| driver.move_back(&back));
+        carried.and(put_back.map(drop))
+    }
+
+    fn bring(&mut self, jobs: Vec<MovingJob>, back: &mut Vec<JobId>) -> Result<(), Error> {
+        let mut ids: Vec<JobId> = jobs.iter().map(|job| job.record.id).collect();
+        let (name, mover) = (self.from_id.clone(), self.mover);
+        let answers = at(self.to, move |driver| driver.move_in(&name, mover, &jobs))?;
+        let mut answers = answers.into_iter();
+        ids.retain(|id| {
+            let arrived = answers.next() == Some(Inserted::New);
+            if !arrived {
+                self.taken.push(*id);
+                back.push(*id);
+            }
+            arrived
+        });
+        let asked = ids.clone();
+        let left = at(self.from, move |driver| driver.moved_out(&asked))?;
+        if left.len() < ids.len() {
+            // Another mover was faster: these are there by its doing, and may have ended since. What
+            // we brought of them came too late.
+            let left: HashSet<_> = left.iter().copied().collect();
+            let late: Vec<_> = ids.iter().copied().filter(|id| !left.contains(id)).collect();
+            at(self.to, move |driver| driver.cancel_move_in(mover, &late))?;
+        }
+        self.done.moved += left.len();
+        self.finish(left)
+    }
+
+    /// A key's job goes to the key's home only.
+    fn may_go(&self, ability: &str, key: Option<&str>) -> bool {
+        let Some(key) = key else { return true };
+        self.databases.home_of(ability, key).is_some_and(|home| Arc::ptr_eq(&home, self.to))
+    }
+
+    /// The steps after a batch surely arrived.
+    fn finish(&self, ids: Vec<JobId>) -> Result<(), Error> {
+        let arrived = ids.clone();
+        at(self.to, move |driver| driver.moved_in(&arrived))?;
+        at(self.from, move |driver| driver.leave_trail(&ids))
+    }
+
+    /// Goes on with what a move that was killed left in either database.
+    fn resume(&mut self) -> Result<(), Error> {
+        let first = JobId::from_uuid(Uuid::nil());
+        let mut after = first;
+        loop {
+            let (name, from) = (self.to_id.clone(), after);
+            let ids = at(self.from, move |driver| driver.left_for(&name, from, BATCH))?;
+            let Some(last) = ids.last() else { break };
+            after = *last;
+            self.done.moved += ids.len();
+            self.finish(ids)?;
+        }
+        after = first;
+        loop {
+            let (name, from) = (self.to_id.clone(), after);
+            let batch = self.batch;
+            let jobs = at(self.from, move |driver| driver.moving_out(&name, from, batch))?;
+            let Some(last) = jobs.last() else { break };
+            after = last.record.id;
+            self.carry(jobs)?;
+        }
+        self.cancel_ghosts(first)
+    }
+
+    /// What arrives without a mark where it came from was brought by a mover that had been
+    /// overtaken and then died.
+    fn cancel_ghosts(&self, mut after: JobId) -> Result<(), Error> {
+        loop {
+            let (name, from) = (self.from_id.clone(), after);
+            let rows = at(self.to, move |driver| driver.moving_in(&name, from, BATCH))?;
+            let Some(last) = rows.last() else { return Ok(()) };
+            after = last.0;
+            let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
+            let legs = at(self.from, move |driver| driver.legs(&ids))?;
+            let known: HashSet<_> = legs.into_iter().map(|(id, _): (_, Leg)| id).collect();
+            let mut ghosts: HashMap<Uuid, Vec<JobId>> = HashMap::new();
+            for (id, mover) in rows.into_iter().filter(|(id, _)| !known.contains(id)) {
+                ghosts.entry(mover).or_default().push(id);
+            }
+            for (mover, ids) in ghosts {
+                at(self.to, move |driver| driver.cancel_move_in(mover, &ids))?;
+            }
+        }
+    }
+}
+
+fn at<T: Send + 'static>(
+    database: &Arc<Database>,
+    ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
+) -> Result<T, Error> {
+    database.call("move jobs", ask)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_grow_with_small_arguments_and_shrink_with_large_ones() {
+        assert_eq!(next_batch(FIRST_BATCH, 100), 32);
+        assert_eq!(next_batch(200, 100), BATCH);
+        assert_eq!(next_batch(16, 16 * 8 * 1024 * 1024), 2);
+        assert_eq!(next_batch(1, 64 * 1024 * 1024), 1);
+    }
+}

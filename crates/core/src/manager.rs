@@ -1,0 +1,546 @@
+//! The manager: the one handle through which clients enqueue and services work.
+//!
+//! It is the roof: each method says in one line which room does it, and nothing below knows this file. What is in
+//! the rooms is told in `docs/ARCHITECTURE.md`.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use qudo_hooks::{CodecSet, Hook, JobId, Outcome, PluginSet, SourceLocation};
+use uuid::Uuid;
+
+use crate::ability::Linked;
+use crate::admin;
+use crate::admin::audit::{AuditOptions, AuditReport};
+use crate::admin::listing::{JobCount, Undoable};
+use crate::builder::ManagerBuilder;
+use crate::client::enqueued::Enqueued;
+use crate::client::spool::SpoolReport;
+use crate::client::ticket::Ticket;
+use crate::client::{self, Client};
+use crate::database::data_source::DataSource;
+use crate::database::everywhere::On;
+use crate::database::set::Databases;
+use crate::database::transfer::Moved;
+use crate::database::{DatabaseReport, schema};
+use crate::driver::{
+    ControlFlag, Due, Exception, ExceptionFilter, JobFilter, JobInfo, JobRecord, StatusRow,
+    WorkerSeen,
+};
+use crate::error::Error;
+use crate::job::{Host, Job};
+use crate::new_job::NewJob;
+use crate::program::Program;
+use crate::session::pulses::LoopReport;
+use crate::session::work::{AtWork, WorkHandle};
+use crate::session::{self, Session};
+use crate::tools::time::SystemTime;
+
+/// The handle to all databases: clients enqueue through it, services work through it.
+///
+/// A cheap clone, `Send + Sync`; all methods block the calling thread, so do not call them on
+/// a thread of an async runtime.
+#[derive(Clone)]
+pub struct Manager {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
+    client: Arc<Client>,
+    at_work: AtWork,
+}
+
+impl Manager {
+    // Made and described.
+
+    /// Starts to describe a manager.
+    pub fn builder() -> ManagerBuilder {
+        ManagerBuilder::default()
+    }
+
+    /// The abilities of this manager, with the places where they are registered.
+    pub fn abilities(&self) -> Vec<Linked> {
+        self.program().abilities.list()
+    }
+
+    /// Whether this manager can do jobs of this ability.
+    pub fn can_do(&self, ability: &str) -> bool {
+        self.program().abilities.can_do(ability)
+    }
+
+    /// Adds a hook; it is called from the next job on.
+    ///
+    /// # Errors
+    ///
+    /// When a hook of that name is already there.
+    #[track_caller]
+    pub fn register_hook(&self, hook: impl Hook + 'static) -> Result<(), Error> {
+        self.program().register_hook(Arc::new(hook), SourceLocation::caller())
+    }
+
+    /// Removes a hook by name; tells whether it was there.
+    pub fn unregister_hook(&self, name: &str) -> bool {
+        self.program().unregister_hook(name)
+    }
+
+    // For clients.
+
+    /// Stores a job durably and tells what became of it. Blocks for one round trip or two.
+    ///
+    /// # Errors
+    ///
+    /// A hook's refusal, an argument or name that cannot be stored, or no database that can take
+    /// the job. After [`Error::Uncertain`] the job may be stored; repeating with the same
+    /// [id](NewJob::with_id) is safe.
+    pub fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
+        client::enqueue::enqueue(self.client(), job)
+    }
+
+    /// Stores many jobs in few statements; answers one for one.
+    ///
+    /// Jobs that may go anywhere go to one database together. Per database it is all or nothing.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue); before the first insert nothing is stored. When one of
+    /// several databases fails after another stored its share: [`Error::PartlyEnqueued`].
+    pub fn enqueue_many(
+        &self,
+        jobs: impl IntoIterator<Item = NewJob>,
+    ) -> Result<Vec<Enqueued>, Error> {
+        client::enqueue::enqueue_many(self.client(), jobs)
+    }
+
+    /// A ticket for a job enqueued earlier, perhaps by another process.
+    pub fn ticket(&self, job: JobId) -> Ticket {
+        Ticket::new(self.client(), job, None)
+    }
+
+    /// The short name of the database where a new job would go if all are up: the key's home for
+    /// a job with a unique key, the named one, or `None` when any will do.
+    ///
+    /// # Errors
+    ///
+    /// When the job names an unknown database.
+    pub fn home(&self, job: &NewJob) -> Result<Option<String>, Error> {
+        client::route::home(self.client(), job)
+    }
+
+    /// The spool, if one is set with [`ManagerBuilder::spool`](crate::ManagerBuilder::spool).
+    ///
+    /// # Errors
+    ///
+    /// When its file cannot be read.
+    pub fn spool(&self) -> Result<Option<SpoolReport>, Error> {
+        client::spool::report(self.client())
+    }
+
+    // For services.
+
+    /// Works for ever on the calling thread and the worker threads, until SIGTERM or SIGINT.
+    ///
+    /// The first signal stops softly: no more claims, unstarted jobs given back, running ones may
+    /// finish within `shutdown_timeout`. A second signal returns at once; what was running is
+    /// rescued by another process. Databases that are down, now or later, are taken up when they
+    /// are back. The signals' default action is not restored afterwards.
+    ///
+    /// # Errors
+    ///
+    /// When no ability is there, a reachable database has the wrong schema, the manager already
+    /// works, or the system refuses threads or signal handlers.
+    pub fn work(&self) -> Result<(), Error> {
+        session::work::work(self.start()?)
+    }
+
+    /// Works in the background until the handle is dropped or stopped; handles no signals.
+    ///
+    /// # Errors
+    ///
+    /// As [`work`](Self::work).
+    pub fn start(&self) -> Result<WorkHandle, Error> {
+        session::work::start(self.client(), self.host(), &self.parts.at_work)
+    }
+
+    /// Runs at most one job on the calling thread and settles it; `None` when there is none.
+    ///
+    /// The databases are asked in random order, each queue in turn. For tests and cron; a service
+    /// calls [`work`](Self::work).
+    ///
+    /// # Errors
+    ///
+    /// When no ability is there, every database is down, or one answers with an error.
+    pub fn work_once(&self) -> Result<Option<Outcome>, Error> {
+        session::once::work_once(self.client(), &self.host())
+    }
+
+    /// How the loops of this process's work fare, for each database: a loop whose last success grows old
+    /// while its database is up hangs. Empty while the manager does not work.
+    pub fn loops(&self) -> Vec<LoopReport> {
+        self.session().map_or_else(Vec::new, |session| session.loops())
+    }
+
+    // For operators: what there is.
+
+    /// The databases with their state, and how many jobs each holds, counted up to 10,000. Those
+    /// that are up are asked, all at once; one that does not answer has no depth.
+    pub fn databases(&self) -> Vec<DatabaseReport> {
+        admin::databases::reports(self.set())
+    }
+
+    /// Live jobs counted by queue, ability and state, one list per database.
+    pub fn job_count(&self) -> Vec<On<Vec<JobCount>>> {
+        admin::listing::job_count(self.set())
+    }
+
+    /// Live jobs, one list per database. `limit` and `offset` count in each database.
+    pub fn jobs(&self, filter: &JobFilter) -> Vec<On<Vec<JobInfo>>> {
+        admin::listing::jobs(self.set(), filter)
+    }
+
+    /// A live job with the short name of its database.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn lookup(&self, id: JobId) -> Result<Option<(String, JobInfo)>, Error> {
+        admin::listing::lookup(self.set(), id)
+    }
+
+    /// The live job that holds a unique key, with the short name of its database.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the key and one did not answer.
+    pub fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<(String, JobId)>, Error> {
+        admin::listing::holder(self.set(), ability, uniqkey)
+    }
+
+    /// The history of a job whose ability asks for it with `set_job_status`, oldest first.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn job_status(&self, job: JobId) -> Result<Vec<StatusRow>, Error> {
+        admin::listing::job_status(self.set(), job)
+    }
+
+    /// The exception log, newest first, one list per database. `limit` and `offset` count in each.
+    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<On<Vec<Exception>>> {
+        admin::listing::exceptions(self.set(), filter)
+    }
+
+    /// The worker processes that each database knows, with how long they have been silent.
+    pub fn workers(&self) -> Vec<On<Vec<WorkerSeen>>> {
+        admin::listing::workers(self.set())
+    }
+
+    /// Compares the abilities and queues of this manager with the jobs that wait in the databases:
+    /// which of them nobody like this one can do. For a check before a deploy.
+    ///
+    /// Counts all waiting jobs, which takes a while where there are millions.
+    pub fn check_abilities(&self) -> Vec<On<Vec<Undoable>>> {
+        admin::listing::check_abilities(self.program(), self.set())
+    }
+
+    /// Looks at every live job of every database: whether it is in exactly one place of one database,
+    /// with its facts and its unique key.
+    ///
+    /// It reads in bounded ranges and holds nobody up; workers may go on meanwhile. It writes nothing but
+    /// the identity of a database that has none yet, by which two names for one are found. Each finding is
+    /// confirmed by a second look. The spool is looked at too. With
+    /// [`repair`](AuditOptions::repair) what can be put right is, under the locks that keep others
+    /// away.
+    ///
+    /// ```
+    /// use qudo_core::{AuditOptions, Manager};
+    ///
+    /// let manager = Manager::builder().database("memory:audited").build()?;
+    /// assert!(manager.audit(AuditOptions::default()).is_clean());
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    pub fn audit(&self, options: AuditOptions) -> AuditReport {
+        admin::audit::run(self.set(), options)
+    }
+
+    // For operators: what to do with jobs.
+
+    /// Removes a live job that is not running; tells whether it did.
+    ///
+    /// # Errors
+    ///
+    /// When no database removed it and one did not answer.
+    pub fn dequeue(&self, id: JobId) -> Result<bool, Error> {
+        admin::orders::dequeue(self.client(), id)
+    }
+
+    /// Changes when a waiting job runs, keeping its id and its attempts; tells whether it did.
+    /// A running job is left alone; a delay of more than a year is a year.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn reenqueue(&self, id: JobId, due: Due) -> Result<bool, Error> {
+        admin::orders::reenqueue(self.set(), id, due)
+    }
+
+    /// Redrive: enqueues a discarded job again from the exception log, with its original argument
+    /// and unique key, under a new id, in the same database. Once.
+    ///
+    /// # Errors
+    ///
+    /// When the row does not exist, was not the job's last failure, was redriven before, or its
+    /// unique key is taken by a live job.
+    pub fn enqueue_from_failed_job(&self, exception: Uuid) -> Result<Ticket, Error> {
+        admin::orders::redrive(self.client(), exception)
+    }
+
+    /// Moves the waiting jobs of one database to another, in bounded batches; running jobs stay.
+    /// Blocks until none is left that can go.
+    ///
+    /// A job with a unique key moves only to the key's home among the databases that are not draining,
+    /// or the key could be taken there a second time; others stay. So [`drain`](Self::drain) first,
+    /// then move to each of the others.
+    ///
+    /// A job keeps its id, attempts, unique key, and when it is due. Its history, replies and rows
+    /// of the exception log stay behind; tickets follow the job. Killed or broken off at any point, the next call goes on
+    /// where it ended: no job is lost, and none is in both databases so that it could run twice.
+    /// Several processes may move at once.
+    ///
+    /// # Errors
+    ///
+    /// When a name is unknown, both are names of one database, or a database does not answer; what was
+    /// moved until then is moved.
+    pub fn move_jobs(&self, from: &str, to: &str) -> Result<Moved, Error> {
+        admin::moves::move_jobs(self.set(), from, to)
+    }
+
+    // For operators: what to do with databases.
+
+    /// Creates or updates the tables in every database; returns what was applied where.
+    ///
+    /// # Errors
+    ///
+    /// The first database that does not answer, is newer than this program, or refuses.
+    pub fn migrate(&self) -> Result<Vec<On<Vec<String>>>, Error> {
+        schema::migrate(self.set())
+    }
+
+    /// As [`migrate`](Self::migrate), with one answer per database. A migration may take as long
+    /// as it takes.
+    pub fn migrate_each(&self) -> Vec<On<Vec<String>>> {
+        schema::migrate_each(self.set())
+    }
+
+    /// Drains a database: new jobs go to the others, while those it has are worked as before or
+    /// handed over with [`move_jobs`](Self::move_jobs). The order is stored in the database; every
+    /// process follows it within 5 seconds, and a new one from its start.
+    ///
+    /// Jobs that name the database are refused. Unique keys move to their next home; while the
+    /// database is drained, it is asked first whether it still holds the key. During the 5 seconds
+    /// until all processes know, a key may be taken in both places.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn drain(&self, database: &str) -> Result<(), Error> {
+        self.set().find(database)?.order(ControlFlag::Draining, true)
+    }
+
+    /// Ends [`drain`](Self::drain): the database takes new jobs again.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn undrain(&self, database: &str) -> Result<(), Error> {
+        self.set().find(database)?.order(ControlFlag::Draining, false)
+    }
+
+    /// Pauses a database: its jobs wait, and it takes new ones. Running jobs end as usual. The
+    /// order is stored in the database; every process follows it within 5 seconds or at its next
+    /// heartbeat, whichever is later.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn pause(&self, database: &str) -> Result<(), Error> {
+        self.set().find(database)?.order(ControlFlag::Paused, true)
+    }
+
+    /// Ends [`pause`](Self::pause): the database's jobs are worked again.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it does not answer.
+    pub fn resume(&self, database: &str) -> Result<(), Error> {
+        self.set().find(database)?.order(ControlFlag::Paused, false)
+    }
+
+    /// Takes a database into use while the manager works, under the short name that its data
+    /// source suggests. Its share of unique keys moves there; see
+    /// [`add_database_as`](Self::add_database_as).
+    ///
+    /// # Errors
+    ///
+    /// As [`add_database_as`](Self::add_database_as).
+    pub fn add_database(&self, source: impl Into<DataSource>) -> Result<(), Error> {
+        admin::databases::add(self.set(), self.session().as_ref(), source.into())
+    }
+
+    /// Takes a database into use while the manager works.
+    ///
+    /// It becomes the home of its share of the unique keys, one in *n*; the others stay where they
+    /// are. A key whose job waits in its former home at this moment may be taken once more in the
+    /// new one: where that matters, let the jobs with keys run out first. Other processes know
+    /// nothing of the new database until they add it too.
+    ///
+    /// # Errors
+    ///
+    /// When the data source name is malformed, the name is taken, or the database answers with a
+    /// schema this program cannot work on. A database that is down is added all the same.
+    pub fn add_database_as(&self, name: &str, dsn: &str) -> Result<(), Error> {
+        self.add_database(DataSource::new(dsn).name(name))
+    }
+
+    /// Takes a database out of use while the manager works: unstarted jobs are given back, running
+    /// ones may finish within `shutdown_timeout`, for which this waits. What is stored there stays.
+    ///
+    /// Its share of unique keys moves to the other databases; [drain](Self::drain) it before, so
+    /// that its keys are looked up until its jobs are done.
+    ///
+    /// # Errors
+    ///
+    /// When no database has this name or it is the last one.
+    pub fn remove_database(&self, name: &str) -> Result<(), Error> {
+        admin::databases::remove(self.set(), self.session().as_ref(), name)
+    }
+
+    /// Takes a database away: [drains](Self::drain) it, [moves](Self::move_jobs) what waits to the others
+    /// until nothing has come for as long as other processes may still store jobs there, and
+    /// [removes](Self::remove_database) it from this manager. Blocks meanwhile, 25 s at least with the
+    /// usual [`call_limit`](crate::ManagerBuilder::call_limit).
+    ///
+    /// Each of the three alone would leave jobs behind: another process follows the order within 5 s, and
+    /// an insert that is under way then may take twice a `call_limit` more, after which this takes none to
+    /// be on its way. An insert of tens of thousands of jobs, a transaction of the caller's own, or a process
+    /// with a longer `call_limit` may take longer: stop those before. Jobs that run are waited for, because
+    /// they may be retried. Jobs with a unique key go to the home that their key has without this database.
+    /// What is left when `within` is over stays, and so does the database, draining; call again.
+    ///
+    /// Other processes remove it when they are deployed without it, or call
+    /// [`remove_database`](Self::remove_database).
+    ///
+    /// # Errors
+    ///
+    /// As [`move_jobs`](Self::move_jobs), [`Error::NoDatabase`] for the last one, and
+    /// [`Error::NotEmpty`] when jobs are left at the end of the time.
+    pub fn retire_database(&self, name: &str, within: Duration) -> Result<Moved, Error> {
+        admin::retire::retire(self.set(), self.session().as_ref(), name, within)
+    }
+
+    // For drivers.
+
+    /// Hooks and encoding for a job that is stored by other means than [`enqueue`](Self::enqueue):
+    /// in the caller's own transaction, or in place of a running job. `None` when suppressed.
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue), before the insert.
+    pub fn prepare_record(&self, job: NewJob) -> Result<Option<JobRecord>, Error> {
+        client::draft::prepare(self.program(), job)
+    }
+
+    /// What [`ManagerBuilder::notify_in_transactions`] says, for drivers.
+    pub fn notifies_in_transactions(&self) -> bool {
+        self.program().options.notify_in_transactions
+    }
+
+    // For the rest of this crate.
+
+    pub(crate) fn client(&self) -> &Arc<Client> {
+        &self.parts.client
+    }
+
+    pub(crate) fn program(&self) -> &Program {
+        &self.parts.client.program
+    }
+
+    pub(crate) fn set(&self) -> &Databases {
+        &self.parts.client.databases
+    }
+
+    fn session(&self) -> Option<Arc<Session>> {
+        self.parts.at_work.session()
+    }
+
+    fn host(&self) -> Arc<dyn Host> {
+        Arc::new(self.clone())
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakManager {
+        WeakManager(Arc::downgrade(&self.parts))
+    }
+}
+
+/// A manager that does not live on because of this.
+pub(crate) struct WeakManager(Weak<Parts>);
+
+impl WeakManager {
+    pub(crate) fn upgrade(&self) -> Option<Manager> {
+        self.0.upgrade().map(|parts| Manager { parts })
+    }
+}
+
+impl fmt::Debug for Manager {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Manager")
+            .field("databases", &self.set().all())
+            .field("abilities", &self.program().abilities)
+            .field("hooks", &self.program().hooks())
+            .finish_non_exhaustive()
+    }
+}
+
+impl ManagerBuilder {
+    /// Checks everything and builds the manager.
+    ///
+    /// # Errors
+    ///
+    /// When a data source name is malformed, a name is taken twice, an option is out of range, or
+    /// two abilities, hooks or plugins collide.
+    pub fn build(self) -> Result<Manager, Error> {
+        let client = self.into_client()?;
+        Ok(Manager { parts: Arc::new(Parts { client, at_work: AtWork::default() }) })
+    }
+}
+
+impl Host for Manager {
+    fn codecs(&self) -> &CodecSet {
+        &self.program().codecs
+    }
+
+    fn plugins(&self) -> &PluginSet {
+        &self.program().plugins
+    }
+
+    fn prepare(&self, job: NewJob) -> Result<Option<JobRecord>, Error> {
+        self.prepare_record(job)
+    }
+
+    fn tell_replacements(&self, jobs: &[JobRecord], without: &[JobId], database: &str) {
+        self.program().tell_replacements(jobs, without, database, SystemTime::now());
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+}
+
+impl Job {
+    /// The manager that runs the job, for enqueuing more.
+    pub fn manager(&self) -> &Manager {
+        // Whoever runs jobs knows its manager by a trait only, since it is above them.
+        self.host().as_any().downcast_ref().expect("the only host there is")
+    }
+}

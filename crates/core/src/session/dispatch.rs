@@ -1,0 +1,608 @@
+//! The local queue between claims and worker threads.
+//!
+//! One short lock per job. Each database has its own lane; worker threads take from the lanes in
+//! turn, so a database full of work cannot starve another, and a slow one only empties its own
+//! lane. How much a lane may hold ahead adapts to how long jobs take: nothing while jobs are long,
+//! so that other processes can have them; full batches while they are short.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driver::ClaimedJob;
+use crate::session::lane::Lane;
+use crate::tools::sync::{Condvar, Mutex};
+use crate::tools::time::Instant;
+
+/// Prefetched work should last about this long: a few claims' worth of round trips.
+const HORIZON: Duration = Duration::from_millis(100);
+
+/// The first claims ask for so many (Qudo's `find_job_limit_size`).
+const FIRST_LIMIT: u32 = 30;
+
+/// Larger claims gain nothing measurable and lengthen each statement.
+const LARGEST_LIMIT: u32 = 1_000;
+
+/// Arguments claimed ahead from all databases fill about so many bytes at most, whatever their number.
+const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
+
+/// A reservation this old belongs to a database that hangs; its slots are not held for it. A lane that
+/// was called to its turn and did not come within this time loses it.
+pub(crate) const STALE_RESERVATION: Duration = Duration::from_millis(50);
+
+/// A lane that was given fewer jobs than another comes first until it has had as many, but for eight jobs
+/// or a second's work at most: a lane that had nothing to do for an hour must not keep the others waiting
+/// for an hour.
+const CATCH_UP: u64 = 8;
+
+pub(crate) struct Dispatch {
+    inner: Mutex<Inner>,
+    work: Condvar,
+    workers: usize,
+    fixed_limit: Option<u32>,
+}
+
+struct Inner {
+    slots: Vec<Slot>,
+    next: usize,
+    idle: usize,
+    queued: usize,
+    /// Moving average of how long a job runs, in seconds; `None` before the first.
+    pace: Option<f64>,
+    limit: u32,
+    last_pop: Instant,
+    closed: bool,
+    /// The next ticket for a lane that waits for its turn.
+    tickets: u64,
+}
+
+struct Slot {
+    /// `None` once its lane has ended, until another takes its place.
+    lane: Option<Arc<Lane>>,
+    queue: VecDeque<Box<ClaimedJob>>,
+    reserved: usize,
+    reserved_at: Option<Instant>,
+    waiting: Option<Waiting>,
+    weight: Weight,
+    /// How many jobs it was given; raised to so much less than the lane with the most has
+    /// as [`CATCH_UP`] says.
+    served: u64,
+}
+
+/// A lane that found no worker thread free. Lanes get free threads in the order of their turns: a
+/// race for each of them would leave one database's long jobs to what the others let fall.
+#[derive(Clone, Copy)]
+struct Waiting {
+    turn: Turn,
+    /// Since when its bell is ringing.
+    called: Option<Instant>,
+}
+
+/// How many jobs the lane had, and its ticket among those that had as many. Tickets alone would take a
+/// turn for good from a lane whose database is slow now and then.
+type Turn = (u64, u64);
+
+impl Slot {
+    /// Rings once for a lane that waits.
+    fn call(&mut self, now: Instant) {
+        if let Some(waiting) = &mut self.waiting
+            && waiting.called.is_none()
+        {
+            waiting.called = Some(now);
+            if let Some(lane) = &self.lane {
+                lane.database.bell.ring();
+            }
+        }
+    }
+
+    /// Whether it waits, and was not called in vain.
+    fn may_come(&self, now: Instant) -> bool {
+        self.waiting.is_some_and(|waiting| {
+            waiting.called.is_none_or(|at| now.saturating_duration_since(at) < STALE_RESERVATION)
+        })
+    }
+
+    /// Whether it waits for a turn before this one, and may still come.
+    fn precedes(&self, turn: Turn, now: Instant) -> bool {
+        self.may_come(now) && self.waiting.is_some_and(|waiting| waiting.turn < turn)
+    }
+}
+
+/// Bytes of an argument: those of the last claim if they were larger, else a moving average.
+#[derive(Default)]
+struct Weight(f64);
+
+impl Weight {
+    /// How many jobs fill so many bytes.
+    fn fit(&self, bytes: f64) -> usize {
+        (bytes / self.0.max(1.0)).max(1.0) as usize
+    }
+
+    fn note(&mut self, jobs: usize, bytes: usize) {
+        let weight = bytes as f64 / jobs as f64;
+        self.0 = weight.max(self.0 + (weight - self.0) / 4.0);
+    }
+}
+
+impl Inner {
+    /// Threads that nothing is claimed for.
+    fn free(&self, now: Instant) -> usize {
+        let reserved = |slot: &Slot| {
+            let fresh = slot.reserved_at.is_some_and(|at| now - at < STALE_RESERVATION);
+            if fresh { slot.reserved } else { 0 }
+        };
+        let claimed: usize = self.slots.iter().map(reserved).sum();
+        self.idle.saturating_sub(self.queued + claimed)
+    }
+
+    /// Calls as many lanes as there are free threads, in the order of their turns.
+    fn call_waiting(&mut self, now: Instant) {
+        let mut free = self.free(now);
+        let mut waiting: Vec<_> = (0..self.slots.len())
+            .filter_map(|at| Some((self.slots[at].waiting?.turn, at)))
+            .collect();
+        waiting.sort_unstable();
+        for (_, at) in waiting {
+            if free == 0 {
+                break;
+            }
+            // One that was called and did not come has lost its turn to the next.
+            if self.slots[at].may_come(now) {
+                free -= 1;
+                self.slots[at].call(now);
+            }
+        }
+    }
+
+    /// Calls all lanes that may claim ahead and have too little, not only the one that a job was just
+    /// taken from: one that waits for a free thread since jobs were long would see none any more.
+    fn call_low(&mut self, workers: usize, now: Instant) {
+        let (target, bytes) = (self.prefetch(workers), self.bytes());
+        if target == 0 {
+            return;
+        }
+        for slot in self.slots.iter_mut().filter(|slot| slot.waiting.is_some()) {
+            let target = target.min(slot.weight.fit(bytes));
+            if slot.queue.len() + slot.reserved <= target / 2 {
+                slot.call(now);
+            }
+        }
+    }
+
+    /// By how many jobs a lane may stay behind the one with the most.
+    fn credit(&self) -> u64 {
+        let jobs = self.pace.map_or(CATCH_UP, |pace| (1.0 / pace.max(1e-7)) as u64);
+        jobs.clamp(1, CATCH_UP)
+    }
+
+    /// How much a lane may claim ahead: together with the others that have something as much as lasts for
+    /// the horizon, for what lies in front of an urgent job is that of all.
+    fn prefetch(&self, workers: usize) -> usize {
+        let Some(pace) = self.pace else { return 0 };
+        let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
+        // Less than one job per worker within the horizon: jobs are long, hold none back.
+        if jobs < workers as f64 {
+            return 0;
+        }
+        ((jobs / self.with_work() as f64).ceil() as usize).min(2 * self.limit as usize)
+    }
+
+    /// How many lanes have something, or are about to.
+    fn with_work(&self) -> usize {
+        let has = |slot: &&Slot| !slot.queue.is_empty() || slot.reserved > 0;
+        self.slots.iter().filter(has).count().max(1)
+    }
+
+    /// How many bytes of arguments a lane may claim ahead.
+    fn bytes(&self) -> f64 {
+        MOST_BYTES / self.with_work() as f64
+    }
+}
+
+impl Dispatch {
+    pub(crate) fn new(workers: usize, fixed_limit: Option<u32>) -> Self {
+        let inner = Inner {
+            slots: Vec::new(),
+            next: 0,
+            idle: 0,
+            queued: 0,
+            pace: None,
+            limit: fixed_limit.unwrap_or(FIRST_LIMIT),
+            last_pop: Instant::now(),
+            closed: false,
+            tickets: 0,
+        };
+        Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
+    }
+
+    /// Adds a lane at its index: behind the others, or where one has ended.
+    pub(crate) fn add(&self, lane: &Arc<Lane>) {
+        let slot = Slot {
+            lane: Some(Arc::clone(lane)),
+            queue: VecDeque::new(),
+            reserved: 0,
+            reserved_at: None,
+            waiting: None,
+            weight: Weight::default(),
+            served: 0,
+        };
+        let mut inner = self.inner.lock();
+        match inner.slots.get_mut(lane.index) {
+            Some(ended) => *ended = slot,
+            None => inner.slots.push(slot),
+        }
+    }
+
+    /// Lets go of a lane that has ended: nothing is left of it, and nothing comes any more.
+    pub(crate) fn remove(&self, lane: &Lane) {
+        let mut inner = self.inner.lock();
+        let slot = &mut inner.slots[lane.index];
+        if slot.lane.as_ref().is_some_and(|ours| std::ptr::eq(&raw const **ours, lane)) {
+            slot.lane = None;
+            (slot.waiting, slot.reserved, slot.reserved_at) = (None, 0, None);
+        }
+    }
+
+    /// How many jobs this lane's fetcher should claim now. 0 means: wait for the lane's bell,
+    /// which rings when room appears or the lane's turn comes.
+    pub(crate) fn reserve(&self, lane: usize) -> u32 {
+        let mut inner = self.inner.lock();
+        if inner.closed {
+            return 0;
+        }
+        let now = Instant::now();
+        inner.slots[lane].reserved_at = None;
+        let most = inner.slots.iter().map(|slot| slot.served).max().unwrap_or_default();
+        let ticket = inner.tickets;
+        let credit = inner.credit();
+        let slot = &mut inner.slots[lane];
+        slot.served = slot.served.max(most.saturating_sub(credit));
+        let turn = slot.waiting.map_or((slot.served, ticket), |waiting| waiting.turn);
+        let before = inner.slots.iter().filter(|slot| slot.precedes(turn, now)).count();
+        let free = inner.free(now).saturating_sub(before);
+        let target = inner.prefetch(self.workers);
+        let (limit, bytes) = (inner.limit as usize, inner.bytes());
+        let slot = &mut inner.slots[lane];
+        let fit = slot.weight.fit(bytes);
+        let (target, limit) = (target.min(fit), limit.min(fit));
+        let have = slot.queue.len() + slot.reserved;
+        let ahead = if have <= target / 2 { target - have } else { 0 };
+        let want = free.max(ahead).min(limit);
+        if want == 0 {
+            slot.waiting = Some(Waiting { turn, called: None });
+            inner.tickets += 1;
+            inner.call_waiting(now);
+        } else {
+            slot.waiting = None;
+            slot.reserved = want;
+            slot.reserved_at = Some(now);
+        }
+        want as u32
+    }
+
+    /// Gives up the turn of a lane that cannot claim now.
+    pub(crate) fn withdraw(&self, lane: usize) {
+        let mut inner = self.inner.lock();
+        if inner.slots[lane].waiting.take().is_some() {
+            inner.call_waiting(Instant::now());
+        }
+    }
+
+    /// Ends a reservation with what was claimed.
+    pub(crate) fn deliver(&self, lane: usize, jobs: Vec<ClaimedJob>) {
+        let got = jobs.len();
+        let mut inner = self.inner.lock();
+        let wanted = std::mem::take(&mut inner.slots[lane].reserved);
+        inner.slots[lane].reserved_at = None;
+        if got < wanted {
+            // Threads that another lane went without are free again.
+            inner.queued += got;
+            inner.call_waiting(Instant::now());
+            inner.queued -= got;
+        }
+        if got == 0 {
+            return;
+        }
+        inner.slots[lane].served += got as u64;
+        let bytes = jobs.iter().map(|job| job.arg.len()).sum();
+        inner.slots[lane].weight.note(got, bytes);
+        let full = got == wanted && got >= inner.limit as usize;
+        if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
+            inner.limit = (inner.limit * 2).min(LARGEST_LIMIT);
+        }
+        inner.slots[lane].queue.extend(jobs.into_iter().map(Box::new));
+        inner.queued += got;
+        let idle = inner.idle;
+        drop(inner);
+        if got >= idle {
+            self.work.notify_all();
+        } else {
+            for _ in 0..got {
+                self.work.notify_one();
+            }
+        }
+    }
+
+    /// Whether a thread is idle for which no job lies here.
+    pub(crate) fn has_idle(&self) -> bool {
+        let inner = self.inner.lock();
+        inner.idle > inner.queued
+    }
+
+    /// The next job for a worker thread, with its lane; blocks. `None` when closed and empty.
+    /// `took` is how long the thread's last job ran.
+    pub(crate) fn pop(&self, took: Option<Duration>) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
+        let mut inner = self.inner.lock();
+        if let Some(took) = took {
+            self.note_pace(&mut inner, took.as_secs_f64());
+        }
+        loop {
+            let count = inner.slots.len();
+            let found = (0..count)
+                .map(|step| (inner.next + step) % count)
+                .find(|&lane| !inner.slots[lane].queue.is_empty());
+            if let Some(lane) = found {
+                inner.next = (lane + 1) % count;
+                inner.queued -= 1;
+                let now = Instant::now();
+                inner.last_pop = now;
+                let slot = &mut inner.slots[lane];
+                let job = slot.queue.pop_front().expect("the lane was found not empty");
+                let from = slot.lane.clone().expect("a lane with jobs has not ended");
+                inner.call_low(self.workers, now);
+                return Some((from, job));
+            }
+            if inner.closed {
+                return None;
+            }
+            inner.idle += 1;
+            inner.call_waiting(Instant::now());
+            if inner.slots.iter().any(|slot| slot.waiting.is_some()) {
+                // Whoever was called may not come, because its database hangs; then the next is.
+                self.work.wait_for(&mut inner, STALE_RESERVATION);
+            } else {
+                self.work.wait(&mut inner);
+            }
+            inner.idle -= 1;
+        }
+    }
+
+    /// Follows long jobs at once and short ones slowly, so that one long job stops the prefetch.
+    fn note_pace(&self, inner: &mut Inner, took: f64) {
+        let pace = inner.pace.unwrap_or(took);
+        let share = if took > pace * 4.0 { 0.5 } else { 1.0 / 16.0 };
+        inner.pace = Some(pace + (took - pace) * share);
+        if self.fixed_limit.is_none() && inner.prefetch(self.workers) == 0 {
+            inner.limit = FIRST_LIMIT;
+        }
+    }
+
+    #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
+    /// Takes back the jobs of a lane that no worker thread has started.
+    pub(crate) fn drain(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
+        let mut inner = self.inner.lock();
+        let jobs: Vec<_> = inner.slots[lane].queue.drain(..).collect();
+        inner.queued -= jobs.len();
+        jobs
+    }
+
+    #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
+    /// As [`drain`](Self::drain), if no worker thread took anything for so long: the threads are
+    /// busy with long jobs, and another process may be free.
+    pub(crate) fn drain_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
+        let inner = self.inner.lock();
+        // While a thread is idle nothing is stuck: what was delivered a moment ago is about to be taken.
+        let stuck = inner.idle == 0 && inner.last_pop.elapsed() > limit;
+        drop(inner);
+        if stuck { self.drain(lane) } else { Vec::new() }
+    }
+
+    /// Ends the flow: fetchers get no more room, worker threads end when their lanes are empty.
+    pub(crate) fn close(&self) {
+        self.inner.lock().closed = true;
+        self.work.notify_all();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn inner(pace: f64, limit: u32) -> Inner {
+        let dispatch = Dispatch::new(2, None);
+        let mut inner = dispatch.inner.into_inner();
+        inner.pace = Some(pace);
+        inner.limit = limit;
+        inner
+    }
+
+    #[test]
+    fn long_jobs_are_not_fetched_ahead_and_short_ones_are_in_full_batches() {
+        assert_eq!(inner(1.0, 30).prefetch(2), 0);
+        assert_eq!(inner(0.2, 30).prefetch(2), 0);
+        assert_eq!(inner(0.01, 30).prefetch(2), 20);
+        assert_eq!(inner(1e-6, 1000).prefetch(2), 2000);
+    }
+
+    #[test]
+    fn a_lane_catches_up_by_a_second_of_work_and_by_one_job_if_that_is_longer() {
+        let credits = [1e-6, 0.2, 0.5, 600.0].map(|pace| inner(pace, 30).credit());
+        assert_eq!(credits, [8, 5, 2, 1]);
+    }
+
+    #[test]
+    fn large_arguments_are_fetched_ahead_by_their_bytes() {
+        let mut weight = Weight::default();
+        weight.note(10, 5_000_000);
+        assert_eq!(weight.fit(MOST_BYTES), 33);
+        weight.note(10, 500);
+        assert_eq!(weight.fit(MOST_BYTES), 44, "one light claim does not make it forget");
+        weight.note(1, 1_000_000_000);
+        assert_eq!(weight.fit(MOST_BYTES), 1, "one at least");
+    }
+
+    /// A dispatch with lanes over memory databases and one idle thread.
+    fn lanes(count: usize) -> Dispatch {
+        let dispatch = Dispatch::new(1, None);
+        for index in 0..count {
+            let settings = crate::database::Settings {
+                retry: HORIZON,
+                limit: HORIZON,
+                on_change: None,
+                identities: Arc::default(),
+            };
+            let driver: Arc<dyn crate::driver::Driver> =
+                Arc::new(crate::memory::MemoryDriver::default());
+            let name = Arc::from(format!("lane {index}"));
+            let database = crate::database::Database::new(name, driver, settings);
+            dispatch.add(&Arc::new(Lane::new(index, Arc::new(database), HORIZON, Arc::default())));
+        }
+        dispatch.inner.lock().idle = 1;
+        dispatch
+    }
+
+    fn rings(dispatch: &Dispatch, lane: usize) -> bool {
+        let lane = dispatch.inner.lock().slots[lane].lane.clone().expect("it has not ended");
+        lane.database.bell.wait(Duration::ZERO)
+    }
+
+    #[test]
+    fn a_free_thread_goes_to_the_lane_that_waits_longest() {
+        let dispatch = lanes(3);
+        assert_eq!(dispatch.reserve(0), 1);
+        assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 0), "it is taken");
+        // The first lane found nothing and is back before the others.
+        dispatch.deliver(0, Vec::new());
+        assert!(rings(&dispatch, 2) && !rings(&dispatch, 1), "the turn is the third lane's");
+        assert_eq!(dispatch.reserve(0), 0);
+        assert_eq!(dispatch.reserve(1), 0);
+        assert_eq!(dispatch.reserve(2), 1);
+        dispatch.deliver(2, Vec::new());
+        assert!(rings(&dispatch, 1));
+        assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 1));
+    }
+
+    #[test]
+    fn what_was_delivered_to_an_idle_thread_is_not_stuck() {
+        let dispatch = lanes(1);
+        let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
+        dispatch.inner.lock().last_pop = long_ago;
+        dispatch.deliver(0, vec![job()]);
+        assert!(dispatch.drain_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
+        dispatch.inner.lock().idle = 0;
+        assert_eq!(dispatch.drain_stuck(0, HORIZON).len(), 1, "all threads are busy");
+    }
+
+    fn job() -> ClaimedJob {
+        ClaimedJob {
+            id: qudo_hooks::JobId::new(),
+            ability: Arc::from("it"),
+            queue: Arc::from("default"),
+            codec: "json".into(),
+            arg: Vec::new(),
+            uniqkey: None,
+            priority: 0,
+            attempt: 1,
+            crashes: 0,
+            claim: 1,
+            enqueued_at: crate::tools::time::utc_now(),
+        }
+    }
+
+    #[test]
+    fn a_lane_that_lost_its_turn_has_it_later() {
+        let dispatch = lanes(2);
+        for _ in 0..3 {
+            assert_eq!(dispatch.reserve(0), 1, "the other does not come");
+            dispatch.deliver(0, vec![job()]);
+            dispatch.pop(None).expect("delivered");
+        }
+        dispatch.inner.lock().idle = 0;
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
+        dispatch.inner.lock().idle = 1;
+        dispatch.inner.lock().call_waiting(Instant::now());
+        assert!(rings(&dispatch, 1) && !rings(&dispatch, 0), "it had three less");
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 1));
+    }
+
+    #[test]
+    fn a_lane_that_had_nothing_to_do_is_let_catch_up_by_a_few_jobs_only() {
+        let dispatch = lanes(2);
+        dispatch.inner.lock().slots[0].served = 1_000;
+        dispatch.inner.lock().idle = 0;
+        assert_eq!(dispatch.reserve(1), 0);
+        assert_eq!(dispatch.inner.lock().slots[1].served, 1_000 - CATCH_UP);
+    }
+
+    #[test]
+    fn a_lane_that_waits_since_jobs_were_long_is_called_when_they_are_short() {
+        let dispatch = lanes(2);
+        assert_eq!(dispatch.reserve(0), 1);
+        dispatch.deliver(0, vec![job()]);
+        dispatch.inner.lock().idle = 0;
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0), "the one thread is busy");
+        dispatch.inner.lock().idle = 1;
+        dispatch.inner.lock().pace = Some(0.02);
+        dispatch.inner.lock().slots[0].waiting = None;
+        dispatch.pop(None).expect("delivered");
+        assert!(rings(&dispatch, 1), "no thread is ever free for it again");
+        dispatch.inner.lock().idle = 0;
+        assert!(dispatch.reserve(1) > 0);
+    }
+
+    #[test]
+    fn a_thread_that_waits_calls_the_next_lane_when_the_first_does_not_come() {
+        let dispatch = lanes(2);
+        dispatch.inner.lock().idle = 0;
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
+        std::thread::scope(|scope| {
+            scope.spawn(|| dispatch.pop(None));
+            let bell = |lane: usize| dispatch.inner.lock().slots[lane].lane.clone().expect("works");
+            let rings = |lane: usize| bell(lane).database.bell.wait(Duration::from_secs(10));
+            let rung = [rings(0), rings(1)];
+            // Else the thread would wait for ever when a lane was not called.
+            dispatch.close();
+            assert!(rung[0], "it waits longest");
+            assert!(rung[1], "the first hangs");
+        });
+    }
+
+    #[test]
+    fn a_lane_that_does_not_come_loses_its_turn() {
+        let dispatch = lanes(2);
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (1, 0));
+        dispatch.deliver(0, Vec::new());
+        assert_eq!(dispatch.reserve(0), 0, "the other is called");
+        let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
+        if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {
+            waiting.called = long_ago;
+        }
+        assert_eq!(dispatch.reserve(0), 1);
+    }
+
+    #[test]
+    fn the_turn_of_a_lane_that_does_not_come_or_cannot_goes_to_the_next() {
+        let dispatch = lanes(3);
+        assert_eq!((dispatch.reserve(0), dispatch.reserve(1), dispatch.reserve(2)), (1, 0, 0));
+        dispatch.deliver(0, Vec::new());
+        assert!(rings(&dispatch, 1) && !rings(&dispatch, 2));
+        let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
+        if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {
+            waiting.called = long_ago;
+        }
+        assert_eq!(dispatch.reserve(0), 0, "the third lane's turn comes first");
+        assert!(rings(&dispatch, 2));
+        dispatch.withdraw(2);
+        assert!(rings(&dispatch, 0), "its database is down");
+        assert_eq!(dispatch.reserve(0), 1);
+    }
+
+    #[test]
+    fn one_long_job_among_short_ones_stops_the_prefetch_at_once() {
+        let dispatch = Dispatch::new(2, None);
+        let mut inner = inner(1e-6, 1000);
+        dispatch.note_pace(&mut inner, 10.0);
+        assert_eq!(inner.prefetch(2), 0);
+        assert_eq!(inner.limit, FIRST_LIMIT);
+    }
+}

@@ -1,0 +1,404 @@
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crate::driver::{ClaimedJob, DriverError, ErrorKind, WakeSource};
+use crate::session::Session;
+use crate::session::claiming::Claiming;
+use crate::session::dispatch::STALE_RESERVATION;
+use crate::session::lane::Lane;
+use crate::session::loops::supervise;
+use crate::session::pulses::Kind;
+use crate::session::uncertain::Uncertain;
+use crate::tools::random::jitter;
+use crate::tools::time::Instant;
+
+/// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
+const PROMOTE_AT_MOST: u32 = 1_000;
+
+/// While there is work, due jobs are looked for this often.
+const PROMOTE_EVERY: Duration = Duration::from_millis(200);
+
+/// Claimed but unsettled jobs beyond this wait for the settler: memory stays bounded when a
+/// database takes claims but is slow to settle.
+const MOST_IN_FLIGHT: usize = 10_000;
+
+/// The same for the bytes of what ended and is not settled: replies and arguments.
+const MOST_BYTES: usize = 64 * 1024 * 1024;
+
+/// After an error of a claim that is neither an absence nor a lock, the next comes so much later.
+const TROUBLED: Duration = Duration::from_secs(1);
+
+/// The same after a lock, or a statement that somebody ended.
+const CONTENDED: Duration = Duration::from_millis(150);
+
+/// The same where the account lacks a right.
+const REFUSED: Duration = Duration::from_secs(10);
+
+/// Meanwhile a stop is noticed this soon.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+/// The shortest pause between two looks at a database that has to be asked.
+const SHORTEST_POLL: Duration = Duration::from_millis(3);
+
+/// A database that has been idle for a while is asked every 1/200 of that while: the first job
+/// after a quiet time waits half a percent of it, and an idle server sees ever fewer questions.
+const IDLE_SHARE: u32 = 200;
+
+/// What the fetcher remembers between rounds.
+struct Fetcher<'a> {
+    session: &'a Arc<Session>,
+    lane: &'a Arc<Lane>,
+    /// Which queue is asked first: it turns, so that a full queue does not starve the next.
+    turn: usize,
+    last_work: Instant,
+    next_promotion: Instant,
+    /// Claims whose answer was lost: their leases must be released before the next claim.
+    uncertain: Vec<Uncertain>,
+    /// Claims whose jobs were not delivered yet.
+    under_way: Vec<Uncertain>,
+    /// How many of them other lanes were told of.
+    handed_over: usize,
+    /// What ended waits to be settled, so that nothing is claimed.
+    blocked: bool,
+    /// The last look at every queue found nothing.
+    idle: bool,
+    /// Something woke the fetcher: it may be a job that is due before the next promotion.
+    woken: bool,
+}
+
+/// Claims for one database until the session stops.
+pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
+    session.meet(lane);
+    let now = Instant::now();
+    let mut fetcher = Fetcher {
+        session,
+        lane,
+        turn: 0,
+        last_work: now,
+        next_promotion: now,
+        uncertain: Vec::new(),
+        under_way: Vec::new(),
+        handed_over: 0,
+        blocked: false,
+        idle: false,
+        woken: false,
+    };
+    supervise(lane, Kind::Fetch, || {
+        fetcher.recover_from_panic();
+        fetcher.fetch_on();
+    });
+    session.dispatch.withdraw(lane.index);
+    fetcher.release_all();
+    // A claim that was on its way when the stop came delivered after everything else was given
+    // back, perhaps to threads that had already ended.
+    for job in session.dispatch.drain(lane.index) {
+        lane.give_back(job);
+    }
+}
+
+impl Fetcher<'_> {
+    /// Claims until the lane stops.
+    fn fetch_on(&mut self) {
+        let (session, lane) = (self.session, self.lane);
+        while !lane.is_stopping() {
+            let paused = lane.database.orders.known().paused;
+            if !lane.database.is_trusted() || !lane.heart.holds_leases() || paused {
+                if paused && lane.database.is_trusted() {
+                    lane.pulses.beat(Kind::Fetch);
+                }
+                session.dispatch.withdraw(lane.index);
+                if lane.database.is_second_name() {
+                    // Only its first name may still be asked.
+                    self.hand_over();
+                }
+                // The bell rings when the database is back; the pause covers a missed heartbeat.
+                lane.database.bell.wait(Duration::from_millis(500));
+                continue;
+            }
+            match self.round() {
+                Ok(pause) => {
+                    if !std::mem::take(&mut self.blocked) {
+                        lane.pulses.beat(Kind::Fetch);
+                    }
+                    if let Some(pause) = pause {
+                        self.sleep(self.next_release().map_or(pause, |next| next.min(pause)));
+                    }
+                }
+                Err(error) => self.recover(&error),
+            }
+        }
+    }
+
+    /// What was claimed when a panic came is known to nobody: it is given back by the number of the claim.
+    fn recover_from_panic(&mut self) {
+        self.lane.claiming.store(false, Ordering::SeqCst);
+        self.uncertain.append(&mut self.under_way);
+        // Nothing comes of the reservation.
+        self.session.dispatch.deliver(self.lane.index, Vec::new());
+    }
+
+    /// One look at the database: promote what is due, then claim from the queues in turn.
+    /// Returns how long to sleep, or `None` to go on at once.
+    fn round(&mut self) -> Result<Option<Duration>, DriverError> {
+        self.release_uncertain()?;
+        if Instant::now() >= self.next_promotion {
+            self.promote()?;
+        }
+        if self.lane.in_flight.load(Ordering::Relaxed) > MOST_IN_FLIGHT
+            || self.lane.settle.bytes() > MOST_BYTES
+        {
+            self.blocked = true;
+            return Ok(Some(Duration::from_millis(5)));
+        }
+        let wanted = self.session.dispatch.reserve(self.lane.index);
+        if wanted == 0 {
+            // No worker thread needs anything: the bell rings when one does. Asking the database
+            // meanwhile would find the backlog again and again.
+            self.idle = false;
+            let delay = self.session.client.program.options.delay;
+            // Threads may be held for a lane whose database does not answer, or that does not come to
+            // its turn; nobody rings when that is over.
+            let held = self.session.dispatch.has_idle();
+            return Ok(Some(if held { delay.min(STALE_RESERVATION) } else { delay }));
+        }
+        self.lane.claiming.store(true, Ordering::SeqCst);
+        let death = self.lane.heart.death();
+        let claimed = self.claim(wanted);
+        let (jobs, result) = match claimed {
+            Ok(jobs) => (jobs, Ok(())),
+            Err((jobs, error)) => (jobs, Err(error)),
+        };
+        let found = jobs.len();
+        self.lane.in_flight.fetch_add(found, Ordering::SeqCst);
+        self.lane.claiming.store(false, Ordering::SeqCst);
+        self.under_way.clear();
+        // A process that was stopped between the claim and now, and found dead: others may hold what it
+        // brought. If it is found just now, the beat may have cleared the queue before this comes.
+        let (jobs, stale) =
+            if self.lane.heart.death() == death { (jobs, Vec::new()) } else { (Vec::new(), jobs) };
+        self.session.dispatch.deliver(self.lane.index, jobs);
+        for job in stale {
+            self.lane.give_back(Box::new(job));
+        }
+        if self.lane.heart.death() != death {
+            for job in self.session.dispatch.drain(self.lane.index) {
+                self.lane.give_back(job);
+            }
+        }
+        result?;
+        self.lane.database.note_claim();
+        self.idle = found == 0;
+        if found > 0 {
+            self.last_work = Instant::now();
+            return Ok(None);
+        }
+        // The claim comes first after a wake-up: most are for a job that is ready, and looking for
+        // due ones is a round trip that it would wait for.
+        if std::mem::take(&mut self.woken) && self.promote()? > 0 {
+            return Ok(None);
+        }
+        let due = self.next_promotion.saturating_duration_since(Instant::now());
+        Ok(Some(due.min(self.session.client.program.options.delay)))
+    }
+
+    fn release_uncertain(&mut self) -> Result<(), DriverError> {
+        self.take_over();
+        let worker = self.session.worker.id;
+        let mut at = 0;
+        while let Some(one) = self.uncertain.get_mut(at) {
+            let (claim, is_over) = (one.claim, Instant::now() >= one.deadline);
+            if one.released && !is_over {
+                at += 1;
+                continue;
+            }
+            let found =
+                self.lane.database.ask(move |driver| driver.release_claim(worker, claim))?;
+            one.released = true;
+            if is_over || found > 0 {
+                self.uncertain.swap_remove(at);
+                self.handed_over = 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// At the end: as a rule they go with the worker's row, but another lane may go on with that. A
+    /// database that is away is not waited for.
+    fn release_all(&mut self) {
+        if self.lane.database.is_trusted()
+            && let Err(error) = self.release_uncertain()
+        {
+            log::debug!("database {:?}: {error}", &*self.lane.database.name);
+        }
+        self.hand_over();
+    }
+
+    /// Tells the other lanes of the same database, if there are any, what is uncertain. It is kept here
+    /// too: this may be a restored copy after all, and to release a claim twice harms nobody.
+    fn hand_over(&mut self) {
+        let session = self.session;
+        let identity = self.lane.database.orders.known().identity;
+        let Some(identity) = identity.filter(|_| self.handed_over < self.uncertain.len()) else {
+            return;
+        };
+        let left = self.uncertain.iter().map(|one| (identity, *one));
+        session.left_claims.lock().extend(left);
+        self.handed_over = self.uncertain.len();
+        let same = |lane: &Arc<Lane>| lane.database.orders.known().identity == Some(identity);
+        for lane in
+            session.lanes().iter().filter(|lane| lane.index != self.lane.index && same(lane))
+        {
+            // Else it would sleep until its next look at the database.
+            lane.database.bell.ring();
+        }
+    }
+
+    /// Takes over what other lanes left.
+    fn take_over(&mut self) {
+        let mut left = self.session.left_claims.lock();
+        if left.is_empty() {
+            return;
+        }
+        let Some(ours) = self.lane.database.orders.known().identity else { return };
+        for (identity, one) in std::mem::take(&mut *left) {
+            if identity == ours {
+                // As it was when it was left there: the other lane cannot release it.
+                self.uncertain.push(Uncertain { released: false, ..one });
+            } else {
+                left.push((identity, one));
+            }
+        }
+    }
+
+    /// How long until a claim can be released for good.
+    fn next_release(&self) -> Option<Duration> {
+        let deadlines = self.uncertain.iter().map(|one| one.deadline);
+        deadlines.min().map(|at| at.saturating_duration_since(Instant::now()))
+    }
+
+    fn promote(&mut self) -> Result<u32, DriverError> {
+        let promotion = self.lane.database.ask(|driver| driver.promote_due(PROMOTE_AT_MOST))?;
+        let pause = if promotion.moved >= PROMOTE_AT_MOST {
+            Duration::ZERO
+        } else {
+            let far = self.session.client.program.options.delay;
+            let mut next = promotion.next.unwrap_or(far).min(far);
+            if promotion.moved == 0 && next.is_zero() {
+                // It is due, and somebody's open transaction holds its row.
+                next = PROMOTE_EVERY;
+            }
+            // A due time rounds to the database's microsecond; a millisecond later it is past.
+            if self.idle { next + Duration::from_millis(1) } else { next.min(PROMOTE_EVERY) }
+        };
+        self.next_promotion = Instant::now() + pause;
+        Ok(promotion.moved)
+    }
+
+    /// Claims up to `wanted` jobs, queue after queue. What was claimed before an error is kept.
+    fn claim(&mut self, wanted: u32) -> Result<Vec<ClaimedJob>, (Vec<ClaimedJob>, DriverError)> {
+        let (session, database) = (self.session, &self.lane.database);
+        let (worker, abilities) = (session.worker.id, &session.abilities);
+        let claiming = Claiming { program: &session.client.program, worker, abilities, database };
+        let queues = &session.queues;
+        let mut jobs = Vec::new();
+        for step in 0..queues.len() {
+            let queue = &queues[(self.turn + step) % queues.len()];
+            let claim = self.session.claims.fetch_add(1, Ordering::Relaxed);
+            let limit = wanted - jobs.len() as u32;
+            let deadline = Instant::now() + self.lane.database.limit();
+            self.under_way.push(Uncertain { claim, deadline, released: false });
+            match claiming.claim(queue, claim, limit, deadline) {
+                Ok(claimed) if jobs.is_empty() => jobs = claimed,
+                Ok(claimed) => jobs.extend(claimed),
+                Err(error) => {
+                    if error.is_ambiguous() || error.is_down() {
+                        self.uncertain.push(Uncertain { claim, deadline, released: false });
+                    }
+                    return Err((jobs, error));
+                }
+            }
+            if jobs.len() as u32 >= wanted {
+                self.turn = (self.turn + step + 1) % queues.len();
+                break;
+            }
+        }
+        Ok(jobs)
+    }
+
+    /// Sleeps until the pause is over, the bell rings, or the database says that it changed.
+    fn sleep(&mut self, pause: Duration) {
+        if !self.idle {
+            self.lane.database.bell.wait(jitter(pause));
+            return;
+        }
+        if self.lane.listening.load(Ordering::Acquire) {
+            self.woken = self.lane.database.bell.wait(jitter(pause));
+            return;
+        }
+        let at_most = match self.lane.database.driver().wake_source() {
+            WakeSource::Poll { at_most } => at_most,
+            WakeSource::Listen => None,
+        };
+        let until = Instant::now() + pause;
+        let queues: Vec<&str> = self.session.queues.iter().map(AsRef::as_ref).collect();
+        let longest = at_most.unwrap_or(pause).min(pause);
+        while !self.lane.is_stopping() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            let step = (self.last_work.elapsed() / IDLE_SHARE).min(longest).max(SHORTEST_POLL);
+            if self.lane.database.bell.wait(jitter(step).min(left)) {
+                break;
+            }
+            // An error shows again in the next round, where it is dealt with.
+            let changed = if at_most.is_some() {
+                // So cheap that it waits for nothing.
+                self.lane.database.driver().changed(&queues, &self.session.abilities)
+            } else if !self.lane.database.is_trusted() {
+                break;
+            } else {
+                let queues = self.session.queues.clone();
+                let abilities = Arc::clone(&self.session.abilities);
+                self.lane.database.ask(move |driver| {
+                    let queues: Vec<_> = queues.iter().map(AsRef::as_ref).collect();
+                    driver.changed(&queues, &abilities)
+                })
+            };
+            if changed.unwrap_or(true) {
+                break;
+            }
+        }
+        self.woken = true;
+    }
+
+    fn recover(&mut self, error: &DriverError) {
+        match error.kind() {
+            // It is noted already; if the database is in use all the same, it is slow.
+            ErrorKind::Down => {
+                self.lane.database.bell.wait(jitter(Duration::from_millis(50)));
+            }
+            ErrorKind::Schema => {
+                // It does not mend itself at once; the probe finds out when it has.
+                self.lane.database.mark_down(error);
+            }
+            ErrorKind::Contention => {
+                let text = crate::tools::causes::with_causes(error);
+                log::warn!("database {:?} could not claim: {text}", &*self.lane.database.name);
+                self.lane.database.bell.wait(jitter(CONTENDED));
+            }
+            kind => {
+                let text = crate::tools::causes::with_causes(error);
+                log::error!("database {:?} could not claim: {text}", &*self.lane.database.name);
+                // A right that claims lack: the database is as good as ever for all else. Enqueues ring.
+                let pause = if kind == ErrorKind::Permission { REFUSED } else { TROUBLED };
+                let until = Instant::now() + jitter(pause);
+                while !self.lane.is_stopping() && Instant::now() < until {
+                    let left = until.saturating_duration_since(Instant::now());
+                    self.lane.database.bell.wait(left.min(LOOK_AGAIN));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Rescue and clean-up, beside the heartbeat and never before it: both may take long, and others
+//! would think this process dead.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::driver::{Driver, DriverError};
+use crate::session::Session;
+use crate::session::lane::Lane;
+use crate::session::loops::supervise;
+use crate::session::pulses::Kind;
+use crate::tools::random::jitter;
+use crate::tools::time::Instant;
+
+/// One rescue moves at most so many jobs; more are moved in the next calls, at once.
+const RESCUE_AT_MOST: u32 = 500;
+
+/// One rescue looks after at most so many workers: it is a transaction.
+const MOST_DEAD: usize = 50;
+
+/// One clean-up removes at most so many rows of a table; more in the next calls.
+const PURGE_AT_MOST: u32 = 1_000;
+
+const PURGE_EVERY: Duration = Duration::from_secs(60);
+
+/// And so long after the start, for processes that live shorter than that.
+const FIRST_PURGE: Duration = Duration::from_secs(10);
+
+/// A pass of either goes on for so long at most; the rest waits for the next one.
+const PASS: Duration = Duration::from_secs(2);
+
+/// The shortest pause between two passes.
+const SHORTEST: Duration = Duration::from_millis(50);
+
+/// Looks for silent workers and old rows until the lane stops.
+pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
+    supervise(lane, Kind::Janitor, || clean_on(session, lane));
+}
+
+fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
+    let every = session.client.program.options.heartbeat_every;
+    let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
+    while !lane.is_stopping() {
+        let mut pause = jitter(every);
+        if lane.database.is_trusted() && lane.heart.has_beaten() {
+            let done = rescue(session, lane).and_then(|next| {
+                pause = next.map_or(pause, |next| next.min(pause)).max(SHORTEST);
+                if Instant::now() >= next_purge {
+                    next_purge = Instant::now() + purge(session, lane)?;
+                }
+                Ok(())
+            });
+            if done.is_ok() {
+                lane.pulses.beat(Kind::Janitor);
+            }
+            if let Err(error) = done
+                && !error.is_down()
+            {
+                let text = crate::tools::causes::with_causes(&error);
+                log::warn!("database {:?}: clean-up: {text}", &*lane.database.name);
+            }
+        }
+        lane.janitor_bell.wait(pause);
+    }
+}
+
+/// Takes jobs back from processes that are silent while we are not. Returns how soon there may be
+/// another.
+fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverError> {
+    let (database, options) = (&lane.database, &session.client.program.options);
+    let begun = Instant::now();
+    loop {
+        let asked = Instant::now();
+        let workers = database.ask(|driver| driver.workers())?;
+        let ours = session.worker.id;
+        let others: Vec<_> = workers.into_iter().filter(|one| one.info.id != ours).collect();
+        let (judged, expired) = {
+            let mut watch = database.watch.lock();
+            let (own, now) = (options.dead_after, Instant::now());
+            (watch.judge(&others, own, asked, now), watch.outlasted(own, now))
+        };
+        if lane.heart.beat_at_least_every(judged.beat_every) {
+            lane.heartbeat_bell.ring();
+        }
+        let mut dead = judged.dead;
+        let more = dead.len() > MOST_DEAD;
+        dead.truncate(MOST_DEAD);
+        let rescued = database.ask(move |driver| driver.rescue(&dead, expired, RESCUE_AT_MOST))?;
+        for one in &rescued {
+            log::warn!(
+                "database {:?}: job {} rescued from worker {}: {}",
+                &*database.name,
+                one.id,
+                one.worker,
+                one.kind
+            );
+        }
+        if !rescued.is_empty() {
+            database.bell.ring();
+        }
+        let over = begun.elapsed() > PASS || lane.is_stopping();
+        // Where others hold the first of many, the next pass comes soon enough.
+        let all = rescued.is_empty() || (!more && (rescued.len() as u32) < RESCUE_AT_MOST);
+        if over || all {
+            return Ok(judged.next);
+        }
+    }
+}
+
+/// Removes what is old enough. Returns how long until the next time.
+fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
+    let options = &session.client.program.options;
+    let keep = options.keep;
+    let begun = Instant::now();
+    loop {
+        let purge = move |driver: &dyn Driver| driver.purge(&keep, PURGE_AT_MOST);
+        if !lane.database.ask(purge)?.more {
+            return Ok(jitter(PURGE_EVERY));
+        }
+        if begun.elapsed() > PASS || lane.is_stopping() {
+            return Ok(Duration::ZERO);
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! What a session holds per database.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::heart::Heart;
+use super::pulses::{LoopReport, Pulses};
+use super::settle_queue::SettleQueue;
+use super::stop::{Phase, Progress, Stop};
+use crate::database::Database;
+use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
+use crate::job::Tenure;
+use crate::tools::bell::Bell;
+use crate::tools::sync::Mutex;
+
+/// The state shared by the loops of one database: fetcher, settler, heartbeat, janitor, listener.
+pub(crate) struct Lane {
+    pub(crate) index: usize,
+    pub(crate) database: Arc<Database>,
+    pub(crate) settle: SettleQueue,
+    pub(crate) heart: Heart,
+    /// How its loops fare.
+    pub(crate) pulses: Pulses,
+    /// Wakes the heartbeat thread before its time, at shutdown.
+    pub(crate) heartbeat_bell: Bell,
+    /// The same for the janitor.
+    pub(crate) janitor_bell: Bell,
+    /// The same for the listener.
+    pub(crate) listener_bell: Bell,
+    /// Claimed and not yet settled.
+    pub(crate) in_flight: AtomicUsize,
+    /// Settlements that came too late because the lease was lost.
+    pub(crate) lost_leases: AtomicU64,
+    /// The fetcher may still bring jobs.
+    fetching: AtomicBool,
+    /// A claim is under way, or what it brought is not counted yet.
+    pub(crate) claiming: AtomicBool,
+    /// Threads of the lane whose end is waited for.
+    waited_for: AtomicUsize,
+    /// All threads of the lane.
+    alive: AtomicUsize,
+    /// The database tells of new work at this moment, so it need not be asked.
+    pub(crate) listening: AtomicBool,
+    /// Whether the worker's row may still be written: once it is removed, a beat would bring it back.
+    pub(crate) may_beat: Mutex<bool>,
+    /// The end of the session.
+    pub(crate) stop: Arc<Stop>,
+    /// The end of this lane alone, because its database is being removed; or that nobody waits for what is left.
+    progress: Progress,
+}
+
+impl Lane {
+    pub(crate) fn new(
+        index: usize,
+        database: Arc<Database>,
+        dead_after: Duration,
+        stop: Arc<Stop>,
+    ) -> Self {
+        Self {
+            index,
+            database,
+            settle: SettleQueue::default(),
+            heart: Heart::new(dead_after),
+            pulses: Pulses::default(),
+            heartbeat_bell: Bell::default(),
+            janitor_bell: Bell::default(),
+            listener_bell: Bell::default(),
+            in_flight: AtomicUsize::new(0),
+            lost_leases: AtomicU64::new(0),
+            fetching: AtomicBool::new(true),
+            claiming: AtomicBool::new(false),
+            waited_for: AtomicUsize::new(0),
+            alive: AtomicUsize::new(0),
+            listening: AtomicBool::new(false),
+            may_beat: Mutex::new(true),
+            stop,
+            progress: Progress::default(),
+        }
+    }
+
+    /// Whether the database tells of new work by itself.
+    pub(crate) fn listens(&self) -> bool {
+        self.database.driver().wake_source() == WakeSource::Listen
+    }
+
+    pub(crate) fn reports(&self) -> impl Iterator<Item = LoopReport> {
+        self.pulses.reports(&self.database.name, self.listens())
+    }
+
+    // Its end.
+
+    /// Ends this lane while the others go on.
+    pub(crate) fn leave(&self) {
+        self.progress.advance(Phase::Stopping);
+    }
+
+    /// Nobody waits for the settlements that are left.
+    pub(crate) fn give_up(&self) {
+        self.progress.advance(Phase::GivenUp);
+    }
+
+    /// Whether its database is being removed.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.progress.phase() == Phase::Stopping
+    }
+
+    /// Whether no more jobs are to be claimed here.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stop.is_stopping() || self.is_leaving()
+    }
+
+    /// Whether nobody looks any more. After a stop whose time is over what is left is given up when others may
+    /// hold the jobs.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.progress.phase() == Phase::GivenUp
+            || (self.stop.is_overdue() && !self.heart.holds_leases())
+    }
+
+    /// Whether the last run of this lane is settled, so that its leases need no more heartbeat.
+    pub(crate) fn is_done(&self) -> bool {
+        if self.is_leaving() && self.is_empty() {
+            return true;
+        }
+        // What ended and is not yet settled, perhaps because it waits for a lock, still has a lease.
+        let settled = self.is_empty() || self.progress.phase() == Phase::GivenUp;
+        self.stop.is_stopping() && self.stop.workers() == 0 && settled
+    }
+
+    /// Wakes all loops that sleep.
+    pub(crate) fn ring_all(&self) {
+        self.database.bell.ring();
+        for bell in [&self.heartbeat_bell, &self.janitor_bell, &self.listener_bell] {
+            bell.ring();
+        }
+    }
+
+    // What it has.
+
+    /// Whether it has leases, or may have in a moment.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.claiming.load(Ordering::SeqCst) || self.in_flight.load(Ordering::SeqCst) > 0
+    }
+
+    pub(crate) fn is_fetching(&self) -> bool {
+        self.fetching.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        !self.is_fetching() && self.in_flight.load(Ordering::Acquire) == 0
+    }
+
+    /// Notes runs that are settled, or were settled by their ability in a transaction of its own.
+    pub(crate) fn note_settled(&self, runs: usize) {
+        self.in_flight.fetch_sub(runs, Ordering::AcqRel);
+        if self.is_leaving() {
+            self.stop.note();
+        }
+    }
+
+    /// Hands a claimed job back unstarted.
+    pub(crate) fn give_back(&self, job: Box<ClaimedJob>) {
+        self.settle.push(Settlement { job, verdict: Verdict::GiveBack, extras: None });
+    }
+
+    // Its threads. None is joined: one that hangs must not keep the process from ending.
+
+    /// Counts a thread, until [`end_thread`](Self::end_thread).
+    pub(crate) fn begin_thread(&self, is_waited_for: bool) {
+        self.alive.fetch_add(1, Ordering::AcqRel);
+        self.waited_for.fetch_add(usize::from(is_waited_for), Ordering::AcqRel);
+    }
+
+    /// Tells whether it was the last of those that are waited for, and of all.
+    pub(crate) fn end_thread(&self, was_waited_for: bool) -> (bool, bool) {
+        let last_waited_for = was_waited_for && self.waited_for.fetch_sub(1, Ordering::AcqRel) == 1;
+        (last_waited_for, self.alive.fetch_sub(1, Ordering::AcqRel) == 1)
+    }
+
+    /// The fetcher brings nothing any more.
+    pub(crate) fn end_fetching(&self) {
+        self.fetching.store(false, Ordering::Release);
+        // A heartbeat may have waited for the last delivery.
+        self.heartbeat_bell.ring();
+    }
+
+    /// Whether the threads whose end is waited for have ended.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.waited_for.load(Ordering::Acquire) == 0
+    }
+}
+
+impl Tenure for Lane {
+    fn is_stopping(&self) -> bool {
+        self.is_stopping()
+    }
+
+    fn may_have_lost(&self, begun: Duration) -> bool {
+        self.heart.may_have_lost(begun)
+    }
+}

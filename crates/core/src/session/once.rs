@@ -1,0 +1,241 @@
+//! One job on the calling thread, for tests and cron: the same claim, run and settle as a service's.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo_hooks::{Failure, FailureKind, Outcome};
+
+use super::claiming::Claiming;
+use super::rhythm::{Rhythm, SHORTEST_WAIT};
+use super::run::{Context, run_job};
+use super::settling::{Ended, One, Settling, discarded};
+use crate::client::Client;
+use crate::database::Database;
+use crate::database::schema::check_schema;
+use crate::driver::{ClaimedJob, Driver, DriverError, ErrorKind, Settlement, WorkerId, WorkerInfo};
+use crate::error::{DownReason, Error};
+use crate::job::{Host, Tenure};
+use crate::tools::causes::with_causes;
+use crate::tools::random::shuffle;
+use crate::tools::sync::mpsc;
+use crate::tools::threads::{scope, sleep};
+use crate::tools::time::Instant;
+
+/// One call of `work_once` promotes at most so many due jobs per database.
+const PROMOTE_AT_MOST: u32 = 100;
+
+const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
+/// What is refused is tried again so often.
+const MOST_REFUSALS: u32 = 2;
+
+/// Runs at most one job on the calling thread and settles it.
+pub(crate) fn work_once(
+    client: &Arc<Client>,
+    host: &Arc<dyn Host>,
+) -> Result<Option<Outcome>, Error> {
+    if client.program.abilities.is_empty() {
+        return Err(Error::NoAbilities);
+    }
+    let once = Once { client, host };
+    let mut databases = client.databases.all().to_vec();
+    shuffle(&mut databases);
+    let mut reasons = Vec::new();
+    for database in &databases {
+        if let Some(reason) = database.reason() {
+            reasons.push(DownReason { database: database.name.to_string(), reason });
+            continue;
+        }
+        let worked = check_schema(database).and_then(|()| once.at(database));
+        match worked {
+            Ok(None) => {}
+            Ok(done) => return Ok(done),
+            Err(error) if error.is_down() => {
+                let (database, reason) = (database.name.to_string(), with_causes(&error));
+                reasons.push(DownReason { database, reason });
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    if reasons.len() == databases.len() {
+        return Err(Error::AllDatabasesDown(reasons));
+    }
+    Ok(None)
+}
+
+/// Nobody stops a single run, and only the end of its lease ends its tenure.
+struct Alone;
+
+impl Tenure for Alone {
+    fn is_stopping(&self) -> bool {
+        false
+    }
+
+    fn may_have_lost(&self, _begun: Duration) -> bool {
+        false
+    }
+}
+
+struct Once<'a> {
+    client: &'a Arc<Client>,
+    host: &'a Arc<dyn Host>,
+}
+
+impl Once<'_> {
+    fn at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
+        let worker = self.client.program.worker_info();
+        let failed = |error| Error::database(&database.name, "work once", error);
+        if database.meet().map_err(failed)?.paused {
+            return Ok(None);
+        }
+        let (info, begun) = (worker.clone(), Instant::now());
+        let others = database.ask(move |driver| {
+            driver.promote_due(PROMOTE_AT_MOST)?;
+            driver.heartbeat(&info)?;
+            driver.workers()
+        });
+        let others = others.map_err(failed)?;
+        // Who is silent is known to a process that calls this often; for one that does not, the end
+        // of the lease has to do.
+        let dead = {
+            let mut watch = database.watch.lock();
+            let now = Instant::now();
+            watch.note(begun, now);
+            watch.judge(&others, self.client.program.options.dead_after, begun, now).dead
+        };
+        database.ask(move |driver| driver.rescue(&dead, true, PROMOTE_AT_MOST)).map_err(failed)?;
+        let ended = self.claim_and_run(database, &worker);
+        // Whatever happened, the row of this worker must not wait to be declared dead.
+        let removed = database.ask(move |driver| driver.remove_worker(worker.id));
+        let ended = ended.map_err(failed)?;
+        if let Err(error) = removed {
+            // The job is settled, and that is what the caller asks; others sweep the row.
+            let name = &*database.name;
+            log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
+        }
+        Ok(ended)
+    }
+
+    fn claim_and_run(
+        &self,
+        database: &Arc<Database>,
+        worker: &WorkerInfo,
+    ) -> Result<Option<Outcome>, DriverError> {
+        let program = &self.client.program;
+        let abilities = &program.leases();
+        let claiming = Claiming { program, worker: worker.id, abilities, database };
+        for (number, queue) in (1..).zip(program.queues()) {
+            let deadline = Instant::now() + database.limit();
+            if let Some(job) = claiming.claim(&queue, number, 1, deadline)?.pop() {
+                return self.run_and_settle(database, worker, job).map(Some);
+            }
+        }
+        Ok(None)
+    }
+
+    fn run_and_settle(
+        &self,
+        database: &Arc<Database>,
+        worker: &WorkerInfo,
+        job: ClaimedJob,
+    ) -> Result<Outcome, DriverError> {
+        let context = Context {
+            program: &self.client.program,
+            host: self.host,
+            database: &database.name,
+            driver: database.driver(),
+            worker: worker.id,
+        };
+        let id = job.id;
+        let run = || run_job(&context, Arc::new(Alone), Box::new(job));
+        let (settlement, outcome) = self.while_alive(database, worker, run);
+        let Some(settlement) = settlement else {
+            self.client.waiters.note([id]);
+            return Ok(outcome);
+        };
+        match self.settle(database, worker.id, settlement)? {
+            Some(refusal) => Ok(Outcome::Discarded(Failure::new(FailureKind::Error, refusal))),
+            None => Ok(outcome),
+        }
+    }
+
+    /// Waits out a short absence of the database: a connection that lay idle during a long job may be
+    /// dead, and the result exists only here. After `dead_after` others hold the job. Answers why the job was
+    /// discarded, if its end was refused with what it brought.
+    fn settle(
+        &self,
+        database: &Arc<Database>,
+        worker: WorkerId,
+        settlement: Settlement,
+    ) -> Result<Option<String>, DriverError> {
+        let settling = Settling { client: self.client, worker, database };
+        let deadline = Instant::now() + self.client.program.options.dead_after;
+        let is_late = || Instant::now() >= deadline;
+        let (mut refusals, mut refusal) = (0, None);
+        let mut one = One::alone(settlement, false);
+        loop {
+            let (left, error) = match settling.settle_one(one, database.limit(), &is_late) {
+                Ended::Settled(_, Some(answered)) => {
+                    return Ok(refusal.filter(|_| answered.is_done));
+                }
+                Ended::Settled(_, None) => {
+                    let reason = database.reason().unwrap_or_else(|| "it hangs".to_owned());
+                    return Err(DriverError::new(ErrorKind::Down, reason).ambiguous(true));
+                }
+                Ended::Contended(left, error) => (left, error),
+                Ended::Refused(left, error) if refusals == MOST_REFUSALS => {
+                    let discarded = discarded(left.settlement(), &error);
+                    let Some(discarded) = discarded.filter(|_| refusal.is_none()) else {
+                        return Err(error);
+                    };
+                    refusal = Some(with_causes(&error));
+                    one = One::alone(discarded, left.repeated);
+                    continue;
+                }
+                Ended::Refused(left, error) => {
+                    refusals += 1;
+                    (left, Some(error))
+                }
+            };
+            if let Some(error) = error.filter(|_| is_late()) {
+                return Err(error);
+            }
+            one = left;
+            sleep(SETTLE_AGAIN);
+        }
+    }
+
+    /// Keeps heartbeats going on another thread while a job runs on this one.
+    fn while_alive<T>(
+        &self,
+        database: &Arc<Database>,
+        worker: &WorkerInfo,
+        run: impl FnOnce() -> T,
+    ) -> T {
+        let Rhythm { every, again, limit } = Rhythm::of(&self.client.program.options);
+        let (done, waits) = mpsc::channel::<()>();
+        scope(|scope| {
+            scope.spawn(move || {
+                let mut pause = every;
+                while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
+                    let (worker, begun) = (worker.clone(), Instant::now());
+                    let beat = move |driver: &dyn Driver| driver.heartbeat(&worker);
+                    let next = match database.ask_within(limit, beat, Box::new(|_, _| {})) {
+                        Ok(_) => {
+                            database.watch.lock().note(begun, Instant::now());
+                            begun + every
+                        }
+                        Err(error) => {
+                            log::warn!("database {:?}: heartbeat: {error}", &*database.name);
+                            begun + again
+                        }
+                    };
+                    pause = next.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
+                }
+            });
+            let value = run();
+            drop(done);
+            value
+        })
+    }
+}

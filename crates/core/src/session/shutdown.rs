@@ -1,0 +1,96 @@
+//! Stop claiming → give back unstarted → wait for the running → settle → remove the worker.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::Session;
+use super::lane::Lane;
+use super::stop::Phase;
+use crate::database::Database;
+use crate::tools::time::Instant;
+
+/// A database that answers gets so long to settle even when jobs used up the time of a stop.
+const GRACE: Duration = Duration::from_millis(500);
+
+/// Ends a session within its time; what still runs then goes on.
+pub(crate) fn shut_down(session: &Session) {
+    let (stop, deadline) = (&session.stop, deadline(session));
+    log::info!("worker process {} stops", session.worker.name);
+    stop.advance(Phase::Stopping);
+    session.dispatch.close();
+    let lanes = session.lanes();
+    for lane in &lanes {
+        session.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
+        lane.ring_all();
+    }
+    if !stop.wait_for(deadline, || stop.workers() == 0) {
+        log::warn!(
+            "{} jobs still run after the shutdown timeout; if the process ends before they do, \
+             they are rescued and run again",
+            stop.workers()
+        );
+        if !stop.is_hard() {
+            return leave_running(session, deadline, &lanes);
+        }
+    }
+    // A settler ends when nothing more can come: no job runs and its fetcher has ended, so that
+    // what a last claim brought is given back too. A fetcher that hangs holds up only its own.
+    stop.wait_for(deadline, || {
+        lanes.iter().filter(|lane| !lane.is_fetching()).for_each(|lane| lane.settle.close());
+        lanes.iter().all(|lane| !lane.is_fetching())
+    });
+    for lane in &lanes {
+        lane.settle.close();
+    }
+    wait_for_lanes(session, deadline, &lanes);
+}
+
+fn deadline(session: &Session) -> Instant {
+    Instant::now() + session.client.program.options.shutdown_timeout
+}
+
+/// The process may live on, so what still runs is settled when it ends, and its lease is kept
+/// alive until then. What has ended gets a moment to be settled now.
+fn leave_running(session: &Session, deadline: Instant, lanes: &[Arc<Lane>]) {
+    let stop = &session.stop;
+    stop.advance(Phase::Overdue);
+    session.end_if_overdue();
+    let grace = deadline.max(Instant::now() + GRACE);
+    stop.wait_for(grace, || {
+        if stop.workers() == 0 {
+            return lanes.iter().all(|lane| lane.has_ended());
+        }
+        lanes.iter().all(|lane| lane.settle.is_idle())
+    });
+}
+
+/// Waits until the lanes' threads ended, or gives them up.
+fn wait_for_lanes(session: &Session, deadline: Instant, lanes: &[Arc<Lane>]) {
+    let grace = deadline.max(Instant::now() + GRACE);
+    if !session.stop.wait_for(grace, || lanes.iter().all(|lane| lane.has_ended())) {
+        log::warn!(
+            "a database did not answer before the shutdown timeout; its jobs will be rescued"
+        );
+    }
+    for lane in lanes {
+        lane.give_up();
+    }
+}
+
+/// Ends the work for one database, while the others go on.
+pub(crate) fn remove_lane(session: &Session, database: &Arc<Database>) {
+    let lanes = session.lanes();
+    let mut ours = lanes.iter().filter(|lane| Arc::ptr_eq(&lane.database, database));
+    let Some(lane) = ours.next_back() else { return };
+    let (stop, deadline) = (&session.stop, deadline(session));
+    lane.leave();
+    session.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
+    lane.ring_all();
+    if !stop.wait_for(deadline, || lane.is_empty()) {
+        // Its threads end by themselves with the last run: the result is still settled.
+        log::warn!("database {:?} is removed; jobs of it still run", &*lane.database.name);
+        return;
+    }
+    lane.heartbeat_bell.ring();
+    stop.wait_for(deadline, || lane.has_ended());
+}

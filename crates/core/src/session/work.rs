@@ -1,0 +1,144 @@
+//! The beginning and the end of a session.
+
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use super::Session;
+use super::shutdown::shut_down;
+use super::start::{add_lane, start_workers};
+use crate::client::Client;
+use crate::database::schema::schema_states;
+use crate::driver::WorkerId;
+use crate::error::Error;
+use crate::job::Host;
+use crate::tools::sync::Mutex;
+use crate::tools::threads::spawn;
+
+/// The session of a manager, while it works.
+#[derive(Clone, Default)]
+pub(crate) struct AtWork(Arc<Mutex<Option<Weak<Session>>>>);
+
+impl AtWork {
+    pub(crate) fn session(&self) -> Option<Arc<Session>> {
+        self.0.lock().as_ref().and_then(Weak::upgrade)
+    }
+}
+
+/// A manager at work in the background; made by [`Manager::start`](crate::Manager::start).
+///
+/// Dropping it stops the work softly and waits.
+#[must_use = "dropping the handle stops the work"]
+pub struct WorkHandle {
+    session: Arc<Session>,
+    at_work: AtWork,
+    stopped: bool,
+}
+
+impl fmt::Debug for WorkHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WorkHandle").field("worker", &self.session.worker).finish_non_exhaustive()
+    }
+}
+
+impl WorkHandle {
+    /// The identity of this worker process, as the databases know it.
+    pub fn worker(&self) -> WorkerId {
+        self.session.worker.id
+    }
+
+    /// How many settlements came too late because the lease was lost.
+    pub fn lost_leases(&self) -> u64 {
+        self.session.lost_leases()
+    }
+
+    /// Stops softly: running jobs may finish within the shutdown timeout.
+    pub fn stop(mut self) {
+        self.finish();
+    }
+
+    fn finish(&mut self) {
+        if !std::mem::replace(&mut self.stopped, true) {
+            shut_down(&self.session);
+            *self.at_work.0.lock() = None;
+        }
+    }
+}
+
+impl Drop for WorkHandle {
+    fn drop(&mut self) {
+        self.finish();
+    }
+}
+
+/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once.
+pub(crate) fn work(handle: WorkHandle) -> Result<(), Error> {
+    let session = Arc::clone(&handle.session);
+    let mut signals = Signals::new([SIGTERM, SIGINT])
+        .map_err(|source| Error::System { action: "handle signals", source })?;
+    let control = signals.handle();
+    let listener = Arc::clone(&session);
+    spawn("qudo-signals", move || {
+        for (count, _) in signals.forever().enumerate() {
+            listener.stop.ask(count > 0);
+        }
+    })
+    .map_err(Error::no_thread)?;
+    session.stop.wait_for_request();
+    handle.stop();
+    control.close();
+    Ok(())
+}
+
+/// Works in the background until the handle is dropped or stopped.
+pub(crate) fn start(
+    client: &Arc<Client>,
+    host: Arc<dyn Host>,
+    at_work: &AtWork,
+) -> Result<WorkHandle, Error> {
+    let program = &client.program;
+    if program.abilities.is_empty() {
+        return Err(Error::NoAbilities);
+    }
+    check_schemas(client)?;
+    let session = Arc::new(Session::new(client, host));
+    // While a database is added or removed the set of lanes must not be made.
+    client.databases.with_all(|databases| {
+        let mut current = at_work.0.lock();
+        if current.is_some() {
+            return Err(Error::AlreadyWorking);
+        }
+        *current = Some(Arc::downgrade(&session));
+        drop(current);
+        let handle =
+            WorkHandle { session: Arc::clone(&session), at_work: at_work.clone(), stopped: false };
+        for entry in program.abilities.iter() {
+            log::debug!("can do {:?} ({})", entry.name, entry.location);
+        }
+        log::info!(
+            "worker process {} starts: {} abilities, {} threads, databases {:?}",
+            session.worker.name,
+            session.abilities.len(),
+            program.options.workers,
+            &**databases
+        );
+        for database in databases.iter() {
+            add_lane(&session, database)?;
+        }
+        start_workers(&session)?;
+        Ok(handle)
+    })
+}
+
+/// A database that answers with a schema which will not do keeps the work from starting; one that is down does not.
+fn check_schemas(client: &Client) -> Result<(), Error> {
+    for one in schema_states(&client.databases) {
+        match one {
+            Err(error) if error.is_down() => {}
+            other => other?,
+        }
+    }
+    Ok(())
+}
