@@ -90,6 +90,3 @@ impl Route {
         self
     }
 }
-
-/// Why a drained database takes no job.
-pub(super) const DRAINING: &str = "it is draining";

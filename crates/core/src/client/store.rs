@@ -4,16 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Client;
-use super::route::{DRAINING, Route};
+use super::route::Route;
 use super::spool::spool_jobs;
 use crate::database::Database;
+use crate::database::attempt::{Attempt, DRAINING, Tried};
 use crate::database::inserter::insert_limit;
-use crate::driver::{DriverError, ErrorKind, Inserted, JobRecord};
+use crate::driver::{DriverError, Inserted, JobRecord};
 use crate::error::{DownReason, Error};
 use crate::observe::Event;
 use crate::tools::causes::with_causes;
-use crate::tools::random::jitter;
-use crate::tools::threads::sleep;
 use crate::tools::time::{Instant, SystemTime};
 
 /// Where jobs were stored, one answer for each.
@@ -41,65 +40,46 @@ pub(super) fn store(
     if route.candidates.is_empty() {
         route.former_homes.iter().for_each(|one| pass_over(one, DRAINING.to_owned()));
     }
-    let mut refused = Vec::new();
-    let mut left = route.candidates.len();
+    let mut unfit = Vec::new();
     let budget = Budget::new(route, jobs.len(), until);
-    for database in &route.candidates {
-        left -= 1;
-        if let Some(reason) = database.reason() {
-            pass_over(database, reason);
-            continue;
-        }
-        let Some(until) = budget.until(database, left) else {
-            pass_over(database, "it owes an answer".to_owned());
+    for (nth, database) in route.candidates.iter().enumerate() {
+        let others = route.candidates.len() - nth - 1;
+        let Some(until) = budget.until(database, others) else {
+            pass_over(database, "it has not answered for a while".to_owned());
             continue;
         };
-        let (answer, repeated) = match database.orders_within(time_left(until)) {
-            Ok(control) if control.draining => {
-                pass_over(database, DRAINING.to_owned());
-                continue;
-            }
-            Ok(_) => insert_at(database, jobs, until),
-            Err(error) => (Err(error), false),
-        };
+        let Tried { outcome, repeated } = database.store(jobs, until);
         if repeated {
             doubtful.push(Arc::clone(database));
         }
-        match answer {
-            Ok(answers) => {
+        match outcome {
+            Attempt::Stored(answers) => {
                 let (database, key_may_double) = (Arc::clone(database), !route.home_only);
                 return Ok(Stored { answers, database, doubtful, key_may_double, begun });
             }
-            // Nor is it tried elsewhere when the repetition met an error of another kind.
-            Err(error)
-                if error.is_ambiguous() && !(route.failover_when_uncertain && error.is_down()) =>
-            {
-                for job in &**jobs {
-                    let (job, database) = (job.id, &*database.name);
-                    client.program.tell(|| Event::Uncertain { job, database });
-                }
-                return Err(Error::Uncertain {
-                    database: database.name.to_string(),
-                    job: jobs[0].id,
-                    source: error,
-                });
+            Attempt::Away(reason) => pass_over(database, reason),
+            // It is not tried elsewhere either when the repetition met an error of another kind.
+            Attempt::Uncertain(error) if !(route.failover_when_uncertain && error.is_down()) => {
+                return Err(uncertain(client, jobs, database, error));
             }
-            Err(error) if error.is_down() => {
-                if error.is_ambiguous() && !repeated {
+            Attempt::Uncertain(error) => {
+                if !repeated {
                     doubtful.push(Arc::clone(database));
                 }
                 pass_over(database, with_causes(&error));
             }
-            Err(error) if refuses(&error) => {
+            Attempt::Unfit(error) => {
                 pass_over(database, with_causes(&error));
-                refused.push(Error::database(&database.name, "store a job", error));
+                unfit.push(Error::database(&database.name, "store a job", error));
             }
-            Err(error) => return Err(Error::database(&database.name, "store a job", error)),
+            Attempt::Failed(error) => {
+                return Err(Error::database(&database.name, "store a job", error));
+            }
         }
     }
     // None is merely away: whoever runs this has to mend something.
-    if refused.len() == route.candidates.len()
-        && let Some(first) = refused.into_iter().next()
+    if unfit.len() == route.candidates.len()
+        && let Some(first) = unfit.into_iter().next()
     {
         return Err(first);
     }
@@ -110,6 +90,20 @@ pub(super) fn store(
     }
     let (answers, database) = spool_jobs(client, jobs, route, Error::AllDatabasesDown(reasons))?;
     Ok(Stored { answers, database, doubtful, key_may_double: !route.home_only, begun })
+}
+
+/// The jobs may be stored there or not, and nobody knows.
+fn uncertain(
+    client: &Client,
+    jobs: &[JobRecord],
+    database: &Database,
+    source: DriverError,
+) -> Error {
+    let name = &*database.name;
+    for job in jobs {
+        client.program.tell(|| Event::Uncertain { job: job.id, database: name });
+    }
+    Error::Uncertain { database: name.to_owned(), job: jobs[0].id, source }
 }
 
 /// The time of one enqueue: the limit of a call, however many databases do not answer. The first
@@ -151,48 +145,4 @@ impl Budget {
         let kept = (self.limit / OTHERS_SHARE).saturating_mul(others as u32).min(left / 2);
         left.saturating_sub(kept)
     }
-}
-
-/// Whether the database is at fault and not the job: its tables are missing or of another version, or the
-/// account lacks a right. Another database may take the job.
-fn refuses(error: &DriverError) -> bool {
-    matches!(error.kind(), ErrorKind::Schema | ErrorKind::Permission)
-}
-
-/// How soon an insert is repeated whose answer was lost.
-const REPEAT_AFTER: Duration = Duration::from_millis(100);
-
-/// Inserts, and repeats by id when the answer was lost: nothing is stored twice while the job lives,
-/// and it turns most uncertain answers into certain ones. The server may be restarting, so it is
-/// repeated for as long as there is time: stored elsewhere too soon, the job would run twice. A
-/// database that hangs is not asked a second time. Tells whether it repeated: should the first have
-/// been stored, and the job have run and ended before the second, it runs again.
-fn insert_at(
-    database: &Arc<Database>,
-    jobs: &Arc<Vec<JobRecord>>,
-    until: Instant,
-) -> (Result<Vec<Inserted>, DriverError>, bool) {
-    let epoch = database.health.epoch();
-    let mut answer = database.insert(jobs, time_left(until));
-    let is_unknown =
-        |error: &DriverError| error.is_ambiguous() && error.is_down() && !error.is_hung();
-    let repeated = answer.as_ref().is_err_and(is_unknown);
-    if repeated {
-        log::info!("database {:?} broke off an insert; repeating it by id", &*database.name);
-    }
-    let mut pause = Duration::ZERO;
-    while repeated
-        && answer.as_ref().is_err_and(|error| error.is_down() && !error.is_hung())
-        // A repetition without the time for an answer would only look like a server that hangs.
-        && time_left(until) > pause + 2 * REPEAT_AFTER
-    {
-        sleep(jitter(pause));
-        pause = REPEAT_AFTER;
-        // Whatever becomes of the repetition, the first attempt may have been committed.
-        answer = database.insert(jobs, time_left(until)).map_err(|again| again.ambiguous(true));
-    }
-    if let Err(error) = &answer {
-        database.note_error(error, epoch);
-    }
-    (answer, repeated)
 }

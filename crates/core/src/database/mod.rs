@@ -1,6 +1,7 @@
 //! One database of a manager: its driver, the lines of calls to it, and what this process knows of it.
 
 pub(crate) mod asked;
+pub(crate) mod attempt;
 pub(crate) mod calls;
 pub(crate) mod data_source;
 pub(crate) mod everywhere;
@@ -10,6 +11,7 @@ pub(crate) mod identities;
 pub(crate) mod inserter;
 pub(crate) mod open;
 pub(crate) mod orders;
+mod report;
 pub(crate) mod schema;
 pub(crate) mod set;
 pub(crate) mod transfer;
@@ -24,8 +26,8 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::driver::{
-    Control, ControlFlag, Deadline, Depth, Driver, DriverError, Due, ErrorKind, Inserted,
-    JobRecord, SchemaState,
+    Control, ControlFlag, Deadline, Driver, DriverError, Due, ErrorKind, Inserted, JobRecord,
+    SchemaState,
 };
 use crate::error::Error;
 use crate::tools::bell::Bell;
@@ -34,13 +36,15 @@ use crate::tools::guard::guard;
 use crate::tools::random::jitter;
 use crate::tools::sync::{Mutex, RwLock};
 use crate::tools::threads::{sleep, spawn};
-use crate::tools::time::utc_now;
+use crate::tools::time::{Instant, utc_now};
 use asked::Asked;
+use attempt::{Attempt, DRAINING, REPEAT_AFTER, Tried, is_lost};
 use calls::{Calls, Late, MOST_HELPERS};
-use health::{Blame, DatabaseState, FIRST_PROBE, FLAP, Health};
+use health::{Blame, FIRST_PROBE, FLAP, Health};
 use identities::{Identities, Member};
 use inserter::Inserter;
 use orders::Orders;
+pub use report::DatabaseReport;
 use watch::Watch;
 
 /// A database that has not answered a call for so long is passed over while another will do.
@@ -100,34 +104,6 @@ pub(crate) struct Settings {
 }
 
 pub(crate) type OnChange = Arc<dyn Fn(&DatabaseReport) + Send + Sync>;
-
-/// What [`Manager::databases`](crate::Manager::databases) tells of one database.
-#[derive(Debug, Clone)]
-#[non_exhaustive]
-pub struct DatabaseReport {
-    /// Its short name.
-    pub name: String,
-    /// Its engine.
-    pub engine: &'static str,
-    /// Its data source without a password.
-    pub source: String,
-    /// Whether it can be used.
-    pub state: DatabaseState,
-    /// Since when.
-    pub since: DateTime<Utc>,
-    /// Why it is down.
-    pub reason: Option<String>,
-    /// How long until it is tried again.
-    pub next_probe: Option<Duration>,
-    /// When this manager last claimed from it without an error.
-    pub last_claim: Option<DateTime<Utc>>,
-    /// Whether new jobs go elsewhere; see [`Manager::drain`](crate::Manager::drain).
-    pub draining: bool,
-    /// Whether its jobs are left waiting; see [`Manager::pause`](crate::Manager::pause).
-    pub paused: bool,
-    /// How many jobs it holds; `None` when it did not say, and in reports of a change.
-    pub depth: Option<Depth>,
-}
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -303,6 +279,45 @@ impl Database {
         ask: impl FnOnce(&dyn Driver) -> Result<T, DriverError> + Send + 'static,
     ) -> Result<T, Error> {
         self.begin(action, ask).wait()
+    }
+
+    /// Stores jobs until then, if it may have any: the one door for enqueues.
+    ///
+    /// An insert whose answer was lost is repeated by id: nothing is stored twice while the job lives,
+    /// and it turns most uncertain answers into certain ones. The server may be restarting, so it is
+    /// repeated for as long as there is time: stored elsewhere too soon, the job would run twice. A
+    /// database that hangs is not asked a second time.
+    pub(crate) fn store(self: &Arc<Self>, jobs: &Arc<Vec<JobRecord>>, until: Instant) -> Tried {
+        let at_once = |outcome| Tried { outcome, repeated: false };
+        if let Some(reason) = self.reason() {
+            return at_once(Attempt::Away(reason));
+        }
+        let left = || until.saturating_duration_since(Instant::now());
+        match self.orders_within(left()) {
+            Ok(control) if control.draining => {
+                return at_once(Attempt::Away(DRAINING.to_owned()));
+            }
+            Ok(_) => {}
+            Err(error) => return at_once(Err(error).into()),
+        }
+        let epoch = self.health.epoch();
+        let mut answer = self.insert(jobs, left());
+        let repeated = is_lost(&answer);
+        if repeated {
+            log::info!("database {:?} broke off an insert; repeating it by id", &*self.name);
+        }
+        let mut pause = Duration::ZERO;
+        // A repetition without the time for an answer would only look like a server that hangs.
+        while repeated && is_lost(&answer) && left() > pause + 2 * REPEAT_AFTER {
+            sleep(jitter(pause));
+            pause = REPEAT_AFTER;
+            // Whatever becomes of the repetition, the first attempt may have been committed.
+            answer = self.insert(jobs, left()).map_err(|again| again.ambiguous(true));
+        }
+        if let Err(error) = &answer {
+            self.note_error(error, epoch);
+        }
+        Tried { outcome: answer.into(), repeated }
     }
 
     /// Stores jobs within a time, sharing the statement with other threads. An error that means the database is
