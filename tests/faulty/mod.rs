@@ -76,12 +76,12 @@ impl Driver for Faulty {
         self.inner.describe()
     }
 
-    fn wake_source(&self) -> WakeSource {
-        self.inner.wake_source()
-    }
-
     fn place(&self) -> Option<String> {
         self.inner.place()
+    }
+
+    fn is_local(&self) -> bool {
+        self.inner.is_local()
     }
 
     fn may_block(&self) -> bool {
@@ -92,19 +92,13 @@ impl Driver for Faulty {
         self.inner.reset();
     }
 
-    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
-        (self.claim)(&*self.inner, request)
-    }
-
-    fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
-        self.inner.listen(on_wake)
-    }
-
     calls! {
         fn probe() -> ();
-        fn schema() -> SchemaState;
-        fn migrate() -> Vec<String>;
-        fn revert() -> Vec<String>;
+    }
+}
+
+impl Work for Faulty {
+    calls! {
         fn insert(jobs: &[JobRecord], deadline: Deadline) -> Vec<Inserted>;
         fn release_claim(worker: WorkerId, claim: i64) -> usize;
         fn promote_due(limit: u32) -> Promotion;
@@ -113,23 +107,53 @@ impl Driver for Faulty {
         fn rescue(dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued>;
         fn remove_worker(worker: WorkerId) -> usize;
         fn workers() -> Vec<WorkerSeen>;
+        fn purge(keep: &Keep, limit: u32) -> Purged;
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
+        (self.claim)(&*self.inner, request)
+    }
+}
+
+impl Inspect for Faulty {
+    calls! {
         fn lookup(id: JobId) -> Option<JobInfo>;
         fn state(id: JobId) -> Option<JobState>;
         fn holder(ability: &str, uniqkey: &str) -> Option<JobId>;
         fn list(filter: &JobFilter) -> Vec<JobInfo>;
         fn count() -> Vec<CountRow>;
         fn depth(bound: u64) -> Depth;
+        fn exceptions(filter: &ExceptionFilter) -> Vec<Exception>;
+        fn status(job: JobId) -> Vec<StatusRow>;
+        fn replies(job: JobId) -> Vec<ReplyRow>;
+    }
+}
+
+impl Admin for Faulty {
+    calls! {
+        fn schema() -> SchemaState;
+        fn migrate() -> Vec<String>;
+        fn revert() -> Vec<String>;
         fn identity() -> Uuid;
         fn control() -> Control;
         fn set_control(flag: ControlFlag, on: bool, deadline: Deadline) -> ();
         fn dequeue(id: JobId) -> bool;
         fn reschedule(id: JobId, due: Due) -> bool;
-        fn exceptions(filter: &ExceptionFilter) -> Vec<Exception>;
         fn redrive(exception: Uuid, new: JobId) -> Redrive;
-        fn status(job: JobId) -> Vec<StatusRow>;
-        fn replies(job: JobId) -> Vec<ReplyRow>;
-        fn purge(keep: &Keep, limit: u32) -> Purged;
+    }
+}
+
+impl Wakes for Faulty {
+    calls! {
         fn changed(queues: &[&str], abilities: &[AbilityLease]) -> bool;
+    }
+
+    fn wake_source(&self) -> WakeSource {
+        self.inner.wake_source()
+    }
+
+    fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
+        self.inner.listen(on_wake)
     }
 }
 

@@ -2,6 +2,7 @@ use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use qudo_test_servers::{Account, FreshDatabase};
 use tempfile::TempDir;
@@ -9,10 +10,12 @@ use tempfile::TempDir;
 use crate::Result;
 use crate::cargo::Cargo;
 use crate::databases::Databases;
-use crate::examples::LIMIT;
 use crate::program::{self, Output};
 use crate::tally::Tally;
 use crate::tree::Tree;
+
+/// How long one run of an example may take.
+pub(crate) const LIMIT: Duration = Duration::from_secs(180);
 
 /// Checks that the example prints what `sha256sum` prints for the same files sorted by path, on
 /// each engine and on all of them at once, and that it treats an unreadable file alike.

@@ -1,16 +1,13 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use serde_json::Value;
 
 use crate::cargo::Cargo;
+use crate::checksums::{self, LIMIT};
 use crate::databases::Databases;
 use crate::tally::Tally;
-use crate::{Result, checksums, program};
-
-/// How long one run of an example may take.
-pub(crate) const LIMIT: Duration = Duration::from_secs(180);
+use crate::{Result, program};
 
 /// What an example is checked for.
 #[derive(Clone, Copy, Debug)]

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use uuid::Uuid;
 
-use crate::cursor::{Found, Look, Place, Plan, Reason, Span};
 use crate::gaps::{Gap, Gaps};
+use crate::plan::{Found, Look, Place, Plan, Reason, Span};
 use crate::share::{LONG, Noise, its_share, looks_due, wait_its_share};
 use crate::sweep::{Slice, Sweep, is_over};
 

@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use diesel::result::Error;
 use qudo_core::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
-    Depth, Driver, DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted, JobFilter,
-    JobInfo, JobRecord, JobState, Keep, Promotion, Purged, Redrive, ReplyRow, Rescued, SchemaState,
-    Settled, Settlement, StatusRow, Verdict, Wake, WakeSource, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
+    Deadline, Depth, Driver, DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted,
+    Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, Promotion, Purged, Redrive, ReplyRow,
+    Rescued, SchemaState, Settled, Settlement, StatusRow, Verdict, Wake, WakeSource, Wakes, Work,
+    WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -221,8 +222,8 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.place()
     }
 
-    fn wake_source(&self) -> WakeSource {
-        self.engine.wake_source()
+    fn is_local(&self) -> bool {
+        E::IS_LOCAL
     }
 
     fn reset(&self) {
@@ -232,19 +233,9 @@ impl<E: Engine> Driver for DieselDriver<E> {
     fn probe(&self) -> Result<(), DriverError> {
         self.engine.probe()
     }
+}
 
-    fn schema(&self) -> Result<SchemaState, DriverError> {
-        migrate::state(&self.engine)
-    }
-
-    fn migrate(&self) -> Result<Vec<String>, DriverError> {
-        migrate::apply(&self.engine)
-    }
-
-    fn revert(&self) -> Result<Vec<String>, DriverError> {
-        migrate::revert(&self.engine)
-    }
-
+impl<E: Engine> Work for DieselDriver<E> {
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError> {
         self.engine.check_size(jobs.iter().map(|job| job.arg.len()).max().unwrap_or_default())?;
         let (inserted, notified) =
@@ -339,6 +330,19 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.engine.read(worker::workers::<E>)
     }
 
+    fn purge(&self, keep: &Keep, limit: u32) -> Result<Purged, DriverError> {
+        let mut done = self.write_transaction(|conn| trace::purge::<E>(conn, keep, limit))?;
+        let after = *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let (exceptions, next) =
+            self.write_transaction(|conn| exception::purge::<E>(conn, keep, after, limit))?;
+        *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner) = next;
+        done.removed += exceptions;
+        done.more |= !next.is_nil();
+        Ok(done)
+    }
+}
+
+impl<E: Engine> Inspect for DieselDriver<E> {
     fn lookup(&self, id: JobId) -> Result<Option<JobInfo>, DriverError> {
         self.engine.read(|conn| lookup::lookup::<E>(conn, id.as_uuid()))
     }
@@ -362,6 +366,32 @@ impl<E: Engine> Driver for DieselDriver<E> {
 
     fn depth(&self, bound: u64) -> Result<Depth, DriverError> {
         self.engine.read(|conn| control::depth::<E>(conn, bound))
+    }
+
+    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
+        self.engine.read(|conn| exception::exceptions::<E>(conn, filter))
+    }
+
+    fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
+        self.engine.read(|conn| trace::status::<E>(conn, job.as_uuid()))
+    }
+
+    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
+        self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
+    }
+}
+
+impl<E: Engine> Admin for DieselDriver<E> {
+    fn schema(&self) -> Result<SchemaState, DriverError> {
+        migrate::state(&self.engine)
+    }
+
+    fn migrate(&self) -> Result<Vec<String>, DriverError> {
+        migrate::apply(&self.engine)
+    }
+
+    fn revert(&self) -> Result<Vec<String>, DriverError> {
+        migrate::revert(&self.engine)
     }
 
     fn identity(&self) -> Result<Uuid, DriverError> {
@@ -401,10 +431,6 @@ impl<E: Engine> Driver for DieselDriver<E> {
         self.write_that_stands(|_, done| Ok(!done), reschedule)
     }
 
-    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
-        self.engine.read(|conn| exception::exceptions::<E>(conn, filter))
-    }
-
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
         let redrive = |conn: &mut E::Conn| exception::redrive::<E>(conn, &exception, new);
         let noted = |conn: &mut E::Conn, done: &Redrive| {
@@ -413,24 +439,11 @@ impl<E: Engine> Driver for DieselDriver<E> {
         };
         self.write_that_stands(noted, redrive)
     }
+}
 
-    fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
-        self.engine.read(|conn| trace::status::<E>(conn, job.as_uuid()))
-    }
-
-    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
-        self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
-    }
-
-    fn purge(&self, keep: &Keep, limit: u32) -> Result<Purged, DriverError> {
-        let mut done = self.write_transaction(|conn| trace::purge::<E>(conn, keep, limit))?;
-        let after = *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner);
-        let (exceptions, next) =
-            self.write_transaction(|conn| exception::purge::<E>(conn, keep, after, limit))?;
-        *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner) = next;
-        done.removed += exceptions;
-        done.more |= !next.is_nil();
-        Ok(done)
+impl<E: Engine> Wakes for DieselDriver<E> {
+    fn wake_source(&self) -> WakeSource {
+        self.engine.wake_source()
     }
 
     fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {

@@ -86,6 +86,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// lock by the same one.
     const LOCKS_INDEXES: bool = false;
 
+    /// It is reached without a network.
+    const IS_LOCAL: bool = false;
+
     /// Words behind a table that make it be read by its primary key, where they are needed.
     const BY_KEY: &'static str = "";
 

@@ -29,6 +29,8 @@ mod moves;
 #[cfg(feature = "mysql")]
 mod mysql;
 mod options;
+#[cfg(any(feature = "postgres", feature = "mysql"))]
+mod plan;
 mod pool;
 #[cfg(feature = "postgres")]
 mod postgres;

@@ -10,14 +10,18 @@ use diesel::deserialize::{self, QueryableByName};
 use diesel::query_builder::{AstPass, Query, QueryFragment, QueryId};
 use diesel::result::QueryResult;
 use diesel::row::{NamedRow, Row};
-use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text, Untyped};
+use diesel::sql_types::Untyped;
 use uuid::Uuid;
 
 /// The target of the log under which every statement is told: its text and how many rows it touched
 /// or read, never a value.
 pub(crate) const TRACE: &str = "qudo::sql";
 
-fn traced<T>(sql: &str, result: QueryResult<T>, rows: impl FnOnce(&T) -> usize) -> QueryResult<T> {
+pub(crate) fn traced<T>(
+    sql: &str,
+    result: QueryResult<T>,
+    rows: impl FnOnce(&T) -> usize,
+) -> QueryResult<T> {
     if log::log_enabled!(target: TRACE, log::Level::Trace) {
         match &result {
             Ok(value) => log::trace!(target: TRACE, "{} rows: {sql}", rows(value)),
@@ -46,8 +50,22 @@ pub(crate) enum Bind<'a> {
     Bytes(&'a [u8]),
     OptBytes(Option<&'a [u8]>),
     Id(&'a Uuid),
+    /// For engines that have arrays.
     #[cfg(feature = "postgres")]
-    Array(&'a crate::postgres::Array<'a>),
+    Array(&'a Array<'a>),
+}
+
+/// An array to bind: one value instead of a `?` for each of its elements.
+#[cfg(feature = "postgres")]
+#[derive(Debug)]
+pub(crate) enum Array<'a> {
+    Ids(Vec<Uuid>),
+    Ints(Vec<i32>),
+    Bigs(Vec<i64>),
+    OptBigs(Vec<Option<i64>>),
+    Texts(Vec<&'a str>),
+    OptTexts(Vec<Option<&'a str>>),
+    Bytes(Vec<&'a [u8]>),
 }
 
 impl Bind<'_> {
@@ -74,8 +92,8 @@ pub(crate) trait Dialect: Backend + Sized {
 
 /// SQL with a `?` for each bind; a `?` may stand nowhere else in the text.
 pub(crate) struct Statement<'a> {
-    sql: &'a str,
-    binds: &'a [Bind<'a>],
+    pub(crate) sql: &'a str,
+    pub(crate) binds: &'a [Bind<'a>],
 }
 
 impl<DB: Dialect> QueryFragment<DB> for Statement<'_> {
@@ -181,7 +199,7 @@ impl<'a, DB: Dialect, R: Row<'a, DB>> Columns for Typed<'_, R, DB> {
     }
 }
 
-struct Loaded<T>(T);
+pub(crate) struct Loaded<T>(pub(crate) T);
 
 impl<DB: Dialect, T: FromRow> QueryableByName<DB> for Loaded<T> {
     fn build<'a>(row: &impl NamedRow<'a, DB>) -> deserialize::Result<Self> {
@@ -231,6 +249,7 @@ pub(crate) trait SqlConn: Sized {
     }
 }
 
+/// Implements [`SqlConn`] for a connection of diesel's, with its ways to begin a transaction.
 macro_rules! sql_conn {
     ($conn:ty, $transaction:path, $nestable:path) => {
         impl SqlConn for $conn {
@@ -285,6 +304,7 @@ macro_rules! plain_reads {
 }
 
 /// Binds and ids of engines without a UUID type: 16 bytes.
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
 macro_rules! dialect_with_binary_ids {
     ($backend:ty) => {
         impl Dialect for $backend {
@@ -313,107 +333,6 @@ macro_rules! dialect_with_binary_ids {
     };
 }
 
-#[cfg(feature = "sqlite")]
-mod sqlite {
-    #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
-    use super::*;
-    dialect_with_binary_ids!(diesel::sqlite::Sqlite);
-    // A read transaction that turns into a writing one cannot wait for its lock; this one can.
-    sql_conn!(
-        diesel::SqliteConnection,
-        diesel::SqliteConnection::immediate_transaction,
-        diesel::SqliteConnection::immediate_transaction
-    );
-}
-
-#[cfg(feature = "mysql")]
-pub(crate) mod mysql {
-    use diesel::result::Error;
-
-    use crate::classify::{Class, classify};
-    use crate::clock::{TooLate, Window};
-    use crate::mysql::NOW;
-    use diesel::{Connection, MysqlConnection};
-
-    #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
-    use super::*;
-    dialect_with_binary_ids!(diesel::mysql::Mysql);
-    sql_conn!(diesel::MysqlConnection, transaction, Connection::transaction);
-
-    fn transaction<T>(
-        conn: &mut MysqlConnection,
-        act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
-    ) -> QueryResult<T> {
-        transaction_within(conn, &Window::OPEN, act)
-    }
-
-    /// diesel sends `BEGIN` and `COMMIT` as batches, which allow several statements, and that costs
-    /// two more round trips for each: six of the eight of an enqueue. These two are prepared like
-    /// any statement; to turn autocommit on again is to commit.
-    ///
-    /// The commit itself looks at the clock: outside of the window it sets a value that does not
-    /// exist, which the server refuses, and nothing is committed.
-    pub(crate) fn transaction_within<T>(
-        conn: &mut MysqlConnection,
-        window: &Window,
-        act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
-    ) -> QueryResult<T> {
-        conn.run("SET autocommit = 0", &[])?;
-        let done = act(conn).and_then(|value| {
-            if window.is_open() {
-                conn.run("SET autocommit = 1", &[])?;
-                return Ok(value);
-            }
-            let commit = format!("SET autocommit = IF({NOW} BETWEEN ? AND ?, 1, 2)");
-            match conn.run(&commit, &[Bind::Big(window.from), Bind::Big(window.until)]) {
-                Err(error) if error.to_string().contains("'autocommit' can't be set") => {
-                    Err(TooLate::error())
-                }
-                committed => committed.map(|_| value),
-            }
-        });
-        if done.is_err() {
-            let ended = conn.run("ROLLBACK", &[]).and_then(|_| conn.run("SET autocommit = 1", &[]));
-            // The pool gives up a connection after an error of these two classes anyway. In a cluster a
-            // rollback may meet the same deadlock that it answers.
-            if let (Err(ended), Err(error)) = (ended, &done)
-                && !matches!(classify(error), Class::Down | Class::Retry)
-            {
-                // Such a connection must not go back to the pool; nor is it lost that this was so.
-                log::debug!("a transaction could not be rolled back: {ended}");
-                return Err(Error::BrokenTransactionManager);
-            }
-        }
-        done
-    }
-}
-
-#[cfg(feature = "postgres")]
-mod postgres {
-    use diesel::Connection;
-    use diesel::sql_types::Uuid as SqlUuid;
-
-    #[allow(clippy::wildcard_imports, reason = "the macros name everything above")]
-    use super::*;
-
-    impl Dialect for diesel::pg::Pg {
-        fn bind<'b>(out: &mut AstPass<'_, 'b, Self>, bind: &'b Bind<'b>) -> QueryResult<()> {
-            match bind {
-                Bind::Int(value) => out.push_bind_param::<Integer, _>(value),
-                Bind::Big(value) => out.push_bind_param::<BigInt, _>(value),
-                Bind::OptBig(value) => out.push_bind_param::<Nullable<BigInt>, _>(value),
-                Bind::Text(value) => out.push_bind_param::<Text, str>(value),
-                Bind::OptText(value) => out.push_bind_param::<Nullable<Text>, _>(value),
-                Bind::Bytes(value) => out.push_bind_param::<Binary, [u8]>(value),
-                Bind::OptBytes(value) => out.push_bind_param::<Nullable<Binary>, _>(value),
-                Bind::Id(value) => out.push_bind_param::<SqlUuid, Uuid>(value),
-                Bind::Array(array) => array.bind(out),
-            }
-        }
-        fn id<'r>(row: &impl Row<'r, Self>, at: usize) -> deserialize::Result<Uuid> {
-            row.get_value::<SqlUuid, Uuid, usize>(at)
-        }
-        plain_reads!();
-    }
-    sql_conn!(diesel::PgConnection, Connection::transaction, Connection::transaction);
-}
+#[cfg(any(feature = "sqlite", feature = "mysql"))]
+pub(crate) use dialect_with_binary_ids;
+pub(crate) use {plain_reads, sql_conn};

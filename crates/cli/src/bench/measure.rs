@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use qudo::{Ability, Error, Manager, NewJob};
 
 use super::abilities::now;
+use super::patience::{Any, PATIENCE};
 use super::processes::Workers;
 use super::{Counter, Metric, Nothing, Reply, Report, Setting, Stamp};
 
@@ -14,11 +15,6 @@ const BULK: u32 = 10_000;
 
 /// Bytes of arguments in one bulk enqueue.
 const BULK_BYTES: u32 = 32 << 20;
-
-/// A job of the latency that did not start by then never will.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
-
-pub(super) type Any<T> = Result<T, Box<dyn std::error::Error>>;
 
 /// What was measured.
 pub(super) struct Figure {

@@ -2,6 +2,7 @@
 
 mod abilities;
 mod measure;
+mod patience;
 mod processes;
 
 use std::time::Duration;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use qudo::Error;
 
 use super::abilities::{Counter, Printing};
-use super::measure::{Any, PATIENCE};
+use super::patience::{Any, PATIENCE};
 use super::{Report, Setting};
 
 /// How often a worker process tells how far it is.

@@ -5,7 +5,7 @@ use qudo_hooks::JobId;
 use crate::database::everywhere::On;
 use crate::database::set::Databases;
 use crate::driver::{
-    CountRow, Driver, Exception, ExceptionFilter, JobFilter, JobInfo, StatusRow, WorkerSeen,
+    CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, StatusRow, WorkerSeen,
 };
 use crate::error::Error;
 use crate::program::Program;
@@ -71,12 +71,12 @@ pub(crate) fn jobs(databases: &Databases, filter: &JobFilter) -> Vec<On<Vec<JobI
 
 /// Live jobs, counted.
 pub(crate) fn job_count(databases: &Databases) -> Vec<On<Vec<JobCount>>> {
-    databases.on_each("count jobs", Driver::count)
+    databases.on_each("count jobs", |driver| driver.count())
 }
 
 /// The worker processes that each database knows.
 pub(crate) fn workers(databases: &Databases) -> Vec<On<Vec<WorkerSeen>>> {
-    databases.on_each("list worker processes", Driver::workers)
+    databases.on_each("list worker processes", |driver| driver.workers())
 }
 
 /// The exception log, newest first.

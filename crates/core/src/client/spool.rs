@@ -11,7 +11,7 @@ use crate::database::data_source::DataSource;
 use crate::database::inserter::insert_limit;
 use crate::database::open::{self, check_place};
 use crate::database::{Database, Settings};
-use crate::driver::{Depth, Driver, DriverError, ErrorKind, Inserted, JobRecord, Keep};
+use crate::driver::{Depth, Inserted, JobRecord, Keep};
 use crate::error::Error;
 use crate::tools::bell::Bell;
 use crate::tools::secret::hide_password;
@@ -216,10 +216,12 @@ pub(crate) fn open(
     settings: &Settings,
 ) -> Result<Arc<Database>, Error> {
     let database = open::open(DataSource::new(dsn).name(NAME), settings)?;
-    check_engine(&**database.driver()).map_err(|error| Error::InvalidDsn {
-        dsn: hide_password(dsn),
-        reason: error.to_string(),
-    })?;
+    // One that is a server would be down with the others.
+    if !database.driver().is_local() {
+        let engine = database.driver().engine();
+        let reason = format!("a spool must be local, such as sqlite:spool.db, not {engine}");
+        return Err(Error::InvalidDsn { dsn: hide_password(dsn), reason });
+    }
     if databases.iter().any(|other| other.name == database.name) {
         return Err(Error::DuplicateDatabase(NAME.to_owned()));
     }
@@ -227,15 +229,4 @@ pub(crate) fn open(
         check_place(other, &database)?;
     }
     Ok(database)
-}
-
-/// A spool that is a server would be down with the others.
-fn check_engine(driver: &dyn Driver) -> Result<(), DriverError> {
-    match driver.engine() {
-        "sqlite" | "memory" => Ok(()),
-        other => Err(DriverError::new(
-            ErrorKind::Other,
-            format!("a spool must be local, such as sqlite:spool.db, not {other}"),
-        )),
-    }
 }

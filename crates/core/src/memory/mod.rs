@@ -14,11 +14,11 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker, Deadline,
-    Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter, Inserted,
-    JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Password, Promotion, Purged,
-    Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow, WakeSource, WorkerId,
-    WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
+    Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter,
+    Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Password,
+    Promotion, Purged, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow,
+    WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -97,9 +97,8 @@ impl Driver for MemoryDriver {
         "memory".to_owned()
     }
 
-    fn wake_source(&self) -> WakeSource {
-        // Managers of one process may share a store, and only their own enqueues ring a bell.
-        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
+    fn is_local(&self) -> bool {
+        true
     }
 
     fn may_block(&self) -> bool {
@@ -109,20 +108,9 @@ impl Driver for MemoryDriver {
     fn probe(&self) -> Result<(), DriverError> {
         Ok(())
     }
+}
 
-    fn schema(&self) -> Result<SchemaState, DriverError> {
-        Ok(SchemaState::Current)
-    }
-
-    fn migrate(&self) -> Result<Vec<String>, DriverError> {
-        Ok(Vec::new())
-    }
-
-    fn revert(&self) -> Result<Vec<String>, DriverError> {
-        self.with(|store| *store = Store::default());
-        Ok(Vec::new())
-    }
-
+impl Work for MemoryDriver {
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError> {
         if deadline.is_over() {
             return Err(DriverError::too_late());
@@ -175,6 +163,12 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.workers()))
     }
 
+    fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
+        Ok(Purged { removed: self.with(|store| store.purge(keep)), more: false })
+    }
+}
+
+impl Inspect for MemoryDriver {
     fn lookup(&self, id: JobId) -> Result<Option<JobInfo>, DriverError> {
         Ok(self.with(|store| store.lookup(id)))
     }
@@ -197,6 +191,33 @@ impl Driver for MemoryDriver {
 
     fn depth(&self, bound: u64) -> Result<Depth, DriverError> {
         Ok(self.with(|store| store.depth(bound)))
+    }
+
+    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
+        Ok(self.with(|store| store.exceptions(filter)))
+    }
+
+    fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
+        Ok(self.with(|store| store.status(job)))
+    }
+
+    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
+        Ok(self.with(|store| store.replies(job)))
+    }
+}
+
+impl Admin for MemoryDriver {
+    fn schema(&self) -> Result<SchemaState, DriverError> {
+        Ok(SchemaState::Current)
+    }
+
+    fn migrate(&self) -> Result<Vec<String>, DriverError> {
+        Ok(Vec::new())
+    }
+
+    fn revert(&self) -> Result<Vec<String>, DriverError> {
+        self.with(|store| *store = Store::default());
+        Ok(Vec::new())
     }
 
     fn identity(&self) -> Result<Uuid, DriverError> {
@@ -223,24 +244,15 @@ impl Driver for MemoryDriver {
         Ok(self.with(|store| store.reschedule(id, due)))
     }
 
-    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
-        Ok(self.with(|store| store.exceptions(filter)))
-    }
-
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
         Ok(self.with(|store| store.redrive(exception, new)))
     }
+}
 
-    fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
-        Ok(self.with(|store| store.status(job)))
-    }
-
-    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
-        Ok(self.with(|store| store.replies(job)))
-    }
-
-    fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
-        Ok(Purged { removed: self.with(|store| store.purge(keep)), more: false })
+impl Wakes for MemoryDriver {
+    fn wake_source(&self) -> WakeSource {
+        // Managers of one process may share a store, and only their own enqueues ring a bell.
+        WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
     }
 
     fn changed(&self, queues: &[&str], _: &[AbilityLease]) -> Result<bool, DriverError> {

@@ -2,6 +2,7 @@
 
 mod claim;
 mod complete;
+mod conn;
 mod connect;
 mod greeting;
 mod insert;
@@ -275,7 +276,7 @@ impl Engine for Mysql {
         window: &Window,
         act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
     ) -> QueryResult<T> {
-        crate::sql::told(|| crate::sql::mysql::transaction_within(conn, window, act))
+        crate::sql::told(|| conn::transaction_within(conn, window, act))
     }
 
     fn clock(&self) -> Option<&ServerClock> {

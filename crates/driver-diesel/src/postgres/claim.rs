@@ -5,11 +5,12 @@ use diesel::result::Error;
 use qudo_core::driver::{ClaimRequest, ClaimedJob, DriverError};
 use uuid::Uuid;
 
-use super::{Array, Postgres};
+use super::Postgres;
 use crate::claimed::ClaimRow;
 use crate::clock::{LATE, TooLate, Window};
-use crate::cursor::{Found, Look, Patience, Place, Span};
 use crate::engine::{Engine as _, micros};
+use crate::plan::{Found, Look, Patience, Place, Span};
+use crate::sql::Array;
 use crate::sql::{Bind, SqlConn};
 use crate::statements::ledger::Orphans;
 

@@ -2,11 +2,12 @@ use diesel::PgConnection;
 use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
-use super::notify::CHANNEL;
-use super::{Array, Postgres};
+use super::Postgres;
+use super::channel::CHANNEL;
 use crate::classify::{Class, classify};
 use crate::clock::{TooLate, Window};
 use crate::engine::{Engine, micros};
+use crate::sql::Array;
 use crate::sql::{Bind, SqlConn};
 use crate::statements::insert::insert;
 use crate::statements::ledger::balance;

@@ -5,8 +5,8 @@ use diesel::PgConnection;
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
-use super::Array;
 use crate::bulk::Keyed;
+use crate::sql::Array;
 use crate::sql::{Bind, FromRow, SqlConn};
 
 /// Longer lists gain nothing.

@@ -1,7 +1,8 @@
 //! PostgreSQL: one statement for the claim, one for the settle, arrays for bulk, LISTEN for wake-ups.
 
-mod arrays;
+mod channel;
 mod claim;
+mod conn;
 mod connect;
 mod insert;
 mod list;
@@ -22,8 +23,6 @@ use qudo_core::driver::{
 };
 use uuid::Uuid;
 
-pub(crate) use arrays::Array;
-
 use crate::bulk::Keyed;
 use crate::classify::to_driver_error;
 use crate::clock::{ServerClock, Window};
@@ -31,7 +30,7 @@ use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, has_work, probe_writes};
 use crate::reach;
-use crate::sql::{Bind, FromRow, SqlConn};
+use crate::sql::{Array, Bind, FromRow, SqlConn};
 
 const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
 
@@ -260,6 +259,10 @@ impl Engine for Postgres {
     }
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
-        listen::listen(&self.source, on_wake)
+        if self.source.listens() {
+            listen::listen(&self.source.plain_url_now(), on_wake)
+        } else {
+            Ok(())
+        }
     }
 }

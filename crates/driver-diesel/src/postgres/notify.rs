@@ -11,9 +11,6 @@ use diesel::deserialize;
 use super::session::Sessions;
 use crate::sql::{Bind, Columns, FromRow, SqlConn};
 
-/// The channel; the payload is the queue's name and nothing else.
-pub(super) const CHANNEL: &str = "qudo";
-
 /// Inside a caller's transaction: heard at its commit.
 pub(super) const NOTIFY: &str = "SELECT pg_notify('qudo', ?)";
 

@@ -2,6 +2,7 @@
 
 mod claim;
 mod complete;
+mod conn;
 mod connect;
 mod insert;
 
@@ -192,6 +193,7 @@ fn unsynced<T>(
 }
 
 impl Engine for Sqlite {
+    const IS_LOCAL: bool = true;
     type Conn = SqliteConnection;
 
     const NAME: &'static str = "sqlite";

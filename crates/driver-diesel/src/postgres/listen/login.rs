@@ -1,6 +1,5 @@
 //! How the listening connection logs in: as the pool's do, by another library.
 
-use std::path::Path;
 use std::time::Duration;
 
 use postgres::config::{
@@ -10,6 +9,7 @@ use postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use url::Url;
 
+use super::hosts::{SOCKETS, hosts};
 use super::parameters::{Parameters, Surroundings};
 use super::passfile;
 use super::tls::{Mode, Tls};
@@ -49,18 +49,6 @@ impl ListenLogin {
             Mode::Allow => without().or_else(|first| with(SslMode::Require).map_err(|_| first)),
         }
     }
-}
-
-/// Where Debian's libpq looks for the server's socket, and the original one.
-const SOCKETS: [&str; 2] = ["/var/run/postgresql", "/tmp"];
-
-/// The hosts that are named, or where the server is if none is.
-pub(super) fn hosts(all: &Parameters) -> Vec<&str> {
-    let (hosts, addresses) = (all.list("host"), all.list("hostaddr"));
-    if !hosts.is_empty() || !addresses.is_empty() {
-        return if hosts.is_empty() { addresses } else { hosts };
-    }
-    vec![*SOCKETS.iter().find(|path| Path::new(path).exists()).unwrap_or(&"localhost")]
 }
 
 /// The names for TLS, without which the library takes no connection to be encrypted. A host that is an address

@@ -1,6 +1,7 @@
 //! LISTEN on a connection of its own. diesel's notifications only poll, so another library listens, which
 //! knows neither libpq's environment and files nor, by itself, TLS: the rest of this folder.
 
+mod hosts;
 mod login;
 mod parameters;
 mod passfile;
@@ -11,8 +12,7 @@ use std::time::{Duration, Instant};
 use postgres::fallible_iterator::FallibleIterator;
 use qudo_core::driver::{DriverError, ErrorKind, Wake};
 
-use super::connect::Source;
-use super::notify::CHANNEL;
+use super::channel::CHANNEL;
 use login::ListenLogin;
 
 /// How often the listener looks up from its socket to see whether it should stop.
@@ -29,16 +29,13 @@ pub(super) fn check(url: &url::Url) -> Result<(), String> {
     ListenLogin::of(url).map(drop)
 }
 
-/// Blocks on the connection's socket.
+/// Blocks on the connection's socket; without a URL there is a reason why.
 pub(super) fn listen(
-    source: &Source,
+    url: &Result<String, String>,
     on_wake: &mut dyn FnMut(Wake) -> bool,
 ) -> Result<(), DriverError> {
-    if !source.listens() {
-        return Ok(());
-    }
-    let url =
-        source.plain_url_now().and_then(|url| url::Url::parse(&url).map_err(|e| e.to_string()));
+    let url = url.as_deref().map_err(Clone::clone);
+    let url = url.and_then(|url| url::Url::parse(url).map_err(|error| error.to_string()));
     let login = url.and_then(|url| ListenLogin::of(&url));
     let login = login.map_err(|reason| DriverError::new(ErrorKind::Permission, reason))?;
     let lost = |error: postgres::Error| {

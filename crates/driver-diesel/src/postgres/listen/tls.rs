@@ -67,7 +67,7 @@ impl Tls {
         }
         // On a socket there is no TLS, whatever is asked for.
         if all.get("hostaddr").is_none()
-            && super::login::hosts(all).iter().all(|host| host.starts_with('/'))
+            && super::hosts::hosts(all).iter().all(|host| host.starts_with('/'))
         {
             let config = config(Check::Nothing, RootCertStore::empty(), &versions(all)?, None)?;
             return Ok(Self { mode: Mode::Disable, config: Arc::new(config), direct: false });

@@ -1,0 +1,64 @@
+use qudo_hooks::{Due, JobId};
+use uuid::Uuid;
+
+use super::{Control, ControlFlag, Deadline, DriverError, Redrive};
+
+/// A schema compared with what this driver knows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum SchemaState {
+    /// Every migration is applied.
+    Current,
+    /// These migrations are not applied yet; all of them when the schema is missing.
+    Behind(Vec<String>),
+    /// The database has migrations that this driver does not know: it is newer.
+    Ahead(Vec<String>),
+}
+
+/// The tables, the database itself, and what operators order.
+///
+/// # Errors
+///
+/// When the database does not answer or refuses.
+#[expect(clippy::missing_errors_doc, reason = "said once for all")]
+pub trait Admin {
+    /// Compares the schema with the migrations that the driver carries. Reads only.
+    fn schema(&self) -> Result<SchemaState, DriverError>;
+
+    /// Applies the missing migrations; returns their names. Concurrent migrators wait for each other.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer, is newer, or a migration fails.
+    fn migrate(&self) -> Result<Vec<String>, DriverError>;
+
+    /// Reverts every migration, newest first; returns their names. All jobs are lost.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer or a migration fails.
+    fn revert(&self) -> Result<Vec<String>, DriverError>;
+
+    /// An id of the database itself, made at the first call and kept ever after.
+    fn identity(&self) -> Result<Uuid, DriverError>;
+
+    /// The orders that are stored here, with the database's identity.
+    fn control(&self) -> Result<Control, DriverError>;
+
+    /// Stores an order, or removes it; not after the deadline.
+    fn set_control(
+        &self,
+        flag: ControlFlag,
+        on: bool,
+        deadline: Deadline,
+    ) -> Result<(), DriverError>;
+
+    /// Removes a live job that is not running; tells whether it did.
+    fn dequeue(&self, id: JobId) -> Result<bool, DriverError>;
+
+    /// Changes when a waiting job runs; tells whether it did (running jobs are left alone).
+    fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError>;
+
+    /// Enqueues a discarded job again from the exception log, under the new id, once.
+    fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError>;
+}

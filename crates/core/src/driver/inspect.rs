@@ -1,0 +1,41 @@
+use qudo_hooks::JobId;
+
+use super::{
+    CountRow, Depth, DriverError, Exception, ExceptionFilter, JobFilter, JobInfo, JobState,
+    ReplyRow, StatusRow,
+};
+
+/// Questions. Nothing is written.
+///
+/// # Errors
+///
+/// When the database does not answer.
+#[expect(clippy::missing_errors_doc, reason = "said once for all")]
+pub trait Inspect {
+    /// A live job by id.
+    fn lookup(&self, id: JobId) -> Result<Option<JobInfo>, DriverError>;
+
+    /// Where a live job stands; `None` when it is not live. Reads no facts.
+    fn state(&self, id: JobId) -> Result<Option<JobState>, DriverError>;
+
+    /// The live job that holds a unique key.
+    fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<JobId>, DriverError>;
+
+    /// Live jobs by filter, in the order of their ids.
+    fn list(&self, filter: &JobFilter) -> Result<Vec<JobInfo>, DriverError>;
+
+    /// Live jobs counted by queue, ability and state.
+    fn count(&self) -> Result<Vec<CountRow>, DriverError>;
+
+    /// How many live jobs there are, each number counted up to `bound`.
+    fn depth(&self, bound: u64) -> Result<Depth, DriverError>;
+
+    /// The exception log, newest first.
+    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError>;
+
+    /// The history of a job whose ability asks for it, oldest first.
+    fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError>;
+
+    /// The replies of a finished job, in order.
+    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError>;
+}
