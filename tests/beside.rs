@@ -2,14 +2,12 @@
 
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-mod faulty;
-
 use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use faulty::Faulty;
 use qudo::driver::{AbilityLease, ClaimRequest, Deadline, DriverError, ErrorKind, WorkerId};
+use qudo::testing::FaultyDriver;
 use qudo::{AuditOptions, Driver, Job, Manager, ManagerBuilder, MemoryDriver, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -60,7 +58,7 @@ fn heartbeats_go_on_while_a_rescue_hangs() {
     let (held, counted) = (Arc::clone(&gate), Arc::clone(&beats));
     let rescues = Arc::new(AtomicUsize::new(0));
     let begun = Arc::clone(&rescues);
-    let driver = Faulty::new(Arc::new(MemoryDriver::default())).with_fault(move |call| {
+    let driver = FaultyDriver::new(Arc::new(MemoryDriver::default())).with_fault(move |call| {
         match call {
             "rescue" => {
                 begun.fetch_add(1, Ordering::AcqRel);
@@ -96,7 +94,7 @@ fn heartbeats_go_on_while_a_rescue_hangs() {
 fn what_a_broken_claim_leases_after_its_release_is_released_again() {
     let inner: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
     let (claims, first) = (AtomicUsize::new(0), AtomicI64::new(0));
-    let driver = Faulty::new(inner).with_claim(move |driver, request| {
+    let driver = FaultyDriver::new(inner).with_claim(move |driver, request| {
         match claims.fetch_add(1, Ordering::AcqRel) {
             0 => {
                 first.store(request.claim, Ordering::Release);
@@ -142,7 +140,7 @@ fn what_is_right_at_the_second_look_of_an_audit_is_no_finding() {
     };
     let (own, looks) = (Arc::clone(&inner), Arc::new(AtomicUsize::new(0)));
     let seconds = Arc::clone(&looks);
-    let driver = Faulty::new(Arc::clone(&inner)).with_fault(move |call| {
+    let driver = FaultyDriver::new(Arc::clone(&inner)).with_fault(move |call| {
         if call == "trace" && seconds.fetch_add(1, Ordering::AcqRel) == 0 {
             assert_eq!(own.release_claim(worker, 1).expect("releases"), 1);
         }

@@ -2,12 +2,10 @@
 
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-mod faulty;
-
 use std::sync::{Arc, Mutex};
 
-use faulty::Faulty;
 use qudo::driver::{DriverError, ErrorKind};
+use qudo::testing::FaultyDriver;
 use qudo::{
     Error, FailureKind, Hook, HookError, Job, JobDraft, JobView, JsonValue, Manager,
     ManagerBuilder, MemoryDriver, NewJob, Result,
@@ -169,7 +167,7 @@ fn hooks_of_an_ability_see_jobs_under_its_former_name_too() {
 
 #[test]
 fn a_bulk_enqueue_that_stops_half_way_tells_what_became_of_each_job() {
-    let broken = Faulty::new(Arc::new(MemoryDriver::default())).with_fault(|call| {
+    let broken = FaultyDriver::new(Arc::new(MemoryDriver::default())).with_fault(|call| {
         if call == "insert" { Err(DriverError::new(ErrorKind::Other, "no")) } else { Ok(()) }
     });
     let manager = builder().driver("broken", Arc::new(broken)).build().expect("valid");
@@ -191,7 +189,7 @@ fn a_bulk_enqueue_that_stops_half_way_tells_what_became_of_each_job() {
 
 #[test]
 fn an_outcome_is_told_though_the_row_of_the_worker_stays() {
-    let driver = Faulty::new(Arc::new(MemoryDriver::default())).with_fault(|call| {
+    let driver = FaultyDriver::new(Arc::new(MemoryDriver::default())).with_fault(|call| {
         if call == "remove_worker" { Err(DriverError::new(ErrorKind::Other, "no")) } else { Ok(()) }
     });
     let builder = Manager::builder().linked(false).driver("it", Arc::new(driver));

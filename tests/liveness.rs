@@ -3,14 +3,12 @@
 
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-mod faulty;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use faulty::Faulty;
 use qudo::driver::{DriverError, ErrorKind, JobState};
+use qudo::testing::FaultyDriver;
 use qudo::{Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -45,7 +43,7 @@ impl Gate {
     /// A database that hangs in one call.
     fn hangs_in(&self, call: &'static str) -> Arc<dyn Driver> {
         let gate = Arc::clone(&self.0);
-        Arc::new(Faulty::new(memory()).that_may_block().with_fault(move |name| {
+        Arc::new(FaultyDriver::new(memory()).that_may_block().with_fault(move |name| {
             if name == call {
                 let open = gate.0.lock().expect("no panic");
                 drop(gate.1.wait_while(open, |open| !*open).expect("no panic"));
@@ -115,7 +113,7 @@ fn a_keyed_enqueue_takes_one_limit_whatever_hangs() {
 fn jobs_of_other_queues_wake_no_claim() {
     let claims = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&claims);
-    let driver = Faulty::new(memory()).with_claim(move |driver, request| {
+    let driver = FaultyDriver::new(memory()).with_claim(move |driver, request| {
         counted.fetch_add(1, Ordering::AcqRel);
         driver.claim(request)
     });
@@ -139,7 +137,7 @@ fn jobs_of_other_queues_wake_no_claim() {
 fn a_right_that_claims_lack_takes_nothing_out_of_use() {
     let claims = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&claims);
-    let driver = Faulty::new(memory()).with_claim(move |_, _| {
+    let driver = FaultyDriver::new(memory()).with_claim(move |_, _| {
         counted.fetch_add(1, Ordering::AcqRel);
         Err(DriverError::new(ErrorKind::Permission, "permission denied for qudo_claim"))
     });
@@ -166,7 +164,7 @@ fn a_right_that_claims_lack_takes_nothing_out_of_use() {
 #[test]
 fn what_a_probe_does_not_see_makes_a_database_flap_ever_less() {
     let full = DriverError::new(ErrorKind::Down, "database or disk is full").to_string();
-    let driver = Faulty::new(memory()).with_fault(move |call| {
+    let driver = FaultyDriver::new(memory()).with_fault(move |call| {
         if call == "insert" { Err(DriverError::new(ErrorKind::Down, full.clone())) } else { Ok(()) }
     });
     let changes = Arc::new(AtomicUsize::new(0));
@@ -195,7 +193,7 @@ fn a_spool_that_stalls_holds_up_nobody_behind_another() {
     let file = place.path().join("spool.db");
     let away = |_: &str| Err(DriverError::new(ErrorKind::Down, "it is away"));
     let manager = builder()
-        .driver("away", Arc::new(Faulty::new(memory()).with_fault(away)))
+        .driver("away", Arc::new(FaultyDriver::new(memory()).with_fault(away)))
         .call_limit(limit)
         .spool(format!("sqlite:{}", file.display()), 100)
         .build()
@@ -224,7 +222,7 @@ fn a_database_that_cannot_tell_its_orders_stops_no_forward_to_the_others() {
     let open = Arc::new(AtomicBool::new(false));
     let away = |open: &Arc<AtomicBool>| {
         let open = Arc::clone(open);
-        Faulty::new(memory()).with_fault(move |_| {
+        FaultyDriver::new(memory()).with_fault(move |_| {
             if open.load(Ordering::Acquire) {
                 Ok(())
             } else {
@@ -232,7 +230,7 @@ fn a_database_that_cannot_tell_its_orders_stops_no_forward_to_the_others() {
             }
         })
     };
-    let broken = Faulty::new(memory()).with_fault(|call| match call {
+    let broken = FaultyDriver::new(memory()).with_fault(|call| match call {
         "control" | "insert" => Err(DriverError::new(ErrorKind::Permission, "not for you")),
         _ => Ok(()),
     });
@@ -258,7 +256,7 @@ fn a_database_that_cannot_tell_its_orders_stops_no_forward_to_the_others() {
 fn keyed_jobs_that_stay_are_within_reach_while_others_are_moved() {
     let (from, seen) = (memory(), Arc::new(AtomicUsize::new(0)));
     let (own, most) = (Arc::clone(&from), Arc::clone(&seen));
-    let to = Faulty::new(memory()).with_fault(move |call| {
+    let to = FaultyDriver::new(memory()).with_fault(move |call| {
         if call == "move_in" {
             let moving = own.depth(100_000).expect("answers").moving.count;
             most.fetch_max(usize::try_from(moving).expect("few"), Ordering::AcqRel);
@@ -296,7 +294,7 @@ fn a_due_job_that_somebody_locks_makes_no_fetcher_spin() {
     let inner = DriverRegistration::open_linked(fresh.url()).expect("valid").driver;
     let promotions = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&promotions);
-    let driver = Faulty::new(inner).with_fault(move |call| {
+    let driver = FaultyDriver::new(inner).with_fault(move |call| {
         if call == "promote_due" {
             counted.fetch_add(1, Ordering::AcqRel);
         }
@@ -328,7 +326,7 @@ fn a_due_job_that_somebody_locks_makes_no_fetcher_spin() {
 fn an_enqueue_says_why_the_spool_does_not_take_it() {
     let away = |_: &str| Err(DriverError::new(ErrorKind::Down, "it is away"));
     let manager = builder()
-        .driver("away", Arc::new(Faulty::new(memory()).with_fault(away)))
+        .driver("away", Arc::new(FaultyDriver::new(memory()).with_fault(away)))
         .spool(format!("memory:{}", uuid::Uuid::now_v7().simple()), 1)
         .build()
         .expect("valid");
@@ -388,7 +386,7 @@ fn careful(job: &Job) -> qudo::Result {
 fn a_job_is_told_that_others_may_run_it() {
     let silent = Arc::new(AtomicBool::new(false));
     let is_silent = Arc::clone(&silent);
-    let driver = Faulty::new(memory()).with_fault(move |call| {
+    let driver = FaultyDriver::new(memory()).with_fault(move |call| {
         if call == "heartbeat" && is_silent.load(Ordering::Acquire) {
             return Err(DriverError::new(ErrorKind::Contention, "somebody locks the row"));
         }
@@ -452,7 +450,7 @@ fn databases_that_come_and_go_leave_neither_threads_nor_turns() {
 fn threads_that_wait_for_a_job_are_not_woken_by_the_ends_of_others() {
     let asked = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&asked);
-    let driver = Faulty::new(memory()).that_may_block().with_fault(move |name| {
+    let driver = FaultyDriver::new(memory()).that_may_block().with_fault(move |name| {
         counted.fetch_add(usize::from(name == "state"), Ordering::Relaxed);
         Ok(())
     });

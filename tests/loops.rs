@@ -3,14 +3,12 @@
 
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-mod faulty;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use faulty::Faulty;
 use qudo::driver::{DriverError, ErrorKind};
+use qudo::testing::FaultyDriver;
 use qudo::{Driver, Job, LoopReport, Manager, MemoryDriver, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -73,7 +71,7 @@ fn survives(call: &'static str, kind: ErrorKind, of: &'static str) {
     let fails = Arc::new(AtomicBool::new(false));
     let failing = Arc::clone(&fails);
     let inner: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
-    let driver = Faulty::new(inner).with_fault(move |name| {
+    let driver = FaultyDriver::new(inner).with_fault(move |name| {
         if name == call && failing.load(Ordering::Relaxed) {
             return Err(DriverError::new(kind, "as asked"));
         }

@@ -4,8 +4,6 @@
 #![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-mod faulty;
-
 use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,8 +12,8 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
-use faulty::Faulty;
 use qudo::driver::{DriverError, DriverRegistration, ErrorKind, JobState};
+use qudo::testing::FaultyDriver;
 use qudo::{
     AuditOptions, DatabaseState, Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver,
 };
@@ -252,10 +250,10 @@ fn what_a_second_name_claimed_without_an_answer_is_run_under_the_first() {
     let (open, lost) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(false)));
     let away = || DriverError::new(ErrorKind::Down, "it is away");
     let is_open = Arc::clone(&open);
-    let first = Faulty::new(Arc::clone(&inner))
+    let first = FaultyDriver::new(Arc::clone(&inner))
         .with_fault(move |_| if is_open.load(Ordering::Acquire) { Ok(()) } else { Err(away()) });
     let is_lost = Arc::clone(&lost);
-    let second = Faulty::new(Arc::clone(&inner))
+    let second = FaultyDriver::new(Arc::clone(&inner))
         .with_fault(move |call| if call == "release_claim" { Err(away()) } else { Ok(()) })
         .with_claim(move |driver, request| {
             let jobs = driver.claim(request)?;

@@ -36,6 +36,10 @@
 //! # Ok::<(), qudo_core::Error>(())
 //! ```
 
+mod faulty;
+
+pub use faulty::FaultyDriver;
+
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 

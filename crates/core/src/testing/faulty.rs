@@ -1,11 +1,16 @@
-//! A driver that a test can make fail, hang or lie, around one that works.
-
+use std::fmt;
 use std::sync::Arc;
 
-use qudo::JobId;
-#[allow(clippy::wildcard_imports, reason = "a driver knows all of them")]
-use qudo::driver::*;
+use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
+
+use crate::driver::{
+    AbilityLease, Admin, Audit, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
+    DeadWorker, Deadline, Depth, Driver, DriverError, Exception, ExceptionFilter, Inserted,
+    Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
+    Promotion, Purged, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow,
+    StrayCursor, Strays, Traces, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+};
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
 type Fault = Box<dyn Fn(&str) -> Result<(), DriverError> + Send + Sync>;
@@ -15,29 +20,61 @@ type Claim = Box<
     dyn Fn(&dyn Driver, &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> + Send + Sync,
 >;
 
-/// Calls the driver inside, after the fault.
-pub(crate) struct Faulty {
+/// A driver that a test can make fail, hang or lie, around one that works: what a program does while a database is
+/// away, slow or full can be tried without one.
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::sync::atomic::{AtomicBool, Ordering};
+/// use qudo_core::driver::{DriverError, ErrorKind};
+/// use qudo_core::testing::FaultyDriver;
+/// use qudo_core::{Manager, MemoryDriver, NewJob};
+///
+/// let away = Arc::new(AtomicBool::new(true));
+/// let is_away = Arc::clone(&away);
+/// let driver = FaultyDriver::new(Arc::new(MemoryDriver::default())).with_fault(move |_call| {
+///     if is_away.load(Ordering::Relaxed) {
+///         return Err(DriverError::new(ErrorKind::Down, "connection refused"));
+///     }
+///     Ok(())
+/// });
+/// let manager = Manager::builder().linked(false).driver("jobs", Arc::new(driver)).build()?;
+/// let error = manager.enqueue(NewJob::named("mail", 1.into())).expect_err("it is away");
+/// assert!(error.is_down());
+/// away.store(false, Ordering::Relaxed);
+/// # Ok::<(), qudo_core::Error>(())
+/// ```
+pub struct FaultyDriver {
     inner: Arc<dyn Driver>,
     fault: Fault,
     claim: Claim,
     blocks: bool,
 }
 
-impl Faulty {
-    pub(crate) fn new(inner: Arc<dyn Driver>) -> Self {
+impl fmt::Debug for FaultyDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "FaultyDriver({})", self.inner.describe())
+    }
+}
+
+impl FaultyDriver {
+    /// A driver that does what this one does.
+    pub fn new(inner: Arc<dyn Driver>) -> Self {
         let claim = |driver: &dyn Driver, request: &ClaimRequest<'_>| driver.claim(request);
         Self { inner, fault: Box::new(|_| Ok(())), claim: Box::new(claim), blocks: false }
     }
 
-    /// Calls may take long, so they are made on threads that can be given up, as those of servers are.
-    #[allow(dead_code, reason = "not every test needs it")]
-    pub(crate) fn that_may_block(mut self) -> Self {
+    /// Its calls may take long, so they are made on threads that can be given up, as those of servers are.
+    #[must_use]
+    pub fn that_may_block(mut self) -> Self {
         self.blocks = true;
         self
     }
 
-    #[allow(dead_code, reason = "not every test needs it")]
-    pub(crate) fn with_fault(
+    /// Before each call but a claim this is called with the name of the method, such as `insert`. An error that it
+    /// returns is the call's answer; it may also wait, or panic.
+    #[must_use]
+    pub fn with_fault(
         mut self,
         fault: impl Fn(&str) -> Result<(), DriverError> + Send + Sync + 'static,
     ) -> Self {
@@ -45,8 +82,9 @@ impl Faulty {
         self
     }
 
-    #[allow(dead_code, reason = "not every test needs it")]
-    pub(crate) fn with_claim(
+    /// Claims are answered by this, which is given the driver inside.
+    #[must_use]
+    pub fn with_claim(
         mut self,
         claim: impl Fn(&dyn Driver, &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>
         + Send
@@ -67,7 +105,7 @@ macro_rules! calls {
     };
 }
 
-impl Driver for Faulty {
+impl Driver for FaultyDriver {
     fn engine(&self) -> &'static str {
         self.inner.engine()
     }
@@ -92,12 +130,13 @@ impl Driver for Faulty {
         self.inner.reset();
     }
 
-    calls! {
-        fn probe() -> ();
+    fn probe(&self) -> Result<(), DriverError> {
+        (self.fault)("probe")?;
+        self.inner.probe()
     }
 }
 
-impl Work for Faulty {
+impl Work for FaultyDriver {
     calls! {
         fn insert(jobs: &[JobRecord], deadline: Deadline) -> Vec<Inserted>;
         fn release_claim(worker: WorkerId, claim: i64) -> usize;
@@ -115,7 +154,7 @@ impl Work for Faulty {
     }
 }
 
-impl Inspect for Faulty {
+impl Inspect for FaultyDriver {
     calls! {
         fn lookup(id: JobId) -> Option<JobInfo>;
         fn state(id: JobId) -> Option<JobState>;
@@ -129,7 +168,7 @@ impl Inspect for Faulty {
     }
 }
 
-impl Admin for Faulty {
+impl Admin for FaultyDriver {
     calls! {
         fn schema() -> SchemaState;
         fn migrate() -> Vec<String>;
@@ -143,7 +182,7 @@ impl Admin for Faulty {
     }
 }
 
-impl Wakes for Faulty {
+impl Wakes for FaultyDriver {
     calls! {
         fn changed(queues: &[&str], abilities: &[AbilityLease]) -> bool;
     }
@@ -157,7 +196,7 @@ impl Wakes for Faulty {
     }
 }
 
-impl Moves for Faulty {
+impl Moves for FaultyDriver {
     calls! {
         fn move_out(to: &str, only: Option<&[JobId]>, limit: u32) -> Vec<MovingJob>;
         fn moving_out(to: &str, after: JobId, limit: u32) -> Vec<MovingJob>;
@@ -174,7 +213,7 @@ impl Moves for Faulty {
     }
 }
 
-impl Audit for Faulty {
+impl Audit for FaultyDriver {
     calls! {
         fn traces(after: JobId, limit: u32) -> Vec<Traces>;
         fn strays(after: Option<&StrayCursor>, limit: u32) -> Strays;
