@@ -39,6 +39,8 @@ mod clock;
 mod database;
 pub mod driver;
 mod error;
+#[cfg(test)]
+mod fixture;
 mod job;
 mod job_error;
 mod manager;

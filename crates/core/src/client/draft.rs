@@ -124,3 +124,117 @@ fn encode_arg(program: &Program, job: &mut NewJob) -> Result<Vec<u8>, Error> {
         source,
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use qudo_hooks::SourceLocation;
+
+    use super::*;
+    use crate::ability::AbilitySet;
+    use crate::fixture::{program, program_with};
+    use crate::options::Options;
+
+    fn job() -> NewJob {
+        NewJob::named("mail", 1.into())
+    }
+
+    fn refusal(job: NewJob) -> String {
+        match prepare(&program(), job) {
+            Err(error) => error.to_string(),
+            Ok(_) => panic!("it was accepted"),
+        }
+    }
+
+    #[test]
+    fn a_job_is_encoded_with_what_was_asked_for() {
+        let asked = job().queue("post").priority(7).uniqkey("k").delay(Duration::from_secs(9));
+        let id = asked.id();
+        let record = prepare(&program(), asked).expect("valid").expect("not suppressed");
+        assert_eq!((record.id, &*record.queue, &*record.codec), (id, "post", JSON));
+        assert_eq!((record.priority, record.uniqkey.as_deref()), (7, Some("k")));
+        assert_eq!((record.due, &*record.arg), (Due::In(Duration::from_secs(9)), &b"1"[..]));
+        let at_once = prepare(&program(), job().delay(Duration::ZERO)).expect("valid");
+        assert_eq!(at_once.expect("not suppressed").due, Due::Now);
+        let lowest = prepare(&program(), job().priority(i32::MIN)).expect("valid");
+        assert_eq!(lowest.expect("not suppressed").priority, -i32::MAX, "its rank has to fit");
+    }
+
+    #[test]
+    fn what_cannot_be_stored_is_refused_by_name() {
+        assert!(refusal(NewJob::named("", 1.into())).contains("ability"));
+        assert!(refusal(job().queue(" post")).contains("queue"));
+        assert!(refusal(job().uniqkey("")).contains("unique key"));
+        let unknown = prepare(&program(), job().codec("nobody's")).map(|_| ());
+        assert!(matches!(unknown, Err(Error::Codec { .. })));
+        assert!(refusal(job().delay(Duration::from_secs(400 * 86_400))).contains("a year"));
+        let options = Options { max_arg_size: 10, ..Options::default() };
+        let small = program_with(AbilitySet::default(), HookSet::default(), options);
+        let large = NewJob::named("mail", "x".repeat(11).into());
+        let refused = prepare(&small, large).map(|_| ()).expect_err("it is too large");
+        assert!(matches!(refused, Error::ArgTooLarge { size: 13, limit: 10, .. }), "{refused}");
+    }
+
+    struct Gate(fn(&mut JobDraft<'_>) -> Result<(), HookError>);
+
+    impl Hook for Gate {
+        fn name(&self) -> &'static str {
+            "gate"
+        }
+
+        fn applies_to(&self, ability: &str) -> bool {
+            assert_ne!(ability, "explosive", "on purpose");
+            ability == "mail"
+        }
+
+        fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), HookError> {
+            self.0(job)
+        }
+    }
+
+    fn behind(
+        gate: fn(&mut JobDraft<'_>) -> Result<(), HookError>,
+        job: NewJob,
+    ) -> Result<Option<JobRecord>, Error> {
+        let mut hooks = HookSet::default();
+        hooks.insert(Arc::new(Gate(gate)), SourceLocation::new("here", 1)).expect("is new");
+        prepare(&program_with(AbilitySet::default(), hooks, Options::default()), job)
+    }
+
+    #[test]
+    fn a_hook_may_change_suppress_or_refuse_a_job_of_its_ability() {
+        let changed = behind(
+            |job| {
+                job.set_queue("elsewhere");
+                Ok(())
+            },
+            job(),
+        );
+        assert_eq!(&*changed.expect("valid").expect("stays").queue, "elsewhere");
+        let suppressed = behind(
+            |job| {
+                job.suppress();
+                Ok(())
+            },
+            job(),
+        );
+        assert!(suppressed.expect("no error").is_none());
+        let refuse: fn(&mut JobDraft<'_>) -> Result<(), HookError> =
+            |_| Err(HookError::new("not today"));
+        let refused = behind(refuse, job()).map(|_| ()).expect_err("refused");
+        assert!(matches!(&refused, Error::Refused { hook, .. } if hook == "gate"), "{refused}");
+        assert!(behind(refuse, NewJob::named("other", 1.into())).is_ok(), "not its ability");
+    }
+
+    #[test]
+    fn a_hook_that_panics_refuses_the_job() {
+        let panics = behind(|_| panic!("oh no"), job()).map(|_| ()).expect_err("refused");
+        assert!(matches!(panics, Error::Refused { .. }));
+        let asked = behind(|_| Ok(()), NewJob::named("explosive", 1.into()));
+        let error = asked.map(|_| ()).expect_err("refused");
+        let Error::Refused { source, .. } = error else { panic!("another error") };
+        assert!(source.to_string().contains("applies_to"), "{source}");
+    }
+}

@@ -90,3 +90,89 @@ impl Route {
         self
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{ControlFlag, DriverError, ErrorKind};
+    use crate::fixture::{SOON, client, databases};
+
+    const NAMES: [&str; 3] = ["one", "two", "three"];
+
+    fn job() -> NewJob {
+        NewJob::named("mail", 1.into())
+    }
+
+    fn route_of(set: &Databases, job: &NewJob) -> Route {
+        route(set, job, Instant::now() + SOON).expect("there is a way")
+    }
+
+    fn down(database: &Arc<Database>) {
+        database.mark_down(&DriverError::new(ErrorKind::Down, "away"));
+    }
+
+    #[test]
+    fn a_job_without_a_key_may_go_anywhere_and_first_where_somebody_answers() {
+        let set = databases(&NAMES);
+        let dead = set.find("two").expect("is there");
+        down(&dead);
+        for _ in 0..20 {
+            let route = route_of(&set, &job());
+            assert_eq!(route.candidates.len(), 3);
+            assert!(Arc::ptr_eq(&route.candidates[2], &dead));
+            assert!(route.failover_when_uncertain && route.may_spool && !route.home_only);
+        }
+        let firsts: std::collections::HashSet<_> =
+            (0..100).map(|_| route_of(&set, &job()).candidates[0].name.to_string()).collect();
+        assert_eq!(firsts.len(), 2, "clients spread their jobs");
+    }
+
+    #[test]
+    fn a_named_database_is_the_only_one_also_when_it_is_down() {
+        let set = databases(&NAMES);
+        down(&set.find("two").expect("is there"));
+        let route = route_of(&set, &job().database("two"));
+        assert_eq!(route.candidates.len(), 1);
+        assert!(!route.may_spool && !route.failover_when_uncertain);
+        assert!(super::route(&set, &job().database("four"), Instant::now()).is_err());
+    }
+
+    #[test]
+    fn a_key_goes_to_its_home_and_nowhere_else_unless_the_job_says_so() {
+        let set = databases(&NAMES);
+        let keyed = || job().uniqkey("k");
+        let home = set.home_of("mail", "k").expect("there are some");
+        let route = route_of(&set, &keyed());
+        assert!(route.home_only && route.candidates.len() == 1 && !route.failover_when_uncertain);
+        assert!(Arc::ptr_eq(&route.candidates[0], &home));
+        let open = route_of(&set, &keyed().uniq_policy(UniqPolicy::Available));
+        assert!(!open.home_only && open.candidates.len() == 3);
+        assert!(Arc::ptr_eq(&open.candidates[0], &home));
+    }
+
+    #[test]
+    fn a_drained_home_is_asked_whether_it_holds_the_key_still() {
+        let set = databases(&NAMES);
+        let home = set.home_of("mail", "k").expect("there are some");
+        home.order(ControlFlag::Draining, true).expect("answers");
+        let route = route_of(&set, &job().uniqkey("k"));
+        assert!(route.former_homes.len() == 1 && Arc::ptr_eq(&route.former_homes[0], &home));
+        assert!(route.candidates.len() == 1 && !Arc::ptr_eq(&route.candidates[0], &home));
+        for name in NAMES {
+            let database = set.find(name).expect("is there");
+            database.order(ControlFlag::Draining, true).expect("answers");
+        }
+        let route = route_of(&set, &job().uniqkey("k"));
+        assert_eq!((route.candidates.len(), route.former_homes.len()), (0, 3));
+    }
+
+    #[test]
+    fn only_a_job_that_cannot_go_elsewhere_has_a_home() {
+        let many = client(databases(&NAMES));
+        assert_eq!(home(&many, &job()).expect("answers"), None);
+        assert_eq!(home(&many, &job().database("two")).expect("is there").as_deref(), Some("two"));
+        assert!(home(&many, &job().uniqkey("k")).expect("answers").is_some());
+        let single = client(databases(&["one"]));
+        assert_eq!(home(&single, &job()).expect("answers").as_deref(), Some("one"));
+    }
+}

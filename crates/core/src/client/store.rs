@@ -146,3 +146,137 @@ impl Budget {
         left.saturating_sub(kept)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::database::Settings;
+    use crate::database::set::Databases;
+    use crate::driver::{Driver, ErrorKind};
+    use crate::fixture::{SOON, client, database_with, memory, records, settings};
+    use crate::testing::FaultyDriver;
+
+    fn error(kind: ErrorKind) -> DriverError {
+        DriverError::new(kind, "no")
+    }
+
+    /// A driver whose inserts are all answered so, and how many there were.
+    fn refusing(
+        refuse: impl Fn() -> DriverError + Send + Sync + 'static,
+    ) -> (Arc<dyn Driver>, Arc<AtomicUsize>) {
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| match call {
+            "insert" => {
+                counted.fetch_add(1, Ordering::Relaxed);
+                Err(refuse())
+            }
+            _ => Ok(()),
+        });
+        (Arc::new(driver), count)
+    }
+
+    /// Tries these one after the other.
+    fn store_at(
+        drivers: Vec<Arc<dyn Driver>>,
+        failover: bool,
+    ) -> (Result<Stored, Error>, Settings) {
+        let settings = settings(SOON);
+        let names = ["one", "two", "three"];
+        let candidates: Vec<_> = names
+            .iter()
+            .zip(drivers)
+            .map(|(name, driver)| database_with(name, driver, &settings))
+            .collect();
+        let set = Databases::new(candidates.clone(), None, settings.clone());
+        let route = Route {
+            candidates,
+            former_homes: Vec::new(),
+            failover_when_uncertain: failover,
+            home_only: false,
+            may_spool: true,
+        };
+        let until = Instant::now() + Duration::from_secs(1);
+        (store(&client(set), &records(2), &route, until), settings)
+    }
+
+    fn name(stored: Result<Stored, Error>) -> String {
+        stored.unwrap_or_else(|error| panic!("not stored: {error}")).database.name.to_string()
+    }
+
+    #[test]
+    fn the_first_that_can_has_the_jobs() {
+        let (away, tries) = refusing(|| error(ErrorKind::Down));
+        assert_eq!(name(store_at(vec![away, memory(), memory()], true).0), "two");
+        assert_eq!(tries.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn a_database_that_lacks_tables_or_rights_is_passed_over_and_told_if_all_do() {
+        let (unfit, _) = refusing(|| error(ErrorKind::Permission));
+        assert_eq!(name(store_at(vec![Arc::clone(&unfit), memory()], true).0), "two");
+        let (other, _) = refusing(|| error(ErrorKind::Permission));
+        let Err(told) = store_at(vec![unfit, other], true).0 else { panic!("stored") };
+        assert!(!told.is_down(), "whoever runs this has to mend something: {told}");
+        let (unfit, _) = refusing(|| error(ErrorKind::Permission));
+        let (away, _) = refusing(|| error(ErrorKind::Down));
+        let Err(told) = store_at(vec![unfit, away], true).0 else { panic!("stored") };
+        assert!(told.is_down(), "one of them may come back: {told}");
+    }
+
+    #[test]
+    fn what_the_jobs_are_at_fault_for_is_tried_nowhere_else() {
+        let (refuses, _) = refusing(|| error(ErrorKind::Other));
+        let (never, tries) = refusing(|| error(ErrorKind::Other));
+        let Err(told) = store_at(vec![refuses, never], true).0 else { panic!("stored") };
+        assert!(matches!(told, Error::Database { database, .. } if database == "one"));
+        assert_eq!(tries.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn an_uncertain_answer_lets_only_those_go_elsewhere_that_may_run_twice() {
+        let lost = || error(ErrorKind::Down).ambiguous(true).hung(true);
+        let (hangs, _) = refusing(lost);
+        let stored = store_at(vec![hangs, memory()], true).0;
+        let doubtful = stored.as_ref().map(|stored| stored.doubtful.len());
+        assert_eq!(doubtful.ok(), Some(1));
+        assert_eq!(name(stored), "two");
+        let (hangs, _) = refusing(lost);
+        let (never, tries) = refusing(|| error(ErrorKind::Other));
+        let Err(told) = store_at(vec![hangs, never], false).0 else { panic!("stored") };
+        assert!(matches!(told, Error::Uncertain { database, .. } if database == "one"));
+        assert_eq!(tries.load(Ordering::Relaxed), 0);
+    }
+
+    #[test]
+    fn when_none_can_each_tells_why() {
+        let drivers = || (0..3).map(|_| refusing(|| error(ErrorKind::Down)).0).collect();
+        let Err(Error::AllDatabasesDown(reasons)) = store_at(drivers(), true).0 else {
+            panic!("stored, or another error")
+        };
+        let names: Vec<_> = reasons.iter().map(|one| &*one.database).collect();
+        assert_eq!(names, ["one", "two", "three"]);
+        assert!(reasons.iter().all(|one| one.reason == "no"));
+    }
+
+    #[test]
+    fn the_first_database_has_most_of_the_time_and_each_other_its_fifth() {
+        let limit = Duration::from_secs(10);
+        let budget = Budget { limit, until: Instant::now() + limit };
+        let is_about = |left: Duration, seconds: f64| (left.as_secs_f64() - seconds).abs() < 0.5;
+        assert!(is_about(budget.share(0), 10.0));
+        assert!(is_about(budget.share(1), 8.0));
+        assert!(is_about(budget.share(2), 6.0));
+        assert!(is_about(budget.share(9), 5.0), "never less than half of what is left");
+        let spent = Budget { limit, until: Instant::now() };
+        assert_eq!(spent.share(1), Duration::ZERO);
+        // One that owes no answer has its fifth all the same: it might store the job and nobody hear.
+        let database = database_with("one", memory(), &settings(SOON));
+        let until = spent.until(&database, 1).expect("has a share");
+        assert!(is_about(time_left(until), 2.0));
+        database.health.suspect(database.health.epoch());
+        assert!(spent.until(&database, 1).is_none());
+    }
+}

@@ -139,3 +139,76 @@ impl Databases {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::driver::ErrorKind;
+    use crate::fixture::{SOON, database_with, databases, memory, settings};
+    use crate::testing::FaultyDriver;
+    use crate::tools::threads::sleep;
+
+    fn with_second(
+        fault: impl Fn(&str) -> Result<(), DriverError> + Send + Sync + 'static,
+    ) -> Databases {
+        let settings = settings(SOON);
+        let driver = FaultyDriver::new(memory()).that_may_block().with_fault(fault);
+        let one = database_with("one", memory(), &settings);
+        let two = database_with("two", Arc::new(driver), &settings);
+        Databases::new(vec![one, two], None, settings)
+    }
+
+    fn refused(call: &str) -> Result<(), DriverError> {
+        if call == "depth" { Err(DriverError::new(ErrorKind::Other, "refused")) } else { Ok(()) }
+    }
+
+    #[test]
+    fn each_database_answers_for_itself() {
+        let set = with_second(refused);
+        let answers = set.on_each("count jobs", |driver| driver.depth(1));
+        let names: Vec<_> = answers.iter().map(|on| &*on.database).collect();
+        assert_eq!(names, ["one", "two"]);
+        assert!(answers[0].answer.is_ok() && answers[1].answer.is_err());
+    }
+
+    #[test]
+    fn one_that_knows_is_enough_and_one_that_cannot_say_is_an_error_only_if_none_knows() {
+        let set = with_second(refused);
+        let knows = |driver: &dyn Driver| Ok(Some(driver.depth(1)?));
+        let (name, _) = set.first("count jobs", knows).expect("one knows").expect("it does");
+        assert_eq!(name, "one");
+        let nobody = |driver: &dyn Driver| driver.depth(1).map(|_| None::<()>);
+        assert!(set.first("count jobs", nobody).is_err());
+        let set = databases(&["one", "two"]);
+        assert!(set.first("count jobs", nobody).expect("both say so").is_none());
+    }
+
+    #[test]
+    fn an_answer_does_not_wait_for_a_database_that_hangs() {
+        let hangs = Arc::new(AtomicBool::new(true));
+        let still = Arc::clone(&hangs);
+        let set = with_second(move |call| {
+            while call == "depth" && still.load(Ordering::Acquire) {
+                sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        });
+        let begun = Instant::now();
+        let found = set.first("count jobs", |driver| Ok(Some(driver.depth(1)?)));
+        assert!(found.expect("one knows").is_some() && begun.elapsed() < SOON / 2);
+        hangs.store(false, Ordering::Release);
+    }
+
+    #[test]
+    fn a_weak_answer_counts_where_nobody_has_another() {
+        let set = databases(&["one", "two"]);
+        let two = set.find("two").expect("is there").identity().expect("answers");
+        let ask = move |driver: &dyn Driver| Ok(Some(driver.identity()? == two));
+        let found = set.best("look", ask, |is_two| !is_two, Some(SOON)).expect("both answer");
+        assert_eq!(found, Some(("two".to_owned(), true)));
+        let found = set.best("look", ask, |_| true, Some(SOON)).expect("both answer");
+        assert!(found.is_some());
+    }
+}

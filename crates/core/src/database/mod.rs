@@ -645,3 +645,268 @@ fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::driver::WorkerId;
+    use crate::fixture::{SOON, database, database_with, memory, records, settings};
+    use crate::testing::FaultyDriver;
+
+    fn error(kind: ErrorKind) -> DriverError {
+        DriverError::new(kind, "no")
+    }
+
+    /// A driver whose inserts are answered so, one after the other, and then as they should be.
+    fn answering(mut errors: Vec<DriverError>) -> Arc<dyn Driver> {
+        errors.reverse();
+        let errors = Mutex::new(errors);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| match call {
+            "insert" => errors.lock().pop().map_or(Ok(()), Err),
+            _ => Ok(()),
+        });
+        Arc::new(driver)
+    }
+
+    fn store(database: &Arc<Database>) -> Tried {
+        database.store(&records(2), Instant::now() + SOON)
+    }
+
+    fn eventually(what: &str, done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < SOON, "{what}");
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn jobs_are_stored_once_each() {
+        let database = database("one", memory());
+        let jobs = records(3);
+        let first = database.store(&jobs, Instant::now() + SOON);
+        assert!(matches!(first.outcome, Attempt::Stored(all) if all == [Inserted::New; 3]));
+        assert!(!first.repeated);
+        let again = database.store(&jobs, Instant::now() + SOON);
+        assert!(matches!(again.outcome, Attempt::Stored(_)));
+        assert_eq!(database.driver().depth(100).expect("answers").ready.count, 3);
+    }
+
+    #[test]
+    fn an_insert_whose_answer_was_lost_is_repeated_by_id() {
+        let lost = error(ErrorKind::Down).ambiguous(true);
+        let database = database("one", answering(vec![lost.shared(), lost]));
+        let Tried { outcome, repeated } = store(&database);
+        assert!(repeated && matches!(outcome, Attempt::Stored(_)));
+        assert!(database.is_up(), "the repetition was answered");
+    }
+
+    #[test]
+    fn what_a_repetition_meets_leaves_it_uncertain_whatever_it_says() {
+        let lost = error(ErrorKind::Down).ambiguous(true);
+        let database = database("one", answering(vec![lost, error(ErrorKind::Other)]));
+        let Tried { outcome, repeated } = store(&database);
+        assert!(repeated);
+        assert!(matches!(outcome, Attempt::Uncertain(error) if error.kind() == ErrorKind::Other));
+    }
+
+    #[test]
+    fn without_the_time_for_an_answer_nothing_is_repeated() {
+        let lost = error(ErrorKind::Down).ambiguous(true);
+        let database = database("one", answering(vec![lost]));
+        let tried = database.store(&records(1), Instant::now() + REPEAT_AFTER);
+        assert!(matches!(tried.outcome, Attempt::Uncertain(_)));
+        assert!(!database.is_up());
+    }
+
+    #[test]
+    fn a_database_that_is_down_or_drained_is_not_asked() {
+        let database = database("one", memory());
+        database.order(ControlFlag::Draining, true).expect("answers");
+        assert!(matches!(store(&database).outcome, Attempt::Away(reason) if reason == DRAINING));
+        database.order(ControlFlag::Draining, false).expect("answers");
+        database.mark_down(&error(ErrorKind::Down));
+        assert!(matches!(store(&database).outcome, Attempt::Away(reason) if reason == "no"));
+        assert_eq!(database.driver().depth(100).expect("answers").ready.count, 0);
+        assert!(database.order(ControlFlag::Paused, true).is_err_and(|error| error.is_down()));
+    }
+
+    #[test]
+    fn orders_are_asked_for_once_and_known_from_then_on() {
+        let (told, asked) = mpsc::channel();
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+            if call == "control" {
+                told.send(()).expect("counted");
+            }
+            Ok(())
+        });
+        let database = database("one", Arc::new(driver));
+        for _ in 0..5 {
+            store(&database);
+        }
+        assert_eq!(asked.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn a_database_that_is_gone_is_probed_until_it_is_back_and_says_so() {
+        let away = Arc::new(AtomicBool::new(true));
+        let is_away = Arc::clone(&away);
+        let driver = FaultyDriver::new(memory()).with_fault(move |_| {
+            if is_away.load(Ordering::Acquire) { Err(error(ErrorKind::Down)) } else { Ok(()) }
+        });
+        let (tell, told) = mpsc::channel();
+        let tell = Mutex::new(tell);
+        let on_change: OnChange = Arc::new(move |report: &DatabaseReport| {
+            tell.lock().send(report.state.as_str()).expect("listens");
+        });
+        let settings = Settings { on_change: Some(on_change), ..settings(SOON) };
+        let database = database_with("one", Arc::new(driver), &settings);
+        assert!(matches!(store(&database).outcome, Attempt::Away(_)));
+        assert!(!database.is_up() && database.report().reason.is_some());
+        assert!(database.call("count", |driver| driver.count()).is_err());
+        away.store(false, Ordering::Release);
+        eventually("it is back", || database.is_up());
+        eventually("the fetcher is woken", || database.bell.wait(Duration::ZERO));
+        assert!(matches!(store(&database).outcome, Attempt::Stored(_)));
+        assert_eq!(told.try_iter().collect::<Vec<_>>(), ["down", "up"]);
+    }
+
+    #[test]
+    fn a_dropped_database_is_probed_no_more() {
+        let driver = FaultyDriver::new(memory()).with_fault(|_| Err(error(ErrorKind::Down)));
+        let database = database("one", Arc::new(driver));
+        database.mark_down(&error(ErrorKind::Down));
+        let weak = Arc::downgrade(&database);
+        drop(database);
+        eventually("nobody holds it", || weak.strong_count() == 0);
+    }
+
+    /// Calls hang while this is true; probes are answered all the same.
+    fn hanging(hangs: &Arc<AtomicBool>, probe: fn() -> Result<(), DriverError>) -> Arc<dyn Driver> {
+        let hangs = Arc::clone(hangs);
+        let driver = FaultyDriver::new(memory()).that_may_block().with_fault(move |call| {
+            if call == "probe" && hangs.load(Ordering::Acquire) {
+                return probe();
+            }
+            while call == "count" && hangs.load(Ordering::Acquire) {
+                sleep(Duration::from_millis(1));
+            }
+            Ok(())
+        });
+        Arc::new(driver)
+    }
+
+    #[test]
+    fn a_call_that_is_not_answered_makes_a_suspect_and_a_probe_that_is_acquits() {
+        let hangs = Arc::new(AtomicBool::new(true));
+        let settings = settings(Duration::from_millis(50));
+        let database = database_with("one", hanging(&hangs, || Ok(())), &settings);
+        let before = database.health.epoch();
+        assert!(database.ask(|driver| driver.count()).is_err_and(|error| error.is_hung()));
+        eventually("it is acquitted", || database.is_trusted() && database.health.epoch() > before);
+        assert!(database.is_up());
+        hangs.store(false, Ordering::Release);
+    }
+
+    #[test]
+    fn one_whose_probe_fails_too_is_down() {
+        let hangs = Arc::new(AtomicBool::new(true));
+        let settings = settings(Duration::from_millis(50));
+        let driver = hanging(&hangs, || Err(error(ErrorKind::Down)));
+        let database = database_with("one", driver, &settings);
+        assert!(database.ask(|driver| driver.count()).is_err_and(|error| error.is_hung()));
+        eventually("it is down", || !database.is_up());
+        hangs.store(false, Ordering::Release);
+        eventually("it is back", || database.is_trusted());
+    }
+
+    #[test]
+    fn a_question_that_was_given_up_early_says_nothing_of_the_database() {
+        let hangs = Arc::new(AtomicBool::new(true));
+        let database = database("one", hanging(&hangs, || Err(error(ErrorKind::Down))));
+        let short = Duration::from_millis(20);
+        assert!(database.ask_shortly(short, |driver| driver.count()).is_err());
+        let listing = database.begin("count", |driver| driver.count());
+        assert!(listing.wait_at_most(short).is_err());
+        assert!(database.is_trusted());
+        hangs.store(false, Ordering::Release);
+    }
+
+    #[test]
+    fn a_database_is_slow_while_a_call_waits_for_its_answer_for_long() {
+        let hangs = Arc::new(AtomicBool::new(true));
+        let database = database("one", hanging(&hangs, || Ok(())));
+        let asks = Arc::clone(&database);
+        let asks = std::thread::spawn(move || asks.ask(|driver| driver.count()).is_ok());
+        eventually("it is slow", || database.is_slow());
+        assert!(database.is_trusted());
+        hangs.store(false, Ordering::Release);
+        assert!(asks.join().expect("no panic"));
+        assert!(!database.is_slow());
+    }
+
+    #[test]
+    fn of_two_names_for_one_database_the_later_is_out_of_use() {
+        let (driver, settings) = (memory(), settings(SOON));
+        let first = database_with("one", Arc::clone(&driver), &settings);
+        let second = database_with("two", driver, &settings);
+        // Whichever answers first.
+        second.meet().expect("nobody else is known yet");
+        first.meet().expect("it has the earlier name");
+        assert!(first.is_up() && !second.is_up() && second.is_second_name());
+        let same = second.meet().expect_err("it is the same").to_string();
+        assert!(same.contains("\"one\" under a second name"), "{same}");
+        first.remove();
+        second.meet().expect("the other is gone");
+    }
+
+    #[test]
+    fn the_fetcher_is_woken_for_jobs_of_its_queues_that_are_due_soon() {
+        let database = database("one", memory());
+        let delay = Duration::from_secs(5);
+        let rings = |job: &JobRecord| {
+            database.ring_for(std::slice::from_ref(job), delay);
+            database.bell.wait(Duration::ZERO)
+        };
+        let job = crate::fixture::record();
+        assert!(!rings(&job), "nobody works here");
+        database.begin_work(SOON, &[Arc::from("default")]);
+        assert!(rings(&job));
+        assert!(!rings(&JobRecord { queue: "other".into(), ..job.clone() }));
+        assert!(rings(&JobRecord { due: Due::In(delay / 2), ..job.clone() }));
+        assert!(!rings(&JobRecord { due: Due::In(delay), ..job.clone() }));
+        let at = |seconds| Due::At(utc_now() + TimeDelta::seconds(seconds));
+        assert!(rings(&JobRecord { due: at(8), ..job.clone() }), "its clock may be another");
+        assert!(!rings(&JobRecord { due: at(12), ..job.clone() }));
+        database.end_work();
+        assert!(!rings(&job));
+    }
+
+    #[test]
+    fn one_that_is_worked_is_probed_before_others_count_its_silence() {
+        let database = database("one", memory());
+        assert_eq!(database.longest_pause(), Duration::from_secs(30));
+        database.begin_work(Duration::from_secs(2), &[]);
+        database.begin_work(Duration::from_secs(3), &[]);
+        assert_eq!(database.longest_pause(), Duration::from_secs(2));
+        database.end_work();
+        assert!(database.is_worked());
+        database.end_work();
+        assert_eq!(database.longest_pause(), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn a_panic_of_the_driver_is_an_error_of_its_call_alone() {
+        let driver = FaultyDriver::new(memory()).with_fault(|call| {
+            assert_ne!(call, "remove_worker", "on purpose");
+            Ok(())
+        });
+        let database = database("one", Arc::new(driver));
+        let worker = WorkerId::new();
+        let failed = database.ask(move |driver| driver.remove_worker(worker));
+        assert!(failed.is_err_and(|error| error.to_string().contains("on purpose")));
+        assert!(database.ask(|driver| driver.count()).is_ok() && database.is_trusted());
+    }
+}

@@ -125,3 +125,77 @@ impl Databases {
         Ok(removed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::ControlFlag;
+    use crate::fixture::{database, databases, memory, settings};
+
+    #[test]
+    fn a_name_is_taken_once_and_a_database_that_is_not_taken_up_is_not_added() {
+        let set = databases(&["one"]);
+        let again = set.add(&database("one", memory()), || Ok(()));
+        assert!(matches!(again, Err(Error::DuplicateDatabase(name)) if name == "one"));
+        let two = database("two", memory());
+        let refused = set.add(&two, || Err(Error::NoAbilities));
+        assert!(refused.is_err() && set.find("two").is_err());
+        set.add(&two, || Ok(())).expect("is new");
+        assert!(Arc::ptr_eq(&set.find("two").expect("is there"), &two));
+        let unknown = set.find("three").map(|_| ()).expect_err("nobody added it").to_string();
+        assert!(unknown.contains("one, two"), "{unknown}");
+    }
+
+    #[test]
+    fn two_names_for_one_driver_are_refused_at_once() {
+        let driver = memory();
+        let one = database("one", Arc::clone(&driver));
+        let set = Databases::new(vec![one], None, settings(crate::fixture::SOON));
+        let same = set.add(&database("two", driver), || Ok(()));
+        assert!(matches!(same, Err(Error::SameDatabase { .. })));
+    }
+
+    #[test]
+    fn the_last_database_stays() {
+        let set = databases(&["one", "two"]);
+        assert_eq!(&*set.take_out("one").expect("is there").name, "one");
+        assert!(matches!(set.take_out("two"), Err(Error::NoDatabase)));
+        assert!(matches!(set.take_out("one"), Err(Error::UnknownDatabase { .. })));
+    }
+
+    #[test]
+    fn a_spool_is_found_where_jobs_are_looked_for_and_nobody_orders_it_about() {
+        let settings = settings(crate::fixture::SOON);
+        let spool = database("spool", memory());
+        let set = Databases::new(vec![database("one", memory())], Some(spool), settings);
+        assert_eq!((set.all().len(), set.everywhere().len()), (1, 2));
+        assert!(set.find("spool").is_err());
+        assert_eq!(&*set.found("spool").expect("is there").name, "spool");
+        let taken = set.add(&database("spool", memory()), || Ok(()));
+        assert!(matches!(taken, Err(Error::DuplicateDatabase(_))));
+    }
+
+    #[test]
+    fn a_drained_home_leaves_its_keys_to_the_next_and_is_a_former_home() {
+        let set = databases(&["one", "two", "three"]);
+        let home = set.home_of("mail", "k").expect("there are some");
+        assert!(set.former_homes("mail", "k").is_empty());
+        home.order(ControlFlag::Draining, true).expect("answers");
+        let next = set.home_of("mail", "k").expect("there are others");
+        assert!(!Arc::ptr_eq(&home, &next));
+        let former = set.former_homes("mail", "k");
+        assert!(former.len() == 1 && Arc::ptr_eq(&former[0], &home));
+    }
+
+    #[test]
+    fn a_database_is_found_by_what_it_says_of_itself() {
+        let set = databases(&["one", "two"]);
+        let two = set.find("two").expect("is there");
+        let identity = two.identity().expect("answers").to_string();
+        assert!(Arc::ptr_eq(&set.find_identity(&identity).expect("asked"), &two));
+        two.meet().expect("answers");
+        assert!(Arc::ptr_eq(&set.find_identity(&identity).expect("known"), &two));
+        assert!(set.find_identity("nonsense").is_none());
+        assert!(set.find_identity(&Uuid::nil().to_string()).is_none());
+    }
+}

@@ -286,7 +286,13 @@ fn at<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+    use crate::driver::{ControlFlag, ErrorKind};
+    use crate::driver::{Deadline, Due, JobRecord, JobState};
+    use crate::fixture::{SOON, database_with, memory, record, settings};
+    use crate::testing::FaultyDriver;
 
     #[test]
     fn steps_grow_with_small_arguments_and_shrink_with_large_ones() {
@@ -294,5 +300,135 @@ mod tests {
         assert_eq!(next_batch(200, 100), BATCH);
         assert_eq!(next_batch(16, 16 * 8 * 1024 * 1024), 2);
         assert_eq!(next_batch(1, 64 * 1024 * 1024), 1);
+    }
+
+    /// Two databases; a call to either of them that is counted down to fails as if its answer were lost.
+    struct Bed {
+        set: Databases,
+        from: Arc<Database>,
+        to: Arc<Database>,
+        calls: Arc<Mutex<Option<u32>>>,
+    }
+
+    impl Bed {
+        fn new() -> Self {
+            let settings = settings(SOON);
+            let calls = Arc::new(Mutex::new(None));
+            let database = |name| {
+                let calls: Arc<Mutex<Option<u32>>> = Arc::clone(&calls);
+                let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+                    let mut left = calls.lock().expect("no panic");
+                    let counts =
+                        call.starts_with("move") || call.contains("moved") || call == "leave_trail";
+                    match &mut *left {
+                        Some(0) => Err(DriverError::new(ErrorKind::Other, "killed")),
+                        Some(left) if counts => {
+                            *left -= 1;
+                            Ok(())
+                        }
+                        _ => Ok(()),
+                    }
+                });
+                database_with(name, Arc::new(driver), &settings)
+            };
+            let (from, to) = (database("from"), database("to"));
+            let set = Databases::new(vec![Arc::clone(&from), Arc::clone(&to)], None, settings);
+            Self { set, from, to, calls }
+        }
+
+        fn store(&self, job: JobRecord) -> JobId {
+            let id = job.id;
+            self.from.driver().insert(&[job], Deadline::NONE).expect("stored");
+            id
+        }
+
+        fn run(&self) -> Result<Moved, Error> {
+            Move::new(&self.set, &self.from, &self.to)?.run()
+        }
+
+        /// Where the job can be claimed, now or later.
+        fn places(&self, id: JobId) -> Vec<&str> {
+            let waits = |one: &&Arc<Database>| {
+                matches!(
+                    one.driver().state(id).expect("answers"),
+                    Some(JobState::Ready | JobState::Scheduled { .. })
+                )
+            };
+            [&self.from, &self.to].into_iter().filter(waits).map(|one| &*one.name).collect()
+        }
+    }
+
+    #[test]
+    fn what_waits_is_moved_with_its_due_time_and_followed_by_its_trail() {
+        let bed = Bed::new();
+        let ready = bed.store(record());
+        let later = bed.store(JobRecord { due: Due::In(SOON * 100), ..record() });
+        let moved = bed.run().expect("answers");
+        assert_eq!((moved.moved, moved.stayed), (2, 0));
+        assert_eq!((bed.places(ready), bed.places(later)), (vec!["to"], vec!["to"]));
+        let state = bed.to.driver().state(later).expect("answers");
+        assert!(matches!(state, Some(JobState::Scheduled { .. })), "{state:?}");
+        let to = bed.to.identity().expect("answers").to_string();
+        assert_eq!(bed.from.driver().moved_to(ready).expect("answers"), Some(to));
+    }
+
+    #[test]
+    fn a_key_moves_to_its_home_only() {
+        let bed = Bed::new();
+        let keyed = |key: &str| JobRecord { uniqkey: Some(key.to_owned()), ..record() };
+        let jobs: Vec<_> = (0..20).map(|n| bed.store(keyed(&n.to_string()))).collect();
+        let moved = bed.run().expect("answers");
+        assert!(moved.moved > 0 && moved.stayed > 0 && moved.moved + moved.stayed == 20);
+        for (n, id) in jobs.iter().enumerate() {
+            let home = bed.set.home_of("mail", &n.to_string()).expect("there are two");
+            assert_eq!(bed.places(*id), [&*home.name]);
+        }
+        bed.from.order(ControlFlag::Draining, true).expect("answers");
+        let rest = bed.run().expect("answers");
+        assert_eq!((rest.moved, rest.stayed), (moved.stayed, 0));
+    }
+
+    #[test]
+    fn a_key_that_another_job_holds_there_stays() {
+        let bed = Bed::new();
+        let keyed = || JobRecord { uniqkey: Some("k".to_owned()), ..record() };
+        bed.from.order(ControlFlag::Draining, true).expect("answers");
+        let ours = bed.store(keyed());
+        bed.to.driver().insert(&[keyed()], Deadline::NONE).expect("stored");
+        let moved = bed.run().expect("answers");
+        assert_eq!((moved.moved, moved.stayed), (0, 1));
+        assert_eq!(bed.places(ours), ["from"]);
+    }
+
+    #[test]
+    fn killed_before_any_step_the_next_move_goes_on_and_no_job_is_lost_or_doubled() {
+        for steps in 0..20 {
+            let bed = Bed::new();
+            let jobs: Vec<_> = (0..3).map(|_| bed.store(record())).collect();
+            *bed.calls.lock().expect("no panic") = Some(steps);
+            let broken_off = bed.run().is_err();
+            *bed.calls.lock().expect("no panic") = None;
+            for id in &jobs {
+                assert!(bed.places(*id).len() <= 1, "after {steps} steps");
+            }
+            bed.run().expect("answers");
+            for id in &jobs {
+                assert_eq!(bed.places(*id), ["to"], "after {steps} steps");
+            }
+            if !broken_off {
+                assert!(steps > 4, "a move has more steps");
+                return;
+            }
+        }
+        panic!("a move of three jobs has fewer steps");
+    }
+
+    #[test]
+    fn two_names_for_one_database_are_no_way() {
+        let (driver, settings) = (memory(), settings(SOON));
+        let one = database_with("one", Arc::clone(&driver), &settings);
+        let two = database_with("two", driver, &settings);
+        let set = Databases::new(vec![Arc::clone(&one), Arc::clone(&two)], None, settings);
+        assert!(matches!(Move::new(&set, &one, &two), Err(Error::SameDatabase { .. })));
     }
 }

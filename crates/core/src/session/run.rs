@@ -351,3 +351,325 @@ fn log_outcome(job: &Job, outcome: &Outcome) {
         other => log::trace!("job {id} ({ability}) attempt {attempt} {}", other.as_str()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use qudo_hooks::{CodecSet, JobId, PluginSet, SourceLocation};
+
+    use super::*;
+    use crate::ability::{Ability, AbilitySet};
+    use crate::ability_options::AbilityOptions;
+    use crate::client::draft;
+    use crate::driver::Deadline;
+    use crate::error::Error;
+    use crate::fixture::{self, SOON, memory, program_with, worker};
+    use crate::job_error::{JobError, Result, abort, snooze};
+    use crate::new_job::NewJob;
+    use crate::options::Options;
+
+    /// What one run does, by the argument of its job.
+    struct Mail;
+
+    impl Ability for Mail {
+        const NAME: &'static str = "mail";
+        const VERSION: u32 = 2;
+        type Arg = String;
+        type Reply = Option<u32>;
+
+        fn options() -> AbilityOptions {
+            AbilityOptions::default().max_retries(1).retry_delay(SOON).set_job_status(true)
+        }
+
+        fn upgrade(_: u32, arg: serde_json::Value) -> Result<serde_json::Value> {
+            Ok(arg)
+        }
+
+        fn work(job: &Job, what: String) -> Result<Option<u32>> {
+            match &*what {
+                "reply" => job.reply(&1)?,
+                "replace" => job.replace(NewJob::named("mail", "reply".into())),
+                "replace badly" => job.replace(NewJob::named("", 1.into())),
+                "fail" => return Err(JobError::fail("no\0such\0box")),
+                "fail at length" => return Err(JobError::fail("ä".repeat(20_000))),
+                "abort" => return Err(abort("never")),
+                "snooze" => return Err(snooze(SOON * 1_000_000_000)),
+                "later" => return Err(JobError::retry_after(SOON / 2, "later")),
+                "panic" => panic!("oh no"),
+                _ => {}
+            }
+            Ok(Some(2))
+        }
+    }
+
+    struct Home {
+        program: Program,
+        codecs: CodecSet,
+        plugins: PluginSet,
+    }
+
+    impl Host for Home {
+        fn codecs(&self) -> &CodecSet {
+            &self.codecs
+        }
+
+        fn plugins(&self) -> &PluginSet {
+            &self.plugins
+        }
+
+        fn prepare(&self, job: NewJob) -> std::result::Result<Option<JobRecord>, Error> {
+            draft::prepare(&self.program, job)
+        }
+
+        fn tell_replacements(&self, _: &[JobRecord], _: &[JobId], _: &str) {}
+
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+
+    struct Alone;
+
+    impl Tenure for Alone {
+        fn is_stopping(&self) -> bool {
+            false
+        }
+
+        fn may_have_lost(&self, _: Duration) -> bool {
+            false
+        }
+    }
+
+    fn program(hooks: HookSet) -> Program {
+        let mut abilities = AbilitySet::default();
+        abilities.insert::<Mail>(SourceLocation::new("here", 1)).expect("is new");
+        program_with(abilities, hooks, Options::default())
+    }
+
+    fn claimed(what: &str) -> Box<ClaimedJob> {
+        let (driver, worker) = (memory(), worker());
+        let mut job = fixture::record();
+        job.codec = "json@2".into();
+        job.arg = format!("{what:?}").into_bytes();
+        driver.insert(&[job], Deadline::NONE).expect("stored");
+        Box::new(fixture::claim(&*driver, &worker, 1).pop().expect("is there"))
+    }
+
+    fn run(hooks: HookSet, job: Box<ClaimedJob>) -> (Settlement, Outcome) {
+        let program = program(hooks);
+        let home = Home {
+            program: self::program(HookSet::default()),
+            codecs: CodecSet::default(),
+            plugins: PluginSet::default(),
+        };
+        let context = Context {
+            program: &program,
+            host: &(Arc::new(home) as Arc<dyn Host>),
+            database: &Arc::from("one"),
+            driver: &memory(),
+            worker: worker().id,
+        };
+        let (settlement, outcome) = run_job(&context, Arc::new(Alone), job);
+        (settlement.expect("nobody else settled it"), outcome)
+    }
+
+    fn plain(what: &str) -> (Settlement, Outcome) {
+        run(HookSet::default(), claimed(what))
+    }
+
+    fn extras(settlement: &Settlement) -> &Extras {
+        settlement.extras.as_deref().expect("brings something")
+    }
+
+    #[test]
+    fn what_was_sent_and_what_is_returned_are_replies_in_this_order() {
+        let (settlement, outcome) = plain("reply");
+        assert!(matches!(outcome, Outcome::Completed));
+        assert_eq!(settlement.verdict, Verdict::Complete);
+        let bodies: Vec<_> = extras(&settlement).replies.iter().map(|one| &*one.body).collect();
+        assert_eq!(bodies, [b"1", b"2"]);
+        let status = extras(&settlement).status.as_ref().expect("was asked for");
+        assert_eq!((status.status, status.message.as_deref()), ("completed", None));
+    }
+
+    #[test]
+    fn a_replacement_goes_with_the_end_and_one_that_cannot_be_stored_fails_the_run() {
+        let (settlement, outcome) = plain("replace");
+        assert!(matches!(outcome, Outcome::Replaced(1)));
+        assert_eq!(extras(&settlement).replacements.len(), 1);
+        let (settlement, outcome) = plain("replace badly");
+        let failure = outcome.failure().expect("failed");
+        assert!(failure.message().contains("replacement"), "{}", failure.message());
+        assert!(extras(&settlement).replacements.is_empty());
+    }
+
+    #[test]
+    fn a_failure_is_retried_by_the_rule_until_that_is_used_up() {
+        let (settlement, outcome) = plain("fail");
+        assert!(matches!(outcome, Outcome::Retried(_, delay) if delay == SOON));
+        assert_eq!(settlement.verdict, Verdict::Retry(SOON));
+        let exception = extras(&settlement).exception.as_ref().expect("is told");
+        assert_eq!(exception.message, "no\u{fffd}such\u{fffd}box", "as every engine can store it");
+        let mut last = claimed("fail");
+        last.attempt = 2;
+        let (settlement, outcome) = run(HookSet::default(), last);
+        assert!(matches!(outcome, Outcome::Discarded(_)));
+        assert_eq!(settlement.verdict, Verdict::Discard);
+        let mut crashed = claimed("fail");
+        (crashed.attempt, crashed.crashes) = (2, 1);
+        let (settlement, _) = run(HookSet::default(), crashed);
+        assert_eq!(settlement.verdict, Verdict::Retry(SOON), "a crash uses up no retry");
+    }
+
+    #[test]
+    fn the_ability_may_say_what_becomes_of_its_job() {
+        let (settlement, outcome) = plain("abort");
+        assert_eq!(settlement.verdict, Verdict::Discard);
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Abort));
+        let (settlement, _) = plain("later");
+        assert_eq!(settlement.verdict, Verdict::Retry(SOON / 2));
+        let (settlement, outcome) = plain("snooze");
+        assert_eq!(
+            settlement.verdict,
+            Verdict::Snooze(LONGEST_DELAY),
+            "dates can be reckoned with"
+        );
+        assert!(outcome.failure().is_none());
+    }
+
+    #[test]
+    fn a_panic_is_a_failure_and_a_long_message_is_cut_at_a_letter() {
+        let (settlement, outcome) = plain("panic");
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Panic));
+        assert_eq!(settlement.verdict, Verdict::Retry(SOON));
+        let (settlement, _) = plain("fail at length");
+        let exception = extras(&settlement).exception.as_ref().expect("is told");
+        assert!(exception.message.len() <= LONGEST_MESSAGE + "…".len());
+        assert!(exception.message.ends_with("ä…"));
+    }
+
+    #[test]
+    fn an_argument_of_another_shape_fails_and_one_of_a_newer_program_waits() {
+        let mut odd = claimed("reply");
+        odd.arg = b"7".to_vec();
+        let (_, outcome) = run(HookSet::default(), odd);
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Decode));
+        let mut newer = claimed("reply");
+        newer.codec = "json@3".into();
+        let (settlement, outcome) = run(HookSet::default(), newer);
+        assert!(matches!(outcome, Outcome::Snoozed(_)));
+        assert!(matches!(settlement.verdict, Verdict::Snooze(_)));
+        let mut older = claimed("reply");
+        older.codec = "json".into();
+        let (settlement, _) = run(HookSet::default(), older);
+        assert_eq!(settlement.verdict, Verdict::Complete);
+    }
+
+    #[test]
+    fn a_job_that_crashed_too_often_is_not_run_again() {
+        let mut job = claimed("reply");
+        (job.attempt, job.crashes) = (7, 6);
+        let (settlement, outcome) = run(HookSet::default(), job);
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Crash));
+        assert_eq!(settlement.verdict, Verdict::Discard);
+    }
+
+    #[test]
+    fn a_job_of_an_ability_that_is_not_here_goes_back() {
+        let mut job = claimed("reply");
+        job.ability = Arc::from("other");
+        let (settlement, _) = run(HookSet::default(), job);
+        assert_eq!(settlement.verdict, Verdict::GiveBack);
+        assert!(!settlement.job.arg.is_empty());
+    }
+
+    /// Does at each point what its name says.
+    struct Meddler(&'static str, Arc<AtomicU32>);
+
+    impl Hook for Meddler {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+
+        fn pre_work(&self, _: &JobView<'_>) -> std::result::Result<(), HookError> {
+            match self.0 {
+                "refuses" => Err(HookError::new("no")),
+                "aborts" => Err(HookError::abort("no")),
+                "snoozes" => Err(HookError::snooze(SOON, "no")),
+                "panics before" => panic!("oh no"),
+                _ => Ok(()),
+            }
+        }
+
+        fn around_work(&self, _: &JobView<'_>, run: &mut dyn FnMut()) {
+            match self.0 {
+                "keeps" => {}
+                "twice" => {
+                    run();
+                    run();
+                }
+                "panics after" => {
+                    run();
+                    panic!("oh no");
+                }
+                _ => run(),
+            }
+        }
+
+        fn on_failure(
+            &self,
+            _: &JobView<'_>,
+            _: &Failure,
+            decision: &mut Decision,
+        ) -> std::result::Result<(), HookError> {
+            *decision = Decision::Discard;
+            if self.0 == "fails to decide" { Err(HookError::new("no")) } else { Ok(()) }
+        }
+
+        fn post_work(&self, _: &JobView<'_>, _: &Outcome) {
+            self.1.fetch_add(1, Ordering::Relaxed);
+            assert_ne!(self.0, "panics at the end", "on purpose");
+        }
+    }
+
+    fn meddle(name: &'static str, what: &str) -> (Verdict, Outcome, u32) {
+        let (mut hooks, seen) = (HookSet::default(), Arc::default());
+        let hook = Arc::new(Meddler(name, Arc::clone(&seen)));
+        hooks.insert(hook, SourceLocation::new("here", 1)).expect("is new");
+        let (settlement, outcome) = run(hooks, claimed(what));
+        (settlement.verdict, outcome, seen.load(Ordering::Relaxed))
+    }
+
+    #[test]
+    fn a_hook_before_the_work_may_keep_it_from_running() {
+        let (verdict, outcome, seen) = meddle("refuses", "reply");
+        // The same hook then decides that it is not retried.
+        assert_eq!((verdict, seen), (Verdict::Discard, 1));
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Hook));
+        let (verdict, outcome, _) = meddle("aborts", "reply");
+        assert_eq!(verdict, Verdict::Discard);
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Abort));
+        assert_eq!(meddle("snoozes", "reply").0, Verdict::Snooze(SOON));
+        let (_, outcome, _) = meddle("panics before", "reply");
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Hook));
+        let (_, outcome, _) = meddle("keeps", "reply");
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Hook));
+    }
+
+    #[test]
+    fn a_hook_around_or_after_the_work_takes_nothing_from_its_result() {
+        for name in ["twice", "panics after", "panics at the end"] {
+            let (verdict, outcome, seen) = meddle(name, "reply");
+            assert_eq!((verdict, seen), (Verdict::Complete, 1), "{name}");
+            assert!(matches!(outcome, Outcome::Completed), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_hook_that_fails_to_decide_has_not_decided() {
+        assert_eq!(meddle("decides", "fail").0, Verdict::Discard);
+        assert_eq!(meddle("fails to decide", "fail").0, Verdict::Retry(SOON));
+    }
+}

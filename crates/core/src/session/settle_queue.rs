@@ -139,3 +139,106 @@ impl SettleQueue {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::driver::{Deadline, Verdict};
+    use crate::fixture::{self, SOON, memory, worker};
+
+    fn runs(count: usize, bytes: usize) -> Vec<Settlement> {
+        let (driver, worker) = (memory(), worker());
+        let mut jobs = fixture::records(count).to_vec();
+        for job in &mut jobs {
+            job.arg = vec![0; bytes];
+        }
+        driver.insert(&jobs, Deadline::NONE).expect("stored");
+        let mut all = Vec::new();
+        for number in 1.. {
+            let claimed = fixture::claim(&*driver, &worker, number);
+            if claimed.is_empty() {
+                break;
+            }
+            all.extend(claimed.into_iter().map(|job| Settlement {
+                job: Box::new(job),
+                verdict: Verdict::Complete,
+                extras: None,
+            }));
+        }
+        all
+    }
+
+    fn push_all(queue: &SettleQueue, runs: Vec<Settlement>) {
+        for one in runs {
+            queue.push(one);
+        }
+    }
+
+    fn group(queue: &SettleQueue) -> usize {
+        match queue.take(Some(Instant::now())) {
+            Taken::Group(group) => group.len(),
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn what_gathers_while_a_group_is_settled_goes_together() {
+        let queue = SettleQueue::default();
+        let mut runs = runs(5, 1).into_iter();
+        queue.push(runs.next().expect("there are five"));
+        assert_eq!(group(&queue), 1);
+        assert!(!queue.is_idle() && queue.is_empty());
+        push_all(&queue, runs.collect());
+        assert_eq!(group(&queue), 4);
+        assert_eq!(group(&queue), 0);
+        assert!(queue.is_idle());
+    }
+
+    #[test]
+    fn a_group_has_no_more_bytes_than_one_statement_should_unless_one_alone_has() {
+        let queue = SettleQueue::default();
+        push_all(&queue, runs(5, MOST_BYTES / 2));
+        assert_eq!(queue.bytes(), 5 * (MOST_BYTES / 2));
+        assert_eq!((group(&queue), group(&queue), group(&queue)), (2, 2, 1));
+        assert_eq!(group(&queue), 0);
+        assert_eq!(queue.bytes(), 0);
+        push_all(&queue, runs(2, MOST_BYTES + 1));
+        assert_eq!((group(&queue), group(&queue)), (1, 1));
+    }
+
+    #[test]
+    fn a_group_has_no_more_than_a_thousand_runs() {
+        let queue = SettleQueue::default();
+        push_all(&queue, runs(LARGEST_GROUP + 5, 0));
+        assert_eq!((group(&queue), group(&queue)), (LARGEST_GROUP, 5));
+    }
+
+    #[test]
+    fn what_is_put_aside_counts_until_it_is_taken_up_again() {
+        let queue = SettleQueue::default();
+        queue.note_parked(100);
+        assert_eq!(queue.bytes(), 100);
+        queue.note_parked(-100);
+        assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn a_settler_that_waits_is_woken_by_the_next_run_and_by_the_end() {
+        let queue = Arc::new(SettleQueue::default());
+        let settler = Arc::clone(&queue);
+        let waits = std::thread::spawn(move || {
+            let first = matches!(settler.take(None), Taken::Group(group) if group.len() == 1);
+            (first, matches!(settler.take(Some(Instant::now() + SOON)), Taken::Closed))
+        });
+        queue.push(runs(1, 1).pop().expect("there is one"));
+        // The second wait may have begun or not.
+        std::thread::sleep(Duration::from_millis(5));
+        queue.close();
+        assert_eq!(waits.join().expect("no panic"), (true, true));
+        queue.push(runs(1, 1).pop().expect("there is one"));
+        assert_eq!(group(&queue), 1, "what comes after the end is settled too");
+    }
+}

@@ -193,3 +193,211 @@ pub(super) fn discarded(settlement: &Settlement, error: &DriverError) -> Option<
         extras: Some(Box::new(extras)),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::driver::{ReplyRecord, WorkerInfo};
+    use crate::fixture::{self, SOON, client, database, databases, memory, records, worker};
+    use crate::testing::FaultyDriver;
+
+    struct Bed {
+        client: Arc<Client>,
+        database: Arc<Database>,
+        worker: WorkerInfo,
+    }
+
+    impl Bed {
+        fn with(fault: impl Fn(&str) -> Result<(), DriverError> + Send + Sync + 'static) -> Self {
+            let driver = FaultyDriver::new(memory()).with_fault(fault);
+            let client = client(databases(&["other"]));
+            Self { client, database: database("one", Arc::new(driver)), worker: worker() }
+        }
+
+        /// Refuses to settle with this, so often.
+        fn refusing(kind: ErrorKind, times: u32) -> Self {
+            let left = std::sync::Mutex::new(times);
+            Self::with(move |call| {
+                let mut left = left.lock().expect("no panic");
+                if call == "settle" && *left > 0 {
+                    *left -= 1;
+                    return Err(DriverError::new(kind, "no").ambiguous(kind == ErrorKind::Down));
+                }
+                Ok(())
+            })
+        }
+
+        fn settling(&self) -> Settling<'_> {
+            Settling { client: &self.client, worker: self.worker.id, database: &self.database }
+        }
+
+        /// Runs of so many claimed jobs.
+        fn runs(&self, count: usize, verdict: Verdict) -> Vec<Settlement> {
+            let driver = &**self.database.driver();
+            let deadline = crate::driver::Deadline::NONE;
+            driver.insert(&records(count), deadline).expect("stored");
+            let jobs = fixture::claim(driver, &self.worker, 1);
+            assert_eq!(jobs.len(), count);
+            let settlement = |job| Settlement { job: Box::new(job), verdict, extras: None };
+            jobs.into_iter().map(settlement).collect()
+        }
+
+        fn settle(&self, settlement: Settlement) -> Ended {
+            self.settling().settle_one(One::alone(settlement, false), SOON, &|| false)
+        }
+
+        fn one(&self, verdict: Verdict) -> Settlement {
+            self.runs(1, verdict).pop().expect("there is one")
+        }
+
+        fn live(&self) -> u64 {
+            let rows = self.database.driver().count().expect("answers");
+            rows.iter().map(|row| row.count).sum()
+        }
+    }
+
+    fn answered(ended: Ended) -> Answered {
+        match ended {
+            Ended::Settled(_, Some(answered)) => answered,
+            Ended::Settled(_, None) => panic!("given up"),
+            Ended::Contended(_, error) => panic!("contended: {error:?}"),
+            Ended::Refused(_, error) => panic!("refused: {error}"),
+        }
+    }
+
+    #[test]
+    fn a_run_is_settled_and_its_job_is_gone() {
+        let bed = Bed::with(|_| Ok(()));
+        let watch = bed.one(Verdict::Complete);
+        let answered = answered(bed.settle(watch));
+        assert_eq!(answered, Answered { lost: 0, brings_work: false, is_done: true });
+        assert_eq!(bed.live(), 0);
+    }
+
+    #[test]
+    fn an_end_after_the_lease_was_lost_changes_nothing_and_is_counted() {
+        let bed = Bed::with(|_| Ok(()));
+        let settlement = bed.one(Verdict::Complete);
+        bed.database.driver().remove_worker(bed.worker.id).expect("gives back");
+        let late = answered(bed.settle(settlement));
+        assert_eq!(late, Answered { lost: 1, brings_work: false, is_done: false });
+        assert_eq!(bed.live(), 1, "it runs again");
+    }
+
+    #[test]
+    fn after_a_lost_answer_nobody_says_that_the_lease_was_lost() {
+        let bed = Bed::with(|_| Ok(()));
+        let settlement = bed.one(Verdict::Complete);
+        answered(bed.settle(settlement.clone()));
+        let again = One::alone(settlement, true);
+        let again = answered(bed.settling().settle_one(again, SOON, &|| false));
+        assert_eq!(again.lost, 0);
+    }
+
+    #[test]
+    fn work_that_comes_soon_wakes_the_fetcher() {
+        let bed = Bed::with(|_| Ok(()));
+        let delay = bed.client.program.options.delay;
+        for (verdict, soon) in [
+            (Verdict::Retry(delay / 2), true),
+            (Verdict::Snooze(Duration::ZERO), true),
+            (Verdict::Retry(delay * 2), false),
+            (Verdict::Complete, false),
+        ] {
+            bed.database.bell.wait(Duration::ZERO);
+            let settlement = bed.one(verdict);
+            assert_eq!(answered(bed.settle(settlement)).brings_work, soon, "{verdict:?}");
+            assert_eq!(bed.database.bell.wait(Duration::ZERO), soon, "{verdict:?}");
+            bed.database.driver().remove_worker(bed.worker.id).expect("answers");
+            let waits = bed.database.driver().list(&crate::driver::JobFilter::default());
+            for job in waits.expect("answers") {
+                bed.database.driver().dequeue(job.id).expect("answers");
+            }
+        }
+    }
+
+    #[test]
+    fn whoever_waits_for_the_end_is_woken_by_it() {
+        let bed = Bed::with(|_| Ok(()));
+        let settlement = bed.one(Verdict::Complete);
+        let mut watch = bed.client.waiters.watch(settlement.job.id);
+        answered(bed.settle(settlement));
+        let begun = std::time::Instant::now();
+        watch.wait(SOON);
+        assert!(begun.elapsed() < SOON / 2);
+    }
+
+    #[test]
+    fn what_stands_in_the_way_is_told_apart() {
+        for kind in [ErrorKind::Contention, ErrorKind::Permission, ErrorKind::Schema] {
+            let bed = Bed::refusing(kind, 1);
+            let settlement = bed.one(Verdict::Complete);
+            let Ended::Contended(one, Some(error)) = bed.settle(settlement) else {
+                panic!("{kind:?} is waited for")
+            };
+            assert_eq!(error.kind(), kind);
+            let left = bed.settling().settle_one(one, SOON, &|| false);
+            answered(left);
+        }
+        let bed = Bed::refusing(ErrorKind::Other, 1);
+        let settlement = bed.one(Verdict::Complete);
+        assert!(matches!(bed.settle(settlement), Ended::Refused(_, _)));
+    }
+
+    #[test]
+    fn the_absence_of_the_database_is_waited_out() {
+        let bed = Bed::refusing(ErrorKind::Down, 1);
+        let settlement = bed.one(Verdict::Complete);
+        let settled = answered(bed.settle(settlement));
+        assert!(settled.is_done && bed.live() == 0);
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_given_up() {
+        let bed = Bed::with(|_| Ok(()));
+        let settlement = bed.one(Verdict::Complete);
+        bed.database.mark_down(&DriverError::new(ErrorKind::Down, "away"));
+        let given_up = AtomicBool::new(true);
+        let is_given_up = || given_up.load(Ordering::Relaxed);
+        let one = One::alone(settlement, false);
+        let ended = bed.settling().settle_one(one, SOON, &is_given_up);
+        assert!(matches!(ended, Ended::Settled(_, None)));
+        assert_eq!(bed.live(), 1);
+    }
+
+    #[test]
+    fn a_group_is_answered_one_for_one() {
+        let bed = Bed::with(|_| Ok(()));
+        let group: Group = Arc::new(bed.runs(3, Verdict::Complete));
+        bed.database.driver().release_claim(bed.worker.id, 1).expect("gives back");
+        let begun = SystemTime::now();
+        let answers = bed.settling().ask(&group).expect("answers");
+        assert_eq!(answers, [Settled::LeaseLost, Settled::LeaseLost, Settled::LeaseLost]);
+        assert_eq!(bed.settling().note_answers(&group, &answers, false, begun).lost, 3);
+        let mixed = [Settled::LeaseLost, Settled::Done, Settled::Done];
+        let answered = bed.settling().note_answers(&group, &mixed, false, begun);
+        assert_eq!(answered, Answered { lost: 1, brings_work: false, is_done: true });
+    }
+
+    #[test]
+    fn an_end_that_is_refused_with_what_it_brings_is_discarded_without() {
+        let bed = Bed::with(|_| Ok(()));
+        let mut settlement = bed.one(Verdict::Complete);
+        let error = DriverError::new(ErrorKind::Other, "too large");
+        assert!(discarded(&settlement, &error).is_none(), "it brings nothing");
+        let reply = ReplyRecord { codec: "json".into(), body: b"7".to_vec() };
+        let extras = Extras { replies: vec![reply], ..Extras::default() };
+        settlement.extras = Some(Box::new(extras));
+        let discarded = discarded(&settlement, &error).expect("it brings a reply");
+        assert_eq!(discarded.verdict, Verdict::Discard);
+        let extras = discarded.extras.as_ref().expect("says why");
+        assert!(extras.replies.is_empty());
+        let exception = extras.exception.as_ref().expect("says why");
+        assert!(exception.message.contains("too large"), "{}", exception.message);
+        answered(bed.settle(discarded));
+        let log = bed.database.driver().exceptions(&crate::driver::ExceptionFilter::default());
+        assert_eq!(log.expect("answers").len(), 1);
+    }
+}

@@ -94,3 +94,203 @@ pub(crate) fn remove_lane(session: &Session, database: &Arc<Database>) {
     lane.heartbeat_bell.ring();
     stop.wait_for(deadline, || lane.has_ended());
 }
+
+#[cfg(test)]
+mod tests {
+    use std::any::Any;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use qudo_hooks::{CodecSet, HookSet, JobId, PluginSet, SourceLocation};
+
+    use super::*;
+    use crate::ability::{Ability, AbilitySet};
+    use crate::client::Client;
+    use crate::database::set::Databases;
+    use crate::driver::{Deadline, JobRecord};
+    use crate::error::Error;
+    use crate::fixture::{SOON, database, memory, program_with, records, settings};
+    use crate::job::{Host, Job};
+    use crate::new_job::NewJob;
+    use crate::options::Options;
+    use crate::session::start::{add_lane, start_workers};
+    use crate::tools::bell::Bell;
+    use crate::tools::threads::sleep;
+
+    struct Mail;
+
+    impl Ability for Mail {
+        const NAME: &'static str = "mail";
+        type Arg = u32;
+        type Reply = ();
+
+        fn work(job: &Job, _: u32) -> crate::job_error::Result<()> {
+            let pace = job.plugin::<Arc<Pace>>()?;
+            pace.begun.fetch_add(1, Ordering::SeqCst);
+            while !pace.may_end.wait(Duration::from_millis(1)) {}
+            pace.may_end.ring();
+            Ok(())
+        }
+    }
+
+    /// Jobs run until they may end.
+    #[derive(Default)]
+    struct Pace {
+        begun: AtomicU32,
+        may_end: Bell,
+    }
+
+    struct Home(CodecSet, PluginSet);
+
+    impl Host for Home {
+        fn codecs(&self) -> &CodecSet {
+            &self.0
+        }
+
+        fn plugins(&self) -> &PluginSet {
+            &self.1
+        }
+
+        fn prepare(&self, _: NewJob) -> Result<Option<JobRecord>, Error> {
+            Ok(None)
+        }
+
+        fn tell_replacements(&self, _: &[JobRecord], _: &[JobId], _: &str) {}
+
+        fn as_any(&self) -> &dyn Any {
+            self
+        }
+    }
+
+    struct Bed {
+        session: Arc<Session>,
+        database: Arc<Database>,
+        pace: Arc<Pace>,
+    }
+
+    impl Bed {
+        /// One thread, and this long for a stop.
+        fn with(shutdown_timeout: Duration) -> Self {
+            let mut abilities = AbilitySet::default();
+            abilities.insert::<Mail>(SourceLocation::new("here", 1)).expect("is new");
+            let options = Options { workers: 1, shutdown_timeout, ..Options::default() };
+            let program = program_with(abilities, HookSet::default(), options);
+            let database = database("one", memory());
+            let set = Databases::new(vec![Arc::clone(&database)], None, settings(SOON));
+            let client = Arc::new(Client::new(program, set, None));
+            let (pace, mut plugins) = (Arc::new(Pace::default()), PluginSet::default());
+            plugins.insert(Arc::clone(&pace)).expect("is new");
+            let host = Arc::new(Home(CodecSet::default(), plugins));
+            let session = Arc::new(Session::new(&client, host));
+            add_lane(&session, &database).expect("starts");
+            start_workers(&session).expect("starts");
+            Self { session, database, pace }
+        }
+
+        fn insert(&self, count: usize) {
+            let driver = self.database.driver();
+            driver.insert(&records(count), Deadline::NONE).expect("stored");
+            self.database.bell.ring();
+        }
+
+        fn begun(&self, count: u32) {
+            eventually(|| self.pace.begun.load(Ordering::SeqCst) >= count);
+        }
+
+        /// Those that wait, those that run, and the workers that are known.
+        fn left(&self) -> (u64, u64, usize) {
+            let driver = self.database.driver();
+            let depth = driver.depth(100).expect("answers");
+            let workers = driver.workers().expect("answers").len();
+            (depth.ready.count, depth.running.count, workers)
+        }
+    }
+
+    fn eventually(done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < SOON, "in vain");
+            sleep(Duration::from_millis(2));
+        }
+    }
+
+    #[test]
+    fn an_idle_session_ends_at_once_and_leaves_nothing() {
+        let bed = Bed::with(SOON);
+        eventually(|| bed.left().2 == 1);
+        let begun = Instant::now();
+        shut_down(&bed.session);
+        assert!(begun.elapsed() < SOON / 2);
+        assert_eq!(bed.left(), (0, 0, 0));
+        assert!(bed.session.lanes().iter().all(|lane| lane.has_ended()));
+    }
+
+    #[test]
+    fn what_runs_may_end_and_what_has_not_begun_goes_back() {
+        let bed = Bed::with(SOON);
+        bed.insert(5);
+        bed.begun(1);
+        bed.pace.may_end.ring();
+        shut_down(&bed.session);
+        let (ready, running, workers) = bed.left();
+        let done = u64::from(bed.pace.begun.load(Ordering::SeqCst));
+        assert_eq!((ready + done, running, workers), (5, 0, 0));
+    }
+
+    #[test]
+    fn what_runs_on_after_the_time_of_the_stop_is_settled_when_it_ends() {
+        let bed = Bed::with(Duration::from_millis(20));
+        bed.insert(1);
+        bed.begun(1);
+        shut_down(&bed.session);
+        assert_eq!(bed.left(), (0, 1, 1), "it keeps its lease");
+        assert_eq!(bed.session.stop.phase(), Phase::Overdue);
+        bed.pace.may_end.ring();
+        eventually(|| bed.left() == (0, 0, 0));
+    }
+
+    #[test]
+    fn a_stop_at_once_waits_for_nobody() {
+        let bed = Bed::with(SOON);
+        bed.insert(1);
+        bed.begun(1);
+        bed.session.stop.ask(true);
+        let begun = Instant::now();
+        shut_down(&bed.session);
+        assert!(begun.elapsed() < SOON / 2);
+        bed.pace.may_end.ring();
+    }
+
+    #[test]
+    fn a_database_that_is_removed_leaves_no_thread_and_no_place() {
+        let bed = Bed::with(SOON);
+        for _ in 0..3 {
+            eventually(|| bed.left().2 == 1);
+            remove_lane(&bed.session, &bed.database);
+            eventually(|| bed.session.lanes().is_empty());
+            assert_eq!(bed.left().2, 0);
+            let weak = Arc::downgrade(&bed.database);
+            add_lane(&bed.session, &bed.database).expect("starts");
+            let lanes = bed.session.lanes();
+            assert_eq!((lanes.len(), lanes[0].index), (1, 0), "in the place of the former");
+            assert!(weak.strong_count() > 0);
+        }
+        bed.insert(1);
+        bed.begun(1);
+        bed.pace.may_end.ring();
+        eventually(|| bed.left().0 + bed.left().1 == 0);
+        shut_down(&bed.session);
+        assert_eq!(bed.left(), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_job_of_a_removed_database_is_settled_all_the_same() {
+        let bed = Bed::with(Duration::from_millis(20));
+        bed.insert(1);
+        bed.begun(1);
+        remove_lane(&bed.session, &bed.database);
+        assert_eq!(bed.left().1, 1);
+        bed.pace.may_end.ring();
+        eventually(|| bed.left() == (0, 0, 0) && bed.session.lanes().is_empty());
+        shut_down(&bed.session);
+    }
+}

@@ -1,0 +1,95 @@
+//! What unit tests of several rooms begin with.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo_hooks::{CodecSet, HookSet, JobId, PluginSet};
+
+use crate::ability::AbilitySet;
+use crate::client::Client;
+use crate::database::set::Databases;
+use crate::database::{Database, Settings};
+use crate::driver::{
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, Due, JobRecord, WorkerInfo,
+};
+use crate::memory::MemoryDriver;
+use crate::options::Options;
+use crate::program::Program;
+
+/// Longer than any test waits.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+pub(crate) fn memory() -> Arc<dyn Driver> {
+    Arc::new(MemoryDriver::default())
+}
+
+pub(crate) fn settings(limit: Duration) -> Settings {
+    Settings { retry: Duration::from_secs(30), limit, on_change: None, identities: Arc::default() }
+}
+
+pub(crate) fn database_with(
+    name: &str,
+    driver: Arc<dyn Driver>,
+    settings: &Settings,
+) -> Arc<Database> {
+    Arc::new(Database::new(Arc::from(name), driver, settings.clone()))
+}
+
+pub(crate) fn database(name: &str, driver: Arc<dyn Driver>) -> Arc<Database> {
+    database_with(name, driver, &settings(SOON))
+}
+
+/// Databases of these names in memory.
+pub(crate) fn databases(names: &[&str]) -> Databases {
+    let settings = settings(SOON);
+    let all = names.iter().map(|name| database_with(name, memory(), &settings)).collect();
+    Databases::new(all, None, settings)
+}
+
+pub(crate) fn program() -> Program {
+    program_with(AbilitySet::default(), HookSet::default(), Options::default())
+}
+
+pub(crate) fn program_with(abilities: AbilitySet, hooks: HookSet, options: Options) -> Program {
+    Program::new(options, abilities, hooks, PluginSet::default(), CodecSet::default(), None)
+}
+
+pub(crate) fn client(databases: Databases) -> Arc<Client> {
+    Arc::new(Client::new(program(), databases, None))
+}
+
+pub(crate) fn record() -> JobRecord {
+    JobRecord {
+        id: JobId::new(),
+        queue: "default".into(),
+        ability: "mail".into(),
+        codec: "json".into(),
+        arg: b"1".to_vec(),
+        uniqkey: None,
+        priority: 0,
+        due: Due::Now,
+    }
+}
+
+pub(crate) fn records(count: usize) -> Arc<Vec<JobRecord>> {
+    Arc::new((0..count).map(|_| record()).collect())
+}
+
+pub(crate) fn worker() -> WorkerInfo {
+    program().worker_info()
+}
+
+/// Claims what is ready, as this worker does.
+pub(crate) fn claim(driver: &dyn Driver, worker: &WorkerInfo, number: i64) -> Vec<ClaimedJob> {
+    driver.heartbeat(worker).expect("answers");
+    let abilities = [AbilityLease { name: Arc::from("mail"), grab_for: SOON }];
+    let request = ClaimRequest {
+        worker: worker.id,
+        claim: number,
+        queue: &Arc::from("default"),
+        abilities: &abilities,
+        limit: 100,
+        deadline: Deadline::NONE,
+    };
+    driver.claim(&request).expect("answers")
+}
