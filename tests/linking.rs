@@ -31,8 +31,8 @@ fn output(profile: &str, name: &str) -> String {
 fn check(profile: &str) {
     let text = output(profile, "linked");
     for part in [
-        "linked_double at crates/linked-jobs/src/lib.rs:",
-        "linked_plain at crates/linked-jobs/src/lib.rs:",
+        "linked_double at tests/support/linked-jobs/src/lib.rs:",
+        "linked_plain at tests/support/linked-jobs/src/lib.rs:",
         "linked-hook",
         "\n42\n",
     ] {
