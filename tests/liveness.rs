@@ -4,7 +4,7 @@
 #![allow(missing_docs, reason = "a test is read, not called")]
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{DriverError, ErrorKind, JobState};
@@ -522,4 +522,39 @@ fn a_database_that_is_retired_keeps_no_job_although_others_still_store_some() {
     let names: Vec<_> = operator.databases().into_iter().map(|one| one.name).collect();
     assert_eq!(names, ["two"]);
     assert!(matches!(operator.retire_database("two", DEADLINE), Err(Error::NoDatabase)));
+}
+
+/// Opens a driver whose schema is told only after somebody started to work meanwhile.
+static ON_SCHEMA: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
+
+qudo::inventory::submit! {
+    qudo::driver::DriverRegistration {
+        schemes: &["gate"],
+        open: |_, _| {
+            let driver = FaultyDriver::new(memory()).with_fault(|call| {
+                let act = if call == "schema" { ON_SCHEMA.lock().expect("no panic").take() } else { None };
+                if let Some(act) = act {
+                    act();
+                }
+                Ok(())
+            });
+            let name = "gate".to_owned();
+            Ok(qudo::driver::NamedDriver { name, driver: Arc::new(driver) })
+        },
+    }
+}
+
+#[test]
+fn a_database_that_is_added_while_the_work_starts_is_worked() {
+    let manager = builder().driver("one", memory()).build().expect("valid");
+    let (starts, started) = mpsc::channel();
+    let other = manager.clone();
+    *ON_SCHEMA.lock().expect("no panic") =
+        Some(Box::new(move || starts.send(other.start().expect("starts")).expect("waits")));
+    manager.add_database("gate:").expect("answers");
+    let work = started.try_recv().expect("started while the database was looked at");
+    let sent = manager.enqueue(plain::job(()).database("gate")).expect("stored");
+    let ticket = sent.ticket().expect("stored").clone();
+    ticket.wait::<()>(Duration::from_secs(20)).expect("somebody works there");
+    work.stop();
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use qudo::driver::{DriverError, ErrorKind};
 use qudo::testing::FaultyDriver;
-use qudo::{Driver, Job, LoopReport, Manager, MemoryDriver, NewJob};
+use qudo::{DatabaseState, Driver, Job, LoopReport, Manager, MemoryDriver, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
@@ -118,6 +118,39 @@ fn survives(call: &'static str, kind: ErrorKind, of: &'static str) {
     working.stop();
     assert_eq!(RUNS.load(Ordering::Relaxed), before + 201, "each once");
     assert_eq!(manager.loops(), []);
+}
+
+/// The words about a database that went down, and came back, are no reason to leave it alone for ever.
+#[test]
+fn a_logger_that_panics_leaves_no_database_down() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+    panicking_logger();
+    let fails = Arc::new(AtomicBool::new(false));
+    let failing = Arc::clone(&fails);
+    let driver = FaultyDriver::new(Arc::new(MemoryDriver::default())).with_fault(move |_| {
+        if failing.load(Ordering::Relaxed) {
+            return Err(DriverError::new(ErrorKind::Down, "as asked"));
+        }
+        Ok(())
+    });
+    let states = Arc::new(Mutex::new(Vec::new()));
+    let told = Arc::clone(&states);
+    let manager = Manager::builder()
+        .linked(false)
+        .driver("one", Arc::new(driver))
+        .on_database_change(move |report| told.lock().expect("no panic").push(report.state))
+        .build()
+        .expect("valid");
+    fails.store(true, Ordering::Relaxed);
+    // One word about the end of its use, and one about its return.
+    PANICS.store(2, Ordering::Relaxed);
+    let error = manager.enqueue(NewJob::named("counted", ().into())).expect_err("it is down");
+    assert!(error.is_down(), "{error}");
+    fails.store(false, Ordering::Relaxed);
+    wait_until("it is back", || manager.enqueue(NewJob::named("counted", ().into())).is_ok());
+    PANICS.store(0, Ordering::Relaxed);
+    let told = states.lock().expect("no panic").clone();
+    assert_eq!(told, [DatabaseState::Down, DatabaseState::Up]);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use crate::ability_options::AbilityOptions;
 use crate::driver::ReplyRecord;
 use crate::error::Error;
 use crate::job::Job;
-use crate::job_error::{JobError, Unfinished};
+use crate::job_error::{JobError, Unfinished, Wish};
 use crate::new_job::NewJob;
 use crate::tools::causes::with_causes;
 
@@ -145,7 +145,13 @@ fn run_erased<A: Ability>(
     codecs: &CodecSet,
 ) -> Result<Option<ReplyRecord>, Unfinished> {
     let arg = decode_arg::<A>(job, codecs)?;
-    let reply = A::work(job, arg)?;
+    let reply = A::work(job, arg).map_err(|error| {
+        let failed = Unfinished::from(error);
+        if failed.wish == Wish::Fail && job.is_overdue() {
+            return Unfinished::failed(FailureKind::Timeout, failed.failure.message());
+        }
+        failed
+    })?;
     if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
         return Ok(None);
     }

@@ -385,7 +385,7 @@ impl Manager {
     ///
     /// As [`add_database_as`](Self::add_database_as).
     pub fn add_database(&self, source: impl Into<DataSource>) -> Result<(), Error> {
-        admin::databases::add(self.set(), self.session().as_ref(), source.into())
+        admin::databases::add(self.set(), &self.parts.at_work, source.into())
     }
 
     /// Takes a database into use while the manager works.
@@ -413,7 +413,7 @@ impl Manager {
     ///
     /// When no database has this name or it is the last one.
     pub fn remove_database(&self, name: &str) -> Result<(), Error> {
-        admin::databases::remove(self.set(), self.session().as_ref(), name)
+        admin::databases::remove(self.set(), &self.parts.at_work, name)
     }
 
     /// Takes a database away: [drains](Self::drain) it, [moves](Self::move_jobs) what waits to the others
@@ -436,7 +436,7 @@ impl Manager {
     /// As [`move_jobs`](Self::move_jobs), [`Error::NoDatabase`] for the last one, and
     /// [`Error::NotEmpty`] when jobs are left at the end of the time.
     pub fn retire_database(&self, name: &str, within: Duration) -> Result<Moved, Error> {
-        admin::retire::retire(self.set(), self.session().as_ref(), name, within)
+        admin::retire::retire(self.set(), &self.parts.at_work, name, within)
     }
 
     // For drivers.

@@ -9,9 +9,9 @@ use crate::database::schema::check_schema;
 use crate::database::set::Databases;
 use crate::database::{Database, DatabaseReport};
 use crate::error::Error;
-use crate::session::Session;
 use crate::session::shutdown::remove_lane;
 use crate::session::start::add_lane;
+use crate::session::work::AtWork;
 
 /// Depths are counted up to this: asking costs the same for a million jobs as for this many.
 const DEPTH_BOUND: u64 = 10_000;
@@ -36,7 +36,7 @@ pub(crate) fn reports(databases: &Databases) -> Vec<DatabaseReport> {
 /// Takes a database into use, in the session too if there is one.
 pub(crate) fn add(
     databases: &Databases,
-    session: Option<&Arc<Session>>,
+    at_work: &AtWork,
     source: DataSource,
 ) -> Result<(), Error> {
     let database = open(source, &databases.settings)?;
@@ -45,18 +45,17 @@ pub(crate) fn add(
     {
         return Err(error);
     }
-    databases.add(&database, || session.map_or(Ok(()), |session| add_lane(session, &database)))
+    // Whoever works is looked for while the set cannot change: a session that starts meanwhile makes the lane itself.
+    databases.add(&database, || {
+        at_work.session().map_or(Ok(()), |session| add_lane(&session, &database))
+    })
 }
 
 /// Takes a database out of use, and waits for what runs there.
-pub(crate) fn remove(
-    databases: &Databases,
-    session: Option<&Arc<Session>>,
-    name: &str,
-) -> Result<(), Error> {
+pub(crate) fn remove(databases: &Databases, at_work: &AtWork, name: &str) -> Result<(), Error> {
     let removed = databases.take_out(name)?;
-    if let Some(session) = session {
-        remove_lane(session, &removed);
+    if let Some(session) = at_work.session() {
+        remove_lane(&session, &removed);
     }
     removed.remove();
     Ok(())

@@ -10,7 +10,7 @@ use crate::database::set::Databases;
 use crate::database::transfer::{Move, Moved};
 use crate::driver::ControlFlag;
 use crate::error::Error;
-use crate::session::Session;
+use crate::session::work::AtWork;
 use crate::tools::threads::sleep;
 use crate::tools::time::Instant;
 
@@ -21,7 +21,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// under way when a process heard of the order may take twice the limit of a call.
 pub(crate) fn retire(
     databases: &Databases,
-    session: Option<&Arc<Session>>,
+    at_work: &AtWork,
     name: &str,
     within: Duration,
 ) -> Result<Moved, Error> {
@@ -43,7 +43,7 @@ pub(crate) fn retire(
             empty_since = Instant::now();
         }
         if empty_since.elapsed() >= late {
-            remove(databases, session, name)?;
+            remove(databases, at_work, name)?;
             return Ok(done);
         }
         if begun.elapsed() >= within {

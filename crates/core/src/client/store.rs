@@ -45,7 +45,8 @@ pub(super) fn store(
     for (nth, database) in route.candidates.iter().enumerate() {
         let others = route.candidates.len() - nth - 1;
         let Some(until) = budget.until(database, others) else {
-            pass_over(database, "it has not answered for a while".to_owned());
+            let slow = || "it has not answered for a while".to_owned();
+            pass_over(database, database.reason().unwrap_or_else(slow));
             continue;
         };
         let Tried { outcome, repeated } = database.store(jobs, until);

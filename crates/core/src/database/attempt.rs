@@ -29,7 +29,7 @@ pub(crate) enum Attempt {
     Unfit(DriverError),
     /// Nobody knows whether they are stored.
     Uncertain(DriverError),
-    /// Nothing is stored, because of the jobs.
+    /// Nothing is stored, and another database would most likely answer the same.
     Failed(DriverError),
 }
 

@@ -32,7 +32,7 @@ use crate::driver::{
 use crate::error::Error;
 use crate::tools::bell::Bell;
 use crate::tools::causes::with_causes;
-use crate::tools::guard::guard;
+use crate::tools::guard::{guard, say};
 use crate::tools::random::jitter;
 use crate::tools::sync::{Mutex, RwLock};
 use crate::tools::threads::{sleep, spawn};
@@ -491,7 +491,8 @@ impl Database {
     fn fall(self: &Arc<Self>, error: &DriverError, blame: &Blame) {
         let reason = with_causes(error);
         let Some(first) = self.health.fall(&reason, blame, self.longest_pause()) else { return };
-        log::warn!("database {:?} is down: {reason}", &*self.name);
+        // A logger that panics must not keep the probe from being started.
+        say(|| log::warn!("database {:?} is down: {reason}", &*self.name));
         if error.is_hung() {
             // The connections under way are lost with the threads that wait at them.
             self.driver.reset();
@@ -516,7 +517,8 @@ impl Database {
     /// `again` is how soon it is to be probed if it fails again at once.
     fn rise(&self, again: Duration) {
         let Some(down_for) = self.health.rise(again) else { return };
-        log::info!("database {:?} is up again after {:.1} s", &*self.name, down_for.as_secs_f32());
+        let seconds = down_for.as_secs_f32();
+        say(|| log::info!("database {:?} is up again after {seconds:.1} s", &*self.name));
         self.tell();
         self.bell.ring();
     }
@@ -525,7 +527,7 @@ impl Database {
         let Some(on_change) = &self.settings.on_change else { return };
         let report = self.report();
         if let Err(panic) = guard(|| on_change(&report)) {
-            log::error!("the listener for changes of databases {panic}");
+            say(|| log::error!("the listener for changes of databases {panic}"));
         }
     }
 

@@ -76,7 +76,7 @@ impl Leg {
 /// The mark `left` outlives the job's arrival: what arrives without a mark is the late write of a
 /// mover that was overtaken, and is [cancelled](Self::cancel_move_in). The mark `arrived` keeps such a
 /// mover from bringing a job a second time that may have ended by then; it goes when the job leaves
-/// again. Databases are told apart by their [identity](super::Driver::identity).
+/// again. Databases are told apart by their [identity](super::Admin::identity).
 pub trait Moves {
     /// Takes at most `limit` waiting jobs out of reach of claims, for a move to `to`: `only` these,
     /// or any.

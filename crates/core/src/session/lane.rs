@@ -100,7 +100,7 @@ impl Lane {
         self.progress.advance(Phase::GivenUp);
     }
 
-    /// Whether its database is being removed.
+    /// Whether its database is being removed, and somebody still looks.
     pub(crate) fn is_leaving(&self) -> bool {
         self.progress.phase() == Phase::Stopping
     }

@@ -168,36 +168,35 @@ impl Once<'_> {
         worker: WorkerId,
         settlement: Settlement,
     ) -> Result<Option<String>, DriverError> {
-        let settling = Settling { client: self.client, worker, database };
+        let settling = Settling { client: self.client, worker, database, asks_anyway: true };
         let deadline = Instant::now() + self.client.program.options.dead_after;
-        let is_late = || Instant::now() >= deadline;
         let (mut refusals, mut refusal) = (0, None);
         let mut one = One::alone(settlement, false);
         loop {
-            let (left, error) = match settling.settle_one(one, database.limit(), &is_late) {
-                Ended::Settled(_, Some(answered)) => {
-                    return Ok(refusal.filter(|_| answered.is_done));
+            // It asks once at least, however long the last try took.
+            let (left, error) = match settling.settle_one(one, database.limit(), &|| false) {
+                Ended::Settled(_, answered) => {
+                    let is_done = answered.is_some_and(|answered| answered.is_done);
+                    return Ok(refusal.filter(|_| is_done));
                 }
-                Ended::Settled(_, None) => {
-                    let reason = database.reason().unwrap_or_else(|| "it hangs".to_owned());
-                    return Err(DriverError::new(ErrorKind::Down, reason).ambiguous(true));
+                Ended::Contended(left, error) => {
+                    let unknown = || DriverError::new(ErrorKind::Down, "no answer");
+                    (left, error.unwrap_or_else(unknown))
                 }
-                Ended::Contended(left, error) => (left, error),
-                Ended::Refused(left, error) if refusals == MOST_REFUSALS => {
-                    let discarded = discarded(left.settlement(), &error);
-                    let Some(discarded) = discarded.filter(|_| refusal.is_none()) else {
-                        return Err(error);
-                    };
-                    refusal = Some(with_causes(&error));
-                    one = One::alone(discarded, left.repeated);
-                    continue;
-                }
-                Ended::Refused(left, error) => {
-                    refusals += 1;
-                    (left, Some(error))
-                }
+                Ended::Refused(left, error) => (left, error),
             };
-            if let Some(error) = error.filter(|_| is_late()) {
+            let is_late = Instant::now() >= deadline;
+            let is_refused = !matches!(error.kind(), ErrorKind::Down | ErrorKind::Contention);
+            refusals += u32::from(is_refused);
+            if is_refused && (is_late || refusals > MOST_REFUSALS) {
+                let is_at_fault = error.kind() == ErrorKind::Other && refusal.is_none();
+                let without = discarded(left.settlement(), &error).filter(|_| is_at_fault);
+                let Some(without) = without else { return Err(error) };
+                refusal = Some(with_causes(&error));
+                one = One::alone(without, left.repeated);
+                continue;
+            }
+            if is_late {
                 return Err(error);
             }
             one = left;
@@ -237,5 +236,135 @@ impl Once<'_> {
             drop(done);
             value
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+    use super::*;
+    use crate::ability::Ability;
+    use crate::fixture::{SOON, memory};
+    use crate::job::Job;
+    use crate::job_error::Result;
+    use crate::manager::Manager;
+    use crate::testing::FaultyDriver;
+
+    struct Count;
+
+    /// What happens while the job runs.
+    #[derive(Default)]
+    struct Meanwhile {
+        runs: AtomicU32,
+        goes_away: AtomicBool,
+        away: Arc<AtomicBool>,
+    }
+
+    impl Ability for Count {
+        const NAME: &'static str = "count";
+        type Arg = ();
+        type Reply = u32;
+
+        fn work(job: &Job, (): ()) -> Result<u32> {
+            let meanwhile = job.plugin::<Arc<Meanwhile>>()?;
+            let away = meanwhile.goes_away.load(Ordering::Relaxed);
+            meanwhile.away.store(away, Ordering::Relaxed);
+            Ok(meanwhile.runs.fetch_add(1, Ordering::Relaxed) + 1)
+        }
+    }
+
+    fn manager(
+        dead_after: Duration,
+        settle: impl Fn() -> std::result::Result<(), DriverError> + Send + Sync + 'static,
+    ) -> (Manager, Arc<Meanwhile>) {
+        let meanwhile = Arc::new(Meanwhile::default());
+        let away = Arc::clone(&meanwhile.away);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+            if away.load(Ordering::Relaxed) {
+                return Err(DriverError::new(ErrorKind::Down, "away"));
+            }
+            if call == "settle" { settle() } else { Ok(()) }
+        });
+        let builder = Manager::builder().linked(false).ability::<Count>();
+        let builder = builder.plugin(Arc::clone(&meanwhile)).retry_seconds(300);
+        let builder = builder.heartbeat(dead_after / 4, dead_after);
+        let manager = builder.driver("one", Arc::new(driver)).build().expect("valid");
+        manager.enqueue(Count::job(())).expect("stored");
+        (manager, meanwhile)
+    }
+
+    fn error(kind: ErrorKind) -> DriverError {
+        DriverError::new(kind, "the account lacks INSERT")
+    }
+
+    #[test]
+    fn one_job_is_claimed_run_and_settled() {
+        let (manager, meanwhile) = manager(SOON, || Ok(()));
+        assert!(matches!(manager.work_once(), Ok(Some(Outcome::Completed))));
+        assert!(matches!(manager.work_once(), Ok(None)));
+        assert_eq!(meanwhile.runs.load(Ordering::Relaxed), 1);
+        assert_eq!(manager.workers()[0].answer.as_ref().map(Vec::len).ok(), Some(0));
+    }
+
+    #[test]
+    fn a_right_or_a_table_that_is_missing_is_told_soon_and_as_it_is() {
+        for kind in [ErrorKind::Permission, ErrorKind::Schema] {
+            let (manager, _) = manager(SOON, move || Err(error(kind)));
+            let begun = Instant::now();
+            let told = manager.work_once().expect_err("it cannot be settled").to_string();
+            assert!(told.contains("lacks INSERT"), "{told}");
+            assert!(begun.elapsed() < SOON / 4, "{:?}", begun.elapsed());
+        }
+    }
+
+    #[test]
+    fn a_lock_is_waited_for_until_others_hold_the_job_and_is_told_then() {
+        let (manager, _) =
+            manager(Duration::from_millis(400), || Err(error(ErrorKind::Contention)));
+        let begun = Instant::now();
+        let told = manager.work_once().expect_err("it cannot be settled").to_string();
+        assert!(told.contains("lacks INSERT"), "{told}");
+        assert!(begun.elapsed() >= Duration::from_millis(400));
+    }
+
+    #[test]
+    fn an_end_is_stored_as_soon_as_the_database_is_back_whenever_it_is_probed() {
+        let (manager, meanwhile) = manager(SOON, || Ok(()));
+        meanwhile.goes_away.store(true, Ordering::Relaxed);
+        let away = Arc::clone(&meanwhile.away);
+        let outage = std::thread::spawn(move || {
+            let begun = Instant::now();
+            while !away.load(Ordering::Relaxed) {
+                assert!(begun.elapsed() < SOON, "it never ran");
+                sleep(Duration::from_millis(1));
+            }
+            // The next probe comes much later than this.
+            sleep(Duration::from_millis(2_100));
+            away.store(false, Ordering::Relaxed);
+        });
+        let begun = Instant::now();
+        assert!(matches!(manager.work_once(), Ok(Some(Outcome::Completed))));
+        assert!(begun.elapsed() < Duration::from_millis(2_900), "{:?}", begun.elapsed());
+        outage.join().expect("no panic");
+        assert_eq!(meanwhile.runs.load(Ordering::Relaxed), 1);
+    }
+
+    #[test]
+    fn an_end_that_is_refused_with_its_reply_is_discarded_however_late_it_is() {
+        // Three tries, or two when others may hold the job by then; the next one is made without the reply.
+        for (dead_after, tries) in [(SOON, 3), (Duration::from_millis(200), 2)] {
+            let refused = AtomicU32::new(0);
+            let (manager, _) = manager(dead_after, move || {
+                if refused.fetch_add(1, Ordering::Relaxed) < tries {
+                    sleep(Duration::from_millis(120));
+                    return Err(error(ErrorKind::Other));
+                }
+                Ok(())
+            });
+            let outcome = manager.work_once().expect("answers").expect("there is one");
+            let Outcome::Discarded(failure) = outcome else { panic!("{outcome:?}") };
+            assert!(failure.message().contains("lacks INSERT"), "{}", failure.message());
+        }
     }
 }

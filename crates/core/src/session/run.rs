@@ -222,15 +222,7 @@ fn run_ability(job: &Job, entry: &AbilityEntry) -> End {
 }
 
 fn run_to_end(job: &Job, entry: &AbilityEntry) -> End {
-    let reply = match (entry.run)(job, &entry.options, job.host.codecs()) {
-        Ok(reply) => reply,
-        Err(Unfinished { failure, wish: Wish::Fail })
-            if failure.kind() == FailureKind::Error && job.is_overdue() =>
-        {
-            return Err(Unfinished::failed(FailureKind::Timeout, failure.message()));
-        }
-        Err(unfinished) => return Err(unfinished),
-    };
+    let reply = (entry.run)(job, &entry.options, job.host.codecs())?;
     let replacements = job.take_replacements().map_err(|error| {
         let message = format!("a replacement cannot be enqueued: {}", with_causes(&error));
         Unfinished::failed(FailureKind::Error, message)

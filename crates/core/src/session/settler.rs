@@ -83,7 +83,7 @@ struct Settler<'a> {
 pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let (parked, current) = (Vec::new(), None);
     let (client, worker, database) = (&*session.client, session.worker.id, &lane.database);
-    let settling = Settling { client, worker, database };
+    let settling = Settling { client, worker, database, asks_anyway: false };
     let mut settler = Settler { settling, lane, parked, current, quiet_until: Instant::now() };
     supervise(lane, Kind::Settle, || settler.settle_on());
     // While a job of ours still runs, our row must stay: removing it would free its lease.

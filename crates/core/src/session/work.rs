@@ -105,7 +105,7 @@ pub(crate) fn start(
     check_schemas(client)?;
     let session = Arc::new(Session::new(client, host));
     // While a database is added or removed the set of lanes must not be made.
-    client.databases.with_all(|databases| {
+    let handle = client.databases.with_all(|databases| {
         let mut current = at_work.0.lock();
         if current.is_some() {
             return Err(Error::AlreadyWorking);
@@ -127,9 +127,11 @@ pub(crate) fn start(
         for database in databases.iter() {
             add_lane(&session, database)?;
         }
-        start_workers(&session)?;
         Ok(handle)
-    })
+    })?;
+    // Not inside: a start that fails is shut down, and nobody could enqueue meanwhile.
+    start_workers(&session)?;
+    Ok(handle)
 }
 
 /// A database that answers with a schema which will not do keeps the work from starting; one that is down does not.
