@@ -38,11 +38,12 @@ const HIDING: [&str; 13] = [
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 15] = [
+const PLAIN: [&str; 16] = [
     "AbilitySet",
     "CodecSet",
     "Database",
     "DieselDriver",
+    "FaultyDriver",
     "HookSet",
     "Job",
     "JobId",
