@@ -101,3 +101,64 @@ impl Batch {
         self.groups
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{SOON, databases, record};
+    use crate::new_job::UniqPolicy;
+
+    fn grouped(jobs: Vec<NewJob>) -> Vec<(Vec<String>, Vec<usize>)> {
+        let set = databases(&["one", "two", "three"]);
+        let mut batch = Batch::new(jobs.len());
+        for (place, job) in jobs.into_iter().enumerate() {
+            let way = batch.way(&set, &job, Instant::now() + SOON).expect("there is a way");
+            batch.add(way, place, record());
+        }
+        let names = |route: &Route| {
+            route.candidates.iter().map(|one| one.name.to_string()).collect::<Vec<_>>()
+        };
+        let groups = batch.into_groups().into_iter();
+        let groups = groups.map(|group| {
+            assert_eq!(group.records.len(), group.places.len());
+            (names(&group.route), group.places)
+        });
+        groups.collect()
+    }
+
+    fn job() -> NewJob {
+        NewJob::named("mail", 1.into())
+    }
+
+    #[test]
+    fn jobs_that_may_go_anywhere_travel_together() {
+        let groups = grouped((0..5).map(|_| job()).collect());
+        assert_eq!(groups.len(), 1);
+        assert_eq!((groups[0].0.len(), &groups[0].1), (3, &vec![0, 1, 2, 3, 4]));
+    }
+
+    #[test]
+    fn jobs_for_one_database_travel_together_in_the_order_of_the_first() {
+        let groups = grouped(vec![
+            job().database("two"),
+            job(),
+            job().database("one"),
+            job().database("two"),
+        ]);
+        let places: Vec<_> = groups.iter().map(|(_, places)| places.clone()).collect();
+        assert_eq!(places, [vec![0, 3], vec![1], vec![2]]);
+        assert_eq!((&*groups[0].0[0], &*groups[2].0[0]), ("two", "one"));
+    }
+
+    #[test]
+    fn keys_travel_with_those_of_the_same_home_and_the_same_policy() {
+        let keyed = (0..60).map(|n| job().uniqkey(n.to_string()));
+        let groups = grouped(keyed.collect());
+        assert_eq!(groups.len(), 3, "one for each home");
+        assert!(groups.iter().all(|(names, _)| names.len() == 1));
+        assert_eq!(groups.iter().map(|(_, places)| places.len()).sum::<usize>(), 60);
+        let open = (0..60).map(|n| job().uniqkey(n.to_string()).uniq_policy(UniqPolicy::Available));
+        let groups = grouped(open.collect());
+        assert_eq!(groups.len(), 6, "one for each order of the three");
+    }
+}

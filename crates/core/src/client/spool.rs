@@ -230,3 +230,92 @@ pub(crate) fn open(
     }
     Ok(database)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::*;
+    use crate::driver::{DriverError, ErrorKind};
+    use crate::fixture::{SOON, database, memory, records};
+    use crate::testing::FaultyDriver;
+
+    const DAY: Duration = Duration::from_secs(86_400);
+
+    fn spool(limit: u64) -> Spool {
+        Spool::new(database("spool", memory()), limit, DAY)
+    }
+
+    #[test]
+    fn it_takes_what_there_is_room_for_and_says_when_it_is_full() {
+        let spool = spool(5);
+        spool.take(&records(3)).expect("there is room");
+        let full = spool.take(&records(3)).expect_err("three of two");
+        assert!(matches!(full, Error::SpoolFull { limit: 5 }) && full.is_down());
+        spool.take(&records(2)).expect("there is room");
+        assert_eq!(spool.look().expect("answers").ready.count, 5);
+        assert!(!spool.is_empty());
+    }
+
+    #[test]
+    fn a_job_that_was_stored_again_counts_twice_until_the_next_look() {
+        let spool = spool(2);
+        let job = records(1);
+        spool.take(&job).expect("there is room");
+        spool.take(&job).expect("it is there");
+        assert!(spool.take(&records(1)).is_err());
+        *spool.looked.lock() = Instant::now().checked_sub(LOOK_EVERY).expect("a running machine");
+        spool.take(&records(1)).expect("there is room for another");
+        assert!(spool.take(&records(1)).is_err(), "and for no third");
+    }
+
+    #[test]
+    fn room_that_was_not_used_is_given_back() {
+        let refuses = Arc::new(AtomicBool::new(true));
+        let refusing = Arc::clone(&refuses);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+            if call == "insert" && refusing.load(Ordering::Relaxed) {
+                return Err(DriverError::new(ErrorKind::Other, "no"));
+            }
+            Ok(())
+        });
+        let spool = Spool::new(database("spool", Arc::new(driver)), 1, DAY);
+        for _ in 0..3 {
+            assert!(matches!(spool.take(&records(1)), Err(Error::Database { .. })));
+        }
+        refuses.store(false, Ordering::Relaxed);
+        spool.take(&records(1)).expect("there is room");
+    }
+
+    #[test]
+    fn what_an_earlier_process_left_counts() {
+        let driver = memory();
+        driver.insert(&records(4), crate::driver::Deadline::NONE).expect("stored");
+        let spool = Spool::new(database("spool", driver), 5, DAY);
+        assert!(spool.take(&records(2)).is_err());
+        spool.take(&records(1)).expect("there is room for one");
+    }
+
+    #[test]
+    fn room_that_was_forwarded_elsewhere_is_found_by_a_look() {
+        let driver = memory();
+        let spool = Spool::new(database("spool", Arc::clone(&driver)), 1, DAY);
+        let job = records(1);
+        spool.take(&job).expect("there is room");
+        driver.dequeue(job[0].id).expect("answers");
+        assert!(spool.take(&records(1)).is_err(), "it looked a moment ago");
+        *spool.looked.lock() = Instant::now().checked_sub(LOOK_EVERY).expect("a running machine");
+        spool.take(&records(1)).expect("there is room again");
+        assert!(!spool.is_time_to_look());
+    }
+
+    #[test]
+    fn only_a_database_without_a_network_may_be_one() {
+        let settings = crate::fixture::settings(SOON);
+        assert!(open("memory:spool-of-tests", &[], &settings).is_ok());
+        let taken = [database("spool", memory())];
+        let refused = open("memory:spool-of-others", &taken, &settings).map(|_| ());
+        assert!(matches!(refused, Err(Error::DuplicateDatabase(_))));
+        assert!(open("nonsense", &[], &settings).is_err());
+    }
+}

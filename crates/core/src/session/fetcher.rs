@@ -402,3 +402,105 @@ impl Fetcher<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicU32};
+
+    use super::*;
+    use crate::driver::Driver;
+    use crate::fixture::{SOON, memory};
+    use crate::session::bed::{Bed, eventually};
+    use crate::session::shutdown::shut_down;
+    use crate::testing::FaultyDriver;
+
+    fn end(bed: &Bed, runs: u32) {
+        bed.pace.may_end.ring();
+        bed.begun(runs);
+        eventually(|| bed.left().0 + bed.left().1 == 0);
+        shut_down(&bed.session);
+        assert_eq!(bed.pace.begun.load(Ordering::SeqCst), runs, "each once");
+        assert_eq!(bed.left(), (0, 0, 0));
+    }
+
+    #[test]
+    fn jobs_are_claimed_as_soon_as_they_are_there() {
+        let bed = Bed::with(SOON);
+        eventually(|| bed.left().2 == 1);
+        bed.insert(20);
+        end(&bed, 20);
+    }
+
+    #[test]
+    fn a_claim_whose_answer_was_lost_is_released_before_the_next() {
+        let lost = AtomicBool::new(false);
+        let driver = FaultyDriver::new(memory()).with_claim(move |driver, request| {
+            let jobs = driver.claim(request)?;
+            if !jobs.is_empty() && !lost.swap(true, Ordering::SeqCst) {
+                let broken = DriverError::new(ErrorKind::Other, "the connection broke");
+                return Err(broken.ambiguous(true));
+            }
+            Ok(jobs)
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        bed.insert(3);
+        end(&bed, 3);
+    }
+
+    #[test]
+    fn a_claim_that_panics_leaves_no_job_leased() {
+        let panicked = AtomicBool::new(false);
+        let driver = FaultyDriver::new(memory()).with_claim(move |driver, request| {
+            let jobs = driver.claim(request)?;
+            assert!(jobs.is_empty() || panicked.swap(true, Ordering::SeqCst), "on purpose");
+            Ok(jobs)
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        bed.insert(3);
+        end(&bed, 3);
+    }
+
+    #[test]
+    fn an_error_of_a_claim_is_no_reason_to_stop_and_none_to_ask_without_end() {
+        let (claims, fails) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicBool::new(true)));
+        let (counted, failing) = (Arc::clone(&claims), Arc::clone(&fails));
+        let driver = FaultyDriver::new(memory()).with_claim(move |driver, request| {
+            counted.fetch_add(1, Ordering::SeqCst);
+            if failing.load(Ordering::SeqCst) {
+                return Err(DriverError::new(ErrorKind::Contention, "a lock"));
+            }
+            driver.claim(request)
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        eventually(|| claims.load(Ordering::SeqCst) > 1);
+        let (begun, before) = (Instant::now(), claims.load(Ordering::SeqCst));
+        std::thread::sleep(CONTENDED * 3);
+        let made = claims.load(Ordering::SeqCst) - before;
+        let most = begun.elapsed().as_millis() / (CONTENDED.as_millis() / 2) + 1;
+        assert!(u128::from(made) <= most, "{made} claims");
+        fails.store(false, Ordering::SeqCst);
+        bed.insert(2);
+        end(&bed, 2);
+    }
+
+    #[test]
+    fn a_job_that_becomes_due_is_promoted_and_claimed() {
+        let bed = Bed::with(SOON);
+        let mut job = crate::fixture::record();
+        job.due = crate::driver::Due::In(Duration::from_millis(50));
+        let driver: &Arc<dyn Driver> = bed.database.driver();
+        driver.insert(&[job], crate::driver::Deadline::NONE).expect("stored");
+        end(&bed, 1);
+    }
+
+    #[test]
+    fn nothing_is_claimed_from_a_paused_database() {
+        let bed = Bed::with(SOON);
+        bed.database.order(crate::driver::ControlFlag::Paused, true).expect("answers");
+        bed.insert(1);
+        std::thread::sleep(Duration::from_millis(50));
+        assert_eq!(bed.left().0, 1);
+        bed.database.order(crate::driver::ControlFlag::Paused, false).expect("answers");
+        end(&bed, 1);
+    }
+}

@@ -1,5 +1,7 @@
 //! One run of [`Manager::work`](crate::Manager::work): a worker process with its threads.
 
+#[cfg(test)]
+mod bed;
 mod claiming;
 pub(crate) mod dispatch;
 mod fetcher;
