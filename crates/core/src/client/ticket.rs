@@ -258,3 +258,134 @@ fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
     }
     Ok(driver.moved_to(job)?.map(Known::Moved))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ability::Ability;
+    use crate::fixture::{SOON, memory};
+    use crate::job::Job;
+    use crate::job_error::{JobError, Result};
+    use crate::manager::Manager;
+    use crate::new_job::NewJob;
+    use crate::testing::FaultyDriver;
+
+    struct Double;
+
+    impl Ability for Double {
+        const NAME: &'static str = "double";
+        type Arg = u32;
+        type Reply = u32;
+
+        fn work(job: &Job, n: u32) -> Result<u32> {
+            if n == 0 {
+                return Err(JobError::fail("nothing to double"));
+            }
+            if n > 100 {
+                job.reply(&1)?;
+            }
+            Ok(n * 2)
+        }
+    }
+
+    fn manager() -> Manager {
+        let builder = Manager::builder().linked(false).ability::<Double>();
+        builder.driver("one", memory()).driver("two", memory()).build().expect("valid")
+    }
+
+    fn sent(manager: &Manager, n: u32) -> Ticket {
+        manager.enqueue(Double::job(n)).expect("stored").ticket().expect("is new").clone()
+    }
+
+    fn drain(manager: &Manager) {
+        while manager.work_once().expect("answers").is_some() {}
+    }
+
+    #[test]
+    fn the_reply_is_there_when_the_job_is_done_for_a_ticket_and_for_a_bare_id() {
+        let manager = manager();
+        let ticket = sent(&manager, 21);
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
+        drain(&manager);
+        let bare = manager.ticket(ticket.id());
+        assert_eq!((bare.database(), bare.wait::<u32>(SOON).expect("replies")), (None, 42));
+        assert_eq!(ticket.wait::<u32>(Duration::ZERO).expect("replies"), 42);
+        assert!(matches!(bare.check(), Ok(Progress::Replied(1))));
+        let wrong = ticket.wait::<String>(Duration::ZERO);
+        assert!(matches!(wrong, Err(Error::Codec { .. })));
+    }
+
+    #[test]
+    fn all_replies_come_in_order() {
+        let manager = manager();
+        let ticket = sent(&manager, 101);
+        drain(&manager);
+        assert_eq!(ticket.replies::<u32>(SOON).expect("replies"), [1, 202]);
+    }
+
+    #[test]
+    fn a_job_that_failed_for_good_says_why() {
+        let manager = manager();
+        let ticket = sent(&manager, 0);
+        drain(&manager);
+        let Err(Error::JobFailed { message, attempt: 1, .. }) = ticket.wait::<u32>(SOON) else {
+            panic!("it failed")
+        };
+        assert!(message.contains("nothing to double"), "{message}");
+        assert!(matches!(ticket.check(), Ok(Progress::Failed(_))));
+    }
+
+    #[test]
+    fn a_wait_ends_with_its_time() {
+        let manager = manager();
+        let ticket = sent(&manager, 1);
+        let limit = Duration::from_millis(20);
+        let waited = ticket.wait::<u32>(limit);
+        assert!(matches!(waited, Err(Error::WaitTimeout { after, .. }) if after == limit));
+    }
+
+    #[test]
+    fn a_ticket_follows_its_job_to_another_database() {
+        let manager = manager();
+        let job = Double::job(4).database("one");
+        let ticket = manager.enqueue(job).expect("stored").ticket().expect("is new").clone();
+        manager.move_jobs("one", "two").expect("answers");
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
+        drain(&manager);
+        assert_eq!(ticket.wait::<u32>(SOON).expect("replies"), 8);
+        assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Replied(1))));
+    }
+
+    #[test]
+    fn a_job_that_never_was_is_gone() {
+        let manager = manager();
+        let ticket = manager.ticket(JobId::new());
+        assert!(matches!(ticket.check(), Ok(Progress::Gone)));
+        assert!(matches!(ticket.wait::<u32>(SOON), Err(Error::NoReply { .. })));
+    }
+
+    #[test]
+    fn a_database_that_is_away_is_waited_for() {
+        use std::sync::atomic::{AtomicBool, Ordering};
+        let away = Arc::new(AtomicBool::new(false));
+        let is_away = Arc::clone(&away);
+        let driver = FaultyDriver::new(memory()).with_fault(move |_| {
+            if is_away.load(Ordering::Relaxed) {
+                return Err(DriverError::new(crate::driver::ErrorKind::Down, "away"));
+            }
+            Ok(())
+        });
+        let builder = Manager::builder().linked(false).ability::<Double>();
+        let manager = builder.driver("one", Arc::new(driver)).build().expect("valid");
+        let ticket = sent(&manager, 3);
+        drain(&manager);
+        away.store(true, Ordering::Relaxed);
+        assert!(ticket.check().is_err_and(|error| error.is_down()));
+        let waits = ticket.clone();
+        let waits = std::thread::spawn(move || waits.wait::<u32>(SOON));
+        away.store(false, Ordering::Relaxed);
+        assert_eq!(waits.join().expect("no panic").expect("replies"), 6);
+        let job = NewJob::named("double", 1.into());
+        assert!(manager.enqueue(job).is_ok());
+    }
+}

@@ -354,3 +354,201 @@ impl Settler<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::client::Client;
+    use crate::database::Database;
+    use crate::driver::{Deadline, Extras, ReplyRecord, Verdict, WorkerInfo};
+    use crate::fixture::{self, SOON, client, database, databases, memory, records, worker};
+    use crate::testing::FaultyDriver;
+
+    /// What the next settlements are answered with, from the last to the first; then they are made.
+    type Script = Arc<Mutex<Vec<Option<ErrorKind>>>>;
+
+    struct Bed {
+        client: Arc<Client>,
+        database: Arc<Database>,
+        lane: Lane,
+        worker: WorkerInfo,
+        script: Script,
+    }
+
+    impl Bed {
+        fn new(answers: &[Option<ErrorKind>]) -> Self {
+            let script: Script = Arc::new(Mutex::new(answers.iter().rev().copied().collect()));
+            let reads = Arc::clone(&script);
+            let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+                if call != "settle" {
+                    return Ok(());
+                }
+                match reads.lock().expect("no panic").pop().flatten() {
+                    Some(kind) => Err(DriverError::new(kind, "no")),
+                    None => Ok(()),
+                }
+            });
+            let database = database("one", Arc::new(driver));
+            let lane = Lane::new(0, Arc::clone(&database), SOON, Arc::default());
+            Self { client: client(databases(&["other"])), database, lane, worker: worker(), script }
+        }
+
+        fn settler(&self) -> Settler<'_> {
+            let (client, worker, database) = (&*self.client, self.worker.id, &self.database);
+            let settling = Settling { client, worker, database, asks_anyway: false };
+            let (parked, current) = (Vec::new(), None);
+            Settler { settling, lane: &self.lane, parked, current, quiet_until: Instant::now() }
+        }
+
+        /// Runs of claimed jobs, in flight.
+        fn runs(&self, count: usize) -> Vec<Settlement> {
+            let driver = self.database.driver();
+            driver.insert(&records(count), Deadline::NONE).expect("stored");
+            let jobs = fixture::claim(&**driver, &self.worker, 1);
+            self.lane.in_flight.fetch_add(count, Ordering::SeqCst);
+            let verdict = Verdict::Complete;
+            let run = |job| Settlement { job: Box::new(job), verdict, extras: None };
+            jobs.into_iter().map(run).collect()
+        }
+
+        fn settle(&self, settler: &mut Settler<'_>, runs: Vec<Settlement>) {
+            let group = Arc::new(runs);
+            settler.begin(&group, 0);
+            settler.settle_group(&group, false);
+            settler.current = None;
+        }
+
+        /// Jobs that are live, and runs that are in flight.
+        fn left(&self) -> (u64, usize) {
+            let rows = self.database.driver().count().expect("answers");
+            let live = rows.iter().map(|row| row.count).sum();
+            (live, self.lane.in_flight.load(Ordering::SeqCst))
+        }
+
+        fn asked_for(&self) -> usize {
+            self.script.lock().expect("no panic").len()
+        }
+    }
+
+    const REFUSED: Option<ErrorKind> = Some(ErrorKind::Other);
+    const LOCKED: Option<ErrorKind> = Some(ErrorKind::Contention);
+
+    #[test]
+    fn a_group_is_settled_in_one_call() {
+        let bed = Bed::new(&[None, REFUSED]);
+        let mut settler = bed.settler();
+        let runs = bed.runs(5);
+        bed.settle(&mut settler, runs);
+        assert_eq!((bed.left(), bed.asked_for()), ((0, 0), 1));
+    }
+
+    #[test]
+    fn what_is_refused_now_and_then_is_tried_again_together() {
+        let bed = Bed::new(&[REFUSED, REFUSED, None]);
+        let mut settler = bed.settler();
+        let runs = bed.runs(3);
+        bed.settle(&mut settler, runs);
+        assert_eq!((bed.left(), bed.asked_for()), ((0, 0), 0));
+        assert!(settler.parked.is_empty());
+    }
+
+    #[test]
+    fn one_that_waits_for_a_lock_is_put_aside_and_holds_up_no_other() {
+        let bed = Bed::new(&[LOCKED, None, LOCKED, None]);
+        let mut settler = bed.settler();
+        let runs = bed.runs(3);
+        bed.settle(&mut settler, runs);
+        // The group, then one after the other.
+        assert_eq!((bed.left(), settler.parked.len()), ((1, 1), 1));
+        assert!(bed.lane.settle.bytes() > 0, "it counts");
+        assert!(bed.lane.has_leases(), "its lease is kept alive");
+        settler.try_parked();
+        assert_eq!(settler.parked.len(), 1, "its time has not come");
+        settler.parked[0].again = Instant::now();
+        settler.try_parked();
+        assert_eq!((bed.left(), settler.parked.len(), bed.lane.settle.bytes()), ((0, 0), 0, 0));
+    }
+
+    #[test]
+    fn one_that_still_waits_is_tried_ever_less_often_and_the_others_with_it() {
+        let bed = Bed::new(&[LOCKED, LOCKED, LOCKED]);
+        let mut settler = bed.settler();
+        let runs = bed.runs(1);
+        bed.settle(&mut settler, runs);
+        let pause = settler.parked[0].pause;
+        settler.parked[0].again = Instant::now();
+        settler.try_parked();
+        assert_eq!(settler.parked[0].pause, pause * 2);
+        assert!(settler.quiet_until > Instant::now());
+        settler.parked[0].again = Instant::now();
+        settler.try_parked();
+        assert_eq!(bed.left(), (1, 1), "it is quiet");
+    }
+
+    #[test]
+    fn of_many_that_wait_the_rest_is_put_aside_untried() {
+        let locked = [LOCKED; 1 + MOST_WAITING + 1];
+        let bed = Bed::new(&locked);
+        let mut settler = bed.settler();
+        let runs = bed.runs(10);
+        bed.settle(&mut settler, runs);
+        assert_eq!((settler.parked.len(), bed.asked_for()), (10, 1));
+        bed.script.lock().expect("no panic").clear();
+        bed.lane.settle.close();
+        settler.settle_on();
+        assert_eq!((bed.left(), settler.parked.len()), ((0, 0), 0), "all before the end");
+    }
+
+    #[test]
+    fn one_that_is_refused_for_good_keeps_its_lease_and_holds_up_no_other() {
+        let refused = [REFUSED, REFUSED, REFUSED, REFUSED];
+        let bed = Bed::new(&refused);
+        let mut settler = bed.settler();
+        let runs = bed.runs(3);
+        bed.settle(&mut settler, runs);
+        // Three tries of the group, then the first alone; the others are settled.
+        assert_eq!((bed.left(), settler.parked.len()), ((1, 0), 0));
+    }
+
+    #[test]
+    fn one_that_is_refused_with_what_it_brings_is_discarded_without() {
+        let bed = Bed::new(&[REFUSED, REFUSED, REFUSED, REFUSED]);
+        let mut settler = bed.settler();
+        let mut runs = bed.runs(1);
+        let reply = ReplyRecord { codec: "json".into(), body: vec![1] };
+        runs[0].extras = Some(Box::new(Extras { replies: vec![reply], ..Extras::default() }));
+        bed.settle(&mut settler, runs);
+        assert_eq!(bed.left(), (0, 0));
+        let filter = crate::driver::ExceptionFilter::default();
+        let log = bed.database.driver().exceptions(&filter).expect("answers");
+        assert!(log.len() == 1 && log[0].discarded, "{log:?}");
+    }
+
+    #[test]
+    fn what_a_panic_left_is_settled_once_each_and_given_up_after_some() {
+        let bed = Bed::new(&[]);
+        let mut settler = bed.settler();
+        let runs: Group = Arc::new(bed.runs(4));
+        settler.begin(&runs, 0);
+        settler.note_settled(&runs[..1]);
+        assert_eq!(bed.left().1, 3);
+        settler.settle_after_panic();
+        assert_eq!(bed.left(), (1, 0), "the first was settled by somebody else");
+        let again: Group = Arc::new(bed.runs(2));
+        settler.begin(&again, MOST_PANICS);
+        settler.settle_after_panic();
+        assert_eq!(bed.left(), (3, 0), "these run again when their leases end");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_counted_off() {
+        let bed = Bed::new(&[]);
+        let mut settler = bed.settler();
+        let runs = bed.runs(2);
+        bed.lane.give_up();
+        bed.settle(&mut settler, runs);
+        assert_eq!(bed.left(), (2, 0));
+    }
+}
