@@ -413,13 +413,6 @@ mod tests {
             jobs.into_iter().map(run).collect()
         }
 
-        fn settle(&self, settler: &mut Settler<'_>, runs: Vec<Settlement>) {
-            let group = Arc::new(runs);
-            settler.begin(&group, 0);
-            settler.settle_group(&group, false);
-            settler.current = None;
-        }
-
         /// Jobs that are live, and runs that are in flight.
         fn left(&self) -> (u64, usize) {
             let rows = self.database.driver().count().expect("answers");
@@ -432,6 +425,13 @@ mod tests {
         }
     }
 
+    fn settle(settler: &mut Settler<'_>, runs: Vec<Settlement>) {
+        let group = Arc::new(runs);
+        settler.begin(&group, 0);
+        settler.settle_group(&group, false);
+        settler.current = None;
+    }
+
     const REFUSED: Option<ErrorKind> = Some(ErrorKind::Other);
     const LOCKED: Option<ErrorKind> = Some(ErrorKind::Contention);
 
@@ -440,7 +440,7 @@ mod tests {
         let bed = Bed::new(&[None, REFUSED]);
         let mut settler = bed.settler();
         let runs = bed.runs(5);
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         assert_eq!((bed.left(), bed.asked_for()), ((0, 0), 1));
     }
 
@@ -449,7 +449,7 @@ mod tests {
         let bed = Bed::new(&[REFUSED, REFUSED, None]);
         let mut settler = bed.settler();
         let runs = bed.runs(3);
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         assert_eq!((bed.left(), bed.asked_for()), ((0, 0), 0));
         assert!(settler.parked.is_empty());
     }
@@ -459,7 +459,7 @@ mod tests {
         let bed = Bed::new(&[LOCKED, None, LOCKED, None]);
         let mut settler = bed.settler();
         let runs = bed.runs(3);
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         // The group, then one after the other.
         assert_eq!((bed.left(), settler.parked.len()), ((1, 1), 1));
         assert!(bed.lane.settle.bytes() > 0, "it counts");
@@ -476,7 +476,7 @@ mod tests {
         let bed = Bed::new(&[LOCKED, LOCKED, LOCKED]);
         let mut settler = bed.settler();
         let runs = bed.runs(1);
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         let pause = settler.parked[0].pause;
         settler.parked[0].again = Instant::now();
         settler.try_parked();
@@ -493,7 +493,7 @@ mod tests {
         let bed = Bed::new(&locked);
         let mut settler = bed.settler();
         let runs = bed.runs(10);
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         assert_eq!((settler.parked.len(), bed.asked_for()), (10, 1));
         bed.script.lock().expect("no panic").clear();
         bed.lane.settle.close();
@@ -507,7 +507,7 @@ mod tests {
         let bed = Bed::new(&refused);
         let mut settler = bed.settler();
         let runs = bed.runs(3);
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         // Three tries of the group, then the first alone; the others are settled.
         assert_eq!((bed.left(), settler.parked.len()), ((1, 0), 0));
     }
@@ -519,7 +519,7 @@ mod tests {
         let mut runs = bed.runs(1);
         let reply = ReplyRecord { codec: "json".into(), body: vec![1] };
         runs[0].extras = Some(Box::new(Extras { replies: vec![reply], ..Extras::default() }));
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         assert_eq!(bed.left(), (0, 0));
         let filter = crate::driver::ExceptionFilter::default();
         let log = bed.database.driver().exceptions(&filter).expect("answers");
@@ -548,7 +548,7 @@ mod tests {
         let mut settler = bed.settler();
         let runs = bed.runs(2);
         bed.lane.give_up();
-        bed.settle(&mut settler, runs);
+        settle(&mut settler, runs);
         assert_eq!(bed.left(), (2, 0));
     }
 }
