@@ -145,3 +145,110 @@ impl Program {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::ability::Ability;
+    use crate::ability_options::AbilityOptions;
+    use crate::fixture::{self, SOON};
+    use crate::job::Job;
+    use crate::job_error::Result as JobResult;
+
+    struct Mail;
+
+    impl Ability for Mail {
+        const NAME: &'static str = "mail";
+        type Arg = ();
+        type Reply = ();
+
+        fn options() -> AbilityOptions {
+            AbilityOptions::default().queue("post").grab_for(SOON)
+        }
+
+        fn work(_: &Job, (): ()) -> JobResult<()> {
+            Ok(())
+        }
+    }
+
+    fn program(options: Options) -> Program {
+        let mut abilities = AbilitySet::default();
+        abilities.insert::<Mail>(SourceLocation::new("here", 1)).expect("is new");
+        fixture::program_with(abilities, HookSet::default(), options)
+    }
+
+    #[test]
+    fn queues_are_those_of_the_abilities_unless_they_are_named() {
+        let names = |program: &Program| {
+            program.queues().iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(names(&program(Options::default())), ["post"]);
+        let queues = Some(vec![Arc::from("other")]);
+        assert_eq!(names(&program(Options { queues, ..Options::default() })), ["other"]);
+    }
+
+    #[test]
+    fn a_lease_lasts_as_long_as_its_ability_says_or_the_manager() {
+        let leases = program(Options::default()).leases();
+        assert_eq!((&*leases[0].name, leases[0].grab_for), ("mail", SOON));
+    }
+
+    #[test]
+    fn each_start_is_another_worker() {
+        let program = program(Options::default());
+        let (one, two) = (program.worker_info(), program.worker_info());
+        assert_ne!(one.id, two.id);
+        assert_eq!(one.name, two.name);
+        assert!(one.name.ends_with(&format!(":{}", std::process::id())), "{}", one.name);
+        assert_eq!(one.dead_after, program.options.dead_after);
+    }
+
+    struct Named(&'static str);
+
+    impl Hook for Named {
+        fn name(&self) -> &'static str {
+            self.0
+        }
+    }
+
+    #[test]
+    fn a_hook_is_there_from_the_next_job_on_and_its_name_is_taken_once() {
+        let program = program(Options::default());
+        let before = program.hooks();
+        let here = SourceLocation::new("here", 1);
+        program.register_hook(Arc::new(Named("one")), here).expect("is new");
+        assert!(before.is_empty() && !program.hooks().is_empty(), "who runs has the old ones");
+        assert!(program.register_hook(Arc::new(Named("one")), here).is_err());
+        assert!(program.unregister_hook("one") && !program.unregister_hook("one"));
+        assert!(program.hooks().is_empty());
+    }
+
+    struct Counting(Arc<AtomicU32>);
+
+    impl Observer for Counting {
+        fn observe(&self, event: &Event<'_>) {
+            let count = self.0.fetch_add(1, Ordering::Relaxed);
+            assert!(count > 0, "on purpose, at {event:?}");
+        }
+    }
+
+    #[test]
+    fn an_observer_that_panics_is_told_of_the_next_step_all_the_same() {
+        let told = Arc::new(AtomicU32::new(0));
+        let (plugins, codecs) = (PluginSet::default(), CodecSet::default());
+        let observer: Arc<dyn Observer> = Arc::new(Counting(Arc::clone(&told)));
+        let program = Program::new(
+            Options::default(),
+            AbilitySet::default(),
+            HookSet::default(),
+            plugins,
+            codecs,
+            Some(observer),
+        );
+        let jobs = [fixture::record(), fixture::record(), fixture::record()];
+        program.tell_replacements(&jobs, &[jobs[1].id], "one", SystemTime::now());
+        assert_eq!(told.load(Ordering::Relaxed), 2, "one of them is not stored");
+    }
+}

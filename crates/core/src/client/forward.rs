@@ -210,10 +210,14 @@ fn forward_to(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicBool;
+
     use super::*;
-    use crate::driver::Deadline;
+    use crate::driver::{ControlFlag, Deadline, Driver, DriverError, ErrorKind};
+    use crate::fixture::memory;
     use crate::manager::Manager;
-    use crate::new_job::NewJob;
+    use crate::new_job::{NewJob, UniqPolicy};
+    use crate::testing::FaultyDriver;
 
     #[test]
     fn a_job_whose_home_changed_on_its_way_stays_in_the_spool() {
@@ -237,5 +241,91 @@ mod tests {
         forward(manager.client(), &spool, &mut false).expect("forwards");
         let (at, _) = manager.lookup(record.id).expect("answers").expect("is not lost");
         assert_eq!(at, home);
+    }
+
+    /// A manager with a spool.
+    struct Bed {
+        manager: Manager,
+        /// Its two databases are away as long as this is true.
+        away: Arc<AtomicBool>,
+        /// What is in them.
+        inner: [Arc<dyn Driver>; 2],
+    }
+
+    fn bed(name: &str) -> Bed {
+        let away = Arc::new(AtomicBool::new(true));
+        let inner = [memory(), memory()];
+        let driver = |at: usize| -> Arc<dyn Driver> {
+            let is_away = Arc::clone(&away);
+            let driver = FaultyDriver::new(Arc::clone(&inner[at]));
+            Arc::new(driver.with_fault(move |_| {
+                if is_away.load(Ordering::Relaxed) {
+                    return Err(DriverError::new(ErrorKind::Down, "away"));
+                }
+                Ok(())
+            }))
+        };
+        let builder = Manager::builder().linked(false).retry_seconds(1);
+        let builder = builder.driver("one", driver(0)).driver("two", driver(1));
+        let manager = builder.spool(format!("memory:{name}"), 10).build().expect("valid");
+        Bed { manager, away, inner }
+    }
+
+    fn eventually(what: &str, done: impl Fn() -> bool) {
+        let begun = std::time::Instant::now();
+        while !done() {
+            assert!(begun.elapsed() < crate::fixture::SOON, "{what}");
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    fn waiting_in(manager: &Manager) -> u64 {
+        manager.spool().expect("answers").expect("there is one").waiting
+    }
+
+    #[test]
+    fn what_was_spooled_goes_to_a_database_that_is_back() {
+        let Bed { manager, away, .. } = bed("spool-back");
+        let sent: Vec<_> = (0..5).map(|_| NewJob::named("anything", 1.into())).collect();
+        let ids: Vec<_> = sent.iter().map(NewJob::id).collect();
+        manager.enqueue_many(sent).expect("the spool takes them");
+        assert_eq!(waiting_in(&manager), 5);
+        away.store(false, Ordering::Relaxed);
+        eventually("all are forwarded", || waiting_in(&manager) == 0);
+        for id in ids {
+            let (name, _) = manager.lookup(id).expect("answers").expect("is not lost");
+            assert_ne!(name, "spool");
+        }
+    }
+
+    #[test]
+    fn of_two_jobs_with_one_key_the_one_that_was_there_stays() {
+        let Bed { manager, away, inner } = bed("spool-key");
+        let keyed = |n: u32| NewJob::named("anything", n.into()).uniqkey("k");
+        let spooled = keyed(1).uniq_policy(UniqPolicy::Available);
+        let spooled = manager.enqueue(spooled).expect("the spool takes it").id().expect("is new");
+        // Another process, which knows no spool, stores a job with that key meanwhile.
+        let home = manager.home(&keyed(2)).expect("known").expect("fixed");
+        let record = manager.prepare_record(keyed(2)).expect("valid").expect("not suppressed");
+        let there = &inner[usize::from(home == "two")];
+        there.insert(std::slice::from_ref(&record), Deadline::NONE).expect("stored");
+        away.store(false, Ordering::Relaxed);
+        eventually("it is dropped", || waiting_in(&manager) == 0);
+        let report = manager.spool().expect("answers").expect("there is one");
+        assert_eq!(report.dropped, 1);
+        assert!(manager.lookup(spooled).expect("answers").is_none());
+        assert!(manager.lookup(record.id).expect("answers").is_some());
+    }
+
+    #[test]
+    fn a_drained_database_takes_nothing_from_the_spool() {
+        let Bed { manager, away, inner } = bed("spool-drained");
+        let jobs: Vec<_> = (0..8).map(|_| NewJob::named("anything", 1.into())).collect();
+        manager.enqueue_many(jobs).expect("the spool takes them");
+        inner[0].set_control(ControlFlag::Draining, true, Deadline::NONE).expect("answers");
+        away.store(false, Ordering::Relaxed);
+        eventually("all are forwarded", || waiting_in(&manager) == 0);
+        let ready = |driver: &Arc<dyn Driver>| driver.depth(100).expect("answers").ready.count;
+        assert_eq!((ready(&inner[0]), ready(&inner[1])), (0, 8));
     }
 }

@@ -70,3 +70,49 @@ pub(crate) fn check_place(one: &Database, other: &Database) -> Result<(), Error>
         reason: place.unwrap_or_else(|| one.driver.describe()),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{SOON, memory, settings};
+
+    fn named(name: &str) -> Source {
+        Source::Driver { name: name.to_owned(), driver: memory() }
+    }
+
+    fn open_these(sources: Vec<Source>) -> Result<Vec<String>, Error> {
+        let opened = open_all(sources, &settings(SOON))?;
+        Ok(opened.iter().map(|one| one.name.to_string()).collect())
+    }
+
+    #[test]
+    fn names_come_from_the_source_or_are_given() {
+        let source = |name: Option<&str>, dsn: &str| {
+            let source = DataSource::new(dsn);
+            Source::Dsn(match name {
+                Some(name) => source.name(name),
+                None => source,
+            })
+        };
+        let all =
+            vec![source(None, "memory:first"), source(Some("2nd"), "memory:second"), named("3")];
+        assert_eq!(open_these(all).expect("valid"), ["first", "2nd", "3"]);
+    }
+
+    #[test]
+    fn what_cannot_be_a_database_is_refused() {
+        assert!(matches!(open_these(Vec::new()), Err(Error::NoDatabase)));
+        let twice = open_these(vec![named("one"), named("one")]);
+        assert!(matches!(twice, Err(Error::DuplicateDatabase(name)) if name == "one"));
+        assert!(matches!(open_these(vec![named("")]), Err(Error::InvalidName { .. })));
+        let driver = memory();
+        let same =
+            |name: &str| Source::Driver { name: name.to_owned(), driver: Arc::clone(&driver) };
+        let same = open_these(vec![same("one"), same("two")]);
+        assert!(matches!(same, Err(Error::SameDatabase { .. })));
+        let dsn = "nobody://app:secret@db/jobs";
+        let unknown = open(DataSource::new(dsn), &settings(SOON)).map(|_| ()).expect_err("unknown");
+        let text = unknown.to_string();
+        assert!(text.contains("nobody") && !text.contains("secret"), "{text}");
+    }
+}

@@ -96,3 +96,75 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{ControlFlag, Deadline};
+    use crate::fixture::{SOON, records};
+    use crate::session::bed::{Bed, eventually};
+    use crate::session::shutdown::shut_down;
+
+    #[test]
+    fn the_first_beat_tells_that_the_process_is_there_and_which_database_it_met() {
+        let bed = Bed::with(SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        assert!(lane.heart.holds_leases());
+        let workers = bed.database.driver().workers().expect("answers");
+        assert_eq!(workers.len(), 1);
+        assert_eq!(workers[0].info.id, bed.session.worker.id);
+        assert!(bed.database.orders.known().identity.is_some());
+        shut_down(&bed.session);
+    }
+
+    #[test]
+    fn after_the_row_was_removed_no_beat_brings_it_back() {
+        let bed = Bed::with(SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        shut_down(&bed.session);
+        assert_eq!(bed.left().2, 0);
+        beat(&bed.session, &lane, SOON).expect("does nothing");
+        assert_eq!(bed.left().2, 0);
+    }
+
+    #[test]
+    fn a_process_that_was_declared_dead_starts_nothing_that_it_had_claimed() {
+        let bed = Bed::with(SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        bed.insert(1);
+        bed.begun(1);
+        // Somebody took what runs here for the work of a dead process.
+        bed.database.driver().remove_worker(bed.session.worker.id).expect("answers");
+        let before = lane.heart.death();
+        beat(&bed.session, &lane, SOON).expect("answers");
+        assert_ne!(lane.heart.death(), before);
+        assert!(lane.heart.holds_leases(), "from now on");
+        bed.pace.may_end.ring();
+        // The end of the first run changed nothing, so the job runs again.
+        bed.begun(2);
+        eventually(|| bed.left() == (0, 0, 1));
+        assert_eq!(bed.session.lost_leases(), 1);
+        shut_down(&bed.session);
+    }
+
+    #[test]
+    fn a_pause_that_ends_wakes_the_fetcher() {
+        let bed = Bed::with(SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        let driver = bed.database.driver();
+        // By another process: this one learns of it with its next beat.
+        driver.set_control(ControlFlag::Paused, true, Deadline::NONE).expect("answers");
+        beat(&bed.session, &lane, SOON).expect("answers");
+        assert!(bed.database.orders.known().paused);
+        driver.insert(&records(1), Deadline::NONE).expect("stored");
+        driver.set_control(ControlFlag::Paused, false, Deadline::NONE).expect("answers");
+        beat(&bed.session, &lane, SOON).expect("answers");
+        bed.pace.may_end.ring();
+        bed.begun(1);
+        shut_down(&bed.session);
+    }
+}

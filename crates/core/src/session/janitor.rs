@@ -122,3 +122,44 @@ fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::Ordering;
+
+    use super::*;
+    use crate::driver::{Deadline, WorkerInfo};
+    use crate::fixture::{SOON, claim, records, worker};
+    use crate::session::bed::{Bed, eventually};
+    use crate::session::shutdown::shut_down;
+
+    /// Another process that claimed and fell silent.
+    fn silent(bed: &Bed, jobs: usize) -> WorkerInfo {
+        let driver = bed.database.driver();
+        driver.insert(&records(jobs), Deadline::NONE).expect("stored");
+        let other = WorkerInfo { dead_after: Duration::from_millis(200), ..worker() };
+        assert_eq!(claim(&**driver, &other, 1).len(), jobs);
+        other
+    }
+
+    #[test]
+    fn jobs_of_a_process_that_falls_silent_run_again_here() {
+        let bed = Bed::with(SOON);
+        eventually(|| bed.left().2 == 1);
+        // Nothing is claimed here meanwhile.
+        bed.database.order(crate::driver::ControlFlag::Paused, true).expect("answers");
+        silent(&bed, 3);
+        bed.database.order(crate::driver::ControlFlag::Paused, false).expect("answers");
+        bed.pace.may_end.ring();
+        let lanes = bed.session.lanes();
+        eventually(|| {
+            lanes[0].janitor_bell.ring();
+            lanes[0].heartbeat_bell.ring();
+            bed.pace.begun.load(Ordering::SeqCst) == 3
+        });
+        eventually(|| bed.left() == (0, 0, 1));
+        let log = bed.database.driver().exceptions(&crate::driver::ExceptionFilter::default());
+        assert_eq!(log.expect("answers").len(), 3, "a row for each crash");
+        shut_down(&bed.session);
+    }
+}
