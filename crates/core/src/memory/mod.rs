@@ -259,3 +259,254 @@ impl Wakes for MemoryDriver {
         Ok(self.with(|store| store.has_ready(queues)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::admin::audit::flaws;
+    use crate::clock::SettableClock;
+    use crate::driver::{Audit, ExceptionRecord, Extras, Moves, Verdict};
+    use crate::fixture::{record, worker};
+
+    /// What may happen to a database, by numbers that choose among what is there.
+    #[derive(Debug, Clone)]
+    enum Step {
+        Insert { key: Option<u8>, due: u8 },
+        Claim { worker: usize, limit: u32 },
+        Settle { nth: usize, verdict: u8 },
+        Release { worker: usize },
+        Promote,
+        Beat { worker: usize },
+        RemoveWorker { worker: usize },
+        Rescue { worker: usize },
+        Dequeue { nth: usize },
+        Reschedule { nth: usize, due: u8 },
+        Redrive { nth: usize },
+        MoveOut { nth: usize },
+        MoveBack,
+        Arrive,
+        Pass { seconds: u16 },
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let nth = 0_usize..40;
+        let worker = 0_usize..3;
+        let one = prop_oneof![
+            4 => (prop::option::of(0_u8..4), 0_u8..4).prop_map(|(key, due)| Step::Insert { key, due }),
+            4 => (worker.clone(), 1_u32..6).prop_map(|(worker, limit)| Step::Claim { worker, limit }),
+            4 => (nth.clone(), 0_u8..5).prop_map(|(nth, verdict)| Step::Settle { nth, verdict }),
+            1 => worker.clone().prop_map(|worker| Step::Release { worker }),
+            2 => Just(Step::Promote),
+            2 => worker.clone().prop_map(|worker| Step::Beat { worker }),
+            1 => worker.clone().prop_map(|worker| Step::RemoveWorker { worker }),
+            1 => worker.prop_map(|worker| Step::Rescue { worker }),
+            1 => nth.clone().prop_map(|nth| Step::Dequeue { nth }),
+            1 => (nth.clone(), 0_u8..4).prop_map(|(nth, due)| Step::Reschedule { nth, due }),
+            1 => nth.clone().prop_map(|nth| Step::Redrive { nth }),
+            1 => nth.prop_map(|nth| Step::MoveOut { nth }),
+            1 => Just(Step::MoveBack),
+            1 => Just(Step::Arrive),
+            1 => (0_u16..4_000).prop_map(|seconds| Step::Pass { seconds }),
+        ];
+        prop::collection::vec(one, 1..120)
+    }
+
+    /// A database, and what its users know of it.
+    struct World {
+        driver: MemoryDriver,
+        clock: Arc<SettableClock>,
+        workers: [WorkerInfo; 3],
+        claims: i64,
+        /// Runs that have not ended, with their workers.
+        runs: Vec<(usize, ClaimedJob)>,
+        /// Jobs that were stored and not ended by anybody, as far as was answered.
+        live: Vec<JobId>,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let clock = Arc::new(SettableClock::default());
+            Self {
+                driver: MemoryDriver::with_clock(Arc::clone(&clock) as _),
+                clock,
+                workers: [worker(), worker(), worker()],
+                claims: 0,
+                runs: Vec::new(),
+                live: Vec::new(),
+            }
+        }
+
+        fn due(due: u8) -> Due {
+            match due {
+                0 => Due::Now,
+                n => Due::In(Duration::from_secs(u64::from(n) * 600)),
+            }
+        }
+
+        fn pick<T: Clone>(list: &[T], nth: usize) -> Option<T> {
+            (!list.is_empty()).then(|| list[nth % list.len()].clone())
+        }
+
+        fn end(&mut self, id: JobId) {
+            self.live.retain(|one| *one != id);
+        }
+
+        fn settle(&mut self, nth: usize, verdict: u8) {
+            if self.runs.is_empty() {
+                return;
+            }
+            let (worker, job) = self.runs.swap_remove(nth % self.runs.len());
+            let (id, later) = (job.id, Duration::from_secs(60));
+            let verdict = [
+                Verdict::Complete,
+                Verdict::Discard,
+                Verdict::Retry(later),
+                Verdict::Snooze(Duration::ZERO),
+                Verdict::GiveBack,
+            ][usize::from(verdict)];
+            let failed = matches!(verdict, Verdict::Discard | Verdict::Retry(_));
+            let extras = failed.then(|| {
+                let kind = qudo_hooks::FailureKind::Error;
+                let exception = ExceptionRecord { id: Uuid::now_v7(), kind, message: "no".into() };
+                Box::new(Extras { exception: Some(exception), ..Extras::default() })
+            });
+            let settlement = Settlement { job: Box::new(job), verdict, extras };
+            let worker = self.workers[worker].id;
+            let answers = self.driver.settle(worker, &[settlement]).expect("answers");
+            if answers[0].is_done() && matches!(verdict, Verdict::Complete | Verdict::Discard) {
+                self.end(id);
+            }
+        }
+
+        fn redrive(&mut self, nth: usize) {
+            let log = self.driver.exceptions(&ExceptionFilter::default()).expect("answers");
+            let Some(row) = Self::pick(&log, nth) else { return };
+            let new = JobId::new();
+            if let Redrive::Enqueued(id) = self.driver.redrive(row.id, new).expect("answers") {
+                self.live.push(id);
+            }
+        }
+
+        fn take(&mut self, step: &Step) {
+            let driver = &self.driver;
+            match *step {
+                Step::Insert { key, due } => {
+                    let uniqkey = key.map(|key| key.to_string());
+                    let job = JobRecord { uniqkey, due: Self::due(due), ..record() };
+                    let id = job.id;
+                    let answer = driver.insert(&[job], Deadline::NONE).expect("answers")[0];
+                    match answer {
+                        Inserted::New => self.live.push(id),
+                        Inserted::Existing(holder) => {
+                            assert!(self.live.contains(&holder), "a dead job holds a key");
+                        }
+                    }
+                }
+                Step::Claim { worker, limit } => {
+                    self.claims += 1;
+                    let abilities = [AbilityLease {
+                        name: Arc::from("mail"),
+                        grab_for: Duration::from_secs(900),
+                    }];
+                    let request = ClaimRequest {
+                        worker: self.workers[worker].id,
+                        claim: self.claims,
+                        queue: &Arc::from("default"),
+                        abilities: &abilities,
+                        limit,
+                        deadline: Deadline::NONE,
+                    };
+                    driver.heartbeat(&self.workers[worker]).expect("answers");
+                    let jobs = driver.claim(&request).expect("answers");
+                    assert!(jobs.len() <= limit as usize);
+                    for job in jobs {
+                        assert!(self.live.contains(&job.id), "a job runs that had ended");
+                        self.runs.push((worker, job));
+                    }
+                }
+                Step::Settle { nth, verdict } => self.settle(nth, verdict),
+                Step::Release { worker } => {
+                    let id = self.workers[worker].id;
+                    driver.release_claim(id, self.claims).expect("answers");
+                }
+                Step::Promote => drop(driver.promote_due(3).expect("answers")),
+                Step::Beat { worker } => {
+                    driver.heartbeat(&self.workers[worker]).expect("answers");
+                }
+                Step::RemoveWorker { worker } => {
+                    driver.remove_worker(self.workers[worker].id).expect("answers");
+                }
+                Step::Rescue { worker } => {
+                    let id = self.workers[worker].id;
+                    let rows = driver.workers().expect("answers").into_iter();
+                    let dead: Vec<_> = rows
+                        .filter(|row| row.info.id == id)
+                        .map(|row| DeadWorker { id, seen_at: row.seen_at })
+                        .collect();
+                    driver.rescue(&dead, true, 4).expect("answers");
+                }
+                Step::Dequeue { nth } => {
+                    if let Some(id) = Self::pick(&self.live, nth)
+                        && driver.dequeue(id).expect("answers")
+                    {
+                        self.end(id);
+                    }
+                }
+                Step::Reschedule { nth, due } => {
+                    if let Some(id) = Self::pick(&self.live, nth) {
+                        driver.reschedule(id, Self::due(due)).expect("answers");
+                    }
+                }
+                Step::Redrive { nth } => self.redrive(nth),
+                Step::MoveOut { nth } => {
+                    if let Some(id) = Self::pick(&self.live, nth) {
+                        driver.move_out("elsewhere", Some(&[id]), 5).expect("answers");
+                    }
+                }
+                Step::MoveBack => {
+                    driver.move_back(&self.live).expect("answers");
+                }
+                Step::Arrive => {
+                    let nobody = JobId::from_uuid(Uuid::nil());
+                    let out = driver.moving_out("elsewhere", nobody, 5).expect("answers");
+                    let ids: Vec<_> = out.iter().map(|job| job.record.id).collect();
+                    let gone = driver.moved_out(&ids).expect("answers");
+                    driver.leave_trail(&gone).expect("answers");
+                    gone.into_iter().for_each(|id| self.end(id));
+                }
+                Step::Pass { seconds } => self.clock.advance(Duration::from_secs(seconds.into())),
+            }
+        }
+
+        /// Every job that was accepted and has not ended is in exactly one place, and no other is in any.
+        fn check(&self) {
+            let nobody = JobId::from_uuid(Uuid::nil());
+            let traces = self.driver.traces(nobody, 10_000).expect("answers");
+            for trace in &traces {
+                assert!(flaws(trace).is_empty(), "{trace:?}: {:?}", flaws(trace));
+            }
+            let mut there: Vec<_> =
+                traces.iter().filter(|trace| trace.is_live()).map(|trace| trace.id).collect();
+            let mut live = self.live.clone();
+            there.sort_unstable();
+            live.sort_unstable();
+            assert_eq!(there, live);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 400, ..ProptestConfig::default() })]
+
+        /// Whatever happens in whatever order, no job is lost, doubled, or run after its end.
+        #[test]
+        fn every_job_is_in_exactly_one_place_until_it_ends(steps in steps()) {
+            let mut world = World::new();
+            for step in &steps {
+                world.take(step);
+                world.check();
+            }
+        }
+    }
+}

@@ -4,7 +4,7 @@ use super::Flaw;
 use crate::driver::{Place, Traces};
 
 /// The flaws of a job within one database.
-pub(super) fn flaws(traces: &Traces) -> Vec<Flaw> {
+pub(crate) fn flaws(traces: &Traces) -> Vec<Flaw> {
     let mut flaws = Vec::new();
     match (&traces.facts, traces.places.as_slice()) {
         (Some(_), []) => flaws.push(Flaw::NoPlace),

@@ -8,6 +8,8 @@ mod judge;
 mod merge;
 mod run;
 
+#[cfg(test)]
+pub(crate) use judge::flaws;
 pub(crate) use run::run;
 
 use std::fmt;
