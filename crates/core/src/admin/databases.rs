@@ -60,3 +60,99 @@ pub(crate) fn remove(databases: &Databases, at_work: &AtWork, name: &str) -> Res
     removed.remove();
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ability::Ability;
+    use crate::database::health::DatabaseState;
+    use crate::driver::{DriverError, ErrorKind};
+    use crate::fixture::{SOON, memory};
+    use crate::job::Job;
+    use crate::job_error::Result as JobResult;
+    use crate::manager::Manager;
+
+    struct Nothing;
+
+    impl Ability for Nothing {
+        const NAME: &'static str = "nothing";
+        type Arg = ();
+        type Reply = ();
+
+        fn work(_: &Job, (): ()) -> JobResult<()> {
+            Ok(())
+        }
+    }
+
+    fn manager() -> Manager {
+        let builder = Manager::builder().linked(false).ability::<Nothing>().workers(1);
+        builder.driver("one", memory()).build().expect("valid")
+    }
+
+    fn wait(manager: &Manager, database: &str) {
+        let sent = manager.enqueue(Nothing::job(()).database(database)).expect("stored");
+        sent.wait::<()>(SOON).expect("somebody works there");
+    }
+
+    #[test]
+    fn a_report_tells_state_and_depth_and_a_dead_database_has_none() {
+        let manager = manager();
+        manager.add_database("memory:reported").expect("is new");
+        manager.enqueue(Nothing::job(()).database("reported")).expect("stored");
+        manager
+            .set()
+            .find("one")
+            .expect("is there")
+            .mark_down(&DriverError::new(ErrorKind::Down, "away"));
+        let reports = manager.databases();
+        assert_eq!((&*reports[0].name, reports[0].state), ("one", DatabaseState::Down));
+        assert!(reports[0].depth.is_none() && reports[0].reason.as_deref() == Some("away"));
+        let depth = reports[1].depth.expect("answers");
+        assert_eq!((&*reports[1].name, depth.ready.count), ("reported", 1));
+        manager.set().find("reported").expect("is there").driver().revert().expect("empties it");
+    }
+
+    #[test]
+    fn a_database_is_worked_from_its_addition_to_its_removal() {
+        let manager = manager();
+        let work = manager.start().expect("starts");
+        wait(&manager, "one");
+        for _ in 0..3 {
+            manager.add_database_as("two", "memory:").expect("is new");
+            wait(&manager, "two");
+            assert_eq!(manager.loops().len(), 8, "four loops each");
+            manager.remove_database("two").expect("is there");
+            assert_eq!(manager.loops().len(), 4);
+            assert!(manager.enqueue(Nothing::job(()).database("two")).is_err());
+        }
+        wait(&manager, "one");
+        work.stop();
+        assert!(manager.loops().is_empty());
+        manager.add_database_as("two", "memory:").expect("is new");
+        let work = manager.start().expect("starts again");
+        wait(&manager, "two");
+        work.stop();
+    }
+
+    #[test]
+    fn the_last_database_and_one_that_is_not_there_cannot_be_removed() {
+        let manager = manager();
+        assert!(matches!(manager.remove_database("one"), Err(Error::NoDatabase)));
+        assert!(matches!(manager.remove_database("two"), Err(Error::UnknownDatabase { .. })));
+        assert!(matches!(manager.add_database("nonsense"), Err(Error::InvalidDsn { .. })));
+        let taken = manager.add_database_as("one", "memory:");
+        assert!(matches!(taken, Err(Error::DuplicateDatabase(_))));
+    }
+
+    #[test]
+    fn one_manager_works_once_at_a_time() {
+        let manager = manager();
+        let work = manager.start().expect("starts");
+        assert!(matches!(manager.start().map(|_| ()), Err(Error::AlreadyWorking)));
+        work.stop();
+        manager.start().expect("starts again").stop();
+        let idle = Manager::builder().linked(false).driver("one", memory()).build().expect("valid");
+        assert!(matches!(idle.start().map(|_| ()), Err(Error::NoAbilities)));
+        assert!(matches!(idle.work_once(), Err(Error::NoAbilities)));
+    }
+}

@@ -63,3 +63,119 @@ pub(crate) fn redrive(client: &Arc<Client>, exception: Uuid) -> Result<Ticket, E
         _ => Err(refused("no database has such a row".to_owned())),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::ability::Ability;
+    use crate::driver::{ExceptionFilter, JobState};
+    use crate::fixture::{SOON, memory};
+    use crate::job::Job;
+    use crate::job_error::{JobError, Result as JobResult};
+    use crate::manager::Manager;
+    use crate::new_job::NewJob;
+
+    struct Fragile;
+
+    impl Ability for Fragile {
+        const NAME: &'static str = "fragile";
+        type Arg = bool;
+        type Reply = ();
+
+        fn work(_: &Job, breaks: bool) -> JobResult<()> {
+            if breaks { Err(JobError::fail("broken")) } else { Ok(()) }
+        }
+    }
+
+    fn manager() -> Manager {
+        let builder = Manager::builder().linked(false).ability::<Fragile>();
+        builder.driver("one", memory()).driver("two", memory()).build().expect("valid")
+    }
+
+    fn stored(manager: &Manager, job: NewJob) -> JobId {
+        manager.enqueue(job).expect("stored").id().expect("is new")
+    }
+
+    fn drain(manager: &Manager) {
+        while manager.work_once().expect("answers").is_some() {}
+    }
+
+    /// The rows of the exception log, of all databases.
+    fn log(manager: &Manager) -> Vec<Uuid> {
+        let lists = manager.exceptions(&ExceptionFilter::default()).into_iter();
+        lists.flat_map(|on| on.answer.expect("answers")).map(|row| row.id).collect()
+    }
+
+    #[test]
+    fn a_waiting_job_can_be_removed_once_wherever_it_is() {
+        let manager = manager();
+        for name in ["one", "two"] {
+            let id = stored(&manager, Fragile::job(false).database(name).uniqkey("k"));
+            assert!(manager.dequeue(id).expect("answers"));
+            assert!(!manager.dequeue(id).expect("answers"));
+            assert!(manager.holder("fragile", "k").expect("answers").is_none(), "its key is free");
+        }
+        assert!(!manager.dequeue(JobId::new()).expect("answers"));
+    }
+
+    #[test]
+    fn whoever_waits_for_a_removed_job_is_woken() {
+        let manager = manager();
+        let sent = manager.enqueue(Fragile::job(false)).expect("stored");
+        let ticket = sent.ticket().expect("is new").clone();
+        let waits = std::thread::spawn(move || ticket.wait::<()>(SOON));
+        while manager.client().waiters.count() == 0 {
+            std::thread::yield_now();
+        }
+        let begun = std::time::Instant::now();
+        manager.dequeue(sent.id().expect("is new")).expect("answers");
+        waits.join().expect("no panic").expect("it is gone");
+        assert!(begun.elapsed() < SOON / 2);
+    }
+
+    #[test]
+    fn a_waiting_job_can_run_at_another_time() {
+        let manager = manager();
+        let id = stored(&manager, Fragile::job(false).delay(SOON * 100));
+        let state = || {
+            let (_, job) = manager.lookup(id).expect("answers").expect("it lives");
+            job.state
+        };
+        assert!(matches!(state(), JobState::Scheduled { .. }));
+        assert!(manager.reenqueue(id, Due::Now).expect("answers"));
+        assert_eq!(state(), JobState::Ready);
+        assert!(manager.reenqueue(id, Due::In(Duration::MAX)).expect("answers"), "a year");
+        assert!(matches!(state(), JobState::Scheduled { .. }));
+        assert!(!manager.reenqueue(JobId::new(), Due::Now).expect("answers"));
+    }
+
+    #[test]
+    fn a_discarded_job_is_enqueued_again_once() {
+        let manager = manager();
+        stored(&manager, Fragile::job(true).uniqkey("k"));
+        drain(&manager);
+        let rows = log(&manager);
+        assert_eq!(rows.len(), 1);
+        let ticket = manager.enqueue_from_failed_job(rows[0]).expect("is discarded");
+        let (name, job) = manager.lookup(ticket.id()).expect("answers").expect("it lives");
+        assert_eq!((ticket.database(), job.uniqkey.as_deref()), (Some(&*name), Some("k")));
+        let again = manager.enqueue_from_failed_job(rows[0]);
+        let Err(Error::AlreadyRedriven { job, .. }) = again else { panic!("twice") };
+        assert_eq!(job, ticket.id());
+        let unknown = manager.enqueue_from_failed_job(Uuid::nil());
+        assert!(matches!(unknown, Err(Error::NotRedrivable { .. })));
+    }
+
+    #[test]
+    fn a_job_whose_key_another_holds_is_not_enqueued_again() {
+        let manager = manager();
+        stored(&manager, Fragile::job(true).uniqkey("k"));
+        drain(&manager);
+        let holder = stored(&manager, Fragile::job(false).uniqkey("k"));
+        let refused = manager.enqueue_from_failed_job(log(&manager)[0]);
+        let Err(error @ Error::NotRedrivable { .. }) = refused else { panic!("twice") };
+        assert!(error.to_string().contains(&holder.to_string()), "{error}");
+    }
+}

@@ -474,7 +474,9 @@ mod tests {
                     let ids: Vec<_> = out.iter().map(|job| job.record.id).collect();
                     let gone = driver.moved_out(&ids).expect("answers");
                     driver.leave_trail(&gone).expect("answers");
-                    gone.into_iter().for_each(|id| self.end(id));
+                    for id in gone {
+                        self.end(id);
+                    }
                 }
                 Step::Pass { seconds } => self.clock.advance(Duration::from_secs(seconds.into())),
             }

@@ -257,16 +257,16 @@ impl Store {
         limit: usize,
     ) -> Vec<Rescued> {
         let now = self.now;
-        for one in dead {
-            if self.workers.get(&one.id).is_some_and(|(_, seen)| *seen == one.seen_at) {
-                self.workers.remove(&one.id);
-            }
-        }
+        let is_silent = |one: &&DeadWorker| {
+            self.workers.get(&one.id).is_some_and(|(_, seen)| *seen == one.seen_at)
+        };
+        let dead: Vec<_> = dead.iter().filter(is_silent).map(|one| one.id).collect();
         let lost: Vec<_> = self
             .leases
             .iter()
             .filter_map(|(id, lease)| {
-                let kind = if !self.workers.contains_key(&lease.worker) {
+                let is_known = self.workers.contains_key(&lease.worker);
+                let kind = if !is_known || dead.contains(&lease.worker) {
                     FailureKind::Crash
                 } else if expired && lease.until < now {
                     FailureKind::LeaseExpired
@@ -289,6 +289,12 @@ impl Store {
             };
             self.log_exception(one.id, lease.stand.attempt, &record, false);
             self.place(one.id, Due::Now, lease.stand);
+        }
+        // The row goes with the last lease.
+        for worker in dead {
+            if self.leases.values().all(|lease| lease.worker != worker) {
+                self.workers.remove(&worker);
+            }
         }
         lost
     }
