@@ -119,9 +119,9 @@ impl Drop for LaneThread {
         if is_last_waited_for {
             lane.database.end_work();
         }
-        session.stop.note();
         if is_last && lane.is_leaving() {
             session.end_lane(lane);
         }
+        session.stop.note();
     }
 }
