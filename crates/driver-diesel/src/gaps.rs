@@ -56,11 +56,17 @@ impl Gaps {
 
     /// Notes a look of which nothing came. If it took long the gap is cut in two, because as a whole it would never
     /// be seen; if that is only one rank it is answered. What cannot be cut keeps no other gap waiting.
-    pub(crate) fn note_failed(&mut self, gap: Gap, took: Duration, cuts: bool) -> Option<i32> {
+    pub(crate) fn note_failed(
+        &mut self,
+        gap: Gap,
+        took: Duration,
+        noise: Noise,
+        cuts: bool,
+    ) -> Option<i32> {
         self.spent += took;
         self.charge(took);
         let at = self.all.iter().position(|one| *one == gap)?;
-        let is_long = took > LONG && cuts;
+        let is_long = took > noise.long() && cuts;
         if !(is_long && self.cut(at)) {
             self.at = at + 1;
         }
@@ -308,9 +314,9 @@ mod tests {
     fn a_gap_of_which_nothing_came_is_looked_at_in_two() {
         let mut gaps = Gaps::new();
         gaps.take_out(0);
-        gaps.note_failed(gaps.all[1], LONG * 2, true);
+        gaps.note_failed(gaps.all[1], LONG * 8, Noise::default(), true);
         assert_eq!(gaps.all.len(), 3);
-        gaps.note_failed(gaps.all[1], LONG, true);
+        gaps.note_failed(gaps.all[1], LONG * 2, Noise::default(), true);
         assert_eq!(gaps.all.len(), 3, "it was something else that took long");
     }
 
@@ -324,7 +330,7 @@ mod tests {
                 let gap = gaps.all[gaps.at];
                 let took = Duration::from_secs(10);
                 let rank = if (gap.0..=gap.1).contains(&-5) {
-                    gaps.note_failed(gap, took, cuts)
+                    gaps.note_failed(gap, took, Noise::default(), cuts)
                 } else {
                     seen.insert(gap);
                     gaps.note(gap, Duration::ZERO, Noise::default(), cuts)

@@ -40,7 +40,7 @@ pub trait Work {
     /// Returns to ready whatever this worker leased under this claim number, attempt unspent.
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError>;
 
-    /// Moves at most `limit` due jobs from scheduled to ready, and tells when the next is due.
+    /// Moves about `limit` due jobs from scheduled to ready, and tells when the next is due.
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError>;
 
     /// Ends runs: completes, retries, snoozes, discards, gives back; answers one for one.

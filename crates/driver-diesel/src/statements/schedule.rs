@@ -53,19 +53,26 @@ fn next_due<E: Engine>(conn: &mut E::Conn, range: Range) -> QueryResult<NextDue>
     Ok(conn.row(&sql, &binds)?.unwrap_or(NextDue { now: 0, at: None }))
 }
 
-/// Moves due jobs to ready. Rows that another promotion moves are skipped.
-fn promote_due<E: Engine>(conn: &mut E::Conn, range: Range, limit: u32) -> QueryResult<u32> {
-    let due = if E::LOCKS_INDEXES {
+/// Moves due jobs to ready, and tells how long the look took that found them. Rows that another promotion moves are
+/// skipped.
+fn promote_due<E: Engine>(
+    conn: &mut E::Conn,
+    range: Range,
+    limit: u32,
+) -> QueryResult<(u32, Duration)> {
+    let (due, took) = if E::LOCKS_INDEXES {
         lock_due_by_id::<E>(conn, range, limit)?
     } else {
-        lock_due::<E>(conn, range, limit)?
+        let begun = Instant::now();
+        let due = lock_due::<E>(conn, range, limit)?;
+        (due, begun.elapsed())
     };
     let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
     ids.sort_unstable();
     let taken = E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &ids)?;
     let places: Vec<_> = due.iter().map(Place::from).collect();
     balance("promote", taken, put_ready::<E>(conn, &places)?)?;
-    Ok(due.len() as u32)
+    Ok((due.len() as u32, took))
 }
 
 /// Reads from the start of the primary key, or from a floor, so the cost is that of the due rows alone.
@@ -88,12 +95,13 @@ fn lock_due<E: Engine>(conn: &mut E::Conn, range: Range, limit: u32) -> QueryRes
 ///
 /// Rows that others hold are passed over, and if all of a page are held the next is tried. A page is read
 /// by the primary key, so it is the first in its order although it does not ask for that, which would cost
-/// what is said of the look; and it asks for a column that is in no other index, for the same reason.
+/// what is said of the look; and it asks for a column that is in no other index, for the same reason. Tells how long
+/// the longest page took.
 fn lock_due_by_id<E: Engine>(
     conn: &mut E::Conn,
     range: Range,
     limit: u32,
-) -> QueryResult<Vec<Stand>> {
+) -> QueryResult<(Vec<Stand>, Duration)> {
     let page = format!(
         "SELECT run_after, id, queue FROM qudo_scheduled{} WHERE run_after >= ? AND run_after <= ? \
          AND NOT (run_after = ? AND id <= ?) LIMIT ?",
@@ -102,7 +110,7 @@ fn lock_due_by_id<E: Engine>(
     let now = format!("SELECT {}", E::NOW);
     let until = conn.row::<i64>(&now, &[])?.unwrap_or_default().min(range.until);
     let still_due = format!("run_after <= (SELECT {})", E::NOW);
-    let (mut at, mut after) = (range.from, Uuid::nil());
+    let (mut at, mut after, mut longest) = (range.from, Uuid::nil(), Duration::ZERO);
     loop {
         let binds = [
             Bind::Big(at),
@@ -111,16 +119,18 @@ fn lock_due_by_id<E: Engine>(
             Bind::Id(&after),
             Bind::Big(limit.into()),
         ];
+        let begun = Instant::now();
         let mut found: Vec<DueAt> = conn.rows(&page, &binds)?;
+        longest = longest.max(begun.elapsed());
         found.sort_unstable_by_key(|one| (one.0, one.1));
-        let Some(last) = found.last() else { return Ok(Vec::new()) };
+        let Some(last) = found.last() else { return Ok((Vec::new(), longest)) };
         (at, after) = (last.0, last.1);
         let mut ids: Vec<_> = found.iter().map(|one| one.1).collect();
         ids.sort_unstable();
         let scheduled = Keyed::table("qudo_scheduled").only(&still_due, &[]);
         let due: Vec<Stand> = E::rows_by_id(conn, STAND, &scheduled, &ids, E::SKIP_LOCKED)?;
         if !due.is_empty() || found.len() < limit as usize {
-            return Ok(due);
+            return Ok((due, longest));
         }
     }
 }
@@ -132,6 +142,12 @@ impl FromRow for DueAt {
         Ok(Self(columns.big()?, columns.id()?))
     }
 }
+
+/// A write that failed after longer than this stepped over rows for nothing.
+const LONG_WRITE: Duration = Duration::from_secs(1);
+
+/// What each row costs the look that locks it.
+const A_ROW: Duration = Duration::from_micros(100);
 
 /// Once the slices of one promotion took longer, the others wait for the next one.
 const SLICES_FOR: Duration = Duration::from_secs(1);
@@ -160,8 +176,11 @@ pub(crate) fn promote<E: Engine>(
         match (look.first, look.rest.and_then(|rest| rest.at)) {
             // It goes on behind what was promoted, which would be stepped over.
             (_, Some(rest)) if is_full => floor.note_part(slice, rest, took),
-            // If the write failed, the look was none the worse.
-            (Some(_), _) => floor.note_slice(slice, took),
+            // If the write failed, the look was none the worse, unless it is what took long.
+            (Some(_), _) => match look.failed_after.filter(|after| *after > LONG_WRITE) {
+                Some(after) => floor.note_failed(slice, after),
+                None => floor.note_slice(slice, took),
+            },
             (None, _) if look.took.is_some() => floor.note_failed(slice, took),
             (None, _) => {}
         }
@@ -188,7 +207,7 @@ pub(crate) fn promote<E: Engine>(
         // A server may end every look that takes so long. The next one begins behind what this one stepped over.
         let mut first = look.first.unwrap_or(NextDue { now, at: None });
         if look.is_in_vain {
-            // Somebody holds what is overdue, or promoted it. What they leave is found by the sweep.
+            // What is overdue still is held by somebody. If they leave it, the sweep finds it.
             first.at = None;
         }
         floor.note(range, (took, round_trip), first.now, first.at, engine.ends_looks());
@@ -203,14 +222,16 @@ pub(crate) fn promote<E: Engine>(
 /// A look at what is due next.
 #[derive(Default)]
 struct DueLook {
-    /// How long it took; `None` without a connection. One in vain also has the time of the look that locks.
+    /// How long it took, or the one that locks if that took longer; `None` without a connection.
     took: Option<Duration>,
     /// What it found; `None` when it failed.
     first: Option<NextDue>,
     /// What is left after a promotion.
     rest: Option<NextDue>,
-    /// There was something due, and nothing of it could be locked.
+    /// All that could be locked is promoted, and something is overdue still.
     is_in_vain: bool,
+    /// How long the last try of a write took that failed.
+    failed_after: Option<Duration>,
 }
 
 /// Promotes what is due in a range. Returns how many, and how long until the next is due there.
@@ -230,17 +251,20 @@ fn promote_in<E: Engine>(
     if first.left().is_none_or(|left| left > 0) {
         return Ok((0, first.left()));
     }
-    let (moved, rest, locking) = engine.write(|conn| {
-        let begun = Instant::now();
-        let moved = conn.transaction(|conn| promote_due::<E>(conn, range, limit))?;
-        let locking = begun.elapsed();
+    let mut begun = Instant::now();
+    let written = engine.write(|conn| {
+        begun = Instant::now();
+        let (moved, locking) = conn.transaction(|conn| promote_due::<E>(conn, range, limit))?;
         Ok((moved, next_due::<E>(conn, range)?, locking))
-    })?;
-    look.rest = Some(rest);
-    look.is_in_vain = moved == 0;
-    if look.is_in_vain {
-        look.took = look.took.map(|took| took + locking);
+    });
+    if written.is_err() {
+        look.failed_after = Some(begun.elapsed());
     }
+    let (moved, rest, locking) = written?;
+    let for_nothing = locking.saturating_sub(A_ROW.saturating_mul(moved));
+    look.took = look.took.map(|took| took.max(for_nothing));
+    look.rest = Some(rest);
+    look.is_in_vain = moved < limit && rest.left().is_some_and(|left| left <= 0);
     Ok((moved, rest.left()))
 }
 
