@@ -9,7 +9,7 @@ use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use clap::{Parser, ValueEnum};
-use qudo::driver::{Deadline, Driver, DriverRegistration, Due, JobRecord};
+use qudo::driver::{Deadline, Driver, DriverRegistration, Due, JobFacts, JobRecord};
 use qudo::{JobId, Manager};
 
 #[derive(Parser)]
@@ -54,12 +54,7 @@ fn text(n: u32) -> String {
 fn record(n: u32) -> Any<JobRecord> {
     Ok(JobRecord {
         id: JobId::new(),
-        ability: "nothing".into(),
-        queue: "single".into(),
-        codec: "json".into(),
-        arg: serde_json::to_vec(&text(n))?,
-        uniqkey: None,
-        priority: 0,
+        facts: JobFacts::new("nothing", "single", "json", serde_json::to_vec(&text(n))?),
         due: Due::Now,
     })
 }

@@ -3,7 +3,6 @@
 //! `cargo bench --bench throughput --all-features -- DSN [--jobs N]`. The database should be empty
 //! and of no other use: the tables are emptied at the end by reverting the migrations.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
@@ -107,8 +106,8 @@ fn claims(manager: &Manager, arguments: &Arguments) -> Any {
         let jobs = (0..5_000).map(|n| NewJob::named("claimed", text(n).into()).queue("claims"));
         manager.enqueue_many(jobs)?;
         let abilities =
-            [AbilityLease { name: Arc::from("claimed"), grab_for: Duration::from_secs(600) }];
-        let (worker, queue) = (WorkerId::new(), Arc::from("claims"));
+            [AbilityLease { name: "claimed".into(), grab_for: Duration::from_secs(600) }];
+        let (worker, queue) = (WorkerId::new(), "claims".into());
         let begun = Instant::now();
         let mut claimed = 0;
         for _ in 0..50 {

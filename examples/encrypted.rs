@@ -29,8 +29,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let sent = manager.enqueue(transfer::job(order))?;
     for on in manager.jobs(&JobFilter::default()) {
         for job in on.answer? {
-            let readable = String::from_utf8_lossy(&job.arg).contains("NL00");
-            println!("{} as {}: readable in the tables: {readable}", job.ability, job.codec);
+            let readable = String::from_utf8_lossy(&job.facts.arg).contains("NL00");
+            println!("{} as {}: readable in the tables: {readable}", job.facts.ability, job.facts.codec);
         }
     }
 

@@ -52,7 +52,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     queue.advance(Duration::from_secs(10));
     queue.drain()?;
     refute_enqueued!(queue, welcome);
-    assert_enqueued!(queue, remind, |job, _| job.uniqkey.as_deref() == Some("eve"));
+    assert_enqueued!(queue, remind, |job, _| job.facts.uniqkey.as_deref() == Some("eve"));
     println!("everything is as it should be");
     Ok(())
 }

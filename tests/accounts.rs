@@ -245,11 +245,7 @@ fn may_empty_its_spool(engine: &'static str) {
 }
 
 fn worker() -> driver::WorkerInfo {
-    driver::WorkerInfo {
-        id: driver::WorkerId::new(),
-        name: "somebody".to_owned(),
-        dead_after: Duration::from_secs(20),
-    }
+    driver::WorkerInfo::new("somebody", Duration::from_secs(20))
 }
 
 /// Every end that a run can have, with a service that starts and stops.

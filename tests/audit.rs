@@ -10,7 +10,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
 use qudo::driver::{
-    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place, WorkerId,
+    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place,
     WorkerInfo,
 };
 use qudo::{AuditOptions, Flaw, JobId, Manager, NewJob};
@@ -88,20 +88,13 @@ fn store(manager: &Manager, job: NewJob) -> JobId {
 }
 
 fn claim(driver: &dyn Driver, limit: u32) -> Vec<JobId> {
-    let worker = WorkerInfo {
-        id: WorkerId::new(),
-        name: "it".to_owned(),
-        dead_after: Duration::from_secs(60),
-    };
+    let worker = WorkerInfo::new("it", Duration::from_secs(60));
     driver.heartbeat(&worker).expect("beats");
     let request = ClaimRequest {
         worker: worker.id,
         claim: 1,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease {
-            name: Arc::from("audited"),
-            grab_for: Duration::from_secs(60),
-        }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: "audited".into(), grab_for: Duration::from_secs(60) }],
         limit,
         deadline: Deadline::NONE,
     };
@@ -119,7 +112,7 @@ fn flaws() -> Vec<(&'static str, NewJob, Vec<&'static str>)> {
         ("DELETE FROM qudo_job WHERE id = {ID}", later(), vec!["no_facts"]),
         (
             "INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, \
-             crashes) SELECT 9000000000000000, id, queue, claim_rank, ability, attempt, crashes \
+             crashes, flags) SELECT 9000000000000000, id, queue, claim_rank, ability, attempt, crashes, flags \
              FROM qudo_ready WHERE id = {ID}",
             job(),
             vec!["many_places"],
@@ -205,8 +198,8 @@ fn a_lease_without_a_worker_is_found(engine: &str) {
     // A job that is in two tables stays where it may be at work.
     fresh.spoil(
         id,
-        "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-         SELECT queue, claim_rank, id, ability, attempt, crashes FROM qudo_lease WHERE id = {ID}",
+        "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
+         SELECT queue, claim_rank, id, ability, attempt, crashes, flags FROM qudo_lease WHERE id = {ID}",
     );
     let report = manager.audit(AuditOptions::default());
     let both = Flaw::ManyPlaces(vec![Place::Leased, Place::Ready]);
@@ -226,10 +219,10 @@ fn a_job_at_work_stays_with_its_worker(engine: &str) {
     let running = driver.state(id).expect("answers");
     fresh.spoil(
         id,
-        "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-         SELECT queue, claim_rank, id, ability, attempt, crashes FROM qudo_lease WHERE id = {ID}; \
-         INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-         SELECT 'elsewhere', 3, id, ability, 7, crashes FROM qudo_lease WHERE id = {ID}; \
+        "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
+         SELECT queue, claim_rank, id, ability, attempt, crashes, flags FROM qudo_lease WHERE id = {ID}; \
+         INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
+         SELECT 'elsewhere', 3, id, ability, 7, crashes, flags FROM qudo_lease WHERE id = {ID}; \
          UPDATE qudo_lease SET claim_rank = 5 WHERE id = {ID}",
     );
     let repaired = manager.audit(AuditOptions::default().repair(true));
@@ -248,8 +241,8 @@ fn a_ready_row_that_is_leased_stops_nobody(engine: &str) {
     assert_eq!(claim(&*fresh.driver(), 1), ids[..1]);
     fresh.spoil(
         ids[0],
-        "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-         SELECT queue, claim_rank, id, ability, attempt, crashes FROM qudo_lease WHERE id = {ID}",
+        "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
+         SELECT queue, claim_rank, id, ability, attempt, crashes, flags FROM qudo_lease WHERE id = {ID}",
     );
     assert_eq!(claim(&*fresh.driver(), 10), ids[1..]);
 }

@@ -126,8 +126,8 @@ fn what_is_right_at_the_second_look_of_an_audit_is_no_finding() {
     let inner: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
     let worker = WorkerId::new();
     let lease = |driver: &dyn Driver| {
-        let abilities = [AbilityLease { name: Arc::from("it"), grab_for: DEADLINE }];
-        let (queue, deadline) = (Arc::from("default"), Deadline::NONE);
+        let abilities = [AbilityLease { name: "it".into(), grab_for: DEADLINE }];
+        let (queue, deadline) = ("default".into(), Deadline::NONE);
         let request = ClaimRequest {
             worker,
             claim: 1,

@@ -57,7 +57,7 @@ impl Hook for Recode {
 fn the_version_of_an_argument_outlives_a_change_of_its_codec() {
     let stored = |manager: &Manager, job: NewJob| {
         let id = manager.enqueue(job).expect("stored").id().expect("new");
-        let codec = manager.lookup(id).expect("answers").expect("lives").1.codec;
+        let codec = manager.lookup(id).expect("answers").expect("lives").1.facts.codec;
         assert_eq!(drain(manager), 1);
         codec
     };

@@ -61,7 +61,7 @@ impl Fresh {
 /// A worker whose row is there.
 fn worker(driver: &dyn Driver) -> WorkerId {
     let (id, dead_after) = (WorkerId::new(), Duration::from_secs(60));
-    let worker = WorkerInfo { id, name: "it".to_owned(), dead_after };
+    let worker = WorkerInfo { id, ..WorkerInfo::new("it", dead_after) };
     driver.heartbeat(&worker).expect("beats");
     id
 }
@@ -79,8 +79,8 @@ fn claim_as(
     driver.claim(&ClaimRequest {
         worker,
         claim,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease { name: Arc::from("counted"), grab_for }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: "counted".into(), grab_for }],
         limit: 10,
         deadline: Deadline::NONE,
     })

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use diesel::RunQueryDsl;
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, Due, WorkerId,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, Due, Name,
+    WorkerId,
 };
 use qudo::{Manager, NewJob};
 use qudo_test_servers::FreshDatabase;
@@ -22,16 +23,15 @@ const LOOK: Duration = Duration::from_millis(5);
 struct Worker {
     driver: Arc<dyn Driver>,
     id: WorkerId,
-    queue: Arc<str>,
+    queue: Name,
     abilities: [AbilityLease; 1],
 }
 
 impl Worker {
     fn new(dsn: &str) -> Self {
         let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
-        let abilities =
-            [AbilityLease { name: Arc::from("plan"), grab_for: Duration::from_secs(600) }];
-        Self { driver, id: WorkerId::new(), queue: Arc::from("default"), abilities }
+        let abilities = [AbilityLease { name: "plan".into(), grab_for: Duration::from_secs(600) }];
+        Self { driver, id: WorkerId::new(), queue: "default".into(), abilities }
     }
 
     fn claim(&self) -> Vec<ClaimedJob> {
@@ -171,15 +171,15 @@ fn postgres_does_not_step_over_dead_rows_again_and_again() {
     let mut snapshot = PgConnection::establish(dsn).expect("connects");
     // Ids of the last hour, as they are made at 280 a second.
     let words = Words {
-        fill: "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
+        fill: "INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
                SELECT 'default', CASE WHEN n % 4 = 0 THEN -3 ELSE 0 END, \
                (lpad(to_hex((extract(epoch FROM now()) * 1000)::bigint - n * 3.6::int), 12, '0') \
                || '7' || lpad(to_hex(n % 4096), 3, '0') || '8' || lpad(to_hex(n), 15, '0'))::uuid, \
-               'plan', 0, 0 FROM generate_series(1, 1000000) n; \
-               INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
+               'plan', 0, 0, 0 FROM generate_series(1, 1000000) n; \
+               INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags) \
                SELECT (extract(epoch FROM now()) * 1000000)::bigint \
                + CASE WHEN n % 2 = 0 THEN -n ELSE 1000000 + n END::bigint * 3600, (lpad(to_hex(n), 32, '0'))::uuid, \
-               'default', 0, 'plan', 0, 0 FROM generate_series(1, 1000000) n",
+               'default', 0, 'plan', 0, 0, 0 FROM generate_series(1, 1000000) n",
         snapshot: "BEGIN ISOLATION LEVEL REPEATABLE READ; SELECT count(*) FROM qudo_worker",
     };
     drained(&mut conn, &mut snapshot, &words);
@@ -205,14 +205,14 @@ fn innodb_does_not_step_over_dead_rows_again_and_again(engine: &str) {
                INSERT INTO digits VALUES (0), (1), (2), (3), (4), (5), (6), (7), (8), (9); \
                CREATE TABLE numbers AS SELECT a.d + 10 * b.d + 100 * c.d + 1000 * d.d + 10000 * e.d \
                + 100000 * f.d AS n FROM digits a, digits b, digits c, digits d, digits e, digits f; \
-               INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
+               INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
                SELECT 'default', CASE WHEN n % 4 = 0 THEN -3 ELSE 0 END, \
                UNHEX(CONCAT(LPAD(HEX(UNIX_TIMESTAMP() * 1000 - n * 3), 12, '0'), '7', \
-               LPAD(HEX(n % 4096), 3, '0'), '8', LPAD(HEX(n), 15, '0'))), 'plan', 0, 0 \
+               LPAD(HEX(n % 4096), 3, '0'), '8', LPAD(HEX(n), 15, '0'))), 'plan', 0, 0, 0 \
                FROM numbers ORDER BY n DESC; \
-               INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
+               INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags) \
                SELECT UNIX_TIMESTAMP() * 1000000 + IF(n % 2 = 0, -n, 1000000 + n) * 3600, UNHEX(LEFT(SHA2(n, 256), 32)), \
-               'default', 0, 'plan', 0, 0 FROM numbers ORDER BY n DESC",
+               'default', 0, 'plan', 0, 0, 0 FROM numbers ORDER BY n DESC",
         snapshot: "START TRANSACTION WITH CONSISTENT SNAPSHOT",
     };
     drained(&mut conn, &mut snapshot, &words);

@@ -23,9 +23,8 @@ fn open(dsn: &str) -> Arc<dyn Driver> {
 }
 
 fn claim(driver: &dyn Driver, worker: WorkerId, number: i64) -> ClaimedJob {
-    let abilities =
-        [AbilityLease { name: Arc::from("anything"), grab_for: Duration::from_secs(600) }];
-    let (queue, abilities) = (&Arc::from("default"), &abilities[..]);
+    let abilities = [AbilityLease { name: "anything".into(), grab_for: Duration::from_secs(600) }];
+    let (queue, abilities) = (&"default".into(), &abilities[..]);
     let request = ClaimRequest {
         worker,
         claim: number,
@@ -43,11 +42,7 @@ fn complete(job: ClaimedJob) -> Settlement {
 
 /// A run that failed and is tried again: the long way of a settle.
 fn retry(job: ClaimedJob) -> Settlement {
-    let exception = ExceptionRecord {
-        id: uuid::Uuid::now_v7(),
-        kind: FailureKind::Error,
-        message: "oh no".to_owned(),
-    };
+    let exception = ExceptionRecord::new(FailureKind::Error, "oh no");
     let extras = Extras { exception: Some(exception), ..Extras::default() };
     let verdict = Verdict::Retry(Duration::from_secs(600));
     Settlement { job: Box::new(job), verdict, extras: Some(Box::new(extras)) }

@@ -5,7 +5,7 @@
 #![allow(missing_docs, reason = "a test is read, not called")]
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, Once};
+use std::sync::{Mutex, Once};
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection as _;
@@ -71,13 +71,13 @@ fn fill(dsn: &str) {
     let later = (0..6_000).map(|n| NewJob::named("plan", n.into()).delay(HOUR));
     manager.enqueue_many(later).expect("stored");
     let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
-    let worker = WorkerInfo { id: WorkerId::new(), name: "other".to_owned(), dead_after: HOUR };
+    let worker = WorkerInfo::new("other", HOUR);
     driver.heartbeat(&worker).expect("beats");
     let request = ClaimRequest {
         worker: worker.id,
         claim: 1,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease { name: Arc::from("plan"), grab_for: HOUR }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: "plan".into(), grab_for: HOUR }],
         limit: 1_000,
         deadline: Deadline::NONE,
     };
@@ -105,7 +105,7 @@ fn a_day(dsn: &str) {
     drop(ticket.check().expect("answers"));
     drop(manager.lookup(ticket.id()).expect("answers"));
     let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
-    let leases = [AbilityLease { name: Arc::from("plan"), grab_for: HOUR }];
+    let leases = [AbilityLease { name: "plan".into(), grab_for: HOUR }];
     driver.changed(&["default"], &leases).expect("answers");
     driver.promote_due(1_000).expect("promotes");
     let dead = DeadWorker { id: WorkerId::new(), seen_at: chrono::Utc::now() };

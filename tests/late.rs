@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, SqliteConnection};
 use qudo::driver::{
-    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, Due, JobFilter, JobRecord,
-    WorkerId, WorkerInfo,
+    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, Due, JobFacts, JobFilter,
+    JobRecord, WorkerInfo,
 };
 use qudo::{DatabaseState, JobId, Manager, NewJob};
 use qudo_test_servers::{
@@ -30,16 +30,9 @@ fn open(dsn: &str) -> Arc<dyn Driver> {
 }
 
 fn record(uniqkey: Option<&str>, due: Due) -> JobRecord {
-    JobRecord {
-        id: JobId::new(),
-        ability: "late".into(),
-        queue: "default".into(),
-        codec: "json".into(),
-        arg: b"1".to_vec(),
-        uniqkey: uniqkey.map(str::to_owned),
-        priority: 0,
-        due,
-    }
+    let mut facts = JobFacts::new("late", "default", "json", b"1".to_vec());
+    facts.uniqkey = uniqkey.map(str::to_owned);
+    JobRecord { id: JobId::new(), facts, due }
 }
 
 fn jobs(dsn: &str) -> String {
@@ -82,18 +75,14 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
         assert_eq!(jobs(&dsn), "1", "the one that was in time");
         assert_eq!(run_sql(&dsn, "SELECT count(*) FROM qudo_unique").expect("counts"), "0");
     }
-    let worker = WorkerInfo {
-        id: WorkerId::new(),
-        name: "it".to_owned(),
-        dead_after: Duration::from_secs(60),
-    };
+    let worker = WorkerInfo::new("it", Duration::from_secs(60));
     driver.heartbeat(&worker).expect("beats");
     let claim = |driver: &dyn Driver, number, deadline| {
         driver.claim(&ClaimRequest {
             worker: worker.id,
             claim: number,
-            queue: &Arc::from("default"),
-            abilities: &[AbilityLease { name: Arc::from("late"), grab_for: 60 * LIMIT }],
+            queue: &"default".into(),
+            abilities: &[AbilityLease { name: "late".into(), grab_for: 60 * LIMIT }],
             limit: 10,
             deadline,
         })
@@ -104,8 +93,8 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
         own.claim(&ClaimRequest {
             worker: asked.id,
             claim: 1,
-            queue: &Arc::from("default"),
-            abilities: &[AbilityLease { name: Arc::from("late"), grab_for: 60 * LIMIT }],
+            queue: &"default".into(),
+            abilities: &[AbilityLease { name: "late".into(), grab_for: 60 * LIMIT }],
             limit: 10,
             deadline,
         })

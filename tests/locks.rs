@@ -261,8 +261,8 @@ fn a_job_that_becomes_due_while_it_is_dequeued_is_dequeued() {
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
     conn.batch_execute(
         "WITH due AS (DELETE FROM qudo_scheduled RETURNING *) INSERT INTO qudo_ready \
-         (queue, claim_rank, id, ability, attempt, crashes) \
-         SELECT queue, claim_rank, id, ability, attempt, crashes FROM due",
+         (queue, claim_rank, id, ability, attempt, crashes, flags) \
+         SELECT queue, claim_rank, id, ability, attempt, crashes, flags FROM due",
     )
     .expect("promotes");
     std::thread::scope(|scope| {
@@ -322,7 +322,7 @@ fn due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock<
 >(
     count: &str,
 ) {
-    use qudo::driver::{Deadline, Due, JobRecord};
+    use qudo::driver::{Deadline, Due, JobFacts, JobRecord};
 
     if !qudo_test_servers::can_start(E::SHORT) {
         return;
@@ -334,12 +334,7 @@ fn due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock<
     driver.migrate().expect("migrates");
     let record = |_| JobRecord {
         id: qudo::JobId::new(),
-        ability: "quick".into(),
-        queue: "default".into(),
-        codec: "json".into(),
-        arg: b"1".to_vec(),
-        uniqkey: None,
-        priority: 0,
+        facts: JobFacts::new("quick", "default", "json", b"1".to_vec()),
         due: Due::In(Duration::from_millis(1)),
     };
     let jobs: Vec<JobRecord> = (0..200).map(record).collect();

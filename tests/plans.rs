@@ -246,9 +246,9 @@ fn claims_and_settles_wait_for_no_row_but_their_own(engine: &str) {
                     ORDER BY id DESC LIMIT 1 FOR UPDATE";
         diesel::sql_query(lock).execute(&mut other).expect("locks");
         let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
-        let (worker, queue) = (WorkerId::new(), std::sync::Arc::from("default"));
+        let (worker, queue) = (WorkerId::new(), "default".into());
         let grab_for = std::time::Duration::from_secs(600);
-        let abilities = [AbilityLease { name: std::sync::Arc::from("plan"), grab_for }];
+        let abilities = [AbilityLease { name: "plan".into(), grab_for }];
         let claim = |claim, limit| {
             let (queue, abilities, deadline) = (&queue, &abilities[..], Deadline::NONE);
             driver
@@ -288,9 +288,9 @@ fn settles_of_few_runs_wait_for_no_row_but_their_own(engine: &str) {
         let jobs = (0..4).map(|n| NewJob::named("plan", n.into()));
         manager.enqueue_many(jobs).expect("stored");
         let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
-        let (worker, queue) = (WorkerId::new(), std::sync::Arc::from("default"));
+        let (worker, queue) = (WorkerId::new(), "default".into());
         let grab_for = std::time::Duration::from_secs(600);
-        let abilities = [AbilityLease { name: std::sync::Arc::from("plan"), grab_for }];
+        let abilities = [AbilityLease { name: "plan".into(), grab_for }];
         let request = ClaimRequest {
             worker,
             claim: 1,

@@ -33,7 +33,7 @@ impl Fresh {
     fn priorities(&self) -> Vec<i32> {
         let mut answers = self.manager.jobs(&JobFilter::default());
         let jobs = answers.remove(0).answer.expect("lists");
-        jobs.iter().map(|job| job.priority).collect()
+        jobs.iter().map(|job| job.facts.priority).collect()
     }
 }
 
@@ -45,15 +45,15 @@ fn a_lone_job_goes_through_the_procedure_and_without_it_by_plain_statements(engi
     fresh
         .conn
         .batch_execute(
-            "DROP PROCEDURE qudo_enqueue_3; \
-             CREATE PROCEDURE qudo_enqueue_3(IN i BINARY(16), IN q VARCHAR(100), \
+            "DROP PROCEDURE qudo_enqueue_1; \
+             CREATE PROCEDURE qudo_enqueue_1(IN i BINARY(16), IN q VARCHAR(100), \
              IN a VARCHAR(100), IN c VARCHAR(100), IN r LONGBLOB, IN p INT, IN f BIGINT, IN u BIGINT) \
              UPDATE qudo_job SET priority = 77",
         )
         .expect("replaced");
     fresh.enqueue();
     assert_eq!(fresh.priorities(), [77], "it only marked the first job");
-    fresh.conn.batch_execute("DROP PROCEDURE qudo_enqueue_3").expect("dropped");
+    fresh.conn.batch_execute("DROP PROCEDURE qudo_enqueue_1").expect("dropped");
     fresh.enqueue();
     fresh.enqueue();
     let mut priorities = fresh.priorities();

@@ -11,8 +11,8 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use qudo::driver::{
-    ClaimedJob, Due, Exception, JobInfo, JobRecord, JobState, MovingJob, Password, ReplyRecord,
-    ReplyRow,
+    ClaimedJob, Due, Exception, Flags, JobFacts, JobInfo, JobRecord, JobState, MovingJob, Password,
+    ReplyRecord, ReplyRow,
 };
 use qudo::{DataSource, FailureKind, JobId, JobView, Manager, NewJob};
 use syn::visit::Visit;
@@ -175,17 +175,16 @@ fn hidden(what: &str, shown: &impl std::fmt::Debug) {
     }
 }
 
-fn record() -> JobRecord {
-    JobRecord {
-        id: JobId::new(),
-        ability: "mail".into(),
-        queue: "default".into(),
-        codec: "json".into(),
-        arg: SECRET.as_bytes().to_vec(),
-        uniqkey: None,
-        priority: 0,
-        due: Due::Now,
+fn facts() -> JobFacts {
+    JobFacts {
+        uniqkey: Some(SECRET.to_owned()),
+        meta: Some(SECRET.into()),
+        ..JobFacts::new("mail", "default", "json", SECRET.as_bytes().to_vec())
     }
+}
+
+fn record() -> JobRecord {
+    JobRecord { id: JobId::new(), facts: facts(), due: Due::Now }
 }
 
 #[test]
@@ -197,19 +196,24 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
         "ClaimedJob",
         &ClaimedJob {
             id: JobId::new(),
-            ability: "mail".into(),
-            queue: "default".into(),
-            codec: "json".into(),
-            arg: arg(),
-            uniqkey: None,
-            priority: 0,
+            facts: facts(),
+            flags: Flags::NONE,
             attempt: 1,
             crashes: 0,
             claim: 1,
             enqueued_at: now,
         },
     );
-    hidden("MovingJob", &MovingJob { record: record(), attempt: 1, crashes: 0, enqueued_at: now });
+    hidden(
+        "MovingJob",
+        &MovingJob {
+            record: record(),
+            attempt: 1,
+            crashes: 0,
+            flags: Flags::NONE,
+            enqueued_at: now,
+        },
+    );
     hidden("ReplyRow", &ReplyRow { codec: "json".to_owned(), body: arg() });
     hidden("ReplyRecord", &ReplyRecord { codec: "json".into(), body: arg() });
     hidden(
@@ -217,17 +221,17 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
         &Exception {
             id: uuid::Uuid::now_v7(),
             job: JobId::new(),
-            ability: "mail".to_owned(),
-            queue: "default".to_owned(),
+            facts: facts(),
             attempt: 1,
             kind: FailureKind::Error,
+            class: None,
             message: "failed".to_owned(),
             failed_at: now,
+            worker: qudo::driver::WorkerId::new(),
+            worker_name: None,
+            version: None,
             discarded: true,
             redriven_as: None,
-            uniqkey: None,
-            codec: Some("json".to_owned()),
-            arg: Some(arg()),
         },
     );
     hidden("Password", &Password::from_fn(|| Ok(SECRET.to_owned())));

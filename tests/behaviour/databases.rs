@@ -177,14 +177,14 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
         |id: Option<JobId>| manager.lookup(id.expect("new")).expect("answers").expect("lives");
     let (place, after) = look(failed.id());
     assert_eq!(place, "other");
-    assert_eq!((after.attempt, after.arg), (before.attempt, before.arg));
+    assert_eq!((after.attempt, after.facts.arg), (before.attempt, before.facts.arg));
     assert_eq!(after.enqueued_at, before.enqueued_at);
     let JobState::Scheduled { run_after: at } = look(later.id()).1.state else {
         panic!("it is due later")
     };
     assert!((at - run_after).abs() < chrono::TimeDelta::milliseconds(1));
     let (_, info) = look(keyed.id());
-    assert_eq!((info.priority, info.uniqkey.as_ref()), (7, Some(&key)));
+    assert_eq!((info.facts.priority, info.facts.uniqkey.as_ref()), (7, Some(&key)));
     let (place, holder) = manager.holder("double", &key).expect("answers").expect("held");
     assert_eq!((&*place, Some(holder)), ("other", keyed.id()));
     let ticket = keyed.ticket().expect("stored");

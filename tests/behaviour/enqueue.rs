@@ -18,9 +18,9 @@ pub fn a_job_is_stored_looked_up_and_worked_once(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let job = id(&manager.enqueue(echo::job("hello".to_owned())).expect("stored"));
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
-    assert_eq!((found.id, &*found.ability, &*found.queue), (job, "echo", "default"));
-    assert_eq!((found.attempt, found.priority, found.state), (0, 0, JobState::Ready));
-    assert_eq!(found.arg, b"\"hello\"");
+    assert_eq!((found.id, &*found.facts.ability, &*found.facts.queue), (job, "echo", "default"));
+    assert_eq!((found.attempt, found.facts.priority, found.state), (0, 0, JobState::Ready));
+    assert_eq!(found.facts.arg, b"\"hello\"");
     let age = Utc::now() - found.enqueued_at;
     assert!(age.abs() < TimeDelta::minutes(1), "enqueued {age} ago");
     assert_eq!(drain(&manager), 1);
@@ -249,7 +249,7 @@ pub fn a_bulk_of_jobs_for_all_places_goes_where_each_alone_would_go(bed: &Bed) {
             0 => drop(anywhere.insert(place)),
             // The home of a key is the same whatever else is in the bulk.
             1 => {
-                assert_eq!(info.uniqkey, Some(format!("key {n}")));
+                assert_eq!(info.facts.uniqkey, Some(format!("key {n}")));
                 let again = manager.enqueue(job(n)).expect("answers");
                 assert_eq!((again.is_new(), again.id()), (false, answer.id()));
             }

@@ -35,7 +35,7 @@ pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
     let last = exceptions(&manager).remove(0);
     let ticket = manager.enqueue_from_failed_job(last.id).expect("once");
     let job = manager.lookup(ticket.id()).expect("answers").expect("lives").1;
-    assert_eq!((job.priority, job.uniqkey.as_deref(), &*job.arg), (3, Some("k"), &b"9"[..]));
+    assert_eq!((job.facts.priority, job.facts.uniqkey.as_deref(), &*job.facts.arg), (3, Some("k"), &b"9"[..]));
     assert_ne!(ticket.id(), last.job);
     let again = manager.enqueue_from_failed_job(last.id).expect_err("twice");
     assert!(matches!(again, Error::AlreadyRedriven { job, .. } if job == ticket.id()), "{again}");

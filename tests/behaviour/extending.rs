@@ -53,7 +53,7 @@ pub fn the_unique_key_may_come_from_the_argument(bed: &Bed) {
     assert_eq!((again.is_new(), again.id()), (false, first.id()));
     assert!(manager.enqueue(order(2)).expect("stored").is_new());
     let (_, info) = manager.lookup(first.id().expect("new")).expect("answers").expect("lives");
-    assert_eq!(info.uniqkey.as_deref(), Some("eve 1"));
+    assert_eq!(info.facts.uniqkey.as_deref(), Some("eve 1"));
     assert!(manager.enqueue(order(1).uniqkey("another")).expect("stored").is_new());
 }
 
@@ -98,8 +98,8 @@ pub fn an_argument_of_an_older_version_is_upgraded_step_by_step(bed: &Bed) {
     manager.enqueue(broken.database(bed.first())).expect("stored");
     drain(&manager);
     let row = &exceptions(&manager)[0];
-    assert_eq!((row.kind, row.codec.as_deref()), (FailureKind::Decode, Some("json@2")));
-    assert_eq!(row.arg.as_deref(), Some(&b"{}"[..]), "the original bytes are kept");
+    assert_eq!((row.kind, &*row.facts.codec), (FailureKind::Decode, "json@2"));
+    assert_eq!(row.facts.arg, b"{}", "the original bytes are kept");
 }
 
 pub fn an_argument_of_a_newer_version_is_left_to_newer_workers(bed: &Bed) {
@@ -155,7 +155,7 @@ pub fn hooks_of_an_ability_are_called_for_its_jobs_alone(bed: &Bed) {
     let others = manager.enqueue(double::job(1)).expect("stored");
     let priority = |sent: &qudo::Enqueued| {
         let found = manager.lookup(sent.id().expect("new")).expect("answers");
-        found.expect("lives").1.priority
+        found.expect("lives").1.facts.priority
     };
     assert_eq!((priority(&ours), priority(&others)), (2, 0));
     assert!(manager.unregister_hook("stamped/two"));
@@ -257,11 +257,11 @@ pub fn every_codec_carries_arguments_and_replies(bed: &Bed) {
     });
     let raw = manager.enqueue(raw_bytes::job(vec![0, 10, 255])).expect("stored");
     let (_, info) = manager.lookup(raw.id().expect("new")).expect("answers").expect("lives");
-    assert_eq!(info.arg, [0, 10, 255]);
+    assert_eq!(info.facts.arg, [0, 10, 255]);
     let text = "tell nobody ".repeat(1_000);
     let secret = manager.enqueue(sealed::job(text.clone())).expect("stored");
     let (_, info) = manager.lookup(secret.id().expect("new")).expect("answers").expect("lives");
-    assert!(info.arg.len() < 500 && !String::from_utf8_lossy(&info.arg).contains("nobody"));
+    assert!(info.facts.arg.len() < 500 && !String::from_utf8_lossy(&info.facts.arg).contains("nobody"));
     assert_eq!(drain(&manager), 2);
     let limit = Duration::from_secs(5);
     assert_eq!(raw.wait::<Vec<u8>>(limit).expect("replies"), [255, 10, 0]);
@@ -273,21 +273,21 @@ pub fn a_failed_job_keeps_its_original_bytes_over_a_change_of_keys(bed: &Bed) {
     before.enqueue(sealed::job(String::new()).database(bed.first())).expect("stored");
     drain(&before);
     let row = exceptions(&before)[0].clone();
-    assert_eq!(row.codec.as_deref(), Some("json+zstd+aead"));
+    assert_eq!(row.facts.codec, "json+zstd+aead");
     // The key is rotated; the old one is still known.
     let codec = seal(&[("one", 1), ("two", 2)]);
     let (after, _) = bed.with(|builder| builder.ability::<sealed>().codec(codec));
     after.enqueue_from_failed_job(row.id).expect("redriven");
     drain(&after);
     assert_eq!(exceptions(&after)[0].message, "nothing to say", "it was read");
-    assert_eq!(exceptions(&after)[0].arg, row.arg, "the bytes are the same");
+    assert_eq!(exceptions(&after)[0].facts.arg, row.facts.arg, "the bytes are the same");
     // Without the old key the attempt fails, and nothing is lost.
     let (forgot, _) = bed.with(|builder| builder.ability::<sealed>().codec(seal(&[("two", 2)])));
     let again = exceptions(&after)[0].id;
     forgot.enqueue_from_failed_job(again).expect("redriven");
     drain(&forgot);
     let last = &exceptions(&forgot)[0];
-    assert_eq!((last.kind, &last.arg), (FailureKind::Decode, &row.arg));
+    assert_eq!((last.kind, &last.facts.arg), (FailureKind::Decode, &row.facts.arg));
     assert!(last.message.contains("no key \"one\""), "{}", last.message);
 }
 
@@ -554,7 +554,7 @@ pub fn t_010_hook_serialize_and_deserialize(bed: &Bed) {
         bed.with(|builder| builder.ability::<double>().codec(Compressed::over(Json)));
     let sent = manager.enqueue(double::job(21).codec("json+zstd")).expect("stored");
     let (_, info) = manager.lookup(sent.id().expect("new")).expect("answers").expect("lives");
-    assert_eq!(info.codec, "json+zstd");
+    assert_eq!(info.facts.codec, "json+zstd");
     drain(&manager);
     assert_eq!(sent.wait::<i64>(Duration::from_secs(5)).expect("replies"), 42);
 }

@@ -80,7 +80,7 @@ pub fn pre_enqueue_may_change_the_draft(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<echo>().hook(hook));
     let job = manager.enqueue(echo::job("arg".to_owned())).expect("stored").id().expect("id");
     let found = manager.lookup(job).expect("answers").expect("lives").1;
-    assert_eq!((found.priority, found.uniqkey.as_deref()), (9, Some("from the hook")));
+    assert_eq!((found.facts.priority, found.facts.uniqkey.as_deref()), (9, Some("from the hook")));
     drain(&manager);
     assert_eq!(log.lines(), ["arg changed"]);
 }
@@ -347,8 +347,8 @@ pub fn a_panic_where_an_error_is_told_or_a_hook_is_chosen_fails_the_attempt_alon
         working.stop();
         assert_eq!(log.lines().last().map(String::as_str), Some("alive"));
         let told: Vec<_> =
-            exceptions(&client).into_iter().map(|one| (one.ability, one.kind)).collect();
-        assert!(sly == "nothing" || told.contains(&("stumble".to_owned(), FailureKind::Panic)));
-        assert!(told.contains(&("unspeakable".to_owned(), FailureKind::Panic)), "{told:?}");
+            exceptions(&client).into_iter().map(|one| (one.facts.ability, one.kind)).collect();
+        assert!(sly == "nothing" || told.contains(&("stumble".into(), FailureKind::Panic)));
+        assert!(told.contains(&("unspeakable".into(), FailureKind::Panic)), "{told:?}");
     }
 }

@@ -34,15 +34,15 @@ fn claim_with_promise(
     grab_for: Duration,
     dead_after: Duration,
 ) -> (WorkerId, Vec<ClaimedJob>) {
-    let worker = WorkerInfo { id: WorkerId::new(), name: "stranger".to_owned(), dead_after };
+    let worker = WorkerInfo::new("stranger", dead_after);
     let driver = bed.driver();
     assert!(!driver.heartbeat(&worker).expect("beats"), "unknown before");
     assert!(driver.heartbeat(&worker).expect("beats"), "known now");
     let request = ClaimRequest {
         worker: worker.id,
         claim: 1,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease { name: Arc::from(ability), grab_for }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: ability.into(), grab_for }],
         limit,
         deadline: Deadline::NONE,
     };
@@ -416,8 +416,8 @@ pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
     let request = ClaimRequest {
         worker: stranger,
         claim: 2,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease { name: Arc::from("echo"), grab_for: DEADLINE }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: "echo".into(), grab_for: DEADLINE }],
         limit: 1,
         deadline: Deadline::NONE,
     };
@@ -441,8 +441,8 @@ pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
     let request = ClaimRequest {
         worker: stranger,
         claim: 2,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease { name: Arc::from("echo"), grab_for: DEADLINE }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: "echo".into(), grab_for: DEADLINE }],
         limit: 1,
         deadline: Deadline::NONE,
     };
@@ -478,9 +478,8 @@ pub fn a_group_of_large_ends_is_stored(bed: &Bed) {
     assert_eq!(claimed.len(), 6);
     let mut group = settlements(claimed, Verdict::Discard);
     for (n, settlement) in group.iter_mut().enumerate() {
-        let id = uuid::Uuid::now_v7();
         let message = "too large".to_owned();
-        let exception = ExceptionRecord { id, kind: FailureKind::Error, message };
+        let exception = ExceptionRecord::new(FailureKind::Error, message);
         let reply = ReplyRecord { codec: "json".into(), body: vec![b'x'; SIZE] };
         let replies = if n % 2 == 0 { vec![reply] } else { Vec::new() };
         let exception = (n % 2 == 1).then_some(exception);

@@ -8,7 +8,7 @@
 //! here; tests/counted.rs looks at what it leaves.
 
 use std::cell::RefCell;
-use std::sync::{Arc, Mutex, OnceLock};
+use std::sync::{Mutex, OnceLock};
 use std::time::Duration;
 
 use log::{Log, Metadata, Record};
@@ -74,15 +74,15 @@ pub fn the_statements_of_an_engine_are_read_along(bed: &Bed) {
         manager.enqueue(double::job(1).database(name)).expect("stored");
         let driver = DriverRegistration::open_linked(dsn).expect("opened before").driver;
         let (worker, dead_after) = (WorkerId::new(), Duration::from_secs(60));
-        let info = WorkerInfo { id: worker, name: "it".to_owned(), dead_after };
+        let info = WorkerInfo { id: worker, ..WorkerInfo::new("it", dead_after) };
         driver.heartbeat(&info).expect("beats");
         HEARD.set(Some(Vec::new()));
         let grab_for = Duration::from_secs(60);
         let claim = ClaimRequest {
             worker,
             claim: 1,
-            queue: &Arc::from("default"),
-            abilities: &[AbilityLease { name: Arc::from("double"), grab_for }],
+            queue: &"default".into(),
+            abilities: &[AbilityLease { name: "double".into(), grab_for }],
             limit: 1,
             deadline: Deadline::NONE,
         };

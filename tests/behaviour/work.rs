@@ -60,9 +60,9 @@ pub fn a_failing_job_is_retried_up_to_max_retries_and_ends_in_the_exception_log(
         );
         assert_eq!(row.message, format!("stumbled at attempt {attempt}"));
         assert_eq!(row.discarded, attempt == 3);
-        assert_eq!(row.uniqkey.as_deref(), Some("k"));
+        assert_eq!(row.facts.uniqkey.as_deref(), Some("k"));
     }
-    assert_eq!(rows[0].arg.as_deref(), Some(&b"99"[..]), "the original argument is kept");
+    assert_eq!(rows[0].facts.arg, b"99", "the original argument is kept");
     assert!(manager.lookup(rows[0].job).expect("answers").is_none());
 }
 
@@ -123,7 +123,7 @@ pub fn an_argument_that_does_not_decode_is_kept_in_the_exception_log(bed: &Bed) 
     let rows = exceptions(&manager);
     assert_eq!(rows.len(), 3);
     assert!(rows.iter().all(|row| row.kind == FailureKind::Decode && row.discarded));
-    assert_eq!(rows[1].arg.as_deref(), Some(&b"\xff\x00 no json"[..]));
+    assert_eq!(rows[1].facts.arg, b"\xff\x00 no json");
     assert!(rows[0].message.contains("sealing-wax"), "{}", rows[0].message);
 }
 
@@ -306,7 +306,7 @@ pub fn an_end_that_cannot_be_stored_sends_the_job_to_the_exception_log(bed: &Bed
         Err(Error::JobFailed { message, .. }) => {
             assert!(message.contains("cannot be stored"), "{message}");
             let last = exceptions(&manager).remove(0);
-            assert!(last.discarded && last.arg.is_some(), "it can be enqueued again");
+            assert!(last.discarded && !last.facts.arg.is_empty(), "it can be enqueued again");
         }
         Err(error) => panic!("{error}"),
     }

@@ -37,7 +37,7 @@ pub(crate) fn run(manager: &Manager) -> bool {
         for row in failures {
             println!(
                 "  failed {} job {} ({}): {}",
-                row.failed_at, row.job, row.ability, row.message
+                row.failed_at, row.job, row.facts.ability, row.message
             );
         }
     }

@@ -4,7 +4,6 @@
 #![allow(missing_docs, reason = "a test is read, not called")]
 
 use std::process::{Command, Output};
-use std::sync::Arc;
 use std::time::Duration;
 
 use qudo::driver::{AbilityLease, ClaimRequest, Deadline, DriverRegistration, WorkerId};
@@ -31,8 +30,8 @@ fn spoil(dsn: &str) {
     let claimed = driver.claim(&ClaimRequest {
         worker: WorkerId::new(),
         claim: 1,
-        queue: &Arc::from("default"),
-        abilities: &[AbilityLease { name: Arc::from("it"), grab_for }],
+        queue: &"default".into(),
+        abilities: &[AbilityLease { name: "it".into(), grab_for }],
         limit: 1,
         deadline: Deadline::NONE,
     });

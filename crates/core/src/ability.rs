@@ -2,7 +2,6 @@ use std::any::TypeId;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use qudo_hooks::{CodecError, CodecSet, FailureKind, JobFields, SourceLocation};
@@ -10,7 +9,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::ability_options::AbilityOptions;
-use crate::driver::ReplyRecord;
+use crate::driver::{Name, ReplyRecord};
 use crate::error::Error;
 use crate::job::Job;
 use crate::job_error::{JobError, Unfinished, Wish};
@@ -114,7 +113,7 @@ where
     type Reply = T;
 
     fn into_result(self) -> Result<T, JobError> {
-        self.map_err(|error| JobError::from_boxed(error.into()))
+        self.map_err(|error| JobError::from_any(error))
     }
 }
 
@@ -132,7 +131,7 @@ const NEWER_LATER: Duration = Duration::from_secs(10);
 /// An ability with its types erased.
 #[derive(Clone)]
 pub(crate) struct AbilityEntry {
-    pub(crate) name: Arc<str>,
+    pub(crate) name: Name,
     pub(crate) options: AbilityOptions,
     pub(crate) location: SourceLocation,
     type_id: TypeId,
@@ -223,7 +222,7 @@ inventory::collect!(AbilityRegistration);
 
 fn entry<A: Ability>() -> AbilityEntry {
     AbilityEntry {
-        name: Arc::from(A::NAME),
+        name: Name::from_static(A::NAME),
         options: A::options(),
         location: SourceLocation::new("", 0),
         type_id: TypeId::of::<A>(),
@@ -245,9 +244,9 @@ pub struct Linked {
 /// The abilities of a manager, by name.
 #[derive(Clone, Default)]
 pub struct AbilitySet {
-    entries: BTreeMap<Arc<str>, AbilityEntry>,
+    entries: BTreeMap<Name, AbilityEntry>,
     /// Former names, and the present ones.
-    aliases: BTreeMap<Arc<str>, Arc<str>>,
+    aliases: BTreeMap<Name, Name>,
 }
 
 impl fmt::Debug for AbilitySet {
@@ -303,9 +302,9 @@ impl AbilitySet {
             }
         }
         for alias in &entry.options.aliases {
-            self.aliases.insert(Arc::from(&**alias), Arc::clone(&entry.name));
+            self.aliases.insert(Name::from(&**alias), entry.name.clone());
         }
-        self.entries.insert(Arc::clone(&entry.name), entry);
+        self.entries.insert(entry.name.clone(), entry);
         Ok(())
     }
 
@@ -336,7 +335,7 @@ impl AbilitySet {
     }
 
     /// All names under which jobs are claimed, with their abilities.
-    pub(crate) fn names(&self) -> impl Iterator<Item = (&Arc<str>, &AbilityEntry)> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = (&Name, &AbilityEntry)> {
         let aliases = self.aliases.iter().map(|(alias, name)| (alias, &self.entries[name]));
         self.entries.iter().chain(aliases)
     }
@@ -346,10 +345,10 @@ impl AbilitySet {
     }
 
     /// The queues of the abilities, each once.
-    pub(crate) fn queues(&self) -> Vec<Arc<str>> {
+    pub(crate) fn queues(&self) -> Vec<Name> {
         let mut queues: Vec<_> = self.iter().map(|entry| entry.options.queue.as_ref()).collect();
         queues.sort_unstable();
         queues.dedup();
-        queues.into_iter().map(Arc::from).collect()
+        queues.into_iter().map(Name::from).collect()
     }
 }

@@ -161,6 +161,14 @@ impl ManagerBuilder {
         self
     }
 
+    /// The version of your program, such as `env!("CARGO_PKG_VERSION")`: it stands with each worker process and
+    /// with each failed attempt, so that failures can be told apart by the version that had them. At most 100
+    /// bytes. Default: none.
+    pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
+        self.options.version = Some(version.into());
+        self
+    }
+
     /// How many threads run jobs. Default: one per core.
     pub fn workers(mut self, threads: usize) -> Self {
         self.options.workers = threads;
@@ -169,7 +177,7 @@ impl ManagerBuilder {
 
     /// The queues this manager works, in this order. Default: those of its abilities.
     pub fn queues<Q: AsRef<str>>(mut self, queues: impl IntoIterator<Item = Q>) -> Self {
-        self.options.queues = Some(queues.into_iter().map(|one| Arc::from(one.as_ref())).collect());
+        self.options.queues = Some(queues.into_iter().map(|one| one.as_ref().into()).collect());
         self
     }
 

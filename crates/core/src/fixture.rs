@@ -10,7 +10,8 @@ use crate::client::Client;
 use crate::database::set::Databases;
 use crate::database::{Database, Settings};
 use crate::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, Due, JobRecord, WorkerInfo,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, Due, JobFacts, JobRecord, Name,
+    WorkerInfo,
 };
 use crate::memory::MemoryDriver;
 use crate::options::Options;
@@ -61,14 +62,16 @@ pub(crate) fn client(databases: Databases) -> Arc<Client> {
 pub(crate) fn record() -> JobRecord {
     JobRecord {
         id: JobId::new(),
-        queue: "default".into(),
-        ability: "mail".into(),
-        codec: "json".into(),
-        arg: b"1".to_vec(),
-        uniqkey: None,
-        priority: 0,
+        facts: JobFacts::new("mail", "default", "json", b"1".to_vec()),
         due: Due::Now,
     }
+}
+
+/// A job that holds this key while it lives.
+pub(crate) fn keyed(key: &str) -> JobRecord {
+    let mut record = record();
+    record.facts.uniqkey = Some(key.to_owned());
+    record
 }
 
 pub(crate) fn records(count: usize) -> Arc<Vec<JobRecord>> {
@@ -82,11 +85,11 @@ pub(crate) fn worker() -> WorkerInfo {
 /// Claims what is ready, as this worker does.
 pub(crate) fn claim(driver: &dyn Driver, worker: &WorkerInfo, number: i64) -> Vec<ClaimedJob> {
     driver.heartbeat(worker).expect("answers");
-    let abilities = [AbilityLease { name: Arc::from("mail"), grab_for: SOON }];
+    let abilities = [AbilityLease { name: "mail".into(), grab_for: SOON }];
     let request = ClaimRequest {
         worker: worker.id,
         claim: number,
-        queue: &Arc::from("default"),
+        queue: &Name::from("default"),
         abilities: &abilities,
         limit: 100,
         deadline: Deadline::NONE,

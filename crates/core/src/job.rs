@@ -81,7 +81,7 @@ impl fmt::Debug for Job {
         // The argument may hold secrets.
         f.debug_struct("Job")
             .field("id", &self.claimed.id)
-            .field("ability", &self.claimed.ability)
+            .field("ability", &self.claimed.facts.ability)
             .field("attempt", &self.claimed.attempt)
             .finish_non_exhaustive()
     }
@@ -95,12 +95,12 @@ impl Job {
 
     /// The kind of work.
     pub fn ability(&self) -> &str {
-        &self.claimed.ability
+        &self.claimed.facts.ability
     }
 
     /// The queue the job came from.
     pub fn queue(&self) -> &str {
-        &self.claimed.queue
+        &self.claimed.facts.queue
     }
 
     /// The short name of the job's database.
@@ -120,12 +120,12 @@ impl Job {
 
     /// The unique key.
     pub fn uniqkey(&self) -> Option<&str> {
-        self.claimed.uniqkey.as_deref()
+        self.claimed.facts.uniqkey.as_deref()
     }
 
     /// The priority; higher runs first.
     pub fn priority(&self) -> i32 {
-        self.claimed.priority
+        self.claimed.facts.priority
     }
 
     /// When the job was enqueued, by its database's clock.
@@ -135,12 +135,12 @@ impl Job {
 
     /// The name of the codec that encoded the argument.
     pub fn codec(&self) -> &str {
-        &self.claimed.codec
+        &self.claimed.facts.codec
     }
 
     /// The argument as it is stored.
     pub fn arg_bytes(&self) -> &[u8] {
-        &self.claimed.arg
+        &self.claimed.facts.arg
     }
 
     /// Whether the worker process is stopping, the job's database is being removed, or the ability's
@@ -281,12 +281,12 @@ impl Job {
 
     pub(crate) fn view(&self) -> JobView<'_> {
         let claimed = &self.claimed;
-        JobView::new(claimed.id, &claimed.ability, &claimed.queue)
+        JobView::new(claimed.id, &claimed.facts.ability, &claimed.facts.queue)
             .with_database(&self.database)
-            .with_uniqkey(claimed.uniqkey.as_deref())
-            .with_priority(claimed.priority)
+            .with_uniqkey(claimed.facts.uniqkey.as_deref())
+            .with_priority(claimed.facts.priority)
             .with_attempt(self.attempt(), self.max_retries)
             .with_enqueued_at(Some(claimed.enqueued_at))
-            .with_arg(&claimed.codec, &claimed.arg)
+            .with_arg(&claimed.facts.codec, &claimed.facts.arg)
     }
 }

@@ -17,6 +17,8 @@ type Source = Box<dyn std::error::Error + Send + Sync>;
 #[derive(Debug)]
 pub struct JobError {
     pub(crate) wish: Wish,
+    /// The name of the error's type, where it says something.
+    class: Option<&'static str>,
     source: Source,
 }
 
@@ -60,29 +62,38 @@ impl Unfinished {
 impl From<JobError> for Unfinished {
     fn from(error: JobError) -> Self {
         let kind = if error.wish == Wish::Abort { FailureKind::Abort } else { FailureKind::Error };
-        Self { failure: Failure::new(kind, error.message()), wish: error.wish }
+        let failure = Failure::new(kind, error.message());
+        let failure = match error.class {
+            Some(class) => failure.with_class(class),
+            None => failure,
+        };
+        Self { failure, wish: error.wish }
     }
 }
 
 impl JobError {
     /// A failed attempt: retried by the ability's rule.
     pub fn fail(message: impl Into<Source>) -> Self {
-        Self { wish: Wish::Fail, source: message.into() }
+        Self::with(Wish::Fail, message.into())
     }
 
     /// A failed attempt that is retried after this delay, if the rule allows another.
     pub fn retry_after(delay: Duration, message: impl Into<Source>) -> Self {
-        Self { wish: Wish::RetryAfter(delay), source: message.into() }
+        Self::with(Wish::RetryAfter(delay), message.into())
     }
 
     /// Never run again: the job goes to the exception log at once.
     pub fn abort(message: impl Into<Source>) -> Self {
-        Self { wish: Wish::Abort, source: message.into() }
+        Self::with(Wish::Abort, message.into())
     }
 
     /// Run later; no attempt is spent and nothing is logged as an exception.
     pub fn snooze(delay: Duration) -> Self {
-        Self { wish: Wish::Snooze(delay), source: "snoozed".into() }
+        Self::with(Wish::Snooze(delay), "snoozed".into())
+    }
+
+    fn with(wish: Wish, source: Source) -> Self {
+        Self { wish, class: None, source }
     }
 
     /// The error with its causes in one line.
@@ -111,10 +122,10 @@ impl From<JobError> for Source {
 
 impl JobError {
     /// What an ability returned as its error, of whatever type.
-    pub(crate) fn from_boxed(error: Source) -> Self {
-        match error.downcast::<Carrier>() {
+    pub(crate) fn from_any<E: Into<Source>>(error: E) -> Self {
+        match error.into().downcast::<Carrier>() {
             Ok(carrier) => carrier.0,
-            Err(source) => Self { wish: Wish::Fail, source },
+            Err(source) => Self { wish: Wish::Fail, class: class_of::<E>(), source },
         }
     }
 }
@@ -127,8 +138,15 @@ impl fmt::Display for JobError {
 
 impl<E: std::error::Error + Send + Sync + 'static> From<E> for JobError {
     fn from(error: E) -> Self {
-        Self::fail(error)
+        Self { class: class_of::<E>(), ..Self::fail(error) }
     }
+}
+
+/// The name of an error's type; `None` for those that hold an error of any type.
+fn class_of<E>() -> Option<&'static str> {
+    let name = std::any::type_name::<E>();
+    let says_nothing = ["&", "alloc::", "anyhow::", "eyre::"];
+    (!says_nothing.iter().any(|one| name.starts_with(one))).then_some(name)
 }
 
 /// Ends the run so that the job never runs again: `return Err(abort("no such user"))`.

@@ -26,7 +26,7 @@ use crate::database::set::Databases;
 use crate::database::transfer::Moved;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
-    ControlFlag, Due, Exception, ExceptionFilter, JobFilter, JobInfo, JobRecord, StatusRow,
+    ControlFlag, Driver, Due, Exception, ExceptionFilter, JobFilter, JobInfo, JobRecord, StatusRow,
     WorkerSeen,
 };
 use crate::error::Error;
@@ -449,6 +449,19 @@ impl Manager {
     /// As [`enqueue`](Self::enqueue), before the insert.
     pub fn prepare_record(&self, job: NewJob) -> Result<Option<JobRecord>, Error> {
         client::draft::prepare(self.program(), job)
+    }
+
+    /// The drivers that a job may go to: that of the database of this name, or all.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::UnknownDatabase`].
+    pub fn drivers(&self, database: Option<&str>) -> Result<Vec<Arc<dyn Driver>>, Error> {
+        let databases = match database {
+            Some(name) => vec![self.set().find(name)?],
+            None => self.set().everywhere(),
+        };
+        Ok(databases.iter().map(|database| Arc::clone(database.driver())).collect())
     }
 
     /// What [`ManagerBuilder::notify_in_transactions`] says, for drivers.

@@ -120,6 +120,11 @@ impl NewJob {
         self
     }
 
+    /// The short name of the database that was chosen.
+    pub fn chosen_database(&self) -> Option<&str> {
+        self.database.as_deref()
+    }
+
     /// Chooses the codec; the ability's own by default.
     pub fn codec(mut self, codec: impl Into<Cow<'static, str>>) -> Self {
         self.fields.set_codec(codec);

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::backoff::LONGEST_DELAY;
-use crate::driver::Keep;
+use crate::driver::{Keep, Name};
 use crate::error::Error;
 use crate::names::check_name;
 use crate::tools::threads::processors;
@@ -16,7 +16,7 @@ pub(crate) struct Options {
     pub(crate) retry_seconds: Duration,
     pub(crate) delay: Duration,
     pub(crate) workers: usize,
-    pub(crate) queues: Option<Vec<Arc<str>>>,
+    pub(crate) queues: Option<Vec<Name>>,
     pub(crate) grab_for: Duration,
     pub(crate) shutdown_timeout: Duration,
     pub(crate) heartbeat_every: Duration,
@@ -25,6 +25,7 @@ pub(crate) struct Options {
     pub(crate) keep: Keep,
     pub(crate) call_limit: Duration,
     pub(crate) notify_in_transactions: bool,
+    pub(crate) version: Option<Arc<str>>,
 }
 
 impl Default for Options {
@@ -48,6 +49,7 @@ impl Default for Options {
             },
             call_limit: Duration::from_secs(10),
             notify_in_transactions: true,
+            version: None,
         }
     }
 }
@@ -109,6 +111,9 @@ impl Options {
         }
         for queue in options.queues.iter().flatten() {
             check_name("queue", queue)?;
+        }
+        if let Some(version) = &options.version {
+            check_name("version", version)?;
         }
         Ok(())
     }

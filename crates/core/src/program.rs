@@ -8,7 +8,7 @@ use std::time::Duration;
 use qudo_hooks::{CodecSet, Hook, HookSet, JobId, PluginSet, SourceLocation};
 
 use crate::ability::AbilitySet;
-use crate::driver::{AbilityLease, JobRecord, WorkerId, WorkerInfo};
+use crate::driver::{AbilityLease, JobRecord, Name, WorkerInfo};
 use crate::error::Error;
 use crate::observe::{Event, Observer};
 use crate::options::Options;
@@ -81,23 +81,21 @@ impl Program {
 
     /// A new worker process, or one call of `work_once`.
     pub(crate) fn worker_info(&self) -> WorkerInfo {
-        let host = std::fs::read_to_string("/etc/hostname").unwrap_or_default();
-        let host = match host.trim() {
-            "" => "host",
-            name => name,
-        };
+        let host = gethostname::gethostname();
+        let name = format!("{}:{}", host.to_string_lossy(), std::process::id());
         WorkerInfo {
-            id: WorkerId::new(),
-            name: format!("{host}:{}", std::process::id()),
-            dead_after: self.options.dead_after,
+            version: self.options.version.clone(),
+            abilities: self.abilities.names().map(|(name, _)| name.clone()).collect(),
+            queues: self.queues().into(),
+            ..WorkerInfo::new(name, self.options.dead_after)
         }
     }
 
     /// The abilities that are claimed for, each with how long its leases last.
     pub(crate) fn leases(&self) -> Arc<[AbilityLease]> {
         let default = self.options.grab_for;
-        let lease = |(name, grab_for): (&Arc<str>, Option<Duration>)| AbilityLease {
-            name: Arc::clone(name),
+        let lease = |(name, grab_for): (&Name, Option<Duration>)| AbilityLease {
+            name: name.clone(),
             grab_for: grab_for.unwrap_or(default),
         };
         let names = self.abilities.names();
@@ -105,7 +103,7 @@ impl Program {
     }
 
     /// The queues that are claimed from.
-    pub(crate) fn queues(&self) -> Vec<Arc<str>> {
+    pub(crate) fn queues(&self) -> Vec<Name> {
         self.options.queues.clone().unwrap_or_else(|| self.abilities.queues())
     }
 
@@ -131,7 +129,7 @@ impl Program {
                     "database {database:?}: job {} ({}) does not replace another, because a live job \
                      holds its unique key",
                     job.id,
-                    job.ability
+                    job.facts.ability
                 );
                 continue;
             }
@@ -185,7 +183,7 @@ mod tests {
             program.queues().iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         assert_eq!(names(&program(Options::default())), ["post"]);
-        let queues = Some(vec![Arc::from("other")]);
+        let queues = Some(vec!["other".into()]);
         assert_eq!(names(&program(Options { queues, ..Options::default() })), ["other"]);
     }
 

@@ -6,7 +6,7 @@
 use diesel::result::QueryResult;
 use uuid::Uuid;
 
-use crate::sql::{Bind, FromRow, SqlConn};
+use crate::sql::{Bind, FromRow, Sql, SqlConn};
 
 /// PostgreSQL and MySQL take 65,535 binds in a statement, SQLite 32,766.
 const MOST_BINDS: usize = 16_384;
@@ -31,7 +31,7 @@ fn length(rows: usize, binds_per_row: usize) -> usize {
 
 /// Inserts rows: `head` is `INSERT INTO t (..) VALUES `, `row` one parenthesis with its `?`s.
 pub(crate) fn insert_rows<C: SqlConn>(
-    conn: &mut C,
+    conn: &mut Sql<'_, C>,
     head: &str,
     row: &str,
     rows: &[Vec<Bind<'_>>],
@@ -61,7 +61,7 @@ pub(crate) fn insert_rows<C: SqlConn>(
 /// The same for rows of a fixed width, after binds of `head` that all rows share.
 #[cfg(feature = "sqlite")]
 pub(crate) fn insert_rows_from<'b, C: SqlConn, const WIDTH: usize>(
-    conn: &mut C,
+    conn: &mut Sql<'_, C>,
     head: &str,
     shared: &[Bind<'b>],
     row: &str,
@@ -109,7 +109,7 @@ fn in_lists<'i>(
 
 /// Reads `head (ids) tail` for all ids, in pieces; `binds` are those of `head`.
 pub(crate) fn rows_in<C: SqlConn, T: FromRow>(
-    conn: &mut C,
+    conn: &mut Sql<'_, C>,
     head: &str,
     binds: &[Bind<'_>],
     ids: &[Uuid],
@@ -154,7 +154,7 @@ impl<'a> Keyed<'a> {
 
 /// As [`Engine::rows_by_id`](crate::engine::Engine::rows_by_id), with lists in fixed lengths.
 pub(crate) fn rows_by_id<C: SqlConn, T: FromRow>(
-    conn: &mut C,
+    conn: &mut Sql<'_, C>,
     columns: &str,
     keyed: &Keyed<'_>,
     ids: &[Uuid],
@@ -173,7 +173,7 @@ pub(crate) fn rows_by_id<C: SqlConn, T: FromRow>(
 
 /// As [`Engine::delete_by_id`](crate::engine::Engine::delete_by_id), with lists in fixed lengths.
 pub(crate) fn delete_by_id<C: SqlConn>(
-    conn: &mut C,
+    conn: &mut Sql<'_, C>,
     keyed: &Keyed<'_>,
     ids: &[Uuid],
 ) -> QueryResult<usize> {
@@ -189,7 +189,7 @@ pub(crate) fn delete_by_id<C: SqlConn>(
 
 /// As [`Engine::update_by_id`](crate::engine::Engine::update_by_id), with lists in fixed lengths.
 pub(crate) fn update_by_id<C: SqlConn>(
-    conn: &mut C,
+    conn: &mut Sql<'_, C>,
     set: &str,
     set_binds: &[Bind<'_>],
     keyed: &Keyed<'_>,

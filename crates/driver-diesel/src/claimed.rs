@@ -1,21 +1,19 @@
 //! A claimed job as all engines read it.
 
-use std::borrow::Cow;
-use std::sync::Arc;
-
 use diesel::deserialize;
-use qudo_core::driver::{AbilityLease, ClaimRequest, ClaimedJob};
-use qudo_hooks::{JSON, JobId};
+use qudo_core::driver::{AbilityLease, ClaimRequest, ClaimedJob, Flags, JobFacts, Name};
+use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::sql::{Columns, FromRow};
+use crate::statements::facts::codec_name;
 use crate::statements::lookup::instant;
 
 /// The columns of a narrow row that a claim reads, in order.
-pub(crate) const READY: &str = "r.id, r.claim_rank, r.ability, r.attempt, r.crashes";
+pub(crate) const READY: &str = "r.id, r.claim_rank, r.ability, r.attempt, r.crashes, r.flags";
 
-/// The columns of the facts that a claim reads, in order.
-pub(crate) const FACTS: &str = "j.codec, j.arg, j.uniqkey, j.enqueued_at";
+/// The columns of the facts that a claim reads, in order: those that its ready row does not say already.
+pub(crate) const FACTS: &str = "j.codec, j.arg, j.uniqkey, j.meta, j.enqueued_at";
 
 /// A row of [`READY`] and [`FACTS`]; the facts may be missing.
 pub(crate) struct ClaimRow {
@@ -31,13 +29,15 @@ pub(crate) struct ReadyRow {
     /// Before this run.
     pub(crate) attempt: i32,
     pub(crate) crashes: i32,
+    pub(crate) flags: Flags,
 }
 
 /// A row of [`FACTS`].
 pub(crate) struct FactsRow {
-    codec: Cow<'static, str>,
+    codec: Name,
     arg: Vec<u8>,
     uniqkey: Option<String>,
+    meta: Option<Box<str>>,
     enqueued_at: i64,
 }
 
@@ -49,6 +49,7 @@ impl FromRow for ReadyRow {
             ability: columns.text()?,
             attempt: columns.int()?,
             crashes: columns.int()?,
+            flags: Flags::from_bits(columns.int()?),
         })
     }
 }
@@ -56,16 +57,17 @@ impl FromRow for ReadyRow {
 impl FromRow for FactsRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let codec = columns.text()?;
-        Self::after(codec, columns)
+        Self::after(&codec, columns)
     }
 }
 
 impl FactsRow {
-    fn after(codec: String, columns: &mut dyn Columns) -> deserialize::Result<Self> {
+    fn after(codec: &str, columns: &mut dyn Columns) -> deserialize::Result<Self> {
         Ok(Self {
-            codec: if codec == JSON { Cow::Borrowed(JSON) } else { Cow::Owned(codec) },
+            codec: codec_name(codec),
             arg: columns.bytes()?,
             uniqkey: columns.opt_text()?,
+            meta: columns.opt_text()?.map(Into::into),
             enqueued_at: columns.big()?,
         })
     }
@@ -75,7 +77,7 @@ impl FromRow for ClaimRow {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let ready = ReadyRow::from_row(columns)?;
         let codec = columns.opt_text()?;
-        let facts = codec.map(|codec| FactsRow::after(codec, columns)).transpose()?;
+        let facts = codec.map(|codec| FactsRow::after(&codec, columns)).transpose()?;
         Ok(Self { ready, facts })
     }
 }
@@ -94,18 +96,25 @@ impl ClaimRow {
 /// Puts the halves of a claimed job together. The names are those of the request, shared.
 #[expect(clippy::needless_pass_by_value, reason = "the rows are used up")]
 pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'_>) -> ClaimedJob {
+    let ability = match lease_of(request, &ready.ability) {
+        Some(lease) => lease.name.clone(),
+        None => Name::from(ready.ability),
+    };
     ClaimedJob {
         id: JobId::from_uuid(ready.id),
         claim: request.claim,
         attempt: ready.attempt + 1,
         crashes: ready.crashes,
-        queue: Arc::clone(request.queue),
-        ability: lease_of(request, &ready.ability)
-            .map_or_else(|| Arc::from(ready.ability.as_str()), |lease| Arc::clone(&lease.name)),
-        codec: facts.codec,
-        arg: facts.arg,
-        uniqkey: facts.uniqkey,
-        priority: -ready.claim_rank,
+        flags: ready.flags,
+        facts: JobFacts {
+            ability,
+            queue: request.queue.clone(),
+            codec: facts.codec,
+            arg: facts.arg,
+            uniqkey: facts.uniqkey,
+            priority: -ready.claim_rank,
+            meta: facts.meta,
+        },
         enqueued_at: instant(facts.enqueued_at),
     }
 }

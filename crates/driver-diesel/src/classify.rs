@@ -8,6 +8,7 @@ use qudo_core::driver::{DriverError, ErrorKind};
 
 use crate::clock::TooLate;
 use crate::statements::ledger::{Mismatch, inner};
+use crate::tables::MissingTables;
 
 /// What to do about an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -123,9 +124,6 @@ const PERMISSION: &[&str] = &[
     "is not authorized",
 ];
 
-const SCHEMA: &[&str] =
-    &["no such table", "no such column", "doesn't exist", "does not exist", "unknown column"];
-
 /// Classifies an error of diesel.
 pub(crate) fn classify(error: &Error) -> Class {
     let (kind, text) = match error {
@@ -134,6 +132,7 @@ pub(crate) fn classify(error: &Error) -> Class {
         // A view of the data that did not show everything: the next transaction has another.
         error if inner::<Mismatch>(error).is_some() => return Class::Retry,
         error if inner::<TooLate>(error).is_some() => return Class::Late,
+        error if inner::<MissingTables>(error).is_some() => return Class::Schema,
         Error::RollbackErrorOnCommit { rollback_error, commit_error } => {
             return match classify(commit_error) {
                 Class::Other => classify(rollback_error),
@@ -172,8 +171,6 @@ pub(crate) fn classify_text(text: &str) -> Class {
         Class::Down
     } else if has(PERMISSION) {
         Class::Permission
-    } else if ["qudo_", "dead_after"].iter().any(|ours| text.contains(ours)) && has(SCHEMA) {
-        Class::Schema
     } else {
         Class::Other
     }
@@ -241,10 +238,6 @@ mod tests {
             ("The table 'qudo_job' is full", Class::Down),
             ("WSREP has not yet prepared node for application use", Class::Down),
             ("permission denied for table qudo_job", Class::Permission),
-            ("relation \"qudo_job\" does not exist", Class::Schema),
-            ("Table 'app.qudo_ready' doesn't exist", Class::Schema),
-            ("no such table: qudo_ready", Class::Schema),
-            ("Unknown column 'dead_after' in 'field list'", Class::Schema),
             ("ERROR: qudo: rows do not add up: 2 facts, 1 places put", Class::Retry),
             ("ERROR: canceling statement due to statement timeout", Class::Slow),
             (

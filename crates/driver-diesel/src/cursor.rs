@@ -10,8 +10,10 @@
 //! well. Once two looks at the start in a row were dear, the queue is [looked at in parts](crate::dear).
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
+
+use qudo_core::driver::Name;
 
 use crate::dear::Dear;
 use crate::plan::{Found, Place, Plan, Reason, Span};
@@ -37,7 +39,7 @@ enum State {
 
 /// The cursors of one database, by queue.
 #[derive(Default)]
-pub(crate) struct Cursors(Mutex<HashMap<Arc<str>, State>>);
+pub(crate) struct Cursors(Mutex<HashMap<Name, State>>);
 
 impl Cursors {
     /// Where the next claim of this queue looks.
@@ -60,7 +62,7 @@ impl Cursors {
     }
 
     /// Notes what a claim found.
-    pub(crate) fn note(&self, queue: &Arc<str>, found: &Found<'_>) {
+    pub(crate) fn note(&self, queue: &Name, found: &Found<'_>) {
         let mut cursors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let last = found.rows.last().copied();
         if let Some(State::Dear(dear)) = cursors.get_mut(queue) {
@@ -77,13 +79,13 @@ impl Cursors {
             (Some(took), _, Some(after)) if found.full && !found.failed => {
                 let from_start_at = its_share(took).max(Instant::now() + FROM_START_EVERY);
                 let backlog = Backlog { after, from_start_at };
-                cursors.insert(Arc::clone(queue), State::Backlog(backlog));
+                cursors.insert(queue.clone(), State::Backlog(backlog));
             }
             (Some(took), state, _) if is_dear(took, found.round_trip) => {
                 let was_dear = matches!(state, Some(State::Once));
                 let now =
                     if was_dear { State::Dear(Box::new(Dear::new(found))) } else { State::Once };
-                cursors.insert(Arc::clone(queue), now);
+                cursors.insert(queue.clone(), now);
             }
             _ if found.failed => {}
             (Some(_), _, _) => drop(cursors.remove(queue)),
@@ -117,7 +119,7 @@ mod tests {
             round_trip: Duration::from_millis(1),
             ends_looks: true,
         };
-        cursors.note(&Arc::from(QUEUE), &found);
+        cursors.note(&QUEUE.into(), &found);
         plan
     }
 

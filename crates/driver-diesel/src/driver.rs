@@ -19,7 +19,7 @@ use crate::due_floor::DueFloor;
 use crate::engine::Engine;
 use crate::migrate;
 use crate::share::{is_dear, its_share};
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 use crate::statements::ledger::{Orphans, inner};
 use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
 
@@ -145,11 +145,11 @@ impl<E: Engine> DieselDriver<E> {
             self.engine.settle(|conn| settle::settle::<E>(conn, worker.as_uuid(), settlements))?;
         let replacements = settlements.iter().filter_map(|one| one.extras.as_ref());
         let mut queues: Vec<&str> = replacements
-            .flat_map(|extras| extras.replacements.iter().map(|job| job.queue.as_ref()))
+            .flat_map(|extras| extras.replacements.iter().map(|job| job.facts.queue.as_ref()))
             .collect();
         // What its worker did not start may start elsewhere.
         let unstarted = settlements.iter().filter(|one| one.verdict == Verdict::GiveBack);
-        queues.extend(unstarted.map(|one| one.job.queue.as_ref()));
+        queues.extend(unstarted.map(|one| one.job.facts.queue.as_ref()));
         queues.sort_unstable();
         queues.dedup();
         self.engine.notify(&mut queues.into_iter());
@@ -179,7 +179,8 @@ impl<E: Engine> DieselDriver<E> {
         let done: HashSet<_> =
             done.map(|(one, _)| (*one.job.id.as_uuid(), one.job.claim)).collect();
         let ids: Vec<_> = done.iter().map(|(id, _)| *id).collect();
-        let held = |conn: &mut E::Conn| settle::held::<E>(conn, worker.as_uuid(), &ids, "");
+        let held =
+            |conn: &mut Sql<'_, E::Conn>| settle::held::<E>(conn, worker.as_uuid(), &ids, "");
         let held = self.engine.read(held)?.into_iter();
         Ok(held.filter(|lease| done.contains(lease)).collect())
     }
@@ -188,8 +189,8 @@ impl<E: Engine> DieselDriver<E> {
     /// neither `there` finds what it changed nor the connection has a new commit.
     fn write_that_stands<T>(
         &self,
-        there: impl Fn(&mut E::Conn, &T) -> diesel::QueryResult<bool>,
-        mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
+        there: impl Fn(&mut Sql<'_, E::Conn>, &T) -> diesel::QueryResult<bool>,
+        mut act: impl FnMut(&mut Sql<'_, E::Conn>) -> diesel::QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.engine.write(|conn| {
             let before = self.engine.last_commit(conn)?;
@@ -203,7 +204,7 @@ impl<E: Engine> DieselDriver<E> {
 
     pub(crate) fn write_transaction<T>(
         &self,
-        mut act: impl FnMut(&mut E::Conn) -> diesel::QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, E::Conn>) -> diesel::QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.engine.write(|conn| conn.transaction(&mut act))
     }
@@ -237,13 +238,14 @@ impl<E: Engine> Driver for DieselDriver<E> {
 
 impl<E: Engine> Work for DieselDriver<E> {
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError> {
-        self.engine.check_size(jobs.iter().map(|job| job.arg.len()).max().unwrap_or_default())?;
+        self.engine
+            .check_size(jobs.iter().map(|job| job.facts.arg.len()).max().unwrap_or_default())?;
         let (inserted, notified) =
             self.engine.within(deadline, |window| self.engine.insert_commit(jobs, window))?;
         if notified {
             return Ok(inserted);
         }
-        let mut queues: Vec<&str> = jobs.iter().map(|job| job.queue.as_ref()).collect();
+        let mut queues: Vec<&str> = jobs.iter().map(|job| job.facts.queue.as_ref()).collect();
         queues.dedup();
         self.engine.notify(&mut queues.into_iter());
         Ok(inserted)
@@ -265,13 +267,14 @@ impl<E: Engine> Work for DieselDriver<E> {
             }
         };
         // A claim behind a cursor and one from the start together are in no order.
-        jobs.sort_unstable_by_key(|job| (std::cmp::Reverse(job.priority), job.id));
+        jobs.sort_unstable_by_key(|job| (std::cmp::Reverse(job.facts.priority), job.id));
         Ok(jobs)
     }
 
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
-        let given_back =
-            |conn: &mut E::Conn| worker::give_back::<E>(conn, worker.as_uuid(), Some(claim));
+        let given_back = |conn: &mut Sql<'_, E::Conn>| {
+            worker::give_back::<E>(conn, worker.as_uuid(), Some(claim))
+        };
         Ok(self.tell(&self.write_transaction(given_back)?))
     }
 
@@ -322,7 +325,8 @@ impl<E: Engine> Work for DieselDriver<E> {
     }
 
     fn remove_worker(&self, worker: WorkerId) -> Result<usize, DriverError> {
-        let removed = |conn: &mut E::Conn| worker::remove_worker::<E>(conn, worker.as_uuid());
+        let removed =
+            |conn: &mut Sql<'_, E::Conn>| worker::remove_worker::<E>(conn, worker.as_uuid());
         Ok(self.tell(&self.write_transaction(removed)?))
     }
 
@@ -418,22 +422,23 @@ impl<E: Engine> Admin for DieselDriver<E> {
     }
 
     fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {
-        let dequeue = |conn: &mut E::Conn| schedule::dequeue::<E>(conn, id.as_uuid());
-        let gone = |conn: &mut E::Conn, done: &bool| {
+        let dequeue = |conn: &mut Sql<'_, E::Conn>| schedule::dequeue::<E>(conn, id.as_uuid());
+        let gone = |conn: &mut Sql<'_, E::Conn>, done: &bool| {
             Ok(!done || lookup::state::<E>(conn, id.as_uuid())?.is_none())
         };
         self.write_that_stands(gone, dequeue)
     }
 
     fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError> {
-        let reschedule = |conn: &mut E::Conn| schedule::reschedule::<E>(conn, id.as_uuid(), due);
+        let reschedule =
+            |conn: &mut Sql<'_, E::Conn>| schedule::reschedule::<E>(conn, id.as_uuid(), due);
         // To do it twice is to do it once.
         self.write_that_stands(|_, done| Ok(!done), reschedule)
     }
 
     fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
-        let redrive = |conn: &mut E::Conn| exception::redrive::<E>(conn, &exception, new);
-        let noted = |conn: &mut E::Conn, done: &Redrive| {
+        let redrive = |conn: &mut Sql<'_, E::Conn>| exception::redrive::<E>(conn, &exception, new);
+        let noted = |conn: &mut Sql<'_, E::Conn>, done: &Redrive| {
             let Redrive::Enqueued(new) = done else { return Ok(true) };
             exception::is_redriven_as::<E>(conn, &exception, *new)
         };

@@ -8,8 +8,10 @@ use uuid::Uuid;
 
 use crate::bulk::{self, Keyed};
 use crate::clock::{ServerClock, Window};
-use crate::sql::{Bind, FromRow, SqlConn};
+use crate::migrate::Step;
+use crate::sql::{Bind, FromRow, Sql, SqlConn};
 use crate::statements::ledger::balance;
+use crate::tables::Tables;
 
 /// What one engine adds to the statements that all share.
 ///
@@ -17,7 +19,10 @@ use crate::statements::ledger::balance;
 /// statements on the hot path, which each engine does best in its own way.
 pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// diesel's connection.
-    type Conn: SqlConn + diesel::Connection + Send + 'static;
+    type Conn: SqlConn + Send + 'static;
+
+    /// How the tables are named.
+    fn tables(&self) -> &Tables;
 
     /// For logs and reports.
     const NAME: &'static str;
@@ -33,7 +38,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// Holds the plans of our statements, or lets the server choose for those of the user. Inside a
     /// transaction, until its end.
-    fn hold_plans(conn: &mut Self::Conn, hold: bool) -> QueryResult<()> {
+    fn hold_plans(conn: &mut Sql<'_, Self::Conn>, hold: bool) -> QueryResult<()> {
         let _ = (conn, hold);
         Ok(())
     }
@@ -47,7 +52,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// server may answer a commit that it gave up as if it had carried it out.
     fn confirm(
         &self,
-        conn: &mut Self::Conn,
+        conn: &mut Sql<'_, Self::Conn>,
         tables: &[Keyed<'_>],
         ids: &[Uuid],
     ) -> QueryResult<()> {
@@ -57,13 +62,13 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// Where a server may answer a commit that it gave up as if it had carried it out: which commit of
     /// this connection was its last.
-    fn last_commit(&self, conn: &mut Self::Conn) -> QueryResult<Option<String>> {
+    fn last_commit(&self, conn: &mut Sql<'_, Self::Conn>) -> QueryResult<Option<String>> {
         let _ = conn;
         Ok(None)
     }
 
     /// Refuses a commit that a server gave up: the connection's last one is still the one before.
-    fn stands(&self, conn: &mut Self::Conn, before: Option<&String>) -> QueryResult<()> {
+    fn stands(&self, conn: &mut Sql<'_, Self::Conn>, before: Option<&String>) -> QueryResult<()> {
         let Some(before) = before else { return Ok(()) };
         let is_undone = self.last_commit(conn)?.as_ref() == Some(before);
         balance("commit in a cluster", 1, usize::from(!is_undone))
@@ -100,7 +105,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// A statement that locks must look each id up: one that reads the table on its way to them
     /// waits for what others lock. So how rows are found by id is the engine's.
     fn rows_by_id<T: FromRow>(
-        conn: &mut Self::Conn,
+        conn: &mut Sql<'_, Self::Conn>,
         columns: &str,
         keyed: &Keyed<'_>,
         ids: &[Uuid],
@@ -110,13 +115,17 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 
     /// Deletes rows by id; returns how many there were.
-    fn delete_by_id(conn: &mut Self::Conn, keyed: &Keyed<'_>, ids: &[Uuid]) -> QueryResult<usize> {
+    fn delete_by_id(
+        conn: &mut Sql<'_, Self::Conn>,
+        keyed: &Keyed<'_>,
+        ids: &[Uuid],
+    ) -> QueryResult<usize> {
         bulk::delete_by_id(conn, keyed, ids)
     }
 
     /// Changes rows by id; `set_binds` are the binds of `set`.
     fn update_by_id(
-        conn: &mut Self::Conn,
+        conn: &mut Sql<'_, Self::Conn>,
         set: &str,
         set_binds: &[Bind<'_>],
         keyed: &Keyed<'_>,
@@ -125,24 +134,32 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         bulk::update_by_id(conn, set, set_binds, keyed, ids)
     }
 
-    /// The migrations that this engine carries.
-    fn migrations() -> diesel_migrations::EmbeddedMigrations;
+    /// The migrations that this engine carries, in order.
+    const MIGRATIONS: &'static [Step];
+
+    /// Makes what the tables need around them, before the first of them is made.
+    fn prepare(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<()> {
+        let _ = conn;
+        Ok(())
+    }
 
     /// Runs `act` on a connection that may write.
     fn write<T>(
         &self,
-        act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, Self::Conn>) -> QueryResult<T>,
     ) -> Result<T, DriverError>;
 
     /// Runs `act` on a connection that reads.
-    fn read<T>(&self, act: impl FnMut(&mut Self::Conn) -> QueryResult<T>)
-    -> Result<T, DriverError>;
+    fn read<T>(
+        &self,
+        act: impl FnMut(&mut Sql<'_, Self::Conn>) -> QueryResult<T>,
+    ) -> Result<T, DriverError>;
 
     /// Runs `act` in a transaction that ends runs. With `durability=relaxed` its commit does not
     /// wait for the disk: a server that crashes may forget it, and the runs' leases stand again.
     fn settle<T>(
         &self,
-        mut act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, Self::Conn>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.write(|conn| conn.transaction(&mut act))
     }
@@ -156,17 +173,17 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Runs `act` while no other migrator runs, in a transaction where the engine's DDL takes part.
     fn migrate_alone<T>(
         &self,
-        act: impl FnMut(&mut Self::Conn) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, Self::Conn>) -> QueryResult<T>,
     ) -> Result<T, DriverError>;
 
     /// Makes, after migrating, what the engine does better with and can do without.
-    fn furnish(conn: &mut Self::Conn) -> QueryResult<()> {
+    fn furnish(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<()> {
         let _ = conn;
         Ok(())
     }
 
     /// Removes that again.
-    fn strip(conn: &mut Self::Conn) -> QueryResult<()> {
+    fn strip(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<()> {
         let _ = conn;
         Ok(())
     }
@@ -187,9 +204,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// This one looks at our own clock before the commit; the statements of `act` look at the
     /// server's, where it has one.
     fn transaction_within<T>(
-        conn: &mut Self::Conn,
+        conn: &mut Sql<'_, Self::Conn>,
         window: &Window,
-        act: impl FnOnce(&mut Self::Conn) -> QueryResult<T>,
+        act: impl FnOnce(&mut Sql<'_, Self::Conn>) -> QueryResult<T>,
     ) -> QueryResult<T> {
         conn.transaction(|conn| {
             let value = act(conn)?;
@@ -216,7 +233,11 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 
     /// Stores new jobs that are known to collide with nothing.
-    fn insert_new(conn: &mut Self::Conn, jobs: &[&JobRecord], window: &Window) -> QueryResult<()>;
+    fn insert_new(
+        conn: &mut Sql<'_, Self::Conn>,
+        jobs: &[&JobRecord],
+        window: &Window,
+    ) -> QueryResult<()>;
 
     /// Stores jobs in a transaction of its own; tells whether its commit woke the other processes.
     fn insert_commit(
@@ -248,7 +269,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 
     /// Tells other processes the same when the open transaction of `conn` commits.
-    fn notify_at_commit(conn: &mut Self::Conn, queue: &str) -> QueryResult<()> {
+    fn notify_at_commit(conn: &mut Sql<'_, Self::Conn>, queue: &str) -> QueryResult<()> {
         let _ = (conn, queue);
         Ok(())
     }
@@ -324,7 +345,7 @@ pub(crate) const PROBE: &str = "UPDATE qudo_worker SET seen_at = seen_at WHERE i
 /// instead whether the server lets anybody write: `writable` answers one number, 1 for yes. A missing table
 /// shows that the server is there, and says so later.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
-pub(crate) fn probe_writes<C: SqlConn>(conn: &mut C, writable: &str) -> QueryResult<()> {
+pub(crate) fn probe_writes<C: SqlConn>(conn: &mut Sql<'_, C>, writable: &str) -> QueryResult<()> {
     use crate::classify::{Class, classify};
     // In a transaction of its own, which behind a pooler is a part of another.
     let probed = conn.nestable(|conn| conn.run(PROBE, &[]));
@@ -349,7 +370,7 @@ fn read_only() -> diesel::result::Error {
 /// pollers.
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 pub(crate) fn has_work<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     queues: &[&str],
     abilities: &[AbilityLease],
 ) -> QueryResult<bool> {

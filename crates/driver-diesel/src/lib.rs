@@ -42,6 +42,7 @@ mod sql;
 mod sqlite;
 mod statements;
 mod sweep;
+mod tables;
 mod transactional;
 
 pub use transactional::{CompleteIn, EnqueueIn, JobConnection, Transactional};

@@ -1,27 +1,116 @@
 //! Migrations recorded in a table of our own, so that they never meet the user's.
 
 use diesel::Connection;
-use diesel::migration::{Migration, MigrationSource, MigrationVersion, Result};
+use diesel::backend::Backend;
+use diesel::connection::BoxableConnection;
+use diesel::migration::{
+    Migration, MigrationMetadata, MigrationName, MigrationSource, MigrationVersion, Result,
+};
 use diesel_migrations::MigrationHarness;
 use qudo_core::driver::{DriverError, ErrorKind, SchemaState};
 
 use crate::engine::Engine;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
 use crate::statements::control;
+use crate::tables::Tables;
 
-type Backend<E> = <<E as Engine>::Conn as Connection>::Backend;
+type BackendOf<E> = <<E as Engine>::Conn as Connection>::Backend;
 
-/// diesel's harness over `qudo_schema_migrations`.
-struct OwnTable<'c, E: Engine> {
-    conn: &'c mut E::Conn,
+/// A migration as it is written, with the names of the default installation.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Step {
+    /// Its folder: a stamp, an underscore, what it does.
+    pub(crate) name: &'static str,
+    pub(crate) up: &'static str,
+    pub(crate) down: &'static str,
 }
 
-impl<E: Engine> MigrationHarness<Backend<E>> for OwnTable<'_, E> {
+/// Takes in a folder of migrations.
+macro_rules! step {
+    ($engine:literal, $name:literal) => {
+        $crate::migrate::Step {
+            name: $name,
+            up: include_str!(concat!("../../migrations/", $engine, "/", $name, "/up.sql")),
+            down: include_str!(concat!("../../migrations/", $engine, "/", $name, "/down.sql")),
+        }
+    };
+}
+
+pub(crate) use step;
+
+impl Step {
+    /// Its stamp without the dashes, as diesel has it.
+    fn version(&self) -> String {
+        self.name.split('_').next().unwrap_or_default().replace('-', "")
+    }
+}
+
+/// A migration with the names of one installation.
+struct Rendered {
+    step: Step,
+    up: String,
+    down: String,
+}
+
+impl<DB: Backend> Migration<DB> for Rendered {
+    fn run(&self, conn: &mut dyn BoxableConnection<DB>) -> Result<()> {
+        Ok(conn.batch_execute(&self.up)?)
+    }
+
+    fn revert(&self, conn: &mut dyn BoxableConnection<DB>) -> Result<()> {
+        Ok(conn.batch_execute(&self.down)?)
+    }
+
+    fn metadata(&self) -> &dyn MigrationMetadata {
+        &InATransaction
+    }
+
+    fn name(&self) -> &dyn MigrationName {
+        &self.step
+    }
+}
+
+struct InATransaction;
+
+impl MigrationMetadata for InATransaction {}
+
+impl MigrationName for Step {
+    fn version(&self) -> MigrationVersion<'_> {
+        self.version().into()
+    }
+}
+
+impl std::fmt::Display for Step {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
+/// The migrations of an engine, for one installation.
+struct Steps<'a>(&'a [Step], &'a Tables);
+
+impl<DB: Backend> MigrationSource<DB> for Steps<'_> {
+    fn migrations(&self) -> Result<Vec<Box<dyn Migration<DB>>>> {
+        let rendered = |step: &Step| {
+            let render = |text| self.1.render(text).into_owned();
+            Box::new(Rendered { step: *step, up: render(step.up), down: render(step.down) })
+                as Box<dyn Migration<DB>>
+        };
+        Ok(self.0.iter().map(rendered).collect())
+    }
+}
+
+/// diesel's harness over `qudo_schema_migrations`.
+struct OwnTable<'s, 'c, E: Engine> {
+    conn: &'s mut Sql<'c, E::Conn>,
+}
+
+impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
     fn run_migration(
         &mut self,
-        migration: &dyn Migration<Backend<E>>,
+        migration: &dyn Migration<BackendOf<E>>,
     ) -> Result<MigrationVersion<'static>> {
-        migration.run(self.conn)?;
+        migration.run(self.conn.raw)?;
         let version = migration.name().version().as_owned();
         let sql = format!(
             "INSERT INTO qudo_schema_migrations (version, applied_at) VALUES (?, {})",
@@ -33,12 +122,12 @@ impl<E: Engine> MigrationHarness<Backend<E>> for OwnTable<'_, E> {
 
     fn revert_migration(
         &mut self,
-        migration: &dyn Migration<Backend<E>>,
+        migration: &dyn Migration<BackendOf<E>>,
     ) -> Result<MigrationVersion<'static>> {
         // The record goes last: on MySQL, where each statement commits by itself, a reversal that was
         // broken off is then begun again by the next. Were the record to go first, tables would be left
         // behind for good.
-        migration.revert(self.conn)?;
+        migration.revert(self.conn.raw)?;
         let version = migration.name().version().as_owned();
         self.conn.run(
             "DELETE FROM qudo_schema_migrations WHERE version = ?",
@@ -54,25 +143,8 @@ impl<E: Engine> MigrationHarness<Backend<E>> for OwnTable<'_, E> {
     }
 }
 
-/// The versions and names of the migrations that this program carries, in order.
-fn carried<E: Engine>() -> std::result::Result<Vec<(String, String)>, DriverError> {
-    let migrations: Vec<Box<dyn Migration<Backend<E>>>> =
-        E::migrations().migrations().map_err(|error| failed(&*error))?;
-    let mut names: Vec<_> = migrations
-        .iter()
-        .map(|one| (one.name().version().to_string(), one.name().to_string()))
-        .collect();
-    names.sort();
-    Ok(names)
-}
-
-fn failed(error: &(dyn std::error::Error + Send + Sync)) -> DriverError {
-    DriverError::new(ErrorKind::Other, format!("a migration failed: {error}"))
-}
-
 /// Compares the table with the migrations carried. Reads only.
 pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, DriverError> {
-    let carried = carried::<E>()?;
     let applied = engine.read(|conn| {
         conn.rows::<String>("SELECT version FROM qudo_schema_migrations ORDER BY version", &[])
     });
@@ -81,18 +153,19 @@ pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, D
         Err(error) if error.kind() == ErrorKind::Schema => Vec::new(),
         Err(error) => return Err(error),
     };
+    let carried = E::MIGRATIONS;
     let unknown: Vec<_> = applied
         .iter()
-        .filter(|version| !carried.iter().any(|(known, _)| known == *version))
+        .filter(|version| !carried.iter().any(|step| step.version() == **version))
         .cloned()
         .collect();
     if !unknown.is_empty() {
         return Ok(SchemaState::Ahead(unknown));
     }
     let missing: Vec<_> = carried
-        .into_iter()
-        .filter(|(version, _)| !applied.contains(version))
-        .map(|(_, name)| name)
+        .iter()
+        .filter(|step| !applied.contains(&step.version()))
+        .map(ToString::to_string)
         .collect();
     Ok(if missing.is_empty() { SchemaState::Current } else { SchemaState::Behind(missing) })
 }
@@ -121,12 +194,14 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         _ => {}
     }
     engine.migrate_alone(|conn| {
+        E::prepare(conn)?;
         conn.batch(
             "CREATE TABLE IF NOT EXISTS qudo_schema_migrations (\
              version VARCHAR(50) NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
         )?;
+        let steps = Steps(E::MIGRATIONS, conn.tables);
         let mut table = OwnTable::<E> { conn };
-        let applied = table.run_pending_migrations(E::migrations()).map_err(boxed)?;
+        let applied = table.run_pending_migrations(steps).map_err(boxed)?;
         let applied = applied.iter().map(ToString::to_string).collect();
         E::furnish(table.conn)?;
         // For accounts that may read it and no more.
@@ -139,8 +214,9 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
 pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, DriverError> {
     engine.migrate_alone(|conn| {
         E::strip(conn)?;
+        let steps = Steps(E::MIGRATIONS, conn.tables);
         let mut table = OwnTable::<E> { conn };
-        let reverted = table.revert_all_migrations(E::migrations()).map_err(boxed)?;
+        let reverted = table.revert_all_migrations(steps).map_err(boxed)?;
         let reverted = reverted.iter().map(ToString::to_string).collect();
         table.conn.batch("DROP TABLE qudo_schema_migrations")?;
         Ok(reverted)

@@ -6,7 +6,7 @@ use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 use crate::statements::moving;
 
 impl<E: Engine> Moves for DieselDriver<E> {
@@ -34,7 +34,8 @@ impl<E: Engine> Moves for DieselDriver<E> {
         mover: Uuid,
         jobs: &[MovingJob],
     ) -> Result<Vec<Inserted>, DriverError> {
-        self.engine.check_size(jobs.iter().map(|job| job.record.arg.len()).max().unwrap_or(0))?;
+        self.engine
+            .check_size(jobs.iter().map(|job| job.record.facts.arg.len()).max().unwrap_or(0))?;
         self.engine.write(|conn| {
             let mut move_in =
                 || conn.transaction(|conn| moving::move_in::<E>(conn, from, &mover, jobs));
@@ -77,7 +78,8 @@ impl<E: Engine> Moves for DieselDriver<E> {
     }
 
     fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
-        let put_back = |conn: &mut E::Conn| moving::put_back::<E>(conn, Leg::Leaving, jobs);
+        let put_back =
+            |conn: &mut Sql<'_, E::Conn>| moving::put_back::<E>(conn, Leg::Leaving, jobs);
         Ok(self.write_transaction(put_back)?.len())
     }
 
@@ -86,8 +88,9 @@ impl<E: Engine> Moves for DieselDriver<E> {
     }
 
     fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<JobId>, DriverError> {
-        let of_leg =
-            |conn: &mut E::Conn| moving::of_leg::<E>(conn, Leg::Left, to, after.as_uuid(), limit);
+        let of_leg = |conn: &mut Sql<'_, E::Conn>| {
+            moving::of_leg::<E>(conn, Leg::Left, to, after.as_uuid(), limit)
+        };
         Ok(self.engine.read(of_leg)?.into_iter().map(|(id, _)| id).collect())
     }
 

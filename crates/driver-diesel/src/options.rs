@@ -5,6 +5,8 @@
 
 use qudo_core::driver::Password;
 
+use crate::tables::Tables;
+
 /// Parameters of qudo's own.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Options {
@@ -12,6 +14,8 @@ pub(crate) struct Options {
     pub(crate) relaxed: bool,
     /// `pooler=transaction`: each transaction may meet another session of the server.
     pub(crate) pooler: bool,
+    /// `schema=NAME` (PostgreSQL) and `table_prefix=PREFIX`: how the tables are named.
+    pub(crate) tables: Tables,
     /// `password_file=PATH` or `password_env=NAME`: where the password is read for each new connection.
     pub(crate) password: Option<Password>,
 }
@@ -34,10 +38,30 @@ impl Options {
                 ("password_env", name) => {
                     options.password = Some(Password::from_env(decoded("password_env", name)?));
                 }
+                ("schema", name) => {
+                    options.tables = options.tables.in_schema(&decoded("schema", name)?)?;
+                }
+                ("table_prefix", prefix) => {
+                    options.tables =
+                        options.tables.with_prefix(&decoded("table_prefix", prefix)?)?;
+                }
                 _ => rest.push(pair),
             }
         }
         Ok((options, rest.join("&")))
+    }
+
+    /// Refuses a schema where a database, or a file, is its own.
+    #[cfg(any(feature = "sqlite", feature = "mysql"))]
+    pub(crate) fn without_schema(self) -> Result<Self, String> {
+        match self.tables.schema() {
+            None => Ok(self),
+            Some(_) => Err(
+                "schema is a parameter for PostgreSQL only; elsewhere a database of its own, or a \
+                            file, or table_prefix does the same"
+                    .to_owned(),
+            ),
+        }
     }
 
     /// Takes our parameters out of a URL; a password that was given beside it comes first.
@@ -109,6 +133,7 @@ mod tests {
         #[cfg(any(feature = "postgres", feature = "mysql"))]
         {
             use qudo_core::driver::Password;
+
             let ask = || Ok("p%4 /ä".to_owned());
             let password = Some(Password::from_fn(ask));
             let options = Options { password, ..Options::default() };

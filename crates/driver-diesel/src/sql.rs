@@ -13,6 +13,8 @@ use diesel::row::{NamedRow, Row};
 use diesel::sql_types::Untyped;
 use uuid::Uuid;
 
+use crate::tables::Tables;
+
 /// The target of the log under which every statement is told: its text and how many rows it touched
 /// or read, never a value.
 pub(crate) const TRACE: &str = "qudo::sql";
@@ -91,6 +93,7 @@ pub(crate) trait Dialect: Backend + Sized {
 }
 
 /// SQL with a `?` for each bind; a `?` may stand nowhere else in the text.
+#[derive(Clone, Copy)]
 pub(crate) struct Statement<'a> {
     pub(crate) sql: &'a str,
     pub(crate) binds: &'a [Bind<'a>],
@@ -226,59 +229,134 @@ impl FromRow for String {
     }
 }
 
-/// A connection that runs [`Statement`]s.
-pub(crate) trait SqlConn: Sized {
+/// A connection of diesel's that can run [`Statement`]s. They are run through [`Sql`].
+pub(crate) trait SqlConn: diesel::Connection {
     /// Runs a statement; returns the number of rows it touched.
-    fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize>;
+    fn run_statement(&mut self, statement: &Statement<'_>) -> QueryResult<usize>;
 
     /// Runs a statement and reads its rows.
-    fn rows<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Vec<T>>;
+    fn load_rows<T: FromRow>(&mut self, statement: &Statement<'_>) -> QueryResult<Vec<Loaded<T>>>;
 
-    /// Runs statements without binds or results, in one round trip where the engine can.
-    fn batch(&mut self, sql: &str) -> QueryResult<()>;
+    /// As [`Sql::transaction`].
+    fn in_transaction<T>(
+        conn: &mut Sql<'_, Self>,
+        act: impl FnOnce(&mut Sql<'_, Self>) -> QueryResult<T>,
+    ) -> QueryResult<T>;
 
-    /// Runs in a transaction that may write. Never inside another one.
-    fn transaction<T>(&mut self, act: impl FnOnce(&mut Self) -> QueryResult<T>) -> QueryResult<T>;
+    /// As [`Sql::nestable`].
+    fn in_nestable<T>(
+        conn: &mut Sql<'_, Self>,
+        act: impl FnOnce(&mut Sql<'_, Self>) -> QueryResult<T>,
+    ) -> QueryResult<T>;
+}
 
-    /// The same with diesel's own means, so that `act` may begin others inside.
-    fn nestable<T>(&mut self, act: impl FnOnce(&mut Self) -> QueryResult<T>) -> QueryResult<T>;
+/// A connection, and the names of the tables that statements on it are about.
+///
+/// The text of every statement has the names of the default, and is rendered here; for an installation with
+/// default names it is sent as it stands.
+pub(crate) struct Sql<'c, C> {
+    pub(crate) raw: &'c mut C,
+    pub(crate) tables: &'c Tables,
+}
+
+impl<'c, C: SqlConn> Sql<'c, C> {
+    pub(crate) fn new(raw: &'c mut C, tables: &'c Tables) -> Self {
+        Self { raw, tables }
+    }
+
+    /// For statements that name no table of ours.
+    pub(crate) fn plain(raw: &'c mut C) -> Self {
+        Self { raw, tables: Tables::DEFAULT }
+    }
+
+    /// Runs a statement; returns the number of rows it touched.
+    pub(crate) fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize> {
+        let sql = &*self.tables.render(sql);
+        let done = self.raw.run_statement(&Statement { sql, binds });
+        traced(sql, done, |rows| *rows).map_err(|error| self.tables.explain(error))
+    }
+
+    /// Runs a statement and reads its rows.
+    pub(crate) fn rows<T: FromRow>(
+        &mut self,
+        sql: &str,
+        binds: &[Bind<'_>],
+    ) -> QueryResult<Vec<T>> {
+        let sql = &*self.tables.render(sql);
+        let loaded = self.raw.load_rows::<T>(&Statement { sql, binds });
+        let rows = traced(sql, loaded, Vec::len).map_err(|error| self.tables.explain(error))?;
+        Ok(rows.into_iter().map(|row| row.0).collect())
+    }
 
     /// The first row, if any.
-    fn row<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Option<T>> {
+    pub(crate) fn row<T: FromRow>(
+        &mut self,
+        sql: &str,
+        binds: &[Bind<'_>],
+    ) -> QueryResult<Option<T>> {
         Ok(self.rows(sql, binds)?.into_iter().next())
+    }
+
+    /// Runs statements without binds or results, in one round trip where the engine can.
+    pub(crate) fn batch(&mut self, sql: &str) -> QueryResult<()> {
+        let sql = &*self.tables.render(sql);
+        traced(sql, self.raw.batch_execute(sql), |()| 0).map_err(|error| self.tables.explain(error))
+    }
+
+    /// Runs in a transaction that may write. Never inside another one.
+    pub(crate) fn transaction<T>(
+        &mut self,
+        act: impl FnOnce(&mut Sql<'_, C>) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        told(|| C::in_transaction(self, act))
+    }
+
+    /// The same with diesel's own means, so that `act` may begin others inside.
+    pub(crate) fn nestable<T>(
+        &mut self,
+        act: impl FnOnce(&mut Sql<'_, C>) -> QueryResult<T>,
+    ) -> QueryResult<T> {
+        told(|| C::in_nestable(self, act))
     }
 }
 
-/// Implements [`SqlConn`] for a connection of diesel's, with its ways to begin a transaction.
+/// Implements [`SqlConn`] for a connection of diesel's, with its ways to begin a transaction: each takes the
+/// connection and what is to be done in it.
 macro_rules! sql_conn {
     ($conn:ty, $transaction:path, $nestable:path) => {
         impl SqlConn for $conn {
-            fn run(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<usize> {
-                traced(sql, Statement { sql, binds }.execute(self), |rows| *rows)
+            fn run_statement(&mut self, statement: &Statement<'_>) -> QueryResult<usize> {
+                (*statement).execute(self)
             }
-            fn rows<T: FromRow>(&mut self, sql: &str, binds: &[Bind<'_>]) -> QueryResult<Vec<T>> {
-                let loaded: QueryResult<Vec<Loaded<T>>> = Statement { sql, binds }.load(self);
-                let rows = traced(sql, loaded, Vec::len)?;
-                Ok(rows.into_iter().map(|row| row.0).collect())
-            }
-            fn batch(&mut self, sql: &str) -> QueryResult<()> {
-                let done = diesel::connection::SimpleConnection::batch_execute(self, sql);
-                traced(sql, done, |()| 0)
-            }
-            fn transaction<T>(
+            fn load_rows<T: FromRow>(
                 &mut self,
-                act: impl FnOnce(&mut Self) -> QueryResult<T>,
-            ) -> QueryResult<T> {
-                told(|| $transaction(self, act))
+                statement: &Statement<'_>,
+            ) -> QueryResult<Vec<Loaded<T>>> {
+                (*statement).load(self)
             }
-            fn nestable<T>(
-                &mut self,
-                act: impl FnOnce(&mut Self) -> QueryResult<T>,
+            fn in_transaction<T>(
+                conn: &mut Sql<'_, Self>,
+                act: impl FnOnce(&mut Sql<'_, Self>) -> QueryResult<T>,
             ) -> QueryResult<T> {
-                told(|| $nestable(self, act))
+                $transaction(conn, act)
+            }
+            fn in_nestable<T>(
+                conn: &mut Sql<'_, Self>,
+                act: impl FnOnce(&mut Sql<'_, Self>) -> QueryResult<T>,
+            ) -> QueryResult<T> {
+                $nestable(conn, act)
             }
         }
     };
+}
+
+/// A transaction of diesel's, which may begin others inside.
+pub(crate) fn ansi_transaction<C: SqlConn, T>(
+    conn: &mut Sql<'_, C>,
+    act: impl FnOnce(&mut Sql<'_, C>) -> QueryResult<T>,
+) -> QueryResult<T> {
+    let tables = conn.tables;
+    conn.raw.transaction(|raw| act(&mut Sql { raw, tables }))
 }
 
 /// Everything of [`Dialect`] but the binds and ids, which differ.

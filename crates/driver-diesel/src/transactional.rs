@@ -1,5 +1,7 @@
 //! Enqueuing inside a transaction of the caller's own, and completing a job inside its effect's.
 
+use std::sync::Arc;
+
 use qudo_core::driver::{Driver, Inserted, JobRecord, Settled, Settlement, WorkerId};
 use qudo_core::{Error, Job, JobError, Manager, NewJob};
 use qudo_hooks::JobId;
@@ -7,9 +9,10 @@ use qudo_hooks::JobId;
 use crate::classify::to_driver_error;
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 use crate::statements::insert::insert_within;
 use crate::statements::settle::settle;
+use crate::tables::Tables;
 
 mod sealed {
     pub trait Sealed {}
@@ -19,7 +22,45 @@ mod sealed {
 pub trait Transactional: sealed::Sealed {
     /// Stores a job inside whatever transaction is open; with `notify` its commit wakes workers.
     #[doc(hidden)]
-    fn insert_job(&mut self, job: &JobRecord, notify: bool) -> diesel::QueryResult<Inserted>;
+    fn insert_job(
+        &mut self,
+        job: &JobRecord,
+        drivers: &[Arc<dyn Driver>],
+        notify: bool,
+    ) -> Result<Inserted, NotInserted>;
+}
+
+/// Why a job is not stored on a caller's connection.
+#[doc(hidden)]
+#[derive(Debug)]
+pub enum NotInserted {
+    /// The connection's own error.
+    Failed(diesel::result::Error),
+    /// The databases of the connection's engine have tables of different names.
+    Ambiguous,
+}
+
+impl From<diesel::result::Error> for NotInserted {
+    fn from(error: diesel::result::Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// How the tables are named on a connection to one of these databases. One that is none of them has the
+/// default.
+fn tables_of<E: Engine>(drivers: &[Arc<dyn Driver>]) -> Result<&Tables, NotInserted> {
+    let named = drivers.iter().filter_map(|driver| {
+        let any: &dyn std::any::Any = &**driver;
+        any.downcast_ref::<DieselDriver<E>>().map(|driver| driver.engine.tables())
+    });
+    let mut found = None;
+    for tables in named {
+        if found.is_some_and(|found| found != tables) {
+            return Err(NotInserted::Ambiguous);
+        }
+        found = Some(tables);
+    }
+    Ok(found.unwrap_or(Tables::DEFAULT))
 }
 
 macro_rules! transactional {
@@ -30,11 +71,13 @@ macro_rules! transactional {
             fn insert_job(
                 &mut self,
                 job: &JobRecord,
+                drivers: &[Arc<dyn Driver>],
                 notify: bool,
-            ) -> diesel::QueryResult<Inserted> {
-                let inserted = insert_within::<$engine>(self, std::slice::from_ref(job))?;
+            ) -> Result<Inserted, NotInserted> {
+                let conn = &mut Sql::new(self, tables_of::<$engine>(drivers)?);
+                let inserted = insert_within::<$engine>(conn, std::slice::from_ref(job))?;
                 if notify {
-                    <$engine>::notify_at_commit(self, &job.queue)?;
+                    <$engine>::notify_at_commit(conn, &job.facts.queue)?;
                 }
                 Ok(inserted[0])
             }
@@ -61,8 +104,13 @@ where
     M: r2d2::ManageConnection,
     M::Connection: Transactional,
 {
-    fn insert_job(&mut self, job: &JobRecord, notify: bool) -> diesel::QueryResult<Inserted> {
-        (**self).insert_job(job, notify)
+    fn insert_job(
+        &mut self,
+        job: &JobRecord,
+        drivers: &[Arc<dyn Driver>],
+        notify: bool,
+    ) -> Result<Inserted, NotInserted> {
+        (**self).insert_job(job, drivers, notify)
     }
 }
 
@@ -71,7 +119,8 @@ pub trait EnqueueIn {
     /// Stores a job on the caller's connection: a commit makes it visible and wakes a worker, a
     /// rollback leaves nothing. The connection must be to a database that has qudo's tables;
     /// which one is the caller's business, so neither routing nor failover take part, and a
-    /// unique key is unique in that database alone.
+    /// unique key is unique in that database alone. Where the manager's databases of this engine differ in
+    /// `schema` or `table_prefix`, [`NewJob::database`] says whose tables are meant.
     ///
     /// On SQLite begin with `immediate_transaction` and set a `busy_timeout` on the connection:
     /// a transaction that reads before it writes cannot wait for the file's lock.
@@ -100,14 +149,23 @@ impl EnqueueIn for Manager {
         conn: &mut C,
         job: NewJob,
     ) -> Result<Option<JobId>, Error> {
+        let drivers = self.drivers(job.chosen_database())?;
         let Some(record) = self.prepare_record(job)? else {
             return Ok(None);
         };
         let notify = self.notifies_in_transactions();
-        let inserted = conn.insert_job(&record, notify).map_err(|error| Error::Database {
-            database: "of the caller's connection".to_owned(),
-            action: "store a job in the caller's transaction",
-            source: to_driver_error(error, false),
+        let inserted = conn.insert_job(&record, &drivers, notify).map_err(|error| match error {
+            NotInserted::Failed(error) => Error::Database {
+                database: "of the caller's connection".to_owned(),
+                action: "store a job in the caller's transaction",
+                source: to_driver_error(error, false),
+            },
+            NotInserted::Ambiguous => Error::InvalidOption {
+                option: "database",
+                reason: "the tables of this manager's databases are named differently; say with \
+                         NewJob::database which of them the connection is to"
+                    .to_owned(),
+            },
         })?;
         Ok(Some(match inserted {
             Inserted::New => record.id,
@@ -143,7 +201,7 @@ fn settle_with<E: Engine>(
     let done = driver.engine.write(|conn| {
         conn.nestable(|conn| {
             E::hold_plans(conn, false)?;
-            if let Err(error) = act(conn) {
+            if let Err(error) = act(conn.raw) {
                 refused = Some(error);
                 return Err(diesel::result::Error::RollbackTransaction);
             }
@@ -156,7 +214,7 @@ fn settle_with<E: Engine>(
                 }
             };
             let replacements = settlement.extras.iter().flat_map(|extras| &extras.replacements);
-            queues = replacements.map(|job| job.queue.clone()).collect();
+            queues = replacements.map(|job| job.facts.queue.clone()).collect();
             let answers = settle::<E>(conn, worker.as_uuid(), &[settlement])?;
             without = answers.iter().flat_map(Settled::without).copied().collect();
             if !answers.iter().all(Settled::is_done) {

@@ -1,3 +1,4 @@
+use std::borrow::Cow;
 use std::fmt;
 use std::time::Duration;
 
@@ -63,18 +64,32 @@ impl fmt::Display for FailureKind {
 #[derive(Debug, Clone)]
 pub struct Failure {
     kind: FailureKind,
+    class: Option<Cow<'static, str>>,
     message: String,
 }
 
 impl Failure {
     /// Describes a failure; public so that hooks can be tested alone.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into() }
+        Self { kind, class: None, message: message.into() }
+    }
+
+    /// Says of which kind the error is: the name of its type.
+    #[must_use]
+    pub fn with_class(mut self, class: impl Into<Cow<'static, str>>) -> Self {
+        self.class = Some(class.into());
+        self
     }
 
     /// Why the attempt failed.
     pub fn kind(&self) -> FailureKind {
         self.kind
+    }
+
+    /// The name of the error's type, such as `std::io::error::Error`; `None` for a text, a boxed error and
+    /// whatever else does not tell it.
+    pub fn class(&self) -> Option<&str> {
+        self.class.as_deref()
     }
 
     /// The error with its causes, as it will stand in the exception log.

@@ -13,4 +13,4 @@ GRANT INSERT ON qudo_scheduled TO 'qudo_account'@'%';
 GRANT SELECT, INSERT ON qudo_unique TO 'qudo_account'@'%';
 
 -- A lone job in one round trip instead of four.
-GRANT EXECUTE ON PROCEDURE qudo_enqueue_3 TO 'qudo_account'@'%';
+GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';

@@ -16,4 +16,4 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_job_status TO 'qudo_account'@'%';
 GRANT SELECT, UPDATE, DELETE ON qudo_moving TO 'qudo_account'@'%';
 
 -- A lone job in one round trip instead of four.
-GRANT EXECUTE ON PROCEDURE qudo_enqueue_3 TO 'qudo_account'@'%';
+GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';

@@ -160,7 +160,7 @@ mod tests {
         assert_eq!(rows.len(), 1);
         let ticket = manager.enqueue_from_failed_job(rows[0]).expect("is discarded");
         let (name, job) = manager.lookup(ticket.id()).expect("answers").expect("it lives");
-        assert_eq!((ticket.database(), job.uniqkey.as_deref()), (Some(&*name), Some("k")));
+        assert_eq!((ticket.database(), job.facts.uniqkey.as_deref()), (Some(&*name), Some("k")));
         let again = manager.enqueue_from_failed_job(rows[0]);
         let Err(Error::AlreadyRedriven { job, .. }) = again else { panic!("twice") };
         assert_eq!(job, ticket.id());

@@ -6,7 +6,7 @@ use qudo_hooks::{Arg, Due, Hook, HookError, HookSet, JSON, JobDraft};
 
 use crate::ability::{split_version, versioned};
 use crate::backoff::LONGEST_DELAY;
-use crate::driver::JobRecord;
+use crate::driver::{JobFacts, JobRecord};
 use crate::error::Error;
 use crate::names::{check_name, check_uniqkey};
 use crate::new_job::NewJob;
@@ -96,17 +96,13 @@ pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Er
         Due::In(delay) if delay.is_zero() => Due::Now,
         due => due,
     };
-    Ok(JobRecord {
-        id: job.id,
-        queue: job.fields.take_queue(),
-        codec,
-        arg,
+    let facts = JobFacts {
         uniqkey: job.fields.take_uniqkey(),
         // The stored rank is minus the priority, which the lowest number does not have.
         priority: job.fields.priority().max(-i32::MAX),
-        due,
-        ability: job.ability,
-    })
+        ..JobFacts::new(job.ability, job.fields.take_queue(), codec, arg)
+    };
+    Ok(JobRecord { id: job.id, facts, due })
 }
 
 fn encode_arg(program: &Program, job: &mut NewJob) -> Result<Vec<u8>, Error> {
@@ -153,13 +149,17 @@ mod tests {
         let asked = job().queue("post").priority(7).uniqkey("k").delay(Duration::from_secs(9));
         let id = asked.id();
         let record = prepare(&program(), asked).expect("valid").expect("not suppressed");
-        assert_eq!((record.id, &*record.queue, &*record.codec), (id, "post", JSON));
-        assert_eq!((record.priority, record.uniqkey.as_deref()), (7, Some("k")));
-        assert_eq!((record.due, &*record.arg), (Due::In(Duration::from_secs(9)), &b"1"[..]));
+        assert_eq!((record.id, &*record.facts.queue, &*record.facts.codec), (id, "post", JSON));
+        assert_eq!((record.facts.priority, record.facts.uniqkey.as_deref()), (7, Some("k")));
+        assert_eq!((record.due, &*record.facts.arg), (Due::In(Duration::from_secs(9)), &b"1"[..]));
         let at_once = prepare(&program(), job().delay(Duration::ZERO)).expect("valid");
         assert_eq!(at_once.expect("not suppressed").due, Due::Now);
         let lowest = prepare(&program(), job().priority(i32::MIN)).expect("valid");
-        assert_eq!(lowest.expect("not suppressed").priority, -i32::MAX, "its rank has to fit");
+        assert_eq!(
+            lowest.expect("not suppressed").facts.priority,
+            -i32::MAX,
+            "its rank has to fit"
+        );
     }
 
     #[test]
@@ -212,7 +212,7 @@ mod tests {
             },
             job(),
         );
-        assert_eq!(&*changed.expect("valid").expect("stays").queue, "elsewhere");
+        assert_eq!(&*changed.expect("valid").expect("stays").facts.queue, "elsewhere");
         let suppressed = behind(
             |job| {
                 job.suppress();

@@ -128,9 +128,9 @@ fn held_at_former_home(
     route: &Route,
     until: Instant,
 ) -> Result<Option<(JobId, Arc<Database>)>, Error> {
-    let Some(key) = &job.uniqkey else { return Ok(None) };
+    let Some(key) = &job.facts.uniqkey else { return Ok(None) };
     for database in &route.former_homes {
-        let (ability, key) = (job.ability.clone(), key.clone());
+        let (ability, key) = (job.facts.ability.clone(), key.clone());
         let asked =
             database.begin("look up a unique key", move |driver| driver.holder(&ability, &key));
         match asked.wait_at_most(time_left(until)) {
@@ -167,16 +167,17 @@ fn conclude(
         begun: stored.begun,
     });
     if !hooks.is_empty() {
-        let view = JobView::new(id, &record.ability, &record.queue)
+        let view = JobView::new(id, &record.facts.ability, &record.facts.queue)
             .with_database(&database.name)
-            .with_uniqkey(record.uniqkey.as_deref())
-            .with_priority(record.priority)
-            .with_arg(&record.codec, &record.arg);
-        let ours =
-            hooks_of(&client.program, &record.ability, hooks).unwrap_or_else(|(hook, panic)| {
+            .with_uniqkey(record.facts.uniqkey.as_deref())
+            .with_priority(record.facts.priority)
+            .with_arg(&record.facts.codec, &record.facts.arg);
+        let ours = hooks_of(&client.program, &record.facts.ability, hooks).unwrap_or_else(
+            |(hook, panic)| {
                 log::error!("the hook {hook:?}, applies_to, after job {id} was stored: {panic}");
                 Vec::new()
-            });
+            },
+        );
         for hook in ours {
             if let Err(panic) = guard(|| hook.post_enqueue(&view)) {
                 let hook = hook.name();

@@ -83,7 +83,7 @@ impl Inserter {
     /// error that means the database is down, after it tried again where that is safe.
     pub(crate) fn insert(&self, jobs: &Arc<Vec<JobRecord>>, limit: Duration) -> Answer {
         // A unique key may have to wait for somebody's open transaction; nobody else must.
-        let keyed = jobs.iter().any(|job| job.uniqkey.is_some());
+        let keyed = jobs.iter().any(|job| job.facts.uniqkey.is_some());
         if keyed || jobs.len() > LARGEST_SHARED || !self.shared.driver.may_block() {
             return self.insert_alone(jobs, limit);
         }
@@ -252,7 +252,7 @@ impl Line {
         let (mut jobs, mut bytes) = (0, 0);
         let fits = self.waiting.iter().take_while(|slot| {
             jobs += slot.jobs.len();
-            bytes += slot.jobs.iter().map(|job| job.arg.len()).sum::<usize>();
+            bytes += slot.jobs.iter().map(|job| job.facts.arg.len()).sum::<usize>();
             jobs <= LARGEST_GROUP && bytes <= MOST_BYTES
         });
         // A large one alone.

@@ -26,7 +26,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::driver::{
-    Control, ControlFlag, Deadline, Driver, DriverError, Due, ErrorKind, Inserted, JobRecord,
+    Control, ControlFlag, Deadline, Driver, DriverError, Due, ErrorKind, Inserted, JobRecord, Name,
     SchemaState,
 };
 use crate::error::Error;
@@ -83,7 +83,7 @@ pub(crate) struct Database {
     /// Sessions that work it, and how often a probe comes at least meanwhile.
     work: Mutex<(usize, Duration)>,
     /// The queues of the session that works it.
-    queues: RwLock<Vec<Arc<str>>>,
+    queues: RwLock<Vec<Name>>,
     last_claim: Mutex<Option<DateTime<Utc>>>,
     /// It is out of the set, so nobody asks it any more.
     removed: AtomicBool,
@@ -419,7 +419,7 @@ impl Database {
 
     /// A session begins to work it. Until the end probes come at least this often while it is away:
     /// whoever works it must be back before others count its silence.
-    pub(crate) fn begin_work(&self, probe_every: Duration, queues: &[Arc<str>]) {
+    pub(crate) fn begin_work(&self, probe_every: Duration, queues: &[Name]) {
         *self.queues.write() = queues.to_vec();
         let mut work = self.work.lock();
         *work = (work.0 + 1, work.1.min(probe_every));
@@ -454,7 +454,7 @@ impl Database {
             }
         };
         let queues = self.queues.read();
-        let ours = |job: &JobRecord| queues.iter().any(|queue| **queue == *job.queue);
+        let ours = |job: &JobRecord| queues.iter().any(|queue| **queue == *job.facts.queue);
         if !queues.is_empty() && jobs.iter().any(|job| soon(job) && ours(job)) {
             self.bell.ring();
         }
@@ -874,9 +874,12 @@ mod tests {
         };
         let job = crate::fixture::record();
         assert!(!rings(&job), "nobody works here");
-        database.begin_work(SOON, &[Arc::from("default")]);
+        database.begin_work(SOON, &["default".into()]);
         assert!(rings(&job));
-        assert!(!rings(&JobRecord { queue: "other".into(), ..job.clone() }));
+        assert!(!rings(&JobRecord {
+            facts: crate::driver::JobFacts::new("mail", "other", "json", vec![]),
+            ..job.clone()
+        }));
         assert!(rings(&JobRecord { due: Due::In(delay / 2), ..job.clone() }));
         assert!(!rings(&JobRecord { due: Due::In(delay), ..job.clone() }));
         let at = |seconds| Due::At(utc_now() + TimeDelta::seconds(seconds));

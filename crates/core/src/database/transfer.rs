@@ -172,12 +172,12 @@ impl<'a> Move<'a> {
     /// after an error; if that fails too, the next move finds them as the remains of this one.
     fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
         if !jobs.is_empty() {
-            let bytes = jobs.iter().map(|job| job.record.arg.len()).sum();
+            let bytes = jobs.iter().map(|job| job.record.facts.arg.len()).sum();
             self.batch = next_batch(jobs.len() as u32, bytes);
         }
         let mut back = Vec::new();
         jobs.retain(|job| {
-            let goes = self.may_go(&job.record.ability, job.record.uniqkey.as_deref());
+            let goes = self.may_go(&job.record.facts.ability, job.record.facts.uniqkey.as_deref());
             if !goes {
                 back.push(job.record.id);
             }
@@ -375,7 +375,7 @@ mod tests {
     #[test]
     fn a_key_moves_to_its_home_only() {
         let bed = Bed::new();
-        let keyed = |key: &str| JobRecord { uniqkey: Some(key.to_owned()), ..record() };
+        let keyed = |key: &str| crate::fixture::keyed(key);
         let jobs: Vec<_> = (0..20).map(|n| bed.store(keyed(&n.to_string()))).collect();
         let moved = bed.run().expect("answers");
         assert!(moved.moved > 0 && moved.stayed > 0 && moved.moved + moved.stayed == 20);
@@ -391,7 +391,7 @@ mod tests {
     #[test]
     fn a_key_that_another_job_holds_there_stays() {
         let bed = Bed::new();
-        let keyed = || JobRecord { uniqkey: Some("k".to_owned()), ..record() };
+        let keyed = || crate::fixture::keyed("k");
         bed.from.order(ControlFlag::Draining, true).expect("answers");
         let ours = bed.store(keyed());
         bed.to.driver().insert(&[keyed()], Deadline::NONE).expect("stored");

@@ -179,7 +179,7 @@ mod tests {
     const OWN: Duration = Duration::from_secs(20);
 
     fn worker(silent: Duration, dead_after: Duration) -> WorkerSeen {
-        let info = WorkerInfo { id: WorkerId::new(), name: "it".to_owned(), dead_after };
+        let info = WorkerInfo::new("it", dead_after);
         WorkerSeen { info, seen_at: Utc::now(), silent }
     }
 

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
-use super::WorkerId;
+use super::{JobFacts, WorkerId};
 
 /// Where a live job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,22 +47,12 @@ impl JobState {
 pub struct JobInfo {
     /// Its id.
     pub id: JobId,
-    /// The kind of work.
-    pub ability: String,
-    /// The queue.
-    pub queue: String,
-    /// The unique key.
-    pub uniqkey: Option<String>,
-    /// Higher runs first.
-    pub priority: i32,
+    /// What it is.
+    pub facts: JobFacts,
     /// How many runs were started.
     pub attempt: i32,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
-    /// The name of the codec of `arg`.
-    pub codec: String,
-    /// The encoded argument.
-    pub arg: Vec<u8>,
     /// Where it stands.
     pub state: JobState,
 }
@@ -106,28 +96,29 @@ pub struct Exception {
     pub id: Uuid,
     /// The job that failed.
     pub job: JobId,
-    /// The kind of work.
-    pub ability: String,
-    /// The queue.
-    pub queue: String,
+    /// What the job is. The argument is that of the enqueue, byte for byte, where the job was discarded; it and
+    /// the codec's name are empty otherwise, because the live job has them.
+    pub facts: JobFacts,
     /// Which run failed.
     pub attempt: i32,
     /// Why.
     pub kind: FailureKind,
+    /// The kind of the error, by which failures are grouped: the name of its type, where that is known.
+    pub class: Option<String>,
     /// The error with its causes.
     pub message: String,
     /// When, by the database's clock.
     pub failed_at: DateTime<Utc>,
+    /// The worker process in whose hands it failed.
+    pub worker: WorkerId,
+    /// The name of that process, if it is known.
+    pub worker_name: Option<String>,
+    /// The version of its program, if it says.
+    pub version: Option<String>,
     /// Whether the job left the queue with this failure; only these can be redriven.
     pub discarded: bool,
     /// The job that it was enqueued as again.
     pub redriven_as: Option<JobId>,
-    /// The unique key.
-    pub uniqkey: Option<String>,
-    /// The name of the codec of `arg`; only when discarded.
-    pub codec: Option<String>,
-    /// The original bytes of the argument; only when discarded.
-    pub arg: Option<Vec<u8>>,
 }
 
 /// Which rows of the exception log a listing shows.
@@ -219,8 +210,7 @@ impl fmt::Debug for JobInfo {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobInfo")
             .field("id", &self.id)
-            .field("ability", &self.ability)
-            .field("queue", &self.queue)
+            .field("facts", &self.facts)
             .field("state", &self.state)
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
@@ -233,7 +223,7 @@ impl fmt::Debug for Exception {
         f.debug_struct("Exception")
             .field("id", &self.id)
             .field("job", &self.job)
-            .field("ability", &self.ability)
+            .field("facts", &self.facts)
             .field("attempt", &self.attempt)
             .field("kind", &self.kind)
             .field("message", &self.message)

@@ -9,10 +9,12 @@ mod admin;
 mod audit;
 mod control;
 mod error;
+mod facts;
 mod inspect;
 mod keep;
 mod listing;
 mod moving;
+mod name;
 mod password;
 mod record;
 mod registration;
@@ -23,6 +25,7 @@ pub use admin::{Admin, SchemaState};
 pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
+pub use facts::{Flags, JobFacts};
 pub use inspect::Inspect;
 pub use keep::{Keep, Purged};
 pub use listing::{
@@ -30,6 +33,7 @@ pub use listing::{
     StatusRow,
 };
 pub use moving::{Leg, Moves, MovingJob};
+pub use name::Name;
 pub use password::{Password, PasswordError};
 pub use qudo_hooks::Due;
 pub use record::{

@@ -4,7 +4,7 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
-use super::{DriverError, Inserted, JobRecord};
+use super::{DriverError, Flags, Inserted, JobRecord};
 
 /// A waiting job on its way from one database to another.
 #[derive(Clone)]
@@ -15,6 +15,8 @@ pub struct MovingJob {
     pub attempt: i32,
     /// How many of these runs ended with the worker's death or a lease that ran out.
     pub crashes: i32,
+    /// What lies beside it.
+    pub flags: Flags,
     /// When it was enqueued, by its first database's clock.
     pub enqueued_at: DateTime<Utc>,
 }
@@ -23,8 +25,7 @@ pub struct MovingJob {
 impl fmt::Debug for MovingJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MovingJob")
-            .field("id", &self.record.id)
-            .field("ability", &self.record.ability)
+            .field("record", &self.record)
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
     }

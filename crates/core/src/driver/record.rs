@@ -7,6 +7,7 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::{Due, FailureKind, JobId};
 use uuid::Uuid;
 
+use super::{Flags, JobFacts, Name};
 use crate::tools::random::new_id;
 use crate::tools::time::Instant;
 
@@ -51,10 +52,39 @@ pub struct WorkerInfo {
     /// Its identity.
     pub id: WorkerId,
     /// A name for people: host and process id.
-    pub name: String,
+    pub name: Arc<str>,
+    /// The version of its program, if the program says.
+    pub version: Option<Arc<str>>,
+    /// The abilities that it has, in their order.
+    pub abilities: Arc<[Name]>,
+    /// The queues that it claims from, in their order.
+    pub queues: Arc<[Name]>,
     /// How long it may be silent before others may take its jobs: its own promise, which holds
     /// whatever the others are set to.
     pub dead_after: Duration,
+}
+
+impl WorkerInfo {
+    /// A process that has told no more than its name and how long it may be silent.
+    pub fn new(name: impl Into<Arc<str>>, dead_after: Duration) -> Self {
+        Self {
+            id: WorkerId::new(),
+            name: name.into(),
+            version: None,
+            abilities: Arc::default(),
+            queues: Arc::default(),
+            dead_after,
+        }
+    }
+
+    /// An attempt that failed in the hands of this process.
+    pub fn failed(&self, kind: FailureKind, message: impl Into<String>) -> ExceptionRecord {
+        ExceptionRecord {
+            worker_name: Some(Arc::clone(&self.name)),
+            version: self.version.clone(),
+            ..ExceptionRecord::new(kind, message)
+        }
+    }
 }
 
 /// A worker process as its row in the database tells.
@@ -114,18 +144,8 @@ impl Deadline {
 pub struct JobRecord {
     /// Its id, made by the client.
     pub id: JobId,
-    /// The kind of work.
-    pub ability: Cow<'static, str>,
-    /// The queue.
-    pub queue: Cow<'static, str>,
-    /// The name of the codec of `arg`.
-    pub codec: Cow<'static, str>,
-    /// The encoded argument.
-    pub arg: Vec<u8>,
-    /// The unique key.
-    pub uniqkey: Option<String>,
-    /// Higher runs first.
-    pub priority: i32,
+    /// What it is.
+    pub facts: JobFacts,
     /// When it may run.
     pub due: Due,
 }
@@ -143,7 +163,7 @@ pub enum Inserted {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AbilityLease {
     /// Its name.
-    pub name: Arc<str>,
+    pub name: Name,
     /// How long its lease lasts at most.
     pub grab_for: Duration,
 }
@@ -156,7 +176,7 @@ pub struct ClaimRequest<'a> {
     /// The number of this claim, never used before by this worker.
     pub claim: i64,
     /// The queue.
-    pub queue: &'a Arc<str>,
+    pub queue: &'a Name,
     /// What the worker can do; other jobs are left where they are.
     pub abilities: &'a [AbilityLease],
     /// How many jobs at most.
@@ -176,18 +196,10 @@ pub struct ClaimedJob {
     pub attempt: i32,
     /// How many of the earlier runs ended with the worker's death or a lease that ran out.
     pub crashes: i32,
-    /// The queue.
-    pub queue: Arc<str>,
-    /// The kind of work.
-    pub ability: Arc<str>,
-    /// The name of the codec of `arg`.
-    pub codec: Cow<'static, str>,
-    /// The encoded argument.
-    pub arg: Vec<u8>,
-    /// The unique key.
-    pub uniqkey: Option<String>,
-    /// Higher runs first.
-    pub priority: i32,
+    /// What lies beside it.
+    pub flags: Flags,
+    /// What it is.
+    pub facts: JobFacts,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
 }
@@ -247,8 +259,22 @@ pub struct ExceptionRecord {
     pub id: Uuid,
     /// Why it failed.
     pub kind: FailureKind,
+    /// The kind of the error, by which failures are grouped: the name of its type, where that is known.
+    pub class: Option<Cow<'static, str>>,
     /// The error with its causes.
     pub message: String,
+    /// The name of the worker process in whose hands it failed.
+    pub worker_name: Option<Arc<str>>,
+    /// The version of that process's program, if it says.
+    pub version: Option<Arc<str>>,
+}
+
+impl ExceptionRecord {
+    /// An attempt that failed in nobody's hands.
+    pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
+        let (id, message) = (new_id(), message.into());
+        Self { id, kind, class: None, message, worker_name: None, version: None }
+    }
 }
 
 /// A reply to be stored.
@@ -318,8 +344,7 @@ impl fmt::Debug for JobRecord {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("JobRecord")
             .field("id", &self.id)
-            .field("ability", &self.ability)
-            .field("queue", &self.queue)
+            .field("facts", &self.facts)
             .finish_non_exhaustive()
     }
 }
@@ -329,8 +354,7 @@ impl fmt::Debug for ClaimedJob {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ClaimedJob")
             .field("id", &self.id)
-            .field("ability", &self.ability)
-            .field("queue", &self.queue)
+            .field("facts", &self.facts)
             .field("attempt", &self.attempt)
             .finish_non_exhaustive()
     }

@@ -81,7 +81,8 @@ impl Store {
         let scheduled = self.scheduled.keys().any(|(_, other)| *other == id);
         places.extend(scheduled.then_some(Place::Scheduled));
         let record = self.jobs.get(&id).map(|facts| &facts.record);
-        let facts = record.map(|record| (record.ability.to_string(), record.uniqkey.clone()));
+        let facts =
+            record.map(|record| (record.facts.ability.to_string(), record.facts.uniqkey.clone()));
         let own = facts.clone().and_then(|(ability, key)| Some((ability, key?)));
         let keys = self.unique.iter().filter(|(_, holder)| **holder == id);
         Traces {

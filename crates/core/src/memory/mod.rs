@@ -369,7 +369,7 @@ mod tests {
             let failed = matches!(verdict, Verdict::Discard | Verdict::Retry(_));
             let extras = failed.then(|| {
                 let kind = qudo_hooks::FailureKind::Error;
-                let exception = ExceptionRecord { id: Uuid::now_v7(), kind, message: "no".into() };
+                let exception = ExceptionRecord::new(kind, "no");
                 Box::new(Extras { exception: Some(exception), ..Extras::default() })
             });
             let settlement = Settlement { job: Box::new(job), verdict, extras };
@@ -394,7 +394,8 @@ mod tests {
             match *step {
                 Step::Insert { key, due } => {
                     let uniqkey = key.map(|key| key.to_string());
-                    let job = JobRecord { uniqkey, due: Self::due(due), ..record() };
+                    let mut job = JobRecord { due: Self::due(due), ..record() };
+                    job.facts.uniqkey = uniqkey;
                     let id = job.id;
                     let answer = driver.insert(&[job], Deadline::NONE).expect("answers")[0];
                     match answer {
@@ -406,14 +407,12 @@ mod tests {
                 }
                 Step::Claim { worker, limit } => {
                     self.claims += 1;
-                    let abilities = [AbilityLease {
-                        name: Arc::from("mail"),
-                        grab_for: Duration::from_secs(900),
-                    }];
+                    let abilities =
+                        [AbilityLease { name: "mail".into(), grab_for: Duration::from_secs(900) }];
                     let request = ClaimRequest {
                         worker: self.workers[worker].id,
                         claim: self.claims,
-                        queue: &Arc::from("default"),
+                        queue: &"default".into(),
                         abilities: &abilities,
                         limit,
                         deadline: Deadline::NONE,

@@ -124,6 +124,7 @@ impl Store {
             record: JobRecord { due: row.due, ..facts.record.clone() },
             attempt: row.stand.attempt,
             crashes: row.stand.crashes,
+            flags: row.stand.flags,
             enqueued_at: facts.enqueued_at,
         })
     }
@@ -148,8 +149,8 @@ impl Store {
             }
             return Inserted::New;
         }
-        if let Some(key) = &record.uniqkey {
-            let key = (record.ability.to_string(), key.clone());
+        if let Some(key) = &record.facts.uniqkey {
+            let key = (record.facts.ability.to_string(), key.clone());
             if let Some(holder) = self.unique.get(&key) {
                 return Inserted::Existing(*holder);
             }
@@ -157,7 +158,8 @@ impl Store {
         }
         let facts = Facts { record: record.clone(), enqueued_at: job.enqueued_at };
         self.jobs.insert(record.id, facts);
-        let stand = super::store::Stand { attempt: job.attempt, crashes: job.crashes };
+        let (attempt, crashes, flags) = (job.attempt, job.crashes, job.flags);
+        let stand = super::store::Stand { attempt, crashes, flags };
         let row = Moving { other: from.to_owned(), mover, stand, due: record.due, at: self.now };
         self.moving.insert((record.id, Leg::Arriving), row);
         Inserted::New

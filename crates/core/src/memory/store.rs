@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
@@ -7,11 +6,10 @@ use uuid::Uuid;
 
 use crate::driver::{
     Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Exception,
-    ExceptionFilter, ExceptionRecord, Inserted, JobFilter, JobInfo, JobRecord, JobState, Keep, Leg,
-    Promotion, Redrive, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
-    WorkerInfo, WorkerSeen,
+    ExceptionFilter, ExceptionRecord, Flags, Inserted, JobFilter, JobInfo, JobRecord, JobState,
+    Keep, Leg, Name, Promotion, Redrive, ReplyRow, Rescued, Settled, Settlement, StatusRow,
+    Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
-use crate::tools::random::new_id;
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
 #[derive(Default)]
@@ -23,7 +21,6 @@ pub(super) struct Store {
     pub(super) leases: BTreeMap<JobId, Lease>,
     pub(super) unique: HashMap<(String, String), JobId>,
     exceptions: Vec<Exception>,
-    priorities: HashMap<Uuid, i32>,
     status: Vec<StatusRow>,
     replies: HashMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
     pub(super) workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
@@ -41,6 +38,7 @@ pub(super) struct Facts {
 pub(super) struct Stand {
     pub(super) attempt: i32,
     pub(super) crashes: i32,
+    pub(super) flags: Flags,
 }
 
 /// A row of the moving jobs.
@@ -65,8 +63,8 @@ impl Store {
         if self.jobs.contains_key(&record.id) {
             return Inserted::New;
         }
-        if let Some(key) = &record.uniqkey {
-            let key = (record.ability.to_string(), key.clone());
+        if let Some(key) = &record.facts.uniqkey {
+            let key = (record.facts.ability.to_string(), key.clone());
             if let Some(holder) = self.unique.get(&key) {
                 return Inserted::Existing(*holder);
             }
@@ -74,7 +72,7 @@ impl Store {
         }
         let due = record.due;
         self.jobs.insert(record.id, Facts { record: record.clone(), enqueued_at: self.now });
-        self.place(record.id, due, Stand::default());
+        self.place(record.id, due, Stand { flags: record.facts.flags(), ..Stand::default() });
         Inserted::New
     }
 
@@ -88,14 +86,14 @@ impl Store {
             self.scheduled.insert((at, id), stand);
         } else {
             let job = &self.jobs[&id].record;
-            self.ready.insert((job.queue.to_string(), -job.priority, id), stand);
+            self.ready.insert((job.facts.queue.to_string(), -job.facts.priority, id), stand);
         }
     }
 
     pub(super) fn remove(&mut self, id: JobId) -> Option<Facts> {
         let facts = self.jobs.remove(&id)?;
-        if let Some(key) = &facts.record.uniqkey {
-            self.unique.remove(&(facts.record.ability.to_string(), key.clone()));
+        if let Some(key) = &facts.record.facts.uniqkey {
+            self.unique.remove(&(facts.record.facts.ability.to_string(), key.clone()));
         }
         Some(facts)
     }
@@ -107,7 +105,7 @@ impl Store {
             .range(first..)
             .take_while(|((queue, ..), _)| **queue == **request.queue)
             .filter_map(|(key, stand)| {
-                let ability = &self.jobs[&key.2].record.ability;
+                let ability = &self.jobs[&key.2].record.facts.ability;
                 let ours = request.abilities.iter().find(|one| *one.name == **ability)?;
                 Some((key.clone(), *stand, ours))
             })
@@ -127,12 +125,8 @@ impl Store {
                     claim,
                     attempt: stand.attempt,
                     crashes: stand.crashes,
-                    queue: Arc::clone(request.queue),
-                    ability: Arc::clone(&ability.name),
-                    codec: facts.record.codec.clone(),
-                    arg: facts.record.arg.clone(),
-                    uniqkey: facts.record.uniqkey.clone(),
-                    priority: facts.record.priority,
+                    flags: stand.flags,
+                    facts: facts.record.facts.clone(),
                     enqueued_at: facts.enqueued_at,
                 }
             })
@@ -179,7 +173,8 @@ impl Store {
         };
         if let Some(extras) = &one.extras {
             if let Some(exception) = &extras.exception {
-                self.log_exception(id, stand.attempt, exception, one.verdict == Verdict::Discard);
+                let last = one.verdict == Verdict::Discard;
+                self.log_exception(id, worker, stand.attempt, exception, last);
             }
             if !extras.replies.is_empty() {
                 let row = |reply: &crate::driver::ReplyRecord| ReplyRow {
@@ -192,10 +187,10 @@ impl Store {
             if let Some(status) = &extras.status {
                 self.status.push(StatusRow {
                     job: id,
-                    ability: one.job.ability.to_string(),
+                    ability: one.job.facts.ability.to_string(),
                     status: status.status.to_owned(),
                     attempt: stand.attempt,
-                    uniqkey: one.job.uniqkey.clone(),
+                    uniqkey: one.job.facts.uniqkey.clone(),
                     enqueued_at: one.job.enqueued_at,
                     started_at: self.now - status.took,
                     finished_at: self.now,
@@ -223,26 +218,35 @@ impl Store {
         Settled::done_without(refused.map(|new| new.id).collect())
     }
 
-    fn log_exception(&mut self, id: JobId, attempt: i32, what: &ExceptionRecord, last: bool) {
+    fn log_exception(
+        &mut self,
+        id: JobId,
+        worker: WorkerId,
+        attempt: i32,
+        what: &ExceptionRecord,
+        last: bool,
+    ) {
         let Some(facts) = self.jobs.get(&id) else {
             return;
         };
-        let record = &facts.record;
-        self.priorities.insert(what.id, record.priority);
+        let mut facts = facts.record.facts.clone();
+        if !last {
+            (facts.codec, facts.arg) = (Name::from_static(""), Vec::new());
+        }
         self.exceptions.push(Exception {
             id: what.id,
             job: id,
-            ability: record.ability.to_string(),
-            queue: record.queue.to_string(),
+            facts,
             attempt,
             kind: what.kind,
+            class: what.class.as_ref().map(ToString::to_string),
             message: what.message.clone(),
             failed_at: self.now,
+            worker,
+            worker_name: what.worker_name.as_ref().map(ToString::to_string),
+            version: what.version.as_ref().map(ToString::to_string),
             discarded: last,
             redriven_as: None,
-            uniqkey: record.uniqkey.clone(),
-            codec: last.then(|| record.codec.to_string()),
-            arg: last.then(|| record.arg.clone()),
         });
     }
 
@@ -282,12 +286,12 @@ impl Store {
                 continue;
             };
             lease.stand.crashes += 1;
-            let record = ExceptionRecord {
-                id: new_id(),
-                kind: one.kind,
-                message: format!("taken back from worker {}", one.worker),
+            let message = format!("taken back from worker {}", one.worker);
+            let record = match self.workers.get(&one.worker) {
+                Some((worker, _)) => worker.failed(one.kind, message),
+                None => ExceptionRecord::new(one.kind, message),
             };
-            self.log_exception(one.id, lease.stand.attempt, &record, false);
+            self.log_exception(one.id, one.worker, lease.stand.attempt, &record, false);
             self.place(one.id, Due::Now, lease.stand);
         }
         // The row goes with the last lease.
@@ -321,7 +325,7 @@ impl Store {
             let state = JobState::Running { worker: lease.worker, until: lease.until };
             return Some((state, lease.stand));
         }
-        let key = (record.queue.to_string(), -record.priority, id);
+        let key = (record.facts.queue.to_string(), -record.facts.priority, id);
         if let Some(stand) = self.ready.get(&key) {
             return Some((JobState::Ready, *stand));
         }
@@ -338,17 +342,11 @@ impl Store {
     pub(super) fn lookup(&self, id: JobId) -> Option<JobInfo> {
         let (state, stand) = self.stand(id)?;
         let facts = &self.jobs[&id];
-        let record = &facts.record;
         Some(JobInfo {
             id,
-            ability: record.ability.to_string(),
-            queue: record.queue.to_string(),
-            uniqkey: record.uniqkey.clone(),
-            priority: record.priority,
+            facts: facts.record.facts.clone(),
             attempt: stand.attempt,
             enqueued_at: facts.enqueued_at,
-            codec: record.codec.to_string(),
-            arg: record.arg.clone(),
             state,
         })
     }
@@ -363,8 +361,8 @@ impl Store {
             .filter(|(_, facts)| {
                 let record = &facts.record;
                 (filter.abilities.is_empty()
-                    || filter.abilities.iter().any(|one| *one == record.ability))
-                    && filter.queue.as_ref().is_none_or(|queue| *queue == record.queue)
+                    || filter.abilities.iter().any(|one| record.facts.ability == *one))
+                    && filter.queue.as_ref().is_none_or(|queue| record.facts.queue == *queue)
             })
             .skip(filter.offset as usize)
             .take(filter.limit as usize)
@@ -379,7 +377,8 @@ impl Store {
                 continue;
             };
             let record = &facts.record;
-            let key = (record.queue.to_string(), record.ability.to_string(), state.as_str());
+            let key =
+                (record.facts.queue.to_string(), record.facts.ability.to_string(), state.as_str());
             *counts.entry(key).or_default() += 1;
         }
         counts
@@ -402,7 +401,7 @@ impl Store {
 
     fn take_waiting(&mut self, id: JobId) -> Option<Stand> {
         let record = &self.jobs.get(&id)?.record;
-        let key = (record.queue.to_string(), -record.priority, id);
+        let key = (record.facts.queue.to_string(), -record.facts.priority, id);
         if let Some(stand) = self.ready.remove(&key) {
             return Some(stand);
         }
@@ -427,7 +426,8 @@ impl Store {
             .iter()
             .rev()
             .filter(|row| {
-                (filter.abilities.is_empty() || filter.abilities.contains(&row.ability))
+                (filter.abilities.is_empty()
+                    || filter.abilities.iter().any(|one| row.facts.ability == *one))
                     && filter.job.is_none_or(|job| job == row.job)
                     && filter.id.is_none_or(|id| id == row.id)
                     && (row.discarded || !filter.discarded_only)
@@ -446,19 +446,10 @@ impl Store {
         if let Some(job) = row.redriven_as {
             return Redrive::Already(job);
         }
-        let (Some(codec), Some(arg)) = (row.codec, row.arg) else {
+        if !row.discarded {
             return Redrive::NotDiscarded;
-        };
-        let record = JobRecord {
-            id: new,
-            ability: row.ability.into(),
-            queue: row.queue.into(),
-            codec: codec.into(),
-            arg,
-            uniqkey: row.uniqkey,
-            priority: self.priorities.get(&exception).copied().unwrap_or_default(),
-            due: Due::Now,
-        };
+        }
+        let record = JobRecord { id: new, facts: row.facts, due: Due::Now };
         match self.insert(&record) {
             Inserted::Existing(holder) => Redrive::Conflict(holder),
             Inserted::New => {

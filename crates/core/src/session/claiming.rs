@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::database::Database;
 use crate::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverError, WorkerId,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverError, Name, WorkerId,
 };
 use crate::observe::Event;
 use crate::program::Program;
@@ -23,13 +23,13 @@ impl Claiming<'_> {
     /// after `deadline` leases nothing; an answer that comes when nobody waits for it any more is released.
     pub(super) fn claim(
         &self,
-        queue: &Arc<str>,
+        queue: &Name,
         claim: i64,
         limit: u32,
         deadline: Instant,
     ) -> Result<Vec<ClaimedJob>, DriverError> {
         let (worker, abilities) = (self.worker, Arc::clone(self.abilities));
-        let (asked, deadline) = (Arc::clone(queue), Deadline::at(deadline));
+        let (asked, deadline) = (queue.clone(), Deadline::at(deadline));
         let ask = move |driver: &dyn Driver| {
             let (queue, abilities) = (&asked, &*abilities);
             driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit, deadline })

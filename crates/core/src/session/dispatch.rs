@@ -304,7 +304,7 @@ impl Dispatch {
             return;
         }
         inner.slots[lane].served += got as u64;
-        let bytes = jobs.iter().map(|job| job.arg.len()).sum();
+        let bytes = jobs.iter().map(|job| job.facts.arg.len()).sum();
         inner.slots[lane].weight.note(got, bytes);
         let full = got == wanted && got >= inner.limit as usize;
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
@@ -494,16 +494,14 @@ mod tests {
     }
 
     fn job() -> ClaimedJob {
+        use crate::driver::{Flags, JobFacts};
+
         ClaimedJob {
             id: qudo_hooks::JobId::new(),
-            ability: Arc::from("it"),
-            queue: Arc::from("default"),
-            codec: "json".into(),
-            arg: Vec::new(),
-            uniqkey: None,
-            priority: 0,
+            facts: JobFacts::new("it", "default", "json", Vec::new()),
             attempt: 1,
             crashes: 0,
+            flags: Flags::NONE,
             claim: 1,
             enqueued_at: crate::tools::time::utc_now(),
         }

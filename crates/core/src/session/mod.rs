@@ -33,6 +33,7 @@ use uuid::Uuid;
 
 use crate::client::Client;
 use crate::database::Database;
+use crate::driver::Name;
 use crate::driver::{AbilityLease, WorkerInfo};
 use crate::job::Host;
 use crate::tools::sync::{Mutex, RwLock};
@@ -57,7 +58,7 @@ pub(crate) struct Session {
     pub(crate) worker: WorkerInfo,
     pub(crate) dispatch: Dispatch,
     pub(crate) abilities: Arc<[AbilityLease]>,
-    pub(crate) queues: Vec<Arc<str>>,
+    pub(crate) queues: Vec<Name>,
     /// Abilities see it through `Job::is_stopping`.
     pub(crate) stop: Arc<Stop>,
     pub(crate) claims: AtomicI64,

@@ -8,11 +8,11 @@ use qudo_hooks::{Failure, FailureKind, Outcome};
 use super::claiming::Claiming;
 use super::rhythm::{Rhythm, SHORTEST_WAIT};
 use super::run::{Context, run_job};
-use super::settling::{Ended, One, Settling, discarded};
+use super::settling::{Ended, One, Settling};
 use crate::client::Client;
 use crate::database::Database;
 use crate::database::schema::check_schema;
-use crate::driver::{ClaimedJob, Driver, DriverError, ErrorKind, Settlement, WorkerId, WorkerInfo};
+use crate::driver::{ClaimedJob, Driver, DriverError, ErrorKind, Settlement, WorkerInfo};
 use crate::error::{DownReason, Error};
 use crate::job::{Host, Tenure};
 use crate::tools::causes::with_causes;
@@ -144,7 +144,7 @@ impl Once<'_> {
             host: self.host,
             database: &database.name,
             driver: database.driver(),
-            worker: worker.id,
+            worker,
         };
         let id = job.id;
         let run = || run_job(&context, Arc::new(Alone), Box::new(job));
@@ -153,7 +153,7 @@ impl Once<'_> {
             self.client.waiters.note([id]);
             return Ok(outcome);
         };
-        match self.settle(database, worker.id, settlement)? {
+        match self.settle(database, worker, settlement)? {
             Some(refusal) => Ok(Outcome::Discarded(Failure::new(FailureKind::Error, refusal))),
             None => Ok(outcome),
         }
@@ -165,7 +165,7 @@ impl Once<'_> {
     fn settle(
         &self,
         database: &Arc<Database>,
-        worker: WorkerId,
+        worker: &WorkerInfo,
         settlement: Settlement,
     ) -> Result<Option<String>, DriverError> {
         let settling = Settling { client: self.client, worker, database, asks_anyway: true };
@@ -190,7 +190,7 @@ impl Once<'_> {
             refusals += u32::from(is_refused);
             if is_refused && (is_late || refusals > MOST_REFUSALS) {
                 let is_at_fault = error.kind() == ErrorKind::Other && refusal.is_none();
-                let without = discarded(left.settlement(), &error).filter(|_| is_at_fault);
+                let without = settling.discarded(left.settlement(), &error).filter(|_| is_at_fault);
                 let Some(without) = without else { return Err(error) };
                 refusal = Some(with_causes(&error));
                 one = One::alone(without, left.repeated);

@@ -11,7 +11,7 @@ use crate::ability::AbilityEntry;
 use crate::backoff::LONGEST_DELAY;
 use crate::driver::{
     ClaimedJob, Driver, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement,
-    StatusRecord, Verdict, WorkerId,
+    StatusRecord, Verdict, WorkerInfo,
 };
 use crate::job::{Host, Job, Tenure};
 use crate::job_error::{Unfinished, Wish};
@@ -19,7 +19,6 @@ use crate::observe::Event;
 use crate::program::Program;
 use crate::tools::causes::with_causes;
 use crate::tools::guard::{guard, say};
-use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
 use crate::tools::time::{Instant, SystemTime};
 
@@ -29,7 +28,7 @@ pub(crate) struct Context<'a> {
     pub(crate) host: &'a Arc<dyn Host>,
     pub(crate) database: &'a Arc<str>,
     pub(crate) driver: &'a Arc<dyn Driver>,
-    pub(crate) worker: WorkerId,
+    pub(crate) worker: &'a WorkerInfo,
 }
 
 /// What a run that completed leaves.
@@ -44,11 +43,14 @@ type End = Result<Done, Unfinished>;
 /// The longest message kept, in bytes.
 const LONGEST_MESSAGE: usize = 20_000;
 
+/// The longest name of an error's type kept, in bytes.
+const LONGEST_CLASS: usize = 200;
+
 /// A message that every engine can store: without NUL, which PostgreSQL refuses, and not endless.
-fn storable(message: &str) -> String {
+fn storable(message: &str, longest: usize) -> String {
     let mut text = message.replace('\0', "\u{fffd}");
-    if text.len() > LONGEST_MESSAGE {
-        let end = (0..=LONGEST_MESSAGE).rev().find(|at| text.is_char_boundary(*at));
+    if text.len() > longest {
+        let end = (0..=longest).rev().find(|at| text.is_char_boundary(*at));
         text.truncate(end.unwrap_or_default());
         text.push('…');
     }
@@ -61,7 +63,7 @@ pub(crate) fn run_job(
     tenure: Arc<dyn Tenure>,
     claimed: Box<ClaimedJob>,
 ) -> (Option<Settlement>, Outcome) {
-    let Some(entry) = context.program.abilities.get(&claimed.ability) else {
+    let Some(entry) = context.program.abilities.get(&claimed.facts.ability) else {
         // The claim asks for our abilities only; one that appears all the same is left to others.
         let settlement = Settlement { job: claimed, verdict: Verdict::GiveBack, extras: None };
         return (Some(settlement), Outcome::Snoozed(Duration::ZERO));
@@ -71,7 +73,7 @@ pub(crate) fn run_job(
         claimed,
         database: Arc::clone(context.database),
         driver: Arc::clone(context.driver),
-        worker: context.worker,
+        worker: context.worker.id,
         host: Arc::clone(context.host),
         max_retries: entry.options.max_retries,
         reply_codec: entry.options.codec.clone(),
@@ -99,7 +101,7 @@ pub(crate) fn run_job(
         perform(&job, entry, &hooks)
     };
     let end = if job.written().completed { Ok(committed(&job, end)) } else { end };
-    let (outcome, verdict, mut extras) = conclude(&job, entry, &hooks, end);
+    let (outcome, verdict, mut extras) = conclude(context, &job, entry, &hooks, end);
     if !hooks.is_empty() {
         say(|| after(&job, entry, &hooks, &outcome));
     }
@@ -107,7 +109,7 @@ pub(crate) fn run_job(
         extras.get_or_insert_default().status = Some(StatusRecord {
             status: outcome.as_str(),
             took: begun.elapsed(),
-            message: outcome.failure().map(|failure| storable(failure.message())),
+            message: outcome.failure().map(|failure| storable(failure.message(), LONGEST_MESSAGE)),
         });
     }
     let settled = job.written().completed;
@@ -120,7 +122,7 @@ pub(crate) fn run_job(
     if verdict == Verdict::Complete && extras.is_none() {
         // Thousands of settlements may gather, and none of these needs its argument any more. One that
         // brings a reply may be refused, and its argument is then kept in the exception log.
-        job.claimed.arg = Vec::new();
+        job.claimed.facts.arg = Vec::new();
     }
     ((!settled).then_some(Settlement { job: job.claimed, verdict, extras }), outcome)
 }
@@ -233,7 +235,13 @@ fn run_to_end(job: &Job, entry: &AbilityEntry) -> End {
 type Conclusion = (Outcome, Verdict, Option<Box<Extras>>);
 
 /// What follows from how the run ended, `on_failure` hooks included.
-fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, end: End) -> Conclusion {
+fn conclude(
+    context: &Context<'_>,
+    job: &Job,
+    entry: &AbilityEntry,
+    hooks: &HookSet,
+    end: End,
+) -> Conclusion {
     match end {
         Err(Unfinished { wish: Wish::Snooze(delay), .. }) => {
             let delay = delay.min(LONGEST_DELAY);
@@ -253,10 +261,10 @@ fn conclude(job: &Job, entry: &AbilityEntry, hooks: &HookSet, end: End) -> Concl
         }
         Err(Unfinished { failure, wish }) => {
             let decision = decide(job, entry, hooks, &failure, wish);
+            let message = storable(failure.message(), LONGEST_MESSAGE);
             let exception = ExceptionRecord {
-                id: new_id(),
-                kind: failure.kind(),
-                message: storable(failure.message()),
+                class: failure.class().map(|class| storable(class, LONGEST_CLASS).into()),
+                ..context.worker.failed(failure.kind(), message)
             };
             let extras = Some(Box::new(Extras { exception: Some(exception), ..Extras::default() }));
             match decision {
@@ -443,8 +451,8 @@ mod tests {
     fn claimed(what: &str) -> Box<ClaimedJob> {
         let (driver, worker) = (memory(), worker());
         let mut job = fixture::record();
-        job.codec = "json@2".into();
-        job.arg = format!("{what:?}").into_bytes();
+        job.facts.codec = "json@2".into();
+        job.facts.arg = format!("{what:?}").into_bytes();
         driver.insert(&[job], Deadline::NONE).expect("stored");
         Box::new(fixture::claim(&*driver, &worker, 1).pop().expect("is there"))
     }
@@ -461,7 +469,7 @@ mod tests {
             host: &(Arc::new(home) as Arc<dyn Host>),
             database: &Arc::from("one"),
             driver: &memory(),
-            worker: worker().id,
+            worker: &worker(),
         };
         let (settlement, outcome) = run_job(&context, Arc::new(Alone), job);
         (settlement.expect("nobody else settled it"), outcome)
@@ -545,16 +553,16 @@ mod tests {
     #[test]
     fn an_argument_of_another_shape_fails_and_one_of_a_newer_program_waits() {
         let mut odd = claimed("reply");
-        odd.arg = b"7".to_vec();
+        odd.facts.arg = b"7".to_vec();
         let (_, outcome) = run(HookSet::default(), odd);
         assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Decode));
         let mut newer = claimed("reply");
-        newer.codec = "json@3".into();
+        newer.facts.codec = "json@3".into();
         let (settlement, outcome) = run(HookSet::default(), newer);
         assert!(matches!(outcome, Outcome::Snoozed(_)));
         assert!(matches!(settlement.verdict, Verdict::Snooze(_)));
         let mut older = claimed("reply");
-        older.codec = "json".into();
+        older.facts.codec = "json".into();
         let (settlement, _) = run(HookSet::default(), older);
         assert_eq!(settlement.verdict, Verdict::Complete);
     }
@@ -571,10 +579,10 @@ mod tests {
     #[test]
     fn a_job_of_an_ability_that_is_not_here_goes_back() {
         let mut job = claimed("reply");
-        job.ability = Arc::from("other");
+        job.facts.ability = "other".into();
         let (settlement, _) = run(HookSet::default(), job);
         assert_eq!(settlement.verdict, Verdict::GiveBack);
-        assert!(!settlement.job.arg.is_empty());
+        assert!(!settlement.job.facts.arg.is_empty());
     }
 
     /// Does at each point what its name says.

@@ -14,9 +14,9 @@ const MOST_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) fn weight(settlement: &Settlement) -> usize {
     let extras = settlement.extras.as_ref().map_or(0, |extras| {
         let replies = extras.replies.iter().map(|reply| reply.body.len());
-        replies.chain(extras.replacements.iter().map(|job| job.arg.len())).sum()
+        replies.chain(extras.replacements.iter().map(|job| job.facts.arg.len())).sum()
     });
-    settlement.job.arg.len() + extras
+    settlement.job.facts.arg.len() + extras
 }
 
 /// Runs that ended and wait to be settled.
@@ -153,7 +153,7 @@ mod tests {
         let (driver, worker) = (memory(), worker());
         let mut jobs = fixture::records(count).to_vec();
         for job in &mut jobs {
-            job.arg = vec![0; bytes];
+            job.facts.arg = vec![0; bytes];
         }
         driver.insert(&jobs, Deadline::NONE).expect("stored");
         let mut all = Vec::new();

@@ -12,7 +12,7 @@ use super::lane::Lane;
 use super::loops::supervise;
 use super::pulses::Kind;
 use super::settle_queue::{Taken, weight};
-use super::settling::{AWAY, Answered, Ended, Group, One, Settling, discarded};
+use super::settling::{AWAY, Answered, Ended, Group, One, Settling};
 use crate::driver::{DriverError, ErrorKind, Settlement};
 use crate::tools::causes::with_causes;
 use crate::tools::guard::say;
@@ -82,7 +82,7 @@ struct Settler<'a> {
 /// Settles for one database until the session's last run ended, then removes the worker's row.
 pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let (parked, current) = (Vec::new(), None);
-    let (client, worker, database) = (&*session.client, session.worker.id, &lane.database);
+    let (client, worker, database) = (&*session.client, &session.worker, &lane.database);
     let settling = Settling { client, worker, database, asks_anyway: false };
     let mut settler = Settler { settling, lane, parked, current, quiet_until: Instant::now() };
     supervise(lane, Kind::Settle, || settler.settle_on());
@@ -200,7 +200,7 @@ impl Settler<'_> {
     /// Settles a group, or takes it apart where one of its members is in the way of the others.
     fn settle_group(&mut self, group: &Group, mut repeated: bool) {
         let (mut refusals, mut silences) = (0, 0);
-        let has_keys = group.iter().any(|one| one.job.uniqkey.is_some());
+        let has_keys = group.iter().any(|one| one.job.facts.uniqkey.is_some());
         let begun = SystemTime::now();
         while !self.lane.is_given_up() {
             if !self.lane.database.is_trusted() {
@@ -253,7 +253,8 @@ impl Settler<'_> {
             with_causes(error)
         );
         let all = 0..group.len();
-        let (keyed, plain): (Vec<_>, Vec<_>) = all.partition(|at| group[*at].job.uniqkey.is_some());
+        let (keyed, plain): (Vec<_>, Vec<_>) =
+            all.partition(|at| group[*at].job.facts.uniqkey.is_some());
         let together = !keyed.is_empty() && plain.len() > 1;
         if together {
             let plain = plain.iter().map(|at| group[*at].clone()).collect();
@@ -299,7 +300,7 @@ impl Settler<'_> {
             }
             Ended::Refused(one, error) => {
                 let settlement = one.settlement();
-                if let Some(discarded) = discarded(settlement, &error) {
+                if let Some(discarded) = self.settling.discarded(settlement, &error) {
                     let one = One::alone(discarded, one.repeated);
                     let ended = self.settle_one(one, self.lane.database.limit());
                     return self.conclude(ended, pause);
@@ -307,7 +308,7 @@ impl Settler<'_> {
                 log::error!(
                     "job {} ({}) cannot be settled and will run again when its lease ends: {}",
                     settlement.job.id,
-                    settlement.job.ability,
+                    settlement.job.facts.ability,
                     with_causes(&error)
                 );
                 self.note_settled(std::slice::from_ref(one.settlement()));
@@ -396,7 +397,7 @@ mod tests {
         }
 
         fn settler(&self) -> Settler<'_> {
-            let (client, worker, database) = (&*self.client, self.worker.id, &self.database);
+            let (client, worker, database) = (&*self.client, &self.worker, &self.database);
             let settling = Settling { client, worker, database, asks_anyway: false };
             let (parked, current) = (Vec::new(), None);
             Settler { settling, lane: &self.lane, parked, current, quiet_until: Instant::now() }

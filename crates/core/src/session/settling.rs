@@ -9,11 +9,10 @@ use qudo_hooks::FailureKind;
 use crate::client::Client;
 use crate::database::Database;
 use crate::driver::{
-    Driver, DriverError, ErrorKind, ExceptionRecord, Extras, Settled, Settlement, Verdict, WorkerId,
+    Driver, DriverError, ErrorKind, Extras, Settled, Settlement, Verdict, WorkerInfo,
 };
 use crate::observe::Event;
 use crate::tools::causes::with_causes;
-use crate::tools::random::new_id;
 use crate::tools::threads::sleep;
 use crate::tools::time::SystemTime;
 
@@ -64,7 +63,7 @@ pub(super) struct Answered {
 /// Who settles, and where.
 pub(super) struct Settling<'a> {
     pub(super) client: &'a Client,
-    pub(super) worker: WorkerId,
+    pub(super) worker: &'a WorkerInfo,
     pub(super) database: &'a Arc<Database>,
     /// Also while the database counts as down: whoever settles a single run may have no time to wait for a probe.
     pub(super) asks_anyway: bool,
@@ -72,14 +71,14 @@ pub(super) struct Settling<'a> {
 
 impl Settling<'_> {
     pub(super) fn ask(&self, group: &Group) -> Result<Vec<Settled>, DriverError> {
-        let (worker, group) = (self.worker, Arc::clone(group));
+        let (worker, group) = (self.worker.id, Arc::clone(group));
         self.database.ask(move |driver| driver.settle(worker, &group))
     }
 
     /// Whoever was put aside must not hold up the others again, so its answer is waited for only
     /// shortly, and that none comes says nothing of the database.
     fn ask_one(&self, one: &One, patience: Duration) -> Result<Vec<Settled>, DriverError> {
-        let (worker, group, at) = (self.worker, Arc::clone(&one.group), one.at);
+        let (worker, group, at) = (self.worker.id, Arc::clone(&one.group), one.at);
         let settle = move |driver: &dyn Driver| driver.settle(worker, &group[at..=at]);
         self.database.ask_shortly(patience, settle)
     }
@@ -137,7 +136,7 @@ impl Settling<'_> {
             // ended it.
             let answer = (!repeated || !lost).then_some(answer);
             program.tell(|| Event::Settled {
-                worker: self.worker,
+                worker: self.worker.id,
                 database: name,
                 job: settlement.job.id,
                 attempt: settlement.job.attempt,
@@ -155,7 +154,7 @@ impl Settling<'_> {
                 log::warn!(
                     "job {} ({}) attempt {}: the lease was lost, so its end changed nothing",
                     settlement.job.id,
-                    settlement.job.ability,
+                    settlement.job.facts.ability,
                     settlement.job.attempt
                 );
             }
@@ -168,6 +167,28 @@ impl Settling<'_> {
         }
         answered
     }
+
+    /// The job as one that failed for good, because its end is refused with what it brings, such as a reply
+    /// that is too large; `None` when it brings nothing.
+    pub(super) fn discarded(
+        &self,
+        settlement: &Settlement,
+        error: &DriverError,
+    ) -> Option<Settlement> {
+        let brought = settlement.extras.as_ref()?;
+        if brought.replies.is_empty() && brought.replacements.is_empty() {
+            return None;
+        }
+        let message = format!("the end of the run cannot be stored: {}", with_causes(error));
+        log::error!("job {} ({}): {message}", settlement.job.id, settlement.job.facts.ability);
+        let exception = self.worker.failed(FailureKind::Error, message);
+        let extras = Extras { exception: Some(exception), ..Extras::default() };
+        Some(Settlement {
+            job: settlement.job.clone(),
+            verdict: Verdict::Discard,
+            extras: Some(Box::new(extras)),
+        })
+    }
 }
 
 /// Whether a settlement leaves work that comes before the next regular look.
@@ -176,24 +197,6 @@ fn brings_work(settlement: &Settlement, delay: Duration) -> bool {
         Verdict::Retry(after) | Verdict::Snooze(after) => after < delay,
         _ => settlement.extras.as_ref().is_some_and(|extras| !extras.replacements.is_empty()),
     }
-}
-
-/// The job as one that failed for good, because its end is refused with what it brings, such as a reply
-/// that is too large; `None` when it brings nothing.
-pub(super) fn discarded(settlement: &Settlement, error: &DriverError) -> Option<Settlement> {
-    let brought = settlement.extras.as_ref()?;
-    if brought.replies.is_empty() && brought.replacements.is_empty() {
-        return None;
-    }
-    let message = format!("the end of the run cannot be stored: {}", with_causes(error));
-    log::error!("job {} ({}): {message}", settlement.job.id, settlement.job.ability);
-    let exception = ExceptionRecord { id: new_id(), kind: FailureKind::Error, message };
-    let extras = Extras { exception: Some(exception), ..Extras::default() };
-    Some(Settlement {
-        job: settlement.job.clone(),
-        verdict: Verdict::Discard,
-        extras: Some(Box::new(extras)),
-    })
 }
 
 #[cfg(test)]
@@ -234,7 +237,7 @@ mod tests {
         fn settling(&self) -> Settling<'_> {
             Settling {
                 client: &self.client,
-                worker: self.worker.id,
+                worker: &self.worker,
                 database: &self.database,
                 asks_anyway: false,
             }
@@ -393,11 +396,11 @@ mod tests {
         let bed = Bed::with(|_| Ok(()));
         let mut settlement = bed.one(Verdict::Complete);
         let error = DriverError::new(ErrorKind::Other, "too large");
-        assert!(discarded(&settlement, &error).is_none(), "it brings nothing");
+        assert!(bed.settling().discarded(&settlement, &error).is_none(), "it brings nothing");
         let reply = ReplyRecord { codec: "json".into(), body: b"7".to_vec() };
         let extras = Extras { replies: vec![reply], ..Extras::default() };
         settlement.extras = Some(Box::new(extras));
-        let discarded = discarded(&settlement, &error).expect("it brings a reply");
+        let discarded = bed.settling().discarded(&settlement, &error).expect("it brings a reply");
         assert_eq!(discarded.verdict, Verdict::Discard);
         let extras = discarded.extras.as_ref().expect("says why");
         assert!(extras.replies.is_empty());

@@ -22,7 +22,7 @@ pub(crate) fn run(session: &Session) {
             host: &session.host,
             database: &lane.database.name,
             driver: lane.database.driver(),
-            worker: session.worker.id,
+            worker: &session.worker,
         };
         let tenure = Arc::clone(&lane) as Arc<dyn Tenure>;
         let id = job.id;

@@ -120,10 +120,10 @@ impl TestQueue {
     /// left out.
     pub fn jobs_of<A: Ability>(&self) -> Vec<(JobInfo, A::Arg)> {
         let codecs = &self.manager.program().codecs;
-        let jobs = self.jobs().into_iter().filter(|job| job.ability == A::NAME);
+        let jobs = self.jobs().into_iter().filter(|job| job.facts.ability == A::NAME);
         jobs.filter_map(|job| {
-            let (codec, _) = crate::ability::split_version(&job.codec);
-            let arg = codecs.decode(codec, &job.arg).ok()?;
+            let (codec, _) = crate::ability::split_version(&job.facts.codec);
+            let arg = codecs.decode(codec, &job.facts.arg).ok()?;
             Some((job, arg))
         })
         .collect()
@@ -293,7 +293,8 @@ mod tests {
         let queue = builder.build().expect("valid");
         queue.manager().enqueue(Count::job(1).uniqkey("k")).expect("stored");
         assert_eq!(count(&queue), 0);
-        assert_enqueued!(queue, Count, |job, arg| *arg == 1 && job.uniqkey.as_deref() == Some("k"));
+        assert_enqueued!(queue, Count, |job, arg| *arg == 1
+            && job.facts.uniqkey.as_deref() == Some("k"));
         let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             assert_enqueued!(queue, Count, |_, arg| *arg == 9);
         }));

@@ -15,7 +15,7 @@ use crate::classify::{Class, classify};
 use crate::clock::Window;
 use crate::engine::{Engine, claim_filter, micros};
 use crate::plan::{Found, Look, Patience, Place, Plan, Span};
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 use crate::statements::ledger::{Orphans, balance};
 use crate::statements::worker::give_back;
 
@@ -92,7 +92,7 @@ pub(super) fn claim(
 /// claims of two nodes meet at the same rows, and one of them loses at its commit; when it is
 /// repeated it leaves the start to the other.
 fn elsewhere(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     tries: u32,
 ) -> QueryResult<Option<Place>> {
@@ -120,7 +120,7 @@ impl FromRow for Start {
 /// Checks after the commit that the leases are ours; a claim of which nothing is there is repeated.
 fn confirm(
     engine: &Mysql,
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     jobs: &[ClaimedJob],
 ) -> QueryResult<()> {
@@ -156,7 +156,7 @@ pub(crate) fn ready_sql(position: &str, filter: &str) -> String {
 /// Rows behind a place at its own rank, which is a range of the key. (A comparison of pairs would not
 /// be a range to MySQL.)
 fn lock_behind(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     (rank, id): Place,
     filter: &str,
@@ -170,7 +170,7 @@ fn lock_behind(
 
 /// Rows in the parts of the plan, until there are enough.
 fn lock_ready(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     plan: &Plan,
     (filter, abilities): (&str, &[Bind<'_>]),
@@ -235,7 +235,7 @@ const LOCKED: &str = "STRAIGHT_JOIN qudo_ready r FORCE INDEX (PRIMARY) \
 /// long its lease lasts.
 const LEASES: &str = "JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$[0]', \
      claim_rank INT PATH '$[1]', attempt INT PATH '$[2]', crashes INT PATH '$[3]', \
-     ability INT PATH '$[4]', lasts BIGINT PATH '$[5]')) v";
+     ability INT PATH '$[4]', lasts BIGINT PATH '$[5]', flags INT PATH '$[6]')) v";
 
 fn leases_json(rows: &[ReadyRow], request: &ClaimRequest<'_>) -> String {
     use std::fmt::Write as _;
@@ -248,12 +248,13 @@ fn leases_json(rows: &[ReadyRow], request: &ClaimRequest<'_>) -> String {
         // Writing to a string cannot fail.
         let _ = write!(
             text,
-            "[\"{}\",{},{},{},{},{lasts}]",
+            "[\"{}\",{},{},{},{},{lasts},{}]",
             row.id.simple(),
             row.claim_rank,
             row.attempt + 1,
             row.crashes,
-            at + 1
+            at + 1,
+            row.flags.bits()
         );
     }
     text.push(']');
@@ -262,15 +263,15 @@ fn leases_json(rows: &[ReadyRow], request: &ClaimRequest<'_>) -> String {
 
 /// Puts what was read into lease.
 fn put_leases(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     rows: &[ReadyRow],
 ) -> QueryResult<usize> {
     let names = ["?"].repeat(request.abilities.len()).join(",");
     let sql = format!(
         "INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, \
-         attempt, crashes) SELECT UNHEX(v.hex), ?, ?, {NOW} + v.lasts, ?, v.claim_rank, \
-         ELT(v.ability, {names}), v.attempt, v.crashes FROM {LEASES}"
+         attempt, crashes, flags) SELECT UNHEX(v.hex), ?, ?, {NOW} + v.lasts, ?, v.claim_rank, \
+         ELT(v.ability, {names}), v.attempt, v.crashes, v.flags FROM {LEASES}"
     );
     let json = leases_json(rows, request);
     let mut binds = vec![
@@ -285,7 +286,7 @@ fn put_leases(
 
 /// Deletes rows that are locked.
 fn remove_ready(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     list: &str,
 ) -> QueryResult<usize> {
@@ -308,7 +309,7 @@ impl FromRow for Facts {
 /// The facts of jobs. Those that a plain read does not show are read again with a lock, which
 /// sees what is committed.
 fn read_facts(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     rows: &[ReadyRow],
     list: &str,
 ) -> QueryResult<HashMap<Uuid, FactsRow>> {
@@ -331,7 +332,7 @@ fn read_facts(
 
 /// Moves the locked rows from ready to lease and reads their facts.
 fn lease(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     rows: Vec<ReadyRow>,
     in_cluster: bool,

@@ -7,7 +7,7 @@ use super::Mysql;
 use super::list::{NUMBERED, numbered_json};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
 use crate::statements::settle::take_leases;
 
 /// Removes lease and facts of completed jobs: one statement when all leases are still held, which
@@ -48,7 +48,7 @@ pub(super) fn complete(
 
 /// The long way, which finds out whose leases are held.
 fn complete_held(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     worker: &Uuid,
     leases: &[(Uuid, i64)],
 ) -> QueryResult<Vec<Uuid>> {

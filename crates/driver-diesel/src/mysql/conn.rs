@@ -5,23 +5,23 @@ use diesel::query_builder::AstPass;
 use diesel::result::{Error, QueryResult};
 use diesel::row::Row;
 use diesel::sql_types::{BigInt, Binary, Integer, Nullable, Text};
-use diesel::{Connection, MysqlConnection, RunQueryDsl};
+use diesel::{MysqlConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use super::NOW;
 use crate::classify::{Class, classify};
 use crate::clock::{TooLate, Window};
 use crate::sql::{
-    Bind, Dialect, FromRow, Loaded, SqlConn, Statement, dialect_with_binary_ids, plain_reads,
-    sql_conn, told, traced,
+    Bind, Dialect, FromRow, Loaded, Sql, SqlConn, Statement, ansi_transaction,
+    dialect_with_binary_ids, plain_reads, sql_conn,
 };
 
 dialect_with_binary_ids!(diesel::mysql::Mysql);
-sql_conn!(MysqlConnection, transaction, Connection::transaction);
+sql_conn!(MysqlConnection, transaction, ansi_transaction);
 
 fn transaction<T>(
-    conn: &mut MysqlConnection,
-    act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
+    conn: &mut Sql<'_, MysqlConnection>,
+    act: impl FnOnce(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
 ) -> QueryResult<T> {
     transaction_within(conn, &Window::OPEN, act)
 }
@@ -33,9 +33,9 @@ fn transaction<T>(
 /// The commit itself looks at the clock: outside of the window it sets a value that does not
 /// exist, which the server refuses, and nothing is committed.
 pub(super) fn transaction_within<T>(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     window: &Window,
-    act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
+    act: impl FnOnce(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
 ) -> QueryResult<T> {
     conn.run("SET autocommit = 0", &[])?;
     let done = act(conn).and_then(|value| {

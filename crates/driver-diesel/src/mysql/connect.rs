@@ -8,7 +8,7 @@ use super::greeting::{End, Greeting, look};
 use crate::engine::{names, parse_url};
 use crate::options::Options;
 use crate::reach;
-use crate::sql::{Columns, FromRow, SqlConn};
+use crate::sql::{Columns, FromRow, Sql};
 
 /// A parsed data source name.
 pub(super) struct Source {
@@ -16,7 +16,7 @@ pub(super) struct Source {
     pub(super) name: String,
     pub(super) described: String,
     pub(super) server: reach::Server,
-    options: Options,
+    pub(super) options: Options,
     needs_tls: bool,
 }
 
@@ -25,7 +25,7 @@ impl Source {
         // diesel knows the one scheme only.
         let url = dsn.strip_prefix("mariadb:").map(|rest| format!("mysql:{rest}"));
         let mut url = parse_url(url.as_deref().unwrap_or(dsn))?;
-        let options = Options::take(&mut url, password)?;
+        let options = Options::take(&mut url, password)?.without_schema()?;
         if options.relaxed {
             return Err("durability=relaxed is not to be had of MySQL, where it is the server's \
                         setting innodb_flush_log_at_trx_commit"
@@ -34,7 +34,9 @@ impl Source {
         if options.pooler {
             return Err("pooler is a parameter for PostgreSQL only".to_owned());
         }
-        let (name, described) = names(&url)?;
+        let (mut name, mut described) = names(&url)?;
+        name.push_str(&options.tables.suffix());
+        described.push_str(&options.tables.suffix());
         let server = reach::Server::of(&url, 3306);
         let needs_tls = needs_tls(&url, CLIENT_KNOWS_MODES)?;
         Ok(Self { url, name, described, server, options, needs_tls })
@@ -109,13 +111,14 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
         };
         look_for_tls(source, end)?;
         let mut conn = log_in(source)?;
-        prove_tls(&mut conn)?;
+        prove_tls(&mut Sql::plain(&mut conn))?;
         server.lets_in.store(true, Ordering::Relaxed);
         conn
     } else {
         log_in(source)?
     };
-    let version: Option<String> = conn
+    let mut sql = Sql::plain(&mut conn);
+    let version: Option<String> = sql
         .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
         .map_err(|error| error.to_string())?;
     check_version(version.as_deref().unwrap_or_default())?;
@@ -128,7 +131,7 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
     } else {
         "SET SESSION wait_timeout = 400, max_execution_time = 120000"
     };
-    let settings: Vec<Setting> = conn.rows(SETTINGS, &[]).map_err(|error| error.to_string())?;
+    let settings: Vec<Setting> = sql.rows(SETTINGS, &[]).map_err(|error| error.to_string())?;
     check_settings(&settings)?;
     // Servers with Galera built in are MariaDB's and Percona's.
     server.in_cluster.store(is(&settings, "wsrep_on", "ON"), Ordering::Relaxed);
@@ -148,7 +151,7 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
         // Errors are told apart by their English text.
         "SET SESSION lc_messages = 'en_US'",
     ] {
-        conn.batch(set).map_err(|error| error.to_string())?;
+        sql.batch(set).map_err(|error| error.to_string())?;
     }
     Ok(conn)
 }
@@ -160,7 +163,7 @@ fn log_in(source: &Source) -> Result<MysqlConnection, String> {
 
 /// Whether the connection is encrypted is asked of the server: libraries go on without where the server, or
 /// somebody in between, says that it cannot.
-fn prove_tls(conn: &mut MysqlConnection) -> Result<(), String> {
+fn prove_tls(conn: &mut Sql<'_, MysqlConnection>) -> Result<(), String> {
     let cipher: Option<Setting> = conn
         .row("SHOW SESSION STATUS LIKE 'Ssl_cipher'", &[])
         .map_err(|error| error.to_string())?;

@@ -9,14 +9,14 @@ use crate::bulk::Keyed;
 use crate::classify::{Class, classify};
 use crate::clock::{LATE, TooLate, Window};
 use crate::engine::Engine as _;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
 use crate::statements::insert::insert_telling;
 
 /// Makes the procedure.
 const PROCEDURE: &str = include_str!("enqueue.sql");
 
 /// A transaction in one round trip.
-const CALL: &str = "CALL qudo_enqueue_3(?, ?, ?, ?, ?, ?, ?, ?)";
+const CALL: &str = "CALL qudo_enqueue_1(?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// Whether the procedure can be called, as far as is known.
 #[derive(Default)]
@@ -27,10 +27,10 @@ pub(super) struct Procedure {
 /// Makes the procedure where it is missing and the account may; enqueues work without it.
 ///
 /// Locking: the named lock of migrations.
-pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
+pub(super) fn make_procedure(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
     // An account sees only the routines that it may call.
     let there = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.routines \
-                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_3'";
+                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_1'";
     if conn.row::<i64>(there, &[])? == Some(1) {
         return Ok(());
     }
@@ -40,7 +40,7 @@ pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
             Class::Down | Class::Retry | Class::Slow => Err(error),
             _ => {
                 log::warn!(
-                    "the procedure qudo_enqueue_3 is not made ({error}; it takes the privilege CREATE \
+                    "the procedure for single enqueues is not made ({error}; it takes the privilege CREATE \
                      ROUTINE); an enqueue takes four round trips instead of one"
                 );
                 Ok(())
@@ -50,10 +50,9 @@ pub(super) fn make_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
     }
 }
 
-/// Removes it, and those of versions before.
-pub(super) fn drop_procedure(conn: &mut MysqlConnection) -> QueryResult<()> {
-    let all = [1, 2, 3].map(|one| format!("DROP PROCEDURE IF EXISTS qudo_enqueue_{one}"));
-    match conn.batch(&all.join("; ")) {
+/// Removes it.
+pub(super) fn drop_procedure(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
+    match conn.batch("DROP PROCEDURE IF EXISTS qudo_enqueue_1") {
         // Then it was not made by this account either.
         Err(error) if classify(&error) == Class::Permission => Ok(()),
         dropped => dropped,
@@ -71,10 +70,11 @@ pub(super) fn insert_commit(
     window: &Window,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
     let mut committed = false;
-    let inserted = engine.pool.with(true, |conn| {
+    let inserted = engine.with(true, |conn| {
         let mut broken = None;
         if let [job] = jobs
-            && job.uniqkey.is_none()
+            && job.facts.uniqkey.is_none()
+            && job.facts.meta.is_none()
             && job.due == Due::Now
             && !engine.procedure.missing.load(Ordering::Relaxed)
         {
@@ -96,7 +96,7 @@ pub(super) fn insert_commit(
             }
         }
         // Only over a key can two nodes' inserts collide.
-        let has_keys = jobs.iter().any(|job| job.uniqkey.is_some());
+        let has_keys = jobs.iter().any(|job| job.facts.uniqkey.is_some());
         let before = if has_keys { engine.last_commit(conn)? } else { None };
         let (answers, written) = insert_telling::<Mysql>(conn, jobs, window)?;
         committed = true;
@@ -112,7 +112,7 @@ pub(super) fn insert_commit(
             engine.procedure.missing.store(true, Ordering::Relaxed);
             log::warn!(
                 "{}: enqueues take four round trips instead of one, because the procedure \
-                 qudo_enqueue_3 cannot be called: {error}",
+                 qudo_enqueue_1 cannot be called: {error}",
                 engine.source.described
             );
         }
@@ -122,14 +122,14 @@ pub(super) fn insert_commit(
     inserted.map_err(|error| if committed { error.ambiguous(true) } else { error })
 }
 
-fn call(conn: &mut MysqlConnection, job: &JobRecord, window: &Window) -> QueryResult<()> {
+fn call(conn: &mut Sql<'_, MysqlConnection>, job: &JobRecord, window: &Window) -> QueryResult<()> {
     let binds = [
         Bind::Id(job.id.as_uuid()),
-        Bind::Text(&job.queue),
-        Bind::Text(&job.ability),
-        Bind::Text(&job.codec),
-        Bind::Bytes(&job.arg),
-        Bind::Int(job.priority),
+        Bind::Text(&job.facts.queue),
+        Bind::Text(&job.facts.ability),
+        Bind::Text(&job.facts.codec),
+        Bind::Bytes(&job.facts.arg),
+        Bind::Int(job.facts.priority),
         Bind::Big(window.from),
         Bind::Big(window.until),
     ];

@@ -13,7 +13,7 @@ use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use crate::bulk::Keyed;
-use crate::sql::{Bind, FromRow, SqlConn};
+use crate::sql::{Bind, FromRow, Sql};
 
 /// Rows `v` with the column `hex`.
 const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) v";
@@ -61,7 +61,7 @@ fn push_hex(text: &mut String, id: &Uuid) {
 
 /// The index that begins with the id.
 fn index(table: &str) -> &'static str {
-    if table == "qudo_scheduled" { "qudo_scheduled_id" } else { "PRIMARY" }
+    if table == "qudo_scheduled" { "ix_qudo_scheduled_id" } else { "PRIMARY" }
 }
 
 fn and(only: &str) -> String {
@@ -70,7 +70,7 @@ fn and(only: &str) -> String {
 
 /// As [`Engine::rows_by_id`](crate::engine::Engine::rows_by_id).
 pub(super) fn rows_by_id<T: FromRow>(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     columns: &str,
     keyed: &Keyed<'_>,
     ids: &[Uuid],
@@ -91,7 +91,7 @@ pub(super) fn rows_by_id<T: FromRow>(
 
 /// As [`Engine::delete_by_id`](crate::engine::Engine::delete_by_id).
 pub(super) fn delete_by_id(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     keyed: &Keyed<'_>,
     ids: &[Uuid],
 ) -> QueryResult<usize> {
@@ -110,7 +110,7 @@ pub(super) fn delete_by_id(
 
 /// As [`Engine::update_by_id`](crate::engine::Engine::update_by_id).
 pub(super) fn update_by_id(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     set: &str,
     set_binds: &[Bind<'_>],
     keyed: &Keyed<'_>,

@@ -13,7 +13,6 @@ use std::sync::Arc;
 
 use diesel::MysqlConnection;
 use diesel::result::{Error, QueryResult};
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted,
     JobRecord, NamedDriver, Password, WakeSource,
@@ -26,12 +25,12 @@ use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, has_work, probe_writes};
+use crate::migrate::{Step, step};
 use crate::pool::Pool;
-use crate::sql::{Bind, FromRow, SqlConn};
+use crate::sql::{Bind, FromRow, Sql};
 use crate::statements::insert::insert_new_rows;
 use crate::statements::ledger::balance;
-
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/mysql");
+use crate::tables::Tables;
 
 /// Microseconds since 1970, UTC. Not `UNIX_TIMESTAMP(NOW())`, which goes through the session's time zone
 /// twice.
@@ -86,7 +85,7 @@ impl DieselDriver<Mysql> {
 
 /// Ids that are in none of these tables.
 fn missing(
-    conn: &mut MysqlConnection,
+    conn: &mut Sql<'_, MysqlConnection>,
     tables: &[Keyed<'_>],
     ids: &[Uuid],
 ) -> QueryResult<Vec<Uuid>> {
@@ -96,6 +95,17 @@ fn missing(
         missing.retain(|id| !found.contains(id));
     }
     Ok(missing)
+}
+
+impl Mysql {
+    /// Runs `act` on a connection; see [`Pool::with`].
+    fn with<T>(
+        &self,
+        writes: bool,
+        mut act: impl FnMut(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
+    ) -> Result<T, DriverError> {
+        self.pool.with(writes, |raw| act(&mut Sql::new(raw, self.tables())))
+    }
 }
 
 impl Engine for Mysql {
@@ -115,7 +125,7 @@ impl Engine for Mysql {
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
     fn rows_by_id<T: FromRow>(
-        conn: &mut MysqlConnection,
+        conn: &mut Sql<'_, MysqlConnection>,
         columns: &str,
         keyed: &Keyed<'_>,
         ids: &[Uuid],
@@ -125,7 +135,7 @@ impl Engine for Mysql {
     }
 
     fn delete_by_id(
-        conn: &mut MysqlConnection,
+        conn: &mut Sql<'_, MysqlConnection>,
         keyed: &Keyed<'_>,
         ids: &[Uuid],
     ) -> QueryResult<usize> {
@@ -133,7 +143,7 @@ impl Engine for Mysql {
     }
 
     fn update_by_id(
-        conn: &mut MysqlConnection,
+        conn: &mut Sql<'_, MysqlConnection>,
         set: &str,
         set_binds: &[Bind<'_>],
         keyed: &Keyed<'_>,
@@ -151,7 +161,7 @@ impl Engine for Mysql {
 
     fn confirm(
         &self,
-        conn: &mut MysqlConnection,
+        conn: &mut Sql<'_, MysqlConnection>,
         tables: &[Keyed<'_>],
         ids: &[Uuid],
     ) -> QueryResult<()> {
@@ -163,7 +173,7 @@ impl Engine for Mysql {
     }
 
     /// Seen to stand still for each commit that was undone, of 11, and to go on for those that were not.
-    fn last_commit(&self, conn: &mut MysqlConnection) -> QueryResult<Option<String>> {
+    fn last_commit(&self, conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<Option<String>> {
         if !self.may_undo() {
             return Ok(None);
         }
@@ -189,22 +199,24 @@ impl Engine for Mysql {
         ))
     }
 
-    fn migrations() -> EmbeddedMigrations {
-        MIGRATIONS
+    const MIGRATIONS: &'static [Step] = &[step!("mysql", "2026-11-29-000001_create_tables")];
+
+    fn tables(&self) -> &Tables {
+        &self.source.options.tables
     }
 
     fn write<T>(
         &self,
-        act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(true, act)
+        self.with(true, act)
     }
 
     fn read<T>(
         &self,
-        act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(false, act)
+        self.with(false, act)
     }
 
     fn reset(&self) {
@@ -214,20 +226,21 @@ impl Engine for Mysql {
     fn probe(&self) -> Result<(), DriverError> {
         self.looks.may_try(&self.pool.logins)?;
         let mut conn = self.pool.connect_alone()?;
-        probe_writes(&mut conn, WRITABLE).map_err(|error| to_driver_error(error, false))
+        probe_writes(&mut Sql::new(&mut conn, self.tables()), WRITABLE)
+            .map_err(|error| to_driver_error(error, false))
     }
 
     /// MySQL commits each DDL statement by itself, so a named lock of the session keeps others out.
     fn migrate_alone<T>(
         &self,
-        mut act: impl FnMut(&mut MysqlConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(true, |conn| {
+        self.with(true, |conn| {
             // To change a table waits for everybody who reads it, and takes as long as it takes. What
             // stands in such a comment only MariaDB reads.
             conn.run("SET SESSION lock_wait_timeout = 60 /*M! , max_statement_time = 0 */", &[])?;
             // At most 64 characters; MD5 is not in every server any more.
-            let name = "CONCAT('qudo_', LEFT(SHA2(DATABASE(), 256), 40))";
+            let name = "CONCAT('qudo ', LEFT(SHA2(CONCAT(DATABASE(), '#qudo_'), 256), 40))";
             let locked = format!("SELECT CAST(GET_LOCK({name}, 60) AS SIGNED)");
             let is_ours = conn.row::<i64>(&locked, &[]).map(|locked| locked == Some(1));
             let is_locked = matches!(is_ours, Ok(true));
@@ -255,11 +268,11 @@ impl Engine for Mysql {
         })
     }
 
-    fn furnish(conn: &mut MysqlConnection) -> QueryResult<()> {
+    fn furnish(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
         insert::make_procedure(conn)
     }
 
-    fn strip(conn: &mut MysqlConnection) -> QueryResult<()> {
+    fn strip(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
         insert::drop_procedure(conn)
     }
 
@@ -272,9 +285,9 @@ impl Engine for Mysql {
     }
 
     fn transaction_within<T>(
-        conn: &mut MysqlConnection,
+        conn: &mut Sql<'_, MysqlConnection>,
         window: &Window,
-        act: impl FnOnce(&mut MysqlConnection) -> QueryResult<T>,
+        act: impl FnOnce(&mut Sql<'_, MysqlConnection>) -> QueryResult<T>,
     ) -> QueryResult<T> {
         crate::sql::told(|| conn::transaction_within(conn, window, act))
     }
@@ -283,7 +296,11 @@ impl Engine for Mysql {
         Some(&self.clock)
     }
 
-    fn insert_new(conn: &mut MysqlConnection, jobs: &[&JobRecord], _: &Window) -> QueryResult<()> {
+    fn insert_new(
+        conn: &mut Sql<'_, MysqlConnection>,
+        jobs: &[&JobRecord],
+        _: &Window,
+    ) -> QueryResult<()> {
         insert_new_rows::<Self>(conn, jobs)
     }
 
@@ -323,6 +340,6 @@ impl Engine for Mysql {
     }
 
     fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {
-        self.pool.with(false, |conn| has_work::<Self>(conn, queues, abilities))
+        self.with(false, |conn| has_work::<Self>(conn, queues, abilities))
     }
 }

@@ -11,12 +11,12 @@ use crate::clock::{LATE, TooLate, Window};
 use crate::engine::{Engine as _, micros};
 use crate::plan::{Found, Look, Patience, Place, Span};
 use crate::sql::Array;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::Bind;
 use crate::statements::ledger::Orphans;
 
 /// The columns are named, so that a later version of the function may have more.
-const CLAIM: &str = "SELECT id, claim_rank, ability, attempt, crashes, codec, arg, uniqkey, \
-     enqueued_at FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const CLAIM: &str = "SELECT id, claim_rank, ability, attempt, crashes, flags, codec, arg, \
+     uniqkey, meta, enqueued_at FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// How it names ready rows without facts.
 const ORPHAN: &str = "qudo: no facts: ";
@@ -49,7 +49,7 @@ pub(super) fn claim(
         // Without a connection nothing was looked at.
         if let Some(begun) = begun {
             let found = &taken.jobs[before..];
-            let bytes = found.iter().map(|job| job.arg.len()).sum();
+            let bytes = found.iter().map(|job| job.facts.arg.len()).sum();
             looks.push(Look { took: begun.elapsed(), rows: found.len(), bytes });
         }
         if !matches!(outcome, Ok(true)) {

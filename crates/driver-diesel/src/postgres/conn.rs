@@ -6,11 +6,12 @@ use diesel::query_builder::AstPass;
 use diesel::result::QueryResult;
 use diesel::row::Row;
 use diesel::sql_types::{self, BigInt, Binary, Integer, Nullable, Text};
-use diesel::{Connection, PgConnection, RunQueryDsl};
+use diesel::{PgConnection, RunQueryDsl};
 use uuid::Uuid;
 
 use crate::sql::{
-    Array, Bind, Dialect, FromRow, Loaded, SqlConn, Statement, plain_reads, sql_conn, told, traced,
+    Array, Bind, Dialect, FromRow, Loaded, Sql, SqlConn, Statement, ansi_transaction, plain_reads,
+    sql_conn,
 };
 
 impl Dialect for Pg {
@@ -32,7 +33,7 @@ impl Dialect for Pg {
     }
     plain_reads!();
 }
-sql_conn!(PgConnection, Connection::transaction, Connection::transaction);
+sql_conn!(PgConnection, ansi_transaction, ansi_transaction);
 
 fn bind_array<'b>(out: &mut AstPass<'_, 'b, Pg>, array: &'b Array<'b>) -> QueryResult<()> {
     match array {

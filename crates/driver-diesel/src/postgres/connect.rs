@@ -7,7 +7,7 @@ use super::listen;
 use crate::engine::{names, parse_url};
 use crate::options::Options;
 use crate::reach::Server;
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 
 /// Added to a data source name that does not set them: a connection to a host that drops packets
 /// ends within seconds instead of minutes.
@@ -50,7 +50,9 @@ impl Source {
     pub(super) fn parse(dsn: &str, password: Option<Password>) -> Result<Self, String> {
         let mut url = parse_url(dsn)?;
         let options = Options::take(&mut url, password)?;
-        let (name, described) = names(&url)?;
+        let (mut name, mut described) = names(&url)?;
+        name.push_str(&options.tables.suffix());
+        described.push_str(&options.tables.suffix());
         let server = Server::of(&url, 5432);
         let plain = url.clone();
         let given: Vec<String> = url.query_pairs().map(|(key, _)| key.into_owned()).collect();
@@ -92,11 +94,12 @@ pub(super) fn connect(url: &str, pooler: bool) -> Result<PgConnection, String> {
     if pooler {
         conn.set_prepared_statement_cache_size(CacheSize::Disabled);
     }
-    speak_english(&mut conn, pooler)?;
+    let mut sql = Sql::plain(&mut conn);
+    speak_english(&mut sql, pooler)?;
     if pooler {
         return Ok(conn);
     }
-    conn.batch(&format!(
+    sql.batch(&format!(
         "SET statement_timeout = '60s'; SET lock_timeout = '5s'; \
          SET idle_in_transaction_session_timeout = '60s'; SET client_min_messages = 'warning'; \
          SET default_transaction_isolation = 'read committed'; {}",
@@ -109,7 +112,7 @@ pub(super) fn connect(url: &str, pooler: bool) -> Result<PgConnection, String> {
 /// Makes the server write its messages in English, or refuses it: diesel keeps of an error little more
 /// than its text, by which a deadlock is told from a mistake. Only privileged accounts may change the
 /// language of their session, which most servers write in already.
-fn speak_english(conn: &mut PgConnection, pooler: bool) -> Result<(), String> {
+fn speak_english(conn: &mut Sql<'_, PgConnection>, pooler: bool) -> Result<(), String> {
     let language: Option<String> = conn
         .row("SELECT current_setting('lc_messages')", &[])
         .map_err(|error| error.to_string())?;

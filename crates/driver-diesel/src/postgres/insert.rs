@@ -3,12 +3,11 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Inserted, JobRecord};
 
 use super::Postgres;
-use super::channel::CHANNEL;
 use crate::classify::{Class, classify};
 use crate::clock::{TooLate, Window};
 use crate::engine::{Engine, micros};
 use crate::sql::Array;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
 use crate::statements::insert::insert;
 use crate::statements::ledger::balance;
 
@@ -30,11 +29,11 @@ const COUNTED: &str = "SELECT CASE WHEN (SELECT count(*) FROM job) = (SELECT cou
      || (SELECT count(*) FROM placed) || ' places put by the step \"insert\"') AS BIGINT) END";
 
 /// The facts and the narrow rows of jobs that are ready at once.
-const READY: &str = "WITH job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, \
-     priority, enqueued_at) SELECT t.*, qudo_now() FROM unnest(?, ?, ?, ?, ?, ?, ?) AS t \
-     WHERE (SELECT qudo_now()) BETWEEN ? AND ? RETURNING id, queue, ability, priority), \
-     placed AS (INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes) \
-     SELECT queue, -priority, id, ability, 0, 0 FROM job RETURNING 1)";
+const READY: &str = "WITH job AS (INSERT INTO qudo_job (id, ability, queue, codec, arg, uniqkey, \
+     priority, meta, enqueued_at) SELECT t.*, qudo_now() FROM unnest(?, ?, ?, ?, ?, ?, ?, ?) AS t \
+     WHERE (SELECT qudo_now()) BETWEEN ? AND ? RETURNING id, queue, ability, priority, uniqkey), \
+     placed AS (INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
+     SELECT queue, -priority, id, ability, 0, 0, (uniqkey IS NOT NULL)::INTEGER FROM job RETURNING 1)";
 
 /// The same for one job, without arrays: they cost more than the row. Nothing is counted inside, which
 /// would cost a lone enqueue 3 to 6 % of its rate: it is for tables without triggers and rules, where
@@ -43,19 +42,19 @@ const READY: &str = "WITH job AS (INSERT INTO qudo_job (id, queue, ability, code
 /// The other way round there could be facts without a place, and whoever repeated the insert would be
 /// told that the job is stored. Values are bound once: each parameter costs the server a look-up.
 const ONE: &str = "WITH placed AS (INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, \
-     crashes) SELECT ?, -?, ?, ?, 0, 0 WHERE qudo_now() BETWEEN ? AND ? RETURNING id) \
-     INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
-     SELECT id, $1, $4, ?, ?, NULL, $2, qudo_now() FROM placed";
+     crashes, flags) SELECT ?, -?, ?, ?, 0, 0, 0 WHERE qudo_now() BETWEEN ? AND ? RETURNING id) \
+     INSERT INTO qudo_job (id, queue, ability, codec, arg, priority, enqueued_at) \
+     SELECT id, $1, $4, ?, ?, $2, qudo_now() FROM placed";
 
 /// The same for jobs that wait; the last two arrays say until when.
-const SCHEDULED: &str = "WITH data AS (SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?) \
-     AS t (id, queue, ability, codec, arg, uniqkey, priority, at, after) \
+const SCHEDULED: &str = "WITH data AS (SELECT * FROM unnest(?, ?, ?, ?, ?, ?, ?, ?, ?, ?) \
+     AS t (id, ability, queue, codec, arg, uniqkey, priority, meta, at, after) \
      WHERE (SELECT qudo_now()) BETWEEN ? AND ?), \
-     job AS (INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
-     SELECT id, queue, ability, codec, arg, uniqkey, priority, qudo_now() FROM data RETURNING 1), \
-     placed AS (INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes) \
-     SELECT COALESCE(at, qudo_now() + after), id, queue, -priority, ability, 0, 0 FROM data \
-     RETURNING 1)";
+     job AS (INSERT INTO qudo_job (id, ability, queue, codec, arg, uniqkey, priority, meta, \
+     enqueued_at) SELECT id, ability, queue, codec, arg, uniqkey, priority, meta, qudo_now() FROM data \
+     RETURNING 1), placed AS (INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, \
+     crashes, flags) SELECT COALESCE(at, qudo_now() + after), id, queue, -priority, ability, 0, 0, \
+     (uniqkey IS NOT NULL)::INTEGER FROM data RETURNING 1)";
 
 /// One statement, one commit, one round trip in the common case: no unique keys and few rows.
 ///
@@ -83,7 +82,7 @@ fn insert_told(
     window: &Window,
     may_notify: bool,
 ) -> Result<(Vec<Inserted>, bool), DriverError> {
-    let keyless = jobs.iter().all(|job| job.uniqkey.is_none());
+    let keyless = jobs.iter().all(|job| job.facts.uniqkey.is_none());
     let ready = jobs.iter().filter(|job| job.due == Due::Now).count();
     // One statement stores either kind.
     let alike = keyless && (ready == jobs.len() || ready == 0);
@@ -94,6 +93,7 @@ fn insert_told(
             let done = engine.sessions.attempt(conn, |conn| {
                 if let [job] = jobs
                     && ready == 1
+                    && job.facts.meta.is_none()
                     && !engine.triggers.are_there(conn)?
                 {
                     // After a quiet moment nobody else is likely to commit at this instant, so the lock
@@ -122,19 +122,19 @@ fn insert_told(
 
 /// Stores a ready job without a key; if asked to, notifies at the commit of the same statement.
 fn insert_one(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     job: &JobRecord,
     notify: bool,
     window: &Window,
 ) -> QueryResult<()> {
-    let (queue, ability) = (Bind::Text(&job.queue), Bind::Text(&job.ability));
-    let (priority, id) = (Bind::Int(job.priority), Bind::Id(job.id.as_uuid()));
+    let (queue, ability) = (Bind::Text(&job.facts.queue), Bind::Text(&job.facts.ability));
+    let (priority, id) = (Bind::Int(job.facts.priority), Bind::Id(job.id.as_uuid()));
     let (from, until) = (Bind::Big(window.from), Bind::Big(window.until));
-    let (codec, arg) = (Bind::Text(&job.codec), Bind::Bytes(&job.arg));
+    let (codec, arg) = (Bind::Text(&job.facts.codec), Bind::Bytes(&job.facts.arg));
     let binds = [queue, priority, id, ability, from, until, codec, arg];
     let stored = if notify {
         // A column that is never read, but evaluated.
-        conn.run(&format!("{ONE} RETURNING pg_notify('{CHANNEL}', queue)"), &binds)?
+        conn.run(&format!("{ONE} RETURNING pg_notify('{}', queue)", conn.tables.channel()), &binds)?
     } else {
         conn.run(ONE, &binds)?
     };
@@ -152,7 +152,7 @@ fn all_or_late(jobs: usize, stored: usize, window: &Window) -> QueryResult<()> {
 
 /// Stores new jobs with arrays: a value per column instead of one per field.
 pub(super) fn insert_new(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     jobs: &[&JobRecord],
     window: &Window,
 ) -> QueryResult<()> {
@@ -179,7 +179,7 @@ pub(super) fn insert_new(
 }
 
 fn put(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     sql: &str,
     columns: &[Array<'_>],
     jobs: usize,
@@ -195,13 +195,20 @@ fn put(
 fn columns<'a>(jobs: &[&'a JobRecord]) -> Vec<Array<'a>> {
     vec![
         Array::Ids(jobs.iter().map(|job| *job.id.as_uuid()).collect()),
-        Array::Texts(jobs.iter().map(|job| &*job.queue).collect()),
-        Array::Texts(jobs.iter().map(|job| &*job.ability).collect()),
-        Array::Texts(jobs.iter().map(|job| &*job.codec).collect()),
-        Array::Bytes(jobs.iter().map(|job| &job.arg[..]).collect()),
-        Array::OptTexts(jobs.iter().map(|job| job.uniqkey.as_deref()).collect()),
-        Array::Ints(jobs.iter().map(|job| job.priority).collect()),
+        Array::Texts(jobs.iter().map(|job| &*job.facts.ability).collect()),
+        Array::Texts(jobs.iter().map(|job| &*job.facts.queue).collect()),
+        Array::Texts(jobs.iter().map(|job| &*job.facts.codec).collect()),
+        Array::Bytes(jobs.iter().map(|job| &job.facts.arg[..]).collect()),
+        optional(jobs.iter().map(|job| job.facts.uniqkey.as_deref())),
+        Array::Ints(jobs.iter().map(|job| job.facts.priority).collect()),
+        optional(jobs.iter().map(|job| job.facts.meta.as_deref())),
     ]
+}
+
+/// A column that is nearly always empty: unnest() fills a shorter array up with NULL.
+fn optional<'a>(values: impl Iterator<Item = Option<&'a str>> + Clone) -> Array<'a> {
+    let is_empty = values.clone().all(|value| value.is_none());
+    Array::OptTexts(if is_empty { Vec::new() } else { values.collect() })
 }
 
 /// Cuts jobs into pieces that one statement takes.
@@ -209,11 +216,11 @@ fn pieces(jobs: Vec<&JobRecord>) -> Vec<Vec<&JobRecord>> {
     let mut pieces: Vec<Vec<&JobRecord>> = Vec::new();
     let mut bytes = 0;
     for job in jobs {
-        bytes += job.arg.len();
+        bytes += job.facts.arg.len();
         match pieces.last_mut() {
             Some(piece) if piece.len() < MOST_ROWS && bytes < MOST_BYTES => piece.push(job),
             _ => {
-                bytes = job.arg.len();
+                bytes = job.facts.arg.len();
                 pieces.push(vec![job]);
             }
         }

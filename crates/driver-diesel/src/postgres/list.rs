@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use crate::bulk::Keyed;
 use crate::sql::Array;
-use crate::sql::{Bind, FromRow, SqlConn};
+use crate::sql::{Bind, FromRow, Sql};
 
 /// Longer lists gain nothing.
 const LONGEST: usize = 10_000;
@@ -21,7 +21,7 @@ fn condition(keyed: &Keyed<'_>) -> String {
 ///
 /// Locking: rows are locked in the order of the index, which is that of their ids.
 pub(super) fn rows_by_id<T: FromRow>(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     columns: &str,
     keyed: &Keyed<'_>,
     ids: &[Uuid],
@@ -39,7 +39,7 @@ pub(super) fn rows_by_id<T: FromRow>(
 
 /// As [`Engine::delete_by_id`](crate::engine::Engine::delete_by_id).
 pub(super) fn delete_by_id(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     keyed: &Keyed<'_>,
     ids: &[Uuid],
 ) -> QueryResult<usize> {
@@ -55,7 +55,7 @@ pub(super) fn delete_by_id(
 
 /// As [`Engine::update_by_id`](crate::engine::Engine::update_by_id).
 pub(super) fn update_by_id(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     set: &str,
     set_binds: &[Bind<'_>],
     keyed: &Keyed<'_>,

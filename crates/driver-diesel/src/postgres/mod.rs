@@ -1,6 +1,5 @@
 //! PostgreSQL: one statement for the claim, one for the settle, arrays for bulk, LISTEN for wake-ups.
 
-mod channel;
 mod claim;
 mod conn;
 mod connect;
@@ -16,7 +15,6 @@ use std::sync::Arc;
 
 use diesel::PgConnection;
 use diesel::result::QueryResult;
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
     NamedDriver, Password, Wake, WakeSource,
@@ -29,13 +27,13 @@ use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, has_work, probe_writes};
+use crate::migrate::{Step, step};
 use crate::reach;
-use crate::sql::{Array, Bind, FromRow, SqlConn};
+use crate::sql::{Array, Bind, FromRow, Sql};
+use crate::tables::Tables;
 
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/postgres");
-
-/// Two numbers that no other program is likely to lock: "qudo" and "migr" in ASCII.
-const MIGRATION_LOCK: &str = "SELECT pg_advisory_xact_lock(1903518831, 1835624306)";
+/// Two numbers that no other program is likely to lock: "qudo" in ASCII, and one of the installation's own.
+const MIGRATION_LOCK: &str = "SELECT 1::BIGINT FROM pg_advisory_xact_lock(1903518831, hashtext(?))";
 
 /// 1 where this session may write: neither on a standby nor with a read-only default.
 const WRITABLE: &str = "SELECT CASE WHEN pg_is_in_recovery() OR \
@@ -86,7 +84,7 @@ impl Engine for Postgres {
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 
     fn rows_by_id<T: FromRow>(
-        conn: &mut PgConnection,
+        conn: &mut Sql<'_, PgConnection>,
         columns: &str,
         keyed: &Keyed<'_>,
         ids: &[Uuid],
@@ -96,7 +94,7 @@ impl Engine for Postgres {
     }
 
     fn delete_by_id(
-        conn: &mut PgConnection,
+        conn: &mut Sql<'_, PgConnection>,
         keyed: &Keyed<'_>,
         ids: &[Uuid],
     ) -> QueryResult<usize> {
@@ -104,7 +102,7 @@ impl Engine for Postgres {
     }
 
     fn update_by_id(
-        conn: &mut PgConnection,
+        conn: &mut Sql<'_, PgConnection>,
         set: &str,
         set_binds: &[Bind<'_>],
         keyed: &Keyed<'_>,
@@ -113,34 +111,46 @@ impl Engine for Postgres {
         list::update_by_id(conn, set, set_binds, keyed, ids)
     }
 
-    fn hold_plans(conn: &mut PgConnection, hold: bool) -> QueryResult<()> {
+    fn hold_plans(conn: &mut Sql<'_, PgConnection>, hold: bool) -> QueryResult<()> {
         let settings = connect::HELD_PLANS.map(|(name, held)| {
             format!("SET LOCAL {name} TO {}", if hold { held } else { "DEFAULT" })
         });
         conn.batch(&settings.join("; "))
     }
 
-    fn migrations() -> EmbeddedMigrations {
-        MIGRATIONS
+    const MIGRATIONS: &'static [Step] = &[step!("postgres", "2026-11-29-000001_create_tables")];
+
+    fn tables(&self) -> &Tables {
+        &self.source.options.tables
+    }
+
+    fn prepare(conn: &mut Sql<'_, PgConnection>) -> QueryResult<()> {
+        let Some(schema) = conn.tables.schema() else { return Ok(()) };
+        let there = "SELECT nspname::TEXT FROM pg_catalog.pg_namespace WHERE nspname = ?";
+        // To ask for it, even if it is there, takes a right to make schemas.
+        if conn.row::<String>(there, &[Bind::Text(schema)])?.is_some() {
+            return Ok(());
+        }
+        conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
     }
 
     fn write<T>(
         &self,
-        act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.sessions.with(true, act)
     }
 
     fn read<T>(
         &self,
-        act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.sessions.with(false, act)
     }
 
     fn settle<T>(
         &self,
-        mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.sessions.with(true, |conn| {
             conn.transaction(|conn| {
@@ -164,14 +174,14 @@ impl Engine for Postgres {
 
     fn migrate_alone<T>(
         &self,
-        mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.sessions.with(true, |conn| {
             conn.transaction(|conn| {
                 // A migration takes as long as it takes, and so does that of another program; a lock of
                 // a table that is in use it waits for shortly, because whoever comes later waits behind it.
                 conn.batch("SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0")?;
-                conn.batch(MIGRATION_LOCK)?;
+                conn.row::<i64>(MIGRATION_LOCK, &[Bind::Text(&conn.tables.channel())])?;
                 conn.batch("SET LOCAL lock_timeout = '5s'")?;
                 act(conn)
             })
@@ -187,9 +197,9 @@ impl Engine for Postgres {
     }
 
     fn transaction_within<T>(
-        conn: &mut PgConnection,
+        conn: &mut Sql<'_, PgConnection>,
         window: &Window,
-        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+        act: impl FnOnce(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> QueryResult<T> {
         session::transaction_within(conn, window, act)
     }
@@ -199,7 +209,7 @@ impl Engine for Postgres {
     }
 
     fn insert_new(
-        conn: &mut PgConnection,
+        conn: &mut Sql<'_, PgConnection>,
         jobs: &[&JobRecord],
         window: &Window,
     ) -> QueryResult<()> {
@@ -246,8 +256,10 @@ impl Engine for Postgres {
         self.notifier.notify(queues);
     }
 
-    fn notify_at_commit(conn: &mut PgConnection, queue: &str) -> QueryResult<()> {
-        conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(queue)]).map(drop)
+    fn notify_at_commit(conn: &mut Sql<'_, PgConnection>, queue: &str) -> QueryResult<()> {
+        let channel = conn.tables.channel();
+        conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(&channel), Bind::Text(queue)])
+            .map(drop)
     }
 
     fn is_dear(&self, queues: &[&str]) -> bool {
@@ -260,7 +272,7 @@ impl Engine for Postgres {
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
         if self.source.listens() {
-            listen::listen(&self.source.plain_url_now(), on_wake)
+            listen::listen(&self.source.plain_url_now(), &self.tables().channel(), on_wake)
         } else {
             Ok(())
         }

@@ -9,15 +9,15 @@ use std::time::{Duration, Instant};
 use diesel::deserialize;
 
 use super::session::Sessions;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow};
 
-/// Inside a caller's transaction: heard at its commit.
-pub(super) const NOTIFY: &str = "SELECT pg_notify('qudo', ?)";
+/// Inside a caller's transaction: heard at its commit. The payload is the queue's name and nothing else.
+pub(super) const NOTIFY: &str = "SELECT pg_notify(?, ?)";
 
 /// By itself: losing it in a crash of the server costs a look `delay` later, so it does not wait
 /// for the disk.
 const NOTIFY_ALONE: &str =
-    "SELECT pg_notify('qudo', ?) FROM set_config('synchronous_commit', 'off', true)";
+    "SELECT pg_notify(?, ?) FROM set_config('synchronous_commit', 'off', true)";
 
 /// At most one notification per queue in this time; the first goes out at once.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -132,8 +132,9 @@ fn send(shared: &Shared, sessions: &Sessions) {
             std::mem::take(&mut pending.queues)
         };
         let sent = sessions.with(false, |conn| {
+            let channel = conn.tables.channel();
             for queue in &queues {
-                conn.rows::<Nothing>(NOTIFY_ALONE, &[Bind::Text(queue)])?;
+                conn.rows::<Nothing>(NOTIFY_ALONE, &[Bind::Text(&channel), Bind::Text(queue)])?;
             }
             Ok(())
         });

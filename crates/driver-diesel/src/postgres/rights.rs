@@ -3,7 +3,8 @@
 use diesel::PgConnection;
 use diesel::result::{DatabaseErrorKind, Error};
 
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
+use crate::tables::Tables;
 
 const DENIED: &str = "permission denied for table ";
 
@@ -16,14 +17,17 @@ const LACKS: &str = "SELECT concat_ws(', ', \
      FROM (SELECT CAST(to_regclass(?) AS oid)) AS x (t)";
 
 /// The table of ours that a statement was refused for.
-pub(super) fn denied(error: &Error) -> Option<String> {
+pub(super) fn denied(error: &Error, tables: &Tables) -> Option<String> {
     let text = error.to_string();
     let table = text.split_once(DENIED)?.1.split_whitespace().next()?;
-    table.starts_with("qudo_").then(|| table.to_owned())
+    tables.owns(table).then(|| match tables.schema() {
+        Some(schema) => format!("\"{schema}\".{table}"),
+        None => table.to_owned(),
+    })
 }
 
 /// What the account lacks on this table, asked outside of the transaction that was refused.
-pub(super) fn named(conn: &mut PgConnection, table: &str) -> Option<String> {
+pub(super) fn named(conn: &mut Sql<'_, PgConnection>, table: &str) -> Option<String> {
     let lacks = conn.row::<String>(LACKS, &[Bind::Text(table)]).ok()??;
     (!lacks.is_empty()).then_some(lacks)
 }

@@ -9,7 +9,8 @@ use super::connect::{Source, held_plans};
 use super::rights;
 use crate::clock::{LATE, TooLate, Window};
 use crate::pool::Pool;
-use crate::sql::SqlConn;
+use crate::sql::Sql;
+use crate::tables::Tables;
 
 /// Begins a transaction with the limits and the isolation that a connection without a pooler sets once.
 /// At the higher levels, which may be the default of an account, half of the claims that meet fail.
@@ -23,13 +24,13 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED; SET LOCAL statement_t
 /// because a commit outside of any would be a warning in the server's log. Inside a transaction, as
 /// behind a pooler, only our own clock is looked at.
 pub(super) fn transaction_within<T>(
-    conn: &mut PgConnection,
+    conn: &mut Sql<'_, PgConnection>,
     window: &Window,
-    act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+    act: impl FnOnce(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
 ) -> QueryResult<T> {
-    let status = AnsiTransactionManager::transaction_manager_status_mut(conn);
+    let status = AnsiTransactionManager::transaction_manager_status_mut(conn.raw);
     if window.is_open() || status.transaction_depth()?.is_some() {
-        return SqlConn::transaction(conn, |conn| {
+        return conn.transaction(|conn| {
             let value = act(conn)?;
             window.check()?;
             Ok(value)
@@ -41,7 +42,7 @@ pub(super) fn transaction_within<T>(
         window.from, window.until
     );
     let mut refused = None;
-    let done = SqlConn::nestable(conn, |conn| {
+    let done = conn.nestable(|conn| {
         let value = act(conn)?;
         conn.batch(&commit).map(|()| value).map_err(|error| {
             refused = Some(error);
@@ -65,28 +66,33 @@ pub(super) fn transaction_within<T>(
 pub(super) struct Sessions {
     pool: Pool<PgConnection>,
     pooler: bool,
+    tables: Tables,
 }
 
 impl Sessions {
     pub(super) fn new(source: &Arc<Source>) -> Self {
         let (source, pooler) = (Arc::clone(source), source.options.pooler);
+        let tables = source.options.tables.clone();
         let connect = move || super::connect::connect(&source.url_now()?, pooler);
-        Self { pool: Pool::new(connect), pooler }
+        Self { pool: Pool::new(connect), pooler, tables }
     }
 
     /// Runs `act` on a session; see [`Pool::with`].
     pub(super) fn with<T>(
         &self,
         writes: bool,
-        mut act: impl FnMut(&mut PgConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.pool.with(writes, |conn| {
-            self.framed(conn, &mut act).map_err(|error| match rights::denied(&error) {
-                Some(table) => {
-                    let asked = self.framed(conn, |conn| Ok(rights::named(conn, &table)));
-                    rights::with_what_lacks(error, asked.unwrap_or_default())
+        self.pool.with(writes, |raw| {
+            let conn = &mut Sql::new(raw, &self.tables);
+            self.framed(conn, &mut act).map_err(|error| {
+                match rights::denied(&error, &self.tables) {
+                    Some(table) => {
+                        let asked = self.framed(conn, |conn| Ok(rights::named(conn, &table)));
+                        rights::with_what_lacks(error, asked.unwrap_or_default())
+                    }
+                    None => error,
                 }
-                None => error,
             })
         })
     }
@@ -94,25 +100,25 @@ impl Sessions {
     /// Runs `act` on a session of its own, outside the pool.
     pub(super) fn alone<T>(
         &self,
-        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+        act: impl FnOnce(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> Result<QueryResult<T>, DriverError> {
         let mut conn = self.pool.connect_alone()?;
-        Ok(self.framed(&mut conn, act))
+        Ok(self.framed(&mut Sql::new(&mut conn, &self.tables), act))
     }
 
     fn framed<T>(
         &self,
-        conn: &mut PgConnection,
-        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+        conn: &mut Sql<'_, PgConnection>,
+        act: impl FnOnce(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> QueryResult<T> {
         if !self.pooler {
             return act(conn);
         }
         let begin = format!("{BEGIN}; {}", held_plans("SET LOCAL"));
-        AnsiTransactionManager::begin_transaction_sql(conn, &begin)?;
+        AnsiTransactionManager::begin_transaction_sql(conn.raw, &begin)?;
         match act(conn) {
-            Ok(value) => AnsiTransactionManager::commit_transaction(conn).map(|()| value),
-            Err(error) => match AnsiTransactionManager::rollback_transaction(conn) {
+            Ok(value) => AnsiTransactionManager::commit_transaction(conn.raw).map(|()| value),
+            Err(error) => match AnsiTransactionManager::rollback_transaction(conn.raw) {
                 Ok(()) | Err(Error::BrokenTransactionManager) => Err(error),
                 Err(rollback) => Err(rollback),
             },
@@ -122,8 +128,8 @@ impl Sessions {
     /// Runs what may fail and leave the transaction, if there is one, as it was.
     pub(super) fn attempt<T>(
         &self,
-        conn: &mut PgConnection,
-        act: impl FnOnce(&mut PgConnection) -> QueryResult<T>,
+        conn: &mut Sql<'_, PgConnection>,
+        act: impl FnOnce(&mut Sql<'_, PgConnection>) -> QueryResult<T>,
     ) -> QueryResult<T> {
         if self.pooler { conn.transaction(act) } else { act(conn) }
     }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use diesel::PgConnection;
 use diesel::result::QueryResult;
 
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 
 /// What was seen of the catalog is used for so long.
 const FRESH_FOR: Duration = Duration::from_secs(10);
@@ -23,7 +23,7 @@ pub(super) struct Triggers(Mutex<Option<(bool, Instant)>>);
 
 impl Triggers {
     /// Whether there are any, or were, as of the last ten seconds.
-    pub(super) fn are_there(&self, conn: &mut PgConnection) -> QueryResult<bool> {
+    pub(super) fn are_there(&self, conn: &mut Sql<'_, PgConnection>) -> QueryResult<bool> {
         let known = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((are_there, at)) = known
             && at.elapsed() < FRESH_FOR

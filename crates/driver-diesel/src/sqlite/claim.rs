@@ -6,7 +6,7 @@ use uuid::Uuid;
 use super::Sqlite;
 use crate::claimed::{ClaimRow, FACTS, READY};
 use crate::engine::{Engine, claim_filter, lease_length};
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
 use crate::statements::ledger::{Orphans, balance};
 
 /// Leases the first ready jobs of a queue: three statements, whatever their number.
@@ -15,7 +15,7 @@ use crate::statements::ledger::{Orphans, balance};
 /// still there for the others. A left join is read in its order: the narrow table from the start of
 /// its key, then the facts by id; no sort, whatever the statistics say.
 pub(super) fn claim(
-    conn: &mut SqliteConnection,
+    conn: &mut Sql<'_, SqliteConnection>,
     request: &ClaimRequest<'_>,
     without: &[Uuid],
 ) -> QueryResult<Vec<ClaimedJob>> {
@@ -33,8 +33,8 @@ pub(super) fn claim(
     // The rows read are those of the range: both take the first of the queue by ability.
     let lease = format!(
         "INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, \
-         attempt, crashes) SELECT r.id, ?, ?, {now} + {length}, r.queue, r.claim_rank, r.ability, \
-         r.attempt + 1, r.crashes FROM qudo_ready r WHERE {range}",
+         attempt, crashes, flags) SELECT r.id, ?, ?, {now} + {length}, r.queue, r.claim_rank, r.ability, \
+         r.attempt + 1, r.crashes, r.flags FROM qudo_ready r WHERE {range}",
         now = Sqlite::NOW
     );
     let mut binds = vec![Bind::Id(request.worker.as_uuid()), Bind::Big(request.claim)];
@@ -49,7 +49,7 @@ pub(super) fn claim(
 
 /// Whether a claim would find something, without a lock.
 pub(super) fn has_ready(
-    conn: &mut SqliteConnection,
+    conn: &mut Sql<'_, SqliteConnection>,
     request: &ClaimRequest<'_>,
     without: &[Uuid],
 ) -> QueryResult<bool> {
@@ -69,7 +69,7 @@ pub(crate) fn claim_sql(filter: &str) -> String {
 }
 
 fn first_ready(
-    conn: &mut SqliteConnection,
+    conn: &mut Sql<'_, SqliteConnection>,
     request: &ClaimRequest<'_>,
     filter: &str,
     abilities: &[Bind<'_>],

@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::Sqlite;
 use crate::bulk::{Keyed, rows_in};
 use crate::engine::Engine;
-use crate::sql::{Bind, SqlConn};
+use crate::sql::{Bind, Sql};
 
 /// Fewer ids are listed: to look for ranges costs two statements.
 const SHORTEST_RANGE: usize = 16;
@@ -20,7 +20,7 @@ const MOST_RANGES: usize = 8;
 ///
 /// Locking: the caller's `BEGIN IMMEDIATE`, so that what was read of the tables stays true.
 pub(super) fn complete(
-    conn: &mut SqliteConnection,
+    conn: &mut Sql<'_, SqliteConnection>,
     worker: &Uuid,
     ids: &[Uuid],
     claims: &[i64],
@@ -46,7 +46,7 @@ pub(super) fn complete(
 
 /// Ends the leases of listed ids; returns those that were ours, in order.
 fn end_leases(
-    conn: &mut SqliteConnection,
+    conn: &mut Sql<'_, SqliteConnection>,
     worker: &Uuid,
     claim: i64,
     ids: &[Uuid],
@@ -61,7 +61,7 @@ fn end_leases(
 /// The same for many ids. `SQLite` removes a range of keys in one pass over the pages; a list it
 /// puts into a table of its own, joins, puts the result into another, and binds each id under a lock.
 fn end_leases_between(
-    conn: &mut SqliteConnection,
+    conn: &mut Sql<'_, SqliteConnection>,
     worker: &Uuid,
     claim: i64,
     ids: &[Uuid],
@@ -84,7 +84,7 @@ fn end_leases_between(
 }
 
 /// Removes the facts of these ids, which are in order.
-fn remove_facts(conn: &mut SqliteConnection, ids: &[Uuid]) -> QueryResult<()> {
+fn remove_facts(conn: &mut Sql<'_, SqliteConnection>, ids: &[Uuid]) -> QueryResult<()> {
     if let [first, .., last] = ids
         && ids.len() >= SHORTEST_RANGE
     {

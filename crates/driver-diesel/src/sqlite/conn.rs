@@ -9,14 +9,18 @@ use diesel::{RunQueryDsl, SqliteConnection};
 use uuid::Uuid;
 
 use crate::sql::{
-    Bind, Dialect, FromRow, Loaded, SqlConn, Statement, dialect_with_binary_ids, plain_reads,
-    sql_conn, told, traced,
+    Bind, Dialect, FromRow, Loaded, Sql, SqlConn, Statement, dialect_with_binary_ids, plain_reads,
+    sql_conn,
 };
 
+/// A read transaction that turns into a writing one cannot wait for its lock; this one can.
+fn immediate<T>(
+    conn: &mut Sql<'_, SqliteConnection>,
+    act: impl FnOnce(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
+) -> QueryResult<T> {
+    let tables = conn.tables;
+    conn.raw.immediate_transaction(|raw| act(&mut Sql { raw, tables }))
+}
+
 dialect_with_binary_ids!(diesel::sqlite::Sqlite);
-// A read transaction that turns into a writing one cannot wait for its lock; this one can.
-sql_conn!(
-    SqliteConnection,
-    SqliteConnection::immediate_transaction,
-    SqliteConnection::immediate_transaction
-);
+sql_conn!(SqliteConnection, immediate, immediate);

@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use diesel::{Connection, SqliteConnection};
 
 use crate::options::Options;
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 
 /// The file of `sqlite:FILE` or `sqlite://FILE`, and what stands after a `?`.
 pub(super) fn parse(dsn: &str) -> Result<(PathBuf, Options), String> {
@@ -11,8 +11,11 @@ pub(super) fn parse(dsn: &str) -> Result<(PathBuf, Options), String> {
     let rest = rest.strip_prefix("//").unwrap_or(rest);
     let (file, query) = rest.split_once('?').unwrap_or((rest, ""));
     let (options, unknown) = Options::split(query)?;
+    let options = options.without_schema()?;
     if !unknown.is_empty() {
-        return Err(format!("{unknown:?} is unknown; SQLite has the parameter durability"));
+        return Err(format!(
+            "{unknown:?} is unknown; SQLite has the parameters durability and table_prefix"
+        ));
     }
     if options.pooler {
         return Err("pooler is a parameter for PostgreSQL only".to_owned());
@@ -42,7 +45,7 @@ fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
         return Err(format!("unable to open database file {text}: its directory does not exist"));
     }
     let mut conn = SqliteConnection::establish(text).map_err(|error| wrong(&error))?;
-    conn.batch(pragmas).map_err(|error| wrong(&error))?;
+    Sql::plain(&mut conn).batch(pragmas).map_err(|error| wrong(&error))?;
     Ok(conn)
 }
 
@@ -59,7 +62,7 @@ pub(super) fn writer(path: &Path) -> Result<SqliteConnection, String> {
          PRAGMA journal_size_limit = 67108864;",
     )?;
     let mode: Option<String> =
-        conn.row("PRAGMA journal_mode", &[]).map_err(|error| error.to_string())?;
+        Sql::plain(&mut conn).row("PRAGMA journal_mode", &[]).map_err(|error| error.to_string())?;
     match mode.as_deref() {
         Some("wal") => Ok(conn),
         other => Err(format!(

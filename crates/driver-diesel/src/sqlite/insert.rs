@@ -4,7 +4,7 @@ use qudo_core::driver::{Due, JobRecord};
 
 use super::Sqlite;
 use crate::bulk::insert_rows_from;
-use crate::sql::Bind;
+use crate::sql::{Bind, Sql};
 use crate::statements::insert::insert_new_rows;
 use crate::statements::ledger::balance;
 
@@ -17,7 +17,10 @@ const SHORTEST_RUN: usize = 4;
 /// b-tree's part in a row: three values a job instead of thirteen store twice as many a second.
 ///
 /// Locking: the caller's `BEGIN IMMEDIATE`.
-pub(super) fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> QueryResult<()> {
+pub(super) fn insert_new(
+    conn: &mut Sql<'_, SqliteConnection>,
+    jobs: &[&JobRecord],
+) -> QueryResult<()> {
     let mut others = Vec::new();
     for run in jobs.chunk_by(|one, next| are_alike(one, next)) {
         if run.len() < SHORTEST_RUN || !is_plain(run[0]) {
@@ -30,30 +33,30 @@ pub(super) fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord]) -> Qu
 }
 
 fn is_plain(job: &JobRecord) -> bool {
-    job.uniqkey.is_none() && job.due == Due::Now
+    job.facts.uniqkey.is_none() && job.facts.meta.is_none() && job.due == Due::Now
 }
 
 fn are_alike(one: &JobRecord, other: &JobRecord) -> bool {
     is_plain(one)
         && is_plain(other)
-        && one.priority == other.priority
-        && one.queue == other.queue
-        && one.ability == other.ability
-        && one.codec == other.codec
+        && one.facts.priority == other.facts.priority
+        && one.facts.queue == other.facts.queue
+        && one.facts.ability == other.facts.ability
+        && one.facts.codec == other.facts.codec
 }
 
-fn insert_run(conn: &mut SqliteConnection, run: &[&JobRecord]) -> QueryResult<()> {
+fn insert_run(conn: &mut Sql<'_, SqliteConnection>, run: &[&JobRecord]) -> QueryResult<()> {
     let job = run[0];
-    let (queue, ability) = (Bind::Text(&job.queue), Bind::Text(&job.ability));
+    let (queue, ability) = (Bind::Text(&job.facts.queue), Bind::Text(&job.facts.ability));
     let facts = "INSERT INTO qudo_job (id, arg, queue, ability, codec, priority, enqueued_at) \
                  SELECT column1, column2, ?, ?, ?, ?, CAST(unixepoch('subsec') * 1000000 AS \
                  INTEGER) FROM (VALUES ";
-    let shared = [queue, ability, Bind::Text(&job.codec), Bind::Int(job.priority)];
-    let rows = run.iter().map(|job| [Bind::Id(job.id.as_uuid()), Bind::Bytes(&job.arg)]);
+    let shared = [queue, ability, Bind::Text(&job.facts.codec), Bind::Int(job.facts.priority)];
+    let rows = run.iter().map(|job| [Bind::Id(job.id.as_uuid()), Bind::Bytes(&job.facts.arg)]);
     let stored = insert_rows_from(conn, facts, &shared, "(?,?)", rows, ")")?;
-    let ready = "INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes) \
-                 SELECT column1, ?, ?, ?, 0, 0 FROM (VALUES ";
-    let shared = [queue, Bind::Int(-job.priority), ability];
+    let ready = "INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes, flags) \
+                 SELECT column1, ?, ?, ?, 0, 0, 0 FROM (VALUES ";
+    let shared = [queue, Bind::Int(-job.facts.priority), ability];
     let rows = run.iter().map(|job| [Bind::Id(job.id.as_uuid())]);
     let placed = insert_rows_from(conn, ready, &shared, "(?)", rows, ")")?;
     balance("insert facts", run.len(), stored)?;

@@ -14,10 +14,9 @@ use std::time::{Duration, Instant};
 
 use diesel::SqliteConnection;
 use diesel::result::{Error, QueryResult};
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, Password, WakeSource,
+    Name, NamedDriver, Password, WakeSource,
 };
 use uuid::Uuid;
 
@@ -25,12 +24,12 @@ use crate::classify::{Class, classify, classify_text, connect_error, to_driver_e
 use crate::clock::Window;
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
+use crate::migrate::{Step, step};
 use crate::options::Options;
 use crate::pool::{Pool, pause};
-use crate::sql::SqlConn;
+use crate::sql::Sql;
 use crate::statements::insert::insert;
-
-const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/sqlite");
+use crate::tables::Tables;
 
 /// Another process may hold the write lock for [`TURN`] in each of so many tries before we give up.
 const MOST_TRIES: u32 = 6;
@@ -53,7 +52,7 @@ pub(crate) struct Sqlite {
     watcher: Mutex<Option<SqliteConnection>>,
     seen_version: AtomicI64,
     /// Queues whose last claim found nothing.
-    empty: Mutex<HashSet<Arc<str>>>,
+    empty: Mutex<HashSet<Name>>,
 }
 
 impl std::fmt::Debug for Sqlite {
@@ -80,7 +79,8 @@ impl DieselDriver<Sqlite> {
             .file_stem()
             .and_then(|stem| stem.to_str())
             .ok_or("the file's name is not UTF-8; give the database a name with database_as")?
-            .to_owned();
+            .to_owned()
+            + &options.tables.suffix();
         let engine = Sqlite::at(path, options);
         Ok(NamedDriver { name, driver: Arc::new(Self::new(engine)) })
     }
@@ -104,7 +104,7 @@ impl Sqlite {
     /// of this process never meet SQLite's own lock; only other processes do.
     fn with_writer<T>(
         &self,
-        mut act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         let mut tries = 0;
         loop {
@@ -126,11 +126,11 @@ impl Sqlite {
                     Err(error) => return Err(connect_error(&error)),
                 },
             };
-            let mut done = act(&mut conn);
+            let mut done = act(&mut Sql::new(&mut conn, self.tables()));
             let turn = Instant::now();
             while done.as_ref().is_err_and(is_locked) && turn.elapsed() < TURN {
                 std::thread::sleep(Duration::from_micros(fastrand::u64(ASK_EVERY)));
-                done = act(&mut conn);
+                done = act(&mut Sql::new(&mut conn, self.tables()));
             }
             let class = done.as_ref().err().map(classify);
             if class != Some(Class::Down) {
@@ -164,7 +164,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Once it is open, a connection waits for the file's lock in our own way.
 fn own_waits(mut conn: SqliteConnection) -> Result<SqliteConnection, String> {
-    conn.batch("PRAGMA busy_timeout = 0").map_err(|error| error.to_string())?;
+    Sql::plain(&mut conn).batch("PRAGMA busy_timeout = 0").map_err(|error| error.to_string())?;
     Ok(conn)
 }
 
@@ -181,8 +181,8 @@ fn is_busy(connect_error: &str) -> bool {
 /// commits, so the next one that waits brings this one along: a power cut takes the last few of
 /// these or none, never one from the middle.
 fn unsynced<T>(
-    conn: &mut SqliteConnection,
-    act: impl FnOnce(&mut SqliteConnection) -> QueryResult<T>,
+    conn: &mut Sql<'_, SqliteConnection>,
+    act: impl FnOnce(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
 ) -> QueryResult<T> {
     // Such a pragma acts when it is compiled, so a prepared one would act once.
     conn.batch("PRAGMA synchronous = NORMAL")?;
@@ -206,20 +206,22 @@ impl Engine for Sqlite {
     const SKIP_LOCKED: &'static str = "";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 
-    fn migrations() -> EmbeddedMigrations {
-        MIGRATIONS
+    const MIGRATIONS: &'static [Step] = &[step!("sqlite", "2026-11-29-000001_create_tables")];
+
+    fn tables(&self) -> &Tables {
+        &self.options.tables
     }
 
     fn write<T>(
         &self,
-        act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+        act: impl FnMut(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.with_writer(act)
     }
 
     fn settle<T>(
         &self,
-        mut act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.with_writer(|conn| {
             if self.options.relaxed { unsynced(conn, &mut act) } else { conn.transaction(&mut act) }
@@ -228,31 +230,32 @@ impl Engine for Sqlite {
 
     fn read<T>(
         &self,
-        act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
-        self.readers.with(false, act)
+        self.readers.with(false, |raw| act(&mut Sql::new(raw, self.tables())))
     }
 
     fn probe(&self) -> Result<(), DriverError> {
         let mut conn = connect::writer(&self.path).map_err(|error| connect_error(&error))?;
         // Takes the write lock and writes nothing that lasts: a full disk or a read-only file
         // shows itself only in a write, and with more than a page of cache nothing is written.
-        conn.batch(
-            "PRAGMA cache_size = 1; BEGIN IMMEDIATE; CREATE TABLE qudo_probe (filler BLOB); \
+        Sql::plain(&mut conn)
+            .batch(
+                "PRAGMA cache_size = 1; BEGIN IMMEDIATE; CREATE TABLE qudo_probe (filler BLOB); \
              INSERT INTO qudo_probe VALUES (zeroblob(16384)); ROLLBACK;",
-        )
-        .map_err(|error| to_driver_error(error, false))
+            )
+            .map_err(|error| to_driver_error(error, false))
     }
 
     fn migrate_alone<T>(
         &self,
-        mut act: impl FnMut(&mut SqliteConnection) -> QueryResult<T>,
+        mut act: impl FnMut(&mut Sql<'_, SqliteConnection>) -> QueryResult<T>,
     ) -> Result<T, DriverError> {
         self.with_writer(|conn| conn.transaction(&mut act))
     }
 
     fn describe(&self) -> String {
-        format!("sqlite:{}", self.path.display())
+        format!("sqlite:{}{}", self.path.display(), self.tables().suffix())
     }
 
     /// The file's true path; of one that is not there yet, that of its directory with its name.
@@ -263,7 +266,7 @@ impl Engine for Sqlite {
             let parent = parent.unwrap_or(std::path::Path::new(".")).canonicalize()?;
             std::io::Result::Ok(parent.join(self.path.file_name().unwrap_or_default()))
         });
-        Some(format!("sqlite:{}", place.ok()?.display()))
+        Some(format!("sqlite:{}{}", place.ok()?.display(), self.tables().suffix()))
     }
 
     fn wake_source(&self) -> WakeSource {
@@ -272,7 +275,11 @@ impl Engine for Sqlite {
         WakeSource::Poll { at_most: Some(Duration::from_millis(9)) }
     }
 
-    fn insert_new(conn: &mut SqliteConnection, jobs: &[&JobRecord], _: &Window) -> QueryResult<()> {
+    fn insert_new(
+        conn: &mut Sql<'_, SqliteConnection>,
+        jobs: &[&JobRecord],
+        _: &Window,
+    ) -> QueryResult<()> {
         insert::insert_new(conn, jobs)
     }
 
@@ -305,7 +312,7 @@ impl Engine for Sqlite {
             })
         })?;
         if jobs.is_empty() {
-            lock(&self.empty).insert(Arc::clone(request.queue));
+            lock(&self.empty).insert(request.queue.clone());
         } else if was_empty {
             lock(&self.empty).remove(request.queue);
         }
@@ -332,7 +339,7 @@ impl Engine for Sqlite {
                 none.insert(conn)
             }
         };
-        match conn.row::<i64>("PRAGMA data_version", &[]) {
+        match Sql::plain(conn).row::<i64>("PRAGMA data_version", &[]) {
             Ok(version) => {
                 let version = version.unwrap_or_default();
                 Ok(self.seen_version.swap(version, Ordering::Relaxed) != version)
@@ -351,7 +358,7 @@ mod tests {
 
     use super::{Options, Sqlite, connect, unsynced};
     use crate::engine::Engine;
-    use crate::sql::SqlConn;
+    use crate::sql::Sql;
 
     #[test]
     fn settles_wait_for_the_disk_unless_told_otherwise() {
@@ -367,14 +374,15 @@ mod tests {
     #[test]
     fn a_commit_that_does_not_wait_leaves_the_next_ones_as_durable_as_before() {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let mut conn = connect::writer(&place.path().join("jobs.db")).expect("opens");
+        let mut raw = connect::writer(&place.path().join("jobs.db")).expect("opens");
+        let conn = &mut Sql::plain(&mut raw);
         let level = "PRAGMA synchronous";
         for _ in 0..2 {
-            let within = unsynced(&mut conn, |conn| conn.row::<i64>(level, &[])).expect("commits");
+            let within = unsynced(conn, |conn| conn.row::<i64>(level, &[])).expect("commits");
             assert_eq!(within, Some(1), "NORMAL");
             assert_eq!(conn.row::<i64>(level, &[]).expect("reads"), Some(2), "FULL");
         }
-        unsynced::<()>(&mut conn, |_| Err(Error::RollbackTransaction)).expect_err("fails");
+        unsynced::<()>(conn, |_| Err(Error::RollbackTransaction)).expect_err("fails");
         assert_eq!(conn.row::<i64>(level, &[]).expect("reads"), Some(2), "FULL");
     }
 }

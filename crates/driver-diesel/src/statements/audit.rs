@@ -10,7 +10,7 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::engine::Engine;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Ids of one statement that finds by a list.
 const LIST: usize = 64;
@@ -39,7 +39,7 @@ impl FromRow for Sound {
 
 /// Live jobs with their places: the facts in a range of their key, the rest by keys.
 pub(crate) fn traces<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     after: &Uuid,
     limit: u32,
 ) -> QueryResult<Vec<Traces>> {
@@ -91,7 +91,7 @@ const BY_ID: [(Place, &str); 4] = [
 
 /// Rows without facts, or that say something else than these.
 fn page<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     rows: &str,
     binds: &[Bind<'_>],
     limit: u32,
@@ -110,7 +110,7 @@ fn page<E: Engine>(
 
 /// One page of one table; where it ends the next table begins.
 pub(crate) fn strays<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     after: Option<&StrayCursor>,
     limit: u32,
 ) -> QueryResult<Strays> {
@@ -150,7 +150,7 @@ fn found(rows: Vec<Stray>, next: Option<StrayCursor>) -> Strays {
 
 /// Ready rows of one queue and rank, which are a range of the key.
 fn group<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     queue: &str,
     rank: i32,
     after: &Uuid,
@@ -167,7 +167,7 @@ fn group<E: Engine>(
 /// Goes on with the next rank of the queue, or the next queue, or the other tables. Two looks,
 /// because a comparison of pairs is no range to MySQL.
 fn next_group<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     after: Option<(&str, i32)>,
     limit: u32,
 ) -> QueryResult<Strays> {
@@ -200,7 +200,7 @@ impl FromRow for Key {
 
 /// The index of unique keys in its own order; two looks, as above.
 pub(crate) fn keys<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     after: Option<(&str, &str)>,
     limit: u32,
 ) -> QueryResult<Vec<KeyRow>> {
@@ -218,7 +218,10 @@ pub(crate) fn keys<E: Engine>(
 }
 
 /// Of these keys the ids of those whose job does not have them.
-fn keys_without_jobs<E: Engine>(conn: &mut E::Conn, rows: &[KeyRow]) -> QueryResult<Vec<JobId>> {
+fn keys_without_jobs<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    rows: &[KeyRow],
+) -> QueryResult<Vec<JobId>> {
     let ids: Vec<_> = rows.iter().map(|row| *row.id.as_uuid()).collect();
     let marks = ["?"].repeat(ids.len()).join(",");
     let sql =
@@ -256,7 +259,10 @@ impl FromRow for Trace {
 
 /// All rows of all tables under these ids, in one statement, so in one view of the data. Ready rows
 /// and keys are found by reading their tables through.
-pub(super) fn trace_rows<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<Vec<Trace>> {
+pub(super) fn trace_rows<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    ids: &[Uuid],
+) -> QueryResult<Vec<Trace>> {
     let marks = ["?"].repeat(ids.len()).join(",");
     let big = |what: &str| format!("CAST({what} AS {})", E::BIG);
     let narrow = |what: &str, from: &str| {
@@ -301,7 +307,10 @@ pub(super) fn trace_rows<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryRe
 }
 
 /// All that lies under these ids.
-pub(crate) fn trace<E: Engine>(conn: &mut E::Conn, ids: &[JobId]) -> QueryResult<Vec<Traces>> {
+pub(crate) fn trace<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    ids: &[JobId],
+) -> QueryResult<Vec<Traces>> {
     let mut all = Vec::with_capacity(ids.len());
     for some in ids.chunks(LIST) {
         let uuids: Vec<_> = some.iter().map(|id| *id.as_uuid()).collect();

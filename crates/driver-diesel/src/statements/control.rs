@@ -4,7 +4,7 @@ use qudo_core::driver::{Bounded, Control, ControlFlag, Depth};
 use uuid::Uuid;
 
 use crate::engine::Engine;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 struct Row(String, Option<String>);
 
@@ -15,7 +15,7 @@ impl FromRow for Row {
 }
 
 /// The orders, of which a row means yes, and the database's own id.
-pub(crate) fn control<E: Engine>(conn: &mut E::Conn) -> QueryResult<Control> {
+pub(crate) fn control<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Control> {
     let rows: Vec<Row> = conn.rows("SELECT name, value FROM qudo_control", &[])?;
     let has = |flag: ControlFlag| rows.iter().any(|row| row.0 == flag.as_str());
     let identity = rows.iter().find(|row| row.0 == IDENTITY).and_then(|row| row.1.as_deref());
@@ -31,7 +31,7 @@ const IDENTITY: &str = "identity";
 
 /// Stores an order or removes it; twice is the same as once.
 pub(crate) fn set_control<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     flag: ControlFlag,
     on: bool,
 ) -> QueryResult<()> {
@@ -46,7 +46,7 @@ pub(crate) fn set_control<E: Engine>(
 }
 
 /// The database's own id. Of two processes that make one at once, the first wins.
-pub(crate) fn identity<E: Engine>(conn: &mut E::Conn) -> QueryResult<Uuid> {
+pub(crate) fn identity<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Uuid> {
     if let Some(known) = control::<E>(conn)?.identity {
         return Ok(known);
     }
@@ -61,7 +61,7 @@ pub(crate) fn identity<E: Engine>(conn: &mut E::Conn) -> QueryResult<Uuid> {
 }
 
 /// Counts the narrow tables, each up to the bound, along its primary key.
-pub(crate) fn depth<E: Engine>(conn: &mut E::Conn, bound: u64) -> QueryResult<Depth> {
+pub(crate) fn depth<E: Engine>(conn: &mut Sql<'_, E::Conn>, bound: u64) -> QueryResult<Depth> {
     let mut count = |rows: &str| -> QueryResult<Bounded> {
         let sql = format!("SELECT COUNT(*) FROM (SELECT id FROM {rows} LIMIT ?) bounded");
         let most = i64::try_from(bound).unwrap_or(i64::MAX).saturating_add(1);

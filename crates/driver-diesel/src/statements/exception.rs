@@ -1,15 +1,18 @@
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Due, Exception, ExceptionFilter, Inserted, JobRecord, Keep, Redrive};
+use qudo_core::driver::{
+    Due, Exception, ExceptionFilter, Inserted, JobFacts, JobRecord, Keep, Redrive, WorkerId,
+};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
+use super::facts::FACTS;
 use super::insert::insert_within;
 use super::ledger::balance;
 use super::lookup::instant;
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::{Engine, micros};
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// A row to be logged.
 pub(crate) struct NewException<'a> {
@@ -18,19 +21,23 @@ pub(crate) struct NewException<'a> {
     pub(crate) ability: &'a str,
     pub(crate) queue: &'a str,
     pub(crate) worker: &'a Uuid,
+    pub(crate) worker_name: Option<&'a str>,
+    pub(crate) version: Option<&'a str>,
     pub(crate) attempt: i32,
     pub(crate) kind: &'a str,
+    pub(crate) class: Option<&'a str>,
     pub(crate) message: &'a str,
     pub(crate) discarded: bool,
     pub(crate) uniqkey: Option<&'a str>,
     pub(crate) priority: i32,
     pub(crate) codec: Option<&'a str>,
     pub(crate) arg: Option<&'a [u8]>,
+    pub(crate) meta: Option<&'a str>,
 }
 
 /// Appends to the exception log. New ids, so nothing is waited for.
 pub(crate) fn log_exceptions<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     exceptions: &[NewException<'_>],
 ) -> QueryResult<()> {
     let rows: Vec<_> = exceptions
@@ -50,53 +57,51 @@ pub(crate) fn log_exceptions<E: Engine>(
                 Bind::Int(one.priority),
                 Bind::OptText(one.codec),
                 Bind::OptBytes(one.arg),
+                Bind::OptText(one.meta),
+                Bind::OptText(one.worker_name),
+                Bind::OptText(one.version),
+                Bind::OptText(one.class),
             ]
         })
         .collect();
     let head = "INSERT INTO qudo_exception_log (id, job_id, ability, queue, worker, attempt, kind, \
-                message, discarded, uniqkey, priority, codec, arg, failed_at) VALUES ";
-    let row = format!("(?,?,?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
+                message, discarded, uniqkey, priority, codec, arg, meta, worker_name, \
+                program_version, error_class, failed_at) VALUES ";
+    let row = format!("(?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
     balance("log exceptions", rows.len(), insert_rows(conn, head, &row, &rows, "")?)
 }
 
-struct Row {
-    exception: Exception,
-    priority: i32,
-}
+struct Row(Exception);
 
-const COLUMNS: &str = "id, job_id, ability, queue, attempt, kind, message, failed_at, discarded, \
-                       redriven_as, uniqkey, priority, codec, arg";
+const COLUMNS: &str = "id, job_id, attempt, kind, error_class, message, failed_at, worker, worker_name, \
+                       program_version, discarded, redriven_as";
 
 impl FromRow for Row {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let mut exception = Exception {
+        Ok(Self(Exception {
             id: columns.id()?,
             job: JobId::from_uuid(columns.id()?),
-            ability: columns.text()?,
-            queue: columns.text()?,
             attempt: columns.int()?,
             kind: FailureKind::from_stored(&columns.text()?),
+            class: columns.opt_text()?,
             message: columns.text()?,
             failed_at: instant(columns.big()?),
+            worker: WorkerId::from_uuid(columns.id()?),
+            worker_name: columns.opt_text()?,
+            version: columns.opt_text()?,
             discarded: columns.int()? != 0,
             redriven_as: columns.opt_id()?.map(JobId::from_uuid),
-            uniqkey: columns.opt_text()?,
-            codec: None,
-            arg: None,
-        };
-        let priority = columns.int()?;
-        exception.codec = columns.opt_text()?;
-        exception.arg = columns.opt_bytes()?;
-        Ok(Self { exception, priority })
+            facts: JobFacts::from_row(columns)?,
+        }))
     }
 }
 
 /// Reads the exception log, newest first: the ids sort by time.
 pub(crate) fn exceptions<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     filter: &ExceptionFilter,
 ) -> QueryResult<Vec<Exception>> {
-    let mut sql = format!("SELECT {COLUMNS} FROM qudo_exception_log WHERE 1 = 1");
+    let mut sql = format!("SELECT {COLUMNS}, {FACTS} FROM qudo_exception_log WHERE 1 = 1");
     let mut binds = Vec::new();
     if !filter.abilities.is_empty() {
         let marks = ["?"].repeat(filter.abilities.len()).join(",");
@@ -117,12 +122,12 @@ pub(crate) fn exceptions<E: Engine>(
     sql.push_str(" ORDER BY id DESC LIMIT ? OFFSET ?");
     binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
     let rows: Vec<Row> = conn.rows(&sql, &binds)?;
-    Ok(rows.into_iter().map(|row| row.exception).collect())
+    Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
 /// Whether this is the job that a discarded one was enqueued again as.
 pub(crate) fn is_redriven_as<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     exception: &Uuid,
     new: JobId,
 ) -> QueryResult<bool> {
@@ -133,12 +138,13 @@ pub(crate) fn is_redriven_as<E: Engine>(
 
 /// Enqueues a discarded job again, once: the row's lock decides between two who try.
 pub(crate) fn redrive<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     exception: &Uuid,
     new: JobId,
 ) -> QueryResult<Redrive> {
-    let sql = format!("SELECT {COLUMNS} FROM qudo_exception_log WHERE id = ?{}", E::FOR_UPDATE);
-    let Some(Row { exception: row, priority }) = conn.row(&sql, &[Bind::Id(exception)])? else {
+    let sql =
+        format!("SELECT {COLUMNS}, {FACTS} FROM qudo_exception_log WHERE id = ?{}", E::FOR_UPDATE);
+    let Some(Row(row)) = conn.row(&sql, &[Bind::Id(exception)])? else {
         return Ok(Redrive::NotFound);
     };
     match row.redriven_as {
@@ -147,19 +153,10 @@ pub(crate) fn redrive<E: Engine>(
         Some(job) => return Ok(Redrive::Already(job)),
         None => {}
     }
-    let (Some(codec), Some(arg)) = (row.codec, row.arg) else {
+    if !row.discarded {
         return Ok(Redrive::NotDiscarded);
-    };
-    let record = JobRecord {
-        id: new,
-        ability: row.ability.into(),
-        queue: row.queue.into(),
-        codec: codec.into(),
-        arg,
-        uniqkey: row.uniqkey,
-        priority,
-        due: Due::Now,
-    };
+    }
+    let record = JobRecord { id: new, facts: row.facts, due: Due::Now };
     if let Inserted::Existing(holder) = insert_within::<E>(conn, &[record])?[0] {
         return Ok(Redrive::Conflict(holder));
     }
@@ -193,7 +190,7 @@ impl FromRow for Old {
 ///
 /// Locking: as [`trace::purge`](super::trace::purge).
 pub(crate) fn purge<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     keep: &Keep,
     after: Uuid,
     limit: u32,

@@ -6,13 +6,14 @@ use qudo_core::driver::{Due, Inserted, JobRecord};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use super::facts::{self, FACTS};
 use super::ledger::balance;
 use super::{Place, RunAfter, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::classify::{Class, classify};
 use crate::clock::Window;
 use crate::engine::Engine;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// How often a unique key whose holder vanishes under our eyes is tried again.
 const MOST_TRIES: usize = 5;
@@ -20,7 +21,7 @@ const MOST_TRIES: usize = 5;
 /// Stores jobs in a transaction. Ids that are there already are looked for only when the insert
 /// stumbles over one: a repeated insert is rare, and looking costs a round trip.
 pub(crate) fn insert<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[JobRecord],
     window: &Window,
 ) -> QueryResult<Vec<Inserted>> {
@@ -29,7 +30,7 @@ pub(crate) fn insert<E: Engine>(
 
 /// As [`insert`], and tells which ids it wrote: a job that was there already counts as new too.
 pub(crate) fn insert_telling<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[JobRecord],
     window: &Window,
 ) -> QueryResult<(Vec<Inserted>, Vec<Uuid>)> {
@@ -45,14 +46,14 @@ pub(crate) fn insert_telling<E: Engine>(
 /// Stores jobs inside the caller's transaction. An id that is there already must not break it,
 /// so they are always looked for.
 pub(crate) fn insert_within<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[JobRecord],
 ) -> QueryResult<Vec<Inserted>> {
     Ok(insert_checked::<E>(conn, jobs, true, &Window::OPEN)?.0)
 }
 
 fn insert_checked<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[JobRecord],
     look_for_ids: bool,
     window: &Window,
@@ -70,7 +71,7 @@ fn insert_checked<E: Engine>(
     } else {
         jobs.iter().enumerate().collect()
     };
-    if fresh.iter().any(|(_, job)| job.uniqkey.is_some()) {
+    if fresh.iter().any(|(_, job)| job.facts.uniqkey.is_some()) {
         let taken = take_keys::<E>(conn, &fresh)?;
         fresh.retain(|(place, _)| match taken.get(place) {
             Some(holder) => {
@@ -94,13 +95,17 @@ type Key<'a> = (&'a str, &'a str);
 /// The index decides, never a prior look: of two transactions that overlap, the second waits for
 /// the first's row. Keys are taken in their order, so that two bulk inserts cannot deadlock.
 pub(super) fn take_keys<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[(usize, &JobRecord)],
 ) -> QueryResult<HashMap<usize, Uuid>> {
     let mut wanted: Vec<(usize, Key<'_>, &Uuid)> = jobs
         .iter()
         .filter_map(|(place, job)| {
-            Some((*place, (job.ability.as_ref(), job.uniqkey.as_deref()?), job.id.as_uuid()))
+            Some((
+                *place,
+                (job.facts.ability.as_ref(), job.facts.uniqkey.as_deref()?),
+                job.id.as_uuid(),
+            ))
         })
         .collect();
     wanted.sort_by_key(|(place, key, _)| (*key, *place));
@@ -136,7 +141,7 @@ pub(super) fn take_keys<E: Engine>(
 
 /// Takes one unique key if it is free; tells whether it was.
 pub(super) fn take_key<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     ability: &str,
     key: &str,
     id: &Uuid,
@@ -158,7 +163,7 @@ impl FromRow for Holder {
 /// after it began. The row must not be locked for good where that can be helped: the caller's
 /// transaction may stay open for long, and the settle of the holder would wait for it.
 fn holders<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     wanted: &[(usize, Key<'_>, &Uuid)],
 ) -> QueryResult<HashMap<(String, String), Uuid>> {
     let mut holders = HashMap::new();
@@ -178,27 +183,20 @@ fn holders<E: Engine>(
 /// Facts first, then the narrow rows: for engines without arrays. Nothing is waited for, because
 /// the ids are new.
 pub(crate) fn insert_new_rows<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[&JobRecord],
 ) -> QueryResult<()> {
     let rows: Vec<_> = jobs
         .iter()
         .map(|job| {
-            vec![
-                Bind::Id(job.id.as_uuid()),
-                Bind::Text(&job.queue),
-                Bind::Text(&job.ability),
-                Bind::Text(&job.codec),
-                Bind::Bytes(&job.arg),
-                Bind::OptText(job.uniqkey.as_deref()),
-                Bind::Int(job.priority),
-            ]
+            let mut binds = vec![Bind::Id(job.id.as_uuid())];
+            binds.extend(facts::binds(&job.facts));
+            binds
         })
         .collect();
-    let head = "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, \
-                enqueued_at) VALUES ";
-    let row = format!("(?,?,?,?,?,?,?,{})", E::NOW);
-    let stored = insert_rows(conn, head, &row, &rows, "")?;
+    let head = format!("INSERT INTO qudo_job (id, {FACTS}, enqueued_at) VALUES ");
+    let row = format!("(?,?,?,?,?,?,?,?,{})", E::NOW);
+    let stored = insert_rows(conn, &head, &row, &rows, "")?;
     let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
         jobs.iter().partition(|job| job.due == Due::Now);
     let ready: Vec<_> = ready.into_iter().map(place).collect();
@@ -214,10 +212,11 @@ pub(crate) fn insert_new_rows<E: Engine>(
 pub(crate) fn place(job: &JobRecord) -> Place<'_> {
     Place {
         id: job.id.as_uuid(),
-        queue: &job.queue,
-        claim_rank: -job.priority,
-        ability: &job.ability,
+        queue: &job.facts.queue,
+        claim_rank: -job.facts.priority,
+        ability: &job.facts.ability,
         attempt: 0,
         crashes: 0,
+        flags: job.facts.flags(),
     }
 }

@@ -1,12 +1,13 @@
 use chrono::{DateTime, Utc};
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{CountRow, JobFilter, JobInfo, JobState, WorkerId};
+use qudo_core::driver::{CountRow, JobFacts, JobFilter, JobInfo, JobState, WorkerId};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use super::facts::FACTS_OF_J;
 use crate::engine::Engine;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// A stored time: microseconds since 1970, UTC.
 pub(crate) fn instant(micros: i64) -> DateTime<Utc> {
@@ -63,7 +64,10 @@ fn state_columns() -> String {
 }
 
 /// Where a live job stands.
-pub(crate) fn state<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<JobState>> {
+pub(crate) fn state<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+) -> QueryResult<Option<JobState>> {
     let columns = state_columns().replace("{big}", E::BIG);
     let sql = format!("SELECT {columns} {PLACES} WHERE j.id = ?");
     Ok(conn.row::<State>(&sql, &[Bind::Id(id)])?.map(|state| state.0))
@@ -73,40 +77,33 @@ struct Info(JobInfo);
 
 impl FromRow for Info {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let mut info = JobInfo {
-            id: JobId::from_uuid(columns.id()?),
-            ability: columns.text()?,
-            queue: columns.text()?,
-            uniqkey: columns.opt_text()?,
-            priority: columns.int()?,
-            attempt: 0,
-            enqueued_at: instant(columns.big()?),
-            codec: columns.text()?,
-            arg: columns.bytes()?,
-            state: JobState::Ready,
-        };
+        let id = JobId::from_uuid(columns.id()?);
+        let enqueued_at = instant(columns.big()?);
+        let facts = JobFacts::from_row(columns)?;
         let State(state, attempt) = State::from_row(columns)?;
-        (info.state, info.attempt) = (state, attempt);
-        Ok(Self(info))
+        Ok(Self(JobInfo { id, facts, attempt, enqueued_at, state }))
     }
 }
 
 fn info_sql<E: Engine>() -> String {
     let state = state_columns().replace("{big}", E::BIG);
-    format!(
-        "SELECT j.id, j.ability, j.queue, j.uniqkey, j.priority, j.enqueued_at, j.codec, j.arg, \
-         {state} {PLACES}"
-    )
+    format!("SELECT j.id, j.enqueued_at, {FACTS_OF_J}, {state} {PLACES}")
 }
 
 /// A live job.
-pub(crate) fn lookup<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<JobInfo>> {
+pub(crate) fn lookup<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+) -> QueryResult<Option<JobInfo>> {
     let sql = format!("{} WHERE j.id = ?", info_sql::<E>());
     Ok(conn.row::<Info>(&sql, &[Bind::Id(id)])?.map(|info| info.0))
 }
 
 /// Live jobs in the order of their ids: the key of the facts.
-pub(crate) fn list<E: Engine>(conn: &mut E::Conn, filter: &JobFilter) -> QueryResult<Vec<JobInfo>> {
+pub(crate) fn list<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    filter: &JobFilter,
+) -> QueryResult<Vec<JobInfo>> {
     let mut sql = format!("{} WHERE 1 = 1", info_sql::<E>());
     let mut binds = Vec::new();
     if !filter.abilities.is_empty() {
@@ -132,7 +129,7 @@ impl FromRow for Count {
 }
 
 /// Counts live jobs in the narrow tables; the wide one is not read.
-pub(crate) fn count<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<CountRow>> {
+pub(crate) fn count<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<CountRow>> {
     let mut counts = Vec::new();
     for (table, state) in [
         ("qudo_ready", "ready"),
@@ -157,7 +154,7 @@ pub(crate) fn count<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<CountRow>>
 
 /// The live job that holds a unique key.
 pub(crate) fn holder<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     ability: &str,
     uniqkey: &str,
 ) -> QueryResult<Option<Uuid>> {
@@ -168,7 +165,7 @@ pub(crate) fn holder<E: Engine>(
 }
 
 /// Jobs that are ready and leased at once. Reads the leases through, which are few.
-pub(crate) fn leased_and_ready<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<Uuid>> {
+pub(crate) fn leased_and_ready<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<Uuid>> {
     let sql = "SELECT l.id FROM qudo_lease l JOIN qudo_ready r ON r.queue = l.queue \
                AND r.claim_rank = l.claim_rank AND r.id = l.id LIMIT 2000";
     conn.rows(sql, &[])

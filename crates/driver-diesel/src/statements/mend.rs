@@ -2,6 +2,7 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
+use qudo_core::driver::Flags;
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
@@ -12,7 +13,7 @@ use super::ledger::balance;
 use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 struct Facts {
     queue: String,
@@ -31,7 +32,8 @@ impl FromRow for Facts {
 impl Facts {
     fn place<'a>(&'a self, id: &'a Uuid, attempt: i32, crashes: i32) -> Place<'a> {
         let (queue, ability) = (&*self.queue, &*self.ability);
-        Place { id, queue, claim_rank: self.rank, ability, attempt, crashes }
+        let flags = if self.uniqkey.is_some() { Flags::KEYED } else { Flags::NONE };
+        Place { id, queue, claim_rank: self.rank, ability, attempt, crashes, flags }
     }
 }
 
@@ -80,7 +82,7 @@ impl FromRow for Timed {
 /// reading the table: a claim that holds one is waited for too, and if it waits for us meanwhile the
 /// server ends one of the two. If the view of the data shows other rows than the locks do, this is
 /// rolled back and repeated.
-pub(crate) fn mend<E: Engine>(conn: &mut E::Conn, id: JobId) -> QueryResult<bool> {
+pub(crate) fn mend<E: Engine>(conn: &mut Sql<'_, E::Conn>, id: JobId) -> QueryResult<bool> {
     let uuid = *id.as_uuid();
     let mut places = by_id::<E>(conn, &uuid)?;
     let facts = format!(
@@ -110,7 +112,7 @@ pub(crate) fn mend<E: Engine>(conn: &mut E::Conn, id: JobId) -> QueryResult<bool
 }
 
 /// The rows of the narrow tables that are found by id, locked.
-fn by_id<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Vec<Row>> {
+fn by_id<E: Engine>(conn: &mut Sql<'_, E::Conn>, id: &Uuid) -> QueryResult<Vec<Row>> {
     let none = format!("{STAND}, CAST(NULL AS {})", E::BIG);
     let timed = format!("{STAND}, run_after");
     let moving = |leg| Keyed::table("qudo_moving").only(leg, &[]);
@@ -129,7 +131,7 @@ fn by_id<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Vec<Row>> {
 }
 
 /// A ready row that a view of the data shows, locked by its key.
-fn ready<E: Engine>(conn: &mut E::Conn, row: &Trace) -> QueryResult<Row> {
+fn ready<E: Engine>(conn: &mut Sql<'_, E::Conn>, row: &Trace) -> QueryResult<Row> {
     let sql = format!(
         "SELECT {STAND} FROM qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?{}",
         E::FOR_UPDATE
@@ -142,7 +144,7 @@ fn ready<E: Engine>(conn: &mut E::Conn, row: &Trace) -> QueryResult<Row> {
 }
 
 fn mend_keys<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     id: &Uuid,
     seen: &[Trace],
     facts: Option<&Facts>,
@@ -167,7 +169,11 @@ fn mend_keys<E: Engine>(
 }
 
 /// Removes what belongs to no facts.
-fn remove_all<E: Engine>(conn: &mut E::Conn, id: &Uuid, places: &[Row]) -> QueryResult<bool> {
+fn remove_all<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+    places: &[Row],
+) -> QueryResult<bool> {
     let Some(first) = places.first() else { return Ok(false) };
     for row in places {
         remove::<E>(conn, row)?;
@@ -179,7 +185,7 @@ fn remove_all<E: Engine>(conn: &mut E::Conn, id: &Uuid, places: &[Row]) -> Query
 
 /// Leaves a job in one place, filed as its facts say.
 fn mend_places<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     id: &Uuid,
     facts: &Facts,
     mut places: Vec<Row>,
@@ -220,7 +226,7 @@ fn mend_places<E: Engine>(
 }
 
 /// Files a row as the facts say. What somebody has in hand is changed where it is.
-fn refile<E: Engine>(conn: &mut E::Conn, row: &Row, place: Place<'_>) -> QueryResult<()> {
+fn refile<E: Engine>(conn: &mut Sql<'_, E::Conn>, row: &Row, place: Place<'_>) -> QueryResult<()> {
     let table = match row.at {
         At::Leased => "qudo_lease",
         At::Leaving | At::Arriving => "qudo_moving",
@@ -252,7 +258,7 @@ fn refile<E: Engine>(conn: &mut E::Conn, row: &Row, place: Place<'_>) -> QueryRe
 }
 
 /// Removes a row that is locked.
-fn remove<E: Engine>(conn: &mut E::Conn, row: &Row) -> QueryResult<()> {
+fn remove<E: Engine>(conn: &mut Sql<'_, E::Conn>, row: &Row) -> QueryResult<()> {
     let Stand { id, queue, claim_rank, .. } = &row.stand;
     let (rows, mut binds) = match row.at {
         At::Ready => (
@@ -277,26 +283,34 @@ impl FromRow for Attempt {
 }
 
 /// How often the job ran, as far as its failures tell.
-fn attempts<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<i32> {
+fn attempts<E: Engine>(conn: &mut Sql<'_, E::Conn>, id: &Uuid) -> QueryResult<i32> {
     let sql = "SELECT attempt FROM qudo_exception_log WHERE job_id = ? ORDER BY id DESC LIMIT 1";
     Ok(conn.row::<Attempt>(sql, &[Bind::Id(id)])?.map_or(0, |attempt| attempt.0))
 }
 
-fn note<E: Engine>(conn: &mut E::Conn, place: &Place<'_>, message: &str) -> QueryResult<()> {
+fn note<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    place: &Place<'_>,
+    message: &str,
+) -> QueryResult<()> {
     let exception = NewException {
         id: &Uuid::now_v7(),
         job: place.id,
         ability: place.ability,
         queue: place.queue,
         worker: &Uuid::nil(),
+        worker_name: None,
+        version: None,
         attempt: place.attempt,
         kind: FailureKind::Crash.as_str(),
+        class: None,
         message,
         discarded: false,
         uniqkey: None,
         priority: -place.claim_rank,
         codec: None,
         arg: None,
+        meta: None,
     };
     log_exceptions::<E>(conn, &[exception])
 }

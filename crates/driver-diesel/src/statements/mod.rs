@@ -7,6 +7,7 @@
 pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod exception;
+pub(crate) mod facts;
 pub(crate) mod insert;
 pub(crate) mod ledger;
 pub(crate) mod lookup;
@@ -19,14 +20,14 @@ pub(crate) mod worker;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::Due;
+use qudo_core::driver::{Due, Flags};
 use uuid::Uuid;
 
 pub(crate) use insert::place;
 
 use crate::bulk::insert_rows;
 use crate::engine::{Engine, micros};
-use crate::sql::{Bind, Columns, FromRow};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// A job's row in one of the narrow tables: where it is in the order of the claim, and its runs.
 #[derive(Debug, Clone)]
@@ -37,10 +38,11 @@ pub(crate) struct Stand {
     pub(crate) ability: String,
     pub(crate) attempt: i32,
     pub(crate) crashes: i32,
+    pub(crate) flags: Flags,
 }
 
 /// The columns of a [`Stand`], in the order in which it is read.
-pub(crate) const STAND: &str = "id, queue, claim_rank, ability, attempt, crashes";
+pub(crate) const STAND: &str = "id, queue, claim_rank, ability, attempt, crashes, flags";
 
 impl FromRow for Stand {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
@@ -51,6 +53,7 @@ impl FromRow for Stand {
             ability: columns.text()?,
             attempt: columns.int()?,
             crashes: columns.int()?,
+            flags: Flags::from_bits(columns.int()?),
         })
     }
 }
@@ -63,6 +66,7 @@ pub(crate) struct Place<'a> {
     pub(crate) ability: &'a str,
     pub(crate) attempt: i32,
     pub(crate) crashes: i32,
+    pub(crate) flags: Flags,
 }
 
 impl<'a> From<&'a Stand> for Place<'a> {
@@ -74,12 +78,13 @@ impl<'a> From<&'a Stand> for Place<'a> {
             ability: &stand.ability,
             attempt: stand.attempt,
             crashes: stand.crashes,
+            flags: stand.flags,
         }
     }
 }
 
 impl<'a> Place<'a> {
-    fn binds(&self) -> [Bind<'a>; 6] {
+    fn binds(&self) -> [Bind<'a>; 7] {
         [
             Bind::Id(self.id),
             Bind::Text(self.queue),
@@ -87,6 +92,7 @@ impl<'a> Place<'a> {
             Bind::Text(self.ability),
             Bind::Int(self.attempt),
             Bind::Int(self.crashes),
+            Bind::Int(self.flags.bits()),
         ]
     }
 }
@@ -94,10 +100,13 @@ impl<'a> Place<'a> {
 /// Makes jobs ready. The ids are in no narrow table, so nothing is waited for.
 ///
 /// Returns how many rows it put, which the caller compares with what it took.
-pub(crate) fn put_ready<E: Engine>(conn: &mut E::Conn, places: &[Place<'_>]) -> QueryResult<usize> {
+pub(crate) fn put_ready<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    places: &[Place<'_>],
+) -> QueryResult<usize> {
     let rows: Vec<_> = places.iter().map(|place| place.binds().to_vec()).collect();
-    let head = "INSERT INTO qudo_ready (id, queue, claim_rank, ability, attempt, crashes) VALUES ";
-    insert_rows(conn, head, "(?,?,?,?,?,?)", &rows, "")
+    let head = format!("INSERT INTO qudo_ready ({STAND}) VALUES ");
+    insert_rows(conn, &head, "(?,?,?,?,?,?,?)", &rows, "")
 }
 
 /// The column `run_after` as it is written: this time, or so long after the server's now; both in microseconds.
@@ -132,7 +141,7 @@ impl From<Due> for RunAfter {
 /// Schedules jobs. The ids are in no narrow table, so nothing is waited for. Returns how many rows it
 /// put.
 pub(crate) fn put_scheduled<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     places: &[(Place<'_>, RunAfter)],
 ) -> QueryResult<usize> {
     let rows: Vec<_> = places
@@ -143,8 +152,7 @@ pub(crate) fn put_scheduled<E: Engine>(
             binds
         })
         .collect();
-    let head = "INSERT INTO qudo_scheduled (id, queue, claim_rank, ability, attempt, crashes, \
-                run_after) VALUES ";
-    let row = format!("(?,?,?,?,?,?,COALESCE(?, {} + ?))", E::NOW);
-    insert_rows(conn, head, &row, &rows, "")
+    let head = format!("INSERT INTO qudo_scheduled ({STAND}, run_after) VALUES ");
+    let row = format!("(?,?,?,?,?,?,?,COALESCE(?, {} + ?))", E::NOW);
+    insert_rows(conn, &head, &row, &rows, "")
 }

@@ -6,17 +6,18 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use chrono::{DateTime, Utc};
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Due, Inserted, JobRecord, Leg, MovingJob};
+use qudo_core::driver::{Due, Flags, Inserted, JobFacts, JobRecord, Leg, MovingJob};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use super::facts::{self, FACTS};
 use super::insert::take_keys;
 use super::ledger::balance;
 use super::lookup::instant;
 use super::{Place, RunAfter, STAND, Stand, place, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::Engine;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// A narrow row with the time until which it waits.
 struct Waiting {
@@ -47,18 +48,19 @@ impl FromRow for Filed {
     }
 }
 
-const SELECT: &str = "SELECT m.attempt, m.crashes, m.run_after, j.id, j.queue, j.ability, j.codec, \
-    j.arg, j.uniqkey, j.priority, j.enqueued_at FROM qudo_moving m JOIN qudo_job j ON j.id = m.id";
+const SELECT: &str = "SELECT m.attempt, m.crashes, m.flags, m.run_after, j.id, j.enqueued_at, j.ability, \
+    j.queue, j.codec, j.arg, j.uniqkey, j.priority, j.meta FROM qudo_moving m JOIN qudo_job j ON j.id = m.id";
 
 struct Moving(MovingJob);
 
 impl FromRow for Moving {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let (attempt, crashes) = (columns.int()?, columns.int()?);
+        let flags = Flags::from_bits(columns.int()?);
         let due = due(columns.opt_big()?);
         let Record { record, enqueued_at } = Record::from_row(columns)?;
         let record = JobRecord { due, ..record };
-        Ok(Self(MovingJob { record, attempt, crashes, enqueued_at }))
+        Ok(Self(MovingJob { record, attempt, crashes, flags, enqueued_at }))
     }
 }
 
@@ -71,7 +73,7 @@ fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
 }
 
 /// Waiting rows from the start of both tables, locked. Rows that a claim holds are passed over.
-fn first_waiting<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<Waiting>> {
+fn first_waiting<E: Engine>(conn: &mut Sql<'_, E::Conn>, limit: u32) -> QueryResult<Vec<Waiting>> {
     let ready = format!(
         "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready ORDER BY queue, claim_rank, id \
          LIMIT ?{skip}",
@@ -92,7 +94,7 @@ fn first_waiting<E: Engine>(conn: &mut E::Conn, limit: u32) -> QueryResult<Vec<W
 
 /// The waiting rows of these jobs, locked; a claim that locks one first wins. Two questions for all of
 /// them, and one or two for each queue and priority.
-fn waiting_each<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<Vec<Waiting>> {
+fn waiting_each<E: Engine>(conn: &mut Sql<'_, E::Conn>, ids: &[Uuid]) -> QueryResult<Vec<Waiting>> {
     let job = Keyed::table("qudo_job");
     let facts: Vec<(Uuid, ReadyKey)> =
         E::rows_by_id::<Filed>(conn, "id, queue, priority", &job, ids, "")?
@@ -113,7 +115,7 @@ fn waiting_each<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<Vec<
 
 /// Ready rows by their keys, locked.
 fn ready_each<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     facts: &[(Uuid, ReadyKey)],
 ) -> QueryResult<Vec<Waiting>> {
     let mut groups: BTreeMap<(&str, i32), Vec<Uuid>> = BTreeMap::new();
@@ -138,7 +140,7 @@ fn ready_each<E: Engine>(
 
 /// Takes waiting jobs out of ready and scheduled, each by its primary key.
 pub(crate) fn move_out<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     to: &str,
     only: Option<&[JobId]>,
     limit: u32,
@@ -187,13 +189,13 @@ pub(crate) fn move_out<E: Engine>(
 /// Locking: the facts by id, after their waiting rows; on MySQL with a lock, so that a job is not left
 /// behind because a view of the data does not show it yet.
 fn with_facts<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     rows: &mut Vec<Waiting>,
 ) -> QueryResult<Vec<MovingJob>> {
     let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
-    let columns = "id, queue, ability, codec, arg, uniqkey, priority, enqueued_at";
+    let columns = format!("id, enqueued_at, {FACTS}");
     let job = Keyed::table("qudo_job");
-    let found: Vec<Record> = E::rows_by_id(conn, columns, &job, &ids, E::CURRENT)?;
+    let found: Vec<Record> = E::rows_by_id(conn, &columns, &job, &ids, E::CURRENT)?;
     let mut found: HashMap<_, _> =
         found.into_iter().map(|job| (*job.record.id.as_uuid(), job)).collect();
     let mut jobs = Vec::with_capacity(found.len());
@@ -206,8 +208,8 @@ fn with_facts<E: Engine>(
             return false;
         };
         let record = JobRecord { due: due(*run_after), ..record };
-        let (attempt, crashes) = (stand.attempt, stand.crashes);
-        jobs.push(MovingJob { record, attempt, crashes, enqueued_at });
+        let Stand { attempt, crashes, flags, .. } = *stand;
+        jobs.push(MovingJob { record, attempt, crashes, flags, enqueued_at });
         true
     });
     Ok(jobs)
@@ -225,22 +227,15 @@ struct Record {
 
 impl FromRow for Record {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let record = JobRecord {
-            id: JobId::from_uuid(columns.id()?),
-            queue: columns.text()?.into(),
-            ability: columns.text()?.into(),
-            codec: columns.text()?.into(),
-            arg: columns.bytes()?,
-            uniqkey: columns.opt_text()?,
-            priority: columns.int()?,
-            due: Due::Now,
-        };
-        Ok(Self { record, enqueued_at: instant(columns.big()?) })
+        let id = JobId::from_uuid(columns.id()?);
+        let enqueued_at = instant(columns.big()?);
+        let facts = JobFacts::from_row(columns)?;
+        Ok(Self { record: JobRecord { id, facts, due: Due::Now }, enqueued_at })
     }
 }
 
 fn mark<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
     other: &str,
     mover: Option<&Uuid>,
@@ -260,13 +255,13 @@ fn mark<E: Engine>(
     let head = format!(
         "INSERT INTO qudo_moving ({STAND}, leg, other, mover, run_after, moved_at) VALUES "
     );
-    let row = format!("(?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
+    let row = format!("(?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
     insert_rows(conn, &head, &row, &rows, "")
 }
 
 /// Jobs that are leaving for a database, in the order of their ids.
 pub(crate) fn moving_out<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     to: &str,
     after: &Uuid,
     limit: u32,
@@ -280,7 +275,7 @@ pub(crate) fn moving_out<E: Engine>(
 
 /// Stores arriving jobs. One that is here already only changes hands, if it is still arriving.
 pub(crate) fn move_in<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     from: &str,
     mover: &Uuid,
     jobs: &[MovingJob],
@@ -307,20 +302,12 @@ pub(crate) fn move_in<E: Engine>(
     for (_, job) in &fresh {
         // One by one: arguments may be large, and a move is not in a hurry.
         let record = &job.record;
-        stored += conn.run(
-            "INSERT INTO qudo_job (id, queue, ability, codec, arg, uniqkey, priority, enqueued_at) \
-             VALUES (?,?,?,?,?,?,?,?)",
-            &[
-                Bind::Id(record.id.as_uuid()),
-                Bind::Text(&record.queue),
-                Bind::Text(&record.ability),
-                Bind::Text(&record.codec),
-                Bind::Bytes(&record.arg),
-                Bind::OptText(record.uniqkey.as_deref()),
-                Bind::Int(record.priority),
-                Bind::Big(job.enqueued_at.timestamp_micros()),
-            ],
-        )?;
+        let mut binds = vec![Bind::Id(record.id.as_uuid())];
+        binds.extend(facts::binds(&record.facts));
+        binds.push(Bind::Big(job.enqueued_at.timestamp_micros()));
+        let sql =
+            format!("INSERT INTO qudo_job (id, {FACTS}, enqueued_at) VALUES (?,?,?,?,?,?,?,?,?)");
+        stored += conn.run(&sql, &binds)?;
     }
     let moving: Vec<_> = fresh
         .iter()
@@ -329,7 +316,8 @@ pub(crate) fn move_in<E: Engine>(
                 Due::At(at) => Some(at.timestamp_micros()),
                 _ => None,
             };
-            let place = Place { attempt: job.attempt, crashes: job.crashes, ..place(&job.record) };
+            let (attempt, crashes, flags) = (job.attempt, job.crashes, job.flags);
+            let place = Place { attempt, crashes, flags, ..place(&job.record) };
             (place, run_after)
         })
         .collect();
@@ -346,7 +334,7 @@ impl FromRow for Key {
 }
 
 /// Removes facts and unique keys.
-fn remove_facts<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<()> {
+fn remove_facts<E: Engine>(conn: &mut Sql<'_, E::Conn>, ids: &[Uuid]) -> QueryResult<()> {
     let job = Keyed::table("qudo_job");
     let keys: Vec<Key> = E::rows_by_id(conn, "ability, uniqkey, id", &job, ids, "")?;
     let removed = E::delete_by_id(conn, &job, ids)?;
@@ -364,7 +352,11 @@ fn remove_facts<E: Engine>(conn: &mut E::Conn, ids: &[Uuid]) -> QueryResult<()> 
     Ok(())
 }
 
-fn marked<E: Engine>(conn: &mut E::Conn, leg: Leg, ids: &[Uuid]) -> QueryResult<Vec<Uuid>> {
+fn marked<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    leg: Leg,
+    ids: &[Uuid],
+) -> QueryResult<Vec<Uuid>> {
     E::rows_by_id(conn, "id", &at(leg), ids, E::FOR_UPDATE)
 }
 
@@ -381,14 +373,22 @@ pub(crate) const fn at(leg: Leg) -> Keyed<'static> {
 }
 
 /// Changes the leg of rows that are locked; an older row of the new leg gives way.
-fn change<E: Engine>(conn: &mut E::Conn, from: Leg, to: Leg, ids: &[Uuid]) -> QueryResult<()> {
+fn change<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    from: Leg,
+    to: Leg,
+    ids: &[Uuid],
+) -> QueryResult<()> {
     E::delete_by_id(conn, &at(to), ids)?;
     let set = format!("leg = '{}', moved_at = {}", to.as_str(), E::NOW);
     balance("change the leg", ids.len(), E::update_by_id(conn, &set, &[], &at(from), ids)?)
 }
 
 /// Leaving → left, without facts. The row's lock decides between two movers.
-pub(crate) fn moved_out<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> QueryResult<Vec<JobId>> {
+pub(crate) fn moved_out<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    jobs: &[JobId],
+) -> QueryResult<Vec<JobId>> {
     let ids = uuids(jobs);
     let leaving = marked::<E>(conn, Leg::Leaving, &ids)?;
     change::<E>(conn, Leg::Leaving, Leg::Left, &leaving)?;
@@ -398,7 +398,7 @@ pub(crate) fn moved_out<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> QueryR
 
 /// Arriving or leaving → ready or scheduled. Returns those that were on this leg.
 pub(crate) fn put_back<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
     jobs: &[JobId],
 ) -> QueryResult<Vec<Uuid>> {
@@ -424,13 +424,19 @@ pub(crate) fn put_back<E: Engine>(
 }
 
 /// Left → gone.
-pub(crate) fn leave_trail<E: Engine>(conn: &mut E::Conn, jobs: &[JobId]) -> QueryResult<()> {
+pub(crate) fn leave_trail<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    jobs: &[JobId],
+) -> QueryResult<()> {
     let left = marked::<E>(conn, Leg::Left, &uuids(jobs))?;
     change::<E>(conn, Leg::Left, Leg::Gone, &left)
 }
 
 /// Where a job went, the last time; nowhere, if it came back after that.
-pub(crate) fn moved_to<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Option<String>> {
+pub(crate) fn moved_to<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    job: &Uuid,
+) -> QueryResult<Option<String>> {
     conn.row(
         "SELECT other FROM qudo_moving m WHERE id = ? AND leg IN ('left', 'gone') AND NOT EXISTS \
          (SELECT 1 FROM qudo_moving a WHERE a.id = m.id AND a.leg = 'arrived' \
@@ -441,7 +447,7 @@ pub(crate) fn moved_to<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult
 
 /// Which of these jobs are leaving or left.
 pub(crate) fn legs<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     jobs: &[JobId],
 ) -> QueryResult<Vec<(JobId, Leg)>> {
     let mut legs = Vec::new();
@@ -462,7 +468,7 @@ impl FromRow for Marked {
 
 /// Jobs of one leg with their movers, in the order of their ids: a range of an index.
 pub(crate) fn of_leg<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
     other: &str,
     after: &Uuid,
@@ -479,7 +485,7 @@ pub(crate) fn of_leg<E: Engine>(
 
 /// Removes what a mover brought and nobody can claim yet.
 pub(crate) fn cancel<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     mover: &Uuid,
     jobs: &[JobId],
 ) -> QueryResult<usize> {

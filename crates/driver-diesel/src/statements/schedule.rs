@@ -12,7 +12,7 @@ use crate::clock::ServerClock;
 use crate::due_floor::{ALL, DueFloor, HORIZON, Range};
 use crate::engine::Engine;
 use crate::share::is_dear;
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// The server's clock, and when the next job is due; both in microseconds since 1970.
 #[derive(Clone, Copy)]
@@ -37,7 +37,7 @@ impl FromRow for NextDue {
 /// One row at the start of a range of the primary key. To MySQL it is the first that is read by the key: asked for
 /// the first in order it reads a table which it takes for empty from its start, dead rows included, and asked for the
 /// least it does not stop at the end of the range.
-fn next_due<E: Engine>(conn: &mut E::Conn, range: Range) -> QueryResult<NextDue> {
+fn next_due<E: Engine>(conn: &mut Sql<'_, E::Conn>, range: Range) -> QueryResult<NextDue> {
     let least = if E::LOCKS_INDEXES {
         format!(
             "SELECT run_after FROM (SELECT run_after, id, queue FROM qudo_scheduled{} \
@@ -56,7 +56,7 @@ fn next_due<E: Engine>(conn: &mut E::Conn, range: Range) -> QueryResult<NextDue>
 /// Moves due jobs to ready, and tells how long the look took that found them. Rows that another promotion moves are
 /// skipped.
 fn promote_due<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     range: Range,
     limit: u32,
 ) -> QueryResult<(u32, Duration)> {
@@ -79,7 +79,11 @@ fn promote_due<E: Engine>(
 ///
 /// The clock is read in a subquery, here and wherever a bound depends on it: PostgreSQL takes a
 /// volatile function for another value in each row, and would go through the whole index.
-fn lock_due<E: Engine>(conn: &mut E::Conn, range: Range, limit: u32) -> QueryResult<Vec<Stand>> {
+fn lock_due<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    range: Range,
+    limit: u32,
+) -> QueryResult<Vec<Stand>> {
     let sql = format!(
         "SELECT {STAND} FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ? \
          AND run_after <= (SELECT {}) ORDER BY run_after, id LIMIT ?{}",
@@ -98,7 +102,7 @@ fn lock_due<E: Engine>(conn: &mut E::Conn, range: Range, limit: u32) -> QueryRes
 /// what is said of the look; and it asks for a column that is in no other index, for the same reason. Tells how long
 /// the longest page took.
 fn lock_due_by_id<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     range: Range,
     limit: u32,
 ) -> QueryResult<(Vec<Stand>, Duration)> {
@@ -288,7 +292,10 @@ impl FromRow for Facts {
 
 /// Takes a waiting job out of ready or scheduled. A claim that locks the row first wins, and then
 /// the job is not found waiting.
-fn take_waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<(Facts, Stand)>> {
+fn take_waiting<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+) -> QueryResult<Option<(Facts, Stand)>> {
     let Some(facts) = conn.row::<Facts>(
         "SELECT queue, ability, priority, uniqkey FROM qudo_job WHERE id = ?",
         &[Bind::Id(id)],
@@ -310,7 +317,7 @@ fn take_waiting<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<Option<
 }
 
 fn take_row<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     place: &str,
     key: &[Bind<'_>],
 ) -> QueryResult<Option<Stand>> {
@@ -329,7 +336,7 @@ fn take_row<E: Engine>(
 }
 
 /// Removes a waiting job with its facts and its unique key.
-pub(crate) fn dequeue<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<bool> {
+pub(crate) fn dequeue<E: Engine>(conn: &mut Sql<'_, E::Conn>, id: &Uuid) -> QueryResult<bool> {
     let Some((facts, _)) = take_waiting::<E>(conn, id)? else {
         return Ok(false);
     };
@@ -344,7 +351,11 @@ pub(crate) fn dequeue<E: Engine>(conn: &mut E::Conn, id: &Uuid) -> QueryResult<b
 }
 
 /// Changes when a waiting job runs.
-pub(crate) fn reschedule<E: Engine>(conn: &mut E::Conn, id: &Uuid, due: Due) -> QueryResult<bool> {
+pub(crate) fn reschedule<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+    due: Due,
+) -> QueryResult<bool> {
     let Some((_, stand)) = take_waiting::<E>(conn, id)? else {
         return Ok(false);
     };

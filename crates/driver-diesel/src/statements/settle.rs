@@ -12,12 +12,12 @@ use super::trace::{write_replies, write_status};
 use super::{Place, RunAfter, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Whether a group can take the short way: every run completed and wrote nothing else.
 pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
     settlements.iter().all(|one| {
-        one.verdict == Verdict::Complete && one.extras.is_none() && one.job.uniqkey.is_none()
+        one.verdict == Verdict::Complete && one.extras.is_none() && one.job.flags.is_empty()
     })
 }
 
@@ -25,9 +25,9 @@ pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
 pub(crate) fn largest_value(settlements: &[Settlement]) -> usize {
     let sizes = settlements.iter().filter_map(|one| Some((one, one.extras.as_deref()?))).flat_map(
         |(one, extras)| {
-            let kept = if one.verdict == Verdict::Discard { one.job.arg.len() } else { 0 };
+            let kept = if one.verdict == Verdict::Discard { one.job.facts.arg.len() } else { 0 };
             let replies = extras.replies.iter().map(|reply| reply.body.len());
-            let new = extras.replacements.iter().map(|job| job.arg.len());
+            let new = extras.replacements.iter().map(|job| job.facts.arg.len());
             replies.chain(new).chain([kept])
         },
     );
@@ -44,7 +44,7 @@ impl FromRow for Held {
 
 /// Which of these leases this worker holds, and under which claims.
 pub(crate) fn held<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
     ids: &[Uuid],
     lock: &str,
@@ -60,7 +60,7 @@ pub(crate) fn held<E: Engine>(
 /// The row lock decides between this settle, a rescue and a settle that is repeated: whoever comes
 /// second finds no row. Inside a transaction.
 pub(crate) fn take_leases<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
     leases: &[(Uuid, i64)],
 ) -> QueryResult<HashSet<(Uuid, i64)>> {
@@ -78,7 +78,7 @@ pub(crate) fn take_leases<E: Engine>(
 
 /// Ends runs of every kind in one transaction.
 pub(crate) fn settle<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
     settlements: &[Settlement],
 ) -> QueryResult<Vec<Settled>> {
@@ -116,7 +116,7 @@ pub(crate) fn settle<E: Engine>(
 }
 
 fn write_exceptions<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
     ours: &[&Settlement],
 ) -> QueryResult<()> {
@@ -128,17 +128,21 @@ fn write_exceptions<E: Engine>(
             Some(NewException {
                 id: &record.id,
                 job: job.id.as_uuid(),
-                ability: &job.ability,
-                queue: &job.queue,
+                ability: &job.facts.ability,
+                queue: &job.facts.queue,
                 worker,
+                worker_name: record.worker_name.as_deref(),
+                version: record.version.as_deref(),
                 attempt: job.attempt,
                 kind: record.kind.as_str(),
+                class: record.class.as_deref(),
                 message: &record.message,
                 discarded: last,
-                uniqkey: job.uniqkey.as_deref(),
-                priority: job.priority,
-                codec: last.then_some(&*job.codec),
-                arg: last.then_some(&job.arg[..]),
+                uniqkey: job.facts.uniqkey.as_deref(),
+                priority: job.facts.priority,
+                codec: last.then_some(&*job.facts.codec),
+                arg: last.then_some(&job.facts.arg[..]),
+                meta: job.facts.meta.as_deref(),
             })
         })
         .collect();
@@ -147,7 +151,7 @@ fn write_exceptions<E: Engine>(
 
 /// Jobs that run again: ready at once or scheduled. Their facts are not touched. Returns how many
 /// rows it put.
-fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<usize> {
+fn put_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, ours: &[&Settlement]) -> QueryResult<usize> {
     let (mut ready, mut scheduled) = (Vec::new(), Vec::new());
     for one in ours {
         let (after, spent) = match one.verdict {
@@ -159,11 +163,12 @@ fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<
         let job = &one.job;
         let place = Place {
             id: job.id.as_uuid(),
-            queue: &job.queue,
-            claim_rank: -job.priority,
-            ability: &job.ability,
+            queue: &job.facts.queue,
+            claim_rank: -job.facts.priority,
+            ability: &job.facts.ability,
             attempt: job.attempt - spent,
             crashes: job.crashes,
+            flags: job.flags,
         };
         if after == 0 {
             ready.push(place);
@@ -176,7 +181,10 @@ fn put_back<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<
 
 /// Jobs that are gone: their facts and their unique keys. Returns how many they are. Facts that
 /// somebody removed before are no reason to run the job again.
-fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<usize> {
+fn remove_ended<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    ours: &[&Settlement],
+) -> QueryResult<usize> {
     let ended: Vec<_> = ours
         .iter()
         .filter(|one| matches!(one.verdict, Verdict::Complete | Verdict::Discard))
@@ -189,7 +197,7 @@ fn remove_ended<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryRes
     }
     let mut keys: Vec<_> = ended
         .iter()
-        .filter_map(|one| Some((&*one.job.ability, one.job.uniqkey.as_deref()?)))
+        .filter_map(|one| Some((&*one.job.facts.ability, one.job.facts.uniqkey.as_deref()?)))
         .collect();
     keys.sort_unstable();
     for (ability, key) in keys {

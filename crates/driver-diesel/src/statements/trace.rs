@@ -9,12 +9,12 @@ use uuid::Uuid;
 use super::lookup::instant;
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::{Engine, micros};
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Writes the replies of settled jobs; in the settling transaction, so that a reply always belongs
 /// to the attempt that settled.
 pub(crate) fn write_replies<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     ours: &[&Settlement],
 ) -> QueryResult<()> {
     let rows: Vec<_> = ours
@@ -39,7 +39,10 @@ pub(crate) fn write_replies<E: Engine>(
 }
 
 /// Writes the history of settled jobs whose ability asks for it.
-pub(crate) fn write_status<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) -> QueryResult<()> {
+pub(crate) fn write_status<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    ours: &[&Settlement],
+) -> QueryResult<()> {
     let with: Vec<_> = ours
         .iter()
         .filter_map(|one| Some((*one, one.extras.as_ref()?.status.as_ref()?, Uuid::now_v7())))
@@ -51,10 +54,10 @@ pub(crate) fn write_status<E: Engine>(conn: &mut E::Conn, ours: &[&Settlement]) 
             vec![
                 Bind::Id(id),
                 Bind::Id(job.id.as_uuid()),
-                Bind::Text(&job.ability),
+                Bind::Text(&job.facts.ability),
                 Bind::Text(status.status),
                 Bind::Int(job.attempt),
-                Bind::OptText(job.uniqkey.as_deref()),
+                Bind::OptText(job.facts.uniqkey.as_deref()),
                 Bind::Big(job.enqueued_at.timestamp_micros()),
                 Bind::OptText(status.message.as_deref()),
                 Bind::Big(micros(status.took)),
@@ -76,7 +79,10 @@ impl FromRow for Reply {
 }
 
 /// The replies of a job, in order.
-pub(crate) fn replies<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Vec<ReplyRow>> {
+pub(crate) fn replies<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    job: &Uuid,
+) -> QueryResult<Vec<ReplyRow>> {
     let sql = "SELECT codec, body FROM qudo_reply WHERE job_id = ? ORDER BY seq";
     let rows: Vec<Reply> = conn.rows(sql, &[Bind::Id(job)])?;
     Ok(rows.into_iter().map(|row| row.0).collect())
@@ -101,7 +107,10 @@ impl FromRow for Status {
 }
 
 /// The history of a job, oldest first.
-pub(crate) fn status<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<Vec<StatusRow>> {
+pub(crate) fn status<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    job: &Uuid,
+) -> QueryResult<Vec<StatusRow>> {
     let sql = "SELECT job_id, ability, status, attempt, uniqkey, enqueued_at, started_at, \
                finished_at, message FROM qudo_job_status WHERE job_id = ? ORDER BY id";
     let rows: Vec<Status> = conn.rows(sql, &[Bind::Id(job)])?;
@@ -111,7 +120,11 @@ pub(crate) fn status<E: Engine>(conn: &mut E::Conn, job: &Uuid) -> QueryResult<V
 /// Removes old replies, history and trails of moved jobs, a bounded number of each: found by index, deleted by key.
 ///
 /// Locking: by key, passing over what another purge has locked. By the index first it would wait for it.
-pub(crate) fn purge<E: Engine>(conn: &mut E::Conn, keep: &Keep, limit: u32) -> QueryResult<Purged> {
+pub(crate) fn purge<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    keep: &Keep,
+    limit: u32,
+) -> QueryResult<Purged> {
     let mut done = Purged::default();
     for (table, only, key, time, age) in [
         ("qudo_reply", "", "job_id", "created_at", keep.replies),
@@ -133,7 +146,7 @@ pub(crate) fn purge<E: Engine>(conn: &mut E::Conn, keep: &Keep, limit: u32) -> Q
 
 /// Deletes those of these rows that nobody else holds.
 pub(super) fn remove_free<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     keyed: &Keyed<'_>,
     mut ids: Vec<Uuid>,
 ) -> QueryResult<usize> {

@@ -1,9 +1,10 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{DeadWorker, Rescued, WorkerId, WorkerInfo, WorkerSeen};
+use qudo_core::driver::{DeadWorker, Name, Rescued, WorkerId, WorkerInfo, WorkerSeen};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
@@ -13,10 +14,13 @@ use super::lookup::instant;
 use super::{Place, STAND, Stand, put_ready};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
-use crate::sql::{Bind, Columns, FromRow, SqlConn};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Renews the heartbeat row; `false` if it had to be made.
-pub(crate) fn heartbeat<E: Engine>(conn: &mut E::Conn, worker: &WorkerInfo) -> QueryResult<bool> {
+pub(crate) fn heartbeat<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    worker: &WorkerInfo,
+) -> QueryResult<bool> {
     let (id, promise) = (Bind::Id(worker.id.as_uuid()), Bind::Big(micros(worker.dead_after)));
     // The row is read rather than the count of changed rows trusted: MySQL reports 0 for a row
     // that was found and not changed, as with two beats in one microsecond.
@@ -29,12 +33,33 @@ pub(crate) fn heartbeat<E: Engine>(conn: &mut E::Conn, worker: &WorkerInfo) -> Q
         return Ok(true);
     }
     let insert = format!(
-        "INSERT INTO qudo_worker (id, name, started_at, seen_at, dead_after) \
-         VALUES (?, ?, {now}, {now}, ?)",
+        "INSERT INTO qudo_worker (id, name, program_version, abilities, queues, dead_after, started_at, \
+         seen_at) VALUES (?, ?, ?, ?, ?, ?, {now}, {now})",
         now = E::NOW
     );
-    conn.run(&insert, &[id, Bind::Text(&worker.name), promise])?;
+    let (abilities, queues) = (list_of(&worker.abilities), list_of(&worker.queues));
+    let binds = [
+        id,
+        Bind::Text(&worker.name),
+        Bind::OptText(worker.version.as_deref()),
+        Bind::Text(&abilities),
+        Bind::Text(&queues),
+        promise,
+    ];
+    conn.run(&insert, &binds)?;
     Ok(false)
+}
+
+/// Names as a JSON array.
+fn list_of(names: &[Name]) -> String {
+    let names: Vec<_> = names.iter().map(Name::as_str).collect();
+    serde_json::Value::from(names).to_string()
+}
+
+/// The names of such an array. One that another program wrote in another way has none.
+fn names_of(list: &str) -> Arc<[Name]> {
+    let names: Vec<String> = serde_json::from_str(list).unwrap_or_default();
+    names.into_iter().map(Name::from).collect()
 }
 
 struct Lost {
@@ -62,7 +87,7 @@ impl FromRow for Lost {
 /// between a rescue and the worker's own settle; those that are being settled or rescued elsewhere
 /// are skipped, so that one stuck row holds up no other. Also tells the queues of the jobs.
 pub(crate) fn rescue<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     dead: &[DeadWorker],
     expired: bool,
     limit: u32,
@@ -115,7 +140,11 @@ pub(crate) fn rescue<E: Engine>(
 
 /// Leases whose worker has no row, and those past their end. A plain read: a locking one would make
 /// every claim and settle of the moment wait on MySQL, which locks each row that it reads.
-fn ownerless<E: Engine>(conn: &mut E::Conn, expired: bool, limit: u32) -> QueryResult<Vec<Uuid>> {
+fn ownerless<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    expired: bool,
+    limit: u32,
+) -> QueryResult<Vec<Uuid>> {
     let past = format!("leased_until < (SELECT {}) OR ", E::NOW);
     let sql = format!(
         "SELECT id FROM qudo_lease WHERE {}worker NOT IN (SELECT id FROM qudo_worker) \
@@ -127,7 +156,7 @@ fn ownerless<E: Engine>(conn: &mut E::Conn, expired: bool, limit: u32) -> QueryR
 
 /// Locks leases by id; those that others hold are passed over.
 fn lock_leases<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     only: &str,
     binds: &[Bind<'_>],
     ids: &[Uuid],
@@ -150,7 +179,7 @@ fn lock_leases<E: Engine>(
 /// whoever could lock a lease also sees the worker. One that locks would wait for beats, and other
 /// rescues for it, against the order of locks.
 fn keep_owned<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     expired: bool,
     lost: &mut Vec<Lost>,
 ) -> QueryResult<()> {
@@ -168,7 +197,32 @@ fn kind(lost: &Lost) -> FailureKind {
     if lost.expired { FailureKind::LeaseExpired } else { FailureKind::Crash }
 }
 
-fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
+/// What the rows of workers say of them, by their ids; some may have none.
+fn said_of<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    lost: &[Lost],
+) -> QueryResult<HashMap<Uuid, Said>> {
+    let ids: HashSet<_> = lost.iter().map(|one| one.worker).collect();
+    let mut ids: Vec<_> = ids.into_iter().collect();
+    ids.sort_unstable();
+    let row = Keyed::table("qudo_worker");
+    let rows: Vec<(Uuid, Said)> = E::rows_by_id(conn, "id, name, program_version", &row, &ids, "")?;
+    Ok(rows.into_iter().collect())
+}
+
+/// The name of a worker, and the version of its program.
+#[derive(Default)]
+struct Said(Option<String>, Option<String>);
+
+impl FromRow for (Uuid, Said) {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok((columns.id()?, Said(columns.opt_text()?, columns.opt_text()?)))
+    }
+}
+
+fn take_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, lost: &[Lost]) -> QueryResult<()> {
+    let said = said_of::<E>(conn, lost)?;
+    let nothing = Said::default();
     let notes: Vec<_> = lost
         .iter()
         .map(|one| {
@@ -183,20 +237,27 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
     let exceptions: Vec<_> = lost
         .iter()
         .zip(&notes)
-        .map(|(one, (id, message))| NewException {
-            id,
-            job: &one.stand.id,
-            ability: &one.stand.ability,
-            queue: &one.stand.queue,
-            worker: &one.worker,
-            attempt: one.stand.attempt,
-            kind: kind(one).as_str(),
-            message,
-            discarded: false,
-            uniqkey: None,
-            priority: -one.stand.claim_rank,
-            codec: None,
-            arg: None,
+        .map(|(one, (id, message))| {
+            let Said(name, version) = said.get(&one.worker).unwrap_or(&nothing);
+            NewException {
+                id,
+                job: &one.stand.id,
+                ability: &one.stand.ability,
+                queue: &one.stand.queue,
+                worker: &one.worker,
+                worker_name: name.as_deref(),
+                version: version.as_deref(),
+                attempt: one.stand.attempt,
+                kind: kind(one).as_str(),
+                class: None,
+                message,
+                discarded: false,
+                uniqkey: None,
+                priority: -one.stand.claim_rank,
+                codec: None,
+                arg: None,
+                meta: None,
+            }
         })
         .collect();
     log_exceptions::<E>(conn, &exceptions)?;
@@ -214,7 +275,7 @@ fn take_back<E: Engine>(conn: &mut E::Conn, lost: &[Lost]) -> QueryResult<()> {
 /// Returns leases to ready, the attempt unspent: all of a worker, or those of one claim. Tells the queue of
 /// each. Inside a transaction.
 pub(crate) fn give_back<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
     claim: Option<i64>,
 ) -> QueryResult<Vec<String>> {
@@ -242,7 +303,7 @@ pub(crate) fn give_back<E: Engine>(
 ///
 /// Locking: the worker's row before its leases, as in a rescue.
 pub(crate) fn remove_worker<E: Engine>(
-    conn: &mut E::Conn,
+    conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
 ) -> QueryResult<Vec<String>> {
     conn.run("DELETE FROM qudo_worker WHERE id = ?", &[Bind::Id(worker)])?;
@@ -253,18 +314,25 @@ struct Seen(WorkerSeen);
 
 impl FromRow for Seen {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let (id, name) = (WorkerId::from_uuid(columns.id()?), columns.text()?);
+        let info = WorkerInfo {
+            id: WorkerId::from_uuid(columns.id()?),
+            name: columns.text()?.into(),
+            version: columns.opt_text()?.map(Into::into),
+            abilities: names_of(&columns.text()?),
+            queues: names_of(&columns.text()?),
+            dead_after: Duration::ZERO,
+        };
         let span = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or(0));
         let (seen_at, dead_after) = (instant(columns.big()?), span(columns.big()?));
-        let info = WorkerInfo { id, name, dead_after };
+        let info = WorkerInfo { dead_after, ..info };
         Ok(Self(WorkerSeen { info, seen_at, silent: span(columns.big()?) }))
     }
 }
 
 /// The worker processes with how long they have been silent.
-pub(crate) fn workers<E: Engine>(conn: &mut E::Conn) -> QueryResult<Vec<WorkerSeen>> {
+pub(crate) fn workers<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<WorkerSeen>> {
     let sql = format!(
-        "SELECT id, name, seen_at, dead_after, {} - seen_at FROM qudo_worker ORDER BY id",
+        "SELECT id, name, program_version, abilities, queues, seen_at, dead_after, {} - seen_at FROM qudo_worker ORDER BY id",
         E::NOW
     );
     Ok(conn.rows::<Seen>(&sql, &[])?.into_iter().map(|row| row.0).collect())

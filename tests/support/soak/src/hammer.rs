@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use clap::Args;
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, Due, Extras,
-    JobRecord, ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
+    JobFacts, JobRecord, Name, ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{AuditOptions, JobId, Manager};
 
@@ -278,12 +278,11 @@ fn insert(shared: &Shared, driver: &dyn Driver) {
         }
         let record = JobRecord {
             id: id_of(number),
-            ability: "hammered".into(),
-            queue: QUEUE.into(),
-            codec: "json".into(),
-            arg: number.to_string().into_bytes(),
-            uniqkey: number.is_multiple_of(64).then(|| format!("key {number}")),
-            priority: (number % 3) as i32,
+            facts: JobFacts {
+                uniqkey: number.is_multiple_of(64).then(|| format!("key {number}")),
+                priority: (number % 3) as i32,
+                ..JobFacts::new("hammered", QUEUE, "json", number.to_string().into_bytes())
+            },
             due: match number % 100 {
                 0 => Due::In(Duration::from_millis(number / 100 % 50)),
                 _ => Due::Now,
@@ -315,17 +314,13 @@ fn store(shared: &Shared, driver: &dyn Driver, record: &JobRecord) -> bool {
 
 /// Claims a few and ends them: most complete, some are tried again, given back, or reply.
 fn work(shared: &Shared, nth: usize, driver: &dyn Driver) {
-    let worker = WorkerInfo {
-        id: WorkerId::new(),
-        name: "hammer".to_owned(),
-        dead_after: Duration::from_secs(3_600),
-    };
+    let worker = WorkerInfo::new("hammer", Duration::from_secs(3_600));
     if let Err(error) = driver.heartbeat(&worker) {
         shared.note(format!("a heartbeat: {error}"));
     }
-    let queue: Arc<str> = Arc::from(QUEUE);
+    let queue = Name::from(QUEUE);
     let grab_for = Duration::from_secs(3_600);
-    let abilities = [AbilityLease { name: Arc::from("hammered"), grab_for }];
+    let abilities = [AbilityLease { name: "hammered".into(), grab_for }];
     let mut promoted = Instant::now();
     let mut claim = 0;
     while !shared.over.load(Ordering::Relaxed) {

@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 use postgres::fallible_iterator::FallibleIterator;
 use qudo_core::driver::{DriverError, ErrorKind, Wake};
 
-use super::channel::CHANNEL;
 use login::ListenLogin;
 
 /// How often the listener looks up from its socket to see whether it should stop.
@@ -32,6 +31,7 @@ pub(super) fn check(url: &url::Url) -> Result<(), String> {
 /// Blocks on the connection's socket; without a URL there is a reason why.
 pub(super) fn listen(
     url: &Result<String, String>,
+    channel: &str,
     on_wake: &mut dyn FnMut(Wake) -> bool,
 ) -> Result<(), DriverError> {
     let url = url.as_deref().map_err(Clone::clone);
@@ -42,7 +42,7 @@ pub(super) fn listen(
         DriverError::new(ErrorKind::Down, "the listening connection broke").with_source(error)
     };
     let mut client = login.connect().map_err(refused)?;
-    client.batch_execute(&format!("LISTEN {CHANNEL}")).map_err(lost)?;
+    client.batch_execute(&format!("LISTEN \"{channel}\"")).map_err(lost)?;
     if !on_wake(Wake::Connected) {
         return Ok(());
     }

@@ -1,10 +1,14 @@
--- Removes everything that up.sql made. All jobs are lost.
+-- Removes everything that up.sql made. All jobs are lost. A schema stays: it may hold more than this.
 DROP VIEW qudo_exceptions;
 DROP VIEW qudo_jobs;
 DROP FUNCTION qudo_text(BYTEA);
 DROP FUNCTION qudo_complete(UUID, UUID[], BIGINT[]);
-DROP FUNCTION qudo_claim(TEXT, INTEGER, UUID, TEXT[], BIGINT[], BIGINT, UUID, BIGINT);
+DROP FUNCTION qudo_claim(TEXT, INTEGER, UUID, TEXT[], BIGINT[], BIGINT, UUID, BIGINT, BIGINT, BIGINT, UUID[],
+    INTEGER, UUID);
+DROP FUNCTION qudo_refuse(TEXT);
 DROP FUNCTION qudo_now();
+DROP TABLE qudo_moving;
+DROP TABLE qudo_control;
 DROP TABLE qudo_worker;
 DROP TABLE qudo_reply;
 DROP TABLE qudo_job_status;

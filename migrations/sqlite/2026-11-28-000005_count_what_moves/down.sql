@@ -1,1 +1,0 @@
-ALTER TABLE qudo_worker DROP COLUMN dead_after;
