@@ -30,7 +30,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     for on in manager.jobs(&JobFilter::default()) {
         for job in on.answer? {
             let readable = String::from_utf8_lossy(&job.facts.arg).contains("NL00");
-            println!("{} as {}: readable in the tables: {readable}", job.facts.ability, job.facts.codec);
+            println!(
+                "{} as {}: readable in the tables: {readable}",
+                job.facts.ability, job.facts.codec
+            );
         }
     }
 

@@ -10,8 +10,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
 use qudo::driver::{
-    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place,
-    WorkerInfo,
+    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place, WorkerInfo,
 };
 use qudo::{AuditOptions, Flaw, JobId, Manager, NewJob};
 use qudo_test_servers::FreshDatabase;

@@ -20,12 +20,13 @@ use syn::visit::Visit;
 const SECRET: &str = "s3cr3t-0f-4-us3r";
 
 /// Types whose `Debug` is written by hand because they hold a secret; each is shown below.
-const HIDING: [&str; 13] = [
+const HIDING: [&str; 14] = [
     "Arg",
     "ClaimedJob",
     "DataSource",
     "Encrypted",
     "Exception",
+    "JobFacts",
     "JobInfo",
     "JobRecord",
     "JobView",
@@ -38,7 +39,7 @@ const HIDING: [&str; 13] = [
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 16] = [
+const PLAIN: [&str; 17] = [
     "AbilitySet",
     "CodecSet",
     "Database",
@@ -49,6 +50,7 @@ const PLAIN: [&str; 16] = [
     "JobId",
     "Manager",
     "MemoryDriver",
+    "Name",
     "OwnHook",
     "PluginSet",
     "RetryDelay",
@@ -191,6 +193,7 @@ fn record() -> JobRecord {
 fn no_type_shows_an_argument_a_reply_or_a_password() {
     let now = chrono::Utc::now();
     let arg = || SECRET.as_bytes().to_vec();
+    hidden("JobFacts", &facts());
     hidden("JobRecord", &record());
     hidden(
         "ClaimedJob",

@@ -12,9 +12,9 @@ use qudo::{
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::abilities::{double, echo, stumble};
-use crate::bed::{Bed, Log, drain, eventually};
-use crate::work::exceptions;
+use qudo_driver_tests::abilities::{double, echo, stumble};
+use qudo_driver_tests::work::exceptions;
+use qudo_driver_tests::{Bed, Log, drain, eventually};
 
 #[qudo::ability(aliases = ["former_name", "older_name"])]
 fn renamed(job: &Job) -> Result {
@@ -261,7 +261,9 @@ pub fn every_codec_carries_arguments_and_replies(bed: &Bed) {
     let text = "tell nobody ".repeat(1_000);
     let secret = manager.enqueue(sealed::job(text.clone())).expect("stored");
     let (_, info) = manager.lookup(secret.id().expect("new")).expect("answers").expect("lives");
-    assert!(info.facts.arg.len() < 500 && !String::from_utf8_lossy(&info.facts.arg).contains("nobody"));
+    assert!(
+        info.facts.arg.len() < 500 && !String::from_utf8_lossy(&info.facts.arg).contains("nobody")
+    );
     assert_eq!(drain(&manager), 2);
     let limit = Duration::from_secs(5);
     assert_eq!(raw.wait::<Vec<u8>>(limit).expect("replies"), [255, 10, 0]);
@@ -464,7 +466,8 @@ pub fn retry_hooks_decide_by_kind_and_attempt(bed: &Bed) {
     let timing = Timing::default();
     let own = timing.clone();
     let (manager, _) = bed.with(|builder| {
-        let abilities = builder.ability::<stumble>().ability::<crate::abilities::panics>();
+        let abilities =
+            builder.ability::<stumble>().ability::<qudo_driver_tests::abilities::panics>();
         abilities.hook(growing).hook(kinds).hook(own)
     });
     manager.enqueue(stumble::job(9)).expect("stored");
@@ -473,7 +476,7 @@ pub fn retry_hooks_decide_by_kind_and_attempt(bed: &Bed) {
         matches!(&outcome, Outcome::Retried(_, delay) if *delay == Duration::from_secs(60)),
         "{outcome:?}"
     );
-    manager.enqueue(crate::abilities::panics::job()).expect("stored");
+    manager.enqueue(qudo_driver_tests::abilities::panics::job()).expect("stored");
     let outcome = manager.work_once().expect("works").expect("one");
     assert!(matches!(outcome, Outcome::Discarded(_)), "{outcome:?}");
     let runs: u64 = timing.report().iter().map(|one| one.runs).sum();

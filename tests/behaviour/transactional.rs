@@ -8,16 +8,16 @@ use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use qudo::driver::{JobState, SchemaState};
 use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, Manager, Outcome, Result};
 
-use crate::abilities::echo;
-use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
-use crate::work::Stored;
+use qudo_driver_tests::abilities::echo;
+use qudo_driver_tests::work::Stored;
+use qudo_driver_tests::{Bed, DEADLINE, Log, drain, eventually};
 
 pub fn a_database_without_tables_is_refused_with_the_remedy(bed: &Bed) {
     let engine = bed.first().trim_end_matches(char::is_numeric).to_owned();
     if engine == "memory" {
         return; // It has no tables.
     }
-    let bed = Bed::unmigrated(&engine);
+    let bed = Bed::unmigrated(crate::engines::databases(&engine));
     let manager = bed.builder().ability::<echo>().plugin(Log::default()).build().expect("valid");
     let errors = [
         manager.enqueue(echo::job("x".to_owned())).expect_err("no tables"),
@@ -71,7 +71,9 @@ impl Conn {
     /// `None` in memory, where there is no connection.
     pub fn open(bed: &Bed) -> Option<Self> {
         let dsn = &bed.databases[0].1;
-        let (scheme, rest) = dsn.split_once(':').expect("a scheme");
+        // The parameters are qudo's own.
+        let plain = dsn.split('?').next().expect("the part before");
+        let (scheme, rest) = plain.split_once(':').expect("a scheme");
         Some(match scheme {
             "sqlite" => {
                 let manager = ConnectionManager::new(rest);
@@ -81,16 +83,14 @@ impl Conn {
             }
             #[cfg(feature = "postgres")]
             "postgres" => {
-                // The parameter is qudo's own, and so is not what it asks for.
-                let plain = dsn.split('?').next().expect("the part before");
                 let mut conn = diesel::PgConnection::establish(plain).expect("connects");
-                if plain.len() < dsn.len() {
+                if dsn.contains("pooler=transaction") {
                     conn.set_prepared_statement_cache_size(CacheSize::Disabled);
                 }
                 Self::Postgres(conn)
             }
             #[cfg(feature = "mysql")]
-            "mysql" => Self::Mysql(diesel::MysqlConnection::establish(dsn).expect("connects")),
+            "mysql" => Self::Mysql(diesel::MysqlConnection::establish(plain).expect("connects")),
             _ => return None,
         })
     }
@@ -382,8 +382,8 @@ fn lose(job: &Job) -> Result {
     fn write(conn: &mut impl SimpleConnection) -> Result {
         Ok(conn.batch_execute("INSERT INTO effects VALUES (1)")?)
     }
-    crate::bed::eventually("the lease ends and the job is rescued", || {
-        !crate::bed::rescue_silent(job.driver(), Duration::from_secs(3600)).is_empty()
+    qudo_driver_tests::eventually("the lease ends and the job is rescued", || {
+        !qudo_driver_tests::rescue_silent(job.driver(), Duration::from_secs(3600)).is_empty()
     });
     match job.driver().engine() {
         "sqlite" => job.complete_in(write as fn(&mut SqliteConnection) -> Result),

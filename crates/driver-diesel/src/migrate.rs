@@ -202,7 +202,7 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         let steps = Steps(E::MIGRATIONS, conn.tables);
         let mut table = OwnTable::<E> { conn };
         let applied = table.run_pending_migrations(steps).map_err(boxed)?;
-        let applied = applied.iter().map(ToString::to_string).collect();
+        let applied = named::<E>(&applied);
         E::furnish(table.conn)?;
         // For accounts that may read it and no more.
         control::identity::<E>(table.conn)?;
@@ -217,10 +217,19 @@ pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, 
         let steps = Steps(E::MIGRATIONS, conn.tables);
         let mut table = OwnTable::<E> { conn };
         let reverted = table.revert_all_migrations(steps).map_err(boxed)?;
-        let reverted = reverted.iter().map(ToString::to_string).collect();
+        let reverted = named::<E>(&reverted);
         table.conn.batch("DROP TABLE qudo_schema_migrations")?;
         Ok(reverted)
     })
+}
+
+/// The migrations of these versions by their names, which say what they do.
+fn named<E: Engine>(versions: &[MigrationVersion<'_>]) -> Vec<String> {
+    let name = |version: &String| {
+        let step = E::MIGRATIONS.iter().find(|step| step.version() == *version);
+        step.map_or_else(|| version.clone(), ToString::to_string)
+    };
+    versions.iter().map(|version| name(&version.to_string())).collect()
 }
 
 fn boxed(error: Box<dyn std::error::Error + Send + Sync>) -> diesel::result::Error {

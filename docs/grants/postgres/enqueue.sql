@@ -8,7 +8,7 @@ GRANT USAGE ON SCHEMA public TO qudo_account;
 GRANT SELECT ON qudo_schema_migrations TO qudo_account;
 GRANT SELECT ON qudo_control TO qudo_account;
 GRANT INSERT ON qudo_job TO qudo_account;
-GRANT SELECT (id, queue, ability, priority) ON qudo_job TO qudo_account;
+GRANT SELECT (id, queue, ability, priority, uniqkey) ON qudo_job TO qudo_account;
 GRANT INSERT ON qudo_ready TO qudo_account;
 GRANT SELECT (id) ON qudo_ready TO qudo_account;
 GRANT INSERT ON qudo_scheduled TO qudo_account;

@@ -2,7 +2,7 @@ use qudo::driver::ExceptionFilter;
 use qudo::{Error, Manager};
 
 use crate::abilities::{double, give_up, stumble};
-use crate::bed::{Bed, drain};
+use crate::{Bed, drain};
 use crate::work::exceptions;
 
 fn filtered(manager: &Manager, filter: &ExceptionFilter) -> Vec<String> {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qudo::{Job, JobError, JobView, NewJob, Result, abort, snooze};
 
-use crate::bed::Log;
+use crate::Log;
 
 #[qudo::ability]
 pub fn echo(job: &Job, arg: String) -> Result<String> {

@@ -4,7 +4,7 @@ use qudo::{Decision, Error, Failure, FailureKind, Hook, HookError, JobDraft, Job
 use serde_json::json;
 
 use crate::abilities::{double, echo, stumble};
-use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
+use crate::{Bed, DEADLINE, Log, drain, eventually};
 use crate::work::exceptions;
 
 /// A hook made of closures, one per point.

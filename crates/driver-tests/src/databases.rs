@@ -1,39 +1,34 @@
 //! Orders for databases, moves between them, and sets that change.
 
 use std::collections::HashSet;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use qudo::driver::{
-    Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg,
+    Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg, SchemaState,
 };
 use qudo::{DatabaseState, Driver, Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
 use crate::abilities::{double, echo, stumble};
-use crate::bed::{Bed, drain, eventually};
+use crate::{Bed, drain, eventually};
 
-/// A second database of the kind of the bed's first.
+/// A second database beside the bed's.
 struct Pair<'a> {
     bed: &'a Bed,
     other: Bed,
 }
 
 impl<'a> Pair<'a> {
-    fn new(bed: &'a Bed, engine: &str) -> Self {
-        let engine = if engine == "memory" { "memory" } else { "sqlite" };
-        Self { bed, other: Bed::new(engine) }
-    }
-
     fn of(bed: &'a Bed) -> Self {
-        Self::new(bed, bed.driver().engine())
+        Self { bed, other: bed.another() }
     }
 
     fn dsn(&self) -> &str {
         &self.other.databases[0].1
     }
 
-    fn manager(&self) -> (Manager, crate::bed::Log) {
+    fn manager(&self) -> (Manager, crate::Log) {
         self.bed.with(|builder| builder.ability::<echo>().database_as("other", self.dsn()))
     }
 
@@ -368,18 +363,17 @@ pub fn databases_are_added_and_removed_while_the_manager_works(bed: &Bed) {
 }
 
 pub fn a_database_without_tables_is_not_added(bed: &Bed) {
-    let engine = bed.driver().engine();
-    if engine == "memory" {
+    let other = bed.spool();
+    if other.driver().schema().expect("answers") == SchemaState::Current {
         return; // It needs none.
     }
     let (manager, _) = bed.manager::<echo>();
-    let other = Bed::unmigrated("sqlite");
     let error = manager.add_database_as("other", &other.databases[0].1).expect_err("no tables");
     assert!(error.to_string().contains("qudo migrate"), "{error}");
 }
 
 pub fn the_spool_takes_jobs_while_no_database_can_and_forwards_them(bed: &Bed) {
-    let spool = Bed::unmigrated("sqlite");
+    let spool = bed.spool();
     let (manager, log) =
         bed.with(|builder| builder.ability::<echo>().spool(&spool.databases[0].1, 3));
     assert_eq!(manager.spool().expect("opens").expect("set").waiting, 0);
@@ -413,7 +407,7 @@ pub fn the_spool_takes_jobs_while_no_database_can_and_forwards_them(bed: &Bed) {
 }
 
 pub fn a_spooled_job_whose_key_was_taken_meanwhile_is_dropped(bed: &Bed) {
-    let spool = Bed::unmigrated("sqlite");
+    let spool = bed.spool();
     let dsn = &spool.databases[0].1;
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().spool(dsn, 100));
     let keyed = || echo::job("keyed".to_owned()).uniqkey("k");
@@ -437,10 +431,10 @@ pub fn a_spooled_job_whose_key_was_taken_meanwhile_is_dropped(bed: &Bed) {
 }
 
 pub fn two_spools_that_forward_at_once_lose_and_double_nothing(bed: &Bed) {
-    let log = crate::bed::Log::default();
+    let log = crate::Log::default();
     let hosts: Vec<_> = (0..2)
         .map(|_| {
-            let spool = Bed::unmigrated("sqlite");
+            let spool = bed.spool();
             let builder = bed.builder().ability::<echo>().plugin(log.clone());
             let manager = builder.spool(&spool.databases[0].1, 1_000).build().expect("valid");
             (manager, spool)
@@ -467,7 +461,7 @@ pub fn two_spools_that_forward_at_once_lose_and_double_nothing(bed: &Bed) {
 
 pub fn a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back(bed: &Bed) {
     for steps in 1..=4 {
-        let spool = Bed::unmigrated("sqlite");
+        let spool = bed.spool();
         let spool_driver = spool.driver();
         spool_driver.migrate().expect("migrates");
         let client = spool.builder().build().expect("valid");
@@ -506,8 +500,8 @@ fn half_forwarded(
     spool: &Bed,
     other: &Bed,
     half: impl FnOnce(&dyn Driver, JobId, &JobRecord),
-) -> (Manager, crate::bed::Log) {
-    let log = crate::bed::Log::default();
+) -> (Manager, crate::Log) {
+    let log = crate::Log::default();
     let builder = || {
         let builder = bed.builder().ability::<echo>().plugin(log.clone());
         builder.database_as("other", &other.databases[0].1)
@@ -530,7 +524,7 @@ fn half_forwarded(
 }
 
 pub fn a_spooled_job_that_a_drained_database_has_half_is_not_lost(bed: &Bed) {
-    let (spool, other) = (Bed::unmigrated("sqlite"), Bed::new("sqlite"));
+    let (spool, other) = (bed.spool(), bed.another());
     // A forward that began before the order, and was killed half-way.
     let (manager, log) = half_forwarded(bed, &spool, &other, |from, id, _| {
         let to = bed.driver();
@@ -551,7 +545,7 @@ pub fn a_spooled_job_that_a_drained_database_has_half_is_not_lost(bed: &Bed) {
 }
 
 pub fn a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice(bed: &Bed) {
-    let (spool, other) = (Bed::unmigrated("sqlite"), Bed::new("sqlite"));
+    let (spool, other) = (bed.spool(), bed.another());
     // As after an enqueue whose answer was lost.
     let (manager, log) = half_forwarded(bed, &spool, &other, |_, _, record| {
         bed.driver().insert(std::slice::from_ref(record), Deadline::NONE).expect("stored");
@@ -568,30 +562,8 @@ pub fn a_spool_must_be_local_and_have_a_name_of_its_own(bed: &Bed) {
     let builder = || bed.builder().database_as("spool", "memory:not the spool");
     let error = builder().spool("sqlite:spool.db", 9).build().expect_err("one name for two");
     assert!(matches!(error, Error::DuplicateDatabase(_)), "{error}");
-    if !matches!(bed.driver().engine(), "memory" | "sqlite") {
+    if !bed.driver().is_local() {
         let error = bed.builder().spool(dsn, 9).build().expect_err("not local");
         assert!(error.to_string().contains("local"), "{error}");
     }
-}
-
-pub fn changes_of_state_are_told(bed: &Bed) {
-    let told = Arc::new(Mutex::new(Vec::new()));
-    let own = Arc::clone(&told);
-    let builder = bed.builder().on_database_change(move |report| {
-        own.lock().expect("no panic").push((report.name.clone(), report.state));
-    });
-    // A file in a directory that does not exist yet is a database that is down.
-    let place = tempfile::tempdir().expect("a temporary directory");
-    let directory = place.path().join("later");
-    let dsn = format!("sqlite:{}/jobs.db", directory.display());
-    let manager = builder.database_as("late", dsn).build().expect("valid");
-    let error = manager.enqueue(echo::job(String::new()).database("late")).expect_err("down");
-    assert!(error.is_down(), "{error}");
-    std::fs::create_dir(&directory).expect("creates");
-    let late = Manager::builder().linked(false);
-    let dsn = format!("sqlite:{}/jobs.db", directory.display());
-    late.database(dsn).build().expect("valid").migrate().expect("migrates");
-    eventually("it is back", || told.lock().expect("no panic").len() == 2);
-    let expected = [DatabaseState::Down, DatabaseState::Up].map(|state| ("late".to_owned(), state));
-    assert_eq!(*told.lock().expect("no panic"), expected);
 }

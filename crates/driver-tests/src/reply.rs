@@ -4,7 +4,7 @@ use qudo::driver::Keep;
 use qudo::{Error, Progress};
 
 use crate::abilities::{double, echo, no_argument, replies, stumble};
-use crate::bed::{Bed, DEADLINE, drain, eventually};
+use crate::{Bed, DEADLINE, drain, eventually};
 
 pub fn the_return_value_reaches_the_client(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();

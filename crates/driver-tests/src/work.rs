@@ -12,7 +12,7 @@ use crate::abilities::{
     again, computed_retry, double, echo, give_up, gives_way, other_echo, panics, parent, sleepy,
     slow_retry, splits, stumble,
 };
-use crate::bed::{Bed, DEADLINE, Log, drain, eventually};
+use crate::{Bed, DEADLINE, Log, drain, eventually};
 
 pub fn exceptions(manager: &Manager) -> Vec<Exception> {
     let filter = ExceptionFilter { limit: 100, ..ExceptionFilter::default() };
@@ -277,7 +277,8 @@ pub fn an_argument_larger_than_a_server_takes_is_refused_and_the_database_stays_
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().max_arg_size(2 * LARGE));
     let large = echo::job("x".repeat(LARGE)).database(bed.first());
     if let Err(error) = manager.enqueue(large) {
-        assert_eq!(bed.driver().engine(), "mysql", "{error}");
+        let engine = bed.driver().engine();
+        assert!(!["memory", "sqlite", "postgres"].contains(&engine), "{error}");
         assert!(!error.is_down(), "{error}");
     }
     let reports = manager.databases();

@@ -6,11 +6,10 @@ use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, ExceptionRecord, Extras, JobState,
     ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
-use qudo::{DatabaseState, FailureKind, Job, JobId, Manager, Result};
+use qudo::{FailureKind, Job, JobId, Manager, Result};
 
 use crate::abilities::{echo, no_argument, other_echo};
-use crate::bed::{Bed, DEADLINE, Log, eventually, rescue_silent};
-use crate::transactional::{Conn, sql};
+use crate::{Bed, DEADLINE, Log, eventually, rescue_silent};
 use crate::work::exceptions;
 
 /// Claims jobs of an ability in queue `default` for a worker that is not this process.
@@ -127,14 +126,14 @@ pub fn an_idle_worker_starts_a_new_job_at_once(bed: &Bed) {
 }
 
 /// A gate that jobs wait at until their test opens it.
-#[derive(Default)]
-struct Gate {
+#[derive(Debug, Default)]
+pub struct Gate {
     open: Mutex<bool>,
     changed: Condvar,
 }
 
 impl Gate {
-    fn open(&self) {
+    pub fn open(&self) {
         *self.open.lock().expect("no panic") = true;
         self.changed.notify_all();
     }
@@ -148,12 +147,12 @@ impl Gate {
 
 static GATES: LazyLock<Mutex<HashMap<String, Arc<Gate>>>> = LazyLock::new(Mutex::default);
 
-fn gate(name: &str) -> Arc<Gate> {
+pub fn gate(name: &str) -> Arc<Gate> {
     Arc::clone(GATES.lock().expect("no panic").entry(name.to_owned()).or_default())
 }
 
 #[qudo::ability]
-fn waits(job: &Job, at: String) -> Result {
+pub fn waits(job: &Job, at: String) -> Result {
     job.plugin::<Log>()?.add("started");
     gate(&at).pass();
     job.plugin::<Log>()?.add("passed");
@@ -219,27 +218,6 @@ pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
     assert_eq!(log.lines(), ["started", "passed"]);
     eventually("the worker's row is removed", || driver.workers().expect("answers").is_empty());
     assert!(exceptions(&manager).is_empty());
-}
-
-pub fn an_end_is_kept_while_the_tables_are_away(bed: &Bed) {
-    let Some(mut conn) = Conn::open(bed) else { return };
-    let (manager, log) = bed.with(|builder| builder.ability::<waits>().workers(1).retry_seconds(1));
-    let name = JobId::new().to_string();
-    let job = waits::job(name.clone()).database(bed.first());
-    let sent = manager.enqueue(job).expect("stored");
-    let working = manager.start().expect("starts");
-    eventually("it runs", || log.lines() == ["started"]);
-    sql(&mut conn, "ALTER TABLE qudo_lease RENAME TO qudo_lease_away");
-    gate(&name).open();
-    let state = || {
-        let reports = manager.databases();
-        reports.into_iter().find(|one| one.name == bed.first()).expect("known").state
-    };
-    eventually("it is found out", || state() != DatabaseState::Up);
-    sql(&mut conn, "ALTER TABLE qudo_lease_away RENAME TO qudo_lease");
-    sent.wait::<()>(DEADLINE).expect("settled");
-    assert_eq!(log.lines(), ["started", "passed"]);
-    working.stop();
 }
 
 pub fn several_queues_are_served_in_turn(bed: &Bed) {

@@ -8,7 +8,7 @@ use qudo::{Enqueued, Error, JobId, Manager, ManagerBuilder, NewJob};
 use serde_json::json;
 
 use crate::abilities::{double, echo, no_argument, other_echo, stumble};
-use crate::bed::{Bed, drain, eventually};
+use crate::{Bed, drain, eventually};
 
 fn id(enqueued: &Enqueued) -> JobId {
     enqueued.id().expect("not suppressed")

@@ -1,0 +1,240 @@
+//! The behaviour suite of the qudo job queue: what any [`Driver`](qudo::driver::Driver) is held to.
+//!
+//! The manager above a driver and the users above the manager rely on more than types say: that an insert is
+//! idempotent, that a claim skips what another claim holds, that a settlement of a lease that was lost changes
+//! nothing. Every driver of qudo's own runs this suite, and whoever writes one can:
+//!
+//! ```no_run
+//! # mod mine { pub fn fresh() -> qudo_driver_tests::Fresh { qudo_driver_tests::Fresh::in_memory() } }
+//! use qudo_driver_tests::{Bed, Fresh};
+//!
+//! /// Called once for each test, which `behaviour` is.
+//! fn run(behaviour: fn(&Bed)) {
+//!     // An empty database, by a name that the driver's `DriverRegistration` opens, and what removes it.
+//!     let fresh: Fresh = mine::fresh();
+//!     behaviour(&Bed::new([("mine".to_owned(), fresh)]));
+//! }
+//!
+//! // One test for each behaviour: `enqueue::a_job_is_stored_looked_up_and_worked_once`, ...
+//! qudo_driver_tests::suite!(crate::run);
+//! ```
+//!
+//! A bed may hold several databases, also of several drivers. `tests/files.rs` of this crate runs the suite on
+//! a driver that keeps everything in one file, `examples/file_driver.rs`: read it before you write yours.
+//!
+//! A behaviour fails by a panic that says what it saw. None sleeps as proof: each waits for a condition, with
+//! a [`DEADLINE`].
+
+mod bed;
+
+pub use bed::{Bed, DEADLINE, Fresh, Log, drain, eventually, rescue_silent};
+
+macro_rules! groups {
+    ($($(#[$doc:meta])* $group:ident,)*) => {
+        $(
+            $(#[$doc])*
+            #[allow(missing_docs, reason = "the name of a test says what it tests")]
+            pub mod $group;
+        )*
+    };
+}
+
+groups! {
+    /// The abilities that the behaviours use.
+    abilities,
+    /// Databases that are drained, paused, added, removed, and moved between.
+    databases,
+    /// What becomes of a job that is enqueued.
+    enqueue,
+    /// The log of failed attempts.
+    exceptions,
+    /// Hooks around what a job goes through.
+    hooks,
+    /// What comes back to the client.
+    reply,
+    /// Services: many threads, many processes, leases, rescues.
+    session,
+    /// How a run ends.
+    work,
+}
+
+/// Makes one test of each behaviour.
+///
+/// The first argument is the path, from `crate::` on, of a function `fn(fn(&Bed))` that makes a fresh [`Bed`] and
+/// runs the behaviour on it. Groups may follow; without them it is all:
+///
+/// ```no_run
+/// # use qudo_driver_tests::{Bed, Fresh};
+/// # fn run(behaviour: fn(&Bed)) { behaviour(&Bed::new([("m".to_owned(), Fresh::in_memory())])); }
+/// mod some {
+///     qudo_driver_tests::suite!(crate::run; enqueue work reply);
+/// }
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! suite {
+    ($run:path) => {
+        $crate::suite!($run; enqueue work reply exceptions hooks session databases);
+    };
+    ($run:path; $($group:ident)*) => {
+        $(mod $group {
+            $crate::suite!(@ $group $run);
+        })*
+    };
+    (@ enqueue $run:path) => {
+        $crate::tests! { $run; $crate::enqueue:
+            a_job_is_stored_looked_up_and_worked_once,
+            arguments_of_every_shape_arrive_as_they_were_sent,
+            a_client_that_does_not_link_the_ability_enqueues_by_name_with_json,
+            higher_priority_runs_first_and_equals_run_in_order,
+            a_delayed_job_waits_until_it_is_due,
+            a_job_due_in_the_past_runs_at_once,
+            a_key_that_a_live_job_holds_is_not_stored_again,
+            a_key_is_free_again_when_its_job_is_done_failed_or_dequeued,
+            one_key_for_two_abilities_is_two_keys,
+            a_key_stays_held_while_its_job_waits_for_a_retry,
+            threads_that_race_for_a_key_store_one_job,
+            an_id_enqueued_twice_is_stored_once,
+            many_jobs_are_stored_at_once_and_conflicts_are_told_one_by_one,
+            a_suppressed_job_is_not_stored,
+            a_job_for_a_named_database_goes_there_and_an_unknown_name_is_refused,
+            a_bulk_of_jobs_for_all_places_goes_where_each_alone_would_go,
+            what_cannot_be_stored_is_refused_by_name,
+            a_waiting_job_can_be_dequeued_and_a_running_one_cannot,
+            reenqueue_changes_when_a_waiting_job_runs,
+            jobs_are_listed_by_ability_with_limit_and_offset,
+            jobs_are_counted_by_ability_and_state,
+            threads_that_enqueue_at_once_lose_nothing,
+        }
+    };
+    (@ work $run:path) => {
+        $crate::tests! { $run; $crate::work:
+            nothing_to_do_is_no_error,
+            a_manager_without_abilities_is_told_how_to_link_them,
+            jobs_of_abilities_that_a_manager_lacks_are_left_for_others,
+            a_failing_job_is_retried_up_to_max_retries_and_ends_in_the_exception_log,
+            the_next_attempt_waits_for_the_retry_delay,
+            the_retry_delay_may_be_computed_from_the_job,
+            an_aborted_job_never_runs_again,
+            a_panic_is_a_failed_attempt_and_the_thread_lives_on,
+            an_argument_that_does_not_decode_is_kept_in_the_exception_log,
+            replace_completes_one_job_and_enqueues_others,
+            replacements_are_told_to_the_observer,
+            an_idle_worker_runs_a_retry_as_soon_as_it_is_due,
+            an_argument_larger_than_a_server_takes_is_refused_and_the_database_stays_in_use,
+            an_end_that_cannot_be_stored_sends_the_job_to_the_exception_log,
+            a_replacement_whose_key_is_taken_is_not_told_as_stored,
+            a_run_that_fails_replaces_nothing,
+            a_job_may_be_replaced_by_one_with_the_same_key,
+            snooze_spends_no_attempt,
+            job_status_is_kept_on_request_and_only_then,
+            a_job_enqueues_more_through_its_manager,
+        }
+    };
+    (@ reply $run:path) => {
+        $crate::tests! { $run; $crate::reply:
+            the_return_value_reaches_the_client,
+            several_replies_arrive_in_order_before_the_return_value,
+            a_ticket_is_rebuilt_from_an_id,
+            check_tells_how_far_a_job_is,
+            a_job_without_a_reply_answers_with_nothing,
+            the_reply_of_a_failed_job_is_its_error,
+            waiting_ends_with_its_limit,
+            an_attempt_that_fails_leaves_no_reply,
+            old_replies_are_removed,
+        }
+    };
+    (@ exceptions $run:path) => {
+        $crate::tests! { $run; $crate::exceptions:
+            the_log_is_read_newest_first_with_limit_offset_and_ability,
+            a_failed_job_is_enqueued_again_once,
+            a_failure_that_was_retried_cannot_be_enqueued_again,
+            redrive_is_refused_while_a_live_job_holds_the_key,
+        }
+    };
+    (@ hooks $run:path) => {
+        $crate::tests! { $run; $crate::hooks:
+            pre_enqueue_may_change_the_draft,
+            pre_enqueue_may_veto,
+            post_enqueue_sees_the_stored_job,
+            pre_work_may_abort_and_snooze,
+            around_work_surrounds_the_ability,
+            on_failure_may_change_the_decision,
+            post_work_sees_every_outcome,
+            a_hook_that_panics_has_one_effect_and_stops_nothing,
+            a_panic_where_an_error_is_told_or_a_hook_is_chosen_fails_the_attempt_alone,
+            hooks_run_in_order_and_can_be_unregistered,
+        }
+    };
+    (@ session $run:path) => {
+        $crate::tests! { $run; $crate::session:
+            every_job_is_worked_once_by_many_threads,
+            two_managers_share_the_work_and_nothing_runs_twice,
+            a_delayed_job_starts_when_it_is_due,
+            an_idle_worker_starts_a_new_job_at_once,
+            unstarted_jobs_are_given_back_at_shutdown_with_the_attempt_unspent,
+            a_running_job_finishes_before_shutdown,
+            a_job_that_outlives_the_stop_is_settled_when_it_ends,
+            several_queues_are_served_in_turn,
+            jobs_of_a_silent_worker_are_rescued_and_the_late_settle_changes_nothing,
+            the_promise_of_a_worker_counts_and_not_the_setting_of_who_rescues,
+            a_lease_that_ends_gives_the_job_to_another,
+            a_job_that_outlives_its_workers_ends_in_the_exception_log,
+            a_claim_whose_answer_was_lost_is_released,
+            what_another_process_gives_back_starts_at_once,
+            a_settle_that_is_repeated_changes_nothing,
+            two_claims_of_one_job_in_one_settle_are_told_apart,
+            a_group_of_large_ends_is_stored,
+            what_is_completed_among_others_leaves_the_others_alone,
+            long_jobs_are_not_hoarded,
+        }
+    };
+    (@ databases $run:path) => {
+        $crate::tests! { $run; $crate::databases:
+            reports_tell_state_source_and_depth,
+            a_drained_database_takes_no_new_jobs_and_works_those_it_has,
+            when_all_are_drained_the_error_says_so,
+            a_paused_database_keeps_its_jobs_until_it_is_resumed,
+            a_key_is_looked_up_in_the_drained_home_before_it_moves_on,
+            moved_jobs_keep_their_facts_and_tickets_follow,
+            a_job_whose_key_is_held_there_stays_and_running_ones_are_left,
+            a_key_moves_only_to_its_home,
+            a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing,
+            what_an_overtaken_mover_brings_too_late_is_removed,
+            two_movers_at_once_move_every_job_once,
+            databases_are_added_and_removed_while_the_manager_works,
+            a_database_without_tables_is_not_added,
+            the_spool_takes_jobs_while_no_database_can_and_forwards_them,
+            a_spooled_job_whose_key_was_taken_meanwhile_is_dropped,
+            two_spools_that_forward_at_once_lose_and_double_nothing,
+            a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back,
+            a_spooled_job_that_a_drained_database_has_half_is_not_lost,
+            a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice,
+            a_spool_must_be_local_and_have_a_name_of_its_own,
+        }
+    };
+}
+
+/// Makes tests of behaviours of one's own, which stand in one module; once in a module.
+///
+/// ```no_run
+/// # use qudo_driver_tests::{Bed, Fresh};
+/// # fn run(behaviour: fn(&Bed)) { behaviour(&Bed::new([("m".to_owned(), Fresh::in_memory())])); }
+/// mod own {
+///     pub fn it_works(bed: &qudo_driver_tests::Bed) {
+///         assert!(bed.driver().count().unwrap().is_empty());
+///     }
+/// }
+/// qudo_driver_tests::tests! { crate::run; crate::own: it_works, }
+/// # fn main() {}
+/// ```
+#[macro_export]
+macro_rules! tests {
+    ($run:path; $module:path: $($name:ident,)*) => {
+        use $module as behaviours;
+        $(#[test]
+        fn $name() {
+            $run(behaviours::$name);
+        })*
+    };
+}
