@@ -2,14 +2,18 @@
 //!
 //! SQL is written with the names of the default, `qudo_job` and so on, so that it can be read and tried as it
 //! stands. For another installation it is rendered: at the beginning of a word `qudo_` becomes the schema and
-//! the prefix, within a word, as in the name of an index, the prefix alone. Names are always qualified, because
-//! neither a transaction pooler nor a caller's connection lets us set a search path.
+//! the prefix, within a word, as in the name of an index, the prefix alone; `'qudo'` becomes the channel. Names
+//! are always qualified, because neither a transaction pooler nor a caller's connection lets us set a search
+//! path.
 
 use std::borrow::Cow;
 
 use diesel::result::Error;
 
-/// What every name begins with in our texts.
+/// The name of the default's channel, and with an underscore what every other name begins with in our texts.
+const NAME: &str = "qudo";
+
+/// The prefix of the default.
 const WRITTEN: &str = "qudo_";
 
 /// The longest name behind the prefix has 17 bytes; PostgreSQL cuts names at 63.
@@ -108,17 +112,24 @@ impl Tables {
         }
         let mut rendered = String::with_capacity(sql.len() + 64);
         let mut rest = sql;
-        while let Some(at) = rest.find(WRITTEN) {
+        while let Some(at) = rest.find(NAME) {
             let (before, behind) = rest.split_at(at);
             rendered.push_str(before);
+            rest = &behind[NAME.len()..];
             let is_within = rendered.ends_with(|one: char| one.is_alphanumeric() || one == '_');
-            if let (Some(schema), false) = (&self.schema, is_within) {
-                rendered.push('"');
-                rendered.push_str(schema);
-                rendered.push_str("\".");
+            if let Some(behind) = rest.strip_prefix('_') {
+                if let (Some(schema), false) = (&self.schema, is_within) {
+                    rendered.push('"');
+                    rendered.push_str(schema);
+                    rendered.push_str("\".");
+                }
+                rendered.push_str(&self.prefix);
+                rest = behind;
+            } else if rendered.ends_with('\'') && rest.starts_with('\'') {
+                rendered.push_str(&self.channel());
+            } else {
+                rendered.push_str(NAME);
             }
-            rendered.push_str(&self.prefix);
-            rest = &behind[WRITTEN.len()..];
         }
         rendered.push_str(rest);
         Cow::Owned(rendered)
@@ -127,7 +138,7 @@ impl Tables {
     /// The channel of PostgreSQL's notifications, which are those of the whole database.
     pub(crate) fn channel(&self) -> String {
         match (&self.schema, &*self.prefix) {
-            (None, WRITTEN) => "qudo".to_owned(),
+            (None, WRITTEN) => NAME.to_owned(),
             (schema, prefix) => format!("{}.{prefix}", schema.as_deref().unwrap_or_default()),
         }
     }
@@ -207,6 +218,8 @@ mod tests {
             of(None, Some("mail_")),
             "CREATE INDEX ix_mail_x ON mail_job (id); SELECT mail_now(), 'mail_', mail_job.id"
         );
+        let notify = named(Some("jobs"), None).render("pg_notify('qudo', a), 'x qudo', qudo");
+        assert_eq!(notify, "pg_notify('jobs.qudo_', a), 'x qudo', qudo");
         assert_eq!(
             named(Some("a"), Some("my_qudo_")).render("qudo_job"),
             "\"a\".my_qudo_job",

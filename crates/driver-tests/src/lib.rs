@@ -48,6 +48,8 @@ groups! {
     enqueue,
     /// The log of failed attempts.
     exceptions,
+    /// What a job is, which is the same wherever it appears, and who had it in hand.
+    facts,
     /// Hooks around what a job goes through.
     hooks,
     /// What comes back to the client.
@@ -74,7 +76,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; enqueue work reply exceptions hooks session databases);
+        $crate::suite!($run; enqueue work reply facts exceptions hooks session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -142,6 +144,15 @@ macro_rules! suite {
             waiting_ends_with_its_limit,
             an_attempt_that_fails_leaves_no_reply,
             old_replies_are_removed,
+        }
+    };
+    (@ facts $run:path) => {
+        $crate::tests! { $run; $crate::facts:
+            what_a_job_is_stays_the_same_until_its_end,
+            a_job_that_moves_takes_what_it_is_with_it,
+            a_job_with_nothing_beside_it_says_so,
+            the_log_says_which_error_in_which_version_of_which_process,
+            a_worker_says_what_it_serves,
         }
     };
     (@ exceptions $run:path) => {

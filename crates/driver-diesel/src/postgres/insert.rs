@@ -134,7 +134,7 @@ fn insert_one(
     let binds = [queue, priority, id, ability, from, until, codec, arg];
     let stored = if notify {
         // A column that is never read, but evaluated.
-        conn.run(&format!("{ONE} RETURNING pg_notify('{}', queue)", conn.tables.channel()), &binds)?
+        conn.run(&format!("{ONE} RETURNING pg_notify('qudo', queue)"), &binds)?
     } else {
         conn.run(ONE, &binds)?
     };

@@ -131,6 +131,9 @@ impl Engine for Postgres {
         if conn.row::<String>(there, &[Bind::Text(schema)])?.is_some() {
             return Ok(());
         }
+        // Another installation of the same schema holds another lock, and two that make it at once fail. This
+        // one is always the second that is taken.
+        conn.row::<i64>(MIGRATION_LOCK, &[Bind::Text(schema)])?;
         conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
     }
 

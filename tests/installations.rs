@@ -1,0 +1,326 @@
+//! Several installations in one database, told apart by `schema` and `table_prefix`: they do not meet.
+
+#![cfg(all(feature = "postgres", feature = "mysql"))]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use std::time::Duration;
+
+use diesel::connection::SimpleConnection;
+use diesel::{Connection, MysqlConnection, PgConnection, RunQueryDsl, SqliteConnection};
+use qudo::driver::{DriverRegistration, ExceptionFilter, SchemaState};
+use qudo::{
+    AuditOptions, CompleteIn, EnqueueIn, Error, Job, JobError, JobId, Manager, ManagerBuilder,
+    Result,
+};
+use qudo_driver_tests::{Bed, DEADLINE, Fresh, Log, drain, eventually};
+use qudo_test_servers::FreshDatabase;
+
+/// How the tables of several installations of one database may be named.
+const ON_POSTGRES: [&str; 6] = [
+    "",
+    "schema=jobs",
+    // Another one: names in schemas keep their case.
+    "schema=Jobs",
+    "table_prefix=mail_",
+    "schema=jobs&table_prefix=mail_",
+    // Beginning as another does.
+    "table_prefix=qudo_two_",
+];
+
+const ELSEWHERE: [&str; 4] = ["", "table_prefix=mail_", "table_prefix=qudo_two_", "table_prefix=m"];
+
+/// One database with its installations.
+struct House {
+    engine: &'static str,
+    plain: String,
+    /// Their data source names.
+    installations: Vec<String>,
+    _guard: Box<dyn std::any::Any + Send + Sync>,
+}
+
+impl House {
+    fn open(engine: &'static str) -> Option<Self> {
+        let (plain, guard): (_, Box<dyn std::any::Any + Send + Sync>) = if engine == "sqlite" {
+            let place = tempfile::tempdir().expect("a temporary directory");
+            (format!("sqlite:{}/jobs.db", place.path().display()), Box::new(place))
+        } else {
+            let server = if engine == "pooled" { "postgres" } else { engine };
+            let fresh = FreshDatabase::on(server, "house")?;
+            let mut url = url::Url::parse(fresh.url()).expect("a URL");
+            if engine == "pooled" {
+                let mut pooled =
+                    url::Url::parse(&qudo_test_servers::given("pooler")?).expect("a URL");
+                pooled.set_path(fresh.name());
+                pooled.set_query(Some("pooler=transaction"));
+                url = pooled;
+            }
+            (url.into(), Box::new(fresh))
+        };
+        let hows =
+            if matches!(engine, "postgres" | "pooled") { &ON_POSTGRES[..] } else { &ELSEWHERE };
+        let sign = if plain.contains('?') { '&' } else { '?' };
+        let installations = hows.iter().map(|how| format!("{plain}{sign}{how}")).collect();
+        Some(Self { engine, plain, installations, _guard: guard })
+    }
+
+    /// A bed of one installation; its name is its number.
+    fn bed(&self, number: usize) -> Bed {
+        let fresh = Fresh::new(&self.installations[number], ());
+        Bed::unmigrated([(number.to_string(), fresh)])
+    }
+
+    fn beds(&self) -> Vec<Bed> {
+        (0..self.installations.len()).map(|number| self.bed(number)).collect()
+    }
+
+    /// A manager over all of them.
+    fn all(&self) -> ManagerBuilder {
+        let builder = Manager::builder().linked(false).workers(1);
+        let numbered = self.installations.iter().enumerate();
+        numbered.fold(builder, |builder, (n, dsn)| builder.database_as(&n.to_string(), dsn))
+    }
+}
+
+macro_rules! in_one_database {
+    ($($name:ident,)*) => {
+        in_one_database!(@ sqlite $($name)*);
+        in_one_database!(@ postgres $($name)*);
+        in_one_database!(@ pooled $($name)*);
+        in_one_database!(@ mariadb $($name)*);
+        in_one_database!(@ mysql $($name)*);
+    };
+    (@ $engine:ident $($name:ident)*) => {
+        mod $engine {
+            $(#[test]
+            fn $name() {
+                if let Some(house) = super::House::open(stringify!($engine)) {
+                    super::$name(&house);
+                }
+            })*
+        }
+    };
+}
+
+in_one_database! {
+    they_are_made_at_once_and_one_goes_without_the_others,
+    neither_jobs_nor_keys_nor_failures_nor_workers_meet,
+    a_job_starts_at_once_where_it_was_enqueued,
+    jobs_move_from_one_to_another,
+    a_callers_transaction_reaches_the_one_it_means,
+}
+
+#[qudo::ability]
+fn says(job: &Job, what: String) -> Result<String> {
+    job.plugin::<Log>()?.add(what.clone());
+    if what == "fails" { Err(JobError::abort("it was told to")) } else { Ok(what) }
+}
+
+fn they_are_made_at_once_and_one_goes_without_the_others(house: &House) {
+    std::thread::scope(|scope| {
+        for bed in house.beds() {
+            scope.spawn(move || bed.builder().build().expect("valid").migrate().expect("migrates"));
+        }
+    });
+    let beds = house.beds();
+    for (number, bed) in beds.iter().enumerate() {
+        let driver = bed.driver();
+        assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
+        assert!(!driver.revert().expect("reverts").is_empty());
+        let SchemaState::Behind(_) = driver.schema().expect("answers") else {
+            panic!("{number} is reverted")
+        };
+        for other in &beds[number + 1..] {
+            assert_eq!(other.driver().schema().expect("answers"), SchemaState::Current);
+            let (manager, log) = other.manager::<says>();
+            manager.enqueue(says::job(number.to_string())).expect("stored");
+            assert_eq!(drain(&manager), 1);
+            assert_eq!(log.lines(), [number.to_string()]);
+        }
+    }
+}
+
+fn migrated(house: &House) -> Vec<Bed> {
+    house.all().build().expect("valid").migrate().expect("migrates");
+    house.beds()
+}
+
+fn neither_jobs_nor_keys_nor_failures_nor_workers_meet(house: &House) {
+    let beds = migrated(house);
+    let managers: Vec<_> = beds.iter().map(|bed| bed.manager::<says>()).collect();
+    let id = JobId::new();
+    for (number, (manager, _)) in managers.iter().enumerate() {
+        // The same id and the same key in each.
+        let job = says::job(number.to_string()).with_id(id).uniqkey("k");
+        assert!(manager.enqueue(job).expect("stored").is_new());
+        assert!(manager.enqueue(says::job("fails".to_owned())).expect("stored").is_new());
+    }
+    for (number, (manager, log)) in managers.iter().enumerate() {
+        assert_eq!(manager.holder("says", "k").expect("answers").expect("held").1, id);
+        assert_eq!(drain(manager), 2);
+        assert_eq!(log.lines(), [number.to_string(), "fails".to_owned()]);
+        assert_eq!(manager.holder("says", "k").expect("answers"), None);
+        let failed = manager.exceptions(&ExceptionFilter::default());
+        assert_eq!(failed.into_iter().map(|on| on.answer.expect("up").len()).sum::<usize>(), 1);
+        for (other, _) in &managers[number + 1..] {
+            let failed = other.exceptions(&ExceptionFilter::default());
+            assert_eq!(failed.into_iter().map(|on| on.answer.expect("up").len()).sum::<usize>(), 0);
+            assert_eq!(other.holder("says", "k").expect("answers").expect("held").1, id);
+        }
+    }
+    // Each has its own workers, orders and identity.
+    let working = managers[1].0.start().expect("starts");
+    let workers = |at: usize| managers[at].0.workers().remove(0).answer.expect("up").len();
+    eventually("one knows its worker", || workers(1) == 1);
+    assert_eq!(workers(0), 0);
+    working.stop();
+    managers[0].0.pause("0").expect("pauses");
+    assert!(!beds[1].driver().control().expect("answers").paused);
+    assert!(house.all().build().expect("valid").audit(AuditOptions::default()).is_clean());
+}
+
+fn a_job_starts_at_once_where_it_was_enqueued(house: &House) {
+    if house.engine != "postgres" {
+        return; // The others have no channel that could be shared.
+    }
+    let beds = migrated(house);
+    let services: Vec<_> = beds
+        .iter()
+        .map(|bed| {
+            bed.with(|one| one.ability::<says>().workers(1).delay(Duration::from_secs(3600)))
+        })
+        .collect();
+    let working: Vec<_> =
+        services.iter().map(|(manager, _)| manager.start().expect("starts")).collect();
+    for bed in &beds {
+        // As another process: alone, among others, and in a transaction of the caller's.
+        let client = bed.builder().build().expect("valid");
+        let sent = client.enqueue(says::job("alone".to_owned())).expect("stored");
+        sent.wait::<String>(DEADLINE).expect("is woken");
+        let both = client.enqueue_many(["a", "b"].map(|what| says::job(what.to_owned())));
+        for sent in both.expect("stored") {
+            sent.wait::<String>(DEADLINE).expect("is woken");
+        }
+        let mut conn = PgConnection::establish(&house.plain).expect("connects");
+        let id = conn.transaction(|conn| {
+            let id = client.enqueue_in(conn, says::job("in".to_owned()));
+            Ok::<_, diesel::result::Error>(id.expect("stored").expect("not suppressed"))
+        });
+        client.ticket(id.expect("commits")).wait::<String>(DEADLINE).expect("is woken");
+    }
+    for one in working {
+        one.stop();
+    }
+    for (_, log) in services {
+        assert_eq!(log.lines().len(), 4);
+    }
+}
+
+fn jobs_move_from_one_to_another(house: &House) {
+    migrated(house);
+    let log = Log::default();
+    let manager = house.all().ability::<says>().plugin(log.clone()).build().expect("valid");
+    for n in 0..20 {
+        manager.enqueue(says::job(n.to_string()).database("1")).expect("stored");
+    }
+    manager.drain("1").expect("drains");
+    let moved = manager.move_jobs("1", "2").expect("moves");
+    assert_eq!((moved.moved, moved.stayed), (20, 0));
+    manager.pause("1").expect("pauses");
+    manager.pause("0").expect("pauses");
+    assert_eq!(drain(&manager), 20);
+    assert!(manager.audit(AuditOptions::default()).is_clean());
+}
+
+#[derive(diesel::QueryableByName)]
+struct Number {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    n: i64,
+}
+
+/// Writes a row beside the end of its job.
+#[qudo::ability]
+fn effect(job: &Job) -> Result {
+    const SQL: &str = "INSERT INTO effects VALUES (1)";
+    match job.driver().engine() {
+        "sqlite" => job.complete_in(|conn: &mut SqliteConnection| Ok(conn.batch_execute(SQL)?)),
+        "postgres" => job.complete_in(|conn: &mut PgConnection| Ok(conn.batch_execute(SQL)?)),
+        _ => job.complete_in(|conn: &mut MysqlConnection| Ok(conn.batch_execute(SQL)?)),
+    }
+}
+
+fn a_callers_transaction_reaches_the_one_it_means(house: &House) {
+    let beds = migrated(house);
+    let plain = house.plain.split('?').next().expect("the part before");
+    match house.engine {
+        "sqlite" => {
+            let mut conn =
+                SqliteConnection::establish(&plain["sqlite:".len()..]).expect("connects");
+            conn.batch_execute("PRAGMA busy_timeout = 5000").expect("sets");
+            in_transactions(house, &beds, &mut conn);
+        }
+        "postgres" | "pooled" => {
+            let mut conn = PgConnection::establish(plain).expect("connects");
+            if house.engine == "pooled" {
+                conn.set_prepared_statement_cache_size(diesel::connection::CacheSize::Disabled);
+            }
+            in_transactions(house, &beds, &mut conn);
+        }
+        _ => {
+            let mut conn = MysqlConnection::establish(plain).expect("connects");
+            in_transactions(house, &beds, &mut conn);
+        }
+    }
+}
+
+fn in_transactions<C>(house: &House, beds: &[Bed], conn: &mut C)
+where
+    C: Connection + SimpleConnection + qudo::Transactional + diesel::connection::LoadConnection,
+    diesel::query_builder::SqlQuery: diesel::query_builder::QueryFragment<C::Backend>,
+    Number: diesel::QueryableByName<C::Backend>,
+    diesel::query_builder::SqlQuery: for<'q> diesel::query_dsl::LoadQuery<'q, C, Number>,
+{
+    conn.batch_execute("CREATE TABLE effects (n INTEGER)").expect("makes");
+    let all = house.all().ability::<effect>().build().expect("valid");
+    // Which one is meant cannot be seen on the connection.
+    let error = all.enqueue_in(conn, effect::job()).expect_err("ambiguous");
+    assert!(matches!(error, Error::InvalidOption { option: "database", .. }), "{error}");
+    for (number, bed) in beds.iter().enumerate() {
+        let job = || effect::job().uniqkey("k").database(number.to_string());
+        let id = all.enqueue_in(conn, job()).expect("stored").expect("not suppressed");
+        assert_eq!(all.enqueue_in(conn, job()).expect("answers"), Some(id), "its own key");
+        let alone = bed.builder().ability::<effect>().build().expect("valid");
+        assert_eq!(alone.job_count().remove(0).answer.expect("up")[0].count, 1);
+        // A manager of one installation needs not say which.
+        assert_eq!(alone.enqueue_in(conn, effect::job().uniqkey("k")).expect("answers"), Some(id));
+        assert_eq!(drain(&alone), 1);
+        let effects = diesel::sql_query("SELECT COUNT(*) AS n FROM effects");
+        let effects = effects.get_result::<Number>(conn).expect("counts").n;
+        assert_eq!(effects, number as i64 + 1);
+    }
+}
+
+#[test]
+fn a_name_that_cannot_be_is_refused_where_it_stands() {
+    for (dsn, word) in [
+        ("sqlite:x.db?schema=jobs", "PostgreSQL only"),
+        ("mysql://u@h/d?schema=jobs", "PostgreSQL only"),
+        ("postgres://u@h/d?schema=pg_x", "PostgreSQL's own"),
+        ("postgres://u@h/d?table_prefix=A", "small letters"),
+        ("sqlite:x.db?table_prefix=", "is empty"),
+    ] {
+        let error = Manager::builder().linked(false).database(dsn).build().expect_err("refused");
+        assert!(error.to_string().contains(word), "{error}");
+        assert!(DriverRegistration::open_linked(dsn).is_err());
+    }
+}
+
+#[test]
+fn a_database_is_told_by_its_installation_too() {
+    let told =
+        ["postgres://u:p@h/d", "postgres://u:p@h/d?schema=jobs&table_prefix=mail_"].map(|dsn| {
+            let named = DriverRegistration::open_linked(dsn).expect("opens");
+            (named.name, named.driver.describe())
+        });
+    assert_ne!(told[0].0, told[1].0);
+    assert!(told[1].1.contains("jobs.mail_"), "{told:?}");
+}
