@@ -77,7 +77,7 @@ impl House {
     fn all(&self) -> ManagerBuilder {
         let builder = Manager::builder().linked(false).workers(1);
         let numbered = self.installations.iter().enumerate();
-        numbered.fold(builder, |builder, (n, dsn)| builder.database_as(&n.to_string(), dsn))
+        numbered.fold(builder, |builder, (n, dsn)| builder.database_as(n.to_string(), dsn))
     }
 }
 

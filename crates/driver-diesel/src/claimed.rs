@@ -94,7 +94,6 @@ impl ClaimRow {
 }
 
 /// Puts the halves of a claimed job together. The names are those of the request, shared.
-#[expect(clippy::needless_pass_by_value, reason = "the rows are used up")]
 pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'_>) -> ClaimedJob {
     let ability = match lease_of(request, &ready.ability) {
         Some(lease) => lease.name.clone(),

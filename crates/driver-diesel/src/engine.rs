@@ -10,6 +10,7 @@ use crate::bulk::{self, Keyed};
 use crate::clock::{ServerClock, Window};
 use crate::migrate::Step;
 use crate::sql::{Bind, FromRow, Sql, SqlConn};
+use crate::statements::keys::{self, HeldKey};
 use crate::statements::ledger::balance;
 use crate::tables::Tables;
 
@@ -132,6 +133,11 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         ids: &[Uuid],
     ) -> QueryResult<usize> {
         bulk::update_by_id(conn, set, set_binds, keyed, ids)
+    }
+
+    /// Removes the rows of these keys, if these jobs hold them.
+    fn free_keys(conn: &mut Sql<'_, Self::Conn>, keys: &[HeldKey<'_>]) -> QueryResult<usize> {
+        keys::free_each(conn, keys)
     }
 
     /// The migrations that this engine carries, in order.

@@ -36,6 +36,7 @@ macro_rules! step {
     };
 }
 
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) use step;
 
 impl Step {

@@ -413,4 +413,5 @@ macro_rules! dialect_with_binary_ids {
 
 #[cfg(any(feature = "sqlite", feature = "mysql"))]
 pub(crate) use dialect_with_binary_ids;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 pub(crate) use {plain_reads, sql_conn};

@@ -9,7 +9,9 @@ use qudo_hooks::JobId;
 use crate::classify::to_driver_error;
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use crate::sql::Sql;
+#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 use crate::statements::insert::insert_within;
 use crate::statements::settle::settle;
 use crate::tables::Tables;

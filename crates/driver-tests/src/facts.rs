@@ -62,7 +62,7 @@ pub fn what_a_job_is_stays_the_same_until_its_end(bed: &Bed) {
     let driver = &*bed.driver();
     let worker = worker(driver);
     let stored = record(Due::Now);
-    assert_eq!(driver.insert(&[stored.clone()], Deadline::NONE).expect("stores"), [Inserted::New]);
+    assert_eq!(driver.insert(std::slice::from_ref(&stored), Deadline::NONE).expect("stores"), [Inserted::New]);
     let mut number = 0;
     let mut claimed = || {
         number += 1;
@@ -119,7 +119,7 @@ pub fn a_job_with_nothing_beside_it_says_so(bed: &Bed) {
     let worker = worker(driver);
     let facts = JobFacts::new("echo", "default", "json", b"1".to_vec());
     let stored = JobRecord { id: JobId::new(), facts, due: Due::Now };
-    driver.insert(&[stored.clone()], Deadline::NONE).expect("stores");
+    driver.insert(std::slice::from_ref(&stored), Deadline::NONE).expect("stores");
     let job = claim(driver, &worker, 1);
     assert_eq!((job.facts, job.flags), (stored.facts, Flags::NONE));
 }

@@ -33,7 +33,7 @@ macro_rules! groups {
     ($($(#[$doc:meta])* $group:ident,)*) => {
         $(
             $(#[$doc])*
-            #[allow(missing_docs, reason = "the name of a test says what it tests")]
+            #[allow(missing_docs, clippy::missing_errors_doc, reason = "the name of a test says what it tests")]
             pub mod $group;
         )*
     };

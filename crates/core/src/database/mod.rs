@@ -43,7 +43,7 @@ use calls::{Calls, Late, MOST_HELPERS};
 use health::{Blame, FIRST_PROBE, FLAP, Health};
 use identities::{Identities, Member};
 use inserter::Inserter;
-use orders::Orders;
+use orders::{Look, Orders};
 pub use report::DatabaseReport;
 use watch::Watch;
 
@@ -338,20 +338,44 @@ impl Database {
         self.orders_within(self.limit())
     }
 
-    /// As [`orders`](Self::orders), within a time of the caller's.
+    /// As [`orders`](Self::orders), within a time of the caller's. Who enqueues again and again never waits for
+    /// them: they are asked for in the background before they are too old.
     pub(crate) fn orders_within(self: &Arc<Self>, limit: Duration) -> Result<Control, DriverError> {
-        let known = || (!self.is_up()).then(|| self.orders.known());
-        let fresh = self.orders.fresh().or_else(known);
-        // When they get old, all threads that enqueue would ask at once, in the line of the heartbeats.
-        if let Some(control) = fresh.or_else(|| self.orders.old_while_asked()) {
-            return Ok(control);
+        match self.orders.look() {
+            Look::Fresh(control) => return Ok(control),
+            Look::Old(control) => {
+                if self.is_up() && self.orders.may_ask() {
+                    self.refresh_orders();
+                }
+                return Ok(control);
+            }
+            Look::TooOld(control) if !self.is_up() => return Ok(control),
+            Look::TooOld(_) => {}
         }
+        let begun = Instant::now();
         let asked = self.ask_shortly(limit, |driver| driver.control());
-        self.orders.asked();
         // A question only: nothing can have been stored by it.
         let control = asked.map_err(|error| error.ambiguous(false))?;
-        self.note_control(control)?;
+        self.note_control(control, begun)?;
         Ok(control)
+    }
+
+    /// Asks for the orders on a helper's thread, for which nobody waits. That it gets no answer is found out by
+    /// those who come when the orders are too old.
+    fn refresh_orders(self: &Arc<Self>) {
+        let (database, epoch) = (Arc::downgrade(self), self.health.epoch());
+        let ask = move |driver: &dyn Driver| {
+            let (begun, told) = (Instant::now(), driver.control());
+            let Some(database) = database.upgrade() else { return Ok(()) };
+            database.orders.asked();
+            match told {
+                // A second name for a known database is said where it is found.
+                Ok(control) => drop(database.note_control(control, begun)),
+                Err(error) => database.note_error(&error, epoch),
+            }
+            Ok(())
+        };
+        drop(self.calls.begin(ask, Box::new(|_, _| {})));
     }
 
     /// Stores an order.
@@ -367,7 +391,8 @@ impl Database {
         }
         let failed = |error| Error::database(&self.name, "store an order", error);
         let control = self.ask(ordered).map_err(failed)?;
-        self.note_control(control).map_err(failed)?;
+        // What others read meanwhile may be from before the order.
+        self.note_control(control, Instant::now()).map_err(failed)?;
         let word = if on { "now" } else { "no longer" };
         log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
         self.bell.ring();
@@ -380,13 +405,18 @@ impl Database {
         self.call("tell its id", |driver| driver.identity())
     }
 
-    /// Notes what the database tells of orders and of itself.
+    /// Notes what the database told of orders and of itself when it was asked at `begun`. An answer that was
+    /// overtaken by that to a later question is of no account.
     ///
     /// # Errors
     ///
     /// When it is another of our databases under a second name; it is out of use then.
-    pub(crate) fn note_control(self: &Arc<Self>, control: Control) -> Result<(), DriverError> {
-        self.orders.note(control);
+    pub(crate) fn note_control(
+        self: &Arc<Self>,
+        control: Control,
+        begun: Instant,
+    ) -> Result<(), DriverError> {
+        self.orders.note(control, begun);
         let member = Arc::clone(self) as Arc<dyn Member>;
         let Some(identity) = control.identity else {
             self.settings.identities.forget(&*member);
@@ -403,6 +433,7 @@ impl Database {
     ///
     /// As [`note_control`](Self::note_control), and when it does not answer.
     pub(crate) fn meet(self: &Arc<Self>) -> Result<Control, DriverError> {
+        let begun = Instant::now();
         let told = self.ask(|driver| {
             let control = driver.control()?;
             let identity = match control.identity {
@@ -411,7 +442,7 @@ impl Database {
             };
             Ok(Control { identity: Some(identity), ..control })
         })?;
-        self.note_control(told)?;
+        self.note_control(told, begun)?;
         Ok(told)
     }
 
@@ -543,8 +574,9 @@ impl Database {
             usable(driver)?;
             driver.control()
         };
+        let begun = Instant::now();
         match self.calls.begin(check, Box::new(|_, _| {})).wait(self.limit()) {
-            Ok(control) => self.note_control(control),
+            Ok(control) => self.note_control(control, begun),
             Err(error) => {
                 if error.is_hung() {
                     self.driver.reset();
@@ -749,6 +781,40 @@ mod tests {
             store(&database);
         }
         assert_eq!(asked.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn whoever_enqueues_does_not_wait_for_orders_that_get_old() {
+        let (gate, opens) = mpsc::channel::<()>();
+        let (opens, may_hang) = (Mutex::new(opens), Arc::new(AtomicBool::new(false)));
+        let hangs = Arc::clone(&may_hang);
+        let driver = FaultyDriver::new(memory()).that_may_block().with_fault(move |call| {
+            if call == "control" && hangs.load(Ordering::Acquire) {
+                let _ = opens.lock().recv();
+            }
+            Ok(())
+        });
+        let database = database("one", Arc::new(driver));
+        assert!(matches!(store(&database).outcome, Attempt::Stored(_)));
+        may_hang.store(true, Ordering::Release);
+        database.driver().set_control(ControlFlag::Draining, true, Deadline::NONE).expect("stored");
+        database.orders.age(orders::FRESH_FOR * 3 / 4);
+        for _ in 0..3 {
+            assert!(matches!(store(&database).outcome, Attempt::Stored(_)), "as it was known");
+        }
+        may_hang.store(false, Ordering::Release);
+        drop(gate);
+        eventually("the answer is noted", || database.orders.known().draining);
+        assert!(matches!(store(&database).outcome, Attempt::Away(_)));
+    }
+
+    #[test]
+    fn an_order_of_our_own_is_not_undone_by_an_answer_from_before_it() {
+        let database = database("one", memory());
+        let before = Instant::now();
+        database.order(ControlFlag::Draining, true).expect("ordered");
+        database.note_control(Control::default(), before).expect("noted");
+        assert!(database.orders.known().draining);
     }
 
     #[test]

@@ -10,16 +10,28 @@ use crate::tools::time::Instant;
 /// How old a process's knowledge may be: an order is followed everywhere within this time.
 pub(crate) const FRESH_FOR: Duration = Duration::from_secs(5);
 
-/// From this age on one caller asks anew, while the others go on with what is known until it is too old.
-const ASK_AFTER: Duration = Duration::from_secs(4);
+/// From this age on they are asked for in the background.
+const ASK_AFTER: Duration = FRESH_FOR.checked_div(2).expect("not by zero");
 
 /// What this process knows of a database's orders.
 #[derive(Default)]
 pub(crate) struct Orders {
+    /// With the instant of the question.
     known: Mutex<(Control, Option<Instant>)>,
-    /// Since when a caller asks for the orders; the other callers use what is known. After 5 s that caller
-    /// is taken to hang, and another asks.
+    /// Since when they are asked for in the background. After 5 s that question is taken to hang, and another
+    /// may be asked.
     asking: Mutex<Option<Instant>>,
+}
+
+/// What is known of the orders, by its age.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Look {
+    /// They were read a moment ago.
+    Fresh(Control),
+    /// They may be followed still, and should be asked for.
+    Old(Control),
+    /// Nobody may follow them while the database can be asked.
+    TooOld(Control),
 }
 
 impl Orders {
@@ -28,32 +40,43 @@ impl Orders {
         self.known.lock().0
     }
 
-    pub(crate) fn note(&self, control: Control) {
-        *self.known.lock() = (control, Some(Instant::now()));
+    /// Notes what was answered to a question of this instant, unless a later one was answered before.
+    pub(crate) fn note(&self, control: Control, begun: Instant) {
+        let mut known = self.known.lock();
+        if known.1.is_none_or(|latest| latest <= begun) {
+            *known = (control, Some(begun));
+        }
     }
 
-    /// What was read a moment ago.
-    pub(crate) fn fresh(&self) -> Option<Control> {
+    /// The orders as last read, and whether they may be followed.
+    pub(crate) fn look(&self) -> Look {
         let (control, read) = *self.known.lock();
-        read.is_some_and(|at| at.elapsed() < ASK_AFTER).then_some(control)
+        match read.map(|at| at.elapsed()) {
+            Some(age) if age < ASK_AFTER => Look::Fresh(control),
+            Some(age) if age < FRESH_FOR => Look::Old(control),
+            _ => Look::TooOld(control),
+        }
     }
 
-    /// What is known although it gets old, while somebody else asks; else the caller asks. What is too
-    /// old nobody goes on with.
-    pub(crate) fn old_while_asked(&self) -> Option<Control> {
-        let (control, read) = *self.known.lock();
-        read.filter(|at| at.elapsed() < FRESH_FOR)?;
+    /// Whether the caller is to ask for them: nobody else does.
+    pub(crate) fn may_ask(&self) -> bool {
         let mut asking = self.asking.lock();
         if asking.is_some_and(|since| since.elapsed() < FRESH_FOR) {
-            return Some(control);
+            return false;
         }
         *asking = Some(Instant::now());
-        None
+        true
     }
 
     /// Whoever asked has its answer, or none.
     pub(crate) fn asked(&self) {
         *self.asking.lock() = None;
+    }
+
+    /// As if they had been read so long ago.
+    #[cfg(test)]
+    pub(crate) fn age(&self, by: Duration) {
+        self.known.lock().1 = Instant::now().checked_sub(by);
     }
 }
 
@@ -62,23 +85,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_asks_for_old_orders_and_the_others_use_what_is_known() {
+    fn orders_are_followed_for_a_while_and_asked_for_before_they_are_too_old() {
         let orders = Orders::default();
-        assert!(orders.old_while_asked().is_none(), "nothing is known, so everybody asks");
-        assert!(orders.old_while_asked().is_none());
-        let since = |age| Instant::now().checked_sub(age).expect("a running machine");
-        orders.known.lock().1 = Some(since(2 * FRESH_FOR));
+        let none = Control::default();
+        assert_eq!(orders.look(), Look::TooOld(none), "nothing is known");
+        let control = Control { draining: true, ..none };
+        orders.note(control, Instant::now());
+        assert_eq!(orders.look(), Look::Fresh(control));
+        orders.age(ASK_AFTER);
+        assert_eq!(orders.look(), Look::Old(control));
+        orders.age(FRESH_FOR);
+        assert_eq!(orders.look(), Look::TooOld(control));
+        let begun = Instant::now();
+        orders.note(none, Instant::now());
+        orders.note(control, begun);
+        assert_eq!(orders.look(), Look::Fresh(none), "the answer was overtaken");
+    }
+
+    #[test]
+    fn one_asks_at_a_time_and_another_when_it_hangs() {
+        let orders = Orders::default();
+        assert!(orders.may_ask() && !orders.may_ask());
         orders.asked();
-        assert!(orders.old_while_asked().is_none(), "it is too old for anybody");
-        assert!(orders.old_while_asked().is_none());
-        orders.known.lock().1 = Some(since(ASK_AFTER));
-        orders.asked();
-        assert!(orders.fresh().is_none());
-        assert!(orders.old_while_asked().is_none(), "the first asks");
-        assert!(orders.old_while_asked().is_some(), "the second need not");
-        orders.asked();
-        assert!(orders.old_while_asked().is_none(), "it failed, so the next asks");
-        *orders.asking.lock() = Some(since(2 * FRESH_FOR));
-        assert!(orders.old_while_asked().is_none(), "whoever asked hangs");
+        assert!(orders.may_ask(), "the first has its answer");
+        *orders.asking.lock() = Instant::now().checked_sub(2 * FRESH_FOR);
+        assert!(orders.may_ask(), "whoever asked hangs");
     }
 }

@@ -69,7 +69,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     let (known, control) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
-    database.note_control(control)?;
+    database.note_control(control, begun)?;
     if was_paused && !control.paused {
         database.bell.ring();
     }

@@ -14,6 +14,7 @@ use uuid::Uuid;
 
 use crate::bulk::Keyed;
 use crate::sql::{Bind, FromRow, Sql};
+use crate::statements::keys::HeldKey;
 
 /// Rows `v` with the column `hex`.
 const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) v";
@@ -136,6 +137,43 @@ fn binds<'b>(json: &'b str, keyed: &Keyed<'b>) -> Vec<Bind<'b>> {
     std::iter::once(Bind::Text(json)).chain(keyed.binds.iter().copied()).collect()
 }
 
+/// As [`Engine::free_keys`](crate::engine::Engine::free_keys). The ability is a bind and not part of the list,
+/// because a text of `JSON_TABLE` has another collation than the column and would not be looked up in its index.
+pub(super) fn free_keys(
+    conn: &mut Sql<'_, MysqlConnection>,
+    keys: &[HeldKey<'_>],
+) -> QueryResult<usize> {
+    let sql = "DELETE x FROM JSON_TABLE(?, '$[*]' COLUMNS (uniqkey VARCHAR(1000) PATH '$[0]', \
+               hex CHAR(32) PATH '$[1]')) v STRAIGHT_JOIN qudo_unique x FORCE INDEX (PRIMARY) \
+               ON x.ability = ? AND x.uniqkey = UNHEX(v.uniqkey) AND x.id = UNHEX(v.hex)";
+    let mut done = 0;
+    for of_one in keys.chunk_by(|one, next| one.ability == next.ability) {
+        for piece in of_one.chunks(LONGEST) {
+            let json = keys_json(piece);
+            done += conn.run(sql, &[Bind::Text(&json), Bind::Text(piece[0].ability)])?;
+        }
+    }
+    Ok(done)
+}
+
+/// Pairs of a key, which has at most 500 bytes, and an id.
+fn keys_json(keys: &[HeldKey<'_>]) -> String {
+    use std::fmt::Write as _;
+    let mut text = String::from("[");
+    for key in keys {
+        text.push_str(if text.len() > 1 { ",[\"" } else { "[\"" });
+        for byte in key.uniqkey.bytes() {
+            // Writing to a string cannot fail.
+            let _ = write!(text, "{byte:02x}");
+        }
+        text.push_str("\",\"");
+        push_hex(&mut text, key.id);
+        text.push_str("\"]");
+    }
+    text.push(']');
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -153,5 +191,11 @@ mod tests {
             "[[-3,\"00000000000000000000000000000000\"],[7,\"00000000000000000000000000000abc\"]]"
         );
         assert_eq!(numbered_json(std::iter::empty()), "[]");
+        let key = |uniqkey| HeldKey { ability: "a", uniqkey, id: &one };
+        let id = "00000000000000000000000000000abc";
+        assert_eq!(
+            keys_json(&[key("k\""), key("ä")]),
+            format!("[[\"6b22\",\"{id}\"],[\"c3a4\",\"{id}\"]]")
+        );
     }
 }

@@ -29,6 +29,7 @@ use crate::migrate::{Step, step};
 use crate::pool::Pool;
 use crate::sql::{Bind, FromRow, Sql};
 use crate::statements::insert::insert_new_rows;
+use crate::statements::keys::HeldKey;
 use crate::statements::ledger::balance;
 use crate::tables::Tables;
 
@@ -150,6 +151,10 @@ impl Engine for Mysql {
         ids: &[Uuid],
     ) -> QueryResult<usize> {
         list::update_by_id(conn, set, set_binds, keyed, ids)
+    }
+
+    fn free_keys(conn: &mut Sql<'_, MysqlConnection>, keys: &[HeldKey<'_>]) -> QueryResult<usize> {
+        list::free_keys(conn, keys)
     }
 
     /// A node of a Galera cluster was seen to answer a commit with success whose transaction that of

@@ -205,7 +205,7 @@ fn columns<'a>(jobs: &[&'a JobRecord]) -> Vec<Array<'a>> {
     ]
 }
 
-/// A column that is nearly always empty: unnest() fills a shorter array up with NULL.
+/// A column that is nearly always empty: `unnest` fills a shorter array up with NULL.
 fn optional<'a>(values: impl Iterator<Item = Option<&'a str>> + Clone) -> Array<'a> {
     let is_empty = values.clone().all(|value| value.is_none());
     Array::OptTexts(if is_empty { Vec::new() } else { values.collect() })

@@ -8,6 +8,7 @@ use uuid::Uuid;
 use crate::bulk::Keyed;
 use crate::sql::Array;
 use crate::sql::{Bind, FromRow, Sql};
+use crate::statements::keys::HeldKey;
 
 /// Longer lists gain nothing.
 const LONGEST: usize = 10_000;
@@ -68,6 +69,23 @@ pub(super) fn update_by_id(
         let before = set_binds.iter().chain(keyed.binds).copied();
         let binds: Vec<_> = before.chain([Bind::Array(&piece)]).collect();
         done += conn.run(&sql, &binds)?;
+    }
+    Ok(done)
+}
+
+/// As [`Engine::free_keys`](crate::engine::Engine::free_keys).
+pub(super) fn free_keys(
+    conn: &mut Sql<'_, PgConnection>,
+    keys: &[HeldKey<'_>],
+) -> QueryResult<usize> {
+    let sql = "DELETE FROM qudo_unique u USING unnest(?, ?, ?) AS v (ability, uniqkey, id) \
+               WHERE u.ability = v.ability AND u.uniqkey = v.uniqkey AND u.id = v.id";
+    let mut done = 0;
+    for piece in keys.chunks(LONGEST) {
+        let abilities = Array::Texts(piece.iter().map(|key| key.ability).collect());
+        let uniqkeys = Array::Texts(piece.iter().map(|key| key.uniqkey).collect());
+        let ids = Array::Ids(piece.iter().map(|key| *key.id).collect());
+        done += conn.run(sql, &[&abilities, &uniqkeys, &ids].map(Bind::Array))?;
     }
     Ok(done)
 }

@@ -30,6 +30,7 @@ use crate::engine::{Engine, has_work, probe_writes};
 use crate::migrate::{Step, step};
 use crate::reach;
 use crate::sql::{Array, Bind, FromRow, Sql};
+use crate::statements::keys::HeldKey;
 use crate::tables::Tables;
 
 /// Two numbers that no other program is likely to lock: "qudo" in ASCII, and one of the installation's own.
@@ -109,6 +110,10 @@ impl Engine for Postgres {
         ids: &[Uuid],
     ) -> QueryResult<usize> {
         list::update_by_id(conn, set, set_binds, keyed, ids)
+    }
+
+    fn free_keys(conn: &mut Sql<'_, PgConnection>, keys: &[HeldKey<'_>]) -> QueryResult<usize> {
+        list::free_keys(conn, keys)
     }
 
     fn hold_plans(conn: &mut Sql<'_, PgConnection>, hold: bool) -> QueryResult<()> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::audit::{Trace, assemble, trace_rows};
 use super::exception::{NewException, log_exceptions};
-use super::insert::take_key;
+use super::keys::{HeldKey, free_keys, take_key};
 use super::ledger::balance;
 use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
@@ -155,9 +155,7 @@ fn mend_keys<E: Engine>(
         let own = facts
             .is_some_and(|facts| facts.ability == *ability && facts.uniqkey.as_ref() == Some(key));
         if !own {
-            let sql = "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ? AND id = ?";
-            let binds = [Bind::Text(ability), Bind::Text(key), Bind::Id(id)];
-            changed |= conn.run(sql, &binds)? > 0;
+            changed |= free_keys::<E>(conn, vec![HeldKey { ability, uniqkey: key, id }])? > 0;
         }
     }
     if let Some(Facts { ability, uniqkey: Some(key), .. }) = facts

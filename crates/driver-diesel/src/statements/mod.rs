@@ -9,6 +9,7 @@ pub(crate) mod control;
 pub(crate) mod exception;
 pub(crate) mod facts;
 pub(crate) mod insert;
+pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod lookup;
 pub(crate) mod mend;

@@ -11,7 +11,7 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::facts::{self, FACTS};
-use super::insert::take_keys;
+use super::keys::{HeldKey, free_keys, take_keys};
 use super::ledger::balance;
 use super::lookup::instant;
 use super::{Place, RunAfter, STAND, Stand, place, put_ready, put_scheduled};
@@ -342,13 +342,10 @@ fn remove_facts<E: Engine>(conn: &mut Sql<'_, E::Conn>, ids: &[Uuid]) -> QueryRe
         // They were to go anyway.
         log::error!("{removed} of {} jobs that moved had facts", ids.len());
     }
-    for Key(ability, key, id) in &keys {
-        let Some(key) = key else { continue };
-        conn.run(
-            "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ? AND id = ?",
-            &[Bind::Text(ability), Bind::Text(key), Bind::Id(id)],
-        )?;
-    }
+    let held = keys.iter().filter_map(|Key(ability, uniqkey, id)| {
+        Some(HeldKey { ability, uniqkey: uniqkey.as_deref()?, id })
+    });
+    free_keys::<E>(conn, held.collect())?;
     Ok(())
 }
 

@@ -5,6 +5,7 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Promotion};
 use uuid::Uuid;
 
+use super::keys::{HeldKey, free_keys};
 use super::ledger::balance;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
@@ -342,10 +343,7 @@ pub(crate) fn dequeue<E: Engine>(conn: &mut Sql<'_, E::Conn>, id: &Uuid) -> Quer
     };
     conn.run("DELETE FROM qudo_job WHERE id = ?", &[Bind::Id(id)])?;
     if let Some(key) = &facts.uniqkey {
-        conn.run(
-            "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ?",
-            &[Bind::Text(&facts.ability), Bind::Text(key)],
-        )?;
+        free_keys::<E>(conn, vec![HeldKey { ability: &facts.ability, uniqkey: key, id }])?;
     }
     Ok(true)
 }

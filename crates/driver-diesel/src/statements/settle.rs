@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
 use super::insert::insert_within;
+use super::keys::{HeldKey, free_keys};
 use super::ledger::balance;
 use super::trace::{write_replies, write_status};
 use super::{Place, RunAfter, put_ready, put_scheduled};
@@ -195,16 +196,11 @@ fn remove_ended<E: Engine>(
     if removed != ids.len() {
         log::error!("{} of {} ended jobs had no facts", ids.len() - removed, ids.len());
     }
-    let mut keys: Vec<_> = ended
-        .iter()
-        .filter_map(|one| Some((&*one.job.facts.ability, one.job.facts.uniqkey.as_deref()?)))
-        .collect();
-    keys.sort_unstable();
-    for (ability, key) in keys {
-        conn.run(
-            "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ?",
-            &[Bind::Text(ability), Bind::Text(key)],
-        )?;
-    }
+    let keys = ended.iter().filter_map(|one| {
+        let facts = &one.job.facts;
+        let (ability, uniqkey) = (&*facts.ability, facts.uniqkey.as_deref()?);
+        Some(HeldKey { ability, uniqkey, id: one.job.id.as_uuid() })
+    });
+    free_keys::<E>(conn, keys.collect())?;
     Ok(ended.len())
 }
