@@ -560,7 +560,7 @@ pub fn a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice(bed: &Bed
 pub fn a_spool_must_be_local_and_have_a_name_of_its_own(bed: &Bed) {
     let (_, dsn) = &bed.databases[0];
     let builder = || bed.builder().database_as("spool", "memory:not the spool");
-    let error = builder().spool("sqlite:spool.db", 9).build().expect_err("one name for two");
+    let error = builder().spool("memory:a spool", 9).build().expect_err("one name for two");
     assert!(matches!(error, Error::DuplicateDatabase(_)), "{error}");
     if !bed.driver().is_local() {
         let error = bed.builder().spool(dsn, 9).build().expect_err("not local");

@@ -20,7 +20,7 @@
 //! ```
 //!
 //! A bed may hold several databases, also of several drivers. `tests/files.rs` of this crate runs the suite on
-//! a driver that keeps everything in one file, `examples/file_driver.rs`: read it before you write yours.
+//! a driver that keeps everything in one file, `examples/file_driver`: read it before you write yours.
 //!
 //! A behaviour fails by a panic that says what it saw. None sleeps as proof: each waits for a condition, with
 //! a [`DEADLINE`].

@@ -64,7 +64,8 @@ pub struct Depth {
     pub scheduled: Bounded,
     /// Claimed.
     pub running: Bounded,
-    /// On their way to another database or from one.
+    /// On their way to another database or from one, and those that left and whose move is not over: as long as
+    /// there are any, somebody has to go on with it.
     pub moving: Bounded,
 }
 

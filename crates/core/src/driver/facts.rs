@@ -1,12 +1,16 @@
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 use super::Name;
 
 /// What a job is: written when it is enqueued, and the same until its end.
 ///
 /// One type wherever a job appears: to be stored, claimed, on its way to another database, listed, or in the
 /// exception log.
-#[derive(Clone, PartialEq, Eq)]
+///
+/// It can be serialized, for drivers that store it so; the argument and the key are in it.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct JobFacts {
     /// The kind of work.
     pub ability: Name,
@@ -65,7 +69,8 @@ impl fmt::Debug for JobFacts {
 ///
 /// Stored with the place where the job stands, and carried wherever it goes. A bit that a program does not know
 /// stays as it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct Flags(i32);
 
 impl Flags {

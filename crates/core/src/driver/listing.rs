@@ -3,6 +3,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{JobFacts, WorkerId};
@@ -90,7 +91,7 @@ pub struct CountRow {
 }
 
 /// A row of the exception log.
-#[derive(Clone)]
+#[derive(Clone, Serialize, Deserialize)]
 pub struct Exception {
     /// Its id.
     pub id: Uuid,
@@ -167,7 +168,7 @@ pub enum Redrive {
 }
 
 /// A row of a job's history.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StatusRow {
     /// The job.
     pub job: JobId,
@@ -197,7 +198,7 @@ impl StatusRow {
 }
 
 /// A stored reply.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyRow {
     /// The name of the codec of `body`.
     pub codec: String,

@@ -1,6 +1,7 @@
 use std::borrow::{Borrow, Cow};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
 use smol_str::SmolStr;
 
 /// The name of an ability, a queue or a codec.
@@ -15,7 +16,8 @@ use smol_str::SmolStr;
 /// assert_eq!(MAIL, "mail");
 /// assert_eq!(Name::from("gl.accounting").as_str(), "gl.accounting");
 /// ```
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(from = "String", into = "String")]
 pub struct Name(SmolStr);
 
 impl Name {

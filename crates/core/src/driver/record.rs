@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{Due, FailureKind, JobId};
+use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use super::{Flags, JobFacts, Name};
@@ -12,7 +13,8 @@ use crate::tools::random::new_id;
 use crate::tools::time::Instant;
 
 /// The identity of a worker process: fresh at each start, never a host name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(transparent)]
 pub struct WorkerId(Uuid);
 
 impl WorkerId {
@@ -47,7 +49,7 @@ impl fmt::Debug for WorkerId {
 }
 
 /// What a heartbeat tells of a worker process.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct WorkerInfo {
     /// Its identity.
     pub id: WorkerId,

@@ -1,0 +1,400 @@
+//! The port over the file: each call is one step of the state, or one look at it.
+
+#![expect(unreachable_pub, reason = "its test has it as a module of its own")]
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo::JobId;
+use qudo::driver::{
+    AbilityLease, Admin, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
+    DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, ErrorKind,
+    Exception, ExceptionFilter, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep,
+    KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive, ReplyRow, Rescued,
+    SchemaState, Settled, Settlement, StatusRow, StrayCursor, Strays, Traces, WakeSource, Wakes,
+    Work, WorkerId, WorkerInfo, WorkerSeen,
+};
+use uuid::Uuid;
+
+use super::file::StateFile;
+use super::state::{Place, Row, Trace};
+
+/// Each step writes the whole file, so nobody is to put large things into it.
+const LARGEST: usize = 8 * 1024 * 1024;
+
+/// The only version of the file.
+const VERSION: &str = "create_file";
+
+/// `file:PATH`.
+pub struct FileDriver(StateFile);
+
+inventory::submit! {
+    DriverRegistration {
+        schemes: &["file"],
+        open: |dsn, _| {
+            let path = dsn.strip_prefix("file:").filter(|path| !path.is_empty());
+            let path = PathBuf::from(path.ok_or("it names no file")?);
+            let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+            Ok(NamedDriver { name, driver: Arc::new(FileDriver(StateFile::new(path))) })
+        },
+    }
+}
+
+type Answer<T> = Result<T, DriverError>;
+
+/// A driver may refuse what its database cannot take: the manager goes on, and a run that brings it is discarded.
+fn accept<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Answer<()> {
+    match values.find(|value| value.len() > LARGEST) {
+        None => Ok(()),
+        Some(value) => {
+            let text = format!("{} bytes are more than the file takes: {LARGEST}", value.len());
+            Err(DriverError::new(ErrorKind::Other, text))
+        }
+    }
+}
+
+impl Driver for FileDriver {
+    fn engine(&self) -> &'static str {
+        "file"
+    }
+
+    fn describe(&self) -> String {
+        format!("file:{}", self.0.path().display())
+    }
+
+    fn place(&self) -> Option<String> {
+        let path = self.0.path().canonicalize().ok()?;
+        Some(format!("file:{}", path.display()))
+    }
+
+    fn is_local(&self) -> bool {
+        true
+    }
+
+    fn probe(&self) -> Answer<()> {
+        self.0.step(Deadline::NONE, |_| ())
+    }
+}
+
+impl Work for FileDriver {
+    fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Answer<Vec<Inserted>> {
+        accept(jobs.iter().map(|job| &*job.facts.arg))?;
+        self.0.step(deadline, |state| jobs.iter().map(|job| state.insert(job)).collect())
+    }
+
+    fn claim(&self, request: &ClaimRequest<'_>) -> Answer<Vec<ClaimedJob>> {
+        self.0.step(request.deadline, |state| state.claim(request))
+    }
+
+    fn release_claim(&self, worker: WorkerId, claim: i64) -> Answer<usize> {
+        let is_it = |holder, number| holder == worker && number == claim;
+        self.0.step(Deadline::NONE, |state| state.give_back(is_it))
+    }
+
+    fn promote_due(&self, limit: u32) -> Answer<Promotion> {
+        self.0.step(Deadline::NONE, |state| state.promote_due(limit))
+    }
+
+    fn settle(&self, worker: WorkerId, settlements: &[Settlement]) -> Answer<Vec<Settled>> {
+        let brought = settlements.iter().filter_map(|one| one.extras.as_deref());
+        accept(brought.clone().flat_map(|one| &one.replies).map(|reply| &*reply.body))?;
+        accept(brought.flat_map(|one| &one.replacements).map(|job| &*job.facts.arg))?;
+        self.0.step(Deadline::NONE, |state| {
+            settlements.iter().map(|one| state.settle(worker, one)).collect()
+        })
+    }
+
+    fn heartbeat(&self, worker: &WorkerInfo) -> Answer<bool> {
+        self.0.step(Deadline::NONE, |state| state.heartbeat(worker))
+    }
+
+    fn rescue(&self, dead: &[DeadWorker], expired: bool, limit: u32) -> Answer<Vec<Rescued>> {
+        self.0.step(Deadline::NONE, |state| state.rescue(dead, expired, limit))
+    }
+
+    fn remove_worker(&self, worker: WorkerId) -> Answer<usize> {
+        self.0.step(Deadline::NONE, |state| {
+            state.workers.remove(&worker);
+            state.give_back(|holder, _| holder == worker)
+        })
+    }
+
+    fn workers(&self) -> Answer<Vec<WorkerSeen>> {
+        self.0.read(|state| state.workers())
+    }
+
+    fn purge(&self, keep: &Keep, _limit: u32) -> Answer<Purged> {
+        let removed = self.0.step(Deadline::NONE, |state| state.purge(keep))?;
+        Ok(Purged { removed, more: false })
+    }
+}
+
+impl Inspect for FileDriver {
+    fn lookup(&self, id: JobId) -> Answer<Option<JobInfo>> {
+        self.0.read(|state| state.jobs.get(&id).map(|row| row.info(id)))
+    }
+
+    fn state(&self, id: JobId) -> Answer<Option<JobState>> {
+        self.0.read(|state| state.jobs.get(&id).map(Row::state))
+    }
+
+    fn holder(&self, ability: &str, uniqkey: &str) -> Answer<Option<JobId>> {
+        self.0.read(|state| state.holder(ability, uniqkey))
+    }
+
+    fn list(&self, filter: &JobFilter) -> Answer<Vec<JobInfo>> {
+        self.0.read(|state| state.list(filter))
+    }
+
+    fn count(&self) -> Answer<Vec<CountRow>> {
+        self.0.read(|state| {
+            let mut counts = std::collections::BTreeMap::<_, u64>::new();
+            for row in state.jobs.values() {
+                let key = (
+                    row.facts.queue.to_string(),
+                    row.facts.ability.to_string(),
+                    row.state().as_str(),
+                );
+                *counts.entry(key).or_default() += 1;
+            }
+            let row = |((queue, ability, state), count)| CountRow { queue, ability, state, count };
+            counts.into_iter().map(row).collect()
+        })
+    }
+
+    fn depth(&self, bound: u64) -> Answer<Depth> {
+        self.0.read(|state| {
+            let count = |is_it: fn(&Row) -> bool| {
+                Bounded::new(state.jobs.values().filter(|row| is_it(row)).count() as u64, bound)
+            };
+            Depth::new(
+                count(|row| row.place == Place::Ready),
+                count(|row| matches!(row.place, Place::Scheduled { .. })),
+                count(|row| matches!(row.place, Place::Leased { .. })),
+                Bounded::new(state.moving() as u64, bound),
+            )
+        })
+    }
+
+    fn exceptions(&self, filter: &ExceptionFilter) -> Answer<Vec<Exception>> {
+        self.0.read(|state| state.exceptions(filter))
+    }
+
+    fn status(&self, job: JobId) -> Answer<Vec<StatusRow>> {
+        self.0.read(|state| state.status(job))
+    }
+
+    fn replies(&self, job: JobId) -> Answer<Vec<ReplyRow>> {
+        self.0.read(|state| state.replies(job))
+    }
+}
+
+impl Admin for FileDriver {
+    fn schema(&self) -> Answer<SchemaState> {
+        let missing = || SchemaState::Behind(vec![VERSION.to_owned()]);
+        Ok(if self.0.is_there() { SchemaState::Current } else { missing() })
+    }
+
+    fn migrate(&self) -> Answer<Vec<String>> {
+        Ok(self.0.create()?.then(|| VERSION.to_owned()).into_iter().collect())
+    }
+
+    fn revert(&self) -> Answer<Vec<String>> {
+        self.0.remove()?;
+        Ok(vec![VERSION.to_owned()])
+    }
+
+    fn identity(&self) -> Answer<Uuid> {
+        self.0.step(Deadline::NONE, |state| *state.identity.get_or_insert_with(Uuid::now_v7))
+    }
+
+    fn control(&self) -> Answer<Control> {
+        self.0.read(|state| Control {
+            draining: state.draining,
+            paused: state.paused,
+            identity: state.identity,
+        })
+    }
+
+    fn set_control(&self, flag: ControlFlag, on: bool, deadline: Deadline) -> Answer<()> {
+        self.0.step(deadline, |state| match flag {
+            ControlFlag::Draining => state.draining = on,
+            ControlFlag::Paused => state.paused = on,
+        })
+    }
+
+    fn dequeue(&self, id: JobId) -> Answer<bool> {
+        self.0.step(Deadline::NONE, |state| state.dequeue(id))
+    }
+
+    fn reschedule(&self, id: JobId, due: Due) -> Answer<bool> {
+        self.0.step(Deadline::NONE, |state| state.reschedule(id, due))
+    }
+
+    fn redrive(&self, exception: Uuid, new: JobId) -> Answer<Redrive> {
+        self.0.step(Deadline::NONE, |state| state.redrive(exception, new))
+    }
+}
+
+impl Wakes for FileDriver {
+    fn wake_source(&self) -> WakeSource {
+        WakeSource::Poll { at_most: Some(Duration::from_millis(20)) }
+    }
+
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Answer<bool> {
+        self.0.read(|state| {
+            state.jobs.values().any(|row| {
+                let is_due = match row.place {
+                    Place::Ready => true,
+                    Place::Scheduled { at } => at <= state.now,
+                    _ => false,
+                };
+                is_due
+                    && queues.contains(&&*row.facts.queue)
+                    && abilities.iter().any(|one| one.name == row.facts.ability)
+            })
+        })
+    }
+}
+
+impl Moves for FileDriver {
+    fn move_out(&self, to: &str, only: Option<&[JobId]>, limit: u32) -> Answer<Vec<MovingJob>> {
+        self.0.step(Deadline::NONE, |state| state.move_out(to, only, limit))
+    }
+
+    fn moving_out(&self, to: &str, after: JobId, limit: u32) -> Answer<Vec<MovingJob>> {
+        self.0.read(|state| state.moving_out(to, after, limit))
+    }
+
+    fn move_in(&self, from: &str, mover: Uuid, jobs: &[MovingJob]) -> Answer<Vec<Inserted>> {
+        self.0.step(Deadline::NONE, |state| {
+            jobs.iter().map(|job| state.move_in(from, mover, job)).collect()
+        })
+    }
+
+    fn moved_out(&self, jobs: &[JobId]) -> Answer<Vec<JobId>> {
+        self.0.step(Deadline::NONE, |state| {
+            jobs.iter().copied().filter(|id| state.moved_out(*id)).collect()
+        })
+    }
+
+    fn moved_in(&self, jobs: &[JobId]) -> Answer<usize> {
+        self.0.step(Deadline::NONE, |state| {
+            jobs.iter().filter(|id| state.put_back(**id, true)).count()
+        })
+    }
+
+    fn leave_trail(&self, jobs: &[JobId]) -> Answer<()> {
+        self.0.step(Deadline::NONE, |state| jobs.iter().for_each(|id| state.leave_trail(*id)))
+    }
+
+    fn moved_to(&self, job: JobId) -> Answer<Option<String>> {
+        self.0.read(|state| state.moved_to(job))
+    }
+
+    fn move_back(&self, jobs: &[JobId]) -> Answer<usize> {
+        self.0.step(Deadline::NONE, |state| {
+            jobs.iter().filter(|id| state.put_back(**id, false)).count()
+        })
+    }
+
+    fn legs(&self, jobs: &[JobId]) -> Answer<Vec<(JobId, Leg)>> {
+        self.0.read(|state| {
+            let leaves = |id: &JobId| {
+                let row = state.jobs.get(id)?;
+                matches!(row.place, Place::Leaving { .. }).then_some((*id, Leg::Leaving))
+            };
+            let left = |id: &JobId| state.mark(*id, Trace::Left).map(|_| (*id, Leg::Left));
+            jobs.iter().filter_map(|id| leaves(id).or_else(|| left(id))).collect()
+        })
+    }
+
+    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Answer<Vec<JobId>> {
+        self.0.read(|state| {
+            let went = |id: &JobId| state.mark(*id, Trace::Left).is_some_and(|one| one.other == to);
+            let ids = state.marks.keys().copied().filter(|id| *id > after && went(id));
+            ids.take(limit as usize).collect()
+        })
+    }
+
+    fn moving_in(&self, from: &str, after: JobId, limit: u32) -> Answer<Vec<(JobId, Uuid)>> {
+        self.0.read(|state| {
+            let comes = |(id, row): (&JobId, &Row)| match &row.place {
+                Place::Arriving { from: other, mover, .. } if other == from && *id > after => {
+                    Some((*id, *mover))
+                }
+                _ => None,
+            };
+            state.jobs.iter().filter_map(comes).take(limit as usize).collect()
+        })
+    }
+
+    fn cancel_move_in(&self, mover: Uuid, jobs: &[JobId]) -> Answer<usize> {
+        self.0.step(Deadline::NONE, |state| {
+            jobs.iter().filter(|id| state.cancel_move_in(mover, **id)).count()
+        })
+    }
+}
+
+/// With one row for each job there is little that could be wrong.
+impl Audit for FileDriver {
+    fn traces(&self, after: JobId, limit: u32) -> Answer<Vec<Traces>> {
+        let ids: Vec<_> = self.0.read(|state| {
+            let later = state.jobs.keys().copied().filter(|id| *id > after);
+            later.take(limit as usize).collect()
+        })?;
+        self.trace(&ids)
+    }
+
+    fn strays(&self, _after: Option<&StrayCursor>, _limit: u32) -> Answer<Strays> {
+        Ok(Strays { ids: Vec::new(), next: None })
+    }
+
+    fn keys(&self, after: Option<(&str, &str)>, limit: u32) -> Answer<Vec<KeyRow>> {
+        self.0.read(|state| {
+            let row = |(id, row): (&JobId, &Row)| {
+                let (ability, uniqkey) = row.key().filter(|key| Some(*key) > after)?;
+                let (ability, uniqkey) = (ability.to_owned(), uniqkey.to_owned());
+                Some(KeyRow { ability, uniqkey, id: *id })
+            };
+            let mut rows: Vec<_> = state.jobs.iter().filter_map(row).collect();
+            rows.sort();
+            rows.truncate(limit as usize);
+            rows
+        })
+    }
+
+    fn trace(&self, ids: &[JobId]) -> Answer<Vec<Traces>> {
+        use qudo::driver::Place as Table;
+        self.0.read(|state| {
+            let trace = |id: &JobId| {
+                let Some(row) = state.jobs.get(id) else { return Traces::none(*id) };
+                let (place, ownerless) = match &row.place {
+                    Place::Ready => (Table::Ready, false),
+                    Place::Scheduled { .. } => (Table::Scheduled, false),
+                    Place::Leased { worker, .. } => {
+                        (Table::Leased, !state.workers.contains_key(worker))
+                    }
+                    Place::Leaving { .. } => (Table::Leaving, false),
+                    Place::Arriving { .. } => (Table::Arriving, false),
+                };
+                let key = row.key();
+                let owned = key.map(|(ability, key)| (ability.to_owned(), key.to_owned()));
+                Traces {
+                    facts: Some((row.facts.ability.to_string(), row.facts.uniqkey.clone())),
+                    places: vec![place],
+                    ownerless,
+                    keys: owned.into_iter().collect(),
+                    holder: key.and_then(|(ability, key)| state.holder(ability, key)),
+                    ..Traces::none(*id)
+                }
+            };
+            ids.iter().map(trace).collect()
+        })
+    }
+
+    fn mend(&self, _id: JobId) -> Answer<bool> {
+        Ok(false)
+    }
+}

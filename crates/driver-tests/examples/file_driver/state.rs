@@ -1,0 +1,573 @@
+//! What is stored, and what each step of the port does to it. No files here.
+
+#![expect(unreachable_pub, reason = "its test has it as a module of its own")]
+
+use std::collections::BTreeMap;
+
+use chrono::{DateTime, Utc};
+use qudo::driver::{
+    ClaimRequest, ClaimedJob, DeadWorker, Due, Exception, ExceptionFilter, ExceptionRecord, Flags,
+    Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep, MovingJob, Name, Promotion,
+    Redrive, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
+    WorkerInfo, WorkerSeen,
+};
+use qudo::{FailureKind, JobId};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// All that the file holds.
+#[derive(Default, Serialize, Deserialize)]
+pub struct State {
+    /// The time of this step.
+    #[serde(skip)]
+    pub now: DateTime<Utc>,
+    pub identity: Option<Uuid>,
+    pub draining: bool,
+    pub paused: bool,
+    pub jobs: BTreeMap<JobId, Row>,
+    /// With their last heartbeats.
+    pub workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
+    exceptions: Vec<Exception>,
+    statuses: Vec<StatusRow>,
+    replies: BTreeMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
+    /// What is left of jobs that were moved.
+    pub marks: BTreeMap<JobId, Vec<Mark>>,
+}
+
+/// A live job. It is in exactly one place, because it has one: several tables would have to take care of that.
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Row {
+    pub facts: JobFacts,
+    enqueued_at: DateTime<Utc>,
+    attempt: i32,
+    crashes: i32,
+    flags: Flags,
+    pub place: Place,
+}
+
+#[derive(Clone, PartialEq, Serialize, Deserialize)]
+pub enum Place {
+    Ready,
+    Scheduled { at: DateTime<Utc> },
+    Leased { worker: WorkerId, claim: i64, until: DateTime<Utc> },
+    Leaving { to: String, due: Option<DateTime<Utc>> },
+    Arriving { from: String, mover: Uuid, due: Option<DateTime<Utc>> },
+}
+
+#[derive(Clone, Serialize, Deserialize)]
+pub struct Mark {
+    leg: Trace,
+    pub other: String,
+    at: DateTime<Utc>,
+}
+
+/// What a job that was moved leaves behind.
+#[derive(Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub enum Trace {
+    Left,
+    Gone,
+    Arrived,
+}
+
+impl Row {
+    pub fn is_waiting(&self) -> bool {
+        matches!(self.place, Place::Ready | Place::Scheduled { .. })
+    }
+
+    /// Ability and unique key.
+    pub fn key(&self) -> Option<(&str, &str)> {
+        Some((&*self.facts.ability, self.facts.uniqkey.as_deref()?))
+    }
+
+    fn due(&self) -> Option<DateTime<Utc>> {
+        match self.place {
+            Place::Scheduled { at } => Some(at),
+            Place::Leaving { due, .. } | Place::Arriving { due, .. } => due,
+            Place::Ready | Place::Leased { .. } => None,
+        }
+    }
+
+    pub fn state(&self) -> JobState {
+        match self.place {
+            Place::Ready => JobState::Ready,
+            Place::Scheduled { at } => JobState::Scheduled { run_after: at },
+            Place::Leased { worker, until, .. } => JobState::Running { worker, until },
+            Place::Leaving { .. } | Place::Arriving { .. } => JobState::Moving,
+        }
+    }
+
+    pub fn info(&self, id: JobId) -> JobInfo {
+        JobInfo {
+            id,
+            facts: self.facts.clone(),
+            attempt: self.attempt,
+            enqueued_at: self.enqueued_at,
+            state: self.state(),
+        }
+    }
+}
+
+// From the insert to the end.
+impl State {
+    /// Where a job waits that is due then.
+    fn waiting(&self, due: Due) -> Place {
+        let at = match due {
+            Due::Now => self.now,
+            Due::In(delay) => self.now + delay,
+            Due::At(at) => at,
+        };
+        if at > self.now { Place::Scheduled { at } } else { Place::Ready }
+    }
+
+    pub fn holder(&self, ability: &str, uniqkey: &str) -> Option<JobId> {
+        let holds = |row: &Row| row.key() == Some((ability, uniqkey));
+        self.jobs.iter().find(|(_, row)| holds(row)).map(|(id, _)| *id)
+    }
+
+    fn other_holder(&self, id: JobId, facts: &JobFacts) -> Option<JobId> {
+        self.holder(&facts.ability, facts.uniqkey.as_deref()?).filter(|holder| *holder != id)
+    }
+
+    /// Once by id, and once by key.
+    pub fn insert(&mut self, job: &JobRecord) -> Inserted {
+        if self.jobs.contains_key(&job.id) {
+            return Inserted::New;
+        }
+        if let Some(holder) = self.other_holder(job.id, &job.facts) {
+            return Inserted::Existing(holder);
+        }
+        let row = Row {
+            facts: job.facts.clone(),
+            enqueued_at: self.now,
+            attempt: 0,
+            crashes: 0,
+            flags: job.facts.flags(),
+            place: self.waiting(job.due),
+        };
+        self.jobs.insert(job.id, row);
+        Inserted::New
+    }
+
+    /// The order is that of priority, then of the ids.
+    pub fn claim(&mut self, request: &ClaimRequest<'_>) -> Vec<ClaimedJob> {
+        let lease = |row: &Row| {
+            let ability = request.abilities.iter().find(|one| one.name == row.facts.ability)?;
+            (row.place == Place::Ready && *request.queue == row.facts.queue)
+                .then_some(ability.grab_for)
+        };
+        let mut wanted: Vec<_> = self
+            .jobs
+            .iter()
+            .filter_map(|(id, row)| Some((-row.facts.priority, *id, lease(row)?)))
+            .collect();
+        wanted.sort_unstable();
+        wanted.truncate(request.limit as usize);
+        let now = self.now;
+        let mut claimed = Vec::with_capacity(wanted.len());
+        for (_, id, grab_for) in wanted {
+            let Some(row) = self.jobs.get_mut(&id) else { continue };
+            let (worker, claim) = (request.worker, request.claim);
+            row.place = Place::Leased { worker, claim, until: now + grab_for };
+            row.attempt += 1;
+            claimed.push(ClaimedJob {
+                id,
+                claim,
+                attempt: row.attempt,
+                crashes: row.crashes,
+                flags: row.flags,
+                facts: row.facts.clone(),
+                enqueued_at: row.enqueued_at,
+            });
+        }
+        claimed
+    }
+
+    /// Puts leases back to ready, the attempt unspent; returns how many.
+    pub fn give_back(&mut self, which: impl Fn(WorkerId, i64) -> bool) -> usize {
+        let mut count = 0;
+        for row in self.jobs.values_mut() {
+            if let Place::Leased { worker, claim, .. } = row.place
+                && which(worker, claim)
+            {
+                row.place = Place::Ready;
+                row.attempt -= 1;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub fn promote_due(&mut self, limit: u32) -> Promotion {
+        let now = self.now;
+        let mut waiting: Vec<_> = self
+            .jobs
+            .iter_mut()
+            .filter_map(|(id, row)| match row.place {
+                Place::Scheduled { at } => Some((at, *id, row)),
+                _ => None,
+            })
+            .collect();
+        waiting.sort_unstable_by_key(|(at, id, _)| (*at, *id));
+        let mut waiting = waiting.into_iter().peekable();
+        let mut moved = 0;
+        while moved < limit
+            && let Some((_, _, row)) = waiting.next_if(|(at, ..)| *at <= now)
+        {
+            row.place = Place::Ready;
+            moved += 1;
+        }
+        let next = waiting.peek().map(|(at, ..)| (*at - now).to_std().unwrap_or_default());
+        Promotion { moved, next }
+    }
+
+    /// Ends a run, if this worker still holds the lease under this claim.
+    pub fn settle(&mut self, worker: WorkerId, one: &Settlement) -> Settled {
+        let (now, id) = (self.now, one.job.id);
+        let is_ours = |place: &Place| match place {
+            Place::Leased { worker: holder, claim, .. } => {
+                *holder == worker && *claim == one.job.claim
+            }
+            _ => false,
+        };
+        let Some(row) = self.jobs.get(&id).filter(|row| is_ours(&row.place)).cloned() else {
+            return Settled::LeaseLost;
+        };
+        let extras = one.extras.as_deref().cloned().unwrap_or_default();
+        if let Some(exception) = &extras.exception {
+            self.log(id, &row, worker, exception, one.verdict == Verdict::Discard);
+        }
+        if !extras.replies.is_empty() {
+            let row = |one: ReplyRecord| ReplyRow { codec: one.codec.into_owned(), body: one.body };
+            self.replies.insert(id, (now, extras.replies.into_iter().map(row).collect()));
+        }
+        if let Some(status) = extras.status {
+            self.statuses.push(StatusRow {
+                job: id,
+                ability: row.facts.ability.to_string(),
+                status: status.status.to_owned(),
+                attempt: row.attempt,
+                uniqkey: row.facts.uniqkey.clone(),
+                enqueued_at: row.enqueued_at,
+                started_at: now - status.took,
+                finished_at: now,
+                message: status.message,
+            });
+        }
+        let (due, unspent) = match one.verdict {
+            Verdict::Complete | Verdict::Discard => (None, 0),
+            Verdict::Retry(delay) => (Some(Due::In(delay)), 0),
+            Verdict::Snooze(delay) => (Some(Due::In(delay)), 1),
+            Verdict::GiveBack => (Some(Due::Now), 1),
+        };
+        match due {
+            Some(due) => {
+                let (place, attempt) = (self.waiting(due), row.attempt - unspent);
+                self.jobs.insert(id, Row { attempt, place, ..row });
+            }
+            None => drop(self.jobs.remove(&id)),
+        }
+        // Last, so that a replacement may take the unique key of the job that it replaces.
+        let new = extras.replacements.iter();
+        let refused = new.filter(|new| matches!(self.insert(new), Inserted::Existing(_)));
+        Settled::done_without(refused.map(|new| new.id).collect())
+    }
+
+    fn log(&mut self, job: JobId, row: &Row, worker: WorkerId, what: &ExceptionRecord, last: bool) {
+        let mut facts = row.facts.clone();
+        if !last {
+            // The live job has them.
+            (facts.codec, facts.arg) = (Name::from_static(""), Vec::new());
+        }
+        self.exceptions.push(Exception {
+            id: what.id,
+            job,
+            facts,
+            attempt: row.attempt,
+            kind: what.kind,
+            class: what.class.as_deref().map(str::to_owned),
+            message: what.message.clone(),
+            failed_at: self.now,
+            worker,
+            worker_name: what.worker_name.as_deref().map(str::to_owned),
+            version: what.version.as_deref().map(str::to_owned),
+            discarded: last,
+            redriven_as: None,
+        });
+    }
+}
+
+// The processes that work.
+impl State {
+    pub fn heartbeat(&mut self, info: &WorkerInfo) -> bool {
+        self.workers.insert(info.id, (info.clone(), self.now)).is_some()
+    }
+
+    pub fn workers(&self) -> Vec<WorkerSeen> {
+        let seen = |(info, seen_at): &(WorkerInfo, DateTime<Utc>)| WorkerSeen {
+            info: info.clone(),
+            seen_at: *seen_at,
+            silent: (self.now - *seen_at).to_std().unwrap_or_default(),
+        };
+        self.workers.values().map(seen).collect()
+    }
+
+    pub fn rescue(&mut self, dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued> {
+        let now = self.now;
+        // Whoever was heard of since lives.
+        let is_silent = |one: &&DeadWorker| {
+            self.workers.get(&one.id).is_some_and(|(_, seen_at)| *seen_at == one.seen_at)
+        };
+        let dead: Vec<_> = dead.iter().filter(is_silent).map(|one| one.id).collect();
+        let kind = |row: &Row| match row.place {
+            Place::Leased { worker, .. }
+                if dead.contains(&worker) || !self.workers.contains_key(&worker) =>
+            {
+                Some((worker, FailureKind::Crash))
+            }
+            Place::Leased { worker, until, .. } if expired && until < now => {
+                Some((worker, FailureKind::LeaseExpired))
+            }
+            _ => None,
+        };
+        let lost = self.jobs.iter().filter_map(|(id, row)| Some((*id, kind(row)?)));
+        let lost: Vec<_> = lost.take(limit as usize).collect();
+        let mut rescued = Vec::with_capacity(lost.len());
+        for (id, (worker, kind)) in lost {
+            let Some(row) = self.jobs.get_mut(&id) else { continue };
+            row.place = Place::Ready;
+            row.crashes += 1;
+            let row = row.clone();
+            let message = format!("taken back from worker {worker}");
+            let record = match self.workers.get(&worker) {
+                Some((info, _)) => info.failed(kind, message),
+                None => ExceptionRecord::new(kind, message),
+            };
+            self.log(id, &row, worker, &record, false);
+            rescued.push(Rescued { id, worker, kind });
+        }
+        // The row goes with the last lease.
+        let holds = |row: &Row, id: &WorkerId| matches!(&row.place, Place::Leased { worker, .. } if worker == id);
+        for id in dead {
+            if !self.jobs.values().any(|row| holds(row, &id)) {
+                self.workers.remove(&id);
+            }
+        }
+        rescued
+    }
+}
+
+// Questions and orders.
+impl State {
+    pub fn list(&self, filter: &JobFilter) -> Vec<JobInfo> {
+        let is_wanted = |row: &Row| {
+            (filter.abilities.is_empty()
+                || filter.abilities.iter().any(|one| row.facts.ability == *one))
+                && filter.queue.as_ref().is_none_or(|queue| row.facts.queue == *queue)
+        };
+        let wanted = self.jobs.iter().filter(|(_, row)| is_wanted(row));
+        let page = wanted.skip(filter.offset as usize).take(filter.limit as usize);
+        page.map(|(id, row)| row.info(*id)).collect()
+    }
+
+    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<Exception> {
+        let is_wanted = |row: &&Exception| {
+            (filter.abilities.is_empty()
+                || filter.abilities.iter().any(|one| row.facts.ability == *one))
+                && filter.job.is_none_or(|job| job == row.job)
+                && filter.id.is_none_or(|id| id == row.id)
+                && (row.discarded || !filter.discarded_only)
+        };
+        let wanted = self.exceptions.iter().rev().filter(is_wanted);
+        wanted.skip(filter.offset as usize).take(filter.limit as usize).cloned().collect()
+    }
+
+    pub fn redrive(&mut self, exception: Uuid, new: JobId) -> Redrive {
+        let Some(at) = self.exceptions.iter().position(|row| row.id == exception) else {
+            return Redrive::NotFound;
+        };
+        let row = &self.exceptions[at];
+        match row.redriven_as {
+            Some(job) => return Redrive::Already(job),
+            None if !row.discarded => return Redrive::NotDiscarded,
+            None => {}
+        }
+        let job = JobRecord { id: new, facts: row.facts.clone(), due: Due::Now };
+        match self.insert(&job) {
+            Inserted::Existing(holder) => Redrive::Conflict(holder),
+            Inserted::New => {
+                self.exceptions[at].redriven_as = Some(new);
+                Redrive::Enqueued(new)
+            }
+        }
+    }
+
+    pub fn status(&self, job: JobId) -> Vec<StatusRow> {
+        self.statuses.iter().filter(|row| row.job == job).cloned().collect()
+    }
+
+    pub fn replies(&self, job: JobId) -> Vec<ReplyRow> {
+        self.replies.get(&job).map(|(_, rows)| rows.clone()).unwrap_or_default()
+    }
+
+    pub fn dequeue(&mut self, id: JobId) -> bool {
+        self.jobs.get(&id).is_some_and(Row::is_waiting) && self.jobs.remove(&id).is_some()
+    }
+
+    pub fn reschedule(&mut self, id: JobId, due: Due) -> bool {
+        let place = self.waiting(due);
+        let row = self.jobs.get_mut(&id).filter(|row| row.is_waiting());
+        row.map(|row| row.place = place).is_some()
+    }
+
+    pub fn purge(&mut self, keep: &Keep) -> usize {
+        let now = self.now;
+        let count = |state: &Self| {
+            let marks: usize = state.marks.values().map(Vec::len).sum();
+            state.replies.len() + state.statuses.len() + state.exceptions.len() + marks
+        };
+        let before = count(self);
+        self.replies.retain(|_, (at, _)| *at + keep.replies >= now);
+        self.statuses.retain(|row| row.finished_at + keep.status >= now);
+        self.exceptions.retain(|row| {
+            let is_last = row.discarded && row.redriven_as.is_none();
+            let age = if is_last { keep.discarded } else { Some(keep.exceptions) };
+            age.is_none_or(|age| row.failed_at + age >= now)
+        });
+        for marks in self.marks.values_mut() {
+            marks.retain(|mark| mark.leg == Trace::Left || mark.at + keep.replies >= now);
+        }
+        self.marks.retain(|_, marks| !marks.is_empty());
+        before - count(self)
+    }
+}
+
+// Moves; see the table in the documentation of `Moves`.
+impl State {
+    pub fn mark(&self, id: JobId, leg: Trace) -> Option<&Mark> {
+        self.marks.get(&id)?.iter().find(|mark| mark.leg == leg)
+    }
+
+    fn set_mark(&mut self, id: JobId, leg: Trace, other: String) {
+        self.unmark(id, leg);
+        self.marks.entry(id).or_default().push(Mark { leg, other, at: self.now });
+    }
+
+    fn unmark(&mut self, id: JobId, leg: Trace) -> Option<Mark> {
+        let marks = self.marks.get_mut(&id)?;
+        let at = marks.iter().position(|mark| mark.leg == leg)?;
+        Some(marks.remove(at))
+    }
+
+    fn moving_job(&self, id: JobId) -> Option<MovingJob> {
+        let row = self.jobs.get(&id)?;
+        let due = row.due().map_or(Due::Now, Due::At);
+        Some(MovingJob {
+            record: JobRecord { id, facts: row.facts.clone(), due },
+            attempt: row.attempt,
+            crashes: row.crashes,
+            flags: row.flags,
+            enqueued_at: row.enqueued_at,
+        })
+    }
+
+    pub fn move_out(&mut self, to: &str, only: Option<&[JobId]>, limit: u32) -> Vec<MovingJob> {
+        let is_wanted =
+            |id: &JobId, row: &Row| row.is_waiting() && only.is_none_or(|only| only.contains(id));
+        let wanted = self.jobs.iter().filter(|(id, row)| is_wanted(id, row)).map(|(id, _)| *id);
+        let ids: Vec<_> = wanted.take(limit as usize).collect();
+        for id in &ids {
+            self.unmark(*id, Trace::Arrived);
+            let Some(row) = self.jobs.get_mut(id) else { continue };
+            row.place = Place::Leaving { to: to.to_owned(), due: row.due() };
+        }
+        ids.into_iter().filter_map(|id| self.moving_job(id)).collect()
+    }
+
+    pub fn moving_out(&self, to: &str, after: JobId, limit: u32) -> Vec<MovingJob> {
+        let leaves =
+            |row: &Row| matches!(&row.place, Place::Leaving { to: other, .. } if other == to);
+        let ids =
+            self.jobs.iter().filter(|(id, row)| **id > after && leaves(row)).map(|(id, _)| *id);
+        ids.take(limit as usize).filter_map(|id| self.moving_job(id)).collect()
+    }
+
+    pub fn move_in(&mut self, from: &str, mover: Uuid, job: &MovingJob) -> Inserted {
+        let id = job.record.id;
+        if self.mark(id, Trace::Arrived).is_some() {
+            return Inserted::New;
+        }
+        if let Some(row) = self.jobs.get_mut(&id) {
+            if let Place::Arriving { mover: known, .. } = &mut row.place {
+                *known = mover;
+            }
+            return Inserted::New;
+        }
+        if let Some(holder) = self.other_holder(id, &job.record.facts) {
+            return Inserted::Existing(holder);
+        }
+        let due = match self.waiting(job.record.due) {
+            Place::Scheduled { at } => Some(at),
+            _ => None,
+        };
+        let row = Row {
+            facts: job.record.facts.clone(),
+            enqueued_at: job.enqueued_at,
+            attempt: job.attempt,
+            crashes: job.crashes,
+            flags: job.flags,
+            place: Place::Arriving { from: from.to_owned(), mover, due },
+        };
+        self.jobs.insert(id, row);
+        Inserted::New
+    }
+
+    pub fn moved_out(&mut self, id: JobId) -> bool {
+        if let Some(Place::Leaving { to, .. }) = self.jobs.get(&id).map(|row| row.place.clone()) {
+            self.jobs.remove(&id);
+            self.set_mark(id, Trace::Left, to);
+        }
+        self.mark(id, Trace::Left).is_some()
+    }
+
+    /// A job that arrived, or that did not leave, may be claimed.
+    pub fn put_back(&mut self, id: JobId, arrived: bool) -> bool {
+        let Some(row) = self.jobs.get(&id) else { return false };
+        let from = match &row.place {
+            Place::Arriving { from, .. } if arrived => Some(from.clone()),
+            Place::Leaving { .. } if !arrived => None,
+            _ => return false,
+        };
+        let place = self.waiting(row.due().map_or(Due::Now, Due::At));
+        self.jobs.entry(id).and_modify(|row| row.place = place);
+        if let Some(from) = from {
+            self.set_mark(id, Trace::Arrived, from);
+        }
+        true
+    }
+
+    pub fn leave_trail(&mut self, id: JobId) {
+        if let Some(mark) = self.unmark(id, Trace::Left) {
+            self.set_mark(id, Trace::Gone, mark.other);
+        }
+    }
+
+    /// Jobs whose moves are not over.
+    pub fn moving(&self) -> usize {
+        let moves =
+            |row: &&Row| matches!(row.place, Place::Leaving { .. } | Place::Arriving { .. });
+        let left = self.marks.keys().filter(|id| self.mark(**id, Trace::Left).is_some()).count();
+        self.jobs.values().filter(moves).count() + left
+    }
+
+    pub fn moved_to(&self, id: JobId) -> Option<String> {
+        let went = self.mark(id, Trace::Left).or_else(|| self.mark(id, Trace::Gone))?;
+        let came_back = self.mark(id, Trace::Arrived).is_some_and(|came| came.at > went.at);
+        (!came_back).then(|| went.other.clone())
+    }
+
+    pub fn cancel_move_in(&mut self, mover: Uuid, id: JobId) -> bool {
+        let is_ours =
+            |row: &Row| matches!(row.place, Place::Arriving { mover: other, .. } if other == mover);
+        self.jobs.get(&id).is_some_and(is_ours) && self.jobs.remove(&id).is_some()
+    }
+}
