@@ -17,10 +17,8 @@ use qudo_test_servers::FreshDatabase;
 
 /// A migrated database with a connection for what nobody should do to it.
 struct Fresh {
-    dsn: String,
+    database: FreshDatabase,
     conn: Conn,
-    _file: tempfile::TempDir,
-    _server: Option<FreshDatabase>,
 }
 
 enum Conn {
@@ -32,33 +30,32 @@ enum Conn {
 impl Fresh {
     fn on(engine: &str) -> Option<Self> {
         drop(env_logger::builder().is_test(true).try_init());
-        let file = tempfile::tempdir().expect("a temporary directory");
-        let path = file.path().join("jobs.db").display().to_string();
-        let server = match engine {
-            "sqlite" => None,
-            server => Some(FreshDatabase::on(server, "audit")?),
-        };
-        let dsn = server.as_ref().map_or(format!("sqlite:{path}"), |one| one.url().to_owned());
-        let manager = Manager::builder().linked(false).database(&*dsn).build().expect("valid");
+        let database = FreshDatabase::on(engine, "audit")?;
+        let dsn = database.url();
+        let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
         manager.migrate().expect("migrates");
         let conn = match engine {
             "sqlite" => {
-                let mut conn = SqliteConnection::establish(&path).expect("opens");
+                let mut conn = SqliteConnection::establish(&dsn["sqlite:".len()..]).expect("opens");
                 conn.batch_execute("PRAGMA busy_timeout = 30000").expect("set");
                 Conn::Sqlite(conn)
             }
-            "postgres" => Conn::Postgres(PgConnection::establish(&dsn).expect("connects")),
-            _ => Conn::Mysql(MysqlConnection::establish(&dsn).expect("connects")),
+            "postgres" => Conn::Postgres(PgConnection::establish(dsn).expect("connects")),
+            _ => Conn::Mysql(MysqlConnection::establish(dsn).expect("connects")),
         };
-        Some(Self { dsn, conn, _file: file, _server: server })
+        Some(Self { database, conn })
     }
 
     fn manager(&self) -> Manager {
-        Manager::builder().linked(false).database_as("it", &*self.dsn).build().expect("valid")
+        Manager::builder()
+            .linked(false)
+            .database_as("it", self.database.url())
+            .build()
+            .expect("valid")
     }
 
     fn driver(&self) -> Arc<dyn Driver> {
-        DriverRegistration::open_linked(&self.dsn).expect("valid").driver
+        DriverRegistration::open_linked(self.database.url()).expect("valid").driver
     }
 
     /// Runs SQL in which `{ID}` stands for a job.
@@ -299,8 +296,8 @@ fn pair() -> Option<(Vec<Fresh>, Manager)> {
     let databases: Option<Vec<_>> = ["sqlite", "postgres"].into_iter().map(Fresh::on).collect();
     let databases = databases?;
     let builder = Manager::builder().linked(false);
-    let builder = builder.database_as("one", &*databases[0].dsn);
-    let manager = builder.database_as("two", &*databases[1].dsn).build().expect("valid");
+    let builder = builder.database_as("one", databases[0].database.url());
+    let manager = builder.database_as("two", databases[1].database.url()).build().expect("valid");
     Some((databases, manager))
 }
 
@@ -343,7 +340,7 @@ fn a_key_in_two_databases_is_found_unless_it_is_allowed() {
 #[test]
 fn a_database_that_does_not_answer_is_told_and_the_others_are_looked_at() {
     let Some((databases, _)) = pair() else { return };
-    let builder = Manager::builder().linked(false).database_as("one", &*databases[0].dsn);
+    let builder = Manager::builder().linked(false).database_as("one", databases[0].database.url());
     let manager =
         builder.database_as("gone", "postgres://nobody@127.0.0.1:1/x").build().expect("valid");
     store(&manager, job().database("one"));

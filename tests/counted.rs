@@ -16,44 +16,30 @@ use qudo::driver::{
 use qudo::{AuditOptions, Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
-struct Fresh {
-    dsn: String,
-    file: Option<String>,
-    _place: tempfile::TempDir,
-    _server: Option<FreshDatabase>,
-}
+struct Fresh(FreshDatabase);
 
 impl Fresh {
     fn on(engine: &str) -> Option<Self> {
-        let place = tempfile::tempdir().expect("a temporary directory");
-        let path = place.path().join("jobs.db").display().to_string();
-        let (dsn, file, server) = match engine {
-            "sqlite" => (format!("sqlite:{path}"), Some(path), None),
-            server => {
-                let fresh = FreshDatabase::on(server, "counted")?;
-                (fresh.url().to_owned(), None, Some(fresh))
-            }
-        };
-        let fresh = Self { dsn, file, _place: place, _server: server };
+        let fresh = Self(FreshDatabase::on(engine, "counted")?);
         fresh.manager().migrate().expect("migrates");
         Some(fresh)
     }
 
     fn manager(&self) -> Manager {
-        Manager::builder().linked(false).database_as("it", &*self.dsn).build().expect("valid")
+        Manager::builder().linked(false).database_as("it", self.0.url()).build().expect("valid")
     }
 
     fn driver(&self) -> Arc<dyn Driver> {
-        DriverRegistration::open_linked(&self.dsn).expect("valid").driver
+        DriverRegistration::open_linked(self.0.url()).expect("valid").driver
     }
 
     fn sql(&self, sql: &str) {
-        if let Some(file) = &self.file {
-            let mut conn = SqliteConnection::establish(file).expect("opens");
+        if let Some(file) = self.0.path() {
+            let mut conn = SqliteConnection::establish(&file.to_string_lossy()).expect("opens");
             conn.batch_execute("PRAGMA busy_timeout = 30000").expect("set");
             conn.batch_execute(sql).expect("runs");
         } else {
-            run_sql(&self.dsn, sql).expect("runs");
+            run_sql(self.0.url(), sql).expect("runs");
         }
     }
 }

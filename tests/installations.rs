@@ -35,32 +35,18 @@ struct House {
     plain: String,
     /// Their data source names.
     installations: Vec<String>,
-    _guard: Box<dyn std::any::Any + Send + Sync>,
+    _database: FreshDatabase,
 }
 
 impl House {
     fn open(engine: &'static str) -> Option<Self> {
-        let (plain, guard): (_, Box<dyn std::any::Any + Send + Sync>) = if engine == "sqlite" {
-            let place = tempfile::tempdir().expect("a temporary directory");
-            (format!("sqlite:{}/jobs.db", place.path().display()), Box::new(place))
-        } else {
-            let server = if engine == "pooled" { "postgres" } else { engine };
-            let fresh = FreshDatabase::on(server, "house")?;
-            let mut url = url::Url::parse(fresh.url()).expect("a URL");
-            if engine == "pooled" {
-                let mut pooled =
-                    url::Url::parse(&qudo_test_servers::given("pooler")?).expect("a URL");
-                pooled.set_path(fresh.name());
-                pooled.set_query(Some("pooler=transaction"));
-                url = pooled;
-            }
-            (url.into(), Box::new(fresh))
-        };
+        let database = FreshDatabase::on(engine, "house")?;
+        let plain = database.url().to_owned();
         let hows =
             if matches!(engine, "postgres" | "pooled") { &ON_POSTGRES[..] } else { &ELSEWHERE };
         let sign = if plain.contains('?') { '&' } else { '?' };
         let installations = hows.iter().map(|how| format!("{plain}{sign}{how}")).collect();
-        Some(Self { engine, plain, installations, _guard: guard })
+        Some(Self { engine, plain, installations, _database: database })
     }
 
     /// A bed of one installation; its name is its number.

@@ -17,27 +17,27 @@ use qudo_test_servers::FreshDatabase;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A fresh, migrated database, dropped at the end.
-struct Fresh {
-    dsn: String,
-    _database: FreshDatabase,
-}
+struct Fresh(FreshDatabase);
 
 impl Fresh {
     fn on(engine: &str) -> Option<Self> {
         drop(env_logger::builder().is_test(true).try_init());
-        let database = FreshDatabase::on(engine, "locks")?;
-        let fresh = Self { dsn: database.url().to_owned(), _database: database };
+        let fresh = Self(FreshDatabase::on(engine, "locks")?);
         fresh.manager(|builder| builder).migrate().expect("migrates");
         Some(fresh)
     }
 
+    fn dsn(&self) -> &str {
+        self.0.url()
+    }
+
     fn manager(&self, more: fn(qudo::ManagerBuilder) -> qudo::ManagerBuilder) -> Manager {
-        let builder = Manager::builder().linked(false).database_as("it", &self.dsn);
+        let builder = Manager::builder().linked(false).database_as("it", self.dsn());
         more(builder.delay(Duration::from_millis(200))).build().expect("valid")
     }
 
     fn driver(&self) -> Arc<dyn Driver> {
-        DriverRegistration::open_linked(&self.dsn).expect("valid").driver
+        DriverRegistration::open_linked(self.dsn()).expect("valid").driver
     }
 }
 
@@ -50,11 +50,7 @@ fn quick(_text: String) {}
 
 #[track_caller]
 fn eventually(what: &str, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+    qudo_test_servers::eventually(DEADLINE, what, condition);
 }
 
 /// Two transactions that meet the same taken key; the first stays open.
@@ -68,12 +64,12 @@ where
     let (told, hears) = mpsc::channel();
     let (go_on, waits) = mpsc::channel::<()>();
     std::thread::scope(|scope| {
-        let mut first = C::establish(&fresh.dsn).expect("connects");
+        let mut first = C::establish(fresh.dsn()).expect("connects");
         AnsiTransactionManager::begin_transaction(&mut first).expect("begins");
         assert_eq!(manager.enqueue_in(&mut first, keyed("k")).expect("answers"), held);
         let (manager, fresh) = (&manager, &fresh);
         scope.spawn(move || {
-            let mut second = C::establish(&fresh.dsn).expect("connects");
+            let mut second = C::establish(fresh.dsn()).expect("connects");
             AnsiTransactionManager::begin_transaction(&mut second).expect("begins");
             let met = manager.enqueue_in(&mut second, keyed("k")).expect("answers");
             told.send(met).expect("the test listens");
@@ -115,7 +111,7 @@ fn the_end_of_a_job_does_not_wait_for_a_transaction_that_met_its_key() {
     let Some(fresh) = Fresh::on("postgres") else { return };
     let manager = fresh.manager(|builder| builder.ability::<quick>());
     let held = manager.enqueue(keyed("k")).expect("stored").id();
-    let mut conn = diesel::PgConnection::establish(&fresh.dsn).expect("connects");
+    let mut conn = diesel::PgConnection::establish(fresh.dsn()).expect("connects");
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
     assert_eq!(manager.enqueue_in(&mut conn, keyed("k")).expect("answers"), held);
     let begun = Instant::now();
@@ -148,7 +144,7 @@ where
         RUNS.lock().expect("no panic").iter().filter(|one| **one == text(what)).count()
     };
     let blocked = manager.enqueue(noted::job(text("blocked")).uniqkey("k")).expect("stored");
-    let mut conn = C::establish(&fresh.dsn).expect("connects");
+    let mut conn = C::establish(fresh.dsn()).expect("connects");
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
     conn.batch_execute("UPDATE qudo_unique SET uniqkey = uniqkey WHERE uniqkey = 'k'")
         .expect("locks");
@@ -196,7 +192,7 @@ where
     let manager = fresh.manager(|builder| {
         builder.ability::<quick>().heartbeat(Duration::from_millis(100), DEAD_AFTER)
     });
-    let mut conn = C::establish(&fresh.dsn).expect("connects");
+    let mut conn = C::establish(fresh.dsn()).expect("connects");
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
     assert!(manager.enqueue_in(&mut conn, keyed("k")).expect("answers").is_some());
     let working = manager.start().expect("starts");
@@ -255,8 +251,8 @@ fn a_job_that_becomes_due_while_it_is_dequeued_is_dequeued() {
     let manager = fresh.manager(|builder| builder);
     let job = NewJob::named("quick", serde_json::json!("x")).delay(Duration::from_secs(3600));
     let id = manager.enqueue(job).expect("stored").id().expect("new");
-    let mut conn = diesel::PgConnection::establish(&fresh.dsn).expect("connects");
-    let mut watch = diesel::PgConnection::establish(&fresh.dsn).expect("connects");
+    let mut conn = diesel::PgConnection::establish(fresh.dsn()).expect("connects");
+    let mut watch = diesel::PgConnection::establish(fresh.dsn()).expect("connects");
     // What a promotion does, not yet committed.
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
     conn.batch_execute(
@@ -291,7 +287,7 @@ fn an_end_that_waits_for_a_lock_is_settled_before_a_stop_returns() {
         builder.heartbeat(DEAD_AFTER / 10, DEAD_AFTER).shutdown_timeout(DEADLINE)
     });
     let sent = manager.enqueue(noted::job("stopped".to_owned()).uniqkey("k")).expect("stored");
-    let mut conn = diesel::PgConnection::establish(&fresh.dsn).expect("connects");
+    let mut conn = diesel::PgConnection::establish(fresh.dsn()).expect("connects");
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
     conn.batch_execute("UPDATE qudo_unique SET uniqkey = uniqkey").expect("locks");
     let working = manager.start().expect("starts");

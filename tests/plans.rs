@@ -1,5 +1,5 @@
-//! The claim's plan, on a fresh table without statistics: it reads the key in order and sorts
-//! nothing. A plan that is right once may go wrong unseen, so it is looked at here.
+//! What claims and settles read and wait for, on fresh tables without statistics. A plan that is right once may go
+//! wrong unseen, so it is looked at here; tests/explained.rs has the plans of all statements as they are sent.
 
 #![allow(missing_docs, reason = "a test is read, not called")]
 
@@ -7,43 +7,11 @@ use diesel::{Connection, QueryableByName, RunQueryDsl};
 use qudo::{Manager, NewJob};
 use qudo_test_servers::FreshDatabase;
 
-#[derive(QueryableByName)]
-struct SqlitePlan {
-    #[diesel(sql_type = diesel::sql_types::Text)]
-    detail: String,
-}
-
 fn filled(dsn: &str) {
     let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
     manager.migrate().expect("migrates");
     let jobs = (0..2_000).map(|n| NewJob::named("plan", n.into()).priority(n % 7));
     manager.enqueue_many(jobs).expect("stored");
-}
-
-#[test]
-fn sqlite_claims_in_key_order_without_a_sort() {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("jobs.db").display().to_string();
-    filled(&format!("sqlite:{file}"));
-    let mut conn = diesel::SqliteConnection::establish(&file).expect("connects");
-    // The manager's connections end on threads of their own, and the last one locks the file.
-    diesel::sql_query("PRAGMA busy_timeout = 30000").execute(&mut conn).expect("set");
-    let plan: Vec<SqlitePlan> = diesel::sql_query(
-        "EXPLAIN QUERY PLAN SELECT r.id, r.claim_rank, r.ability, r.attempt, r.crashes, j.codec, \
-         j.arg, j.uniqkey, j.enqueued_at FROM qudo_ready r LEFT JOIN qudo_job j ON j.id = r.id \
-         WHERE r.queue = 'default' AND r.ability IN ('plan') \
-         ORDER BY r.queue, r.claim_rank, r.id LIMIT 100",
-    )
-    .load(&mut conn)
-    .expect("explains");
-    let lines: Vec<_> = plan.into_iter().map(|row| row.detail).collect();
-    assert_eq!(
-        lines,
-        [
-            "SEARCH r USING PRIMARY KEY (queue=?)".to_owned(),
-            "SEARCH j USING PRIMARY KEY (id=?) LEFT-JOIN".to_owned(),
-        ]
-    );
 }
 
 #[cfg(feature = "postgres")]
@@ -192,42 +160,6 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
     }
 }
 
-#[cfg(feature = "mysql")]
-fn claims_in_key_order_without_a_sort(engine: &str) {
-    #[derive(QueryableByName)]
-    struct Status {
-        #[diesel(sql_type = diesel::sql_types::Text)]
-        #[diesel(column_name = Value)]
-        value: String,
-    }
-    let Some(fresh) = FreshDatabase::on(engine, "plan") else { return };
-    let dsn = fresh.url();
-    filled(dsn);
-    {
-        let mut conn = diesel::MysqlConnection::establish(dsn).expect("connects");
-        let mut count = |what: &str| -> u64 {
-            let sql = format!("SHOW SESSION STATUS LIKE '{what}'");
-            let rows: Vec<Status> = diesel::sql_query(sql).load(&mut conn).expect("shows");
-            rows[0].value.parse().expect("a number")
-        };
-        let before = (count("Handler_read_next"), count("Sort_rows"));
-        diesel::sql_query(
-            "SELECT r.id FROM qudo_ready r FORCE INDEX (PRIMARY) \
-             WHERE r.queue = 'default' AND r.ability IN ('plan') ORDER BY r.claim_rank, r.id LIMIT 100 FOR UPDATE SKIP LOCKED",
-        )
-        .execute(&mut conn)
-        .expect("selects");
-        let mut count = |what: &str| -> u64 {
-            let sql = format!("SHOW SESSION STATUS LIKE '{what}'");
-            let rows: Vec<Status> = diesel::sql_query(sql).load(&mut conn).expect("shows");
-            rows[0].value.parse().expect("a number")
-        };
-        assert_eq!(count("Sort_rows"), before.1, "nothing is sorted");
-        let read = count("Handler_read_next") - before.0;
-        assert!(read <= 110, "{read} rows read to claim 100");
-    }
-}
-
 /// A statement that reads more rows than it is about would wait here for the rows that the other
 /// connection locks, and at last fail.
 #[cfg(feature = "mysql")]
@@ -323,11 +255,6 @@ fn settles_of_few_runs_wait_for_no_row_but_their_own(engine: &str) {
 #[cfg(feature = "mysql")]
 mod mariadb {
     #[test]
-    fn claims_in_key_order_without_a_sort() {
-        super::claims_in_key_order_without_a_sort("mariadb");
-    }
-
-    #[test]
     fn claims_and_settles_wait_for_no_row_but_their_own() {
         super::claims_and_settles_wait_for_no_row_but_their_own("mariadb");
     }
@@ -340,11 +267,6 @@ mod mariadb {
 
 #[cfg(feature = "mysql")]
 mod mysql {
-    #[test]
-    fn claims_in_key_order_without_a_sort() {
-        super::claims_in_key_order_without_a_sort("mysql");
-    }
-
     #[test]
     fn claims_and_settles_wait_for_no_row_but_their_own() {
         super::claims_and_settles_wait_for_no_row_but_their_own("mysql");

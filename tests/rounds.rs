@@ -4,9 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use qudo::{Job, Manager, ManagerBuilder};
+use qudo_test_servers::eventually;
 
 /// Every wait for a condition ends here.
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -69,15 +70,6 @@ fn memory(count: usize) -> Vec<(String, String)> {
     (0..count).map(|n| (format!("memory {n}"), format!("memory:{unique}{n}"))).collect()
 }
 
-#[track_caller]
-fn eventually(what: &str, within: Duration, condition: impl Fn() -> bool) {
-    let deadline = Instant::now() + within;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {within:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(2));
-    }
-}
-
 /// Three backlogs of long jobs and two threads: at half time each has had its third.
 fn each_has_its_share(databases: &[(String, String)], jobs: usize) {
     let begun = Begun::default();
@@ -88,7 +80,7 @@ fn each_has_its_share(databases: &[(String, String)], jobs: usize) {
     }
     let working = manager.start().expect("starts");
     let half = databases.len() * jobs / 2;
-    eventually("half of them ran", DEADLINE, || begun.lines().len() >= half);
+    eventually(DEADLINE, "half of them ran", || begun.lines().len() >= half);
     working.stop();
     let mut counts: HashMap<String, usize> = HashMap::new();
     for from in begun.lines().into_iter().take(half) {
@@ -137,13 +129,13 @@ fn a_backlog_starts_at_once_though_another_database_is_asked_first() {
             .enqueue_many((0..2).map(|_| gated::job("first".to_owned()).database(&names[0])))
             .expect("stored");
         let working = manager.start().expect("starts");
-        eventually("both threads are busy", DEADLINE, || begun.lines().len() == 2);
+        eventually(DEADLINE, "both threads are busy", || begun.lines().len() == 2);
         let lone = long::job("lone".to_owned()).database(&names[0]);
         manager.enqueue(lone).expect("stored");
         let backlog = (0..4).map(|_| long::job("backlog".to_owned()).database(&names[1]));
         manager.enqueue_many(backlog).expect("stored");
         gate.open();
-        eventually("all run", Duration::from_secs(2), || begun.lines().len() == 7);
+        eventually(Duration::from_secs(2), "all run", || begun.lines().len() == 7);
         working.stop();
     }
 }

@@ -2,6 +2,7 @@
 
 use qudo::Manager;
 use qudo_driver_tests::{Bed, Fresh};
+use qudo_test_servers::FreshDatabase;
 
 /// Runs a behaviour on a bed of engines, unless the developer asked for others only.
 pub fn run(bed: &str, behaviour: fn(&Bed)) {
@@ -132,19 +133,11 @@ fn is_left_out(engine: &str) -> bool {
 }
 
 fn fresh(engine: &str) -> Fresh {
-    let unique = uuid::Uuid::now_v7().simple().to_string();
-    match engine {
-        "memory" => Fresh::in_memory(),
-        "sqlite" => {
-            let directory = tempfile::tempdir().expect("a temporary directory");
-            let dsn = format!("sqlite:{}/jobs.db", directory.path().display());
-            Fresh::new(dsn, directory)
-        }
-        server => {
-            let database = ServerDatabase::new(server, &format!("qudo_{unique}"));
-            Fresh::new(database.dsn.clone(), database)
-        }
+    if engine == "memory" {
+        return Fresh::in_memory();
     }
+    let database = FreshDatabase::on(engine, "behaviour").expect("was looked at before");
+    Fresh::new(database.url().to_owned(), database)
 }
 
 struct DroppedAccount {
@@ -156,38 +149,6 @@ impl Drop for DroppedAccount {
     fn drop(&mut self) {
         if let Err(error) = qudo_test_servers::run_sql(&self.beside, &self.sql) {
             eprintln!("an account is left behind: {error}");
-        }
-    }
-}
-
-/// A database on a test server, dropped at the end.
-struct ServerDatabase {
-    server: String,
-    name: String,
-    dsn: String,
-}
-
-impl ServerDatabase {
-    fn new(engine: &str, name: &str) -> Self {
-        let given = |engine| qudo_test_servers::given(engine).expect("was looked at before");
-        let server = given(if engine == "pooled" { "postgres" } else { engine });
-        let mut dsn = qudo_test_servers::create_database(&server, name).expect("a fresh database");
-        if engine == "pooled" {
-            // Made beside the pooler, reached through it.
-            let mut pooled = url::Url::parse(&given("pooler")).expect("a URL");
-            pooled.set_path(name);
-            // Also for a pooler that the developer named without it.
-            pooled.set_query(Some("pooler=transaction"));
-            dsn = pooled.into();
-        }
-        Self { server, name: name.to_owned(), dsn }
-    }
-}
-
-impl Drop for ServerDatabase {
-    fn drop(&mut self) {
-        if let Err(error) = qudo_test_servers::drop_database(&self.server, &self.name) {
-            eprintln!("{} is left behind: {error}", self.name);
         }
     }
 }

@@ -7,7 +7,7 @@ use qudo_hooks::JobView;
 use crate::tools::random::fraction;
 
 /// The longest delay that any rule gives: a year, far below what a time column holds.
-pub(crate) const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
+pub(crate) const MAX_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Exponential backoff with jitter and a cap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +33,7 @@ impl Backoff {
     pub fn ceiling(&self, retry: u32) -> Duration {
         let doublings = retry.saturating_sub(1).min(63);
         let nanos = self.base.as_nanos().saturating_mul(1_u128 << doublings);
-        let cap = self.cap.min(LONGEST_DELAY);
+        let cap = self.cap.min(MAX_DELAY);
         if nanos >= cap.as_nanos() {
             cap
         } else {
@@ -104,7 +104,7 @@ impl RetryDelay {
             Self::Exponential(backoff) => backoff.delay(job.attempt()),
             Self::Computed(function) => function(job),
         }
-        .min(LONGEST_DELAY)
+        .min(MAX_DELAY)
     }
 }
 
@@ -129,7 +129,7 @@ mod tests {
         fn ceilings_never_fall_and_never_overflow(base in 0_u64..u64::MAX, retry in 1_u32..200) {
             let backoff = Backoff::new(Duration::from_millis(base), Duration::MAX);
             prop_assert!(backoff.ceiling(retry) <= backoff.ceiling(retry + 1));
-            prop_assert!(backoff.ceiling(retry) <= LONGEST_DELAY);
+            prop_assert!(backoff.ceiling(retry) <= MAX_DELAY);
         }
     }
 }

@@ -245,10 +245,10 @@ impl ManagerBuilder {
         self
     }
 
-    /// The longest that a database may take to answer. Default: 10 s. After that it counts as down,
-    /// the thread that asked goes on, and a job may be stored elsewhere. Listings get six times as
-    /// long, migrations as long as they take. An insert whose answer was lost is repeated only while more
-    /// than 200 ms of its limit are left, so with a limit of 200 ms or less never.
+    /// The longest that a database may take to answer. Default: 10 s. After that the thread that asked goes
+    /// on, a job may be stored elsewhere, and a probe finds out whether the database is down. Listings get six
+    /// times as long, migrations as long as they take. An insert whose answer was lost is repeated only while
+    /// more than 200 ms of its limit are left, so with a limit of 200 ms or less never.
     pub fn call_limit(mut self, limit: Duration) -> Self {
         self.options.call_limit = limit;
         self

@@ -16,9 +16,20 @@ use crate::driver::{
 use crate::memory::MemoryDriver;
 use crate::options::Options;
 use crate::program::Program;
+use crate::tools::threads::sleep;
+use crate::tools::time::Instant;
 
 /// Longer than any test waits.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+#[track_caller]
+pub(crate) fn eventually(what: &str, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < SOON, "not in time: {what}");
+        sleep(Duration::from_millis(2));
+    }
+}
 
 pub(crate) fn memory() -> Arc<dyn Driver> {
     Arc::new(MemoryDriver::default())

@@ -3,17 +3,17 @@
 use crate::error::Error;
 
 /// Longest queue or ability name, in bytes: four of them fit one index entry on every engine.
-const LONGEST_NAME: usize = 100;
+const MAX_NAME: usize = 100;
 
 /// Longest unique key, in bytes.
-const LONGEST_UNIQKEY: usize = 500;
+const MAX_UNIQKEY: usize = 500;
 
 /// Refuses a queue or ability name that an engine would change or could not index.
 pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
     let reason = if name.is_empty() {
         "it is empty".to_owned()
-    } else if name.len() > LONGEST_NAME {
-        format!("it takes {} bytes, more than {LONGEST_NAME}", name.len())
+    } else if name.len() > MAX_NAME {
+        format!("it takes {} bytes, more than {MAX_NAME}", name.len())
     } else if name.chars().any(char::is_control) {
         "it contains a control character".to_owned()
     } else if name.trim() != name {
@@ -28,8 +28,8 @@ pub(crate) fn check_name(what: &'static str, name: &str) -> Result<(), Error> {
 pub(crate) fn check_uniqkey(key: &str) -> Result<(), Error> {
     let reason = if key.is_empty() {
         "it is empty; leave it out for a job that is not unique".to_owned()
-    } else if key.len() > LONGEST_UNIQKEY {
-        format!("it takes {} bytes, more than {LONGEST_UNIQKEY}; use a hash of it", key.len())
+    } else if key.len() > MAX_UNIQKEY {
+        format!("it takes {} bytes, more than {MAX_UNIQKEY}; use a hash of it", key.len())
     } else if key.contains('\0') {
         "it contains a NUL byte, which PostgreSQL cannot store in text".to_owned()
     } else {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::backoff::LONGEST_DELAY;
+use crate::backoff::MAX_DELAY;
 use crate::driver::{Keep, Name};
 use crate::error::Error;
 use crate::names::check_name;
@@ -60,10 +60,10 @@ pub(crate) const FOR_EVER: Duration = Duration::from_secs(100 * 366 * 24 * 3_600
 const DAY: Duration = Duration::from_secs(24 * 3_600);
 
 /// Shorter, and a mover that was overtaken could bring a job again that ended meanwhile.
-const SHORTEST_TRAIL: Duration = Duration::from_secs(3_600);
+const MIN_TRAIL: Duration = Duration::from_secs(3_600);
 
 /// Shorter, and a process would be taken for dead that waited for a disk or a processor.
-const SHORTEST_PROMISE: Duration = Duration::from_millis(200);
+const MIN_PROMISE: Duration = Duration::from_millis(200);
 
 impl Options {
     /// Refuses absurd ones by name.
@@ -77,7 +77,7 @@ impl Options {
         if !(1..=4096).contains(&options.workers) {
             return out_of_range("workers", "expected 1 to 4096 threads");
         }
-        if options.retry_seconds.is_zero() || options.retry_seconds > LONGEST_DELAY {
+        if options.retry_seconds.is_zero() || options.retry_seconds > MAX_DELAY {
             return out_of_range("retry_seconds", "expected 1 second to a year");
         }
         for (option, value) in [
@@ -88,16 +88,16 @@ impl Options {
         ] {
             check_span(option, value)?;
         }
-        if options.keep.replies < SHORTEST_TRAIL {
+        if options.keep.replies < MIN_TRAIL {
             return out_of_range("keep_replies", "expected an hour at least");
         }
-        if options.shutdown_timeout > LONGEST_DELAY {
+        if options.shutdown_timeout > MAX_DELAY {
             return out_of_range("shutdown_timeout", "expected at most a year");
         }
-        if options.dead_after > LONGEST_DELAY {
+        if options.dead_after > MAX_DELAY {
             return out_of_range("heartbeat", "dead_after must be at most a year");
         }
-        if options.dead_after < SHORTEST_PROMISE {
+        if options.dead_after < MIN_PROMISE {
             return out_of_range("heartbeat", "dead_after must be at least 200 ms");
         }
         if options.dead_after < options.heartbeat_every * 2 {
@@ -121,7 +121,7 @@ impl Options {
 
 /// Refuses a length of time that nobody means.
 pub(crate) fn check_span(option: &'static str, value: Duration) -> Result<(), Error> {
-    if (Duration::from_millis(1)..=LONGEST_DELAY).contains(&value) {
+    if (Duration::from_millis(1)..=MAX_DELAY).contains(&value) {
         return Ok(());
     }
     let reason = "expected 1 millisecond to a year".to_owned();

@@ -17,7 +17,7 @@ use crate::tools::sync::{Mutex, RwLock};
 use crate::tools::time::SystemTime;
 
 /// The log warns of this many different names of abilities that are not linked.
-const MOST_WARNINGS: usize = 1_000;
+const MAX_WARNINGS: usize = 1_000;
 
 pub(crate) struct Program {
     pub(crate) options: Options,
@@ -74,7 +74,7 @@ impl Program {
         }
         let mut warned = self.unknown_abilities.lock();
         // A gateway may take the names from its requests.
-        if warned.len() < MOST_WARNINGS && warned.insert(ability.to_owned()) {
+        if warned.len() < MAX_WARNINGS && warned.insert(ability.to_owned()) {
             log::warn!("enqueuing jobs for {ability:?}, which is not linked in this program");
         }
     }

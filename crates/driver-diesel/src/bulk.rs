@@ -9,21 +9,21 @@ use uuid::Uuid;
 use crate::sql::{Bind, FromRow, Sql, SqlConn};
 
 /// PostgreSQL and MySQL take 65,535 binds in a statement, SQLite 32,766.
-const MOST_BINDS: usize = 16_384;
+const MAX_BINDS: usize = 16_384;
 
 /// Longer lists gain nothing.
-const LONGEST: usize = 1_024;
+const MAX_ROWS: usize = 1_024;
 
 /// Values of one statement may have so many bytes, unless one row alone has more: a server limits the
 /// size of a packet. `max_allowed_packet` is 16 MiB by default on MariaDB and 64 MiB on MySQL, but 1 MiB
 /// in settings that old versions left behind, and a larger packet ends the connection. Longer statements
 /// gain nothing.
-const MOST_BYTES: usize = 512 * 1024;
+const MAX_BYTES: usize = 512 * 1024;
 
 /// The largest fixed length that fits the rows left and the binds of one row.
 fn length(rows: usize, binds_per_row: usize) -> usize {
-    let mut length = LONGEST;
-    while length > 1 && (length > rows || length * binds_per_row > MOST_BINDS) {
+    let mut length = MAX_ROWS;
+    while length > 1 && (length > rows || length * binds_per_row > MAX_BINDS) {
         length /= 4;
     }
     length
@@ -44,7 +44,7 @@ pub(crate) fn insert_rows<C: SqlConn>(
         let mut bytes = 0;
         let within = |row: &&Vec<Bind<'_>>| {
             bytes += row.iter().map(Bind::bytes).sum::<usize>();
-            bytes <= MOST_BYTES
+            bytes <= MAX_BYTES
         };
         let small = rest[..fit].iter().take_while(within).count();
         if small < fit {
@@ -214,7 +214,7 @@ mod tests {
     fn lengths_are_few_fit_the_rows_and_the_binds() {
         for rows in 1..5_000 {
             let length = length(rows, 9);
-            assert!(length <= rows && length * 9 <= super::MOST_BINDS);
+            assert!(length <= rows && length * 9 <= super::MAX_BINDS);
             assert!([1, 4, 16, 64, 256, 1_024].contains(&length));
         }
     }

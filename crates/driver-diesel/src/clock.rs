@@ -13,7 +13,7 @@ const FRESH_FOR: Duration = Duration::from_secs(30);
 const SLACK: i64 = 1_000_000;
 
 /// How often one write is tried in all, each time after the first with a clock that was read anew.
-const MOST_TRIES: u32 = 3;
+const MAX_TRIES: u32 = 3;
 
 /// The pause before such a repetition.
 const PAUSE: Duration = Duration::from_millis(5);
@@ -95,7 +95,7 @@ impl ServerClock {
             let window = self.window(at, &read)?;
             match write(&window) {
                 Err(error)
-                    if error.is_too_late() && tries < MOST_TRIES && Instant::now() + PAUSE < at =>
+                    if error.is_too_late() && tries < MAX_TRIES && Instant::now() + PAUSE < at =>
                 {
                     tries += 1;
                     std::thread::sleep(PAUSE);

@@ -21,7 +21,7 @@ const SLACK_MILLIS: u64 = 5_000;
 
 /// The last row of at most 64 priorities is remembered, because each costs a claim a look; jobs of other priorities
 /// are found in the gaps.
-const MOST_RANKS: usize = 64;
+const MAX_RANKS: usize = 64;
 
 /// So many gaps and as many slices have their turn before new rows in a claim that begins with them: twenty
 /// milliseconds of each. After a pause there may be 64 of each, for which a new job would wait.
@@ -235,7 +235,7 @@ impl Dear {
             }
             Saw::All => self.gaps.note(gap, took, self.noise, self.ends_looks),
         };
-        if let Some(rank) = rank.filter(|_| self.ranks.len() < MOST_RANKS) {
+        if let Some(rank) = rank.filter(|_| self.ranks.len() < MAX_RANKS) {
             self.advance(&[(rank, a_little_before(now))], now);
         }
     }
@@ -272,7 +272,7 @@ impl Dear {
             let last = if tells_time(*id) { (*id).min(id_of(millis(now))) } else { Uuid::nil() };
             if let Some(known) = self.ranks.get_mut(rank) {
                 known.last = known.last.max(last);
-            } else if self.ranks.len() < MOST_RANKS {
+            } else if self.ranks.len() < MAX_RANKS {
                 let last = if last.is_nil() { a_little_before(now) } else { last };
                 let end = slackened(last).as_u128();
                 let sweep =
@@ -635,7 +635,7 @@ mod tests {
     fn of_more_priorities_than_are_remembered_the_others_are_in_the_gaps() {
         let rows: Vec<_> = (-40..40).map(|rank| (rank, at(0))).collect();
         let dear = dear(&rows);
-        assert_eq!(dear.ranks.len(), MOST_RANKS);
+        assert_eq!(dear.ranks.len(), MAX_RANKS);
         let mut gaps = Gaps::new();
         dear.ranks.keys().for_each(|rank| gaps.take_out(*rank));
         let of_both = |gaps: &Gaps| format!("{gaps:?}").split("at:").next().map(str::to_owned);

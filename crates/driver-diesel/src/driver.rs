@@ -40,13 +40,13 @@ pub(crate) struct DieselDriver<E> {
 
 /// At most so many rows that cannot be claimed are passed over: each makes every claim a little dearer.
 /// With more, claims from the start of their queue fail until an audit repaired them.
-const MOST_ORPHANS: usize = 1_000;
+const MAX_ORPHANS: usize = 1_000;
 
 /// A row that cannot be claimed is passed over for five minutes: it may have been put right since.
 const PASSED_OVER_FOR: Duration = Duration::from_secs(300);
 
 /// How often a settlement is repeated that a cluster undid.
-const MOST_SETTLES: u32 = 5;
+const MAX_SETTLES: u32 = 5;
 
 impl<E> std::fmt::Debug for DieselDriver<E> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -110,7 +110,7 @@ impl<E: Engine> DieselDriver<E> {
                 known.push_back((*id, Instant::now()));
             }
         }
-        let too_many = known.len().saturating_sub(MOST_ORPHANS);
+        let too_many = known.len().saturating_sub(MAX_ORPHANS);
         known.drain(..too_many);
         !new.is_empty() && too_many == 0
     }
@@ -288,7 +288,7 @@ impl<E: Engine> Work for DieselDriver<E> {
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
         let mut answers = self.settle_once(worker, settlements)?;
-        for _ in 0..MOST_SETTLES {
+        for _ in 0..MAX_SETTLES {
             // The settlement itself may have been carried out, whatever becomes of the look.
             let undone = self.undone(worker, settlements, &answers);
             let undone = undone.map_err(|error| error.ambiguous(true))?;

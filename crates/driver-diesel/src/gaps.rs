@@ -11,7 +11,7 @@ use crate::share::{LONG, Noise, looks_due, wait_its_share};
 use crate::sweep::is_over;
 
 /// No gap is cut while there are this many.
-const MOST_GAPS: usize = 256;
+const MAX_GAPS: usize = 256;
 
 /// A gap, from the one rank to the other.
 pub(crate) type Gap = (i32, i32);
@@ -133,7 +133,7 @@ impl Gaps {
     /// Cuts a gap in two, if it is more than one rank and there are not too many.
     fn cut(&mut self, at: usize) -> bool {
         let (from, to) = self.all[at];
-        let can = from < to && self.all.len() < MOST_GAPS;
+        let can = from < to && self.all.len() < MAX_GAPS;
         if can {
             let cut = middle(from, to);
             drop(self.all.splice(at..=at, [(from, cut), (cut + 1, to)]));
@@ -253,7 +253,7 @@ mod tests {
         for _ in 0..2_000 {
             gaps.note(gaps.all[gaps.at], slow, Noise::default(), true);
         }
-        assert!((50..=MOST_GAPS).contains(&gaps.all.len()), "{} gaps", gaps.all.len());
+        assert!((50..=MAX_GAPS).contains(&gaps.all.len()), "{} gaps", gaps.all.len());
         for _ in 0..20_000 {
             gaps.note(gaps.all[gaps.at], Duration::ZERO, Noise::default(), true);
         }

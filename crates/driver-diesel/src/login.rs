@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) type Connect<C> = Arc<dyn Fn() -> Result<C, String> + Send + Sync>;
 
 /// No more than so many logins hang at once.
-const MOST_HANGING: u32 = 10;
+const MAX_HANGING: u32 = 10;
 
 #[derive(Debug, Default)]
 struct Hanging {
@@ -66,7 +66,7 @@ impl Logins {
             let hanging = lock(&self.0);
             (hanging.generation, hanging.count)
         };
-        if count >= MOST_HANGING {
+        if count >= MAX_HANGING {
             let message = format!("could not connect: {count} logins wait for an answer already");
             return Err(NoLogin::Hangs(message));
         }
@@ -162,7 +162,7 @@ mod tests {
         for _ in 0..20 {
             logins.connect(MOMENT, &connect).expect_err("hangs");
         }
-        assert_eq!(logins.hanging(), MOST_HANGING);
+        assert_eq!(logins.hanging(), MAX_HANGING);
         drop(go);
         let deadline = Instant::now() + SOON;
         while logins.hanging() > 0 && Instant::now() < deadline {

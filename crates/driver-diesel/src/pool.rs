@@ -19,10 +19,10 @@ const SLICE: Duration = Duration::from_millis(50);
 /// The manager makes at most four long inserts, two listings and two looks for tickets at once, and its
 /// three loops and the short inserts hold one connection each: a heartbeat must not wait for one of the
 /// others. Not more, because many processes share a server's connections.
-const MOST_CONNECTIONS: u32 = 12;
+const MAX_CONNECTIONS: u32 = 12;
 
 /// Transient errors are tried again so often; with doubling pauses that is about two seconds.
-const MOST_TRIES: u32 = 9;
+const MAX_TRIES: u32 = 9;
 
 /// And no longer than this altogether: a lock wait alone may take five seconds, and by the limit of
 /// a call its caller has left, so that the connection would only hold locks for nobody.
@@ -135,7 +135,7 @@ fn build<C: Send + 'static>(
         generation: Arc::clone(generation),
     };
     let pool = r2d2::Pool::builder()
-        .max_size(MOST_CONNECTIONS)
+        .max_size(MAX_CONNECTIONS)
         .min_idle(Some(0))
         .test_on_check_out(false)
         .connection_timeout(CHECKOUT_LIMIT)
@@ -204,7 +204,7 @@ impl<C: Send + 'static> Pool<C> {
             if begun.elapsed() > CHECKOUT_LIMIT {
                 let error = connect_error("timed out waiting for connection").with_source(failed);
                 // All are in use by calls that take long, which says nothing of the server.
-                let used_up = pool.state().connections >= MOST_CONNECTIONS;
+                let used_up = pool.state().connections >= MAX_CONNECTIONS;
                 return Err(error.congested(used_up));
             }
         }
@@ -227,7 +227,7 @@ impl<C: Send + 'static> Pool<C> {
                     Class::Retry => {
                         pooled.broken = self.drop_after_retry;
                         drop(pooled);
-                        let in_vain = is_mismatch(&error) && tries >= MOST_TRIES;
+                        let in_vain = is_mismatch(&error) && tries >= MAX_TRIES;
                         if in_vain || begun.elapsed() >= RETRY_FOR {
                             return Err(to_driver_error(error, writes));
                         }

@@ -16,16 +16,16 @@ pub(crate) fn is_dear(took: Duration, round_trip: Duration) -> bool {
 
 /// The earliest moment for the next look at a part, after a look that took this long.
 pub(crate) fn its_share(took: Duration) -> Instant {
-    Instant::now() + took.min(LONGEST) * SHARE
+    Instant::now() + took.min(MAX_TOOK) * SHARE
 }
 
 /// A look that took longer than a second waited for something else, such as a checkpoint. The next look waits
 /// for at most twenty seconds.
-const LONGEST: Duration = Duration::from_secs(1);
+const MAX_TOOK: Duration = Duration::from_secs(1);
 
 /// The same where several parts share one twentieth: moves the earliest moment `due` on.
 pub(crate) fn wait_its_share(due: &mut Instant, took: Duration) {
-    *due = (*due).max(Instant::now()) + took.min(LONGEST) * SHARE;
+    *due = (*due).max(Instant::now()) + took.min(MAX_TOOK) * SHARE;
 }
 
 /// A look that takes longer, beyond what was measured of empty ones, stepped over rows for nothing.
@@ -67,13 +67,13 @@ impl Noise {
 pub(crate) const AIM: Duration = Duration::from_micros(1_500);
 
 /// One claim looks at no more parts than this.
-const MOST_LOOKS: usize = 64;
+const MAX_LOOKS: usize = 64;
 
 /// How many parts are due: one from the moment `due` on, and one more for each 30 ms since then.
 pub(crate) fn looks_due(due: Instant) -> usize {
     let Some(since) = Instant::now().checked_duration_since(due) else { return 0 };
     let more = since.as_micros() / (AIM * SHARE).as_micros();
-    usize::try_from(more).map_or(MOST_LOOKS, |more| (more + 1).min(MOST_LOOKS))
+    usize::try_from(more).map_or(MAX_LOOKS, |more| (more + 1).min(MAX_LOOKS))
 }
 
 #[cfg(test)]
@@ -87,7 +87,7 @@ mod tests {
         assert_eq!(looks_due(now), 1);
         assert!((10..=12).contains(&looks_due(now.checked_sub(AIM * SHARE * 10).expect("later"))));
         let long_ago = now.checked_sub(Duration::from_secs(60)).expect("later");
-        assert_eq!(looks_due(long_ago), MOST_LOOKS);
+        assert_eq!(looks_due(long_ago), MAX_LOOKS);
     }
 
     #[test]

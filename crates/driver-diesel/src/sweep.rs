@@ -9,10 +9,10 @@ use std::time::Duration;
 use crate::share::{AIM, CHEAP, Noise};
 
 /// A slice is cut into at most this many pieces.
-const MOST_PIECES: u32 = 64;
+const MAX_PIECES: u32 = 64;
 
 /// Beyond so many bounds a slice is cut only if its look failed. A sweep of as many takes an hour.
-const MOST_SLICES: usize = 65_536;
+const MAX_SLICES: usize = 65_536;
 
 /// So many empty looks are hardly dearer than one; a sweep begins with fewer.
 const FEW_SLICES: usize = 20;
@@ -113,7 +113,7 @@ impl Sweep {
             return None;
         }
         let is_short = took < noise.empty() && self.seen.is_none();
-        let may_cut = took > noise.long() && self.bounds.len() < MOST_SLICES;
+        let may_cut = took > noise.long() && self.bounds.len() < MAX_SLICES;
         let more = if may_cut { self.cut(self.at, took, end) } else { 0 };
         if more > 0 {
             self.at += more;
@@ -133,7 +133,7 @@ impl Sweep {
             return None;
         }
         // The last slice is that of the time since the sweep before.
-        if self.bounds.len() < MOST_SLICES && self.bounds.last().is_none_or(|last| *last < end) {
+        if self.bounds.len() < MAX_SLICES && self.bounds.last().is_none_or(|last| *last < end) {
             self.bounds.push(end);
         }
         self.at = 0;
@@ -176,7 +176,7 @@ impl Sweep {
     /// Cuts a slice that took long; answers into how many more.
     fn cut(&mut self, at: usize, took: Duration, end: u128) -> usize {
         let Slice { after, until } = self.slice(at, end);
-        let pieces = u128::from(MOST_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
+        let pieces = u128::from(MAX_PIECES.min((took.as_micros() / AIM.as_micros()) as u32));
         let step = (until - after) / pieces;
         let cuts = (1..pieces).map(|piece| after + step * piece);
         let cuts: Vec<_> = cuts.filter(|cut| after < *cut && *cut < until).collect();
@@ -307,7 +307,7 @@ mod tests {
         swept.note_failed(third.after, Duration::from_secs(1), end, Noise::default());
         assert_eq!(swept.current(end), first);
         let pieces = swept.next(end).skip(2).take_while(|slice| slice.until <= third.until);
-        assert_eq!(pieces.count(), MOST_PIECES as usize);
+        assert_eq!(pieces.count(), MAX_PIECES as usize);
     }
 
     #[test]
@@ -321,13 +321,13 @@ mod tests {
 
     #[test]
     fn of_too_many_slices_only_those_that_fail_are_cut() {
-        let bounds: Vec<_> = (1..=MOST_SLICES as u128).map(|bound| bound << 40).collect();
-        let end = (MOST_SLICES as u128 + 9) << 40;
+        let bounds: Vec<_> = (1..=MAX_SLICES as u128).map(|bound| bound << 40).collect();
+        let end = (MAX_SLICES as u128 + 9) << 40;
         let mut swept = Sweep { bounds, ..Sweep::new(end, MILLI) };
         swept.note(0, Duration::from_secs(1), end, &mut Noise::default());
-        assert_eq!(swept.bounds.len(), MOST_SLICES);
+        assert_eq!(swept.bounds.len(), MAX_SLICES);
         swept.note_failed(1 << 40, Duration::from_secs(1), end, Noise::default());
-        assert_eq!(swept.bounds.len(), MOST_SLICES + MOST_PIECES as usize - 1);
+        assert_eq!(swept.bounds.len(), MAX_SLICES + MAX_PIECES as usize - 1);
         assert!(swept.bounds.is_sorted());
     }
 

@@ -17,10 +17,10 @@ const NAME: &str = "qudo";
 const WRITTEN: &str = "qudo_";
 
 /// The longest name behind the prefix has 17 bytes; PostgreSQL cuts names at 63.
-const LONGEST_PREFIX: usize = 40;
+const MAX_PREFIX: usize = 40;
 
 /// The longest name that PostgreSQL keeps whole.
-const LONGEST_NAME: usize = 63;
+const MAX_NAME: usize = 63;
 
 /// The words of servers that miss a table, a column, a function, or a schema.
 const MISSING: [&str; 6] = [
@@ -55,7 +55,7 @@ impl Tables {
         let is_fine = |one: char| one.is_ascii_alphanumeric() || one == '_';
         let reason = if schema.is_empty() {
             "it is empty"
-        } else if schema.len() > LONGEST_NAME {
+        } else if schema.len() > MAX_NAME {
             "it takes more than 63 bytes"
         } else if !schema.chars().all(is_fine)
             || schema.starts_with(|one: char| one.is_ascii_digit())
@@ -74,7 +74,7 @@ impl Tables {
         let is_fine = |one: char| one.is_ascii_lowercase() || one.is_ascii_digit() || one == '_';
         let reason = if prefix.is_empty() {
             "it is empty"
-        } else if prefix.len() > LONGEST_PREFIX {
+        } else if prefix.len() > MAX_PREFIX {
             "it takes more than 40 bytes"
         } else if !prefix.chars().all(is_fine)
             || prefix.starts_with(|one: char| one.is_ascii_digit())
@@ -90,7 +90,7 @@ impl Tables {
 
     /// A channel has a name like any other, and a longer one is refused by the server.
     fn checked(self) -> Result<Self, String> {
-        if self.channel().len() <= LONGEST_NAME {
+        if self.channel().len() <= MAX_NAME {
             return Ok(self);
         }
         Err("schema and table_prefix together take more than 62 bytes".to_owned())
@@ -238,7 +238,7 @@ mod tests {
             named(Some(&"s".repeat(22)), Some(&"q".repeat(40))),
         ];
         for (at, one) in all.iter().enumerate() {
-            assert!(one.channel().len() <= LONGEST_NAME);
+            assert!(one.channel().len() <= MAX_NAME);
             for other in &all[at + 1..] {
                 assert_ne!(one.channel(), other.channel());
                 assert_ne!(one.suffix(), other.suffix());

@@ -26,14 +26,14 @@ pub struct Compressed {
 }
 
 /// Bytes that small input may grow to unless told otherwise.
-const MOST: usize = 64 * 1024 * 1024;
+const MAX_UNPACKED: usize = 64 * 1024 * 1024;
 
 impl Compressed {
     /// Compresses what this codec makes, at level 3. What decompresses to more than 64 MiB is
     /// refused.
     pub fn over(inner: impl Codec + 'static) -> Self {
         let name = format!("{}+zstd", inner.name());
-        Self { inner: Arc::new(inner), name, level: 3, most: MOST }
+        Self { inner: Arc::new(inner), name, level: 3, most: MAX_UNPACKED }
     }
 
     /// Another level, 1 (fast) to 22 (small).

@@ -1,3 +1,4 @@
+use heck::ToSnakeCase;
 use proc_macro2::{Ident, TokenStream};
 use quote::{format_ident, quote};
 use syn::{
@@ -98,7 +99,7 @@ fn expand_block(options: &Options, block: &ItemImpl) -> syn::Result<TokenStream>
     let call = if job { quote!(arg.work(job)) } else { quote!(arg.work()) };
     let parts = Parts {
         ability: quote!(#ty),
-        name: snake_case(&ident.to_string()),
+        name: ident.to_string().to_snake_case(),
         arg: quote!(#ty),
         output: output(&work.sig),
         call: awaited(&work.sig, call),
@@ -262,17 +263,6 @@ fn takes_job(work: &ImplItemFn) -> syn::Result<bool> {
 fn type_name(ty: &Type) -> Option<&Ident> {
     let Type::Path(path) = ty else { return None };
     path.path.segments.last().map(|segment| &segment.ident)
-}
-
-fn snake_case(name: &str) -> String {
-    let mut text = String::new();
-    for (at, letter) in name.chars().enumerate() {
-        if letter.is_uppercase() && at > 0 {
-            text.push('_');
-        }
-        text.extend(letter.to_lowercase());
-    }
-    text
 }
 
 fn is_job_reference(ty: &Type) -> bool {

@@ -138,39 +138,10 @@ fn duration(value: &Expr) -> syn::Result<TokenStream> {
     let Lit::Str(text) = lit else {
         return Err(syn::Error::new_spanned(lit, "give a time its unit, such as \"60s\""));
     };
-    let millis = millis(&text.value()).ok_or_else(|| {
-        let message = "expected a number and a unit: \"250ms\", \"60s\", \"5m\", \"2h\", \"1d\"";
+    let duration = humantime::parse_duration(&text.value()).map_err(|error| {
+        let message = format!("expected such as \"250ms\", \"60s\", \"1h 30m\", \"1d\": {error}");
         syn::Error::new_spanned(text, message)
     })?;
-    Ok(quote!(::core::time::Duration::from_millis(#millis)))
-}
-
-fn millis(text: &str) -> Option<u64> {
-    let digits = text.find(|c: char| !c.is_ascii_digit())?;
-    let factor = match text[digits..].trim_start() {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        "d" => 86_400_000,
-        _ => return None,
-    };
-    text[..digits].parse::<u64>().ok()?.checked_mul(factor)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::millis;
-
-    #[test]
-    fn times_need_a_number_and_a_known_unit() {
-        assert_eq!(millis("250ms"), Some(250));
-        assert_eq!(millis("2h"), Some(7_200_000));
-        assert_eq!(millis("1 d"), Some(86_400_000));
-        for bad in
-            ["", "5", "s", "-1s", "1.5s", "1w", "99999999999999999999s", "9999999999999999999d"]
-        {
-            assert_eq!(millis(bad), None, "{bad:?}");
-        }
-    }
+    let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());
+    Ok(quote!(::core::time::Duration::new(#seconds, #nanos)))
 }

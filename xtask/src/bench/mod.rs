@@ -75,7 +75,7 @@ struct Instead {
 const ENGINES: [&str; 4] = ["postgres", "mariadb", "mysql", "sqlite"];
 
 /// A program that has not ended by then hangs.
-const LONGEST: Duration = Duration::from_secs(300);
+const MAX_WAIT: Duration = Duration::from_secs(300);
 
 /// Runs the command.
 pub(crate) fn run(arguments: &Arguments) -> ExitCode {
@@ -191,7 +191,7 @@ fn ours(databases: &[&Fresh], arguments: &[&str]) -> Result<Value> {
 /// Runs a program to its end; `None` when it hangs and was killed.
 fn output(command: &mut Command) -> Result<Option<std::process::Output>> {
     let mut child = command.stdin(Stdio::null()).stdout(Stdio::piped()).spawn()?;
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + MAX_WAIT;
     // What it prints is a few lines, which its pipe holds.
     while child.try_wait()?.is_none() {
         if Instant::now() > deadline {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
-use crate::backoff::LONGEST_DELAY;
+use crate::backoff::MAX_DELAY;
 use crate::client::Client;
 use crate::client::ticket::Ticket;
 use crate::database::set::Databases;
@@ -28,7 +28,7 @@ pub(crate) fn dequeue(client: &Client, id: JobId) -> Result<bool, Error> {
 /// Changes when a waiting job runs; tells whether it did.
 pub(crate) fn reenqueue(databases: &Databases, id: JobId, due: Due) -> Result<bool, Error> {
     let due = match due {
-        Due::In(delay) => Due::In(delay.min(LONGEST_DELAY)),
+        Due::In(delay) => Due::In(delay.min(MAX_DELAY)),
         other => other,
     };
     let moved = databases

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use qudo_hooks::{Arg, Due, Hook, HookError, HookSet, JSON, JobDraft};
 
 use crate::ability::{split_version, versioned};
-use crate::backoff::LONGEST_DELAY;
+use crate::backoff::MAX_DELAY;
 use crate::driver::{JobFacts, JobRecord};
 use crate::error::Error;
 use crate::names::{check_name, check_uniqkey};
@@ -87,7 +87,7 @@ pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Er
         });
     }
     let due = match job.fields.due() {
-        Due::In(delay) if delay > LONGEST_DELAY => {
+        Due::In(delay) if delay > MAX_DELAY => {
             return Err(Error::InvalidOption {
                 option: "delay",
                 reason: "a job cannot be delayed for more than a year".to_owned(),

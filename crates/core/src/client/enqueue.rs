@@ -30,7 +30,7 @@ struct Prepared {
 }
 
 /// For so many jobs of a bulk enqueue room is made at once; the list grows for the others.
-const MOST_EXPECTED: usize = 65_536;
+const MAX_EXPECTED: usize = 65_536;
 
 /// Stores a job durably and tells what became of it.
 pub(crate) fn enqueue(client: &Arc<Client>, job: NewJob) -> Result<Enqueued, Error> {
@@ -57,7 +57,7 @@ pub(crate) fn enqueue_many(
     let hooks = client.program.hooks();
     let jobs = jobs.into_iter();
     // Of a hint that is wrong no more than this comes.
-    let expected = jobs.size_hint().0.min(MOST_EXPECTED);
+    let expected = jobs.size_hint().0.min(MAX_EXPECTED);
     let (mut answers, mut batch) = (Vec::with_capacity(expected), Batch::new(expected));
     let until = time_for(client, 1);
     for (place, mut job) in jobs.enumerate() {

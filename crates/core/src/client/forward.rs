@@ -214,6 +214,7 @@ mod tests {
 
     use super::*;
     use crate::driver::{ControlFlag, Deadline, Driver, DriverError, ErrorKind};
+    use crate::fixture::eventually;
     use crate::fixture::memory;
     use crate::manager::Manager;
     use crate::new_job::{NewJob, UniqPolicy};
@@ -269,14 +270,6 @@ mod tests {
         let builder = builder.driver("one", driver(0)).driver("two", driver(1));
         let manager = builder.spool(format!("memory:{name}"), 10).build().expect("valid");
         Bed { manager, away, inner }
-    }
-
-    fn eventually(what: &str, done: impl Fn() -> bool) {
-        let begun = std::time::Instant::now();
-        while !done() {
-            assert!(begun.elapsed() < crate::fixture::SOON, "{what}");
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
     }
 
     fn waiting_in(manager: &Manager) -> u64 {

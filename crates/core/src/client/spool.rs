@@ -28,7 +28,7 @@ pub(super) const LOOK_EVERY: Duration = Duration::from_millis(500);
 const LOOK_ANYWAY: Duration = Duration::from_secs(60);
 
 /// Old trails removed at one look.
-const PURGE_AT_MOST: u32 = 1_000;
+const MAX_PURGE: u32 = 1_000;
 
 pub(crate) struct Spool {
     pub(crate) database: Arc<Database>,
@@ -161,7 +161,7 @@ impl Spool {
         let (limit, trails) = (self.limit, self.keep_trails);
         let before = self.depth.lock().stored;
         let found = self.database.begin("count jobs", move |driver| {
-            driver.purge(&Keep::all(trails), PURGE_AT_MOST)?;
+            driver.purge(&Keep::all(trails), MAX_PURGE)?;
             driver.depth(limit)
         });
         let found = found.wait_at_most(time)?;

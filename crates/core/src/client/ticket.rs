@@ -15,7 +15,7 @@ use crate::tools::time::Instant;
 const FIRST_LOOK: Duration = Duration::from_millis(1);
 
 /// Looks of a few that wait are never farther apart.
-const LONGEST_PAUSE: Duration = Duration::from_millis(100);
+const MAX_PAUSE: Duration = Duration::from_millis(100);
 
 /// With more of them, by so much for each; that is 1,000 looks a second of all together.
 const PAUSE_EACH: Duration = Duration::from_millis(1);
@@ -52,10 +52,10 @@ pub enum Progress {
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
 /// The last look before the limit still gets a moment.
-const SHORTEST_ANSWER: Duration = Duration::from_millis(50);
+const MIN_ANSWER: Duration = Duration::from_millis(50);
 
 /// A job that was moved oftener is not followed further.
-const MOST_MOVES: usize = 10;
+const MAX_MOVES: usize = 10;
 
 /// An answer of one database.
 enum Known {
@@ -175,7 +175,7 @@ impl Ticket {
             }
             watch.wait(pause.min(left));
             // All of them together ask a database no oftener than a few do alone.
-            let longest = LONGEST_PAUSE.max(PAUSE_EACH * waiters.count() as u32);
+            let longest = MAX_PAUSE.max(PAUSE_EACH * waiters.count() as u32);
             pause = (pause * 5 / 4).min(longest).min(RAREST_LOOK);
         }
     }
@@ -206,10 +206,10 @@ impl Ticket {
                 None => return Ok(None),
             },
         };
-        for _ in 0..MOST_MOVES {
+        for _ in 0..MAX_MOVES {
             let asked = database.begin_ticket(action, move |driver| ask(driver, job));
             // One lost answer must not take all the time there is.
-            match asked.wait_at_most(limit.min(database.limit()).max(SHORTEST_ANSWER))? {
+            match asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))? {
                 Some(Known::Moved(to)) => database = self.moved_to(&to)?,
                 found => {
                     *known = Some(database);
@@ -224,7 +224,7 @@ impl Ticket {
         let job = self.job;
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
         let ask = move |driver: &dyn Driver| ask(driver, job);
-        let limit = limit.max(SHORTEST_ANSWER);
+        let limit = limit.max(MIN_ANSWER);
         self.client.databases.best("say how far a job is", ask, is_trail, Some(limit))
     }
 

@@ -21,7 +21,7 @@ use crate::tools::threads::spawn;
 use crate::tools::time::Instant;
 
 /// More calls at once wait in line.
-pub(crate) const MOST_HELPERS: usize = 16;
+pub(crate) const MAX_HELPERS: usize = 16;
 
 /// A helper looks for its next task for so long before it sleeps. To wake a sleeping thread takes
 /// tens of microseconds, a fifth of an enqueue, and who enqueues one job after the other comes back
@@ -304,7 +304,7 @@ mod tests {
 
     fn calls() -> Calls {
         let driver: Arc<dyn Driver> = Arc::new(MemoryDriver::default());
-        let mut calls = Calls::new(&driver, MOST_HELPERS);
+        let mut calls = Calls::new(&driver, MAX_HELPERS);
         Arc::get_mut(&mut calls.shared).expect("nobody else has it yet").direct = false;
         calls
     }
@@ -347,7 +347,7 @@ mod tests {
         let calls = calls();
         let (go, hangs) = mpsc::channel::<()>();
         let hangs = Arc::new(Mutex::new(hangs));
-        let stuck: Vec<_> = (0..MOST_HELPERS)
+        let stuck: Vec<_> = (0..MAX_HELPERS)
             .map(|_| {
                 let hangs = Arc::clone(&hangs);
                 calls.begin(

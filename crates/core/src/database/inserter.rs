@@ -15,13 +15,13 @@ use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
 
 /// A larger insert goes by itself: it gains nothing from sharing and would delay the others.
-const LARGEST_SHARED: usize = 16;
+const MAX_SHARED: usize = 16;
 
 /// One statement takes at most so many jobs of others along.
-const LARGEST_GROUP: usize = 256;
+const MAX_GROUP: usize = 256;
 
 /// And at most so many bytes of their arguments, which are copied for it.
-const MOST_BYTES: usize = 4 * 1024 * 1024;
+const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// Whoever leaves within this time is not taken along.
 const SOON: Duration = Duration::from_millis(100);
@@ -35,7 +35,7 @@ pub(crate) fn insert_limit(limit: Duration, jobs: usize) -> Duration {
 }
 
 /// Inserts at once that may take long.
-const MOST_INSERTS: usize = 3;
+const MAX_INSERTS: usize = 3;
 
 type Answer = Result<Vec<Inserted>, DriverError>;
 
@@ -76,7 +76,7 @@ struct Slot {
 impl Inserter {
     pub(crate) fn new(driver: &Arc<dyn Driver>, calls: &Arc<Calls>) -> Self {
         let shared = Arc::new(Shared { driver: Arc::clone(driver), line: Mutex::default() });
-        Self { calls: Arc::clone(calls), alone: Calls::new(driver, MOST_INSERTS), shared }
+        Self { calls: Arc::clone(calls), alone: Calls::new(driver, MAX_INSERTS), shared }
     }
 
     /// Stores jobs within a time, sharing the statement with other threads. The caller notes an
@@ -84,7 +84,7 @@ impl Inserter {
     pub(crate) fn insert(&self, jobs: &Arc<Vec<JobRecord>>, limit: Duration) -> Answer {
         // A unique key may have to wait for somebody's open transaction; nobody else must.
         let keyed = jobs.iter().any(|job| job.facts.uniqkey.is_some());
-        if keyed || jobs.len() > LARGEST_SHARED || !self.shared.driver.may_block() {
+        if keyed || jobs.len() > MAX_SHARED || !self.shared.driver.may_block() {
             return self.insert_alone(jobs, limit);
         }
         let slot = Arc::new(Slot {
@@ -253,7 +253,7 @@ impl Line {
         let fits = self.waiting.iter().take_while(|slot| {
             jobs += slot.jobs.len();
             bytes += slot.jobs.iter().map(|job| job.facts.arg.len()).sum::<usize>();
-            jobs <= LARGEST_GROUP && bytes <= MOST_BYTES
+            jobs <= MAX_GROUP && bytes <= MAX_BYTES
         });
         // A large one alone.
         let fit = fits.count().max(self.waiting.len().min(1));

@@ -39,7 +39,7 @@ use crate::tools::threads::{sleep, spawn};
 use crate::tools::time::{Instant, utc_now};
 use asked::Asked;
 use attempt::{Attempt, DRAINING, REPEAT_AFTER, Tried, is_lost};
-use calls::{Calls, Late, MOST_HELPERS};
+use calls::{Calls, Late, MAX_HELPERS};
 use health::{Blame, FIRST_PROBE, FLAP, Health};
 use identities::{Identities, Member};
 use inserter::Inserter;
@@ -54,10 +54,10 @@ const SLOW: Duration = Duration::from_millis(500);
 const SUSPICION: Duration = Duration::from_secs(5);
 
 /// Listings at once; a driver has connections for these, for the inserts, and for the loops of a lane.
-const MOST_LISTINGS: usize = 2;
+const MAX_LISTINGS: usize = 2;
 
 /// Looks for the ends of jobs at once.
-const MOST_TICKETS: usize = 2;
+const MAX_TICKETS: usize = 2;
 
 /// One database of a manager.
 pub(crate) struct Database {
@@ -114,7 +114,7 @@ impl fmt::Debug for Database {
 impl Database {
     pub(crate) fn new(name: Arc<str>, driver: Arc<dyn Driver>, settings: Settings) -> Self {
         static NEXT: AtomicU64 = AtomicU64::new(0);
-        let calls = Arc::new(Calls::new(&driver, MOST_HELPERS));
+        let calls = Arc::new(Calls::new(&driver, MAX_HELPERS));
         Self {
             name,
             order: NEXT.fetch_add(1, Ordering::Relaxed),
@@ -124,9 +124,9 @@ impl Database {
             bell: Bell::default(),
             inserter: Inserter::new(&driver, &calls),
             calls,
-            listings: Calls::new(&driver, MOST_LISTINGS),
-            tickets: Calls::new(&driver, MOST_TICKETS),
-            probes: Calls::new(&driver, MOST_HELPERS),
+            listings: Calls::new(&driver, MAX_LISTINGS),
+            tickets: Calls::new(&driver, MAX_TICKETS),
+            probes: Calls::new(&driver, MAX_HELPERS),
             driver,
             work: Mutex::new((0, Duration::MAX)),
             queues: RwLock::default(),
@@ -686,7 +686,7 @@ mod tests {
 
     use super::*;
     use crate::driver::WorkerId;
-    use crate::fixture::{SOON, database, database_with, memory, records, settings};
+    use crate::fixture::{SOON, database, database_with, eventually, memory, records, settings};
     use crate::testing::FaultyDriver;
 
     fn error(kind: ErrorKind) -> DriverError {
@@ -706,14 +706,6 @@ mod tests {
 
     fn store(database: &Arc<Database>) -> Tried {
         database.store(&records(2), Instant::now() + SOON)
-    }
-
-    fn eventually(what: &str, done: impl Fn() -> bool) {
-        let begun = Instant::now();
-        while !done() {
-            assert!(begun.elapsed() < SOON, "{what}");
-            sleep(Duration::from_millis(2));
-        }
     }
 
     #[test]

@@ -20,7 +20,7 @@ const BATCH: u32 = 250;
 const FIRST_BATCH: u32 = 16;
 
 /// Arguments of one step have about so many bytes at most, if they are as large as those of the one before.
-const MOST_BYTES: usize = 16 * 1024 * 1024;
+const MAX_BYTES: usize = 16 * 1024 * 1024;
 
 /// Jobs looked at in one step, without their arguments.
 const PAGE: u32 = 1_000;
@@ -57,10 +57,10 @@ pub(crate) struct Move<'a> {
 /// How many jobs the next step takes after one of so many that had so many bytes, as if the next were as
 /// large.
 fn next_batch(batch: u32, bytes: usize) -> u32 {
-    if bytes <= MOST_BYTES {
+    if bytes <= MAX_BYTES {
         return (batch * 2).min(BATCH);
     }
-    let fits = u64::from(batch) * MOST_BYTES as u64 / bytes as u64;
+    let fits = u64::from(batch) * MAX_BYTES as u64 / bytes as u64;
     (fits as u32).max(1)
 }
 

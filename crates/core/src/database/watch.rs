@@ -14,7 +14,7 @@ use crate::tools::time::Instant;
 
 /// Heartbeats that arrived: when each began and was answered. When there are more, older ones are
 /// forgotten: what lies far back is needed for long promises only, which ask for less dense beats.
-const MOST_BEATS: usize = 512;
+const MAX_BEATS: usize = 512;
 
 /// What is forgotten leaves no pause longer than this part of its age.
 const SPARSE: u32 = 8;
@@ -71,7 +71,7 @@ pub(crate) struct Judgement {
 impl Watch {
     /// Notes a heartbeat that arrived.
     pub(crate) fn note(&mut self, begun: Instant, answered: Instant) {
-        if self.beats.len() >= MOST_BEATS {
+        if self.beats.len() >= MAX_BEATS {
             self.thin_out(answered);
         }
         self.beats.push_back((begun, answered));
@@ -79,14 +79,14 @@ impl Watch {
 
     /// Forgets older beats that others lie close to, as seen from now. A year fits.
     fn thin_out(&mut self, now: Instant) {
-        let recent = self.beats.split_off(MOST_BEATS / 2);
+        let recent = self.beats.split_off(MAX_BEATS / 2);
         let mut newer = recent.front().map_or(now, |(begun, _)| *begun);
-        let mut kept = VecDeque::with_capacity(MOST_BEATS);
+        let mut kept = VecDeque::with_capacity(MAX_BEATS);
         let mut older = std::mem::take(&mut self.beats).into_iter().rev().peekable();
         while let Some(beat) = older.next() {
             let age = now.saturating_duration_since(beat.0);
             let gap = older.peek().map(|next| newer.saturating_duration_since(next.0));
-            if gap.is_none_or(|gap| gap > age / SPARSE) && kept.len() < MOST_BEATS / 2 {
+            if gap.is_none_or(|gap| gap > age / SPARSE) && kept.len() < MAX_BEATS / 2 {
                 newer = beat.0;
                 kept.push_front(beat);
             }

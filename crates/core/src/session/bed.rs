@@ -20,8 +20,6 @@ use crate::job::{Host, Job};
 use crate::new_job::NewJob;
 use crate::options::Options;
 use crate::tools::bell::Bell;
-use crate::tools::threads::sleep;
-use crate::tools::time::Instant;
 
 struct Mail;
 
@@ -118,10 +116,7 @@ impl Bed {
     }
 }
 
+#[track_caller]
 pub(super) fn eventually(done: impl Fn() -> bool) {
-    let begun = Instant::now();
-    while !done() {
-        assert!(begun.elapsed() < SOON, "in vain");
-        sleep(Duration::from_millis(2));
-    }
+    crate::fixture::eventually("what the session is to come to", done);
 }

@@ -21,10 +21,10 @@ const HORIZON: Duration = Duration::from_millis(100);
 const FIRST_LIMIT: u32 = 30;
 
 /// Larger claims gain nothing measurable and lengthen each statement.
-const LARGEST_LIMIT: u32 = 1_000;
+const MAX_LIMIT: u32 = 1_000;
 
 /// Arguments claimed ahead from all databases fill about so many bytes at most, whatever their number.
-const MOST_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
+const MAX_BYTES: f64 = 16.0 * 1024.0 * 1024.0;
 
 /// A reservation this old belongs to a database that hangs; its slots are not held for it. A lane that
 /// was called to its turn and did not come within this time loses it.
@@ -195,7 +195,7 @@ impl Inner {
 
     /// How many bytes of arguments a lane may claim ahead.
     fn bytes(&self) -> f64 {
-        MOST_BYTES / self.with_work() as f64
+        MAX_BYTES / self.with_work() as f64
     }
 }
 
@@ -308,7 +308,7 @@ impl Dispatch {
         inner.slots[lane].weight.note(got, bytes);
         let full = got == wanted && got >= inner.limit as usize;
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {
-            inner.limit = (inner.limit * 2).min(LARGEST_LIMIT);
+            inner.limit = (inner.limit * 2).min(MAX_LIMIT);
         }
         inner.slots[lane].queue.extend(jobs.into_iter().map(Box::new));
         inner.queued += got;
@@ -434,11 +434,11 @@ mod tests {
     fn large_arguments_are_fetched_ahead_by_their_bytes() {
         let mut weight = Weight::default();
         weight.note(10, 5_000_000);
-        assert_eq!(weight.fit(MOST_BYTES), 33);
+        assert_eq!(weight.fit(MAX_BYTES), 33);
         weight.note(10, 500);
-        assert_eq!(weight.fit(MOST_BYTES), 44, "one light claim does not make it forget");
+        assert_eq!(weight.fit(MAX_BYTES), 44, "one light claim does not make it forget");
         weight.note(1, 1_000_000_000);
-        assert_eq!(weight.fit(MOST_BYTES), 1, "one at least");
+        assert_eq!(weight.fit(MAX_BYTES), 1, "one at least");
     }
 
     /// A dispatch with lanes over memory databases and one idle thread.

@@ -14,17 +14,17 @@ use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
 /// How many due jobs one promotion moves: bounded, so that a claim never waits long for it.
-const PROMOTE_AT_MOST: u32 = 1_000;
+const MAX_PROMOTE: u32 = 1_000;
 
 /// While there is work, due jobs are looked for this often.
 const PROMOTE_EVERY: Duration = Duration::from_millis(200);
 
 /// Claimed but unsettled jobs beyond this wait for the settler: memory stays bounded when a
 /// database takes claims but is slow to settle.
-const MOST_IN_FLIGHT: usize = 10_000;
+const MAX_IN_FLIGHT: usize = 10_000;
 
 /// The same for the bytes of what ended and is not settled: replies and arguments.
-const MOST_BYTES: usize = 64 * 1024 * 1024;
+const MAX_BYTES: usize = 64 * 1024 * 1024;
 
 /// After an error of a claim that is neither an absence nor a lock, the next comes so much later.
 const TROUBLED: Duration = Duration::from_secs(1);
@@ -39,7 +39,7 @@ const REFUSED: Duration = Duration::from_secs(10);
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
 
 /// The shortest pause between two looks at a database that has to be asked.
-const SHORTEST_POLL: Duration = Duration::from_millis(3);
+const MIN_POLL: Duration = Duration::from_millis(3);
 
 /// A database that has been idle for a while is asked every 1/200 of that while: the first job
 /// after a quiet time waits half a percent of it, and an idle server sees ever fewer questions.
@@ -145,8 +145,8 @@ impl Fetcher<'_> {
         if Instant::now() >= self.next_promotion {
             self.promote()?;
         }
-        if self.lane.in_flight.load(Ordering::Relaxed) > MOST_IN_FLIGHT
-            || self.lane.settle.bytes() > MOST_BYTES
+        if self.lane.in_flight.load(Ordering::Relaxed) > MAX_IN_FLIGHT
+            || self.lane.settle.bytes() > MAX_BYTES
         {
             self.blocked = true;
             return Ok(Some(Duration::from_millis(5)));
@@ -278,8 +278,8 @@ impl Fetcher<'_> {
     }
 
     fn promote(&mut self) -> Result<u32, DriverError> {
-        let promotion = self.lane.database.ask(|driver| driver.promote_due(PROMOTE_AT_MOST))?;
-        let pause = if promotion.moved >= PROMOTE_AT_MOST {
+        let promotion = self.lane.database.ask(|driver| driver.promote_due(MAX_PROMOTE))?;
+        let pause = if promotion.moved >= MAX_PROMOTE {
             Duration::ZERO
         } else {
             let far = self.session.client.program.options.delay;
@@ -348,7 +348,7 @@ impl Fetcher<'_> {
             if left.is_zero() {
                 break;
             }
-            let step = (self.last_work.elapsed() / IDLE_SHARE).min(longest).max(SHORTEST_POLL);
+            let step = (self.last_work.elapsed() / IDLE_SHARE).min(longest).max(MIN_POLL);
             if self.lane.database.bell.wait(jitter(step).min(left)) {
                 break;
             }

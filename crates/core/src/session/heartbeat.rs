@@ -6,7 +6,7 @@ use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
 use crate::session::pulses::Kind;
-use crate::session::rhythm::{Rhythm, SHORTEST_WAIT};
+use crate::session::rhythm::{MIN_WAIT, Rhythm};
 use crate::tools::awake;
 use crate::tools::random::fraction;
 use crate::tools::time::Instant;
@@ -48,7 +48,7 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         }
         let due = lane.heart.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
         let pause = due.saturating_duration_since(Instant::now());
-        lane.heartbeat_bell.wait(pause.clamp(SHORTEST_WAIT, STUCK_AFTER / 2));
+        lane.heartbeat_bell.wait(pause.clamp(MIN_WAIT, STUCK_AFTER / 2));
     }
 }
 

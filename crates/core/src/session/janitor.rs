@@ -13,13 +13,13 @@ use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
 /// One rescue moves at most so many jobs; more are moved in the next calls, at once.
-const RESCUE_AT_MOST: u32 = 500;
+const MAX_RESCUE: u32 = 500;
 
 /// One rescue looks after at most so many workers: it is a transaction.
-const MOST_DEAD: usize = 50;
+const MAX_DEAD: usize = 50;
 
 /// One clean-up removes at most so many rows of a table; more in the next calls.
-const PURGE_AT_MOST: u32 = 1_000;
+const MAX_PURGE: u32 = 1_000;
 
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
@@ -30,7 +30,7 @@ const FIRST_PURGE: Duration = Duration::from_secs(10);
 const PASS: Duration = Duration::from_secs(2);
 
 /// The shortest pause between two passes.
-const SHORTEST: Duration = Duration::from_millis(50);
+const MIN_PAUSE: Duration = Duration::from_millis(50);
 
 /// Looks for silent workers and old rows until the lane stops.
 pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
@@ -44,7 +44,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         let mut pause = jitter(every);
         if lane.database.is_trusted() && lane.heart.has_beaten() {
             let done = rescue(session, lane).and_then(|next| {
-                pause = next.map_or(pause, |next| next.min(pause)).max(SHORTEST);
+                pause = next.map_or(pause, |next| next.min(pause)).max(MIN_PAUSE);
                 if Instant::now() >= next_purge {
                     next_purge = Instant::now() + purge(session, lane)?;
                 }
@@ -83,9 +83,9 @@ fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverErro
             lane.heartbeat_bell.ring();
         }
         let mut dead = judged.dead;
-        let more = dead.len() > MOST_DEAD;
-        dead.truncate(MOST_DEAD);
-        let rescued = database.ask(move |driver| driver.rescue(&dead, expired, RESCUE_AT_MOST))?;
+        let more = dead.len() > MAX_DEAD;
+        dead.truncate(MAX_DEAD);
+        let rescued = database.ask(move |driver| driver.rescue(&dead, expired, MAX_RESCUE))?;
         for one in &rescued {
             log::warn!(
                 "database {:?}: job {} rescued from worker {}: {}",
@@ -100,7 +100,7 @@ fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverErro
         }
         let over = begun.elapsed() > PASS || lane.is_stopping();
         // Where others hold the first of many, the next pass comes soon enough.
-        let all = rescued.is_empty() || (!more && (rescued.len() as u32) < RESCUE_AT_MOST);
+        let all = rescued.is_empty() || (!more && (rescued.len() as u32) < MAX_RESCUE);
         if over || all {
             return Ok(judged.next);
         }
@@ -113,7 +113,7 @@ fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
     let keep = options.keep;
     let begun = Instant::now();
     loop {
-        let purge = move |driver: &dyn Driver| driver.purge(&keep, PURGE_AT_MOST);
+        let purge = move |driver: &dyn Driver| driver.purge(&keep, MAX_PURGE);
         if !lane.database.ask(purge)?.more {
             return Ok(jitter(PURGE_EVERY));
         }

@@ -14,7 +14,7 @@ use crate::tools::random::jitter;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 
 /// A listener that cannot connect is not urgent: the fetcher looks every `delay` anyway.
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+const MAX_PAUSE: Duration = Duration::from_secs(10);
 
 /// One whose login is refused does not mend itself, and servers shut out whoever asks too often.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
@@ -68,6 +68,6 @@ fn listen_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             }
         }
         lane.listener_bell.wait(jitter(pause));
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }

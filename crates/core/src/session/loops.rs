@@ -11,7 +11,7 @@ use crate::tools::time::Instant;
 
 /// A loop that panicked starts again this soon; each panic doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(30);
+const MAX_PAUSE: Duration = Duration::from_secs(30);
 
 /// After so long without a panic the next one is taken for a first.
 const CALM: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(crate) fn supervise(lane: &Lane, kind: Kind, mut run: impl FnMut()) {
         while Instant::now() < again && !lane.is_stopping() {
             sleep(LOOK_EVERY.min(pause));
         }
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        pause = (pause * 2).min(MAX_PAUSE);
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use qudo_hooks::{Failure, FailureKind, Outcome};
 
 use super::claiming::Claiming;
-use super::rhythm::{Rhythm, SHORTEST_WAIT};
+use super::rhythm::{MIN_WAIT, Rhythm};
 use super::run::{Context, run_job};
 use super::settling::{Ended, One, Settling};
 use crate::client::Client;
@@ -22,12 +22,12 @@ use crate::tools::threads::{scope, sleep};
 use crate::tools::time::Instant;
 
 /// One call of `work_once` promotes at most so many due jobs per database.
-const PROMOTE_AT_MOST: u32 = 100;
+const MAX_PROMOTE: u32 = 100;
 
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
 
 /// What is refused is tried again so often.
-const MOST_REFUSALS: u32 = 2;
+const MAX_REFUSALS: u32 = 2;
 
 /// Runs at most one job on the calling thread and settles it.
 pub(crate) fn work_once(
@@ -90,7 +90,7 @@ impl Once<'_> {
         }
         let (info, begun) = (worker.clone(), Instant::now());
         let others = database.ask(move |driver| {
-            driver.promote_due(PROMOTE_AT_MOST)?;
+            driver.promote_due(MAX_PROMOTE)?;
             driver.heartbeat(&info)?;
             driver.workers()
         });
@@ -103,7 +103,7 @@ impl Once<'_> {
             watch.note(begun, now);
             watch.judge(&others, self.client.program.options.dead_after, begun, now).dead
         };
-        database.ask(move |driver| driver.rescue(&dead, true, PROMOTE_AT_MOST)).map_err(failed)?;
+        database.ask(move |driver| driver.rescue(&dead, true, MAX_PROMOTE)).map_err(failed)?;
         let ended = self.claim_and_run(database, &worker);
         // Whatever happened, the row of this worker must not wait to be declared dead.
         let removed = database.ask(move |driver| driver.remove_worker(worker.id));
@@ -188,7 +188,7 @@ impl Once<'_> {
             let is_late = Instant::now() >= deadline;
             let is_refused = !matches!(error.kind(), ErrorKind::Down | ErrorKind::Contention);
             refusals += u32::from(is_refused);
-            if is_refused && (is_late || refusals > MOST_REFUSALS) {
+            if is_refused && (is_late || refusals > MAX_REFUSALS) {
                 let is_at_fault = error.kind() == ErrorKind::Other && refusal.is_none();
                 let without = settling.discarded(left.settlement(), &error).filter(|_| is_at_fault);
                 let Some(without) = without else { return Err(error) };
@@ -229,7 +229,7 @@ impl Once<'_> {
                             begun + again
                         }
                     };
-                    pause = next.saturating_duration_since(Instant::now()).max(SHORTEST_WAIT);
+                    pause = next.saturating_duration_since(Instant::now()).max(MIN_WAIT);
                 }
             });
             let value = run();

@@ -8,7 +8,7 @@ use qudo_hooks::{
 };
 
 use crate::ability::AbilityEntry;
-use crate::backoff::LONGEST_DELAY;
+use crate::backoff::MAX_DELAY;
 use crate::driver::{
     ClaimedJob, Driver, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement,
     StatusRecord, Verdict, WorkerInfo,
@@ -41,10 +41,10 @@ struct Done {
 type End = Result<Done, Unfinished>;
 
 /// The longest message kept, in bytes.
-const LONGEST_MESSAGE: usize = 20_000;
+const MAX_MESSAGE: usize = 20_000;
 
 /// The longest name of an error's type kept, in bytes.
-const LONGEST_CLASS: usize = 200;
+const MAX_CLASS: usize = 200;
 
 /// A message that every engine can store: without NUL, which PostgreSQL refuses, and not endless.
 fn storable(message: &str, longest: usize) -> String {
@@ -109,7 +109,7 @@ pub(crate) fn run_job(
         extras.get_or_insert_default().status = Some(StatusRecord {
             status: outcome.as_str(),
             took: begun.elapsed(),
-            message: outcome.failure().map(|failure| storable(failure.message(), LONGEST_MESSAGE)),
+            message: outcome.failure().map(|failure| storable(failure.message(), MAX_MESSAGE)),
         });
     }
     let settled = job.written().completed;
@@ -244,7 +244,7 @@ fn conclude(
 ) -> Conclusion {
     match end {
         Err(Unfinished { wish: Wish::Snooze(delay), .. }) => {
-            let delay = delay.min(LONGEST_DELAY);
+            let delay = delay.min(MAX_DELAY);
             (Outcome::Snoozed(delay), Verdict::Snooze(delay), None)
         }
         Ok(Done { reply, replacements }) => {
@@ -261,15 +261,15 @@ fn conclude(
         }
         Err(Unfinished { failure, wish }) => {
             let decision = decide(job, entry, hooks, &failure, wish);
-            let message = storable(failure.message(), LONGEST_MESSAGE);
+            let message = storable(failure.message(), MAX_MESSAGE);
             let exception = ExceptionRecord {
-                class: failure.class().map(|class| storable(class, LONGEST_CLASS).into()),
+                class: failure.class().map(|class| storable(class, MAX_CLASS).into()),
                 ..context.worker.failed(failure.kind(), message)
             };
             let extras = Some(Box::new(Extras { exception: Some(exception), ..Extras::default() }));
             match decision {
                 Decision::Retry(delay) => {
-                    let delay = delay.min(LONGEST_DELAY);
+                    let delay = delay.min(MAX_DELAY);
                     (Outcome::Retried(failure, delay), Verdict::Retry(delay), extras)
                 }
                 _ => (Outcome::Discarded(failure), Verdict::Discard, extras),
@@ -531,11 +531,7 @@ mod tests {
         let (settlement, _) = plain("later");
         assert_eq!(settlement.verdict, Verdict::Retry(SOON / 2));
         let (settlement, outcome) = plain("snooze");
-        assert_eq!(
-            settlement.verdict,
-            Verdict::Snooze(LONGEST_DELAY),
-            "dates can be reckoned with"
-        );
+        assert_eq!(settlement.verdict, Verdict::Snooze(MAX_DELAY), "dates can be reckoned with");
         assert!(outcome.failure().is_none());
     }
 
@@ -546,7 +542,7 @@ mod tests {
         assert_eq!(settlement.verdict, Verdict::Retry(SOON));
         let (settlement, _) = plain("fail at length");
         let exception = extras(&settlement).exception.as_ref().expect("is told");
-        assert!(exception.message.len() <= LONGEST_MESSAGE + "…".len());
+        assert!(exception.message.len() <= MAX_MESSAGE + "…".len());
         assert!(exception.message.ends_with("ä…"));
     }
 

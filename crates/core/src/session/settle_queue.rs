@@ -5,10 +5,10 @@ use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::time::Instant;
 
 /// One statement settles at most so many: enough for full effect, short enough not to block.
-const LARGEST_GROUP: usize = 1_000;
+const MAX_GROUP: usize = 1_000;
 
 /// What the runs of one statement bring has about so many bytes at most, unless one alone has more.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The bytes that a settlement keeps in memory: its argument, replies, and the jobs that replace it.
 pub(crate) fn weight(settlement: &Settlement) -> usize {
@@ -57,14 +57,14 @@ struct Pending {
 impl Pending {
     /// How many of those that wait go together.
     fn group(&self) -> usize {
-        let most = self.settlements.len().min(LARGEST_GROUP);
-        if self.bytes <= MOST_BYTES {
+        let most = self.settlements.len().min(MAX_GROUP);
+        if self.bytes <= MAX_BYTES {
             return most;
         }
         let mut bytes = 0;
         let fits = self.settlements[..most].iter().take_while(|one| {
             bytes += weight(one);
-            bytes <= MOST_BYTES
+            bytes <= MAX_BYTES
         });
         fits.count().max(1)
     }
@@ -200,20 +200,20 @@ mod tests {
     #[test]
     fn a_group_has_no_more_bytes_than_one_statement_should_unless_one_alone_has() {
         let queue = SettleQueue::default();
-        push_all(&queue, runs(5, MOST_BYTES / 2));
-        assert_eq!(queue.bytes(), 5 * (MOST_BYTES / 2));
+        push_all(&queue, runs(5, MAX_BYTES / 2));
+        assert_eq!(queue.bytes(), 5 * (MAX_BYTES / 2));
         assert_eq!((group(&queue), group(&queue), group(&queue)), (2, 2, 1));
         assert_eq!(group(&queue), 0);
         assert_eq!(queue.bytes(), 0);
-        push_all(&queue, runs(2, MOST_BYTES + 1));
+        push_all(&queue, runs(2, MAX_BYTES + 1));
         assert_eq!((group(&queue), group(&queue)), (1, 1));
     }
 
     #[test]
     fn a_group_has_no_more_than_a_thousand_runs() {
         let queue = SettleQueue::default();
-        push_all(&queue, runs(LARGEST_GROUP + 5, 0));
-        assert_eq!((group(&queue), group(&queue)), (LARGEST_GROUP, 5));
+        push_all(&queue, runs(MAX_GROUP + 5, 0));
+        assert_eq!((group(&queue), group(&queue)), (MAX_GROUP, 5));
     }
 
     #[test]

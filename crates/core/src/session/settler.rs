@@ -21,28 +21,28 @@ use crate::tools::threads::sleep;
 use crate::tools::time::{Instant, SystemTime};
 
 /// A group that the database refuses is tried so often before it is taken apart.
-const MOST_REFUSALS: u32 = 3;
+const MAX_REFUSALS: u32 = 3;
 
 /// A group without an answer in time is tried so often before it is taken apart: one of its rows may
 /// be locked by somebody's open transaction for longer than a call may take.
-const MOST_SILENCES: u32 = 2;
+const MAX_SILENCES: u32 = 2;
 
 /// Alone, a settlement is waited for so long: the lock that it needs is free, or it is not.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A settlement that waits for somebody's lock is tried again after so long, later ever less often.
 const FIRST_PARK: Duration = Duration::from_secs(1);
-const LONGEST_PARK: Duration = Duration::from_secs(30);
+const MAX_PARK: Duration = Duration::from_secs(30);
 
 /// After one that still waits, others that were put aside are left for so long: each try leaves a
 /// connection behind until the server gives up waiting.
 const QUIET: Duration = Duration::from_secs(3);
 
 /// So many members of a group are found to wait before the rest of it is put aside untried.
-const MOST_WAITING: usize = 3;
+const MAX_WAITING: usize = 3;
 
 /// A group whose settlement panics so often is given up.
-const MOST_PANICS: u32 = 3;
+const MAX_PANICS: u32 = 3;
 
 /// How often a settler that has nothing to do shows that it lives.
 const LOOK_UP: Duration = Duration::from_secs(5);
@@ -148,7 +148,7 @@ impl Settler<'_> {
         let is_left = |one: &&Settlement| !current.concluded.contains(&key(one));
         let left: Group = Arc::new(current.group.iter().filter(is_left).cloned().collect());
         self.begin(&left, current.panics + 1);
-        if current.panics < MOST_PANICS {
+        if current.panics < MAX_PANICS {
             self.settle_group(&left, true);
         } else {
             let count = left.len();
@@ -224,11 +224,11 @@ impl Settler<'_> {
             silences += u32::from(error.is_hung());
             refusals += u32::from(error.kind() != ErrorKind::Down);
             match error.kind() {
-                ErrorKind::Down if silences < if has_keys { 1 } else { MOST_SILENCES } => {}
+                ErrorKind::Down if silences < if has_keys { 1 } else { MAX_SILENCES } => {}
                 ErrorKind::Down | ErrorKind::Contention => {
                     return self.settle_apart(group, repeated, &error);
                 }
-                _ if refusals == MOST_REFUSALS => {
+                _ if refusals == MAX_REFUSALS => {
                     return self.settle_apart(group, repeated, &error);
                 }
                 // It does not mend itself at once; the probe finds out when it has.
@@ -264,7 +264,7 @@ impl Settler<'_> {
         let rest = keyed.iter().chain(plain.iter().filter(|_| !together));
         for at in rest.copied() {
             let one = One { group: Arc::clone(group), at, repeated };
-            let ended = if waiting < MOST_WAITING {
+            let ended = if waiting < MAX_WAITING {
                 self.settle_one(one, PATIENCE)
             } else {
                 Ended::Contended(one, None)
@@ -327,7 +327,7 @@ impl Settler<'_> {
             if matches!(ended, Ended::Contended(..)) {
                 self.quiet_until = Instant::now() + QUIET;
             }
-            self.conclude(ended, (pause * 2).min(LONGEST_PARK));
+            self.conclude(ended, (pause * 2).min(MAX_PARK));
             self.current = None;
         }
     }
@@ -338,7 +338,7 @@ impl Settler<'_> {
         for _ in 0..self.parked.len() {
             // One at a time, so that a panic leaves the others where they are.
             let Parked { one, pause, .. } = self.unpark(0);
-            let ended = if waiting < MOST_WAITING {
+            let ended = if waiting < MAX_WAITING {
                 self.settle_one(one, PATIENCE)
             } else {
                 Ended::Contended(one, None)
@@ -348,7 +348,7 @@ impl Settler<'_> {
             self.current = None;
         }
         // Those that were not tried come first the next time.
-        let tried = waiting.min(MOST_WAITING).min(self.parked.len());
+        let tried = waiting.min(MAX_WAITING).min(self.parked.len());
         self.parked.rotate_left(tried);
         if !self.parked.is_empty() {
             sleep(AWAY);
@@ -490,7 +490,7 @@ mod tests {
 
     #[test]
     fn of_many_that_wait_the_rest_is_put_aside_untried() {
-        let locked = [LOCKED; 1 + MOST_WAITING + 1];
+        let locked = [LOCKED; 1 + MAX_WAITING + 1];
         let bed = Bed::new(&locked);
         let mut settler = bed.settler();
         let runs = bed.runs(10);
@@ -538,7 +538,7 @@ mod tests {
         settler.settle_after_panic();
         assert_eq!(bed.left(), (1, 0), "the first was settled by somebody else");
         let again: Group = Arc::new(bed.runs(2));
-        settler.begin(&again, MOST_PANICS);
+        settler.begin(&again, MAX_PANICS);
         settler.settle_after_panic();
         assert_eq!(bed.left(), (3, 0), "these run again when their leases end");
     }

@@ -215,15 +215,15 @@ fn check_settings(settings: &[Setting]) -> Result<(), String> {
     let packet = settings.iter().find(|one| one.0 == "max_allowed_packet");
     let packet = packet.and_then(|one| one.1.parse::<u64>().ok());
     match packet {
-        Some(bytes) if bytes < SMALLEST_PACKET => Err(format!(
-            "can't connect: the server's max_allowed_packet is {bytes}; qudo needs {SMALLEST_PACKET}"
+        Some(bytes) if bytes < MIN_PACKET => Err(format!(
+            "can't connect: the server's max_allowed_packet is {bytes}; qudo needs {MIN_PACKET}"
         )),
         _ => Ok(()),
     }
 }
 
 /// The statements over many rows are smaller; see [`bulk`](crate::bulk).
-const SMALLEST_PACKET: u64 = 1024 * 1024;
+const MIN_PACKET: u64 = 1024 * 1024;
 
 /// Servers that speak the protocol of MySQL, give a version that would do, and lack what the claim needs:
 /// `JSON_TABLE`, procedures, or row locks that lock, without which two workers get one job.

@@ -24,10 +24,10 @@ const PATIENCE: Duration = Duration::from_secs(30 * 60);
 const NOBODY: &[u8] = b"qudo-looks-for-tls\0";
 
 /// Packets here are shorter, in bytes.
-const LONGEST: u32 = 1_024;
+const MAX_LEN: u32 = 1_024;
 
 /// A look is refused after one question or two.
-const MOST_QUESTIONS: u32 = 4;
+const MAX_QUESTIONS: u32 = 4;
 
 /// The first byte of a packet with an error.
 const ERROR: u8 = 255;
@@ -74,7 +74,7 @@ fn understand(packet: &[u8]) -> Greeting {
 }
 
 /// At most 20 looks of this process wait for their refusals on threads of their own.
-const MOST_LEAVING: u32 = 20;
+const MAX_LEAVING: u32 = 20;
 
 /// Is refused, whatever that takes; one of too many holds up its own login.
 fn leave(mut stream: Box<dyn Stream>, number: u8) {
@@ -84,7 +84,7 @@ fn leave(mut stream: Box<dyn Stream>, number: u8) {
             log::debug!("a look at a server was broken off: {error}");
         }
     };
-    let may_leave = |count| (count < MOST_LEAVING).then_some(count + 1);
+    let may_leave = |count| (count < MAX_LEAVING).then_some(count + 1);
     if LEAVING.fetch_update(Ordering::AcqRel, Ordering::Acquire, may_leave).is_err() {
         return leave();
     }
@@ -113,14 +113,14 @@ fn be_refused(stream: &mut dyn Stream, mut number: u8) -> io::Result<()> {
     let capabilities: u32 = 0x0000_0001 | 0x0000_0200 | 0x0000_8000 | 0x0008_0000;
     let mut login = Vec::new();
     login.extend(capabilities.to_le_bytes());
-    login.extend(LONGEST.to_le_bytes());
+    login.extend(MAX_LEN.to_le_bytes());
     login.push(UTF8MB4);
     login.extend([0; 23]);
     login.extend(NOBODY);
     login.push(0);
     login.extend(b"mysql_native_password\0");
     write(stream, number, &login)?;
-    for _ in 0..MOST_QUESTIONS {
+    for _ in 0..MAX_QUESTIONS {
         let answer;
         (number, answer) = read(stream)?;
         match answer.first() {
@@ -150,7 +150,7 @@ fn read(stream: &mut dyn Stream) -> io::Result<(u8, Vec<u8>)> {
     stream.read_exact(&mut head)?;
     let [low, middle, high, number] = head;
     let length = u32::from_le_bytes([low, middle, high, 0]);
-    if length > LONGEST {
+    if length > MAX_LEN {
         return Err(io::ErrorKind::InvalidData.into());
     }
     let mut packet = vec![0; length as usize];

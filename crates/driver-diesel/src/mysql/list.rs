@@ -29,7 +29,7 @@ pub(super) const NUMBERED: &str =
     "JSON_TABLE(?, '$[*]' COLUMNS (number BIGINT PATH '$[0]', hex CHAR(32) PATH '$[1]')) v";
 
 /// Longer lists gain nothing, and a packet has a largest size.
-const LONGEST: usize = 4_096;
+const MAX_LEN: usize = 4_096;
 
 fn ids_json(ids: &[Uuid]) -> String {
     let mut text = String::with_capacity(ids.len() * 35 + 2);
@@ -84,7 +84,7 @@ pub(super) fn rows_by_id<T: FromRow>(
         and(only)
     );
     let mut rows = Vec::with_capacity(ids.len());
-    for piece in ids.chunks(LONGEST) {
+    for piece in ids.chunks(MAX_LEN) {
         rows.extend(conn.rows::<T>(&sql, &binds(&ids_json(piece), keyed))?);
     }
     Ok(rows)
@@ -103,7 +103,7 @@ pub(super) fn delete_by_id(
         and(only)
     );
     let mut done = 0;
-    for piece in ids.chunks(LONGEST) {
+    for piece in ids.chunks(MAX_LEN) {
         done += conn.run(&sql, &binds(&ids_json(piece), keyed))?;
     }
     Ok(done)
@@ -124,7 +124,7 @@ pub(super) fn update_by_id(
         and(only)
     );
     let mut done = 0;
-    for piece in ids.chunks(LONGEST) {
+    for piece in ids.chunks(MAX_LEN) {
         let json = ids_json(piece);
         let mut all = vec![Bind::Text(&json)];
         all.extend(set_binds.iter().chain(*binds).copied());
@@ -148,7 +148,7 @@ pub(super) fn free_keys(
                ON x.ability = ? AND x.uniqkey = UNHEX(v.uniqkey) AND x.id = UNHEX(v.hex)";
     let mut done = 0;
     for of_one in keys.chunk_by(|one, next| one.ability == next.ability) {
-        for piece in of_one.chunks(LONGEST) {
+        for piece in of_one.chunks(MAX_LEN) {
             let json = keys_json(piece);
             done += conn.run(sql, &[Bind::Text(&json), Bind::Text(piece[0].ability)])?;
         }

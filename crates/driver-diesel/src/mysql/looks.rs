@@ -15,7 +15,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 
 /// The pause after a look that hangs; then it doubles.
 const FIRST_PAUSE: Duration = Duration::from_secs(15);
-const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+const MAX_PAUSE: Duration = Duration::from_secs(300);
 
 /// The looks at one server.
 ///
@@ -66,7 +66,7 @@ impl Looks {
             Err(NoLogin::Failed(message)) => Err(down(message)),
             Err(NoLogin::Hangs(message)) => {
                 let mut pace = self.pace();
-                pace.pause = (pace.pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+                pace.pause = (pace.pause * 2).clamp(FIRST_PAUSE, MAX_PAUSE);
                 pace.next = Some(Instant::now() + pace.pause);
                 Err(down(message))
             }

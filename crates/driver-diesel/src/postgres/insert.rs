@@ -15,10 +15,10 @@ use crate::statements::ledger::balance;
 const QUEUE_IS_FULL: &str = "too many notifications in the NOTIFY queue";
 
 /// Rows of one statement: enough for full speed, few enough to keep its memory small.
-const MOST_ROWS: usize = 2_000;
+const MAX_ROWS: usize = 2_000;
 
 /// Bytes of arguments in one statement.
-const MOST_BYTES: usize = 8 * 1024 * 1024;
+const MAX_BYTES: usize = 8 * 1024 * 1024;
 
 /// The end of each statement here: the number of jobs that were stored, which is 0 outside of the
 /// window. The rows are counted inside of it, because a statement by itself is its own commit: an error
@@ -218,7 +218,7 @@ fn pieces(jobs: Vec<&JobRecord>) -> Vec<Vec<&JobRecord>> {
     for job in jobs {
         bytes += job.facts.arg.len();
         match pieces.last_mut() {
-            Some(piece) if piece.len() < MOST_ROWS && bytes < MOST_BYTES => piece.push(job),
+            Some(piece) if piece.len() < MAX_ROWS && bytes < MAX_BYTES => piece.push(job),
             _ => {
                 bytes = job.facts.arg.len();
                 pieces.push(vec![job]);

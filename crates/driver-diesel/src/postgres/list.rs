@@ -11,7 +11,7 @@ use crate::sql::{Bind, FromRow, Sql};
 use crate::statements::keys::HeldKey;
 
 /// Longer lists gain nothing.
-const LONGEST: usize = 10_000;
+const MAX_LEN: usize = 10_000;
 
 fn condition(keyed: &Keyed<'_>) -> String {
     let and = if keyed.only.is_empty() { "" } else { " AND " };
@@ -30,7 +30,7 @@ pub(super) fn rows_by_id<T: FromRow>(
 ) -> QueryResult<Vec<T>> {
     let sql = format!("SELECT {columns} FROM {} x WHERE {}{lock}", keyed.table, condition(keyed));
     let mut rows = Vec::with_capacity(ids.len());
-    for piece in ids.chunks(LONGEST) {
+    for piece in ids.chunks(MAX_LEN) {
         let piece = Array::Ids(piece.to_vec());
         let binds: Vec<_> = keyed.binds.iter().copied().chain([Bind::Array(&piece)]).collect();
         rows.extend(conn.rows::<T>(&sql, &binds)?);
@@ -46,7 +46,7 @@ pub(super) fn delete_by_id(
 ) -> QueryResult<usize> {
     let sql = format!("DELETE FROM {} WHERE {}", keyed.table, condition(keyed));
     let mut done = 0;
-    for piece in ids.chunks(LONGEST) {
+    for piece in ids.chunks(MAX_LEN) {
         let piece = Array::Ids(piece.to_vec());
         let binds: Vec<_> = keyed.binds.iter().copied().chain([Bind::Array(&piece)]).collect();
         done += conn.run(&sql, &binds)?;
@@ -64,7 +64,7 @@ pub(super) fn update_by_id(
 ) -> QueryResult<usize> {
     let sql = format!("UPDATE {} SET {set} WHERE {}", keyed.table, condition(keyed));
     let mut done = 0;
-    for piece in ids.chunks(LONGEST) {
+    for piece in ids.chunks(MAX_LEN) {
         let piece = Array::Ids(piece.to_vec());
         let before = set_binds.iter().chain(keyed.binds).copied();
         let binds: Vec<_> = before.chain([Bind::Array(&piece)]).collect();
@@ -81,7 +81,7 @@ pub(super) fn free_keys(
     let sql = "DELETE FROM qudo_unique u USING unnest(?, ?, ?) AS v (ability, uniqkey, id) \
                WHERE u.ability = v.ability AND u.uniqkey = v.uniqkey AND u.id = v.id";
     let mut done = 0;
-    for piece in keys.chunks(LONGEST) {
+    for piece in keys.chunks(MAX_LEN) {
         let abilities = Array::Texts(piece.iter().map(|key| key.ability).collect());
         let uniqkeys = Array::Texts(piece.iter().map(|key| key.uniqkey).collect());
         let ids = Array::Ids(piece.iter().map(|key| *key.id).collect());

@@ -10,10 +10,10 @@ use crate::engine::Engine;
 use crate::sql::{Bind, Sql};
 
 /// Fewer ids are listed: to look for ranges costs two statements.
-const SHORTEST_RANGE: usize = 16;
+const MIN_RANGE: usize = 16;
 
 /// More ranges than this are no faster than a list.
-const MOST_RANGES: usize = 8;
+const MAX_RANGES: usize = 8;
 
 /// Removes lease and facts of completed jobs. A group of completed jobs comes from one claim or two,
 /// and is most of the claim's ids without a gap.
@@ -33,7 +33,7 @@ pub(super) fn complete(
     for (claim, mut ids) in by_claim {
         // In the order of the key, so that neighbours are found on the page at hand.
         ids.sort_unstable();
-        let mut ours = if ids.len() < SHORTEST_RANGE {
+        let mut ours = if ids.len() < MIN_RANGE {
             end_leases(conn, worker, claim, &ids)?
         } else {
             end_leases_between(conn, worker, claim, &ids)?
@@ -86,10 +86,10 @@ fn end_leases_between(
 /// Removes the facts of these ids, which are in order.
 fn remove_facts(conn: &mut Sql<'_, SqliteConnection>, ids: &[Uuid]) -> QueryResult<()> {
     if let [first, .., last] = ids
-        && ids.len() >= SHORTEST_RANGE
+        && ids.len() >= MIN_RANGE
     {
         // Jobs of other queues, priorities or instants may lie in between, in any number.
-        let most = ids.len() + MOST_RANGES;
+        let most = ids.len() + MAX_RANGES;
         let stored: Vec<Uuid> = conn.rows(
             "SELECT id FROM qudo_job WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?",
             &[Bind::Id(first), Bind::Id(last), Bind::Big(i64::try_from(most).unwrap_or(i64::MAX))],
@@ -127,7 +127,7 @@ fn ranges<'p>(wanted: &[Uuid], present: &'p [Uuid]) -> Option<Vec<&'p [Uuid]>> {
         }
     }
     ranges.extend(begin.map(|first| &present[first..]));
-    (ranges.len() <= MOST_RANGES).then_some(ranges)
+    (ranges.len() <= MAX_RANGES).then_some(ranges)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use crate::statements::insert::insert_new_rows;
 use crate::statements::ledger::balance;
 
 /// Shorter runs of like jobs gain nothing.
-const SHORTEST_RUN: usize = 4;
+const MIN_RUN: usize = 4;
 
 /// Stores new jobs; those in a row that differ only in id and argument share the other values.
 ///
@@ -23,7 +23,7 @@ pub(super) fn insert_new(
 ) -> QueryResult<()> {
     let mut others = Vec::new();
     for run in jobs.chunk_by(|one, next| are_alike(one, next)) {
-        if run.len() < SHORTEST_RUN || !is_plain(run[0]) {
+        if run.len() < MIN_RUN || !is_plain(run[0]) {
             others.extend(run.iter().copied());
         } else {
             insert_run(conn, run)?;

@@ -32,7 +32,7 @@ use crate::statements::insert::insert;
 use crate::tables::Tables;
 
 /// Another process may hold the write lock for [`TURN`] in each of so many tries before we give up.
-const MOST_TRIES: u32 = 6;
+const MAX_TRIES: u32 = 6;
 
 /// How long a thread that has its turn in this process waits for the lock of the file before others have
 /// theirs.
@@ -117,7 +117,7 @@ impl Sqlite {
                     Ok(conn) => conn,
                     // Two processes that make a file WAL at the same moment: SQLite refuses one of
                     // them at once, whatever the busy timeout.
-                    Err(error) if is_busy(&error) && tries < MOST_TRIES => {
+                    Err(error) if is_busy(&error) && tries < MAX_TRIES => {
                         drop(writer);
                         pause(tries);
                         tries += 1;
@@ -141,7 +141,7 @@ impl Sqlite {
                 (Err(error), class) => (error, class.unwrap_or(Class::Other)),
             };
             match class {
-                Class::Retry if tries < MOST_TRIES => {
+                Class::Retry if tries < MAX_TRIES => {
                     drop(writer);
                     pause(tries);
                     tries += 1;

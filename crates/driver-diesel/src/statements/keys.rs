@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// How often a unique key whose holder vanishes under our eyes is tried again.
-const MOST_TRIES: usize = 5;
+const MAX_TRIES: usize = 5;
 
 type Key<'a> = (&'a str, &'a str);
 
@@ -79,7 +79,7 @@ pub(super) fn take_keys<E: Engine>(
         .collect();
     wanted.sort_by_key(|(place, key, _)| (*key, *place));
     let mut taken = HashMap::new();
-    for _ in 0..MOST_TRIES {
+    for _ in 0..MAX_TRIES {
         let rows: Vec<_> = wanted
             .iter()
             .map(|(_, (ability, key), id)| vec![Bind::Text(ability), Bind::Text(key), Bind::Id(id)])

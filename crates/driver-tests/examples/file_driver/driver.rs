@@ -21,7 +21,7 @@ use super::file::StateFile;
 use super::state::{Place, Row, Trace};
 
 /// Each step writes the whole file, so nobody is to put large things into it.
-const LARGEST: usize = 8 * 1024 * 1024;
+const MAX_SIZE: usize = 8 * 1024 * 1024;
 
 /// The only version of the file.
 const VERSION: &str = "create_file";
@@ -45,10 +45,10 @@ type Answer<T> = Result<T, DriverError>;
 
 /// A driver may refuse what its database cannot take: the manager goes on, and a run that brings it is discarded.
 fn accept<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Answer<()> {
-    match values.find(|value| value.len() > LARGEST) {
+    match values.find(|value| value.len() > MAX_SIZE) {
         None => Ok(()),
         Some(value) => {
-            let text = format!("{} bytes are more than the file takes: {LARGEST}", value.len());
+            let text = format!("{} bytes are more than the file takes: {MAX_SIZE}", value.len());
             Err(DriverError::new(ErrorKind::Other, text))
         }
     }

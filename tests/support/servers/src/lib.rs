@@ -42,6 +42,7 @@ mod program;
 mod proxy;
 mod server;
 mod unpacked;
+mod wait;
 
 pub use account::Account;
 pub use certificates::{Authority, Certificates, Pair};
@@ -59,3 +60,4 @@ pub use postgres::{Postgres, PostgresServer, postgres_available};
 pub use proxy::Proxy;
 pub use server::Server;
 pub use unpacked::unpacked_programs;
+pub use wait::eventually;

@@ -13,7 +13,7 @@ use crate::{Account, Error};
 const TAIL_LINES: usize = 30;
 
 /// The longest path that the sockets in the directory may have, with room below the system's 107.
-const LONGEST_SOCKET: usize = 100;
+const MAX_SOCKET: usize = 100;
 
 /// The directory of one server and the user that it belongs to.
 ///
@@ -40,7 +40,7 @@ impl Place {
             .path()
             .canonicalize()
             .map_err(Error::file("find the true path of", directory.path()))?;
-        if root.as_os_str().len() + "/.s.PGSQL.65535.lock".len() > LONGEST_SOCKET {
+        if root.as_os_str().len() + "/.s.PGSQL.65535.lock".len() > MAX_SOCKET {
             return Err(Error::Invalid {
                 what: root.display().to_string(),
                 reason: "the path is too long for a unix socket".into(),

@@ -20,12 +20,8 @@ const PROGRAM: &str = env!("CARGO_BIN_EXE_qudo-soak");
 const DEADLINE: Duration = Duration::from_secs(180);
 
 #[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
+fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    qudo_test_servers::eventually(DEADLINE, what, condition);
 }
 
 /// Jobs that live, by state.

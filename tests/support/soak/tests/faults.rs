@@ -32,12 +32,8 @@ fn alone() -> MutexGuard<'static, ()> {
 }
 
 #[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = Instant::now() + DEADLINE;
-    while !condition() {
-        assert!(Instant::now() < deadline, "not within {DEADLINE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
+fn eventually(what: &str, condition: impl FnMut() -> bool) {
+    qudo_test_servers::eventually(DEADLINE, what, condition);
 }
 
 /// Nothing lies where it must not, and nothing in two databases.

@@ -24,13 +24,8 @@ const BRISK: usize = 2;
 const THREADS: usize = 2;
 
 #[track_caller]
-fn eventually(what: &str, mut condition: impl FnMut() -> bool) -> Duration {
-    let begun = Instant::now();
-    while !condition() {
-        assert!(begun.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
-        std::thread::park_timeout(Duration::from_millis(20));
-    }
-    begun.elapsed()
+fn eventually(what: &str, condition: impl FnMut() -> bool) -> Duration {
+    qudo_test_servers::eventually(DEADLINE, what, condition)
 }
 
 fn running(manager: &Manager) -> u64 {

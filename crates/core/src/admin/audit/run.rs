@@ -23,7 +23,7 @@ const PAGE: u32 = 2_000;
 const SUSPECTS: usize = 200;
 
 /// After more than 10,000 suspects of a database the look at it ends, which the report then tells.
-const MOST_SUSPECTS: usize = 10_000;
+const MAX_SUSPECTS: usize = 10_000;
 
 /// What was on its way at the first look has arrived by the second.
 const BETWEEN_LOOKS: Duration = Duration::from_millis(200);
@@ -122,7 +122,7 @@ impl Run {
                 }
                 before = traces.id;
             }
-            if is_last || suspects.len() > MOST_SUSPECTS {
+            if is_last || suspects.len() > MAX_SUSPECTS {
                 break;
             }
         }
@@ -130,7 +130,7 @@ impl Run {
         while let Some(found) = self.ask(at, move |driver| driver.strays(cursor.as_ref(), PAGE)) {
             suspects.extend(found.ids);
             cursor = found.next;
-            if cursor.is_none() || suspects.len() > MOST_SUSPECTS {
+            if cursor.is_none() || suspects.len() > MAX_SUSPECTS {
                 break;
             }
         }
@@ -158,7 +158,7 @@ impl Run {
         shared(
             ids.collect(),
             |id, at| {
-                if twice.len() <= MOST_SUSPECTS {
+                if twice.len() <= MAX_SUSPECTS {
                     twice.push((id, places(at)));
                 }
             },
@@ -180,7 +180,7 @@ impl Run {
             shared(
                 keys.collect(),
                 |key, at| {
-                    if keys_twice.len() <= MOST_SUSPECTS {
+                    if keys_twice.len() <= MAX_SUSPECTS {
                         keys_twice.push((key, places(at)));
                     }
                 },
@@ -201,10 +201,10 @@ impl Run {
         }
         sleep(BETWEEN_LOOKS);
         for (at, ids) in suspects.into_iter().enumerate() {
-            if ids.len() > MOST_SUSPECTS {
+            if ids.len() > MAX_SUSPECTS {
                 self.fail_at_last(at);
             }
-            let ids: Vec<_> = ids.into_iter().take(MOST_SUSPECTS).collect();
+            let ids: Vec<_> = ids.into_iter().take(MAX_SUSPECTS).collect();
             for some in ids.chunks(SUSPECTS) {
                 for traces in self.trace(at, some).into_values() {
                     for flaw in flaws(&traces) {
@@ -214,15 +214,15 @@ impl Run {
             }
         }
         for (many, places) in [
-            (twice.len() > MOST_SUSPECTS, twice.first().map(|(_, places)| places[0])),
-            (keys_twice.len() > MOST_SUSPECTS, keys_twice.first().map(|(_, places)| places[0])),
+            (twice.len() > MAX_SUSPECTS, twice.first().map(|(_, places)| places[0])),
+            (keys_twice.len() > MAX_SUSPECTS, keys_twice.first().map(|(_, places)| places[0])),
         ] {
             if let Some(at) = places.filter(|_| many) {
                 self.fail_at_last(at);
             }
         }
         let mut pairs: BTreeMap<(usize, usize), Vec<JobId>> = BTreeMap::new();
-        for (id, places) in twice.into_iter().take(MOST_SUSPECTS) {
+        for (id, places) in twice.into_iter().take(MAX_SUSPECTS) {
             for (nth, &one) in places.iter().enumerate() {
                 for &other in &places[nth + 1..] {
                     pairs.entry((one, other)).or_default().push(id);
@@ -234,7 +234,7 @@ impl Run {
                 self.confirm_twice(some, one, other);
             }
         }
-        for (key, places) in keys_twice.into_iter().take(MOST_SUSPECTS) {
+        for (key, places) in keys_twice.into_iter().take(MAX_SUSPECTS) {
             self.confirm_key(&key, &places);
         }
     }
@@ -305,7 +305,7 @@ impl Run {
     fn fail_at_last(&mut self, at: usize) {
         let name = self.databases[at].name.to_string();
         let message = format!(
-            "more than {MOST_SUSPECTS} jobs or keys looked wrong at the first look, or were on their way; \
+            "more than {MAX_SUSPECTS} jobs or keys looked wrong at the first look, or were on their way; \
              the look ended there, so not all was seen"
         );
         let error = DriverError::new(ErrorKind::Other, message);
