@@ -8,10 +8,10 @@ use uuid::Uuid;
 
 use crate::bulk::{self, Keyed};
 use crate::clock::{ServerClock, Window};
-use crate::migrate::Step;
+use crate::held_key::{self, HeldKey};
 use crate::sql::{Bind, FromRow, Sql, SqlConn};
-use crate::statements::keys::{self, HeldKey};
 use crate::statements::ledger::balance;
+use crate::step::Step;
 use crate::tables::Tables;
 
 /// What one engine adds to the statements that all share.
@@ -137,7 +137,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// Removes the rows of these keys, if these jobs hold them.
     fn free_keys(conn: &mut Sql<'_, Self::Conn>, keys: &[HeldKey<'_>]) -> QueryResult<usize> {
-        keys::free_each(conn, keys)
+        held_key::free_each(conn, keys)
     }
 
     /// The migrations that this engine carries, in order.

@@ -23,6 +23,7 @@ mod due_floor;
 mod engine;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod gaps;
+mod held_key;
 mod login;
 mod migrate;
 mod moves;
@@ -41,6 +42,7 @@ mod sql;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statements;
+mod step;
 mod sweep;
 mod tables;
 mod transactional;

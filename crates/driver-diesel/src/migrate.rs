@@ -12,39 +12,10 @@ use qudo_core::driver::{DriverError, ErrorKind, SchemaState};
 use crate::engine::Engine;
 use crate::sql::{Bind, Sql};
 use crate::statements::control;
+use crate::step::Step;
 use crate::tables::Tables;
 
 type BackendOf<E> = <<E as Engine>::Conn as Connection>::Backend;
-
-/// A migration as it is written, with the names of the default installation.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Step {
-    /// Its folder: a stamp, an underscore, what it does.
-    pub(crate) name: &'static str,
-    pub(crate) up: &'static str,
-    pub(crate) down: &'static str,
-}
-
-/// Takes in a folder of migrations.
-macro_rules! step {
-    ($engine:literal, $name:literal) => {
-        $crate::migrate::Step {
-            name: $name,
-            up: include_str!(concat!("../../migrations/", $engine, "/", $name, "/up.sql")),
-            down: include_str!(concat!("../../migrations/", $engine, "/", $name, "/down.sql")),
-        }
-    };
-}
-
-#[cfg(any(feature = "sqlite", feature = "postgres", feature = "mysql"))]
-pub(crate) use step;
-
-impl Step {
-    /// Its stamp without the dashes, as diesel has it.
-    fn version(&self) -> String {
-        self.name.split('_').next().unwrap_or_default().replace('-', "")
-    }
-}
 
 /// A migration with the names of one installation.
 struct Rendered {
@@ -74,18 +45,6 @@ impl<DB: Backend> Migration<DB> for Rendered {
 struct InATransaction;
 
 impl MigrationMetadata for InATransaction {}
-
-impl MigrationName for Step {
-    fn version(&self) -> MigrationVersion<'_> {
-        self.version().into()
-    }
-}
-
-impl std::fmt::Display for Step {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.name)
-    }
-}
 
 /// The migrations of an engine, for one installation.
 struct Steps<'a>(&'a [Step], &'a Tables);

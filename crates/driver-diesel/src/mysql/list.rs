@@ -13,8 +13,8 @@ use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use crate::bulk::Keyed;
+use crate::held_key::HeldKey;
 use crate::sql::{Bind, FromRow, Sql};
-use crate::statements::keys::HeldKey;
 
 /// Rows `v` with the column `hex`.
 const IDS: &str = "JSON_TABLE(?, '$[*]' COLUMNS (hex CHAR(32) PATH '$')) v";

@@ -25,12 +25,12 @@ use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, has_work, probe_writes};
-use crate::migrate::{Step, step};
+use crate::held_key::HeldKey;
 use crate::pool::Pool;
 use crate::sql::{Bind, FromRow, Sql};
 use crate::statements::insert::insert_new_rows;
-use crate::statements::keys::HeldKey;
 use crate::statements::ledger::balance;
+use crate::step::{Step, step};
 use crate::tables::Tables;
 
 /// Microseconds since 1970, UTC. Not `UNIX_TIMESTAMP(NOW())`, which goes through the session's time zone

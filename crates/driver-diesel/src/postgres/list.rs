@@ -6,9 +6,9 @@ use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use crate::bulk::Keyed;
+use crate::held_key::HeldKey;
 use crate::sql::Array;
 use crate::sql::{Bind, FromRow, Sql};
-use crate::statements::keys::HeldKey;
 
 /// Longer lists gain nothing.
 const MAX_LEN: usize = 10_000;

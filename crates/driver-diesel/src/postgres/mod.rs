@@ -27,10 +27,10 @@ use crate::clock::{ServerClock, Window};
 use crate::cursor::Cursors;
 use crate::driver::DieselDriver;
 use crate::engine::{Engine, has_work, probe_writes};
-use crate::migrate::{Step, step};
+use crate::held_key::HeldKey;
 use crate::reach;
 use crate::sql::{Array, Bind, FromRow, Sql};
-use crate::statements::keys::HeldKey;
+use crate::step::{Step, step};
 use crate::tables::Tables;
 
 /// Two numbers that no other program is likely to lock: "qudo" in ASCII, and one of the installation's own.

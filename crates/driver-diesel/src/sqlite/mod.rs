@@ -24,11 +24,11 @@ use crate::classify::{Class, classify, classify_text, connect_error, to_driver_e
 use crate::clock::Window;
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
-use crate::migrate::{Step, step};
 use crate::options::Options;
 use crate::pool::{Pool, pause};
 use crate::sql::Sql;
 use crate::statements::insert::insert;
+use crate::step::{Step, step};
 use crate::tables::Tables;
 
 /// Another process may hold the write lock for [`TURN`] in each of so many tries before we give up.

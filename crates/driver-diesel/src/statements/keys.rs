@@ -9,20 +9,13 @@ use uuid::Uuid;
 
 use crate::bulk::insert_rows;
 use crate::engine::Engine;
+use crate::held_key::{HeldKey, free_key};
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// How often a unique key whose holder vanishes under our eyes is tried again.
 const MAX_TRIES: usize = 5;
 
 type Key<'a> = (&'a str, &'a str);
-
-/// A key with the job that holds it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct HeldKey<'a> {
-    pub(crate) ability: &'a str,
-    pub(crate) uniqkey: &'a str,
-    pub(crate) id: &'a Uuid,
-}
 
 /// Lets go of the keys of jobs that are gone, in the order of the keys; a key that another job holds by now
 /// stays. Returns how many were let go.
@@ -41,22 +34,6 @@ pub(crate) fn free_keys<E: Engine>(
         [key] => free_key(conn, key),
         _ => E::free_keys(conn, &keys),
     }
-}
-
-/// One by one: for an engine where a statement is no round trip.
-pub(crate) fn free_each<C: crate::sql::SqlConn>(
-    conn: &mut Sql<'_, C>,
-    keys: &[HeldKey<'_>],
-) -> QueryResult<usize> {
-    keys.iter().map(|key| free_key(conn, key)).sum()
-}
-
-fn free_key<C: crate::sql::SqlConn>(
-    conn: &mut Sql<'_, C>,
-    key: &HeldKey<'_>,
-) -> QueryResult<usize> {
-    let sql = "DELETE FROM qudo_unique WHERE ability = ? AND uniqkey = ? AND id = ?";
-    conn.run(sql, &[Bind::Text(key.ability), Bind::Text(key.uniqkey), Bind::Id(key.id)])
 }
 
 /// Takes the unique keys of the jobs that have one; returns those held by others, by place.

@@ -8,11 +8,12 @@ use uuid::Uuid;
 
 use super::audit::{Trace, assemble, trace_rows};
 use super::exception::{NewException, log_exceptions};
-use super::keys::{HeldKey, free_keys, take_key};
+use super::keys::{free_keys, take_key};
 use super::ledger::balance;
 use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
+use crate::held_key::HeldKey;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 struct Facts {

@@ -11,12 +11,13 @@ use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::facts::{self, FACTS};
-use super::keys::{HeldKey, free_keys, take_keys};
+use super::keys::{free_keys, take_keys};
 use super::ledger::balance;
 use super::lookup::instant;
 use super::{Place, RunAfter, STAND, Stand, place, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::Engine;
+use crate::held_key::HeldKey;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// A narrow row with the time until which it waits.

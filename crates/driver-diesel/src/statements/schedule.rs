@@ -5,13 +5,14 @@ use diesel::result::QueryResult;
 use qudo_core::driver::{DriverError, Due, Promotion};
 use uuid::Uuid;
 
-use super::keys::{HeldKey, free_keys};
+use super::keys::free_keys;
 use super::ledger::balance;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::clock::ServerClock;
 use crate::due_floor::{ALL, DueFloor, HORIZON, Range};
 use crate::engine::Engine;
+use crate::held_key::HeldKey;
 use crate::share::is_dear;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 

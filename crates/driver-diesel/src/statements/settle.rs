@@ -7,12 +7,13 @@ use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
 use super::insert::insert_within;
-use super::keys::{HeldKey, free_keys};
+use super::keys::free_keys;
 use super::ledger::balance;
 use super::trace::{write_replies, write_status};
 use super::{Place, RunAfter, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
+use crate::held_key::HeldKey;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Whether a group can take the short way: every run completed and wrote nothing else.
