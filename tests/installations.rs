@@ -16,7 +16,7 @@ use qudo_driver_tests::{Bed, DEADLINE, Fresh, Log, drain, eventually};
 use qudo_test_servers::FreshDatabase;
 
 /// How the tables of several installations of one database may be named.
-const ON_POSTGRES: [&str; 6] = [
+const ON_POSTGRES: [&str; 7] = [
     "",
     "schema=jobs",
     // Another one: names in schemas keep their case.
@@ -25,9 +25,12 @@ const ON_POSTGRES: [&str; 6] = [
     "schema=jobs&table_prefix=mail_",
     // Beginning as another does.
     "table_prefix=qudo_two_",
+    // With what every name of the default begins with.
+    "schema=qudo_jobs&table_prefix=qudo_two_",
 ];
 
-const ELSEWHERE: [&str; 4] = ["", "table_prefix=mail_", "table_prefix=qudo_two_", "table_prefix=m"];
+const ELSEWHERE: [&str; 4] =
+    ["", "table_prefix=mail_", "table_prefix=qudo_two_", "table_prefix=m_"];
 
 /// One database with its installations.
 struct House {
@@ -283,6 +286,92 @@ where
         let effects = effects.get_result::<Number>(conn).expect("counts").n;
         assert_eq!(effects, number as i64 + 1);
     }
+}
+
+fn refused(dsn: &str) -> String {
+    let manager = Manager::builder().linked(false).ability::<says>().plugin(Log::default());
+    let manager = manager.database(dsn).build().expect("valid");
+    let error = manager.migrate().expect_err("refused");
+    assert!(manager.start().is_err(), "nobody works it either");
+    error.to_string()
+}
+
+/// It would be the default's under another name: with another channel, and another lock for migrations.
+#[test]
+fn a_schema_where_names_without_one_are_looked_up_is_refused() {
+    for engine in ["postgres", "pooled"] {
+        let Some(house) = House::open(engine) else { continue };
+        let sign = if house.plain.contains('?') { '&' } else { '?' };
+        let named = |schema: &str| format!("{}{sign}schema={schema}", house.plain);
+        assert!(refused(&named("public")).contains("search_path"));
+        // PostgreSQL looks into a schema that is called as the account before all others.
+        let account = url::Url::parse(&house.plain).expect("a URL").username().to_owned();
+        assert!(refused(&named(&account)).contains("search_path"));
+        let there = "SELECT count(*) FROM pg_namespace WHERE nspname = current_user";
+        let direct = house.plain.split('?').next().expect("the part before");
+        assert_eq!(qudo_test_servers::run_sql(direct, there).expect("counts").trim(), "0");
+    }
+}
+
+/// The text of a function stays as it was, so a claim would take the jobs of whoever has the name now.
+#[test]
+fn a_schema_that_was_renamed_is_refused_until_it_has_its_name_again() {
+    let Some(house) = House::open("postgres") else { return };
+    let named = |schema: &str| format!("{}?schema={schema}", house.plain);
+    let manager = Manager::builder().linked(false).database(named("jobs")).build().expect("valid");
+    manager.migrate().expect("migrates");
+    let rename = |from: &str, to: &str| {
+        let sql = format!("ALTER SCHEMA {from} RENAME TO {to}");
+        qudo_test_servers::run_sql(&house.plain, &sql).expect("renames");
+    };
+    rename("jobs", "old");
+    assert!(refused(&named("old")).contains("renamed"));
+    rename("old", "jobs");
+    assert!(manager.migrate().expect("all is well")[0].answer.is_ok());
+}
+
+#[test]
+fn tables_of_others_are_left_alone() {
+    for engine in ["sqlite", "postgres", "mariadb", "mysql"] {
+        let Some(house) = House::open(engine) else { continue };
+        let sql = "CREATE TABLE shop_worker (n INTEGER)";
+        match &house.plain.strip_prefix("sqlite:") {
+            Some(file) => {
+                let mut conn = SqliteConnection::establish(file).expect("opens");
+                conn.batch_execute(sql).expect("makes");
+            }
+            None => drop(qudo_test_servers::run_sql(&house.plain, sql).expect("makes")),
+        }
+        let dsn = format!("{}?table_prefix=shop_", house.plain);
+        let error = refused(&dsn);
+        assert!(error.contains("shop_worker"), "{engine}: {error}");
+        let driver = DriverRegistration::open_linked(&dsn).expect("opens").driver;
+        assert!(matches!(driver.schema(), Ok(SchemaState::Behind(_))), "nothing was made");
+    }
+}
+
+#[test]
+fn a_database_of_another_kind_than_the_connection_is_refused() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let file = place.path().join("jobs.db").display().to_string();
+    let spool = format!("sqlite:{}/spool.db", place.path().display());
+    let manager = Manager::builder()
+        .linked(false)
+        .ability::<says>()
+        .database_as("file", format!("sqlite:{file}?table_prefix=mail_"))
+        .database_as("other", "memory:of another kind")
+        // It has other names, and no caller's transaction is to it.
+        .spool(spool, 9)
+        .build()
+        .expect("valid");
+    manager.migrate().expect("migrates");
+    let mut conn = SqliteConnection::establish(&file).expect("opens");
+    conn.batch_execute("PRAGMA busy_timeout = 30000").expect("sets");
+    let job = || says::job("x".to_owned());
+    assert!(manager.enqueue_in(&mut conn, job()).expect("stored").is_some());
+    assert!(manager.enqueue_in(&mut conn, job().database("file")).expect("stored").is_some());
+    let error = manager.enqueue_in(&mut conn, job().database("other")).expect_err("memory");
+    assert!(matches!(error, Error::InvalidOption { option: "database", .. }), "{error}");
 }
 
 #[test]

@@ -27,7 +27,8 @@ pub enum Error {
     /// Two short names lead to one database.
     #[error(
         "{first:?} and {second:?} are two names of one database ({reason}); remove one of them, or, if \
-         one is a restored copy of the other, delete the row 'identity' from its table qudo_control"
+         one is a restored copy of the other, delete the row 'identity' from its own table of orders \
+         (qudo_control by default)"
     )]
     SameDatabase {
         /// The name that stays.

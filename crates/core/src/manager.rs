@@ -459,7 +459,7 @@ impl Manager {
     pub fn drivers(&self, database: Option<&str>) -> Result<Vec<Arc<dyn Driver>>, Error> {
         let databases = match database {
             Some(name) => vec![self.set().find(name)?],
-            None => self.set().everywhere(),
+            None => self.set().all().to_vec(),
         };
         Ok(databases.iter().map(|database| Arc::clone(database.driver())).collect())
     }

@@ -143,6 +143,12 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// The migrations that this engine carries, in order.
     const MIGRATIONS: &'static [Step];
 
+    /// Whether tables can be named so here; the reason if not. Reads only.
+    fn check_names(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<Option<String>> {
+        let _ = conn;
+        Ok(None)
+    }
+
     /// Makes what the tables need around them, before the first of them is made.
     fn prepare(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<()> {
         let _ = conn;

@@ -105,6 +105,9 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
 
 /// Compares the table with the migrations carried. Reads only.
 pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, DriverError> {
+    if let Some(reason) = engine.read(E::check_names)? {
+        return Err(DriverError::new(ErrorKind::Schema, reason));
+    }
     let applied = engine.read(|conn| {
         conn.rows::<String>("SELECT version FROM qudo_schema_migrations ORDER BY version", &[])
     });

@@ -32,6 +32,27 @@ const MISSING: [&str; 6] = [
     "has no column",
 ];
 
+/// What our names end with.
+const NOUNS: [&str; 17] = [
+    "job",
+    "ready",
+    "scheduled",
+    "lease",
+    "unique",
+    "exception",
+    "reply",
+    "worker",
+    "moving",
+    "control",
+    "schema_migrations",
+    "claim",
+    "complete",
+    "now",
+    "refuse",
+    "text",
+    "enqueue",
+];
+
 /// The names of one installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Tables {
@@ -80,6 +101,9 @@ impl Tables {
             || prefix.starts_with(|one: char| one.is_ascii_digit())
         {
             "it is made of small letters, digits and underscores, and begins with no digit"
+        } else if !prefix.ends_with('_') {
+            // Else `re` would make a table `release`, which is a word of MySQL's.
+            "it ends with an underscore"
         } else if prefix.starts_with("sqlite_") {
             "names that begin with sqlite_ are SQLite's own"
         } else {
@@ -99,6 +123,11 @@ impl Tables {
     /// The schema, where one is named.
     pub(crate) fn schema(&self) -> Option<&str> {
         self.schema.as_deref()
+    }
+
+    /// What every name begins with.
+    pub(crate) fn prefix(&self) -> &str {
+        &self.prefix
     }
 
     fn is_default(&self) -> bool {
@@ -161,15 +190,15 @@ impl Tables {
         table.trim_matches(['"', '`']).starts_with(&*self.prefix)
     }
 
-    /// An error for want of a table or a function of ours, told from one that concerns others'.
+    /// An error for want of a table, a column or a function of ours, told from one that concerns others'.
     pub(crate) fn explain(&self, error: Error) -> Error {
         let text = error.to_string().to_lowercase();
-        let names_ours = text.contains(&*self.prefix)
-            || self
-                .schema
-                .as_ref()
-                .is_some_and(|schema| text.contains(&format!("\"{}\"", schema.to_lowercase())));
-        if names_ours && MISSING.iter().any(|words| text.contains(words)) {
+        let schema = self.schema.as_ref().map(|schema| format!("\"{}\"", schema.to_lowercase()));
+        let names_ours = schema.is_some_and(|schema| text.contains(&schema))
+            || NOUNS.iter().any(|noun| text.contains(&format!("{}{noun}", self.prefix)));
+        // A column is told without its table.
+        let column = text.contains("column");
+        if (names_ours || column) && MISSING.iter().any(|words| text.contains(words)) {
             return Error::QueryBuilderError(Box::new(MissingTables(error)));
         }
         error
@@ -227,15 +256,20 @@ mod tests {
         );
     }
 
+    /// The longest prefix.
+    fn long(letter: &str) -> String {
+        format!("{}_", letter.repeat(39))
+    }
+
     #[test]
     fn two_installations_share_no_channel() {
         let all = [
             named(None, None),
             named(Some("jobs"), None),
-            named(None, Some("jobs")),
-            named(Some("jobs"), Some("jobs")),
-            named(Some(&"s".repeat(22)), Some(&"p".repeat(40))),
-            named(Some(&"s".repeat(22)), Some(&"q".repeat(40))),
+            named(None, Some("jobs_")),
+            named(Some("jobs"), Some("jobs_")),
+            named(Some(&"s".repeat(22)), Some(&long("p"))),
+            named(Some(&"s".repeat(22)), Some(&long("q"))),
         ];
         for (at, one) in all.iter().enumerate() {
             assert!(one.channel().len() <= MAX_NAME);
@@ -251,9 +285,9 @@ mod tests {
         for bad in ["", "1a", "a.b", "a\"b", "pg_temp", "PG_X", "ä", "a b", &"x".repeat(64)] {
             assert!(Tables::default().in_schema(bad).is_err(), "{bad:?}");
         }
-        let both = named(Some(&"s".repeat(23)), None).with_prefix(&"p".repeat(40));
+        let both = named(Some(&"s".repeat(23)), None).with_prefix(&long("p"));
         assert!(both.expect_err("their channel is too long").contains("together"));
-        for bad in ["", "1a", "A", "a-b", "a.b", "sqlite_x", &"x".repeat(41)] {
+        for bad in ["", "1a_", "A_", "a-b_", "a.b_", "ab", "sqlite_x_", &"x".repeat(41)] {
             assert!(Tables::default().with_prefix(bad).is_err(), "{bad:?}");
         }
     }

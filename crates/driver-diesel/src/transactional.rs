@@ -27,7 +27,7 @@ pub trait Transactional: sealed::Sealed {
     fn insert_job(
         &mut self,
         job: &JobRecord,
-        drivers: &[Arc<dyn Driver>],
+        target: Target<'_>,
         notify: bool,
     ) -> Result<Inserted, NotInserted>;
 }
@@ -40,6 +40,8 @@ pub enum NotInserted {
     Failed(diesel::result::Error),
     /// The databases of the connection's engine have tables of different names.
     Ambiguous,
+    /// The database that was named is of another engine.
+    OtherEngine,
 }
 
 impl From<diesel::result::Error> for NotInserted {
@@ -48,21 +50,31 @@ impl From<diesel::result::Error> for NotInserted {
     }
 }
 
-/// How the tables are named on a connection to one of these databases. One that is none of them has the
-/// default.
-fn tables_of<E: Engine>(drivers: &[Arc<dyn Driver>]) -> Result<&Tables, NotInserted> {
-    let named = drivers.iter().filter_map(|driver| {
-        let any: &dyn std::any::Any = &**driver;
+/// Where a job may go.
+#[doc(hidden)]
+#[derive(Clone, Copy)]
+pub enum Target<'a> {
+    /// To the database of this driver, by its name.
+    Named(&'a dyn Driver),
+    /// To any of these.
+    Any(&'a [Arc<dyn Driver>]),
+}
+
+/// How the tables are named on a connection to such a database. If no database of the manager has the
+/// connection's engine, they have the names of the default.
+fn tables_of<E: Engine>(target: Target<'_>) -> Result<&Tables, NotInserted> {
+    fn tables<E: Engine>(driver: &dyn Driver) -> Option<&Tables> {
+        let any: &dyn std::any::Any = driver;
         any.downcast_ref::<DieselDriver<E>>().map(|driver| driver.engine.tables())
-    });
-    let mut found = None;
-    for tables in named {
-        if found.is_some_and(|found| found != tables) {
-            return Err(NotInserted::Ambiguous);
-        }
-        found = Some(tables);
     }
-    Ok(found.unwrap_or(Tables::DEFAULT))
+    match target {
+        Target::Named(driver) => tables::<E>(driver).ok_or(NotInserted::OtherEngine),
+        Target::Any(drivers) => {
+            let mut all = drivers.iter().filter_map(|driver| tables::<E>(&**driver));
+            let Some(first) = all.next() else { return Ok(Tables::DEFAULT) };
+            if all.all(|other| other == first) { Ok(first) } else { Err(NotInserted::Ambiguous) }
+        }
+    }
 }
 
 macro_rules! transactional {
@@ -73,10 +85,10 @@ macro_rules! transactional {
             fn insert_job(
                 &mut self,
                 job: &JobRecord,
-                drivers: &[Arc<dyn Driver>],
+                target: Target<'_>,
                 notify: bool,
             ) -> Result<Inserted, NotInserted> {
-                let conn = &mut Sql::new(self, tables_of::<$engine>(drivers)?);
+                let conn = &mut Sql::new(self, tables_of::<$engine>(target)?);
                 let inserted = insert_within::<$engine>(conn, std::slice::from_ref(job))?;
                 if notify {
                     <$engine>::notify_at_commit(conn, &job.facts.queue)?;
@@ -109,10 +121,10 @@ where
     fn insert_job(
         &mut self,
         job: &JobRecord,
-        drivers: &[Arc<dyn Driver>],
+        target: Target<'_>,
         notify: bool,
     ) -> Result<Inserted, NotInserted> {
-        (**self).insert_job(job, drivers, notify)
+        (**self).insert_job(job, target, notify)
     }
 }
 
@@ -122,7 +134,8 @@ pub trait EnqueueIn {
     /// rollback leaves nothing. The connection must be to a database that has qudo's tables;
     /// which one is the caller's business, so neither routing nor failover take part, and a
     /// unique key is unique in that database alone. Where the manager's databases of this engine differ in
-    /// `schema` or `table_prefix`, [`NewJob::database`] says whose tables are meant.
+    /// `schema` or `table_prefix`, [`NewJob::database`] says whose tables are meant; where it has no database of
+    /// this engine, it is the default's.
     ///
     /// On SQLite begin with `immediate_transaction` and set a `busy_timeout` on the connection:
     /// a transaction that reads before it writes cannot wait for the file's lock.
@@ -137,7 +150,8 @@ pub trait EnqueueIn {
     ///
     /// # Errors
     ///
-    /// As [`Manager::enqueue`] before the insert, and whatever the connection answers.
+    /// As [`Manager::enqueue`] before the insert, [`Error::InvalidOption`] where it cannot be told whose tables are
+    /// meant, and whatever the connection answers.
     fn enqueue_in<C: Transactional>(
         &self,
         conn: &mut C,
@@ -151,12 +165,17 @@ impl EnqueueIn for Manager {
         conn: &mut C,
         job: NewJob,
     ) -> Result<Option<JobId>, Error> {
-        let drivers = self.drivers(job.chosen_database())?;
+        let (is_named, drivers) =
+            (job.chosen_database().is_some(), self.drivers(job.chosen_database())?);
         let Some(record) = self.prepare_record(job)? else {
             return Ok(None);
         };
         let notify = self.notifies_in_transactions();
-        let inserted = conn.insert_job(&record, &drivers, notify).map_err(|error| match error {
+        let target = match &drivers[..] {
+            [one] if is_named => Target::Named(&**one),
+            all => Target::Any(all),
+        };
+        let inserted = conn.insert_job(&record, target, notify).map_err(|error| match error {
             NotInserted::Failed(error) => Error::Database {
                 database: "of the caller's connection".to_owned(),
                 action: "store a job in the caller's transaction",
@@ -166,6 +185,11 @@ impl EnqueueIn for Manager {
                 option: "database",
                 reason: "the tables of this manager's databases are named differently; say with \
                          NewJob::database which of them the connection is to"
+                    .to_owned(),
+            },
+            NotInserted::OtherEngine => Error::InvalidOption {
+                option: "database",
+                reason: "the database that NewJob::database names is not of the connection's kind"
                     .to_owned(),
             },
         })?;

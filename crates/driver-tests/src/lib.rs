@@ -42,6 +42,8 @@ macro_rules! groups {
 groups! {
     /// The abilities that the behaviours use.
     abilities,
+    /// What the port promises, asked of the driver itself.
+    contract,
     /// Databases that are drained, paused, added, removed, and moved between.
     databases,
     /// What becomes of a job that is enqueued.
@@ -76,12 +78,27 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; enqueue work reply facts exceptions hooks session databases);
+        $crate::suite!($run; contract enqueue work reply facts exceptions hooks session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
             $crate::suite!(@ $group $run);
         })*
+    };
+    (@ contract $run:path) => {
+        $crate::tests! { $run; $crate::contract:
+            nothing_is_stored_leased_or_ordered_after_its_deadline,
+            a_worker_that_was_heard_of_since_keeps_its_jobs,
+            a_lease_past_its_end_is_taken_when_that_is_asked_for,
+            leases_of_a_worker_without_a_row_are_taken_back,
+            a_rescue_takes_no_more_than_its_limit,
+            the_keys_of_a_group_are_free_when_it_is_settled,
+            what_is_kept_is_kept_for_its_time,
+            a_delay_of_nothing_makes_a_job_ready_at_once,
+            what_arrived_once_is_not_brought_again,
+            each_live_job_is_told_with_its_one_place,
+            tables_are_made_and_removed_as_they_are_told,
+        }
     };
     (@ enqueue $run:path) => {
         $crate::tests! { $run; $crate::enqueue:

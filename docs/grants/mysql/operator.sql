@@ -2,6 +2,7 @@
 -- removes and redrives jobs, and repairs. It runs none.
 -- Run it in the database of the jobs, as an administrator, with the account's name in place of
 -- qudo_account. The same for MySQL and MariaDB.
+-- The names are those of the default: another table_prefix stands in the place of qudo_.
 
 GRANT SELECT ON qudo_schema_migrations TO 'qudo_account'@'%';
 GRANT SELECT, INSERT, DELETE ON qudo_control TO 'qudo_account'@'%';

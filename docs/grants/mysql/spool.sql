@@ -2,6 +2,7 @@
 -- program with a spool needs it, or its jobs stay in the spool's file.
 -- Run it in the database of the jobs, as an administrator, with the account's name in place of
 -- qudo_account. The same for MySQL and MariaDB.
+-- The names are those of the default: another table_prefix stands in the place of qudo_.
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_job TO 'qudo_account'@'%';

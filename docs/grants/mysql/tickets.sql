@@ -1,6 +1,7 @@
 -- Beside enqueue.sql: what a program needs to follow its jobs and to hear their replies.
 -- Run it in the database of the jobs, as an administrator, with the account's name in place of
 -- qudo_account. The same for MySQL and MariaDB.
+-- The names are those of the default: another table_prefix stands in the place of qudo_.
 
 GRANT SELECT ON qudo_job TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_ready TO 'qudo_account'@'%';

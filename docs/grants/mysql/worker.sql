@@ -1,6 +1,7 @@
 -- An account that runs jobs, and stores them too. It changes no table and gives no orders.
 -- Run it in the database of the jobs, as an administrator, with the account's name in place of
 -- qudo_account. The same for MySQL and MariaDB.
+-- The names are those of the default: another table_prefix stands in the place of qudo_.
 
 GRANT SELECT ON qudo_schema_migrations TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_control TO 'qudo_account'@'%';

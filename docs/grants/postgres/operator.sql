@@ -2,6 +2,8 @@
 -- removes and redrives jobs, and repairs. It runs none.
 -- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
 -- qudo_account.
+-- The names are those of the default: another table_prefix stands in the place of qudo_,
+-- and another schema in that of public and before the names.
 
 GRANT USAGE ON SCHEMA public TO qudo_account;
 GRANT SELECT ON qudo_schema_migrations TO qudo_account;

@@ -2,6 +2,8 @@
 -- program with a spool needs it, or its jobs stay in the spool's file.
 -- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
 -- qudo_account.
+-- The names are those of the default: another table_prefix stands in the place of qudo_,
+-- and another schema in that of public and before the names.
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO qudo_account;
 GRANT SELECT ON qudo_job TO qudo_account;

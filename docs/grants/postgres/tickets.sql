@@ -1,6 +1,8 @@
 -- Beside enqueue.sql: what a program needs to follow its jobs and to hear their replies.
 -- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
 -- qudo_account.
+-- The names are those of the default: another table_prefix stands in the place of qudo_,
+-- and another schema in that of public and before the names.
 
 GRANT SELECT ON qudo_job TO qudo_account;
 GRANT SELECT ON qudo_ready TO qudo_account;

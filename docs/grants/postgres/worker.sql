@@ -2,6 +2,8 @@
 -- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
 -- qudo_account.
 -- A server whose functions may not be executed by everybody needs EXECUTE on those named qudo_*, too.
+-- The names are those of the default: another table_prefix stands in the place of qudo_,
+-- and another schema in that of public and before the names.
 
 GRANT USAGE ON SCHEMA public TO qudo_account;
 GRANT SELECT ON qudo_schema_migrations TO qudo_account;

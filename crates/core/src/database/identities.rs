@@ -89,7 +89,7 @@ fn same(other: &str, identity: Uuid) -> DriverError {
     let message = format!(
         "it is the database {other:?} under a second name: both have the identity {identity}; \
          remove one of the names, or, if one is a restored copy, delete the row 'identity' from its \
-         table qudo_control"
+         own table of orders (qudo_control by default)"
     );
     DriverError::new(ErrorKind::Down, message)
 }

@@ -252,7 +252,7 @@ impl Line {
         let (mut jobs, mut bytes) = (0, 0);
         let fits = self.waiting.iter().take_while(|slot| {
             jobs += slot.jobs.len();
-            bytes += slot.jobs.iter().map(|job| job.facts.arg.len()).sum::<usize>();
+            bytes += slot.jobs.iter().map(|job| job.facts.size()).sum::<usize>();
             jobs <= MAX_GROUP && bytes <= MAX_BYTES
         });
         // A large one alone.

@@ -350,7 +350,7 @@ impl Database {
                 return Ok(control);
             }
             Look::TooOld(control) if !self.is_up() => return Ok(control),
-            Look::TooOld(_) => {}
+            Look::TooOld(_) => self.orders.give_up_what_hangs(),
         }
         let begun = Instant::now();
         let asked = self.ask_shortly(limit, |driver| driver.control());
@@ -360,8 +360,8 @@ impl Database {
         Ok(control)
     }
 
-    /// Asks for the orders on a helper's thread, for which nobody waits. That it gets no answer is found out by
-    /// those who come when the orders are too old.
+    /// Asks for the orders on a helper's thread, for which nobody waits. Without an answer it is given up by those
+    /// who come when the orders are too old.
     fn refresh_orders(self: &Arc<Self>) {
         let (database, epoch) = (Arc::downgrade(self), self.health.epoch());
         let ask = move |driver: &dyn Driver| {
@@ -375,7 +375,7 @@ impl Database {
             }
             Ok(())
         };
-        drop(self.calls.begin(ask, Box::new(|_, _| {})));
+        self.orders.keep_asking(self.calls.begin(ask, Box::new(|_, _| {})));
     }
 
     /// Stores an order.
@@ -384,15 +384,16 @@ impl Database {
         let deadline = Deadline::within(self.limit());
         let ordered = move |driver: &dyn Driver| {
             driver.set_control(flag, on, deadline)?;
-            driver.control()
+            // What others read before may be from before the order.
+            let begun = Instant::now();
+            Ok((driver.control()?, begun))
         };
         if let Some(reason) = self.reason().filter(|_| !self.is_removed()) {
             return Err(Error::DatabaseDown { database: self.name.to_string(), reason });
         }
         let failed = |error| Error::database(&self.name, "store an order", error);
-        let control = self.ask(ordered).map_err(failed)?;
-        // What others read meanwhile may be from before the order.
-        self.note_control(control, Instant::now()).map_err(failed)?;
+        let (control, begun) = self.ask(ordered).map_err(failed)?;
+        self.note_control(control, begun).map_err(failed)?;
         let word = if on { "now" } else { "no longer" };
         log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
         self.bell.ring();
@@ -416,7 +417,9 @@ impl Database {
         control: Control,
         begun: Instant,
     ) -> Result<(), DriverError> {
-        self.orders.note(control, begun);
+        if !self.orders.note(control, begun) {
+            return Ok(());
+        }
         let member = Arc::clone(self) as Arc<dyn Member>;
         let Some(identity) = control.identity else {
             self.settings.identities.forget(&*member);
@@ -790,7 +793,7 @@ mod tests {
         assert!(matches!(store(&database).outcome, Attempt::Stored(_)));
         may_hang.store(true, Ordering::Release);
         database.driver().set_control(ControlFlag::Draining, true, Deadline::NONE).expect("stored");
-        database.orders.age(orders::FRESH_FOR * 3 / 4);
+        database.orders.age(orders::FRESH_FOR * 11 / 20);
         for _ in 0..3 {
             assert!(matches!(store(&database).outcome, Attempt::Stored(_)), "as it was known");
         }

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::calls::Call;
 use crate::driver::Control;
 use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
@@ -18,9 +19,8 @@ const ASK_AFTER: Duration = FRESH_FOR.checked_div(2).expect("not by zero");
 pub(crate) struct Orders {
     /// With the instant of the question.
     known: Mutex<(Control, Option<Instant>)>,
-    /// Since when they are asked for in the background. After 5 s that question is taken to hang, and another
-    /// may be asked.
-    asking: Mutex<Option<Instant>>,
+    /// The question in the background, and since when. After 5 s it is taken to hang and given up.
+    asking: Mutex<Option<(Instant, Option<Call<()>>)>>,
 }
 
 /// What is known of the orders, by its age.
@@ -40,12 +40,15 @@ impl Orders {
         self.known.lock().0
     }
 
-    /// Notes what was answered to a question of this instant, unless a later one was answered before.
-    pub(crate) fn note(&self, control: Control, begun: Instant) {
+    /// Notes what was answered to a question of this instant, unless a later one was answered before; tells
+    /// whether it did.
+    pub(crate) fn note(&self, control: Control, begun: Instant) -> bool {
         let mut known = self.known.lock();
-        if known.1.is_none_or(|latest| latest <= begun) {
+        let is_latest = known.1.is_none_or(|latest| latest <= begun);
+        if is_latest {
             *known = (control, Some(begun));
         }
+        is_latest
     }
 
     /// The orders as last read, and whether they may be followed.
@@ -60,12 +63,31 @@ impl Orders {
 
     /// Whether the caller is to ask for them: nobody else does.
     pub(crate) fn may_ask(&self) -> bool {
+        self.give_up_what_hangs();
         let mut asking = self.asking.lock();
-        if asking.is_some_and(|since| since.elapsed() < FRESH_FOR) {
-            return false;
+        let may = asking.is_none();
+        if may {
+            *asking = Some((Instant::now(), None));
         }
-        *asking = Some(Instant::now());
-        true
+        may
+    }
+
+    /// Keeps the question that was begun, unless it is answered already.
+    pub(crate) fn keep_asking(&self, call: Call<()>) {
+        if let Some((_, kept)) = &mut *self.asking.lock() {
+            *kept = Some(call);
+        }
+    }
+
+    /// Gives up a question without an answer, which would count against the helpers and make the database look
+    /// slow for as long as its connection says nothing.
+    pub(crate) fn give_up_what_hangs(&self) {
+        let hangs = |(since, _): &mut (Instant, Option<Call<()>>)| since.elapsed() >= FRESH_FOR;
+        // Without the lock: an answer that comes at this moment wants it.
+        let given_up = self.asking.lock().take_if(hangs);
+        if let Some((_, Some(call))) = given_up {
+            call.abandon();
+        }
     }
 
     /// Whoever asked has its answer, or none.
@@ -97,8 +119,8 @@ mod tests {
         orders.age(FRESH_FOR);
         assert_eq!(orders.look(), Look::TooOld(control));
         let begun = Instant::now();
-        orders.note(none, Instant::now());
-        orders.note(control, begun);
+        assert!(orders.note(none, Instant::now()));
+        assert!(!orders.note(control, begun));
         assert_eq!(orders.look(), Look::Fresh(none), "the answer was overtaken");
     }
 
@@ -108,7 +130,7 @@ mod tests {
         assert!(orders.may_ask() && !orders.may_ask());
         orders.asked();
         assert!(orders.may_ask(), "the first has its answer");
-        *orders.asking.lock() = Instant::now().checked_sub(2 * FRESH_FOR);
+        *orders.asking.lock() = Instant::now().checked_sub(2 * FRESH_FOR).map(|at| (at, None));
         assert!(orders.may_ask(), "whoever asked hangs");
     }
 }

@@ -172,7 +172,7 @@ impl<'a> Move<'a> {
     /// after an error; if that fails too, the next move finds them as the remains of this one.
     fn carry(&mut self, mut jobs: Vec<MovingJob>) -> Result<(), Error> {
         if !jobs.is_empty() {
-            let bytes = jobs.iter().map(|job| job.record.facts.arg.len()).sum();
+            let bytes = jobs.iter().map(|job| job.record.facts.size()).sum();
             self.batch = next_batch(jobs.len() as u32, bytes);
         }
         let mut back = Vec::new();

@@ -47,6 +47,16 @@ impl JobFacts {
         }
     }
 
+    /// The bytes of the larger of argument and metadata: a database may have a limit for one value.
+    pub fn largest(&self) -> usize {
+        self.arg.len().max(self.meta.as_ref().map_or(0, |meta| meta.len()))
+    }
+
+    /// The bytes of argument and metadata, for those who bound what they hold.
+    pub fn size(&self) -> usize {
+        self.arg.len() + self.meta.as_ref().map_or(0, |meta| meta.len())
+    }
+
     /// What lies beside such a job in other tables.
     pub fn flags(&self) -> Flags {
         if self.uniqkey.is_some() { Flags::KEYED } else { Flags::NONE }
@@ -94,6 +104,12 @@ impl Flags {
         self.0 == 0
     }
 
+    /// These and others.
+    #[must_use]
+    pub const fn with(self, others: Self) -> Self {
+        Self(self.0 | others.0)
+    }
+
     /// Whether all of these are set.
     pub const fn contains(self, others: Self) -> bool {
         self.0 & others.0 == others.0
@@ -112,6 +128,9 @@ mod tests {
         assert_eq!(keyed.flags(), Flags::KEYED);
         let newer = Flags::from_bits(5);
         assert!(newer.contains(Flags::KEYED) && newer.bits() == 5, "an unknown bit stays");
+        assert_eq!(Flags::from_bits(4).with(Flags::KEYED), newer);
+        let with_meta = JobFacts { meta: Some("{}".into()), ..keyed };
+        assert_eq!((with_meta.largest(), with_meta.size()), (2, 3));
     }
 
     #[test]

@@ -37,13 +37,15 @@ pub trait Work {
     /// After an ambiguous error the caller calls [`release_claim`](Self::release_claim).
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>;
 
-    /// Returns to ready whatever this worker leased under this claim number, attempt unspent.
+    /// Returns to ready whatever this worker leased under this claim number, attempt unspent. Wakes listeners of
+    /// other processes after the commit, as whatever gives a job back does.
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError>;
 
     /// Moves about `limit` due jobs from scheduled to ready, and tells when the next is due.
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError>;
 
-    /// Ends runs: completes, retries, snoozes, discards, gives back; answers one for one.
+    /// Ends runs: completes, retries, snoozes, discards, gives back; answers one for one. What is to run again
+    /// after no time at all is ready at once, without a promotion.
     ///
     /// Every settlement is guarded by (id, worker, claim): where the lease is no longer held
     /// nothing changes and the answer is [`Settled::LeaseLost`]. Therefore repeating is harmless.

@@ -228,7 +228,15 @@ impl Admin for MemoryDriver {
         Ok(self.with(|store| Control { identity: store.identity, ..store.control }))
     }
 
-    fn set_control(&self, flag: ControlFlag, on: bool, _: Deadline) -> Result<(), DriverError> {
+    fn set_control(
+        &self,
+        flag: ControlFlag,
+        on: bool,
+        deadline: Deadline,
+    ) -> Result<(), DriverError> {
+        if deadline.is_over() {
+            return Err(DriverError::too_late());
+        }
         self.with(|store| match flag {
             ControlFlag::Draining => store.control.draining = on,
             ControlFlag::Paused => store.control.paused = on,

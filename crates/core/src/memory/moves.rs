@@ -158,7 +158,8 @@ impl Store {
         }
         let facts = Facts { record: record.clone(), enqueued_at: job.enqueued_at };
         self.jobs.insert(record.id, facts);
-        let (attempt, crashes, flags) = (job.attempt, job.crashes, job.flags);
+        let (attempt, crashes) = (job.attempt, job.crashes);
+        let flags = job.flags.with(record.facts.flags());
         let stand = super::store::Stand { attempt, crashes, flags };
         let row = Moving { other: from.to_owned(), mover, stand, due: record.due, at: self.now };
         self.moving.insert((record.id, Leg::Arriving), row);

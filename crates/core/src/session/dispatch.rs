@@ -304,7 +304,7 @@ impl Dispatch {
             return;
         }
         inner.slots[lane].served += got as u64;
-        let bytes = jobs.iter().map(|job| job.facts.arg.len()).sum();
+        let bytes = jobs.iter().map(|job| job.facts.size()).sum();
         inner.slots[lane].weight.note(got, bytes);
         let full = got == wanted && got >= inner.limit as usize;
         if full && self.fixed_limit.is_none() && inner.prefetch(self.workers) > got {

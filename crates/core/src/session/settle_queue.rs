@@ -14,9 +14,9 @@ const MAX_BYTES: usize = 8 * 1024 * 1024;
 pub(crate) fn weight(settlement: &Settlement) -> usize {
     let extras = settlement.extras.as_ref().map_or(0, |extras| {
         let replies = extras.replies.iter().map(|reply| reply.body.len());
-        replies.chain(extras.replacements.iter().map(|job| job.facts.arg.len())).sum()
+        replies.chain(extras.replacements.iter().map(|job| job.facts.size())).sum()
     });
-    settlement.job.facts.arg.len() + extras
+    settlement.job.facts.size() + extras
 }
 
 /// Runs that ended and wait to be settled.

@@ -112,8 +112,9 @@ pub(super) fn insert_commit(
             engine.procedure.missing.store(true, Ordering::Relaxed);
             log::warn!(
                 "{}: enqueues take four round trips instead of one, because the procedure \
-                 qudo_enqueue_1 cannot be called: {error}",
-                engine.source.described
+                 {}enqueue_1 cannot be called: {error}",
+                engine.source.described,
+                conn.tables.prefix()
             );
         }
         Ok((answers, false))

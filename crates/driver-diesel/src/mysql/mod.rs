@@ -109,6 +109,16 @@ impl Mysql {
     }
 }
 
+/// A table of others that is called as one of ours will be. The migration makes what is not there yet, because it
+/// may have been broken off after any statement; then that it began is in the table of migrations.
+const STRANGERS: &str = "SELECT CAST(MIN(table_name) AS CHAR) FROM information_schema.tables \
+     WHERE table_schema = DATABASE() AND table_name IN ('qudo_job', 'qudo_ready', 'qudo_scheduled', \
+     'qudo_lease', 'qudo_unique', 'qudo_exception_log', 'qudo_job_status', 'qudo_reply', \
+     'qudo_worker', 'qudo_moving', 'qudo_control', 'qudo_jobs', 'qudo_exceptions') \
+     AND NOT EXISTS (SELECT 1 FROM information_schema.tables \
+     WHERE table_schema = DATABASE() AND table_name = 'qudo_schema_migrations') \
+     HAVING COUNT(*) > 0";
+
 impl Engine for Mysql {
     type Conn = MysqlConnection;
 
@@ -155,6 +165,19 @@ impl Engine for Mysql {
 
     fn free_keys(conn: &mut Sql<'_, MysqlConnection>, keys: &[HeldKey<'_>]) -> QueryResult<usize> {
         list::free_keys(conn, keys)
+    }
+
+    fn prepare(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
+        match conn.row::<String>(STRANGERS, &[])? {
+            None => Ok(()),
+            Some(name) => Err(diesel::result::Error::QueryBuilderError(
+                format!(
+                    "there is a table {name} that is not qudo's; take another table_prefix, or \
+                     remove the table if a migration of qudo left it"
+                )
+                .into(),
+            )),
+        }
     }
 
     /// A node of a Galera cluster was seen to answer a commit with success whose transaction that of

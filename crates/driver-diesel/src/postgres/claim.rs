@@ -49,7 +49,7 @@ pub(super) fn claim(
         // Without a connection nothing was looked at.
         if let Some(begun) = begun {
             let found = &taken.jobs[before..];
-            let bytes = found.iter().map(|job| job.facts.arg.len()).sum();
+            let bytes = found.iter().map(|job| job.facts.size()).sum();
             looks.push(Look { took: begun.elapsed(), rows: found.len(), bytes });
         }
         if !matches!(outcome, Ok(true)) {

@@ -73,13 +73,17 @@ pub(super) fn update_by_id(
     Ok(done)
 }
 
-/// As [`Engine::free_keys`](crate::engine::Engine::free_keys).
+/// As [`Engine::free_keys`](crate::engine::Engine::free_keys). `OFFSET 0` holds the planner to one look by the
+/// whole key for each row of the list. Joined, a table that was empty at its last ANALYZE was read through once
+/// for each of them: 1,000 keys among 20,000 took six seconds.
 pub(super) fn free_keys(
     conn: &mut Sql<'_, PgConnection>,
     keys: &[HeldKey<'_>],
 ) -> QueryResult<usize> {
-    let sql = "DELETE FROM qudo_unique u USING unnest(?, ?, ?) AS v (ability, uniqkey, id) \
-               WHERE u.ability = v.ability AND u.uniqkey = v.uniqkey AND u.id = v.id";
+    let sql = "DELETE FROM qudo_unique WHERE ctid = ANY(ARRAY(SELECT u.ctid \
+               FROM unnest(?::TEXT[], ?::TEXT[], ?::UUID[]) AS v (ability, uniqkey, id), \
+               LATERAL (SELECT ctid, id FROM qudo_unique WHERE ability = v.ability \
+               AND uniqkey = v.uniqkey OFFSET 0) u WHERE u.id = v.id))";
     let mut done = 0;
     for piece in keys.chunks(MAX_LEN) {
         let abilities = Array::Texts(piece.iter().map(|key| key.ability).collect());

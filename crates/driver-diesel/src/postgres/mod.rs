@@ -14,6 +14,7 @@ mod triggers;
 use std::sync::Arc;
 
 use diesel::PgConnection;
+use diesel::connection::SimpleConnection as _;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
@@ -32,6 +33,15 @@ use crate::reach;
 use crate::sql::{Array, Bind, FromRow, Sql};
 use crate::step::{Step, step};
 use crate::tables::Tables;
+
+/// Whether names without a schema are looked up in this one, or would be if it were there.
+const ON_THE_PATH: &str = "SELECT CAST(? = ANY(current_schemas(false)) OR (? = current_user \
+     AND current_setting('search_path') LIKE '%$user%') AS INTEGER)::BIGINT";
+
+/// Whether our function that claims is about tables that are not called so: its text names them, and stays as it is
+/// when a schema is renamed.
+const OF_ANOTHER_NAME: &str = "SELECT count(*) FROM pg_catalog.pg_proc \
+     WHERE oid = CAST(to_regproc('qudo_claim') AS oid) AND prosrc NOT LIKE ?";
 
 /// Two numbers that no other program is likely to lock: "qudo" in ASCII, and one of the installation's own.
 const MIGRATION_LOCK: &str = "SELECT 1::BIGINT FROM pg_advisory_xact_lock(1903518831, hashtext(?))";
@@ -129,6 +139,27 @@ impl Engine for Postgres {
         &self.source.options.tables
     }
 
+    fn check_names(conn: &mut Sql<'_, PgConnection>) -> QueryResult<Option<String>> {
+        let Some(schema) = conn.tables.schema() else { return Ok(None) };
+        let on_the_path =
+            conn.row::<i64>(ON_THE_PATH, &[Bind::Text(schema), Bind::Text(schema)])?;
+        if on_the_path == Some(1) {
+            return Ok(Some(format!(
+                "schema={schema} is where this account's names without a schema are looked up \
+                 (search_path), so it would be one with the installation that names none: leave the \
+                 parameter out, or name another schema"
+            )));
+        }
+        let own = format!("%\"{schema}\".{}ready%", conn.tables.prefix());
+        let strange = conn.row::<i64>(OF_ANOTHER_NAME, &[Bind::Text(&own)])?;
+        Ok((strange == Some(1)).then(|| {
+            format!(
+                "the functions in schema {schema} are about another schema: it was renamed after \
+                 `qudo migrate` made it; give it its former name"
+            )
+        }))
+    }
+
     fn prepare(conn: &mut Sql<'_, PgConnection>) -> QueryResult<()> {
         let Some(schema) = conn.tables.schema() else { return Ok(()) };
         let there = "SELECT nspname::TEXT FROM pg_catalog.pg_namespace WHERE nspname = ?";
@@ -139,7 +170,8 @@ impl Engine for Postgres {
         // Another installation of the same schema holds another lock, and two that make it at once fail. This
         // one is always the second that is taken.
         conn.row::<i64>(MIGRATION_LOCK, &[Bind::Text(schema)])?;
-        conn.batch(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
+        // Not through the rendering, in which a schema that is called qudo_jobs would get a schema of its own.
+        conn.raw.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
     }
 
     fn write<T>(

@@ -13,6 +13,9 @@ pub(crate) const FACTS: &str = "ability, queue, codec, arg, uniqkey, priority, m
 pub(crate) const FACTS_OF_J: &str =
     "j.ability, j.queue, j.codec, j.arg, j.uniqkey, j.priority, j.meta";
 
+/// Those that every job has.
+pub(crate) const PLAIN_FACTS: &str = "ability, queue, codec, arg, priority";
+
 /// A codec's name: nearly always the one that needs no memory of its own.
 pub(crate) fn codec_name(name: &str) -> Name {
     if name == JSON { Name::from_static(JSON) } else { name.into() }
@@ -43,4 +46,15 @@ pub(crate) fn binds(facts: &JobFacts) -> [Bind<'_>; 7] {
         Bind::Int(facts.priority),
         Bind::OptText(facts.meta.as_deref()),
     ]
+}
+
+/// Whether a job has neither a key nor metadata.
+pub(crate) fn is_plain(facts: &JobFacts) -> bool {
+    facts.uniqkey.is_none() && facts.meta.is_none()
+}
+
+/// The values of [`PLAIN_FACTS`].
+pub(crate) fn plain_binds(facts: &JobFacts) -> [Bind<'_>; 5] {
+    let [ability, queue, codec, arg, _, priority, _] = binds(facts);
+    [ability, queue, codec, arg, priority]
 }

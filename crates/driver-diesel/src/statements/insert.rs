@@ -5,7 +5,7 @@ use qudo_core::driver::{Due, Inserted, JobRecord};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
-use super::facts::{self, FACTS};
+use super::facts::{self, FACTS, PLAIN_FACTS};
 use super::keys::take_keys;
 use super::ledger::balance;
 use super::{Place, RunAfter, put_ready, put_scheduled};
@@ -91,16 +91,23 @@ pub(crate) fn insert_new_rows<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     jobs: &[&JobRecord],
 ) -> QueryResult<()> {
+    // As most are: two columns less cost MariaDB a twentieth less.
+    let is_plain = jobs.iter().all(|job| facts::is_plain(&job.facts));
     let rows: Vec<_> = jobs
         .iter()
         .map(|job| {
             let mut binds = vec![Bind::Id(job.id.as_uuid())];
-            binds.extend(facts::binds(&job.facts));
+            if is_plain {
+                binds.extend(facts::plain_binds(&job.facts));
+            } else {
+                binds.extend(facts::binds(&job.facts));
+            }
             binds
         })
         .collect();
-    let head = format!("INSERT INTO qudo_job (id, {FACTS}, enqueued_at) VALUES ");
-    let row = format!("(?,?,?,?,?,?,?,?,{})", E::NOW);
+    let columns = if is_plain { PLAIN_FACTS } else { FACTS };
+    let head = format!("INSERT INTO qudo_job (id, {columns}, enqueued_at) VALUES ");
+    let row = format!("(?{},{})", if is_plain { ",?,?,?,?,?" } else { ",?,?,?,?,?,?,?" }, E::NOW);
     let stored = insert_rows(conn, &head, &row, &rows, "")?;
     let (ready, scheduled): (Vec<&JobRecord>, Vec<&JobRecord>) =
         jobs.iter().partition(|job| job.due == Due::Now);

@@ -31,9 +31,16 @@ impl FromRow for Facts {
 }
 
 impl Facts {
-    fn place<'a>(&'a self, id: &'a Uuid, attempt: i32, crashes: i32) -> Place<'a> {
+    fn flags(&self) -> Flags {
+        if self.uniqkey.is_some() { Flags::KEYED } else { Flags::NONE }
+    }
+
+    /// Where such a job is filed that these rows were found of: what was counted anywhere is not forgotten, nor a
+    /// flag that this program does not know.
+    fn place<'a>(&'a self, id: &'a Uuid, rows: &[Row], attempt: i32) -> Place<'a> {
         let (queue, ability) = (&*self.queue, &*self.ability);
-        let flags = if self.uniqkey.is_some() { Flags::KEYED } else { Flags::NONE };
+        let crashes = rows.iter().map(|row| row.stand.crashes).max().unwrap_or_default();
+        let flags = rows.iter().fold(self.flags(), |all, row| all.with(row.stand.flags));
         Place { id, queue, claim_rank: self.rank, ability, attempt, crashes, flags }
     }
 }
@@ -61,8 +68,9 @@ struct Row {
 
 impl Row {
     fn is_filed_as(&self, facts: &Facts) -> bool {
-        let Stand { queue, claim_rank, ability, .. } = &self.stand;
+        let Stand { queue, claim_rank, ability, flags, .. } = &self.stand;
         (queue, *claim_rank, ability) == (&facts.queue, facts.rank, &facts.ability)
+            && flags.contains(facts.flags())
     }
 }
 
@@ -194,11 +202,9 @@ fn mend_places<E: Engine>(
     if matches!(&places[..], [one] if is_sound(one)) {
         return Ok(false);
     }
-    // What was counted anywhere is not forgotten.
     let attempt = places.iter().map(|row| row.stand.attempt).max();
     let attempt = attempt.map_or_else(|| attempts::<E>(conn, id), Ok)?;
-    let crashes = places.iter().map(|row| row.stand.crashes).max().unwrap_or_default();
-    let place = facts.place(id, attempt, crashes);
+    let place = facts.place(id, &places, attempt);
     for row in places.iter().skip(1) {
         remove::<E>(conn, row)?;
     }
@@ -209,7 +215,7 @@ fn mend_places<E: Engine>(
         }
         Some(kept) => {
             if !is_sound(kept) {
-                refile::<E>(conn, kept, facts.place(id, attempt, crashes))?;
+                refile::<E>(conn, kept, facts.place(id, &places, attempt))?;
             }
             if places.len() > 1 {
                 "it was in several tables at once; an audit left it in one"
@@ -220,7 +226,7 @@ fn mend_places<E: Engine>(
             }
         }
     };
-    note::<E>(conn, &facts.place(id, attempt, crashes), message)?;
+    note::<E>(conn, &facts.place(id, &places, attempt), message)?;
     Ok(true)
 }
 
@@ -249,10 +255,12 @@ fn refile<E: Engine>(conn: &mut Sql<'_, E::Conn>, row: &Row, place: Place<'_>) -
         At::Arriving => " AND leg = 'arriving'",
         _ => "",
     };
-    let sql =
-        format!("UPDATE {table} SET queue = ?, claim_rank = ?, ability = ? WHERE id = ?{leg}");
+    let sql = format!(
+        "UPDATE {table} SET queue = ?, claim_rank = ?, ability = ?, flags = ? WHERE id = ?{leg}"
+    );
     let (queue, ability) = (Bind::Text(place.queue), Bind::Text(place.ability));
-    let binds = [queue, Bind::Int(place.claim_rank), ability, Bind::Id(place.id)];
+    let (rank, flags) = (Bind::Int(place.claim_rank), Bind::Int(place.flags.bits()));
+    let binds = [queue, rank, ability, flags, Bind::Id(place.id)];
     balance("mend in place", 1, conn.run(&sql, &binds)?)
 }
 

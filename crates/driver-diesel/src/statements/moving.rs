@@ -317,7 +317,9 @@ pub(crate) fn move_in<E: Engine>(
                 Due::At(at) => Some(at.timestamp_micros()),
                 _ => None,
             };
-            let (attempt, crashes, flags) = (job.attempt, job.crashes, job.flags);
+            let (attempt, crashes) = (job.attempt, job.crashes);
+            // Those of a driver that is not ours may not say what the facts do.
+            let flags = job.flags.with(job.record.facts.flags());
             let place = Place { attempt, crashes, flags, ..place(&job.record) };
             (place, run_after)
         })

@@ -19,7 +19,11 @@ use crate::sql::{Bind, Columns, FromRow, Sql};
 /// Whether a group can take the short way: every run completed and wrote nothing else.
 pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
     settlements.iter().all(|one| {
-        one.verdict == Verdict::Complete && one.extras.is_none() && one.job.flags.is_empty()
+        one.verdict == Verdict::Complete
+            && one.extras.is_none()
+            && one.job.flags.is_empty()
+            // A row that was put by other hands may not say so.
+            && one.job.facts.uniqkey.is_none()
     })
 }
 
@@ -27,9 +31,9 @@ pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
 pub(crate) fn largest_value(settlements: &[Settlement]) -> usize {
     let sizes = settlements.iter().filter_map(|one| Some((one, one.extras.as_deref()?))).flat_map(
         |(one, extras)| {
-            let kept = if one.verdict == Verdict::Discard { one.job.facts.arg.len() } else { 0 };
+            let kept = if one.verdict == Verdict::Discard { one.job.facts.largest() } else { 0 };
             let replies = extras.replies.iter().map(|reply| reply.body.len());
-            let new = extras.replacements.iter().map(|job| job.facts.arg.len());
+            let new = extras.replacements.iter().map(|job| job.facts.largest());
             replies.chain(new).chain([kept])
         },
     );

@@ -220,9 +220,22 @@ impl FromRow for (Uuid, Said) {
     }
 }
 
+/// The unique key and the metadata of a job.
+type Beside = (Option<String>, Option<String>);
+
+impl FromRow for (Uuid, Beside) {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok((columns.id()?, (columns.opt_text()?, columns.opt_text()?)))
+    }
+}
+
 fn take_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, lost: &[Lost]) -> QueryResult<()> {
     let said = said_of::<E>(conn, lost)?;
-    let nothing = Said::default();
+    let (nothing, unknown) = (Said::default(), (None, None));
+    let all: Vec<_> = lost.iter().map(|one| one.stand.id).collect();
+    let job = Keyed::table("qudo_job");
+    let facts: Vec<(Uuid, Beside)> = E::rows_by_id(conn, "id, uniqkey, meta", &job, &all, "")?;
+    let facts: HashMap<_, _> = facts.into_iter().collect();
     let notes: Vec<_> = lost
         .iter()
         .map(|one| {
@@ -239,6 +252,7 @@ fn take_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, lost: &[Lost]) -> QueryResu
         .zip(&notes)
         .map(|(one, (id, message))| {
             let Said(name, version) = said.get(&one.worker).unwrap_or(&nothing);
+            let (uniqkey, meta) = facts.get(&one.stand.id).unwrap_or(&unknown);
             NewException {
                 id,
                 job: &one.stand.id,
@@ -252,11 +266,11 @@ fn take_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, lost: &[Lost]) -> QueryResu
                 class: None,
                 message,
                 discarded: false,
-                uniqkey: None,
+                uniqkey: uniqkey.as_deref(),
                 priority: -one.stand.claim_rank,
                 codec: None,
                 arg: None,
-                meta: None,
+                meta: meta.as_deref(),
             }
         })
         .collect();

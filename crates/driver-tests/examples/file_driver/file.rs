@@ -6,17 +6,22 @@ use std::fs::{File, TryLockError};
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use qudo::driver::{Deadline, DriverError, ErrorKind};
 
+use uuid::Uuid;
+
 use super::state::State;
 
-/// A file with the state of a queue. Its first line counts the steps that were written, the rest is JSON.
+/// Another process may hold the lock for so long.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A file with the state of a queue. Its first line is new with each step, the rest is JSON.
 pub struct StateFile {
     path: PathBuf,
     /// What was read or written last, so that an unchanged file is not parsed again.
-    known: Mutex<(u64, State)>,
+    known: Mutex<(Uuid, State)>,
 }
 
 /// What stands in the way when no error of the file explains it.
@@ -44,13 +49,13 @@ impl StateFile {
 
     /// Makes an empty file, unless there is one; tells whether it did.
     pub fn create(&self) -> Result<bool, DriverError> {
-        let directory = self.path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(directory).map_err(|error| failed("make the directory", &error))?;
+        std::fs::create_dir_all(self.directory())
+            .map_err(|error| failed("make the directory", &error))?;
         let _lock = self.lock(Deadline::NONE)?;
         if self.is_there() {
             return Ok(false);
         }
-        self.write(1, &State::default()).map(|()| true)
+        self.write(&State::default(), Deadline::NONE).map(|_| true)
     }
 
     pub fn remove(&self) -> Result<(), DriverError> {
@@ -76,16 +81,11 @@ impl StateFile {
         let _lock = self.lock(deadline)?;
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         self.refresh(&mut known)?;
-        let count = known.0 + 1;
-        // Forgotten until it is stored: a panic or an error leaves what the file says.
-        known.0 = 0;
+        // Forgotten until it is stored: after a panic or an error what counts is what the file says.
+        known.0 = Uuid::nil();
         known.1.now = chrono::Utc::now();
         let done = step(&mut known.1);
-        if deadline.is_over() {
-            return Err(DriverError::too_late());
-        }
-        self.write(count, &known.1)?;
-        known.0 = count;
+        known.0 = self.write(&known.1, deadline)?;
         Ok(done)
     }
 
@@ -95,11 +95,15 @@ impl StateFile {
         let path = self.path.with_extension("lock");
         let file = File::options().create(true).append(true).open(path);
         let file = file.map_err(|error| failed("open the lock", &error))?;
+        let begun = Instant::now();
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
                 Err(TryLockError::WouldBlock) if deadline.is_over() => {
                     return Err(DriverError::too_late());
+                }
+                Err(TryLockError::WouldBlock) if begun.elapsed() > PATIENCE => {
+                    return Err(DriverError::new(ErrorKind::Contention, "the file is locked"));
                 }
                 Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_micros(200)),
                 Err(TryLockError::Error(error)) => return Err(failed("lock the file", &error)),
@@ -107,7 +111,7 @@ impl StateFile {
         }
     }
 
-    fn refresh(&self, known: &mut (u64, State)) -> Result<(), DriverError> {
+    fn refresh(&self, known: &mut (Uuid, State)) -> Result<(), DriverError> {
         let read = |error: std::io::Error| failed("read the file", &error);
         let mut file = BufReader::new(File::open(&self.path).map_err(read)?);
         let mut line = String::new();
@@ -115,30 +119,42 @@ impl StateFile {
         let broken = |error: &dyn std::fmt::Display| {
             DriverError::new(ErrorKind::Other, format!("the file is broken: {error}"))
         };
-        let count = line.trim().parse().map_err(|error| broken(&error))?;
-        if known.0 != count {
+        let version = line.trim().parse().map_err(|error| broken(&error))?;
+        if known.0 != version {
             let mut text = Vec::new();
             file.read_to_end(&mut text).map_err(read)?;
             known.1 = serde_json::from_slice(&text).map_err(|error| broken(&error))?;
-            known.0 = count;
+            known.0 = version;
         }
         Ok(())
     }
 
-    fn write(&self, count: u64, state: &State) -> Result<(), DriverError> {
-        let mut text = format!("{count}\n").into_bytes();
+    /// Writes the state under a name that no other state ever has.
+    fn write(&self, state: &State, deadline: Deadline) -> Result<Uuid, DriverError> {
+        let version = Uuid::now_v7();
+        let mut text = format!("{version}\n").into_bytes();
         serde_json::to_writer(&mut text, state)
             .map_err(|error| DriverError::new(ErrorKind::Other, error.to_string()))?;
         let new = self.path.with_extension("new");
-        let store = || {
+        let written = || {
             let mut file = File::create(&new)?;
             file.write_all(&text)?;
-            file.sync_all()?;
-            std::fs::rename(&new, &self.path)?;
-            // The new name is in the directory, which has to reach the disk too.
-            File::open(self.path.parent().unwrap_or(Path::new(".")))?.sync_all()
+            file.sync_all()
         };
-        // After the rename an error is ambiguous: the next reader may find the step.
-        store().map_err(|error| failed("write the file", &error).ambiguous(true))
+        written().map_err(|error| failed("write the file", &error))?;
+        // At the last moment, because the disk may have taken its time.
+        if deadline.is_over() {
+            return Err(DriverError::too_late());
+        }
+        std::fs::rename(&new, &self.path).map_err(|error| failed("put the file there", &error))?;
+        // The new name is in the directory, which has to reach the disk too. The step is there for the next reader
+        // all the same, so from here on an error says nothing of it.
+        let synced = File::open(self.directory()).and_then(|directory| directory.sync_all());
+        synced.map_err(|error| failed("sync the directory", &error).ambiguous(true))?;
+        Ok(version)
+    }
+
+    fn directory(&self) -> &Path {
+        self.path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
     }
 }

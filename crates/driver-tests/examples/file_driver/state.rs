@@ -514,7 +514,7 @@ impl State {
             enqueued_at: job.enqueued_at,
             attempt: job.attempt,
             crashes: job.crashes,
-            flags: job.flags,
+            flags: job.flags.with(job.record.facts.flags()),
             place: Place::Arriving { from: from.to_owned(), mover, due },
         };
         self.jobs.insert(id, row);
