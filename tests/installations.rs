@@ -313,6 +313,32 @@ fn a_schema_where_names_without_one_are_looked_up_is_refused() {
     }
 }
 
+/// How the tables were made decides, and not where an account looks by itself, which may change any day.
+#[test]
+fn tables_are_named_as_they_were_made() {
+    let Some(house) = House::open("postgres") else { return };
+    let plain = &house.plain;
+    let migrate = |dsn: &str| {
+        let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
+        manager.migrate().map(|_| manager)
+    };
+    migrate(plain).expect("the default");
+    let error = refused(&format!("{plain}?schema=public"));
+    assert!(error.contains("leave it out"), "{error}");
+    let driver = DriverRegistration::open_linked(&format!("{plain}?schema=public"));
+    assert!(driver.expect("opens").driver.revert().is_err(), "nor are they removed");
+    migrate(&format!("{plain}?schema=jobs")).expect("another");
+    // The account begins to look into it.
+    let looks = format!("{plain}?options=-c%20search_path%3Djobs");
+    let manager = migrate(&format!("{looks}&schema=jobs")).expect("it goes on as before");
+    assert!(manager.enqueue(says::job("x".to_owned())).expect("stored").is_new());
+    let error = refused(&looks);
+    assert!(error.contains("schema=jobs"), "{error}");
+    // One that is not there yet would be looked into as soon as it is.
+    let soon = format!("{plain}?options=-c%20search_path%3Dsoon,public&schema=soon");
+    assert!(refused(&soon).contains("search_path"));
+}
+
 /// The text of a function stays as it was, so a claim would take the jobs of whoever has the name now.
 #[test]
 fn a_schema_that_was_renamed_is_refused_until_it_has_its_name_again() {

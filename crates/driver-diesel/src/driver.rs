@@ -239,7 +239,7 @@ impl<E: Engine> Driver for DieselDriver<E> {
 impl<E: Engine> Work for DieselDriver<E> {
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError> {
         self.engine
-            .check_size(jobs.iter().map(|job| job.facts.largest()).max().unwrap_or_default())?;
+            .check_size(jobs.iter().map(|job| job.facts.size()).max().unwrap_or_default())?;
         let (inserted, notified) =
             self.engine.within(deadline, |window| self.engine.insert_commit(jobs, window))?;
         if notified {

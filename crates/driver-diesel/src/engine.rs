@@ -143,7 +143,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// The migrations that this engine carries, in order.
     const MIGRATIONS: &'static [Step];
 
-    /// Whether tables can be named so here; the reason if not. Reads only.
+    /// Why the tables must not be named so, because they were made otherwise. Reads only.
     fn check_names(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<Option<String>> {
         let _ = conn;
         Ok(None)

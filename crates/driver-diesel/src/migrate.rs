@@ -103,11 +103,17 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
     }
 }
 
+/// Refuses names that are not those with which the tables were made.
+fn check_names<E: Engine>(engine: &E) -> std::result::Result<(), DriverError> {
+    match engine.read(E::check_names)? {
+        None => Ok(()),
+        Some(reason) => Err(DriverError::new(ErrorKind::Schema, reason)),
+    }
+}
+
 /// Compares the table with the migrations carried. Reads only.
 pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, DriverError> {
-    if let Some(reason) = engine.read(E::check_names)? {
-        return Err(DriverError::new(ErrorKind::Schema, reason));
-    }
+    check_names(engine)?;
     let applied = engine.read(|conn| {
         conn.rows::<String>("SELECT version FROM qudo_schema_migrations ORDER BY version", &[])
     });
@@ -175,6 +181,7 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
 
 /// Reverts everything, newest first.
 pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, DriverError> {
+    check_names(engine)?;
     engine.migrate_alone(|conn| {
         E::strip(conn)?;
         let steps = Steps(E::MIGRATIONS, conn.tables);

@@ -35,7 +35,7 @@ impl<E: Engine> Moves for DieselDriver<E> {
         jobs: &[MovingJob],
     ) -> Result<Vec<Inserted>, DriverError> {
         self.engine
-            .check_size(jobs.iter().map(|job| job.record.facts.largest()).max().unwrap_or(0))?;
+            .check_size(jobs.iter().map(|job| job.record.facts.size()).max().unwrap_or(0))?;
         self.engine.write(|conn| {
             let mut move_in =
                 || conn.transaction(|conn| moving::move_in::<E>(conn, from, &mover, jobs));

@@ -190,19 +190,26 @@ impl Tables {
         table.trim_matches(['"', '`']).starts_with(&*self.prefix)
     }
 
-    /// An error for want of a table, a column or a function of ours, told from one that concerns others'.
+    /// An error for want of a table or a function of ours, told from one that concerns others'.
     pub(crate) fn explain(&self, error: Error) -> Error {
         let text = error.to_string().to_lowercase();
         let schema = self.schema.as_ref().map(|schema| format!("\"{}\"", schema.to_lowercase()));
         let names_ours = schema.is_some_and(|schema| text.contains(&schema))
-            || NOUNS.iter().any(|noun| text.contains(&format!("{}{noun}", self.prefix)));
-        // A column is told without its table.
-        let column = text.contains("column");
-        if (names_ours || column) && MISSING.iter().any(|words| text.contains(words)) {
+            || NOUNS.iter().any(|noun| has_word(&text, &format!("{}{noun}", self.prefix)));
+        if names_ours && MISSING.iter().any(|words| text.contains(words)) {
             return Error::QueryBuilderError(Box::new(MissingTables(error)));
         }
         error
     }
+}
+
+/// Whether a word of a text begins so; behind an underscore no word begins, but for the name of an index.
+fn has_word(text: &str, beginning: &str) -> bool {
+    text.match_indices(beginning).any(|(at, _)| {
+        let before = &text[..at];
+        before.ends_with("ix_")
+            || !before.ends_with(|one: char| one.is_alphanumeric() || one == '_')
+    })
 }
 
 /// A statement that did not find a table, a column or a function of ours.
@@ -303,6 +310,8 @@ mod tests {
         assert!(is_ours(&mail, "relation \"jobs.mail_job\" does not exist"));
         assert!(is_ours(&mail, "schema \"jobs\" does not exist"));
         assert!(!is_ours(&mail, "relation \"users\" does not exist"));
+        assert!(!is_ours(&mail, "relation \"email_job\" does not exist"));
+        assert!(!is_ours(Tables::DEFAULT, "prepared statement \"__diesel_stmt_3\" does not exist"));
         assert!(!is_ours(&mail, "permission denied for table mail_job"));
         assert!(is_ours(Tables::DEFAULT, "Table 'app.qudo_ready' doesn't exist"));
         assert!(is_ours(Tables::DEFAULT, "no such table: qudo_ready"));

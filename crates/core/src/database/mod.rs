@@ -59,6 +59,9 @@ const MAX_LISTINGS: usize = 2;
 /// Looks for the ends of jobs at once.
 const MAX_TICKETS: usize = 2;
 
+/// The orders, in the background; a second while the first one's end is not known yet.
+const MAX_QUESTIONS: usize = 2;
+
 /// One database of a manager.
 pub(crate) struct Database {
     pub(crate) name: Arc<str>,
@@ -77,6 +80,8 @@ pub(crate) struct Database {
     listings: Calls,
     /// The same for those who wait for the ends of jobs.
     tickets: Calls,
+    /// For questions that nobody waits for: one that hangs says nothing of how the others fare.
+    questions: Calls,
     /// Apart from all: they may be used up by the very calls whose end a probe is to find out.
     probes: Calls,
     inserter: Inserter,
@@ -126,6 +131,7 @@ impl Database {
             calls,
             listings: Calls::new(&driver, MAX_LISTINGS),
             tickets: Calls::new(&driver, MAX_TICKETS),
+            questions: Calls::new(&driver, MAX_QUESTIONS),
             probes: Calls::new(&driver, MAX_HELPERS),
             driver,
             work: Mutex::new((0, Duration::MAX)),
@@ -344,8 +350,10 @@ impl Database {
         match self.orders.look() {
             Look::Fresh(control) => return Ok(control),
             Look::Old(control) => {
-                if self.is_up() && self.orders.may_ask() {
-                    self.refresh_orders();
+                if self.is_up()
+                    && let Some(number) = self.orders.may_ask()
+                {
+                    self.refresh_orders(number);
                 }
                 return Ok(control);
             }
@@ -357,25 +365,27 @@ impl Database {
         // A question only: nothing can have been stored by it.
         let control = asked.map_err(|error| error.ambiguous(false))?;
         self.note_control(control, begun)?;
-        Ok(control)
+        // Which is no other but where a later question was answered before.
+        Ok(self.orders.known())
     }
 
     /// Asks for the orders on a helper's thread, for which nobody waits. Without an answer it is given up by those
     /// who come when the orders are too old.
-    fn refresh_orders(self: &Arc<Self>) {
+    fn refresh_orders(self: &Arc<Self>, number: u64) {
         let (database, epoch) = (Arc::downgrade(self), self.health.epoch());
         let ask = move |driver: &dyn Driver| {
             let (begun, told) = (Instant::now(), driver.control());
             let Some(database) = database.upgrade() else { return Ok(()) };
-            database.orders.asked();
+            let counts = database.orders.asked(number);
             match told {
                 // A second name for a known database is said where it is found.
                 Ok(control) => drop(database.note_control(control, begun)),
-                Err(error) => database.note_error(&error, epoch),
+                Err(error) if counts => database.note_error(&error, epoch),
+                Err(_) => {}
             }
             Ok(())
         };
-        self.orders.keep_asking(self.calls.begin(ask, Box::new(|_, _| {})));
+        self.orders.keep_asking(number, self.questions.begin(ask, Box::new(|_, _| {})));
     }
 
     /// Stores an order.
@@ -417,7 +427,8 @@ impl Database {
         control: Control,
         begun: Instant,
     ) -> Result<(), DriverError> {
-        if !self.orders.note(control, begun) {
+        let is_latest = self.orders.note(control, begun);
+        if !is_latest && self.orders.known().identity.is_some() {
             return Ok(());
         }
         let member = Arc::clone(self) as Arc<dyn Member>;

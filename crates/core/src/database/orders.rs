@@ -19,8 +19,18 @@ const ASK_AFTER: Duration = FRESH_FOR.checked_div(2).expect("not by zero");
 pub(crate) struct Orders {
     /// With the instant of the question.
     known: Mutex<(Control, Option<Instant>)>,
-    /// The question in the background, and since when. After 5 s it is taken to hang and given up.
-    asking: Mutex<Option<(Instant, Option<Call<()>>)>>,
+    /// The question in the background.
+    asking: Mutex<Asking>,
+}
+
+/// A question in the background. After 5 s without an answer it is taken to hang and given up.
+#[derive(Default)]
+struct Asking {
+    /// How many were asked.
+    count: u64,
+    /// Since when the last one is, unless it was answered or given up.
+    since: Option<Instant>,
+    call: Option<Call<()>>,
 }
 
 /// What is known of the orders, by its age.
@@ -61,38 +71,48 @@ impl Orders {
         }
     }
 
-    /// Whether the caller is to ask for them: nobody else does.
-    pub(crate) fn may_ask(&self) -> bool {
+    /// The number of the question that the caller is to ask; `None` while another is under way.
+    pub(crate) fn may_ask(&self) -> Option<u64> {
         self.give_up_what_hangs();
         let mut asking = self.asking.lock();
-        let may = asking.is_none();
-        if may {
-            *asking = Some((Instant::now(), None));
+        if asking.since.is_some() {
+            return None;
         }
-        may
+        asking.count += 1;
+        asking.since = Some(Instant::now());
+        Some(asking.count)
     }
 
-    /// Keeps the question that was begun, unless it is answered already.
-    pub(crate) fn keep_asking(&self, call: Call<()>) {
-        if let Some((_, kept)) = &mut *self.asking.lock() {
-            *kept = Some(call);
+    /// Keeps the call of this question, unless it is answered or given up already.
+    pub(crate) fn keep_asking(&self, number: u64, call: Call<()>) {
+        let mut asking = self.asking.lock();
+        if asking.count == number && asking.since.is_some() {
+            asking.call = Some(call);
         }
     }
 
-    /// Gives up a question without an answer, which would count against the helpers and make the database look
-    /// slow for as long as its connection says nothing.
+    /// Gives up a question without an answer: its helper and its connection may be lost.
     pub(crate) fn give_up_what_hangs(&self) {
-        let hangs = |(since, _): &mut (Instant, Option<Call<()>>)| since.elapsed() >= FRESH_FOR;
-        // Without the lock: an answer that comes at this moment wants it.
-        let given_up = self.asking.lock().take_if(hangs);
-        if let Some((_, Some(call))) = given_up {
-            call.abandon();
+        let mut asking = self.asking.lock();
+        if asking.since.is_some_and(|since| since.elapsed() >= FRESH_FOR) {
+            asking.since = None;
+            let call = asking.call.take();
+            // Without the lock: an answer that comes at this moment wants it.
+            drop(asking);
+            if let Some(call) = call {
+                call.abandon();
+            }
         }
     }
 
-    /// Whoever asked has its answer, or none.
-    pub(crate) fn asked(&self) {
-        *self.asking.lock() = None;
+    /// The question of this number has its answer, or none. Tells whether anybody still counts on it.
+    pub(crate) fn asked(&self, number: u64) -> bool {
+        let mut asking = self.asking.lock();
+        let is_current = asking.count == number && asking.since.is_some();
+        if is_current {
+            (asking.since, asking.call) = (None, None);
+        }
+        is_current
     }
 
     /// As if they had been read so long ago.
@@ -127,10 +147,13 @@ mod tests {
     #[test]
     fn one_asks_at_a_time_and_another_when_it_hangs() {
         let orders = Orders::default();
-        assert!(orders.may_ask() && !orders.may_ask());
-        orders.asked();
-        assert!(orders.may_ask(), "the first has its answer");
-        *orders.asking.lock() = Instant::now().checked_sub(2 * FRESH_FOR).map(|at| (at, None));
-        assert!(orders.may_ask(), "whoever asked hangs");
+        assert_eq!((orders.may_ask(), orders.may_ask()), (Some(1), None));
+        assert!(orders.asked(1));
+        assert_eq!(orders.may_ask(), Some(2), "the first has its answer");
+        orders.asking.lock().since = Instant::now().checked_sub(2 * FRESH_FOR);
+        assert_eq!(orders.may_ask(), Some(3), "whoever asked hangs");
+        assert!(!orders.asked(2), "nobody counts on it any more");
+        assert_eq!(orders.may_ask(), None, "and the next one is under way still");
+        assert!(orders.asked(3));
     }
 }

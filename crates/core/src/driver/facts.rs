@@ -47,12 +47,7 @@ impl JobFacts {
         }
     }
 
-    /// The bytes of the larger of argument and metadata: a database may have a limit for one value.
-    pub fn largest(&self) -> usize {
-        self.arg.len().max(self.meta.as_ref().map_or(0, |meta| meta.len()))
-    }
-
-    /// The bytes of argument and metadata, for those who bound what they hold.
+    /// The bytes of argument and metadata, for those who bound what they hold or send.
     pub fn size(&self) -> usize {
         self.arg.len() + self.meta.as_ref().map_or(0, |meta| meta.len())
     }
@@ -130,7 +125,7 @@ mod tests {
         assert!(newer.contains(Flags::KEYED) && newer.bits() == 5, "an unknown bit stays");
         assert_eq!(Flags::from_bits(4).with(Flags::KEYED), newer);
         let with_meta = JobFacts { meta: Some("{}".into()), ..keyed };
-        assert_eq!((with_meta.largest(), with_meta.size()), (2, 3));
+        assert_eq!(with_meta.size(), 3);
     }
 
     #[test]

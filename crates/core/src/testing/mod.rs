@@ -27,7 +27,7 @@
 //! let sent = queue.manager().enqueue(Welcome::job("eve@example.org".to_owned()).priority(3))?;
 //!
 //! assert_enqueued!(queue, Welcome);
-//! assert_enqueued!(queue, Welcome, |job, address| job.priority == 3 && address.starts_with("eve"));
+//! assert_enqueued!(queue, Welcome, |job, address| job.facts.priority == 3 && address.starts_with("eve"));
 //!
 //! assert_eq!(queue.drain()?.len(), 1, "it failed once and waits for its retry");
 //! queue.advance(Duration::from_secs(61));

@@ -172,8 +172,9 @@ impl Engine for Mysql {
             None => Ok(()),
             Some(name) => Err(diesel::result::Error::QueryBuilderError(
                 format!(
-                    "there is a table {name} that is not qudo's; take another table_prefix, or \
-                     remove the table if a migration of qudo left it"
+                    "there is a table {name}, but no {}schema_migrations: either it is not qudo's, \
+                     and another table_prefix is to be taken, or not all tables were restored",
+                    conn.tables.prefix()
                 )
                 .into(),
             )),

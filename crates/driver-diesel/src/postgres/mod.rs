@@ -35,13 +35,23 @@ use crate::step::{Step, step};
 use crate::tables::Tables;
 
 /// Whether names without a schema are looked up in this one, or would be if it were there.
-const ON_THE_PATH: &str = "SELECT CAST(? = ANY(current_schemas(false)) OR (? = current_user \
-     AND current_setting('search_path') LIKE '%$user%') AS INTEGER)::BIGINT";
+const ON_THE_PATH: &str = "SELECT CAST(? = ANY(current_schemas(false)) OR EXISTS (SELECT 1 FROM \
+     unnest(string_to_array(current_setting('search_path'), ',')) AS named (name) \
+     WHERE trim(BOTH ' \"' FROM name) = ? OR (trim(BOTH ' \"' FROM name) = '$user' \
+     AND current_user = ?)) AS INTEGER)::BIGINT";
 
-/// Whether our function that claims is about tables that are not called so: its text names them, and stays as it is
-/// when a schema is renamed.
-const OF_ANOTHER_NAME: &str = "SELECT count(*) FROM pg_catalog.pg_proc \
-     WHERE oid = CAST(to_regproc('qudo_claim') AS oid) AND prosrc NOT LIKE ?";
+/// What our function that claims says of its tables: it is as it was made, whoever asks and whatever the schema is
+/// called by now.
+const AS_MADE: &str =
+    "SELECT prosrc FROM pg_catalog.pg_proc WHERE oid = CAST(to_regproc('qudo_claim') AS oid)";
+
+/// The schema in which a function's text names this table; empty where it names none.
+fn schema_in<'t>(text: &'t str, table: &str) -> Option<&'t str> {
+    let at = text.find(table)?;
+    let before = &text[..at];
+    let Some(quoted) = before.strip_suffix("\".") else { return Some("") };
+    quoted.rsplit('"').next()
+}
 
 /// Two numbers that no other program is likely to lock: "qudo" in ASCII, and one of the installation's own.
 const MIGRATION_LOCK: &str = "SELECT 1::BIGINT FROM pg_advisory_xact_lock(1903518831, hashtext(?))";
@@ -140,29 +150,43 @@ impl Engine for Postgres {
     }
 
     fn check_names(conn: &mut Sql<'_, PgConnection>) -> QueryResult<Option<String>> {
-        let Some(schema) = conn.tables.schema() else { return Ok(None) };
-        let on_the_path =
-            conn.row::<i64>(ON_THE_PATH, &[Bind::Text(schema), Bind::Text(schema)])?;
-        if on_the_path == Some(1) {
-            return Ok(Some(format!(
-                "schema={schema} is where this account's names without a schema are looked up \
-                 (search_path), so it would be one with the installation that names none: leave the \
-                 parameter out, or name another schema"
-            )));
-        }
-        let own = format!("%\"{schema}\".{}ready%", conn.tables.prefix());
-        let strange = conn.row::<i64>(OF_ANOTHER_NAME, &[Bind::Text(&own)])?;
-        Ok((strange == Some(1)).then(|| {
-            format!(
-                "the functions in schema {schema} are about another schema: it was renamed after \
-                 `qudo migrate` made it; give it its former name"
-            )
-        }))
+        let ready = format!("{}ready", conn.tables.prefix());
+        let Some(text) = conn.row::<String>(AS_MADE, &[])? else { return Ok(None) };
+        let (named, made) = (conn.tables.schema().unwrap_or_default(), schema_in(&text, &ready));
+        Ok(match made {
+            None => Some("the function that claims is not qudo's".to_owned()),
+            Some(made) if made == named => None,
+            Some("") => Some(format!(
+                "the tables in schema {named} were made without the parameter schema: leave it out, or \
+                 the programs do not hear of each other"
+            )),
+            Some(made) if named.is_empty() => Some(format!(
+                "the tables were made with schema={made}: say so, or the programs do not hear of each \
+                 other"
+            )),
+            Some(made) => Some(format!(
+                "the functions in schema {named} are about the tables in schema {made}: it was renamed \
+                 after `qudo migrate` made it, and has to get that name again"
+            )),
+        })
     }
 
     fn prepare(conn: &mut Sql<'_, PgConnection>) -> QueryResult<()> {
         let Some(schema) = conn.tables.schema() else { return Ok(()) };
         let there = "SELECT nspname::TEXT FROM pg_catalog.pg_namespace WHERE nspname = ?";
+        let is_new = "SELECT (to_regclass('qudo_schema_migrations') IS NULL)::INTEGER::BIGINT";
+        let on_the_path = [Bind::Text(schema), Bind::Text(schema), Bind::Text(schema)];
+        // Where an account looks may change any day; later that is no reason against what was made.
+        if conn.row::<i64>(is_new, &[])? == Some(1)
+            && conn.row::<i64>(ON_THE_PATH, &on_the_path)? == Some(1)
+        {
+            // Whoever names no schema would find these tables from now on, instead of its own or of none.
+            let reason = format!(
+                "schema={schema} is where this account's names without a schema are looked up \
+                 (search_path): leave the parameter out, or name another schema"
+            );
+            return Err(diesel::result::Error::QueryBuilderError(reason.into()));
+        }
         // To ask for it, even if it is there, takes a right to make schemas.
         if conn.row::<String>(there, &[Bind::Text(schema)])?.is_some() {
             return Ok(());
@@ -170,6 +194,10 @@ impl Engine for Postgres {
         // Another installation of the same schema holds another lock, and two that make it at once fail. This
         // one is always the second that is taken.
         conn.row::<i64>(MIGRATION_LOCK, &[Bind::Text(schema)])?;
+        // IF NOT EXISTS looks into a cache, which a wait for this lock does not renew.
+        if conn.row::<String>(there, &[Bind::Text(schema)])?.is_some() {
+            return Ok(());
+        }
         // Not through the rendering, in which a schema that is called qudo_jobs would get a schema of its own.
         conn.raw.batch_execute(&format!("CREATE SCHEMA IF NOT EXISTS \"{schema}\""))
     }
@@ -316,5 +344,17 @@ impl Engine for Postgres {
         } else {
             Ok(())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::schema_in;
+
+    #[test]
+    fn the_schema_of_a_function_s_tables_stands_in_its_text() {
+        assert_eq!(schema_in("FROM qudo_ready r", "qudo_ready"), Some(""));
+        assert_eq!(schema_in("FROM \"Jobs\".qudo_ready r", "qudo_ready"), Some("Jobs"));
+        assert_eq!(schema_in("FROM x", "qudo_ready"), None);
     }
 }

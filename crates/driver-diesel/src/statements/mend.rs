@@ -214,7 +214,7 @@ fn mend_places<E: Engine>(
             "it was in no table that it could be run from; an audit made it ready"
         }
         Some(kept) => {
-            if !is_sound(kept) {
+            if !is_sound(kept) || kept.stand.flags != place.flags {
                 refile::<E>(conn, kept, facts.place(id, &places, attempt))?;
             }
             if places.len() > 1 {

@@ -31,9 +31,9 @@ pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
 pub(crate) fn largest_value(settlements: &[Settlement]) -> usize {
     let sizes = settlements.iter().filter_map(|one| Some((one, one.extras.as_deref()?))).flat_map(
         |(one, extras)| {
-            let kept = if one.verdict == Verdict::Discard { one.job.facts.largest() } else { 0 };
+            let kept = if one.verdict == Verdict::Discard { one.job.facts.size() } else { 0 };
             let replies = extras.replies.iter().map(|reply| reply.body.len());
-            let new = extras.replacements.iter().map(|job| job.facts.largest());
+            let new = extras.replacements.iter().map(|job| job.facts.size());
             replies.chain(new).chain([kept])
         },
     );
