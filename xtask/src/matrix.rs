@@ -112,13 +112,14 @@ const ROWS: &[Row] = &[
 ];
 
 /// The tests of a row, beside the behaviours: those that are about one engine.
-const TESTS: [&str; 12] = [
+const TESTS: [&str; 13] = [
     "accounts",
     "audit",
     "behaviour",
     "counted",
     "explained",
     "hosts",
+    "installations",
     "late",
     "limits",
     "locks",
