@@ -12,8 +12,8 @@ use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, SqliteConnection};
 use log::{LevelFilter, Log, Metadata, Record};
 use qudo::driver::{
-    AbilityLease, ClaimRequest, DeadWorker, Deadline, DriverRegistration, Due, Keep, Settlement,
-    Verdict, WorkerId, WorkerInfo,
+    AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
+    Keep, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{Job, JobError, Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, Mariadb, Mysql, Options, Server, can_start, run_sql};
@@ -71,17 +71,26 @@ fn fill(dsn: &str) {
     let later = (0..6_000).map(|n| NewJob::named("plan", n.into()).delay(HOUR));
     manager.enqueue_many(later).expect("stored");
     let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
+    assert_eq!(claim(&*driver, working(&*driver), 1, 1_000).len(), 1_000);
+}
+
+/// A worker whose row is there.
+fn working(driver: &dyn Driver) -> WorkerId {
     let worker = WorkerInfo::new("other", HOUR);
     driver.heartbeat(&worker).expect("beats");
+    worker.id
+}
+
+fn claim(driver: &dyn Driver, worker: WorkerId, number: i64, limit: u32) -> Vec<ClaimedJob> {
     let request = ClaimRequest {
-        worker: worker.id,
-        claim: 1,
+        worker,
+        claim: number,
         queue: &"default".into(),
         abilities: &[AbilityLease { name: "plan".into(), grab_for: HOUR }],
-        limit: 1_000,
+        limit,
         deadline: Deadline::NONE,
     };
-    assert_eq!(driver.claim(&request).expect("claims").len(), 1_000);
+    driver.claim(&request).expect("claims")
 }
 
 /// What clients and workers ask all day.
@@ -106,25 +115,14 @@ fn a_day(dsn: &str) {
     let keyed = |n: u32| NewJob::named("plan", 3.into()).uniqkey(n.to_string()).priority(9);
     manager.enqueue_many((0..20).map(keyed)).expect("stored");
     let driver = DriverRegistration::open_linked(dsn).expect("valid").driver;
-    let worker = WorkerInfo::new("keyed", HOUR);
-    driver.heartbeat(&worker).expect("beats");
-    let request = ClaimRequest {
-        worker: worker.id,
-        claim: 1,
-        queue: &"default".into(),
-        abilities: &[AbilityLease { name: "plan".into(), grab_for: HOUR }],
-        limit: 20,
-        deadline: Deadline::NONE,
-    };
-    let ends: Vec<_> = driver
-        .claim(&request)
-        .expect("claims")
+    let worker = working(&*driver);
+    let ends: Vec<_> = claim(&*driver, worker, 1, 20)
         .into_iter()
         .map(|job| Settlement { job: Box::new(job), verdict: Verdict::Complete, extras: None })
         .collect();
     assert!(ends.iter().all(|end| end.job.facts.uniqkey.is_some()));
-    driver.settle(worker.id, &ends).expect("settles");
-    driver.remove_worker(worker.id).expect("removes");
+    driver.settle(worker, &ends).expect("settles");
+    driver.remove_worker(worker).expect("removes");
     drop(ticket.check().expect("answers"));
     drop(manager.lookup(ticket.id()).expect("answers"));
     let leases = [AbilityLease { name: "plan".into(), grab_for: HOUR }];
@@ -279,19 +277,8 @@ fn status(url: &str, counters: &str) -> u64 {
 /// A claim reads the index in its order and stops: on a server where nobody else is.
 fn a_claim_sorts_nothing(url: &str) {
     let driver = DriverRegistration::open_linked(url).expect("valid").driver;
-    let worker = WorkerInfo::new("it", HOUR);
-    driver.heartbeat(&worker).expect("beats");
-    let claim = |claim| {
-        let request = ClaimRequest {
-            worker: worker.id,
-            claim,
-            queue: &"default".into(),
-            abilities: &[AbilityLease { name: "plan".into(), grab_for: HOUR }],
-            limit: 100,
-            deadline: Deadline::NONE,
-        };
-        assert_eq!(driver.claim(&request).expect("claims").len(), 100);
-    };
+    let worker = working(&*driver);
+    let claim = |number| assert_eq!(claim(&*driver, worker, number, 100).len(), 100);
     // The first finds its place, behind the rows of others.
     claim(1);
     let counts = || (status(url, "'SORT_ROWS'"), status(url, "'HANDLER_READ_NEXT'"));

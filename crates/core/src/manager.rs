@@ -451,7 +451,8 @@ impl Manager {
         client::draft::prepare(self.program(), job)
     }
 
-    /// The drivers that a job may go to: that of the database of this name, or all.
+    /// The drivers that a job may go to: that of the database of this name, or those of all databases; the spool is
+    /// none of them.
     ///
     /// # Errors
     ///

@@ -54,14 +54,11 @@ impl Options {
     /// Refuses a schema where a database, or a file, is its own.
     #[cfg(any(feature = "sqlite", feature = "mysql"))]
     pub(crate) fn without_schema(self) -> Result<Self, String> {
-        match self.tables.schema() {
-            None => Ok(self),
-            Some(_) => Err(
-                "schema is a parameter for PostgreSQL only; elsewhere a database of its own, or a \
-                            file, or table_prefix does the same"
-                    .to_owned(),
-            ),
+        if self.tables.schema().is_none() {
+            return Ok(self);
         }
+        let instead = "another database or file, or table_prefix, does the same here";
+        Err(format!("schema is a parameter for PostgreSQL only; {instead}"))
     }
 
     /// Takes our parameters out of a URL; a password that was given beside it comes first.

@@ -81,7 +81,7 @@ impl Tables {
         } else if !schema.chars().all(is_fine)
             || schema.starts_with(|one: char| one.is_ascii_digit())
         {
-            "a schema's name is made of letters, digits and underscores, and begins with no digit"
+            "it may have letters, digits and underscores only, and no digit at its beginning"
         } else if schema.to_lowercase().starts_with("pg_") {
             "names that begin with pg_ are PostgreSQL's own"
         } else {
@@ -100,10 +100,10 @@ impl Tables {
         } else if !prefix.chars().all(is_fine)
             || prefix.starts_with(|one: char| one.is_ascii_digit())
         {
-            "it is made of small letters, digits and underscores, and begins with no digit"
+            "it may have small letters, digits and underscores only, and no digit at its beginning"
         } else if !prefix.ends_with('_') {
             // Else `re` would make a table `release`, which is a word of MySQL's.
-            "it ends with an underscore"
+            "it has to end with an underscore"
         } else if prefix.starts_with("sqlite_") {
             "names that begin with sqlite_ are SQLite's own"
         } else {

@@ -36,8 +36,8 @@ const READY: &str = "WITH job AS (INSERT INTO qudo_job (id, ability, queue, code
      placed AS (INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags) \
      SELECT queue, -priority, id, ability, 0, 0, (uniqkey IS NOT NULL)::INTEGER FROM job RETURNING 1)";
 
-/// The same for jobs with neither keys nor metadata, as most are: two arrays, and a column to be read back, cost
-/// the server a tenth of the work.
+/// The same for jobs with neither keys nor metadata, as most are: the two arrays, and the key read back, cost a bulk
+/// insert 7 % of its rate.
 const READY_PLAIN: &str = "WITH job AS (INSERT INTO qudo_job (id, ability, queue, codec, arg, \
      priority, enqueued_at) SELECT t.*, qudo_now() FROM unnest(?, ?, ?, ?, ?, ?) AS t \
      WHERE (SELECT qudo_now()) BETWEEN ? AND ? RETURNING id, queue, ability, priority), \

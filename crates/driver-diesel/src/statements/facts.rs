@@ -13,7 +13,7 @@ pub(crate) const FACTS: &str = "ability, queue, codec, arg, uniqkey, priority, m
 pub(crate) const FACTS_OF_J: &str =
     "j.ability, j.queue, j.codec, j.arg, j.uniqkey, j.priority, j.meta";
 
-/// Those that every job has.
+/// The columns of [`FACTS`] that every job fills, in their order.
 pub(crate) const PLAIN_FACTS: &str = "ability, queue, codec, arg, priority";
 
 /// A codec's name: nearly always the one that needs no memory of its own.

@@ -91,7 +91,8 @@ pub(crate) fn insert_new_rows<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     jobs: &[&JobRecord],
 ) -> QueryResult<()> {
-    // As most are: two columns less cost MariaDB a twentieth less.
+    // Most jobs have neither key nor metadata. Without these columns, and with the numbers of `put_ready` in the
+    // text, MariaDB inserts a tenth faster in bulk.
     let is_plain = jobs.iter().all(|job| facts::is_plain(&job.facts));
     let rows: Vec<_> = jobs
         .iter()

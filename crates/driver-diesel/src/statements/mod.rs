@@ -110,7 +110,7 @@ pub(crate) fn put_ready<E: Engine>(
     places: &[Place<'_>],
 ) -> QueryResult<usize> {
     let head = format!("INSERT INTO qudo_ready ({STAND}) VALUES ");
-    // Most are new, with nothing beside them: numbers in the text are cheaper than binds.
+    // Most jobs that become ready are new and have no flags: numbers in the text are cheaper than binds.
     if places.iter().all(Place::is_new_and_plain) {
         let rows: Vec<_> = places.iter().map(|place| place.binds()[..4].to_vec()).collect();
         return insert_rows(conn, &head, "(?,?,?,?,0,0,0)", &rows, "");

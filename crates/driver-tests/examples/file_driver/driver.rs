@@ -44,11 +44,11 @@ inventory::submit! {
 type Answer<T> = Result<T, DriverError>;
 
 /// A driver may refuse what its database cannot take: the manager goes on, and a run that brings it is discarded.
-fn accept<'b>(mut values: impl Iterator<Item = &'b [u8]>) -> Answer<()> {
-    match values.find(|value| value.len() > MAX_SIZE) {
+fn accept(mut sizes: impl Iterator<Item = usize>) -> Answer<()> {
+    match sizes.find(|size| *size > MAX_SIZE) {
         None => Ok(()),
-        Some(value) => {
-            let text = format!("{} bytes are more than the file takes: {MAX_SIZE}", value.len());
+        Some(size) => {
+            let text = format!("{size} bytes are more than the file takes: {MAX_SIZE}");
             Err(DriverError::new(ErrorKind::Other, text))
         }
     }
@@ -79,7 +79,7 @@ impl Driver for FileDriver {
 
 impl Work for FileDriver {
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Answer<Vec<Inserted>> {
-        accept(jobs.iter().map(|job| &*job.facts.arg))?;
+        accept(jobs.iter().map(|job| job.facts.size()))?;
         self.0.step(deadline, |state| jobs.iter().map(|job| state.insert(job)).collect())
     }
 
@@ -98,8 +98,8 @@ impl Work for FileDriver {
 
     fn settle(&self, worker: WorkerId, settlements: &[Settlement]) -> Answer<Vec<Settled>> {
         let brought = settlements.iter().filter_map(|one| one.extras.as_deref());
-        accept(brought.clone().flat_map(|one| &one.replies).map(|reply| &*reply.body))?;
-        accept(brought.flat_map(|one| &one.replacements).map(|job| &*job.facts.arg))?;
+        accept(brought.clone().flat_map(|one| &one.replies).map(|reply| reply.body.len()))?;
+        accept(brought.flat_map(|one| &one.replacements).map(|job| job.facts.size()))?;
         self.0.step(Deadline::NONE, |state| {
             settlements.iter().map(|one| state.settle(worker, one)).collect()
         })
