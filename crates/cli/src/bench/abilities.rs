@@ -3,25 +3,46 @@
 
 use std::io::Write;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use qudo::{Ability, Job, JobError};
+use qudo::{Ability, AbilityOptions, Job, JobError, snooze};
 
-/// How many jobs ran, and how long each takes.
+/// How many jobs came to their end, and how long each run takes.
 #[derive(Clone, Default)]
 pub(super) struct Counter {
     done: Arc<AtomicU32>,
     pause: Duration,
+    /// Jobs that were put off once, by their number.
+    snoozed: Arc<[AtomicBool]>,
 }
 
 impl Counter {
-    pub(super) fn pausing(pause: Duration) -> Self {
-        Self { done: Arc::default(), pause }
+    /// For runs of this length, of jobs with numbers below `jobs`.
+    pub(super) fn new(pause: Duration, jobs: u32) -> Self {
+        let snoozed = (0..jobs).map(|_| AtomicBool::default()).collect();
+        Self { done: Arc::default(), pause, snoozed }
     }
 
     pub(super) fn get(&self) -> u32 {
         self.done.load(Ordering::Acquire)
+    }
+
+    fn run(&self) {
+        if !self.pause.is_zero() {
+            std::thread::sleep(self.pause);
+        }
+    }
+
+    fn end(&self) {
+        self.done.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Whether this job was not put off before, as far as this process knows.
+    fn puts_off(&self, arg: &str) -> bool {
+        let number = arg.get(..10).and_then(|digits| digits.parse::<usize>().ok());
+        let seen = number.and_then(|number| self.snoozed.get(number));
+        seen.is_some_and(|seen| !seen.swap(true, Ordering::AcqRel))
     }
 }
 
@@ -39,11 +60,76 @@ impl Ability for Nothing {
     type Reply = ();
     fn work(job: &Job, _: String) -> Result<(), JobError> {
         let counter = job.plugin::<Counter>()?;
-        if !counter.pause.is_zero() {
-            std::thread::sleep(counter.pause);
-        }
-        counter.done.fetch_add(1, Ordering::AcqRel);
+        counter.run();
+        counter.end();
         Ok(())
+    }
+}
+
+/// The same, and leaves a row in the history.
+pub(super) struct Status;
+
+impl Ability for Status {
+    const NAME: &'static str = "qudo-bench-status";
+    type Arg = String;
+    type Reply = ();
+    fn work(job: &Job, arg: String) -> Result<(), JobError> {
+        Nothing::work(job, arg)
+    }
+    fn options() -> AbilityOptions {
+        AbilityOptions::default().set_job_status(true)
+    }
+}
+
+/// Fails for good.
+pub(super) struct Fail;
+
+impl Ability for Fail {
+    const NAME: &'static str = "qudo-bench-fail";
+    type Arg = String;
+    type Reply = ();
+    fn work(job: &Job, arg: String) -> Result<(), JobError> {
+        Nothing::work(job, arg)?;
+        Err(JobError::fail("as it was asked to"))
+    }
+    fn options() -> AbilityOptions {
+        AbilityOptions::default().max_retries(0)
+    }
+}
+
+/// Fails the first time, and is tried again at once.
+pub(super) struct Retry;
+
+impl Ability for Retry {
+    const NAME: &'static str = "qudo-bench-retry";
+    type Arg = String;
+    type Reply = ();
+    fn work(job: &Job, arg: String) -> Result<(), JobError> {
+        if job.attempt() > 1 {
+            return Nothing::work(job, arg);
+        }
+        job.plugin::<Counter>()?.run();
+        Err(JobError::fail("as it was asked to"))
+    }
+    fn options() -> AbilityOptions {
+        AbilityOptions::default().max_retries(1).retry_delay(Duration::ZERO)
+    }
+}
+
+/// Is put off once, for no time.
+pub(super) struct Snooze;
+
+impl Ability for Snooze {
+    const NAME: &'static str = "qudo-bench-snooze";
+    type Arg = String;
+    type Reply = ();
+    fn work(job: &Job, arg: String) -> Result<(), JobError> {
+        let counter = job.plugin::<Counter>()?;
+        if !counter.puts_off(&arg) {
+            return Nothing::work(job, arg);
+        }
+        counter.run();
+        Err(snooze(Duration::ZERO))
     }
 }
 
@@ -74,7 +160,8 @@ impl Ability for Reply {
     const NAME: &'static str = "qudo-bench-reply";
     type Arg = String;
     type Reply = u32;
-    fn work(_: &Job, _: String) -> Result<u32, JobError> {
+    fn work(job: &Job, arg: String) -> Result<u32, JobError> {
+        Nothing::work(job, arg)?;
         Ok(1)
     }
 }

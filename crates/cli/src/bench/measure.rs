@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use qudo::{Ability, Error, Manager, NewJob};
 
 use super::abilities::now;
+use super::counts::WORK_JOBS;
 use super::patience::{Any, PATIENCE};
 use super::processes::Workers;
-use super::{Counter, Metric, Nothing, Reply, Report, Setting, Stamp};
+use super::{Counter, Metric, Mix, Nothing, Reply, Report, Setting, Stamp};
 
 /// Jobs of one bulk enqueue.
 const BULK: u32 = 10_000;
@@ -50,26 +51,31 @@ pub(super) fn own_queue() -> String {
     format!("qudo-bench-{}-{}", std::process::id(), now())
 }
 
-pub(super) fn measure(setting: &Setting, metric: Metric) -> Any<Figure> {
+/// `mix` is for the metric `work`.
+pub(super) fn measure(setting: &Setting, metric: Metric, mix: Mix) -> Any<Figure> {
     match metric {
         Metric::EnqueueOne => enqueue_one(setting),
         Metric::EnqueueBulk => enqueue_bulk(setting),
-        Metric::Work => work(setting),
+        Metric::Work => work(setting, mix),
         Metric::Latency => latency(setting),
         Metric::Reply => reply(setting),
         Metric::All => unreachable!("all is replaced by each"),
     }
 }
 
-/// A job whose argument has the bytes asked for, as JSON.
-fn job<A: Ability<Arg = String>>(setting: &Setting, n: u32) -> NewJob {
+/// An argument of the bytes asked for, as JSON, that begins with this number.
+fn arg(setting: &Setting, n: u32) -> String {
     let mut arg = format!("{n:010}");
     arg.extend(std::iter::repeat_n('0', setting.arg_bytes as usize - 2 - arg.len()));
-    A::job(arg).queue(setting.queue.clone())
+    arg
+}
+
+fn job<A: Ability<Arg = String>>(setting: &Setting, n: u32) -> NewJob {
+    A::job(arg(setting, n)).queue(setting.queue.clone())
 }
 
 fn manager(setting: &Setting) -> Result<(Manager, Counter), Error> {
-    let counter = Counter::pausing(setting.pause);
+    let counter = Counter::new(setting.pause, setting.jobs(WORK_JOBS));
     let manager = setting.builder().plugin(counter.clone()).build()?;
     Ok((manager, counter))
 }
@@ -107,11 +113,12 @@ fn bulk(setting: &Setting) -> u32 {
     (BULK_BYTES / setting.arg_bytes).clamp(1, BULK)
 }
 
-fn fill(setting: &Setting, manager: &Manager, jobs: u32) -> Result<(), Error> {
+fn fill(setting: &Setting, manager: &Manager, jobs: u32, mix: Mix) -> Result<(), Error> {
     let bulk = bulk(setting);
     for from in (0..jobs).step_by(bulk as usize) {
         let until = jobs.min(from + bulk);
-        manager.enqueue_many((from..until).map(|n| job::<Nothing>(setting, n)))?;
+        let job = |n| mix.job(n, arg(setting, n)).queue(setting.queue.clone());
+        manager.enqueue_many((from..until).map(job))?;
     }
     Ok(())
 }
@@ -121,16 +128,16 @@ fn enqueue_bulk(setting: &Setting) -> Any<Figure> {
     manager.enqueue(job::<Nothing>(setting, 0))?;
     let jobs = setting.jobs(100_000);
     let begun = Instant::now();
-    fill(setting, &manager, jobs)?;
+    fill(setting, &manager, jobs, Mix::PLAIN)?;
     Ok(Figure::rate(jobs, begun.elapsed(), format!("{} a call", bulk(setting))))
 }
 
 /// From the start of the worker until all jobs are settled and the worker has stopped.
-fn work(setting: &Setting) -> Any<Figure> {
+fn work(setting: &Setting, mix: Mix) -> Any<Figure> {
     clean_up(setting)?;
     let (manager, counter) = manager(setting)?;
-    let jobs = setting.jobs(100_000);
-    fill(setting, &manager, jobs)?;
+    let jobs = setting.jobs(WORK_JOBS);
+    fill(setting, &manager, jobs, mix)?;
     let begun = Instant::now();
     if let Some(processes) = setting.processes {
         let workers = Workers::start(setting, processes, Report::Progress)?;

@@ -1,7 +1,10 @@
 //! `qudo bench`: what a database gives, measured with the jobs of a queue of its own.
 
 mod abilities;
+mod counts;
 mod measure;
+mod mix;
+mod mixed;
 mod patience;
 mod processes;
 
@@ -10,8 +13,9 @@ use std::time::Duration;
 use clap::ValueEnum;
 use qudo::{Error, Manager, ManagerBuilder};
 
-use abilities::{Counter, Nothing, Reply, Stamp};
+use abilities::{Counter, Fail, Nothing, Reply, Retry, Snooze, Stamp, Status};
 use measure::Figure;
+use mix::Mix;
 
 use crate::{Databases, add_database, with_causes};
 
@@ -38,6 +42,18 @@ pub(crate) struct Arguments {
     /// How long each job of the metric `work` takes, in milliseconds.
     #[arg(long, default_value_t = 0)]
     job_ms: u32,
+    /// What the jobs of the metric `work` do beside nothing: `KIND`, or `KIND=PERCENT` for so many of
+    /// a hundred, the others plain. Kinds: plain, replying, failing (for good), retrying (fails once),
+    /// snoozing (is put off once), keyed, status (leaves a row in the job status). Several are measured in
+    /// turn; while jobs are not plain, nothing is logged.
+    #[arg(long, value_name = "KIND[=PERCENT]", value_delimiter = ',')]
+    mix: Vec<Mix>,
+    /// All mixes in turn: plain, one in a hundred of each kind, all of each kind.
+    #[arg(long, conflicts_with = "mix")]
+    each_mix: bool,
+    /// Measures the mixes so often, in turn, and tells medians.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..))]
+    repeat: u32,
     /// Work in so many processes of their own, each with as many worker threads; only for the
     /// metric `work`. Without it the measuring process works itself.
     #[arg(long, value_parser = clap::value_parser!(u32).range(1..))]
@@ -123,9 +139,20 @@ impl Setting {
             .ability::<Nothing>()
             .ability::<Stamp>()
             .ability::<Reply>()
+            .ability::<Status>()
+            .ability::<Fail>()
+            .ability::<Retry>()
+            .ability::<Snooze>()
             .queues([&self.queue])
             .workers(self.workers as usize);
         self.databases.iter().fold(builder, |builder, text| add_database(builder, text))
+    }
+
+    /// The databases as their drivers describe them, without passwords.
+    fn sources(&self) -> String {
+        let manager = self.builder().build().map(|manager| manager.databases());
+        let names: Vec<_> = manager.into_iter().flatten().map(|one| one.source).collect();
+        names.join(" ")
     }
 
     fn jobs(&self, default: u32) -> u32 {
@@ -153,14 +180,18 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
         Metric::All => Metric::EACH.to_vec(),
         one => vec![one],
     };
+    let mixes = if arguments.each_mix { Mix::each() } else { arguments.mix.clone() };
     let mut complete = true;
     for metric in chosen {
-        match measure::measure(&setting, metric) {
-            Ok(figure) => print(&setting, metric, &figure, arguments.json),
-            Err(error) => {
-                eprintln!("qudo: {}: {}", metric.as_str(), with_causes(&*error));
-                complete = false;
-            }
+        let done = if metric == Metric::Work && !mixes.is_empty() {
+            mixed::measure(&setting, &mixes, arguments.repeat, arguments.json)
+        } else {
+            let figure = measure::measure(&setting, metric, Mix::PLAIN);
+            figure.map(|figure| print(&setting, metric, &figure, arguments.json))
+        };
+        if let Err(error) = done {
+            eprintln!("qudo: {}: {}", metric.as_str(), with_causes(&*error));
+            complete = false;
         }
     }
     let left = measure::clean_up(&setting)?;
@@ -171,9 +202,7 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
 }
 
 fn print(setting: &Setting, metric: Metric, figure: &Figure, json: bool) {
-    let manager = setting.builder().build().map(|manager| manager.databases());
-    let names: Vec<_> = manager.into_iter().flatten().map(|one| one.source).collect();
-    let database = names.join(" ");
+    let database = setting.sources();
     let millis = |took: Option<Duration>| took.map(|took| took.as_secs_f64() * 1_000.0);
     let (p50, p99) = (millis(figure.p50), millis(figure.p99));
     let takes = match setting.pause.as_millis() {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use qudo::Error;
 
 use super::abilities::{Counter, Printing};
+use super::counts::WORK_JOBS;
 use super::patience::{Any, PATIENCE};
 use super::{Report, Setting};
 
@@ -106,6 +107,9 @@ fn command(setting: &Setting, report: Report) -> Any<Command> {
     worker.args(["--workers", &setting.workers.to_string()]);
     worker.args(["--job-ms", &setting.pause.as_millis().to_string()]);
     worker.args(["--report", report.as_str()]);
+    if let Some(jobs) = setting.jobs {
+        worker.args(["--jobs", &jobs.to_string()]);
+    }
     for dsn in &setting.databases {
         worker.args(["--database", dsn]);
     }
@@ -115,7 +119,7 @@ fn command(setting: &Setting, report: Report) -> Any<Command> {
 
 /// What a worker process does.
 pub(super) fn work_until_input_ends(setting: &Setting, report: Report) -> Result<(), Error> {
-    let counter = Counter::pausing(setting.pause);
+    let counter = Counter::new(setting.pause, setting.jobs(WORK_JOBS));
     let builder = setting.builder().plugin(counter.clone());
     let manager = match report {
         Report::Starts => builder.plugin(Printing).build()?,
