@@ -120,11 +120,24 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
              {at_most}, '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[], 2147483647, 'ffffffff-ffff-ffff-ffff-ffffffffffff')"
         )
     };
+    let held = |at_most: u32| {
+        format!(
+            "(SELECT array_agg(id) AS ids, array_agg(claim) AS claims FROM (SELECT id, claim FROM qudo_lease \
+             ORDER BY id LIMIT {at_most}) few) held"
+        )
+    };
     let settle = |at_most: u32| {
         format!(
-            "SELECT count(*) FROM (SELECT array_agg(id) AS ids, array_agg(claim) AS claims \
-             FROM (SELECT id, claim FROM qudo_lease LIMIT {at_most}) few) held, \
-             qudo_complete('00000000-0000-0000-0000-000000000001', held.ids, held.claims)"
+            "SELECT done FROM {}, qudo_complete('00000000-0000-0000-0000-000000000001', held.ids, \
+             held.claims, '{{}}', '{{}}', '{{}}') AS done",
+            held(at_most)
+        )
+    };
+    let settle_run = |at_most: u32| {
+        format!(
+            "SELECT done FROM {}, qudo_complete('00000000-0000-0000-0000-000000000001', '{{}}', '{{}}', \
+             held.ids, ARRAY[{at_most}], ARRAY[1::bigint]) AS done",
+            held(at_most)
         )
     };
     filled(dsn);
@@ -154,6 +167,11 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
             // Those that the test itself looks up, and those of the settle.
             let leases = reads(settle(100), "qudo_lease")?;
             assert!(leases <= 250, "{leases} leases read to settle 100");
+            // A run is looked at before it is removed.
+            let settled = reads(settle_run(100), "qudo_job")?;
+            assert!(settled <= 201, "{settled} rows of facts read to settle a run of 100");
+            let leases = reads(settle_run(100), "qudo_lease")?;
+            assert!(leases <= 350, "{leases} leases read to settle a run of 100");
             diesel::QueryResult::Ok(())
         })
         .expect("claims and settles");

@@ -204,6 +204,7 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
             attempt: 1,
             crashes: 0,
             claim: 1,
+            ordinal: 0,
             enqueued_at: now,
         },
     );

@@ -102,6 +102,7 @@ pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'
     ClaimedJob {
         id: JobId::from_uuid(ready.id),
         claim: request.claim,
+        ordinal: 0,
         attempt: ready.attempt + 1,
         crashes: ready.crashes,
         flags: ready.flags,
@@ -124,4 +125,19 @@ pub(crate) fn lease_of<'r>(
     ability: &str,
 ) -> Option<&'r AbilityLease> {
     request.abilities.iter().find(|lease| *lease.name == *ability)
+}
+
+/// Numbers the jobs of a claim in the order of their ids.
+pub(crate) fn number(jobs: &mut [ClaimedJob]) {
+    if jobs.is_sorted_by_key(|job| job.id) {
+        for (job, ordinal) in jobs.iter_mut().zip(0..) {
+            job.ordinal = ordinal;
+        }
+        return;
+    }
+    let mut by_id: Vec<usize> = (0..jobs.len()).collect();
+    by_id.sort_unstable_by_key(|at| jobs[*at].id);
+    for (at, ordinal) in by_id.into_iter().zip(0..) {
+        jobs[at].ordinal = ordinal;
+    }
 }

@@ -13,6 +13,8 @@ use qudo_core::driver::{
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
+use crate::bulk::Keyed;
+use crate::claimed::number;
 use crate::classify::{Class, classify};
 use crate::clock::ServerClock;
 use crate::due_floor::DueFloor;
@@ -120,10 +122,15 @@ impl<E: Engine> DieselDriver<E> {
         worker: WorkerId,
         settlements: &[Settlement],
     ) -> Result<Vec<Settled>, DriverError> {
+        let us = worker.as_uuid();
+        if let Some(answers) = self.engine.settle_held(us, settlements)? {
+            self.tell_of(settlements);
+            return Ok(answers);
+        }
         if settle::is_plain(settlements) {
             let ids: Vec<_> = settlements.iter().map(|one| *one.job.id.as_uuid()).collect();
             let claims: Vec<_> = settlements.iter().map(|one| one.job.claim).collect();
-            let held = self.engine.complete(worker.as_uuid(), &ids, &claims)?;
+            let held = self.engine.complete(us, &ids, &claims)?;
             if held.len() == ids.len() {
                 return Ok(vec![Settled::Done; ids.len()]);
             }
@@ -141,8 +148,13 @@ impl<E: Engine> DieselDriver<E> {
             return Ok(ids.iter().zip(&claims).map(answer).collect());
         }
         self.engine.check_size(settle::largest_value(settlements))?;
-        let answers =
-            self.engine.settle(|conn| settle::settle::<E>(conn, worker.as_uuid(), settlements))?;
+        let answers = self.engine.settle(|conn| settle::settle::<E>(conn, us, settlements))?;
+        self.tell_of(settlements);
+        Ok(answers)
+    }
+
+    /// Tells other processes of jobs that are ready now that these runs are settled.
+    fn tell_of(&self, settlements: &[Settlement]) {
         let replacements = settlements.iter().filter_map(|one| one.extras.as_ref());
         let mut queues: Vec<&str> = replacements
             .flat_map(|extras| extras.replacements.iter().map(|job| job.facts.queue.as_ref()))
@@ -153,7 +165,6 @@ impl<E: Engine> DieselDriver<E> {
         queues.sort_unstable();
         queues.dedup();
         self.engine.notify(&mut queues.into_iter());
-        Ok(answers)
     }
 
     /// Tells other processes of jobs that became ready, by the queue of each; how many there are.
@@ -268,6 +279,7 @@ impl<E: Engine> Work for DieselDriver<E> {
         };
         // A claim behind a cursor and one from the start together are in no order.
         jobs.sort_unstable_by_key(|job| (std::cmp::Reverse(job.facts.priority), job.id));
+        number(&mut jobs);
         Ok(jobs)
     }
 
@@ -353,6 +365,14 @@ impl<E: Engine> Inspect for DieselDriver<E> {
 
     fn state(&self, id: JobId) -> Result<Option<JobState>, DriverError> {
         self.engine.read(|conn| lookup::state::<E>(conn, id.as_uuid()))
+    }
+
+    fn live(&self, ids: &[JobId]) -> Result<Vec<JobId>, DriverError> {
+        let wanted: Vec<_> = ids.iter().map(|id| *id.as_uuid()).collect();
+        let job = Keyed::table("qudo_job");
+        let live =
+            self.engine.read(|conn| E::rows_by_id::<Uuid>(conn, "x.id", &job, &wanted, ""))?;
+        Ok(live.into_iter().map(JobId::from_uuid).collect())
     }
 
     fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<JobId>, DriverError> {

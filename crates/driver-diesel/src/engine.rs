@@ -1,8 +1,10 @@
+use std::collections::HashSet;
 use std::time::Duration;
 
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, JobRecord, Wake, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, JobRecord, Settled, Settlement,
+    Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -138,6 +140,33 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Removes the rows of these keys, if these jobs hold them.
     fn free_keys(conn: &mut Sql<'_, Self::Conn>, keys: &[HeldKey<'_>]) -> QueryResult<usize> {
         held_key::free_each(conn, keys)
+    }
+
+    /// Removes the leases that this worker still holds under these claims; returns them. Inside a transaction.
+    /// `None` where the engine has no way of its own.
+    fn take_leases(
+        conn: &mut Sql<'_, Self::Conn>,
+        worker: &Uuid,
+        leases: &[(Uuid, i64)],
+    ) -> QueryResult<Option<HashSet<(Uuid, i64)>>> {
+        let _ = (conn, worker, leases);
+        Ok(None)
+    }
+
+    /// Removes the facts of jobs that are gone; their ids are in order. Returns how many there were.
+    fn remove_facts(conn: &mut Sql<'_, Self::Conn>, ids: &[Uuid]) -> QueryResult<usize> {
+        Self::delete_by_id(conn, &Keyed::table("qudo_job"), ids)
+    }
+
+    /// Settles a group of runs of every kind in one statement, if all of their leases are held; `None` when
+    /// they are not or there is no such statement, and then nothing is changed.
+    fn settle_held(
+        &self,
+        worker: &Uuid,
+        settlements: &[Settlement],
+    ) -> Result<Option<Vec<Settled>>, DriverError> {
+        let _ = (worker, settlements);
+        Ok(None)
     }
 
     /// The migrations that this engine carries, in order.

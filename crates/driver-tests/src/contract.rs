@@ -1,10 +1,11 @@
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, ControlFlag, DeadWorker, Deadline, Driver, Due,
-    ExceptionFilter, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Place,
-    Redrive, SchemaState, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
+    ExceptionFilter, ExceptionRecord, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Place,
+    Redrive, ReplyRecord, SchemaState, Settled, Settlement, StatusRecord, Verdict, WorkerId,
+    WorkerInfo,
 };
 use qudo::{FailureKind, JobId};
 use uuid::Uuid;
@@ -187,6 +188,191 @@ pub fn the_keys_of_a_group_are_free_when_it_is_settled(bed: &Bed) {
         }
         driver.settle(worker.id, &ends(others, Verdict::Complete)).expect("settles");
     }
+}
+
+/// What becomes of the job with this number, and what its run brings.
+fn end_of(number: usize) -> (Verdict, Option<Box<Extras>>) {
+    let exception = Some(ExceptionRecord::new(FailureKind::Error, format!("of {number}")));
+    let failed = || Some(Box::new(Extras { exception: exception.clone(), ..Extras::default() }));
+    match number {
+        n if n % 7 == 3 => (Verdict::Retry(Duration::ZERO), failed()),
+        n if n % 7 == 5 => (Verdict::Snooze(HOUR), None),
+        n if n % 11 == 4 => (Verdict::Discard, failed()),
+        n if n % 13 == 2 => {
+            let replies = (0..2).map(|seq| ReplyRecord {
+                codec: "json".into(),
+                body: format!("{}", number * 10 + seq).into_bytes(),
+            });
+            let status = StatusRecord { status: "completed", took: HOUR, message: None };
+            let (replies, status) = (replies.collect(), Some(status));
+            let extras = Extras { replies, status, ..Extras::default() };
+            (Verdict::Complete, Some(Box::new(extras)))
+        }
+        _ => (Verdict::Complete, None),
+    }
+}
+
+/// A driver may settle jobs that were claimed together by the first and the last of them. What lies between those
+/// and is not of the group stays.
+pub fn a_group_of_every_kind_is_settled_and_what_lies_between_its_jobs_stays(bed: &Bed) {
+    const JOBS: usize = 300;
+    let driver = &*bed.driver();
+    let worker = beating(driver);
+    let (mut jobs, mut strangers) = (Vec::new(), Vec::new());
+    for number in 0..JOBS {
+        let key = (number % 10 == 0).then(|| number.to_string());
+        jobs.push(record("a", key.as_deref()));
+        // Between the later half of them only.
+        if number > JOBS / 2 && number % 5 == 0 {
+            let mut stranger = record("a", None);
+            stranger.facts.queue = "other".into();
+            strangers.push(stranger);
+        }
+    }
+    insert(driver, &jobs);
+    insert(driver, &strangers);
+    let mut claimed = Vec::new();
+    for claim in 1.. {
+        let some = driver.claim(&ClaimRequest {
+            worker: worker.id,
+            claim,
+            queue: &"default".into(),
+            abilities: &[AbilityLease { name: "a".into(), grab_for: HOUR }],
+            limit: 120,
+            deadline: Deadline::NONE,
+        });
+        let some = some.expect("claims");
+        if some.is_empty() {
+            break;
+        }
+        claimed.extend(some);
+    }
+    assert_eq!(claimed.len(), JOBS);
+    let numbers: HashMap<_, _> = jobs.iter().map(|job| job.id).zip(0..).collect();
+    let group: Vec<_> = claimed
+        .into_iter()
+        .map(|job| {
+            let (verdict, extras) = end_of(numbers[&job.id]);
+            Settlement { job: Box::new(job), verdict, extras }
+        })
+        .collect();
+    let is_running = |one: &Settlement| [40, 200].contains(&numbers[&one.job.id]);
+    let (running, group): (Vec<_>, Vec<_>) = group.into_iter().partition(is_running);
+    let settled = driver.settle(worker.id, &group).expect("settles");
+    assert_eq!(settled, vec![Settled::Done; JOBS - 2]);
+
+    let check = |running: bool| {
+        for (number, job) in jobs.iter().enumerate() {
+            let state = driver.state(job.id).expect("answers");
+            let (verdict, extras) = end_of(number);
+            let is_right = match (&state, verdict) {
+                (Some(JobState::Running { .. }), _) => running && [40, 200].contains(&number),
+                (Some(JobState::Ready), Verdict::Retry(_))
+                | (Some(JobState::Scheduled { .. }), Verdict::Snooze(_))
+                | (None, Verdict::Complete | Verdict::Discard) => true,
+                _ => false,
+            };
+            assert!(is_right, "{number}: {verdict:?} and {state:?}");
+            let replies = driver.replies(job.id).expect("answers");
+            let expected = extras.map_or(0, |extras| extras.replies.len());
+            assert_eq!(replies.len(), if state.is_some() { 0 } else { expected }, "{number}");
+            let key = job.facts.uniqkey.as_deref();
+            let holder = key.and_then(|key| driver.holder("a", key).expect("answers"));
+            assert_eq!(holder, state.filter(|_| key.is_some()).map(|_| job.id), "{number}");
+        }
+        for job in &strangers {
+            let found = driver.lookup(job.id).expect("answers").expect("stays");
+            assert!(matches!(found.state, JobState::Ready), "{:?}", found.state);
+        }
+    };
+    check(true);
+    let again = jobs.iter().filter(|job| matches!(end_of(numbers[&job.id]).0, Verdict::Retry(_)));
+    let retried = driver.lookup(again.clone().next().expect("there are").id).expect("answers");
+    assert_eq!(retried.expect("lives").attempt, 1, "the attempt is spent");
+    let snoozed = jobs.iter().find(|job| matches!(end_of(numbers[&job.id]).0, Verdict::Snooze(_)));
+    let snoozed = driver.lookup(snoozed.expect("there are").id).expect("answers");
+    assert_eq!(snoozed.expect("lives").attempt, 0, "and here it is not");
+    let log = driver.exceptions(&ExceptionFilter { limit: 1_000, ..Default::default() });
+    let log = log.expect("answers");
+    let discarded = log.iter().filter(|one| one.discarded);
+    assert!(discarded.clone().all(|one| one.facts.arg == b"1" && one.facts.codec == "json"));
+    let of = |wanted: fn(Verdict) -> bool| (0..JOBS).filter(|n| wanted(end_of(*n).0)).count();
+    assert_eq!(discarded.count(), of(|verdict| verdict == Verdict::Discard));
+    let failed = of(|verdict| matches!(verdict, Verdict::Discard | Verdict::Retry(_)));
+    assert_eq!(log.len(), failed - usize::from(!matches!(end_of(200).0, Verdict::Complete)));
+    for one in &log {
+        assert_eq!(one.message, format!("of {}", numbers[&one.job]));
+    }
+
+    // Repeated, it changes nothing.
+    let repeated = driver.settle(worker.id, &group).expect("settles");
+    assert_eq!(repeated, vec![Settled::LeaseLost; JOBS - 2]);
+    check(true);
+    // One lease that is lost keeps the others from nothing.
+    let mut last = running;
+    last.push(group[7].clone());
+    let settled = driver.settle(worker.id, &last).expect("settles");
+    assert_eq!(settled, [Settled::Done, Settled::Done, Settled::LeaseLost]);
+    check(false);
+}
+
+/// Of jobs that completed and left nothing, as most do.
+pub fn what_lies_between_the_jobs_of_a_plain_group_stays(bed: &Bed) {
+    let driver = &*bed.driver();
+    let worker = beating(driver);
+    for between in [false, true] {
+        let (mut jobs, mut strangers) = (Vec::new(), Vec::new());
+        for number in 0..90 {
+            jobs.push(record("a", None));
+            if between && number % 30 == 7 {
+                strangers.push(JobRecord { due: Due::In(HOUR), ..record("a", None) });
+            }
+        }
+        insert(driver, &jobs);
+        insert(driver, &strangers);
+        let claim = 1 + i64::from(between);
+        let request = ClaimRequest {
+            worker: worker.id,
+            claim,
+            queue: &"default".into(),
+            abilities: &[AbilityLease { name: "a".into(), grab_for: HOUR }],
+            limit: 100,
+            deadline: Deadline::NONE,
+        };
+        let mut claimed = driver.claim(&request).expect("claims");
+        assert_eq!(claimed.len(), 90);
+        let running = claimed.split_off(80);
+        let ended = ends(claimed, Verdict::Complete);
+        let settled = driver.settle(worker.id, &ended).expect("settles");
+        assert_eq!(settled, vec![Settled::Done; 80]);
+        let live: HashSet<_> = running.iter().map(|job| job.id).collect();
+        for job in &jobs {
+            assert_eq!(driver.state(job.id).expect("answers").is_some(), live.contains(&job.id));
+        }
+        for job in &strangers {
+            assert!(driver.lookup(job.id).expect("answers").is_some(), "it was not of the group");
+        }
+        let repeated = driver.settle(worker.id, &ended).expect("settles");
+        assert_eq!(repeated, vec![Settled::LeaseLost; 80]);
+        let rest = ends(running, Verdict::Complete);
+        let settled = driver.settle(worker.id, &rest).expect("settles");
+        assert_eq!(settled, vec![Settled::Done; 10]);
+    }
+}
+
+pub fn which_of_many_jobs_live_is_told(bed: &Bed) {
+    let driver = &*bed.driver();
+    let worker = beating(driver);
+    let ended = record("a", None);
+    insert(driver, std::slice::from_ref(&ended));
+    let claimed = claim(driver, &worker, HOUR);
+    driver.settle(worker.id, &ends(claimed, Verdict::Complete)).expect("settles");
+    let live = [record("a", None), JobRecord { due: Due::In(HOUR), ..record("a", Some("k")) }];
+    insert(driver, &live);
+    let asked = [ended.id, live[1].id, JobId::new(), live[0].id];
+    let told: HashSet<_> = driver.live(&asked).expect("answers").into_iter().collect();
+    assert_eq!(told, live.iter().map(|job| job.id).collect());
+    assert_eq!(driver.live(&[]).expect("answers"), []);
 }
 
 pub fn what_is_kept_is_kept_for_its_time(bed: &Bed) {

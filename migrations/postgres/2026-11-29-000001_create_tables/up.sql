@@ -183,6 +183,37 @@ $$ SELECT (date_part('epoch', clock_timestamp()) * 1000000)::BIGINT $$;
 CREATE FUNCTION qudo_refuse(reason TEXT) RETURNS TEXT LANGUAGE plpgsql VOLATILE AS
 $$ BEGIN RAISE EXCEPTION 'qudo: %', reason; END $$;
 
+-- Stores ready jobs of one kind, without keys and metadata: what they share is sent once. Returns how many it
+-- stored, 0 outside of the window. Two statements, because rows that one hands to the next, and counts, cost a
+-- sixth of a bulk insert; each tells how many rows it put, so that a trigger that keeps one out is noticed.
+CREATE FUNCTION qudo_insert(
+    in_ids UUID[], in_args BYTEA[], in_ability TEXT, in_queue TEXT, in_codec TEXT, in_priority INTEGER,
+    not_before BIGINT, not_after BIGINT
+) RETURNS BIGINT LANGUAGE plpgsql VOLATILE AS
+$$
+DECLARE
+    now_at BIGINT := qudo_now();
+    facts BIGINT;
+    places BIGINT;
+BEGIN
+    IF now_at NOT BETWEEN not_before AND not_after THEN
+        RETURN 0;
+    END IF;
+    INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, enqueued_at)
+    SELECT x.id, in_ability, in_queue, in_codec, x.arg, in_priority, now_at
+    FROM unnest(in_ids, in_args) AS x (id, arg);
+    GET DIAGNOSTICS facts = ROW_COUNT;
+    INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
+    SELECT in_queue, -in_priority, x.id, in_ability, 0, 0, 0 FROM unnest(in_ids) AS x (id);
+    GET DIAGNOSTICS places = ROW_COUNT;
+    IF facts <> cardinality(in_ids) OR places <> facts THEN
+        PERFORM qudo_refuse('rows do not add up: ' || facts || ' facts, ' || places
+            || ' places put by the step "insert"');
+    END IF;
+    RETURN places;
+END
+$$;
+
 -- Leases ready jobs of one queue in key order and returns them with their facts; one statement.
 --
 -- The planner is held to index order, because on a table without statistics it answers this with
@@ -199,8 +230,9 @@ $$ BEGIN RAISE EXCEPTION 'qudo: %', reason; END $$;
 -- The claim may be forgotten in a crash (the rows are ready again, nobody was told otherwise), so
 -- its commit does not wait for the disk. The setting is local to the transaction. It looks at the
 -- clock before it takes anything, because a server that was stopped may get to it long after its
--- caller left; it compares what it took with what it put; and a ready row without facts rolls it
--- back instead of leaving a lease that nobody runs.
+-- caller left; a ready row without facts rolls it back instead of leaving a lease that nobody runs; and
+-- where a trigger or a rule may keep a lease out of its table, it compares what it took with what it put.
+-- Elsewhere PostgreSQL stores what a statement says or fails, and to count costs a tenth of the claim.
 CREATE FUNCTION qudo_claim(
     in_queue TEXT, from_rank INTEGER, from_id UUID, abilities TEXT[], leases BIGINT[],
     at_most BIGINT, in_worker UUID, in_claim BIGINT, not_before BIGINT, not_after BIGINT,
@@ -215,6 +247,10 @@ $$
 #variable_conflict use_column
 DECLARE
     asked_at BIGINT := qudo_now();
+    -- Without a CASE where all abilities agree, which is cheaper a row.
+    lease BIGINT := CASE WHEN cardinality(leases) = 1 THEN leases[1] END;
+    may_lose_rows BOOLEAN := EXISTS (SELECT FROM pg_catalog.pg_class c
+        WHERE c.oid = to_regclass('qudo_lease') AND (c.relhastriggers OR c.relhasrules));
 BEGIN
     IF asked_at NOT BETWEEN not_before AND not_after THEN
         RAISE EXCEPTION 'qudo: too late';
@@ -235,7 +271,7 @@ BEGIN
         INSERT INTO qudo_lease (id, worker, claim, leased_until, queue, claim_rank, ability, attempt,
             crashes, flags)
         SELECT p.id, in_worker, in_claim,
-               asked_at + leases[array_position(abilities, p.ability)],
+               asked_at + COALESCE(lease, leases[array_position(abilities, p.ability)]),
                p.queue, p.claim_rank, p.ability, p.attempt + 1, p.crashes, p.flags
         FROM picked p
         RETURNING 1
@@ -246,28 +282,218 @@ BEGIN
         -- OFFSET 0: evaluated once for each row of picked, by the primary key.
         SELECT f.codec, f.arg, f.uniqkey, f.meta, f.enqueued_at FROM qudo_job f WHERE f.id = p.id OFFSET 0
     ) j ON true
-    -- Evaluated once. A trigger or a rule may have kept a row out of the table.
-    WHERE (SELECT CASE WHEN (SELECT count(*) FROM picked) = (SELECT count(*) FROM leased) THEN 'equal'
+    -- Evaluated once.
+    WHERE NOT may_lose_rows OR (SELECT CASE WHEN (SELECT count(*) FROM picked) = (SELECT count(*) FROM leased) THEN 'equal'
         ELSE qudo_refuse('rows do not add up: ' || (SELECT count(*) FROM picked) || ' taken, '
             || (SELECT count(*) FROM leased) || ' put by the step "claim"') END) = 'equal';
 END
 $$;
 
--- Removes lease and facts of completed jobs whose lease this worker still holds; returns their ids.
--- Leases are matched with their claims by hash, never by a nested loop, for the reason above.
-CREATE FUNCTION qudo_complete(in_worker UUID, ids UUID[], claims BIGINT[])
-RETURNS SETOF UUID LANGUAGE plpgsql VOLATILE
+-- The end of a run removes its lease, and as a rule its facts. Rows are given as lists of ids, and as runs: ids
+-- of one claim after the other, between whose first and last lies no other id of that claim. A run is removed
+-- by its ends, which costs half of looking up each id; but other rows may lie in between, so a run is looked at
+-- first, and where there is too much else its ids are a list. Leases and lists are matched by hash, never by a
+-- nested loop, for the reason above.
+
+-- Removes leases that this worker holds under these claims; fails, and changes nothing, unless all are held.
+--
+-- Locking: leases, in the order of the runs and then of the list; what others take back they pass over.
+CREATE FUNCTION qudo_take(
+    in_worker UUID, ids UUID[], claims BIGINT[], run_ids UUID[], run_lengths INTEGER[], run_claims BIGINT[]
+) RETURNS VOID LANGUAGE plpgsql VOLATILE
 SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off
 SET enable_nestloop = off SET enable_mergejoin = off SET enable_material = off SET jit = off AS
 $$
+DECLARE
+    at INTEGER := 0;
+    wanted INTEGER;
+    taken INTEGER;
+    first_id UUID;
+    last_id UUID;
 BEGIN
-    RETURN QUERY
-    WITH held AS (
+    FOR r IN 1 .. cardinality(run_lengths) LOOP
+        wanted := run_lengths[r];
+        first_id := run_ids[at + 1];
+        last_id := run_ids[at + wanted];
+        IF (SELECT count(*) FROM (SELECT FROM qudo_lease l WHERE l.id BETWEEN first_id AND last_id
+            LIMIT 2 * wanted) near) < 2 * wanted THEN
+            DELETE FROM qudo_lease l WHERE l.id BETWEEN first_id AND last_id
+            AND l.worker = in_worker AND l.claim = run_claims[r];
+        ELSE
+            DELETE FROM qudo_lease l WHERE l.id = ANY (run_ids[at + 1 : at + wanted])
+            AND l.worker = in_worker AND l.claim = run_claims[r];
+        END IF;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        IF taken <> wanted THEN
+            RAISE EXCEPTION 'qudo: not all leases are held';
+        END IF;
+        at := at + wanted;
+    END LOOP;
+    IF cardinality(ids) > 0 THEN
         DELETE FROM qudo_lease l USING unnest(ids, claims) AS x (id, claim)
-        WHERE l.id = ANY (ids) AND l.id = x.id AND l.claim = x.claim AND l.worker = in_worker
-        RETURNING l.id
-    )
-    DELETE FROM qudo_job j WHERE j.id = ANY (ARRAY(SELECT h.id FROM held h)) RETURNING j.id;
+        WHERE l.id = ANY (ids) AND l.id = x.id AND l.claim = x.claim AND l.worker = in_worker;
+        GET DIAGNOSTICS taken = ROW_COUNT;
+        IF taken <> cardinality(ids) THEN
+            RAISE EXCEPTION 'qudo: not all leases are held';
+        END IF;
+    END IF;
+END
+$$;
+
+-- Removes the facts of jobs that are gone; returns how many had none.
+--
+-- Of a run the ids that were removed are compared with those that were meant: a job may have been stored in
+-- between since the look at it. Then it fails, and changes nothing.
+CREATE FUNCTION qudo_remove(ids UUID[], run_ids UUID[], run_lengths INTEGER[])
+RETURNS BIGINT LANGUAGE plpgsql VOLATILE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off
+SET enable_nestloop = off SET enable_mergejoin = off SET enable_material = off SET jit = off AS
+$$
+DECLARE
+    at INTEGER := 0;
+    wanted INTEGER;
+    counted INTEGER;
+    missing BIGINT := 0;
+    first_id UUID;
+    last_id UUID;
+    removed UUID[];
+BEGIN
+    FOR r IN 1 .. cardinality(run_lengths) LOOP
+        wanted := run_lengths[r];
+        first_id := run_ids[at + 1];
+        last_id := run_ids[at + wanted];
+        IF (SELECT count(*) FROM (SELECT FROM qudo_job j WHERE j.id BETWEEN first_id AND last_id
+            LIMIT wanted + 1) near) = wanted THEN
+            WITH gone AS (DELETE FROM qudo_job j WHERE j.id BETWEEN first_id AND last_id RETURNING j.id)
+            SELECT array_agg(g.id) INTO removed FROM gone g;
+            IF removed IS DISTINCT FROM run_ids[at + 1 : at + wanted] THEN
+                RAISE EXCEPTION 'qudo: not all leases are held: a job came in between';
+            END IF;
+        ELSE
+            DELETE FROM qudo_job j WHERE j.id = ANY (run_ids[at + 1 : at + wanted]);
+            GET DIAGNOSTICS counted = ROW_COUNT;
+            missing := missing + wanted - counted;
+        END IF;
+        at := at + wanted;
+    END LOOP;
+    IF cardinality(ids) > 0 THEN
+        DELETE FROM qudo_job j WHERE j.id = ANY (ids);
+        GET DIAGNOSTICS counted = ROW_COUNT;
+        missing := missing + cardinality(ids) - counted;
+    END IF;
+    RETURN missing;
+END
+$$;
+
+-- Ends runs that completed and brought nothing, all or none; returns how many jobs had no facts.
+CREATE FUNCTION qudo_complete(
+    in_worker UUID, ids UUID[], claims BIGINT[], run_ids UUID[], run_lengths INTEGER[], run_claims BIGINT[]
+) RETURNS BIGINT LANGUAGE plpgsql VOLATILE AS
+$$
+BEGIN
+    PERFORM qudo_take(in_worker, ids, claims, run_ids, run_lengths, run_claims);
+    RETURN qudo_remove(ids, run_ids, run_lengths);
+END
+$$;
+
+-- Ends runs of every kind, all or none; returns how many of the jobs that are gone had no facts. What they bring
+-- is written with it: jobs that run again, and in how many microseconds; rows of the exception log, which read
+-- of the job what they say of it, so that no argument travels back; replies, rows of the history, and unique
+-- keys that are free again, in their order.
+--
+-- Locking: leases, then facts, then keys in their order. OFFSET 0 holds the planner to one look by the whole key
+-- for each.
+CREATE FUNCTION qudo_settle(
+    in_worker UUID, ids UUID[], claims BIGINT[], run_ids UUID[], run_lengths INTEGER[], run_claims BIGINT[],
+    gone UUID[], gone_run_ids UUID[], gone_run_lengths INTEGER[],
+    again_ids UUID[], again_queues TEXT[], again_ranks INTEGER[], again_abilities TEXT[],
+    again_attempts INTEGER[], again_crashes INTEGER[], again_flags INTEGER[], again_after BIGINT[],
+    log_ids UUID[], log_jobs UUID[], log_attempts INTEGER[], log_kinds TEXT[], log_classes TEXT[],
+    log_messages TEXT[], log_names TEXT[], log_versions TEXT[], log_discarded INTEGER[],
+    reply_jobs UUID[], reply_seqs INTEGER[], reply_codecs TEXT[], reply_bodies BYTEA[],
+    status_ids UUID[], status_jobs UUID[], status_abilities TEXT[], status_texts TEXT[],
+    status_attempts INTEGER[], status_keys TEXT[], status_enqueued BIGINT[], status_took BIGINT[],
+    status_messages TEXT[],
+    key_abilities TEXT[], key_texts TEXT[], key_ids UUID[]
+) RETURNS BIGINT LANGUAGE plpgsql VOLATILE
+SET enable_sort = off SET enable_bitmapscan = off SET enable_seqscan = off
+SET enable_nestloop = off SET enable_mergejoin = off SET enable_material = off SET jit = off AS
+$$
+DECLARE
+    now_at BIGINT := qudo_now();
+    missing BIGINT;
+    counted INTEGER;
+    placed INTEGER := 0;
+BEGIN
+    PERFORM qudo_take(in_worker, ids, claims, run_ids, run_lengths, run_claims);
+    IF 0 = ANY (again_after) THEN
+        INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
+        SELECT x.queue, x.claim_rank, x.id, x.ability, x.attempt, x.crashes, x.flags
+        FROM unnest(again_ids, again_queues, again_ranks, again_abilities, again_attempts, again_crashes,
+            again_flags, again_after)
+            AS x (id, queue, claim_rank, ability, attempt, crashes, flags, after)
+        WHERE x.after = 0;
+        GET DIAGNOSTICS placed = ROW_COUNT;
+    END IF;
+    IF placed < cardinality(again_ids) THEN
+        INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags)
+        SELECT now_at + x.after, x.id, x.queue, x.claim_rank, x.ability, x.attempt, x.crashes, x.flags
+        FROM unnest(again_ids, again_queues, again_ranks, again_abilities, again_attempts, again_crashes,
+            again_flags, again_after)
+            AS x (id, queue, claim_rank, ability, attempt, crashes, flags, after)
+        WHERE x.after > 0;
+        GET DIAGNOSTICS counted = ROW_COUNT;
+        IF placed + counted <> cardinality(again_ids) THEN
+            PERFORM qudo_refuse('rows do not add up: ' || cardinality(again_ids) || ' taken, '
+                || placed + counted || ' put by the step "settle"');
+        END IF;
+    END IF;
+    IF cardinality(log_ids) > 0 THEN
+        INSERT INTO qudo_exception_log (id, job_id, ability, queue, worker, worker_name, program_version,
+            attempt, kind, error_class, message, failed_at, discarded, uniqkey, priority, codec, arg, meta)
+        SELECT x.id, x.job, j.ability, j.queue, in_worker, x.name, x.version, x.attempt, x.kind, x.class,
+            x.message, now_at, x.discarded, j.uniqkey, j.priority,
+            CASE WHEN x.discarded = 1 THEN j.codec END, CASE WHEN x.discarded = 1 THEN j.arg END, j.meta
+        FROM unnest(log_ids, log_jobs, log_attempts, log_kinds, log_classes, log_messages, log_names,
+            log_versions, log_discarded)
+            AS x (id, job, attempt, kind, class, message, name, version, discarded)
+        JOIN qudo_job j ON j.id = x.job
+        WHERE j.id = ANY (log_jobs);
+        GET DIAGNOSTICS counted = ROW_COUNT;
+        IF counted <> cardinality(log_ids) THEN
+            RAISE EXCEPTION 'qudo: not all leases are held: % of % have facts', counted, cardinality(log_ids);
+        END IF;
+    END IF;
+    IF cardinality(reply_jobs) > 0 THEN
+        -- The id of a job that is gone may have been given to a new one; the first reply then stays.
+        INSERT INTO qudo_reply (job_id, seq, codec, body, created_at)
+        SELECT x.job, x.seq, x.codec, x.body, now_at
+        FROM unnest(reply_jobs, reply_seqs, reply_codecs, reply_bodies) AS x (job, seq, codec, body)
+        ON CONFLICT DO NOTHING;
+    END IF;
+    IF cardinality(status_ids) > 0 THEN
+        INSERT INTO qudo_job_status (id, job_id, ability, status, attempt, uniqkey, enqueued_at, started_at,
+            finished_at, message)
+        SELECT x.id, x.job, x.ability, x.status, x.attempt, x.uniqkey, x.enqueued, now_at - x.took, now_at,
+            x.message
+        FROM unnest(status_ids, status_jobs, status_abilities, status_texts, status_attempts, status_keys,
+            status_enqueued, status_took, status_messages)
+            AS x (id, job, ability, status, attempt, uniqkey, enqueued, took, message);
+        GET DIAGNOSTICS counted = ROW_COUNT;
+        IF counted <> cardinality(status_ids) THEN
+            PERFORM qudo_refuse('rows do not add up: ' || counted || ' of ' || cardinality(status_ids)
+                || ' rows of the history put by the step "settle"');
+        END IF;
+    END IF;
+    missing := qudo_remove(gone, gone_run_ids, gone_run_lengths);
+    IF cardinality(key_ids) > 0 THEN
+        DELETE FROM qudo_unique WHERE ctid = ANY (ARRAY(
+            SELECT u.ctid FROM unnest(key_abilities, key_texts, key_ids) AS v (ability, uniqkey, id),
+            LATERAL (SELECT k.ctid, k.id FROM qudo_unique k
+                WHERE k.ability = v.ability AND k.uniqkey = v.uniqkey OFFSET 0) u
+            WHERE u.id = v.id));
+    END IF;
+    RETURN missing;
 END
 $$;
 

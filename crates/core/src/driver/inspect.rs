@@ -18,6 +18,18 @@ pub trait Inspect {
     /// Where a live job stands; `None` when it is not live. Reads no facts.
     fn state(&self, id: JobId) -> Result<Option<JobState>, DriverError>;
 
+    /// Which of these jobs are live, in any order: for those who wait for many ends. One question where the
+    /// driver can; by default one for each.
+    fn live(&self, ids: &[JobId]) -> Result<Vec<JobId>, DriverError> {
+        let mut live = Vec::with_capacity(ids.len());
+        for id in ids {
+            if self.state(*id)?.is_some() {
+                live.push(*id);
+            }
+        }
+        Ok(live)
+    }
+
     /// The live job that holds a unique key.
     fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<JobId>, DriverError>;
 

@@ -194,6 +194,9 @@ pub struct ClaimedJob {
     pub id: JobId,
     /// The number of the claim that leased it.
     pub claim: i64,
+    /// Its number among the jobs of its claim in the order of their ids, from 0: between two jobs with
+    /// successive numbers lies no other of that claim. For the driver that claimed it; another may say 0.
+    pub ordinal: u32,
     /// Which run this is; 1 on the first.
     pub attempt: i32,
     /// How many of the earlier runs ended with the worker's death or a lease that ran out.

@@ -123,6 +123,7 @@ impl Store {
                 ClaimedJob {
                     id: key.2,
                     claim,
+                    ordinal: 0,
                     attempt: stand.attempt,
                     crashes: stand.crashes,
                     flags: stand.flags,

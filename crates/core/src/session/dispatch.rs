@@ -503,6 +503,7 @@ mod tests {
             crashes: 0,
             flags: Flags::NONE,
             claim: 1,
+            ordinal: 0,
             enqueued_at: crate::tools::time::utc_now(),
         }
     }

@@ -158,6 +158,7 @@ impl Inspect for FaultyDriver {
     calls! {
         fn lookup(id: JobId) -> Option<JobInfo>;
         fn state(id: JobId) -> Option<JobState>;
+        fn live(ids: &[JobId]) -> Vec<JobId>;
         fn holder(ability: &str, uniqkey: &str) -> Option<JobId>;
         fn list(filter: &JobFilter) -> Vec<JobInfo>;
         fn count() -> Vec<CountRow>;

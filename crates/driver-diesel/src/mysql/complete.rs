@@ -1,14 +1,11 @@
-use diesel::MysqlConnection;
-use diesel::result::QueryResult;
 use qudo_core::driver::DriverError;
 use uuid::Uuid;
 
 use super::Mysql;
 use super::list::{NUMBERED, numbered_json};
-use crate::bulk::Keyed;
 use crate::engine::Engine;
-use crate::sql::{Bind, Sql};
-use crate::statements::settle::take_leases;
+use crate::sql::Bind;
+use crate::statements::settle::complete_held;
 
 /// Removes lease and facts of completed jobs: one statement when all leases are still held, which
 /// is nearly always.
@@ -39,25 +36,9 @@ pub(super) fn complete(
         match attempted {
             Ok(()) => Ok(ids.to_vec()),
             Err(diesel::result::Error::RollbackTransaction) if !all => {
-                conn.transaction(|conn| complete_held(conn, worker, &leases))
+                conn.transaction(|conn| complete_held::<Mysql>(conn, worker, &leases))
             }
             Err(error) => Err(error),
         }
     })
-}
-
-/// The long way, which finds out whose leases are held.
-fn complete_held(
-    conn: &mut Sql<'_, MysqlConnection>,
-    worker: &Uuid,
-    leases: &[(Uuid, i64)],
-) -> QueryResult<Vec<Uuid>> {
-    let held = take_leases::<Mysql>(conn, worker, leases)?;
-    let mut held: Vec<_> = held.into_iter().map(|(id, _)| id).collect();
-    held.sort_unstable();
-    let removed = Mysql::delete_by_id(conn, &Keyed::table("qudo_job"), &held)?;
-    if removed != held.len() {
-        log::error!("{} of {} ended jobs had no facts", held.len() - removed, held.len());
-    }
-    Ok(held)
 }

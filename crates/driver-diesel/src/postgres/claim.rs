@@ -137,8 +137,11 @@ impl Asked<'_> {
         let ((rank, id), (until_rank, until_id)) = ends(span);
         let without = Array::Ids(without.to_vec());
         let abilities = Array::Texts(request.abilities.iter().map(|one| &*one.name).collect());
-        let leases =
-            Array::Bigs(request.abilities.iter().map(|one| micros(one.grab_for)).collect());
+        let mut leases: Vec<_> = request.abilities.iter().map(|one| micros(one.grab_for)).collect();
+        if leases.iter().all(|lease| *lease == leases[0]) {
+            leases.truncate(1);
+        }
+        let leases = Array::Bigs(leases);
         let binds = [
             Bind::Text(request.queue),
             Bind::Int(rank),

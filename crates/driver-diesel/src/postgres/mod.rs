@@ -8,7 +8,9 @@ mod list;
 mod listen;
 mod notify;
 mod rights;
+mod runs;
 mod session;
+mod settle;
 mod triggers;
 
 use std::sync::Arc;
@@ -18,7 +20,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, Password, Wake, WakeSource,
+    NamedDriver, Password, Settled, Settlement, Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -30,7 +32,8 @@ use crate::driver::DieselDriver;
 use crate::engine::{Engine, has_work, probe_writes};
 use crate::held_key::HeldKey;
 use crate::reach;
-use crate::sql::{Array, Bind, FromRow, Sql};
+use crate::sql::{Bind, FromRow, Sql};
+use crate::statements::settle::complete_held;
 use crate::step::{Step, step};
 use crate::tables::Tables;
 
@@ -301,23 +304,23 @@ impl Engine for Postgres {
         claim::claim(self, request, window, without)
     }
 
-    /// Locking: leases by id, then facts by id; a lease that is rescued or settled elsewhere is
-    /// waited for and then found gone.
+    /// After [`settle_held`](Self::settle_held) found that a lease is not held: finds out which.
     fn complete(
         &self,
         worker: &Uuid,
         ids: &[Uuid],
         claims: &[i64],
     ) -> Result<Vec<Uuid>, DriverError> {
-        let (ids, claims) = (Array::Ids(ids.to_vec()), Array::Bigs(claims.to_vec()));
-        let sql = if self.source.options.relaxed {
-            "SELECT held.* FROM set_config('synchronous_commit', 'off', true), \
-             qudo_complete(?, ?, ?) AS held"
-        } else {
-            "SELECT * FROM qudo_complete(?, ?, ?)"
-        };
-        let binds = [Bind::Id(worker), Bind::Array(&ids), Bind::Array(&claims)];
-        self.sessions.with(true, |conn| conn.rows(sql, &binds))
+        let leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
+        Engine::settle(self, |conn| complete_held::<Self>(conn, worker, &leases))
+    }
+
+    fn settle_held(
+        &self,
+        worker: &Uuid,
+        settlements: &[Settlement],
+    ) -> Result<Option<Vec<Settled>>, DriverError> {
+        settle::settle_held(self, worker, settlements)
     }
 
     fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {

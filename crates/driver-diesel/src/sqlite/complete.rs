@@ -25,21 +25,35 @@ pub(super) fn complete(
     ids: &[Uuid],
     claims: &[i64],
 ) -> QueryResult<Vec<Uuid>> {
+    let leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
+    let mut held = Vec::with_capacity(ids.len());
+    for (_, mut ours) in take_leases(conn, worker, &leases)? {
+        remove_facts(conn, &ours)?;
+        held.append(&mut ours);
+    }
+    Ok(held)
+}
+
+/// Ends leases; returns those that were ours, by claim, in order.
+pub(super) fn take_leases(
+    conn: &mut Sql<'_, SqliteConnection>,
+    worker: &Uuid,
+    leases: &[(Uuid, i64)],
+) -> QueryResult<Vec<(i64, Vec<Uuid>)>> {
     let mut by_claim: BTreeMap<i64, Vec<Uuid>> = BTreeMap::new();
-    for (id, claim) in ids.iter().zip(claims) {
+    for (id, claim) in leases {
         by_claim.entry(*claim).or_default().push(*id);
     }
-    let mut held = Vec::with_capacity(ids.len());
+    let mut held = Vec::with_capacity(by_claim.len());
     for (claim, mut ids) in by_claim {
         // In the order of the key, so that neighbours are found on the page at hand.
         ids.sort_unstable();
-        let mut ours = if ids.len() < MIN_RANGE {
+        let ours = if ids.len() < MIN_RANGE {
             end_leases(conn, worker, claim, &ids)?
         } else {
             end_leases_between(conn, worker, claim, &ids)?
         };
-        remove_facts(conn, &ours)?;
-        held.append(&mut ours);
+        held.push((claim, ours));
     }
     Ok(held)
 }
@@ -83,8 +97,11 @@ fn end_leases_between(
     Ok(ranges.concat())
 }
 
-/// Removes the facts of these ids, which are in order.
-fn remove_facts(conn: &mut Sql<'_, SqliteConnection>, ids: &[Uuid]) -> QueryResult<()> {
+/// Removes the facts of these ids, which are in order; returns how many there were.
+pub(super) fn remove_facts(
+    conn: &mut Sql<'_, SqliteConnection>,
+    ids: &[Uuid],
+) -> QueryResult<usize> {
     if let [first, .., last] = ids
         && ids.len() >= MIN_RANGE
     {
@@ -96,14 +113,15 @@ fn remove_facts(conn: &mut Sql<'_, SqliteConnection>, ids: &[Uuid]) -> QueryResu
         )?;
         let ranges = if stored.len() < most { ranges(ids, &stored) } else { None };
         if let Some(ranges) = ranges {
+            let mut removed = 0;
             for range in ranges {
                 let ends = [Bind::Id(&range[0]), Bind::Id(&range[range.len() - 1])];
-                conn.run("DELETE FROM qudo_job WHERE id BETWEEN ? AND ?", &ends)?;
+                removed += conn.run("DELETE FROM qudo_job WHERE id BETWEEN ? AND ?", &ends)?;
             }
-            return Ok(());
+            return Ok(removed);
         }
     }
-    Sqlite::delete_by_id(conn, &Keyed::table("qudo_job"), ids).map(drop)
+    Sqlite::delete_by_id(conn, &Keyed::table("qudo_job"), ids)
 }
 
 /// The runs of keys in a table that all are `wanted`; `None` when they are too many. Both are in

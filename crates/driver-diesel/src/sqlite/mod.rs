@@ -328,6 +328,20 @@ impl Engine for Sqlite {
         self.settle(|conn| complete::complete(conn, worker, ids, claims))
     }
 
+    fn take_leases(
+        conn: &mut Sql<'_, SqliteConnection>,
+        worker: &Uuid,
+        leases: &[(Uuid, i64)],
+    ) -> QueryResult<Option<HashSet<(Uuid, i64)>>> {
+        let held = complete::take_leases(conn, worker, leases)?;
+        let pairs = |(claim, ids): (i64, Vec<Uuid>)| ids.into_iter().map(move |id| (id, claim));
+        Ok(Some(held.into_iter().flat_map(pairs).collect()))
+    }
+
+    fn remove_facts(conn: &mut Sql<'_, SqliteConnection>, ids: &[Uuid]) -> QueryResult<usize> {
+        complete::remove_facts(conn, ids)
+    }
+
     /// `data_version` changes when any other connection committed, the ones of other processes
     /// included: no table is read.
     fn changed(&self, _: &[&str], _: &[AbilityLease]) -> Result<bool, DriverError> {

@@ -3,6 +3,7 @@ use std::collections::HashSet;
 use diesel::deserialize;
 use diesel::result::QueryResult;
 use qudo_core::driver::{Inserted, JobRecord, Settled, Settlement, Verdict};
+use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::exception::{NewException, log_exceptions};
@@ -70,6 +71,9 @@ pub(crate) fn take_leases<E: Engine>(
     worker: &Uuid,
     leases: &[(Uuid, i64)],
 ) -> QueryResult<HashSet<(Uuid, i64)>> {
+    if let Some(taken) = E::take_leases(conn, worker, leases)? {
+        return Ok(taken);
+    }
     let mut ids: Vec<_> = leases.iter().map(|(id, _)| *id).collect();
     ids.sort_unstable();
     let found: HashSet<(Uuid, i64)> =
@@ -82,6 +86,28 @@ pub(crate) fn take_leases<E: Engine>(
     Ok(ours)
 }
 
+/// Ends runs that completed and wrote nothing, and finds out whose leases are held; in one transaction.
+pub(crate) fn complete_held<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    worker: &Uuid,
+    leases: &[(Uuid, i64)],
+) -> QueryResult<Vec<Uuid>> {
+    let held = take_leases::<E>(conn, worker, leases)?;
+    let mut held: Vec<_> = held.into_iter().map(|(id, _)| id).collect();
+    held.sort_unstable();
+    remove_facts::<E>(conn, &held)?;
+    Ok(held)
+}
+
+/// Facts that somebody removed before are no reason to run a job again.
+fn remove_facts<E: Engine>(conn: &mut Sql<'_, E::Conn>, ids: &[Uuid]) -> QueryResult<()> {
+    let removed = E::remove_facts(conn, ids)?;
+    if removed != ids.len() {
+        log::error!("{} of {} ended jobs had no facts", ids.len() - removed, ids.len());
+    }
+    Ok(())
+}
+
 /// Ends runs of every kind in one transaction.
 pub(crate) fn settle<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
@@ -92,33 +118,52 @@ pub(crate) fn settle<E: Engine>(
     let lease = |one: &Settlement| (*one.job.id.as_uuid(), one.job.claim);
     let leases: Vec<_> = settlements.iter().map(lease).collect();
     let held = take_leases::<E>(conn, worker, &leases)?;
-    let ours: Vec<&Settlement> =
-        settlements.iter().filter(|one| held.contains(&lease(one))).collect();
+    // As a rule all are, and nobody need be looked for among them.
+    let are_all_held = held.len() == leases.len();
+    let is_held = |one: &Settlement| are_all_held || held.contains(&lease(one));
+    let ours: Vec<&Settlement> = settlements.iter().filter(|one| is_held(one)).collect();
     write_exceptions::<E>(conn, worker, &ours)?;
     write_replies::<E>(conn, &ours)?;
     write_status::<E>(conn, &ours)?;
     let put = put_back::<E>(conn, &ours)? + remove_ended::<E>(conn, &ours)?;
     balance("settle", ours.len(), put)?;
-    // Last, so that a replacement may take the unique key of the job it replaces.
+    let refused = insert_replacements::<E>(conn, &ours)?;
+    Ok(answers(settlements, is_held, &refused))
+}
+
+/// Stores the jobs that take the place of others; returns those that are refused, because live jobs hold their
+/// unique keys. Last, so that a replacement may take the key of the job it replaces.
+pub(crate) fn insert_replacements<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    ours: &[&Settlement],
+) -> QueryResult<HashSet<JobId>> {
     let replacements: Vec<JobRecord> = ours
         .iter()
         .filter_map(|one| one.extras.as_ref())
         .flat_map(|extras| extras.replacements.iter().cloned())
         .collect();
-    let mut refused = HashSet::new();
-    if !replacements.is_empty() {
-        let inserted = insert_within::<E>(conn, &replacements)?;
-        let both = inserted.into_iter().zip(&replacements);
-        refused.extend(both.filter(|(one, _)| *one != Inserted::New).map(|(_, job)| job.id));
+    if replacements.is_empty() {
+        return Ok(HashSet::new());
     }
-    let answer = |(lease, one): (&(Uuid, i64), &Settlement)| {
-        if !held.contains(lease) {
+    let inserted = insert_within::<E>(conn, &replacements)?;
+    let both = inserted.into_iter().zip(&replacements);
+    Ok(both.filter(|(one, _)| *one != Inserted::New).map(|(_, job)| job.id).collect())
+}
+
+/// What became of each run.
+pub(crate) fn answers(
+    settlements: &[Settlement],
+    is_held: impl Fn(&Settlement) -> bool,
+    refused: &HashSet<JobId>,
+) -> Vec<Settled> {
+    let answer = |one: &Settlement| {
+        if !is_held(one) {
             return Settled::LeaseLost;
         }
         let new = one.extras.iter().flat_map(|extras| &extras.replacements).map(|job| job.id);
         Settled::done_without(new.filter(|id| refused.contains(id)).collect())
     };
-    Ok(leases.iter().zip(settlements).map(answer).collect())
+    settlements.iter().map(answer).collect()
 }
 
 fn write_exceptions<E: Engine>(
@@ -155,24 +200,44 @@ fn write_exceptions<E: Engine>(
     log_exceptions::<E>(conn, &rows)
 }
 
+/// In how many microseconds the job runs again, and how many attempts that gives back; `None` when it is gone.
+pub(crate) fn again(verdict: Verdict) -> Option<(i64, i32)> {
+    match verdict {
+        Verdict::Complete | Verdict::Discard => None,
+        Verdict::Retry(delay) => Some((micros(delay), 0)),
+        Verdict::Snooze(delay) => Some((micros(delay), 1)),
+        Verdict::GiveBack => Some((0, 1)),
+    }
+}
+
+/// Whether the job is gone with this run.
+pub(crate) fn is_gone(one: &Settlement) -> bool {
+    again(one.verdict).is_none()
+}
+
+/// The unique keys of those jobs that are gone.
+pub(crate) fn ended_keys<'a>(ours: &[&'a Settlement]) -> Vec<HeldKey<'a>> {
+    let keys = ours.iter().copied().filter(|one| is_gone(one)).filter_map(|one| {
+        let facts = &one.job.facts;
+        let (ability, uniqkey) = (&*facts.ability, facts.uniqkey.as_deref()?);
+        Some(HeldKey { ability, uniqkey, id: one.job.id.as_uuid() })
+    });
+    keys.collect()
+}
+
 /// Jobs that run again: ready at once or scheduled. Their facts are not touched. Returns how many
 /// rows it put.
 fn put_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, ours: &[&Settlement]) -> QueryResult<usize> {
     let (mut ready, mut scheduled) = (Vec::new(), Vec::new());
     for one in ours {
-        let (after, spent) = match one.verdict {
-            Verdict::Complete | Verdict::Discard => continue,
-            Verdict::Retry(delay) => (micros(delay), 0),
-            Verdict::Snooze(delay) => (micros(delay), 1),
-            Verdict::GiveBack => (0, 1),
-        };
+        let Some((after, spared)) = again(one.verdict) else { continue };
         let job = &one.job;
         let place = Place {
             id: job.id.as_uuid(),
             queue: &job.facts.queue,
             claim_rank: -job.facts.priority,
             ability: &job.facts.ability,
-            attempt: job.attempt - spent,
+            attempt: job.attempt - spared,
             crashes: job.crashes,
             flags: job.flags,
         };
@@ -185,27 +250,15 @@ fn put_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, ours: &[&Settlement]) -> Que
     Ok(put_ready::<E>(conn, &ready)? + put_scheduled::<E>(conn, &scheduled)?)
 }
 
-/// Jobs that are gone: their facts and their unique keys. Returns how many they are. Facts that
-/// somebody removed before are no reason to run the job again.
+/// Jobs that are gone: their facts and their unique keys. Returns how many they are.
 fn remove_ended<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     ours: &[&Settlement],
 ) -> QueryResult<usize> {
-    let ended: Vec<_> = ours
-        .iter()
-        .filter(|one| matches!(one.verdict, Verdict::Complete | Verdict::Discard))
-        .collect();
-    let mut ids: Vec<_> = ended.iter().map(|one| *one.job.id.as_uuid()).collect();
+    let ended = ours.iter().filter(|one| is_gone(one));
+    let mut ids: Vec<_> = ended.map(|one| *one.job.id.as_uuid()).collect();
     ids.sort_unstable();
-    let removed = E::delete_by_id(conn, &Keyed::table("qudo_job"), &ids)?;
-    if removed != ids.len() {
-        log::error!("{} of {} ended jobs had no facts", ids.len() - removed, ids.len());
-    }
-    let keys = ended.iter().filter_map(|one| {
-        let facts = &one.job.facts;
-        let (ability, uniqkey) = (&*facts.ability, facts.uniqkey.as_deref()?);
-        Some(HeldKey { ability, uniqkey, id: one.job.id.as_uuid() })
-    });
-    free_keys::<E>(conn, keys.collect())?;
-    Ok(ended.len())
+    remove_facts::<E>(conn, &ids)?;
+    free_keys::<E>(conn, ended_keys(ours))?;
+    Ok(ids.len())
 }

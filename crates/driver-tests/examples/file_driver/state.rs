@@ -172,6 +172,7 @@ impl State {
             claimed.push(ClaimedJob {
                 id,
                 claim,
+                ordinal: 0,
                 attempt: row.attempt,
                 crashes: row.crashes,
                 flags: row.flags,
