@@ -30,29 +30,30 @@ fn length(rows: usize, binds_per_row: usize) -> usize {
 }
 
 /// Inserts rows: `head` is `INSERT INTO t (..) VALUES `, `row` one parenthesis with its `?`s.
-pub(crate) fn insert_rows<C: SqlConn>(
+pub(crate) fn insert_rows<'b, C: SqlConn, R: AsRef<[Bind<'b>]>>(
     conn: &mut Sql<'_, C>,
     head: &str,
     row: &str,
-    rows: &[Vec<Bind<'_>>],
+    rows: &[R],
     tail: &str,
 ) -> QueryResult<usize> {
     let mut done = 0;
     let mut rest = rows;
     while let Some(first) = rest.first() {
-        let mut fit = length(rest.len(), first.len());
+        let width = first.as_ref().len();
+        let mut fit = length(rest.len(), width);
         let mut bytes = 0;
-        let within = |row: &&Vec<Bind<'_>>| {
-            bytes += row.iter().map(Bind::bytes).sum::<usize>();
+        let within = |row: &&R| {
+            bytes += row.as_ref().iter().map(Bind::bytes).sum::<usize>();
             bytes <= MAX_BYTES
         };
         let small = rest[..fit].iter().take_while(within).count();
         if small < fit {
-            fit = length(small.max(1), first.len());
+            fit = length(small.max(1), width);
         }
         let (now, later) = rest.split_at(fit);
         rest = later;
-        let binds: Vec<_> = now.iter().flatten().copied().collect();
+        let binds: Vec<_> = now.iter().flat_map(|row| row.as_ref()).copied().collect();
         done += conn.run(&rows_sql(head, row, now.len(), tail), &binds)?;
     }
     Ok(done)

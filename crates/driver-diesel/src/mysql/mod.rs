@@ -28,7 +28,6 @@ use crate::engine::{Engine, has_work, probe_writes};
 use crate::held_key::HeldKey;
 use crate::pool::Pool;
 use crate::sql::{Bind, FromRow, Sql};
-use crate::statements::insert::insert_new_rows;
 use crate::statements::ledger::balance;
 use crate::step::{Step, step};
 use crate::tables::Tables;
@@ -330,7 +329,7 @@ impl Engine for Mysql {
         jobs: &[&JobRecord],
         _: &Window,
     ) -> QueryResult<()> {
-        insert_new_rows::<Self>(conn, jobs)
+        insert::insert_new(conn, jobs)
     }
 
     fn insert_commit(

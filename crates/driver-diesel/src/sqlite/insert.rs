@@ -5,6 +5,7 @@ use qudo_core::driver::{Due, JobRecord};
 use super::Sqlite;
 use crate::bulk::insert_rows_from;
 use crate::sql::{Bind, Sql};
+use crate::statements::facts;
 use crate::statements::insert::insert_new_rows;
 use crate::statements::ledger::balance;
 
@@ -33,16 +34,11 @@ pub(super) fn insert_new(
 }
 
 fn is_plain(job: &JobRecord) -> bool {
-    job.facts.uniqkey.is_none() && job.facts.meta.is_none() && job.due == Due::Now
+    facts::is_plain(&job.facts) && job.due == Due::Now
 }
 
 fn are_alike(one: &JobRecord, other: &JobRecord) -> bool {
-    is_plain(one)
-        && is_plain(other)
-        && one.facts.priority == other.facts.priority
-        && one.facts.queue == other.facts.queue
-        && one.facts.ability == other.facts.ability
-        && one.facts.codec == other.facts.codec
+    one.due == Due::Now && other.due == Due::Now && facts::are_alike(&one.facts, &other.facts)
 }
 
 fn insert_run(conn: &mut Sql<'_, SqliteConnection>, run: &[&JobRecord]) -> QueryResult<()> {

@@ -58,3 +58,13 @@ pub(crate) fn plain_binds(facts: &JobFacts) -> [Bind<'_>; 5] {
     let [ability, queue, codec, arg, _, priority, _] = binds(facts);
     [ability, queue, codec, arg, priority]
 }
+
+/// Whether two jobs have neither keys nor metadata and differ in nothing but their arguments.
+pub(crate) fn are_alike(one: &JobFacts, other: &JobFacts) -> bool {
+    is_plain(one)
+        && is_plain(other)
+        && one.priority == other.priority
+        && one.queue == other.queue
+        && one.ability == other.ability
+        && one.codec == other.codec
+}

@@ -112,10 +112,14 @@ pub(crate) fn put_ready<E: Engine>(
     let head = format!("INSERT INTO qudo_ready ({STAND}) VALUES ");
     // Most jobs that become ready are new and have no flags: numbers in the text are cheaper than binds.
     if places.iter().all(Place::is_new_and_plain) {
-        let rows: Vec<_> = places.iter().map(|place| place.binds()[..4].to_vec()).collect();
+        let rows = places.iter().map(|place| {
+            let [id, queue, claim_rank, ability, ..] = place.binds();
+            [id, queue, claim_rank, ability]
+        });
+        let rows: Vec<_> = rows.collect();
         return insert_rows(conn, &head, "(?,?,?,?,0,0,0)", &rows, "");
     }
-    let rows: Vec<_> = places.iter().map(|place| place.binds().to_vec()).collect();
+    let rows: Vec<_> = places.iter().map(Place::binds).collect();
     insert_rows(conn, &head, "(?,?,?,?,?,?,?)", &rows, "")
 }
 
@@ -157,9 +161,9 @@ pub(crate) fn put_scheduled<E: Engine>(
     let rows: Vec<_> = places
         .iter()
         .map(|(place, RunAfter { at, after })| {
-            let mut binds = place.binds().to_vec();
-            binds.extend([Bind::OptBig(*at), Bind::Big(*after)]);
-            binds
+            let [id, queue, claim_rank, ability, attempt, crashes, flags] = place.binds();
+            let (at, after) = (Bind::OptBig(*at), Bind::Big(*after));
+            [id, queue, claim_rank, ability, attempt, crashes, flags, at, after]
         })
         .collect();
     let head = format!("INSERT INTO qudo_scheduled ({STAND}, run_after) VALUES ");
