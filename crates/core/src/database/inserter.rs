@@ -34,6 +34,13 @@ pub(crate) fn insert_limit(limit: Duration, jobs: usize) -> Duration {
     limit.saturating_add(PER_JOB.saturating_mul(u32::try_from(jobs).unwrap_or(u32::MAX)))
 }
 
+/// Who enqueues in a local database waits awake for the answer, for so long: the wake of a thread that sleeps is a
+/// fifth of an enqueue there. Not for a server's, which on the same machine needs the processor.
+const AWAKE_FOR: Duration = Duration::from_micros(500);
+
+/// After an answer that did not come by then, so many callers sleep.
+const MISSES: u32 = 50;
+
 /// Inserts at once that may take long.
 const MAX_INSERTS: usize = 3;
 
@@ -51,6 +58,8 @@ pub(crate) struct Inserter {
 struct Shared {
     driver: Arc<dyn Driver>,
     line: Mutex<Line>,
+    /// How many callers are not to look out for their answers. Locked by one who does.
+    missed: Mutex<u32>,
 }
 
 #[derive(Default)]
@@ -75,7 +84,8 @@ struct Slot {
 
 impl Inserter {
     pub(crate) fn new(driver: &Arc<dyn Driver>, calls: &Arc<Calls>) -> Self {
-        let shared = Arc::new(Shared { driver: Arc::clone(driver), line: Mutex::default() });
+        let (line, missed) = (Mutex::default(), Mutex::default());
+        let shared = Arc::new(Shared { driver: Arc::clone(driver), line, missed });
         Self { calls: Arc::clone(calls), alone: Calls::new(driver, MAX_INSERTS), shared }
     }
 
@@ -94,8 +104,11 @@ impl Inserter {
             series: AtomicU64::new(0),
             reply: Reply::default(),
         });
-        self.line_up(&slot);
-        match slot.reply.wait(Some(Instant::now() + limit)) {
+        let begun = Instant::now();
+        if self.line_up(&slot) && self.shared.driver.is_local() {
+            self.shared.look_out(&slot, begun);
+        }
+        match slot.reply.wait(Some(begun + limit)) {
             Some(answer) => answer,
             None => self.give_up(&slot, limit),
         }
@@ -108,13 +121,16 @@ impl Inserter {
         call.wait(limit)
     }
 
-    fn line_up(&self, slot: &Arc<Slot>) {
+    /// Tells whether nobody waits before them.
+    fn line_up(&self, slot: &Arc<Slot>) -> bool {
         let mut line = self.shared.line.lock();
         line.waiting.push(Arc::clone(slot));
+        let is_first = line.waiting.len() == 1;
         if line.active.is_none() {
             self.begin_series(&mut line);
         }
         slot.series.store(line.last, Ordering::Relaxed);
+        is_first
     }
 
     fn begin_series(&self, line: &mut Line) {
@@ -157,6 +173,21 @@ impl Inserter {
 }
 
 impl Shared {
+    /// Waits awake for an answer that is about to come; one caller at a time, and none after one whose answer
+    /// took too long.
+    fn look_out(&self, slot: &Slot, begun: Instant) {
+        let Some(mut missed) = self.missed.try_lock() else { return };
+        // From time to time it is tried again: the disk may be as fast as before.
+        if *missed > 0 {
+            *missed -= 1;
+            return;
+        }
+        slot.reply.look_out(AWAKE_FOR);
+        if begun.elapsed() >= AWAKE_FOR {
+            *missed = MISSES;
+        }
+    }
+
     /// Inserts group after group until nobody waits.
     fn insert_waiting(&self, number: u64, renew: &dyn Fn()) {
         loop {

@@ -808,7 +808,7 @@ mod tests {
         for _ in 0..3 {
             assert!(matches!(store(&database).outcome, Attempt::Stored(_)), "as it was known");
         }
-        assert_eq!(database.calls.oldest(), Duration::ZERO, "it does not look slow for it");
+        eventually("it does not look slow for it", || database.calls.oldest().is_zero());
         may_hang.store(false, Ordering::Release);
         drop(gate);
         eventually("the answer is noted", || database.orders.known().draining);

@@ -1,12 +1,18 @@
 //! One answer from one thread to another, which may leave before it comes.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
 use super::sync::{Condvar, Mutex};
+use super::threads::give_way;
 use super::time::Instant;
 
 /// An answer of type `T` that somebody waits for; while it is being made, `M` says what is known of that.
 pub(crate) struct Reply<T, M = ()> {
     state: Mutex<State<T, M>>,
     answered: Condvar,
+    /// The same as the state says, to be looked at without the lock.
+    is_answered: AtomicBool,
 }
 
 enum State<T, M> {
@@ -28,7 +34,8 @@ pub(crate) enum Departure<T> {
 
 impl<T, M> Default for Reply<T, M> {
     fn default() -> Self {
-        Self { state: Mutex::new(State::Waiting), answered: Condvar::new() }
+        let (state, answered) = (Mutex::new(State::Waiting), Condvar::new());
+        Self { state, answered, is_answered: AtomicBool::new(false) }
     }
 }
 
@@ -67,8 +74,18 @@ impl<T, M> Reply<T, M> {
         }
         *state = State::Answered(answer);
         drop(state);
+        self.is_answered.store(true, Ordering::Release);
         self.answered.notify_one();
         None
+    }
+
+    /// Waits awake for the answer, for so long at most: for one that is about to come, because a thread that
+    /// sleeps is woken tens of microseconds after it. Whoever else wants the processor gets it.
+    pub(crate) fn look_out(&self, at_most: Duration) {
+        let begun = Instant::now();
+        while !self.is_answered.load(Ordering::Acquire) && begun.elapsed() < at_most {
+            give_way();
+        }
     }
 
     /// Waits for the answer until then, or for ever; `None` when the time is over.
@@ -105,7 +122,6 @@ impl<T, M> Reply<T, M> {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::time::Duration;
 
     use super::*;
 
@@ -126,6 +142,20 @@ mod tests {
         assert!(matches!(reply.leave(|()| {}), Departure::Begun));
         assert!(!reply.is_wanted());
         assert_eq!(reply.answer(7, |()| {}), Some(7));
+    }
+
+    #[test]
+    fn whoever_looks_out_for_the_answer_does_so_until_it_is_there_and_no_longer_than_told() {
+        let reply = Arc::new(Reply::<u8>::default());
+        let begun = Instant::now();
+        reply.look_out(Duration::from_millis(5));
+        assert!(begun.elapsed() >= Duration::from_millis(5));
+        let maker = Arc::clone(&reply);
+        let made =
+            std::thread::spawn(move || maker.begin(|| ()) && maker.answer(7, |()| {}).is_none());
+        reply.look_out(Duration::from_secs(20));
+        assert_eq!(reply.wait(Some(begun)), Some(7), "it is there");
+        assert!(made.join().expect("ends"));
     }
 
     #[test]

@@ -5,6 +5,11 @@ use std::{io, thread};
 
 pub(crate) use std::thread::scope;
 
+/// Lets whoever else waits for this processor have it.
+pub(crate) fn give_way() {
+    std::thread::yield_now();
+}
+
 /// Starts a thread.
 pub(crate) fn spawn(name: &str, run: impl FnOnce() + Send + 'static) -> io::Result<()> {
     thread::Builder::new().name(name.to_owned()).spawn(run).map(drop)
