@@ -5,6 +5,7 @@ pub(crate) mod draft;
 pub(crate) mod enqueue;
 pub(crate) mod enqueued;
 pub(crate) mod forward;
+mod lookout;
 pub(crate) mod route;
 pub(crate) mod spool;
 pub(crate) mod store;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use crate::database::set::Databases;
 use crate::program::Program;
+use lookout::Lookouts;
 use spool::Spool;
 use waiters::Waiters;
 
@@ -25,10 +27,18 @@ pub(crate) struct Client {
     pub(crate) spool: Option<Arc<Spool>>,
     /// Woken whenever a session of this process settled something.
     pub(crate) waiters: Waiters,
+    /// For ends in other processes.
+    lookouts: Lookouts,
 }
 
 impl Client {
     pub(crate) fn new(program: Program, databases: Databases, spool: Option<Arc<Spool>>) -> Self {
-        Self { program, databases, spool, waiters: Waiters::default() }
+        Self {
+            program,
+            databases,
+            spool,
+            waiters: Waiters::default(),
+            lookouts: Lookouts::default(),
+        }
     }
 }

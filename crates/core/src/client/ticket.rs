@@ -6,22 +6,17 @@ use qudo_hooks::JobId;
 use serde::de::DeserializeOwned;
 
 use super::Client;
+use super::lookout::MIN_ANSWER;
 use crate::database::Database;
 use crate::driver::{Driver, DriverError, Exception, ExceptionFilter, JobState, ReplyRow};
 use crate::error::Error;
 use crate::tools::time::Instant;
 
-/// The first look for a reply that another process sends comes this soon.
-const FIRST_LOOK: Duration = Duration::from_millis(1);
+/// While nobody says where the job is, it is looked for everywhere this often.
+const LOST: Duration = Duration::from_millis(100);
 
-/// Looks of a few that wait are never farther apart.
-const MAX_PAUSE: Duration = Duration::from_millis(100);
-
-/// With more of them, by so much for each; that is 1,000 looks a second of all together.
-const PAUSE_EACH: Duration = Duration::from_millis(1);
-
-/// And never farther apart than this.
-const RAREST_LOOK: Duration = Duration::from_secs(1);
+/// The longest that anybody waits, where no end of it can be reckoned.
+const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// What a client holds to await the reply of a job.
 ///
@@ -50,9 +45,6 @@ pub enum Progress {
 
 /// How long one look waits for an answer.
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
-
-/// The last look before the limit still gets a moment.
-const MIN_ANSWER: Duration = Duration::from_millis(50);
 
 /// A job that was moved oftener is not followed further.
 const MAX_MOVES: usize = 10;
@@ -112,9 +104,10 @@ impl Ticket {
     /// Inside an ability this keeps one of the threads that run jobs: if all of them wait, nobody runs what
     /// they wait for until their limits are over.
     ///
-    /// A worker in the same process wakes the waiter at once; for others the database is looked at every 1 to
-    /// 100 ms, and where more than 100 threads wait every 1 ms for each of them, up to a second. A database
-    /// that is down is waited for.
+    /// A worker in the same process wakes the waiter at once. For others one of the threads that wait asks the
+    /// database for all of them, in one statement: for each job 1 ms after its wait began, then ever more seldom,
+    /// up to every 100 ms, and where more than 1,000 wait, up to every second. A database that is down is waited
+    /// for.
     ///
     /// # Errors
     ///
@@ -150,7 +143,8 @@ impl Ticket {
 
     fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
         let begun = Instant::now();
-        let (mut pause, mut database) = (FIRST_LOOK, self.database.clone());
+        let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
+        let mut database = self.database.clone();
         let waiters = &self.client.waiters;
         let mut watch = waiters.watch(self.job);
         loop {
@@ -173,10 +167,12 @@ impl Ticket {
             if left.is_zero() {
                 return Err(Error::WaitTimeout { job: self.job, after: limit });
             }
-            watch.wait(pause.min(left));
-            // All of them together ask a database no oftener than a few do alone.
-            let longest = MAX_PAUSE.max(PAUSE_EACH * waiters.count() as u32);
-            pause = (pause * 5 / 4).min(longest).min(RAREST_LOOK);
+            match &database {
+                Some(database) => {
+                    self.client.lookouts.wait(waiters, database, &mut watch, until);
+                }
+                None => drop(watch.wait_until(until.min(Instant::now() + LOST))),
+            }
         }
     }
 

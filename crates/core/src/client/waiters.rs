@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+#[cfg(test)]
 use std::time::Duration;
 
 use qudo_hooks::JobId;
 
 use crate::tools::sync::{Condvar, Mutex};
+use crate::tools::time::Instant;
 
 /// Who waits for which job.
 ///
@@ -18,33 +20,61 @@ pub(crate) struct Waiters {
     jobs: Mutex<HashMap<JobId, (usize, Arc<Ended>)>>,
 }
 
-/// How often a job ended: once, but for one that is enqueued again under its id.
+/// What the threads that wait for one job are told.
 #[derive(Default)]
-struct Ended {
-    times: Mutex<u64>,
-    told: Condvar,
+pub(super) struct Ended {
+    told: Mutex<Told>,
+    changed: Condvar,
+}
+
+#[derive(Default, Clone, Copy, PartialEq, Eq)]
+struct Told {
+    /// How often the job ended: once, but for one that is enqueued again under its id.
+    times: u64,
+    /// How often they were called to look for the ends of all.
+    calls: u64,
+}
+
+/// Why a thread woke.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Woken {
+    Ended,
+    Called,
+    TimeIsUp,
+}
+
+impl Ended {
+    fn tell(&self, change: impl FnOnce(&mut Told)) {
+        change(&mut self.told.lock());
+        self.changed.notify_all();
+    }
+
+    /// Calls those who wait to look for all.
+    pub(super) fn call(&self) {
+        self.tell(|told| told.calls += 1);
+    }
 }
 
 impl Waiters {
     /// Announces interest; hold it over the look that precedes the wait, so that no end between the look
     /// and the wait is missed.
     pub(crate) fn watch(&self, job: JobId) -> Watch<'_> {
-        // SeqCst, as is the load: of the look and the end one must see the other.
         self.count.fetch_add(1, Ordering::SeqCst);
         let mut jobs = self.jobs.lock();
         let (waiting, ended) = jobs.entry(job).or_default();
         *waiting += 1;
         let ended = Arc::clone(ended);
-        let seen = *ended.times.lock();
+        let seen = *ended.told.lock();
         Watch { waiters: self, job, ended, seen }
     }
 
     /// How many threads wait.
+    #[cfg(test)]
     pub(crate) fn count(&self) -> usize {
         self.count.load(Ordering::Relaxed)
     }
 
-    /// Wakes those who wait for one of these jobs.
+    /// Wakes those who wait for these jobs.
     pub(crate) fn note(&self, ended: impl IntoIterator<Item = JobId>) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
@@ -52,27 +82,46 @@ impl Waiters {
         let jobs = self.jobs.lock();
         for job in ended {
             if let Some((_, ended)) = jobs.get(&job) {
-                *ended.times.lock() += 1;
-                ended.told.notify_all();
+                ended.tell(|told| told.times += 1);
             }
         }
     }
 }
 
-/// Interest in the end of a job.
+/// Interest in the end of one job.
 pub(crate) struct Watch<'a> {
     waiters: &'a Waiters,
     job: JobId,
     ended: Arc<Ended>,
-    seen: u64,
+    seen: Told,
 }
 
 impl Watch<'_> {
-    /// Waits until the job ended since the last wait, at most so long.
+    pub(super) fn job(&self) -> JobId {
+        self.job
+    }
+
+    pub(super) fn ended(&self) -> Arc<Ended> {
+        Arc::clone(&self.ended)
+    }
+
+    /// Waits for the end of the job for so long.
+    #[cfg(test)]
     pub(crate) fn wait(&mut self, pause: Duration) {
-        let (mut times, seen) = (self.ended.times.lock(), self.seen);
-        self.ended.told.wait_while_for(&mut times, |times| *times == seen, pause);
-        self.seen = *times;
+        self.wait_until(Instant::now() + pause);
+    }
+
+    /// Waits for the end of the job, or for a call, until then.
+    pub(super) fn wait_until(&mut self, until: Instant) -> Woken {
+        let mut told = self.ended.told.lock();
+        while *told == self.seen {
+            if self.ended.changed.wait_until(&mut told, until).timed_out() && *told == self.seen {
+                return Woken::TimeIsUp;
+            }
+        }
+        let ended = told.times != self.seen.times;
+        self.seen = *told;
+        if ended { Woken::Ended } else { Woken::Called }
     }
 }
 
@@ -92,8 +141,6 @@ impl Drop for Watch<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
 
     #[test]

@@ -1,0 +1,339 @@
+//! Threads that wait for jobs which other processes may end: one of them looks for all.
+//!
+//! No thread of ours is needed for it, and a database is asked for many jobs in one statement. Whoever looks waits
+//! for its own job too; when it leaves, another takes its place.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use qudo_hooks::JobId;
+
+use super::waiters::{Ended, Waiters, Watch, Woken};
+use crate::database::Database;
+use crate::tools::sync::Mutex;
+use crate::tools::time::Instant;
+
+/// The first look for an end in another process comes this soon.
+const FIRST_LOOK: Duration = Duration::from_millis(1);
+
+/// Looks for a job are never farther apart while few wait.
+const MAX_PAUSE: Duration = Duration::from_millis(100);
+
+/// With more that wait, by so much for each: at most 10,000 jobs are looked up in a second.
+const PAUSE_EACH: Duration = Duration::from_micros(100);
+
+/// And never farther apart than this.
+const RAREST_LOOK: Duration = Duration::from_secs(1);
+
+/// So many jobs are asked for in one statement.
+const MAX_IDS: usize = 1_000;
+
+/// The last look before a limit still gets a moment.
+pub(super) const MIN_ANSWER: Duration = Duration::from_millis(50);
+
+/// Who waits for the jobs of which database, by the place of the database in memory: each holds its own.
+#[derive(Default)]
+pub(crate) struct Lookouts(Mutex<HashMap<usize, Arc<Lookout>>>);
+
+/// Those who wait for jobs of one database.
+struct Lookout {
+    database: Arc<Database>,
+    inner: Mutex<Inner>,
+}
+
+#[derive(Default)]
+struct Inner {
+    jobs: HashMap<JobId, Wanted>,
+    /// Somebody looks for all, or is about to.
+    has_leader: bool,
+}
+
+/// A job whose end is waited for.
+struct Wanted {
+    threads: usize,
+    due: Instant,
+    pause: Duration,
+    ended: Arc<Ended>,
+}
+
+impl Lookouts {
+    fn key(database: &Arc<Database>) -> usize {
+        Arc::as_ptr(database) as usize
+    }
+
+    fn join(&self, database: &Arc<Database>, watch: &Watch<'_>) -> Arc<Lookout> {
+        let mut all = self.0.lock();
+        let new = || Arc::new(Lookout { database: Arc::clone(database), inner: Mutex::default() });
+        let lookout = Arc::clone(all.entry(Self::key(database)).or_insert_with(new));
+        // Under the lock, so that none is let go of that somebody joins.
+        let mut inner = lookout.inner.lock();
+        let wanted = inner.jobs.entry(watch.job()).or_insert_with(|| Wanted {
+            threads: 0,
+            due: Instant::now() + FIRST_LOOK,
+            pause: FIRST_LOOK,
+            ended: watch.ended(),
+        });
+        wanted.threads += 1;
+        drop(inner);
+        lookout
+    }
+
+    fn leave(&self, lookout: &Arc<Lookout>, job: JobId) {
+        let mut all = self.0.lock();
+        let mut inner = lookout.inner.lock();
+        if let Some(wanted) = inner.jobs.get_mut(&job) {
+            wanted.threads -= 1;
+            if wanted.threads == 0 {
+                inner.jobs.remove(&job);
+            }
+        }
+        if inner.jobs.is_empty() {
+            all.remove(&Self::key(&lookout.database));
+        }
+    }
+
+    /// Waits until the job may have ended, or until then. Those whose jobs are gone are woken through `waiters`, of
+    /// which `watch` is.
+    pub(super) fn wait(
+        &self,
+        waiters: &Waiters,
+        database: &Arc<Database>,
+        watch: &mut Watch<'_>,
+        until: Instant,
+    ) {
+        let lookout = self.join(database, watch);
+        let led = lookout.wait(waiters, watch, until);
+        self.leave(&lookout, watch.job());
+        lookout.hand_over(led);
+    }
+
+    /// How many databases are looked at.
+    #[cfg(test)]
+    fn len(&self) -> usize {
+        self.0.lock().len()
+    }
+}
+
+impl Lookout {
+    /// Tells whether this thread is the one that looks, which is for it to hand over.
+    fn wait(&self, waiters: &Waiters, watch: &mut Watch<'_>, until: Instant) -> bool {
+        let mut leads = false;
+        loop {
+            leads = leads || !std::mem::replace(&mut self.inner.lock().has_leader, true);
+            let next = if leads { self.next_due().min(until) } else { until };
+            match watch.wait_until(next) {
+                Woken::Ended => return leads,
+                Woken::Called => {}
+                Woken::TimeIsUp if Instant::now() >= until => return leads,
+                Woken::TimeIsUp => self.look(waiters, until),
+            }
+        }
+    }
+
+    /// Lets another thread look, if there is one. Also called by one that did not look: it may have been called
+    /// to it at the moment when its own job ended.
+    fn hand_over(&self, led: bool) {
+        let mut inner = self.inner.lock();
+        if led {
+            inner.has_leader = false;
+        }
+        if !inner.has_leader
+            && let Some(wanted) = inner.jobs.values().next()
+        {
+            wanted.ended.call();
+        }
+    }
+
+    fn next_due(&self) -> Instant {
+        let inner = self.inner.lock();
+        let due = inner.jobs.values().map(|wanted| wanted.due).min();
+        due.unwrap_or_else(|| Instant::now() + MAX_PAUSE)
+    }
+
+    /// The jobs that are looked for now: those that are due, and those that are nearly, so that they are the
+    /// next time too. Whatever comes of it, their next look is later.
+    fn take_due(&self, now: Instant) -> Vec<JobId> {
+        let mut inner = self.inner.lock();
+        let all = u32::try_from(inner.jobs.len()).unwrap_or(u32::MAX);
+        let longest = MAX_PAUSE.max(PAUSE_EACH.saturating_mul(all)).min(RAREST_LOOK);
+        let is_due =
+            |wanted: &Wanted| wanted.due.saturating_duration_since(now) <= wanted.pause / 4;
+        let due = inner.jobs.iter_mut().filter(|(_, wanted)| is_due(wanted)).take(MAX_IDS);
+        due.map(|(job, wanted)| {
+            wanted.pause = (wanted.pause * 5 / 4).min(longest);
+            wanted.due = now + wanted.pause;
+            *job
+        })
+        .collect()
+    }
+
+    /// Wakes those whose jobs are gone. On an error that will not pass, all that were asked for: each finds out
+    /// for itself.
+    fn look(&self, waiters: &Waiters, until: Instant) {
+        let jobs: Arc<[JobId]> = self.take_due(Instant::now()).into();
+        if jobs.is_empty() {
+            return;
+        }
+        let asked = Arc::clone(&jobs);
+        let ask =
+            self.database.begin_ticket("say which jobs live", move |driver| driver.live(&asked));
+        let left = until.saturating_duration_since(Instant::now());
+        match ask.wait_at_most(left.min(self.database.limit()).max(MIN_ANSWER)) {
+            Ok(live) => {
+                let live: std::collections::HashSet<_> = live.into_iter().collect();
+                waiters.note(jobs.iter().copied().filter(|job| !live.contains(job)));
+            }
+            Err(error) if error.is_down() => {}
+            Err(_) => waiters.note(jobs.iter().copied()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex as StdMutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use super::*;
+    use crate::driver::{Deadline, DriverError, ErrorKind};
+    use crate::fixture::{self, SOON, memory, records};
+    use crate::testing::FaultyDriver;
+
+    fn eventually(done: impl Fn() -> bool) {
+        fixture::eventually("the ends are noticed", done);
+    }
+
+    struct Bed {
+        waiters: Arc<Waiters>,
+        lookouts: Arc<Lookouts>,
+        database: Arc<Database>,
+        /// How often it was asked which jobs live, and for anything else.
+        asked: Arc<(AtomicUsize, AtomicUsize)>,
+        fails: Arc<StdMutex<Option<ErrorKind>>>,
+        jobs: Vec<JobId>,
+    }
+
+    impl Bed {
+        fn new(jobs: usize) -> Self {
+            let inner = memory();
+            let records = records(jobs);
+            inner.insert(&records, Deadline::NONE).expect("stored");
+            let asked = Arc::<(AtomicUsize, AtomicUsize)>::default();
+            let fails = Arc::<StdMutex<Option<ErrorKind>>>::default();
+            let (counts, kind) = (Arc::clone(&asked), Arc::clone(&fails));
+            let driver = FaultyDriver::new(inner).with_fault(move |call| {
+                let which = if call == "live" { &counts.0 } else { &counts.1 };
+                which.fetch_add(1, Ordering::SeqCst);
+                let kind = *kind.lock().expect("no panic");
+                if call == "live"
+                    && let Some(kind) = kind
+                {
+                    return Err(DriverError::new(kind, "no"));
+                }
+                Ok(())
+            });
+            let database = fixture::database("one", Arc::new(driver));
+            let jobs = records.iter().map(|job| job.id).collect();
+            let (waiters, lookouts) = (Arc::default(), Arc::default());
+            Self { waiters, lookouts, database, asked, fails, jobs }
+        }
+
+        /// A thread for each of these that waits for its end; `ended` counts those that came back.
+        fn wait_for(&self, jobs: &[JobId], limit: Duration, ended: &Arc<AtomicUsize>) {
+            for job in jobs.iter().copied() {
+                let (waiters, database) = (Arc::clone(&self.waiters), Arc::clone(&self.database));
+                let (ended, lookouts) = (Arc::clone(ended), Arc::clone(&self.lookouts));
+                std::thread::spawn(move || {
+                    let mut watch = waiters.watch(job);
+                    lookouts.wait(&waiters, &database, &mut watch, Instant::now() + limit);
+                    ended.fetch_add(1, Ordering::SeqCst);
+                });
+            }
+            eventually(|| self.waiters.count() >= jobs.len());
+        }
+
+        /// Ends a job as another process does, of which nobody here is told.
+        fn end(&self, job: JobId) {
+            assert!(self.database.driver().dequeue(job).expect("answers"));
+        }
+    }
+
+    #[test]
+    fn many_that_wait_are_looked_for_in_one_question_and_each_is_woken_by_its_own_end() {
+        let bed = Bed::new(200);
+        let ended = Arc::default();
+        let begun = Instant::now();
+        bed.wait_for(&bed.jobs, SOON, &ended);
+        for (count, job) in bed.jobs.iter().enumerate() {
+            bed.end(*job);
+            // What others wait for is still awaited.
+            if count == 0 {
+                eventually(|| ended.load(Ordering::SeqCst) == 1);
+            }
+        }
+        eventually(|| ended.load(Ordering::SeqCst) == 200);
+        // One question a millisecond, were there only new ones, and each takes its time.
+        let most = begun.elapsed().as_millis() as usize + 10;
+        assert!(bed.asked.0.load(Ordering::SeqCst) <= most, "{:?}", bed.asked);
+        eventually(|| bed.lookouts.len() == 0);
+    }
+
+    #[test]
+    fn those_that_have_waited_for_long_are_asked_for_seldom_and_together() {
+        let bed = Bed::new(300);
+        let ended = Arc::default();
+        bed.wait_for(&bed.jobs, SOON, &ended);
+        // By then looks for all are a tenth of a second apart, and come together.
+        std::thread::sleep(Duration::from_millis(800));
+        let before = bed.asked.0.load(Ordering::SeqCst);
+        let begun = Instant::now();
+        std::thread::sleep(Duration::from_millis(500));
+        let asked = bed.asked.0.load(Ordering::SeqCst) - before;
+        let tenths = begun.elapsed().as_millis() as usize / 50;
+        assert!(asked <= tenths, "{asked} questions in {:?}", begun.elapsed());
+        assert_eq!(ended.load(Ordering::SeqCst), 0);
+        bed.jobs.iter().for_each(|job| bed.end(*job));
+        eventually(|| ended.load(Ordering::SeqCst) == 300);
+    }
+
+    #[test]
+    fn the_ends_of_other_jobs_in_this_process_cost_those_that_wait_no_question() {
+        let bed = Bed::new(1);
+        bed.fails.lock().expect("no panic").replace(ErrorKind::Down);
+        let ended = Arc::default();
+        bed.wait_for(&bed.jobs, SOON, &ended);
+        let before = bed.asked.1.load(Ordering::SeqCst);
+        for _ in 0..1_000 {
+            bed.waiters.note([JobId::new()]);
+        }
+        assert_eq!((bed.asked.1.load(Ordering::SeqCst), ended.load(Ordering::SeqCst)), (before, 0));
+        bed.waiters.note([bed.jobs[0]]);
+        eventually(|| ended.load(Ordering::SeqCst) == 1);
+    }
+
+    #[test]
+    fn when_the_one_that_looks_leaves_another_looks() {
+        let bed = Bed::new(2);
+        let (left, ended) = (Arc::default(), Arc::default());
+        bed.wait_for(&bed.jobs[..1], Duration::from_millis(30), &left);
+        bed.wait_for(&bed.jobs[1..], SOON, &ended);
+        eventually(|| left.load(Ordering::SeqCst) == 1);
+        bed.end(bed.jobs[1]);
+        eventually(|| ended.load(Ordering::SeqCst) == 1);
+    }
+
+    #[test]
+    fn a_database_that_is_away_is_asked_again_and_an_error_that_stays_is_each_one_s_own() {
+        let bed = Bed::new(1);
+        bed.fails.lock().expect("no panic").replace(ErrorKind::Down);
+        let ended = Arc::default();
+        bed.wait_for(&bed.jobs, SOON, &ended);
+        bed.end(bed.jobs[0]);
+        let before = bed.asked.0.load(Ordering::SeqCst);
+        eventually(|| bed.asked.0.load(Ordering::SeqCst) > before + 1);
+        assert_eq!(ended.load(Ordering::SeqCst), 0);
+        bed.fails.lock().expect("no panic").replace(ErrorKind::Permission);
+        eventually(|| ended.load(Ordering::SeqCst) == 1);
+    }
+}
