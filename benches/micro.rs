@@ -2,8 +2,9 @@
 //!
 //! `cargo bench --bench micro --all-features`. The group `enqueue` is all that happens to a job before
 //! its insert: hooks and encoding. `dispatch` is all that happens from claim to settlement over the
-//! driver in memory, per job.
+//! driver in memory, per job: with more hooks on one thread, and without on more threads.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -13,8 +14,13 @@ use serde::{Deserialize, Serialize};
 /// Jobs of one round of the dispatch.
 const ROUND: usize = 20_000;
 
+/// How many jobs ran.
+static DONE: AtomicUsize = AtomicUsize::new(0);
+
 #[qudo::ability(queue = "micro")]
-fn nothing(_text: String) {}
+fn nothing(_text: String) {
+    DONE.fetch_add(1, Ordering::Relaxed);
+}
 
 /// A hook that does nothing at its six points.
 struct Idle(String);
@@ -25,16 +31,16 @@ impl Hook for Idle {
     }
 }
 
-fn manager(hooks: usize) -> Manager {
+fn manager(hooks: usize, threads: usize) -> Manager {
     let builder = Manager::builder().linked(false).ability::<nothing>().database("memory:");
     let with = |builder: ManagerBuilder, n: usize| builder.hook(Idle(format!("idle {n}")));
-    (0..hooks).fold(builder, with).workers(1).build().expect("valid")
+    (0..hooks).fold(builder, with).workers(threads).build().expect("valid")
 }
 
 fn enqueue(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("enqueue");
     for hooks in [0, 1, 10] {
-        let manager = manager(hooks);
+        let manager = manager(hooks, 1);
         group.bench_function(BenchmarkId::new("hooks", hooks), |bencher| {
             bencher.iter(|| manager.prepare_record(nothing::job("0".repeat(48))).expect("valid"));
         });
@@ -45,15 +51,20 @@ fn enqueue(criterion: &mut Criterion) {
 fn dispatch(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("dispatch");
     group.sample_size(10);
-    for hooks in [0, 1, 10] {
-        let manager = manager(hooks);
-        group.bench_function(BenchmarkId::new("hooks", hooks), |bencher| {
+    let mut measure = |id, manager: &Manager| {
+        group.bench_function(id, |bencher| {
             bencher.iter_custom(|jobs| {
                 let rounds = (jobs as usize).div_ceil(ROUND);
-                let took: Duration = (0..rounds).map(|_| work(&manager)).sum();
+                let took: Duration = (0..rounds).map(|_| work(manager)).sum();
                 took.mul_f64(jobs as f64 / (rounds * ROUND) as f64)
             });
         });
+    };
+    for hooks in [0, 1, 10] {
+        measure(BenchmarkId::new("hooks", hooks), &manager(hooks, 1));
+    }
+    for threads in [1, 2, 4, 8] {
+        measure(BenchmarkId::new("threads", threads), &manager(0, threads));
     }
     group.finish();
 }
@@ -62,11 +73,16 @@ fn dispatch(criterion: &mut Criterion) {
 fn work(manager: &Manager) -> Duration {
     let jobs = (0..ROUND).map(|n| nothing::job(format!("{n:048}")));
     manager.enqueue_many(jobs).expect("stored");
+    let wanted = DONE.load(Ordering::Relaxed) + ROUND;
     let begun = Instant::now();
     let working = manager.start().expect("starts");
+    while DONE.load(Ordering::Relaxed) < wanted {
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    // To count those that are left takes the longer the more they are.
     let left = || manager.job_count().into_iter().any(|on| !on.answer.expect("counts").is_empty());
     while left() {
-        std::thread::sleep(Duration::from_micros(200));
+        std::thread::sleep(Duration::from_micros(50));
     }
     let took = begun.elapsed();
     working.stop();

@@ -42,16 +42,22 @@ pub(crate) trait Tenure: Send + Sync {
     fn may_have_lost(&self, begun: Duration) -> bool;
 }
 
-/// A running job, as its ability sees it.
-pub struct Job {
-    pub(crate) claimed: Box<ClaimedJob>,
+/// Where jobs run one after the other: a thread keeps one for each database, and hands it from job to job, so that no
+/// job counts up what all threads share.
+pub(crate) struct Post {
     pub(crate) database: Arc<str>,
     pub(crate) driver: Arc<dyn Driver>,
     pub(crate) worker: WorkerId,
     pub(crate) host: Arc<dyn Host>,
+    pub(crate) tenure: Arc<dyn Tenure>,
+}
+
+/// A running job, as its ability sees it.
+pub struct Job {
+    pub(crate) claimed: Box<ClaimedJob>,
+    pub(crate) post: Arc<Post>,
     pub(crate) max_retries: u32,
     pub(crate) reply_codec: std::borrow::Cow<'static, str>,
-    pub(crate) tenure: Arc<dyn Tenure>,
     /// How long the lease lasts.
     pub(crate) lease: Duration,
     /// When the run began.
@@ -105,7 +111,7 @@ impl Job {
 
     /// The short name of the job's database.
     pub fn database(&self) -> &str {
-        &self.database
+        &self.post.database
     }
 
     /// Which run this is; 1 on the first.
@@ -146,7 +152,7 @@ impl Job {
     /// Whether the worker process is stopping, the job's database is being removed, or the ability's
     /// time limit is over; long work may end early, with a snooze or an error.
     pub fn is_stopping(&self) -> bool {
-        self.tenure.is_stopping() || self.is_overdue()
+        self.post.tenure.is_stopping() || self.is_overdue()
     }
 
     /// Whether another worker may run this job by now: the lease is over, or this process was silent
@@ -157,7 +163,7 @@ impl Job {
     /// after the database began to count. During [`Manager::work_once`](crate::Manager::work_once) only the end of the lease counts.
     pub fn is_lease_lost(&self) -> bool {
         awake::now().saturating_sub(self.begun_awake) >= self.lease
-            || self.tenure.may_have_lost(self.begun_awake)
+            || self.post.tenure.may_have_lost(self.begun_awake)
     }
 
     /// How long the run may still take; `None` when the ability has no time limit.
@@ -175,7 +181,7 @@ impl Job {
     ///
     /// When the manager has none of that type.
     pub fn plugin<P: Send + Sync + 'static>(&self) -> Result<&P, PluginError> {
-        self.host.plugins().get()
+        self.post.host.plugins().get()
     }
 
     /// Sends a reply to the client. May be called several times; replies are stored in order,
@@ -201,7 +207,7 @@ impl Job {
 
     /// The storage of the job's database, for extensions that work inside it.
     pub fn driver(&self) -> &dyn Driver {
-        self.driver.as_ref()
+        self.post.driver.as_ref()
     }
 
     /// For drivers that complete the job inside a transaction of its own: who settles, and the
@@ -233,7 +239,7 @@ impl Job {
             verdict: Verdict::Complete,
             extras: Some(Box::new(extras)),
         };
-        Ok((self.worker, settlement))
+        Ok((self.post.worker, settlement))
     }
 
     /// For drivers: the transaction that completed the job is committed, but without these replacements,
@@ -247,7 +253,7 @@ impl Job {
         written.stored = stored;
         drop(written);
         let refused: Vec<_> = refused;
-        self.host.tell_replacements(&refused, without, &self.database);
+        self.post.host.tell_replacements(&refused, without, &self.post.database);
     }
 
     /// The jobs that take this one's place, through their hooks and encoded.
@@ -257,13 +263,13 @@ impl Job {
             (std::mem::take(&mut written.prepared), std::mem::take(&mut written.replacements));
         drop(written);
         for job in new {
-            all.extend(self.host.prepare(job)?);
+            all.extend(self.post.host.prepare(job)?);
         }
         Ok(all)
     }
 
     fn encode_reply(&self, value: &dyn erased_serde::Serialize) -> Result<ReplyRecord, Error> {
-        let codec = self.host.codecs().get(&self.reply_codec);
+        let codec = self.post.host.codecs().get(&self.reply_codec);
         let body = codec.and_then(|codec| codec.encode(value)).map_err(|source| Error::Codec {
             what: format!("a reply of job {} cannot be stored", self.id()),
             source,
@@ -272,7 +278,7 @@ impl Job {
     }
 
     pub(crate) fn host(&self) -> &dyn Host {
-        &*self.host
+        &*self.post.host
     }
 
     pub(crate) fn written(&self) -> MutexGuard<'_, Written> {
@@ -282,7 +288,7 @@ impl Job {
     pub(crate) fn view(&self) -> JobView<'_> {
         let claimed = &self.claimed;
         JobView::new(claimed.id, &claimed.facts.ability, &claimed.facts.queue)
-            .with_database(&self.database)
+            .with_database(&self.post.database)
             .with_uniqkey(claimed.facts.uniqkey.as_deref())
             .with_priority(claimed.facts.priority)
             .with_attempt(self.attempt(), self.max_retries)

@@ -107,6 +107,11 @@ impl Program {
         self.options.queues.clone().unwrap_or_else(|| self.abilities.queues())
     }
 
+    /// Whether there is an observer.
+    pub(crate) fn is_observed(&self) -> bool {
+        self.observer.is_some()
+    }
+
     /// Tells the observer, if there is one.
     pub(crate) fn tell<'e>(&self, event: impl FnOnce() -> Event<'e>) {
         let Some(observer) = &self.observer else { return };

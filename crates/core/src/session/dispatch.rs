@@ -1,8 +1,8 @@
 //! The local queue between claims and worker threads.
 //!
-//! One short lock per job. Each database has its own lane; worker threads take from the lanes in
-//! turn, so a database full of work cannot starve another, and a slow one only empties its own
-//! lane. How much a lane may hold ahead adapts to how long jobs take: nothing while jobs are long,
+//! Each database has its own lane; worker threads take from the lanes in turn, so a database full of work cannot
+//! starve another, and a slow one only empties its own lane. A thread takes one job, or some that are over in a
+//! moment, which then lie on its [shelf](super::shelf). How much a lane may hold ahead adapts to how long jobs take: nothing while jobs are long,
 //! so that other processes can have them; full batches while they are short.
 
 use std::collections::VecDeque;
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use crate::driver::ClaimedJob;
 use crate::session::lane::Lane;
+use crate::session::shelf::{Shelf, Shelves};
 use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::time::Instant;
 
@@ -35,11 +36,35 @@ pub(crate) const STALE_RESERVATION: Duration = Duration::from_millis(50);
 /// for an hour.
 const CATCH_UP: u64 = 8;
 
+/// A thread takes so many jobs together at most: more gain nothing.
+const MAX_TAKEN: usize = 16;
+
+/// And no more than are over in about this time, so that an urgent job and another thread need not wait for them.
+const TAKEN_FOR: Duration = Duration::from_micros(200);
+
 pub(crate) struct Dispatch {
     inner: Mutex<Inner>,
     work: Condvar,
     workers: usize,
     fixed_limit: Option<u32>,
+    /// What the worker threads have at hand, by their numbers.
+    pub(crate) shelves: Shelves,
+}
+
+/// How long runs took.
+#[derive(Debug, Default)]
+pub(crate) struct Paces {
+    runs: u32,
+    total: Duration,
+    longest: Duration,
+}
+
+impl Paces {
+    pub(crate) fn note(&mut self, took: Duration) {
+        self.runs += 1;
+        self.total += took;
+        self.longest = self.longest.max(took);
+    }
 }
 
 struct Inner {
@@ -54,6 +79,8 @@ struct Inner {
     closed: bool,
     /// The next ticket for a lane that waits for its turn.
     tickets: u64,
+    /// Whose shelf was looked at last for jobs that are stuck there.
+    look: usize,
 }
 
 struct Slot {
@@ -187,6 +214,19 @@ impl Inner {
         ((jobs / self.with_work() as f64).ceil() as usize).min(2 * self.limit as usize)
     }
 
+    /// How many jobs a thread takes together: a fair share, of jobs that are over in a moment.
+    fn together(&self, workers: usize) -> usize {
+        let Some(pace) = self.pace else { return 1 };
+        let short = (TAKEN_FOR.as_secs_f64() / pace.max(1e-7)) as usize;
+        short.min(MAX_TAKEN).min(self.queued.div_ceil(workers)).max(1)
+    }
+
+    /// The lane whose settlements go into this queue.
+    fn lane_of(&self, token: usize) -> Option<Arc<Lane>> {
+        let mut lanes = self.slots.iter().filter_map(|slot| slot.lane.as_ref());
+        lanes.find(|lane| lane.settle.token() == token).map(Arc::clone)
+    }
+
     /// How many lanes have something, or are about to.
     fn with_work(&self) -> usize {
         let has = |slot: &&Slot| !slot.queue.is_empty() || slot.reserved > 0;
@@ -211,8 +251,10 @@ impl Dispatch {
             last_pop: Instant::now(),
             closed: false,
             tickets: 0,
+            look: 0,
         };
-        Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit }
+        let shelves = (0..workers).map(|_| Shelf::default()).collect();
+        Self { inner: Mutex::new(inner), work: Condvar::new(), workers, fixed_limit, shelves }
     }
 
     /// Adds a lane at its index: behind the others, or where one has ended.
@@ -329,28 +371,36 @@ impl Dispatch {
         inner.idle > inner.queued
     }
 
-    /// The next job for a worker thread, with its lane; blocks. `None` when closed and empty.
-    /// `took` is how long the thread's last job ran.
-    pub(crate) fn pop(&self, took: Option<Duration>) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
+    /// The next job for the worker thread with this number, with its lane; blocks. `None` when closed and empty.
+    /// More of that lane may lie on the thread's shelf then. `paces` is how long its last jobs ran.
+    pub(crate) fn pop(&self, thread: usize, paces: &Paces) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
         let mut inner = self.inner.lock();
-        if let Some(took) = took {
-            self.note_pace(&mut inner, took.as_secs_f64());
-        }
+        self.note_paces(&mut inner, paces);
         loop {
+            let now = Instant::now();
+            if let Some(job) = self.rescue(&mut inner, thread, now) {
+                return Some(job);
+            }
             let count = inner.slots.len();
             let found = (0..count)
                 .map(|step| (inner.next + step) % count)
                 .find(|&lane| !inner.slots[lane].queue.is_empty());
             if let Some(lane) = found {
                 inner.next = (lane + 1) % count;
-                inner.queued -= 1;
-                let now = Instant::now();
                 inner.last_pop = now;
+                let together = inner.together(self.workers);
                 let slot = &mut inner.slots[lane];
-                let job = slot.queue.pop_front().expect("the lane was found not empty");
+                let taken = together.min(slot.queue.len());
                 let from = slot.lane.clone().expect("a lane with jobs has not ended");
+                let mut jobs = slot.queue.drain(..taken);
+                let job = jobs.next().expect("the lane was found not empty");
+                self.shelves[thread].fill(from.settle.token(), jobs, now);
+                inner.queued -= taken;
                 inner.call_low(self.workers, now);
                 return Some((from, job));
+            }
+            if let Some(job) = self.steal(&inner, thread, now) {
+                return Some(job);
             }
             if inner.closed {
                 return None;
@@ -367,11 +417,62 @@ impl Dispatch {
         }
     }
 
+    /// Takes over what lies behind a job that turned out to be long. One other thread is looked at each time.
+    fn rescue(
+        &self,
+        inner: &mut Inner,
+        thread: usize,
+        now: Instant,
+    ) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
+        inner.look = (inner.look + 1) % self.shelves.len();
+        let other = inner.look;
+        let (lane, jobs) = if other == thread { None } else { self.shelves[other].rescue(now) }?;
+        self.take_over(inner, thread, lane, jobs, now)
+    }
+
+    /// Takes a part of what another thread has at hand, for one that has nothing to do.
+    fn steal(
+        &self,
+        inner: &Inner,
+        thread: usize,
+        now: Instant,
+    ) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
+        let count = self.shelves.len();
+        let mut others = (1..count).map(|step| (thread + step) % count);
+        let (lane, jobs) = others.find_map(|other| self.shelves[other].steal())?;
+        self.take_over(inner, thread, lane, jobs, now)
+    }
+
+    fn take_over(
+        &self,
+        inner: &Inner,
+        thread: usize,
+        lane: usize,
+        mut jobs: VecDeque<Box<ClaimedJob>>,
+        now: Instant,
+    ) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
+        let from = inner.lane_of(lane).expect("a lane with jobs has not ended");
+        let job = jobs.pop_front()?;
+        self.shelves[thread].fill(lane, jobs.into_iter(), now);
+        Some((from, job))
+    }
+
     /// Follows long jobs at once and short ones slowly, so that one long job stops the prefetch.
-    fn note_pace(&self, inner: &mut Inner, took: f64) {
-        let pace = inner.pace.unwrap_or(took);
-        let share = if took > pace * 4.0 { 0.5 } else { 1.0 / 16.0 };
-        inner.pace = Some(pace + (took - pace) * share);
+    fn note_paces(&self, inner: &mut Inner, paces: &Paces) {
+        let Paces { mut runs, mut total, longest } = *paces;
+        if runs == 0 {
+            return;
+        }
+        let mut pace = inner.pace.unwrap_or((total / runs).as_secs_f64());
+        if longest.as_secs_f64() > pace * 4.0 {
+            pace += (longest.as_secs_f64() - pace) * 0.5;
+            (runs, total) = (runs - 1, total.saturating_sub(longest));
+        }
+        if runs > 0 {
+            let share = 1.0 - (15.0_f64 / 16.0).powf(runs.into());
+            pace += ((total / runs).as_secs_f64() - pace) * share;
+        }
+        inner.pace = Some(pace);
         if self.fixed_limit.is_none() && inner.prefetch(self.workers) == 0 {
             inner.limit = FIRST_LIMIT;
         }
@@ -381,8 +482,12 @@ impl Dispatch {
     /// Takes back the jobs of a lane that no worker thread has started.
     pub(crate) fn drain(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
         let mut inner = self.inner.lock();
-        let jobs: Vec<_> = inner.slots[lane].queue.drain(..).collect();
+        let mut jobs: Vec<_> = inner.slots[lane].queue.drain(..).collect();
         inner.queued -= jobs.len();
+        if let Some(lane) = &inner.slots[lane].lane {
+            let token = lane.settle.token();
+            jobs.extend(self.shelves.iter().flat_map(|shelf| shelf.drain(token)));
+        }
         jobs
     }
 
@@ -443,7 +548,11 @@ mod tests {
 
     /// A dispatch with lanes over memory databases and one idle thread.
     fn lanes(count: usize) -> Dispatch {
-        let dispatch = Dispatch::new(1, None);
+        lanes_for(1, count)
+    }
+
+    fn lanes_for(workers: usize, count: usize) -> Dispatch {
+        let dispatch = Dispatch::new(workers, None);
         for index in 0..count {
             let settings = crate::database::Settings {
                 retry: HORIZON,
@@ -455,7 +564,8 @@ mod tests {
                 Arc::new(crate::memory::MemoryDriver::default());
             let name = Arc::from(format!("lane {index}"));
             let database = crate::database::Database::new(name, driver, settings);
-            dispatch.add(&Arc::new(Lane::new(index, Arc::new(database), HORIZON, Arc::default())));
+            let (database, stop) = (Arc::new(database), Arc::default());
+            dispatch.add(&Arc::new(Lane::new(index, database, HORIZON, stop, &dispatch.shelves)));
         }
         dispatch.inner.lock().idle = 1;
         dispatch
@@ -508,13 +618,80 @@ mod tests {
         }
     }
 
+    /// The number of jobs that this thread has at hand, which it has none of then.
+    fn at_hand(dispatch: &Dispatch, thread: usize) -> usize {
+        let next = || dispatch.shelves[thread].exchange(None, Instant::now()).next;
+        std::iter::from_fn(next).count()
+    }
+
+    fn pop(dispatch: &Dispatch, thread: usize) {
+        dispatch.pop(thread, &Paces::default()).expect("there is one");
+    }
+
+    #[test]
+    fn short_jobs_are_taken_together_in_fair_shares_and_long_ones_one_by_one() {
+        let dispatch = lanes_for(2, 1);
+        let deliver = |count: usize, pace: Option<f64>| {
+            dispatch.inner.lock().pace = pace;
+            dispatch.deliver(0, std::iter::repeat_with(job).take(count).collect());
+            pop(&dispatch, 0);
+            let taken = 1 + at_hand(&dispatch, 0);
+            dispatch.drain(0);
+            taken
+        };
+        assert_eq!(deliver(100, None), 1, "nobody knows yet how long they take");
+        assert_eq!(deliver(100, Some(1e-6)), MAX_TAKEN);
+        assert_eq!(deliver(6, Some(1e-6)), 3, "the other thread is to have its half");
+        assert_eq!(deliver(100, Some(50e-6)), 4, "they are over in a moment");
+        assert_eq!(deliver(100, Some(0.01)), 1);
+    }
+
+    #[test]
+    fn a_thread_with_nothing_to_do_takes_half_of_what_another_has_at_hand() {
+        let dispatch = lanes_for(2, 1);
+        dispatch.inner.lock().pace = Some(1e-6);
+        dispatch.deliver(0, std::iter::repeat_with(job).take(10).collect());
+        pop(&dispatch, 0);
+        dispatch.inner.lock().slots[0].queue.clear();
+        pop(&dispatch, 1);
+        assert_eq!((at_hand(&dispatch, 1), at_hand(&dispatch, 0)), (1, 2), "of four");
+    }
+
+    #[test]
+    fn what_lies_behind_a_long_job_is_taken_by_a_thread_that_has_enough_to_do() {
+        let dispatch = lanes_for(2, 1);
+        dispatch.inner.lock().pace = Some(1e-6);
+        dispatch.deliver(0, std::iter::repeat_with(job).take(100).collect());
+        pop(&dispatch, 0);
+        let long_ago = Instant::now().checked_sub(HORIZON).expect("a running machine");
+        let lane = dispatch.inner.lock().slots[0].lane.clone().expect("it has not ended");
+        let jobs = dispatch.shelves[0].drain(lane.settle.token());
+        dispatch.shelves[0].fill(lane.settle.token(), jobs.into_iter(), long_ago);
+        for _ in 0..2 {
+            // One of the two looks at the other's shelf.
+            pop(&dispatch, 1);
+            at_hand(&dispatch, 1);
+        }
+        assert_eq!(at_hand(&dispatch, 0), 0);
+    }
+
+    #[test]
+    fn what_threads_have_at_hand_is_given_back_with_the_rest() {
+        let dispatch = lanes_for(2, 2);
+        dispatch.inner.lock().pace = Some(1e-6);
+        dispatch.deliver(0, std::iter::repeat_with(job).take(40).collect());
+        pop(&dispatch, 0);
+        assert!(dispatch.drain(1).is_empty(), "it is another lane's");
+        assert_eq!(dispatch.drain(0).len(), 39);
+    }
+
     #[test]
     fn a_lane_that_lost_its_turn_has_it_later() {
         let dispatch = lanes(2);
         for _ in 0..3 {
             assert_eq!(dispatch.reserve(0), 1, "the other does not come");
             dispatch.deliver(0, vec![job()]);
-            dispatch.pop(None).expect("delivered");
+            dispatch.pop(0, &Paces::default()).expect("delivered");
         }
         dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
@@ -543,7 +720,7 @@ mod tests {
         dispatch.inner.lock().idle = 1;
         dispatch.inner.lock().pace = Some(0.02);
         dispatch.inner.lock().slots[0].waiting = None;
-        dispatch.pop(None).expect("delivered");
+        dispatch.pop(0, &Paces::default()).expect("delivered");
         assert!(rings(&dispatch, 1), "no thread is ever free for it again");
         dispatch.inner.lock().idle = 0;
         assert!(dispatch.reserve(1) > 0);
@@ -555,7 +732,7 @@ mod tests {
         dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
         std::thread::scope(|scope| {
-            scope.spawn(|| dispatch.pop(None));
+            scope.spawn(|| dispatch.pop(0, &Paces::default()));
             let bell = |lane: usize| dispatch.inner.lock().slots[lane].lane.clone().expect("works");
             let rings = |lane: usize| bell(lane).database.bell.wait(Duration::from_secs(10));
             let rung = [rings(0), rings(1)];
@@ -600,7 +777,10 @@ mod tests {
     fn one_long_job_among_short_ones_stops_the_prefetch_at_once() {
         let dispatch = Dispatch::new(2, None);
         let mut inner = inner(1e-6, 1000);
-        dispatch.note_pace(&mut inner, 10.0);
+        let mut paces = Paces::default();
+        paces.note(Duration::from_micros(1));
+        paces.note(Duration::from_secs(10));
+        dispatch.note_paces(&mut inner, &paces);
         assert_eq!(inner.prefetch(2), 0);
         assert_eq!(inner.limit, FIRST_LIMIT);
     }

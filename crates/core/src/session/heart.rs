@@ -64,11 +64,17 @@ impl Heart {
     /// Whether the last heartbeat is young enough that nobody can have rescued our jobs. A process
     /// that slept, or whose database was away, must not start jobs that others may hold by now.
     pub(crate) fn holds_leases(&self) -> bool {
+        self.holds_leases_at(awake::now())
+    }
+
+    /// The same at this moment, by [`awake::now`].
+    pub(crate) fn holds_leases_at(&self, moment: Duration) -> bool {
         let last = self.last.load(Ordering::Acquire);
         if last == NEVER {
             return false;
         }
-        Duration::from_millis(self.millis().saturating_sub(last)) < self.dead_after.mul_f64(0.9)
+        let silent = Duration::from_millis(self.millis_at(moment).saturating_sub(last));
+        silent < self.dead_after.mul_f64(0.9)
     }
 
     /// Others took the leases that this process had.

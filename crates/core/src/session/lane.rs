@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::heart::Heart;
 use super::pulses::{LoopReport, Pulses};
 use super::settle_queue::SettleQueue;
+use super::shelf::Shelves;
 use super::stop::{Phase, Progress, Stop};
 use crate::database::Database;
 use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
@@ -56,11 +57,12 @@ impl Lane {
         database: Arc<Database>,
         dead_after: Duration,
         stop: Arc<Stop>,
+        shelves: &Shelves,
     ) -> Self {
         Self {
             index,
             database,
-            settle: SettleQueue::default(),
+            settle: SettleQueue::over(shelves),
             heart: Heart::new(dead_after),
             pulses: Pulses::default(),
             heartbeat_bell: Bell::default(),

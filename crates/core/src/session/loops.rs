@@ -52,7 +52,7 @@ mod tests {
     use crate::session::stop::Phase;
 
     fn lane() -> Arc<Lane> {
-        Arc::new(Lane::new(0, database("one", memory()), SOON, Arc::default()))
+        Arc::new(Lane::new(0, database("one", memory()), SOON, Arc::default(), &Arc::default()))
     }
 
     #[test]

@@ -18,10 +18,12 @@ mod run;
 mod settle_queue;
 mod settler;
 mod settling;
+mod shelf;
 pub(crate) mod shutdown;
 pub(crate) mod start;
 pub(crate) mod stop;
 mod uncertain;
+mod weight;
 pub(crate) mod work;
 mod worker;
 
@@ -102,7 +104,7 @@ impl Session {
         let free = lanes.iter().position(Option::is_none);
         let index = free.unwrap_or(lanes.len());
         let (database, stop) = (Arc::clone(database), Arc::clone(&self.stop));
-        let lane = Arc::new(Lane::new(index, database, dead_after, stop));
+        let lane = Arc::new(Lane::new(index, database, dead_after, stop, &self.dispatch.shelves));
         self.dispatch.add(&lane);
         match free {
             Some(free) => lanes[free] = Some(Arc::clone(&lane)),

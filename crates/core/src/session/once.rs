@@ -7,14 +7,14 @@ use qudo_hooks::{Failure, FailureKind, Outcome};
 
 use super::claiming::Claiming;
 use super::rhythm::{MIN_WAIT, Rhythm};
-use super::run::{Context, run_job};
+use super::run::{Begun, Context, Ran, run_job};
 use super::settling::{Ended, One, Settling};
 use crate::client::Client;
 use crate::database::Database;
 use crate::database::schema::check_schema;
 use crate::driver::{ClaimedJob, Driver, DriverError, ErrorKind, Settlement, WorkerInfo};
 use crate::error::{DownReason, Error};
-use crate::job::{Host, Tenure};
+use crate::job::{Host, Post, Tenure};
 use crate::tools::causes::with_causes;
 use crate::tools::random::shuffle;
 use crate::tools::sync::mpsc;
@@ -139,16 +139,18 @@ impl Once<'_> {
         worker: &WorkerInfo,
         job: ClaimedJob,
     ) -> Result<Outcome, DriverError> {
-        let context = Context {
-            program: &self.client.program,
-            host: self.host,
-            database: &database.name,
-            driver: database.driver(),
-            worker,
+        let (program, hooks) = (&self.client.program, self.client.program.hooks());
+        let context = Context { program, hooks: &hooks, worker };
+        let post = Post {
+            host: Arc::clone(self.host),
+            database: Arc::clone(&database.name),
+            driver: Arc::clone(database.driver()),
+            worker: worker.id,
+            tenure: Arc::new(Alone),
         };
         let id = job.id;
-        let run = || run_job(&context, Arc::new(Alone), Box::new(job));
-        let (settlement, outcome) = self.while_alive(database, worker, run);
+        let run = || run_job(&context, Arc::new(post), Box::new(job), Begun::now());
+        let Ran { settlement, outcome, .. } = self.while_alive(database, worker, run);
         let Some(settlement) = settlement else {
             self.client.waiters.note([id]);
             return Ok(outcome);

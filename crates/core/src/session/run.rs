@@ -10,25 +10,48 @@ use qudo_hooks::{
 use crate::ability::AbilityEntry;
 use crate::backoff::MAX_DELAY;
 use crate::driver::{
-    ClaimedJob, Driver, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement,
-    StatusRecord, Verdict, WorkerInfo,
+    ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement, StatusRecord,
+    Verdict, WorkerInfo,
 };
-use crate::job::{Host, Job, Tenure};
+use crate::job::{Job, Post};
 use crate::job_error::{Unfinished, Wish};
 use crate::observe::Event;
 use crate::program::Program;
+use crate::tools::awake;
 use crate::tools::causes::with_causes;
 use crate::tools::guard::{guard, say};
 use crate::tools::sync::Mutex;
 use crate::tools::time::{Instant, SystemTime};
 
-/// What a run needs to know of where it runs.
+/// What a run needs to know beside where it runs.
 pub(crate) struct Context<'a> {
     pub(crate) program: &'a Program,
-    pub(crate) host: &'a Arc<dyn Host>,
-    pub(crate) database: &'a Arc<str>,
-    pub(crate) driver: &'a Arc<dyn Driver>,
+    /// Those of the program when it began.
+    pub(crate) hooks: &'a HookSet,
     pub(crate) worker: &'a WorkerInfo,
+}
+
+/// When a run began, by both clocks.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Begun {
+    pub(crate) at: Instant,
+    /// By [`awake::now`], which goes on while the machine sleeps.
+    pub(crate) awake: Duration,
+}
+
+impl Begun {
+    pub(crate) fn now() -> Self {
+        Self { at: Instant::now(), awake: awake::now() }
+    }
+}
+
+/// How a run ended.
+pub(crate) struct Ran {
+    /// `None` when the ability settled it in its own transaction.
+    pub(crate) settlement: Option<Settlement>,
+    pub(crate) outcome: Outcome,
+    /// For the next.
+    pub(crate) post: Arc<Post>,
 }
 
 /// What a run that completed leaves.
@@ -57,40 +80,36 @@ fn storable(message: &str, longest: usize) -> String {
     text
 }
 
-/// Runs a claimed job to its settlement; `None` when the ability settled it in its own transaction.
+/// Runs a claimed job to its settlement.
 pub(crate) fn run_job(
     context: &Context<'_>,
-    tenure: Arc<dyn Tenure>,
+    post: Arc<Post>,
     claimed: Box<ClaimedJob>,
-) -> (Option<Settlement>, Outcome) {
-    let Some(entry) = context.program.abilities.get(&claimed.facts.ability) else {
+    begun: Begun,
+) -> Ran {
+    let (program, hooks) = (context.program, context.hooks);
+    let Some(entry) = program.abilities.get(&claimed.facts.ability) else {
         // The claim asks for our abilities only; one that appears all the same is left to others.
         let settlement = Settlement { job: claimed, verdict: Verdict::GiveBack, extras: None };
-        return (Some(settlement), Outcome::Snoozed(Duration::ZERO));
+        let outcome = Outcome::Snoozed(Duration::ZERO);
+        return Ran { settlement: Some(settlement), outcome, post };
     };
-    let (begun, started) = (Instant::now(), SystemTime::now());
+    // Nobody but an observer hears of it.
+    let started = program.is_observed().then(SystemTime::now);
     let mut job = Job {
         claimed,
-        database: Arc::clone(context.database),
-        driver: Arc::clone(context.driver),
-        worker: context.worker.id,
-        host: Arc::clone(context.host),
+        post,
         max_retries: entry.options.max_retries,
         reply_codec: entry.options.codec.clone(),
-        tenure,
-        lease: entry.options.grab_for.unwrap_or(context.program.options.grab_for),
-        begun,
-        begun_awake: crate::tools::awake::now(),
+        lease: entry.options.grab_for.unwrap_or(program.options.grab_for),
+        begun: begun.at,
+        begun_awake: begun.awake,
         keeps_status: entry.options.set_job_status,
-        deadline: entry.options.time_limit.and_then(|limit| begun.checked_add(limit)),
+        deadline: entry.options.time_limit.and_then(|limit| begun.at.checked_add(limit)),
         written: Mutex::default(),
     };
-    let hooks = context.program.hooks();
-    context.program.tell(|| Event::Started {
-        worker: job.worker,
-        database: &job.database,
-        job: &job.claimed,
-    });
+    let (worker, database) = (job.post.worker, &*job.post.database);
+    program.tell(|| Event::Started { worker, database, job: &job.claimed });
     let end = if job.claimed.crashes.unsigned_abs() > entry.options.max_crashes {
         let message = format!(
             "the job outlived its worker or its lease {} times, more than max_crashes allows",
@@ -98,37 +117,39 @@ pub(crate) fn run_job(
         );
         Err(Unfinished::aborted(FailureKind::Crash, message))
     } else {
-        perform(&job, entry, &hooks)
+        perform(&job, entry, hooks)
     };
-    let end = if job.written().completed { Ok(committed(&job, end)) } else { end };
-    let (outcome, verdict, mut extras) = conclude(context, &job, entry, &hooks, end);
+    let end = if job.written.get_mut().completed { Ok(committed(&mut job, end)) } else { end };
+    let (outcome, verdict, mut extras) = conclude(context, &mut job, entry, end);
     if !hooks.is_empty() {
-        say(|| after(&job, entry, &hooks, &outcome));
+        say(|| after(&job, entry, hooks, &outcome));
     }
     if entry.options.set_job_status {
         extras.get_or_insert_default().status = Some(StatusRecord {
             status: outcome.as_str(),
-            took: begun.elapsed(),
+            took: begun.at.elapsed(),
             message: outcome.failure().map(|failure| storable(failure.message(), MAX_MESSAGE)),
         });
     }
-    let settled = job.written().completed;
+    let settled = job.written.get_mut().completed;
     // The run ended, whatever becomes of the words about it.
     say(|| log_outcome(&job, &outcome));
-    say(|| tell_end(context.program, &job, &outcome, settled));
-    if settled && let Some(extras) = &extras {
-        context.program.tell_replacements(&extras.replacements, &[], &job.database, started);
+    say(|| tell_end(program, &job, &outcome, settled));
+    if let (true, Some(extras), Some(started)) = (settled, &extras, started) {
+        program.tell_replacements(&extras.replacements, &[], &job.post.database, started);
     }
     if verdict == Verdict::Complete && extras.is_none() {
         // Thousands of settlements may gather, and none of these needs its argument any more. One that
         // brings a reply may be refused, and its argument is then kept in the exception log.
         job.claimed.facts.arg = Vec::new();
     }
-    ((!settled).then_some(Settlement { job: job.claimed, verdict, extras }), outcome)
+    let Job { claimed, post, .. } = job;
+    let settlement = (!settled).then_some(Settlement { job: claimed, verdict, extras });
+    Ran { settlement, outcome, post }
 }
 
 fn tell_end(program: &Program, job: &Job, outcome: &Outcome, settled: bool) {
-    let (worker, database) = (job.worker, &*job.database);
+    let (worker, database) = (job.post.worker, &*job.post.database);
     let (id, attempt) = (job.id(), job.claimed.attempt);
     program.tell(|| Event::Finished {
         worker,
@@ -144,7 +165,7 @@ fn tell_end(program: &Program, job: &Job, outcome: &Outcome, settled: bool) {
 }
 
 /// The job's own transaction is committed: whatever the ability did afterwards, the job is done.
-fn committed(job: &Job, end: End) -> Done {
+fn committed(job: &mut Job, end: End) -> Done {
     let id = job.id();
     match end {
         Err(Unfinished { failure, wish }) if !matches!(wish, Wish::Snooze(_)) => {
@@ -155,7 +176,7 @@ fn committed(job: &Job, end: End) -> Done {
         }
         _ => {}
     }
-    let mut written = job.written();
+    let written = job.written.get_mut();
     written.replies.clear();
     Done { reply: None, replacements: std::mem::take(&mut written.stored) }
 }
@@ -224,7 +245,7 @@ fn run_ability(job: &Job, entry: &AbilityEntry) -> End {
 }
 
 fn run_to_end(job: &Job, entry: &AbilityEntry) -> End {
-    let reply = (entry.run)(job, &entry.options, job.host.codecs())?;
+    let reply = (entry.run)(job, &entry.options, job.post.host.codecs())?;
     let replacements = job.take_replacements().map_err(|error| {
         let message = format!("a replacement cannot be enqueued: {}", with_causes(&error));
         Unfinished::failed(FailureKind::Error, message)
@@ -235,21 +256,14 @@ fn run_to_end(job: &Job, entry: &AbilityEntry) -> End {
 type Conclusion = (Outcome, Verdict, Option<Box<Extras>>);
 
 /// What follows from how the run ended, `on_failure` hooks included.
-fn conclude(
-    context: &Context<'_>,
-    job: &Job,
-    entry: &AbilityEntry,
-    hooks: &HookSet,
-    end: End,
-) -> Conclusion {
+fn conclude(context: &Context<'_>, job: &mut Job, entry: &AbilityEntry, end: End) -> Conclusion {
     match end {
         Err(Unfinished { wish: Wish::Snooze(delay), .. }) => {
             let delay = delay.min(MAX_DELAY);
             (Outcome::Snoozed(delay), Verdict::Snooze(delay), None)
         }
         Ok(Done { reply, replacements }) => {
-            let mut written = job.written.lock();
-            let mut replies = std::mem::take(&mut written.replies);
+            let mut replies = std::mem::take(&mut job.written.get_mut().replies);
             replies.extend(reply);
             let outcome = match replacements.len() {
                 0 => Outcome::Completed,
@@ -260,7 +274,7 @@ fn conclude(
             (outcome, Verdict::Complete, extras)
         }
         Err(Unfinished { failure, wish }) => {
-            let decision = decide(job, entry, hooks, &failure, wish);
+            let decision = decide(job, entry, context.hooks, &failure, wish);
             let message = storable(failure.message(), MAX_MESSAGE);
             let exception = ExceptionRecord {
                 class: failure.class().map(|class| storable(class, MAX_CLASS).into()),
@@ -366,6 +380,7 @@ mod tests {
     use crate::driver::Deadline;
     use crate::error::Error;
     use crate::fixture::{self, SOON, memory, program_with, worker};
+    use crate::job::{Host, Tenure};
     use crate::job_error::{JobError, Result, abort, snooze};
     use crate::new_job::NewJob;
     use crate::options::Options;
@@ -457,26 +472,28 @@ mod tests {
         Box::new(fixture::claim(&*driver, &worker, 1).pop().expect("is there"))
     }
 
-    fn run(hooks: HookSet, job: Box<ClaimedJob>) -> (Settlement, Outcome) {
-        let program = program(hooks);
+    fn run(hooks: &HookSet, job: Box<ClaimedJob>) -> (Settlement, Outcome) {
+        let program = program(HookSet::default());
         let home = Home {
             program: self::program(HookSet::default()),
             codecs: CodecSet::default(),
             plugins: PluginSet::default(),
         };
-        let context = Context {
-            program: &program,
-            host: &(Arc::new(home) as Arc<dyn Host>),
-            database: &Arc::from("one"),
-            driver: &memory(),
-            worker: &worker(),
+        let worker = worker();
+        let post = Post {
+            host: Arc::new(home),
+            database: Arc::from("one"),
+            driver: memory(),
+            worker: worker.id,
+            tenure: Arc::new(Alone),
         };
-        let (settlement, outcome) = run_job(&context, Arc::new(Alone), job);
-        (settlement.expect("nobody else settled it"), outcome)
+        let context = Context { program: &program, hooks, worker: &worker };
+        let ran = run_job(&context, Arc::new(post), job, Begun::now());
+        (ran.settlement.expect("nobody else settled it"), ran.outcome)
     }
 
     fn plain(what: &str) -> (Settlement, Outcome) {
-        run(HookSet::default(), claimed(what))
+        run(&HookSet::default(), claimed(what))
     }
 
     fn extras(settlement: &Settlement) -> &Extras {
@@ -514,12 +531,12 @@ mod tests {
         assert_eq!(exception.message, "no\u{fffd}such\u{fffd}box", "as every engine can store it");
         let mut last = claimed("fail");
         last.attempt = 2;
-        let (settlement, outcome) = run(HookSet::default(), last);
+        let (settlement, outcome) = run(&HookSet::default(), last);
         assert!(matches!(outcome, Outcome::Discarded(_)));
         assert_eq!(settlement.verdict, Verdict::Discard);
         let mut crashed = claimed("fail");
         (crashed.attempt, crashed.crashes) = (2, 1);
-        let (settlement, _) = run(HookSet::default(), crashed);
+        let (settlement, _) = run(&HookSet::default(), crashed);
         assert_eq!(settlement.verdict, Verdict::Retry(SOON), "a crash uses up no retry");
     }
 
@@ -550,16 +567,16 @@ mod tests {
     fn an_argument_of_another_shape_fails_and_one_of_a_newer_program_waits() {
         let mut odd = claimed("reply");
         odd.facts.arg = b"7".to_vec();
-        let (_, outcome) = run(HookSet::default(), odd);
+        let (_, outcome) = run(&HookSet::default(), odd);
         assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Decode));
         let mut newer = claimed("reply");
         newer.facts.codec = "json@3".into();
-        let (settlement, outcome) = run(HookSet::default(), newer);
+        let (settlement, outcome) = run(&HookSet::default(), newer);
         assert!(matches!(outcome, Outcome::Snoozed(_)));
         assert!(matches!(settlement.verdict, Verdict::Snooze(_)));
         let mut older = claimed("reply");
         older.facts.codec = "json".into();
-        let (settlement, _) = run(HookSet::default(), older);
+        let (settlement, _) = run(&HookSet::default(), older);
         assert_eq!(settlement.verdict, Verdict::Complete);
     }
 
@@ -567,7 +584,7 @@ mod tests {
     fn a_job_that_crashed_too_often_is_not_run_again() {
         let mut job = claimed("reply");
         (job.attempt, job.crashes) = (7, 6);
-        let (settlement, outcome) = run(HookSet::default(), job);
+        let (settlement, outcome) = run(&HookSet::default(), job);
         assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Crash));
         assert_eq!(settlement.verdict, Verdict::Discard);
     }
@@ -576,7 +593,7 @@ mod tests {
     fn a_job_of_an_ability_that_is_not_here_goes_back() {
         let mut job = claimed("reply");
         job.facts.ability = "other".into();
-        let (settlement, _) = run(HookSet::default(), job);
+        let (settlement, _) = run(&HookSet::default(), job);
         assert_eq!(settlement.verdict, Verdict::GiveBack);
         assert!(!settlement.job.facts.arg.is_empty());
     }
@@ -634,7 +651,7 @@ mod tests {
         let (mut hooks, seen) = (HookSet::default(), Arc::default());
         let hook = Arc::new(Meddler(name, Arc::clone(&seen)));
         hooks.insert(hook, SourceLocation::new("here", 1)).expect("is new");
-        let (settlement, outcome) = run(hooks, claimed(what));
+        let (settlement, outcome) = run(&hooks, claimed(what));
         (settlement.verdict, outcome, seen.load(Ordering::Relaxed))
     }
 

@@ -1,5 +1,7 @@
 //! Runs that ended and wait for their settler.
 
+use super::shelf::Shelves;
+use super::weight::weight;
 use crate::driver::Settlement;
 use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::time::Instant;
@@ -10,23 +12,16 @@ const MAX_GROUP: usize = 1_000;
 /// What the runs of one statement bring has about so many bytes at most, unless one alone has more.
 const MAX_BYTES: usize = 8 * 1024 * 1024;
 
-/// The bytes that a settlement keeps in memory: its argument, replies, and the jobs that replace it.
-pub(crate) fn weight(settlement: &Settlement) -> usize {
-    let extras = settlement.extras.as_ref().map_or(0, |extras| {
-        let replies = extras.replies.iter().map(|reply| reply.body.len());
-        replies.chain(extras.replacements.iter().map(|job| job.facts.size())).sum()
-    });
-    settlement.job.facts.size() + extras
-}
-
 /// Runs that ended and wait to be settled.
 ///
 /// Group commit without a timer: while one group is on its way, the next one gathers. Idle, a
-/// single job is settled at once; busy, hundreds share a commit.
+/// single job is settled at once; busy, hundreds share a commit. Some of them still lie where the worker threads put
+/// them, each on its own shelf.
 #[derive(Default)]
 pub(crate) struct SettleQueue {
     inner: Mutex<Pending>,
     filled: Condvar,
+    shelves: Shelves,
 }
 
 /// What [`SettleQueue::take`] found.
@@ -71,11 +66,24 @@ impl Pending {
 }
 
 impl SettleQueue {
+    pub(crate) fn over(shelves: &Shelves) -> Self {
+        Self { shelves: Shelves::clone(shelves), ..Self::default() }
+    }
+
+    /// Which of all queues this is, for as long as something of it lies on a shelf.
+    pub(crate) fn token(&self) -> usize {
+        std::ptr::from_ref(self) as usize
+    }
+
     pub(crate) fn push(&self, settlement: Settlement) {
-        let bytes = weight(&settlement);
+        self.push_all(vec![settlement]);
+    }
+
+    pub(crate) fn push_all(&self, settlements: Vec<Settlement>) {
+        let bytes: usize = settlements.iter().map(weight).sum();
         let mut pending = self.inner.lock();
         pending.bytes += bytes;
-        pending.settlements.push(settlement);
+        pending.settlements.extend(settlements);
         // The settler is woken once per group, not once per job.
         if std::mem::take(&mut pending.settler_waits) {
             self.filled.notify_one();
@@ -107,14 +115,28 @@ impl SettleQueue {
 
     /// Whether all that came is settled.
     pub(crate) fn is_idle(&self) -> bool {
+        // The shelves first: what is handed over meanwhile is here by then.
+        let (shelves, token) = (&self.shelves, self.token());
+        let lies_there = shelves.iter().any(|shelf| shelf.has_ended(token));
         let pending = self.inner.lock();
-        pending.settlements.is_empty() && !pending.settling
+        !lies_there && pending.settlements.is_empty() && !pending.settling
+    }
+
+    /// Fetches what lies on the shelves. If that is nothing and the settler is about to wait, it is told of the
+    /// next at once.
+    fn collect(&self, pending: &mut Pending, waits: bool) {
+        for shelf in self.shelves.iter() {
+            let ended = shelf.collect(self.token(), waits && pending.settlements.is_empty());
+            pending.bytes += ended.iter().map(weight).sum::<usize>();
+            pending.settlements.extend(ended);
+        }
     }
 
     /// Blocks until there is something, or until then.
     pub(crate) fn take(&self, until: Option<Instant>) -> Taken {
         let mut pending = self.inner.lock();
         (pending.settling, pending.taken) = (false, 0);
+        self.collect(&mut pending, false);
         loop {
             if !pending.settlements.is_empty() {
                 pending.settling = true;
@@ -130,6 +152,10 @@ impl SettleQueue {
             let left = until.map(|until| until.saturating_duration_since(Instant::now()));
             if left.is_some_and(|left| left.is_zero()) {
                 return Taken::Nothing;
+            }
+            self.collect(&mut pending, true);
+            if !pending.settlements.is_empty() {
+                continue;
             }
             pending.settler_waits = true;
             match left {

@@ -11,8 +11,9 @@ use super::Session;
 use super::lane::Lane;
 use super::loops::supervise;
 use super::pulses::Kind;
-use super::settle_queue::{Taken, weight};
+use super::settle_queue::Taken;
 use super::settling::{AWAY, Answered, Ended, Group, One, Settling};
+use super::weight::weight;
 use crate::driver::{DriverError, ErrorKind, Settlement};
 use crate::tools::causes::with_causes;
 use crate::tools::guard::say;
@@ -392,7 +393,7 @@ mod tests {
                 }
             });
             let database = database("one", Arc::new(driver));
-            let lane = Lane::new(0, Arc::clone(&database), SOON, Arc::default());
+            let lane = Lane::new(0, Arc::clone(&database), SOON, Arc::default(), &Arc::default());
             Self { client: client(databases(&["other"])), database, lane, worker: worker(), script }
         }
 

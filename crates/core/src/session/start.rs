@@ -13,7 +13,7 @@ use crate::tools::threads::spawn;
 pub(crate) fn start_workers(session: &Arc<Session>) -> Result<(), Error> {
     for number in 0..session.client.program.options.workers {
         let alive = WorkerAlive::new(session);
-        spawn(&format!("qudo-worker-{number}"), move || worker::run(&alive.0))
+        spawn(&format!("qudo-worker-{number}"), move || worker::run(&alive.0, number))
             .map_err(Error::no_thread)?;
     }
     Ok(())
