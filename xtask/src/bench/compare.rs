@@ -4,7 +4,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::{Arguments, ENGINES, Fresh, build, last_line, ours, output};
+use super::results::Ratios;
+use super::{Arguments, ENGINES, Fresh, build, last_line, mixes, ours, output};
 use crate::Result;
 use crate::databases::Databases;
 
@@ -70,7 +71,37 @@ pub(super) fn compare(arguments: &Arguments, databases: &Databases) -> Result<()
         }
     }
     print_tables(arguments, &contenders, &figures);
-    Ok(())
+    let mut ratios = Ratios::default();
+    note_ratios(&figures, &mut ratios);
+    if wanted(arguments, "mix") {
+        mixes::measure(arguments, databases, &mut ratios)?;
+    }
+    ratios.record(arguments.jobs, arguments.repeat)
+}
+
+/// Ours against the bare database at its defaults: rates, and of the latency the median of theirs against ours.
+fn note_ratios(figures: &[Figure], ratios: &mut Ratios) {
+    for engine in ENGINES {
+        for metric in METRICS {
+            let of = |program: &str, field: &str| {
+                let same = |one: &&Figure| {
+                    one.engine == engine
+                        && one.metric == metric
+                        && one.contender.program == program
+                        && one.contender.settings == "default"
+                };
+                median(&figures.iter().filter(same).collect::<Vec<_>>(), field)
+            };
+            let ratio = if metric == "latency" {
+                of("bare", "p50_ms").zip(of("qudo", "p50_ms"))
+            } else {
+                of("qudo", "per_second").zip(of("bare", "per_second"))
+            };
+            if let Some((one, other)) = ratio {
+                ratios.note(engine, metric, one / other);
+            }
+        }
+    }
 }
 
 fn wanted(arguments: &Arguments, metric: &str) -> bool {
@@ -119,7 +150,11 @@ fn median(figures: &[&Figure], field: &str) -> Option<f64> {
 
 fn print_tables(arguments: &Arguments, contenders: &[Contender], figures: &[Figure]) {
     for metric in METRICS.into_iter().filter(|metric| wanted(arguments, metric)) {
-        println!("\n### {metric}\n\n| | {} |\n|---|---|---|---|", ENGINES.join(" | "));
+        println!(
+            "\n### {metric}\n\n| | {} |\n|---|{}",
+            ENGINES.join(" | "),
+            "---|".repeat(ENGINES.len())
+        );
         for contender in contenders {
             let cells: Vec<_> =
                 ENGINES.iter().map(|engine| cell(figures, engine, metric, contender)).collect();

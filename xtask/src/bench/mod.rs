@@ -6,7 +6,9 @@ mod compare;
 mod curves;
 mod held;
 mod layouts;
+mod mixes;
 mod plot;
+mod results;
 mod single;
 
 use std::path::PathBuf;
@@ -26,7 +28,9 @@ use crate::engine::Engines;
 ///
 /// Starts private servers that flush every commit. Prints each figure as a line of JSON as it
 /// comes, then tables in Markdown: medians, and what ours is against each. The peers are packages of
-/// their own in `benches/peers`; a first run builds them for some minutes.
+/// their own in `benches/peers`; a first run builds them for some minutes. What ours is against the bare
+/// database is added to `benches/results.jsonl` with the commit, and what fell by more than 5 % since the
+/// last one is told.
 #[derive(Debug, Args)]
 pub(crate) struct Arguments {
     /// Measure each figure so many times, in turn; the median counts. Peers at their defaults are
@@ -39,7 +43,7 @@ pub(crate) struct Arguments {
     /// Leave the other queues out: ours and the bare database only.
     #[arg(long)]
     bare: bool,
-    /// This metric alone; may be repeated.
+    /// This metric alone (`work`, `enqueue_one`, `enqueue_bulk`, `latency`, `mix`); may be repeated.
     #[arg(long)]
     metric: Vec<String>,
     /// This engine alone (`postgres`, `mariadb`, `mysql`, `sqlite`); may be repeated.
