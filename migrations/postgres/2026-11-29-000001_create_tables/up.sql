@@ -249,8 +249,8 @@ DECLARE
     asked_at BIGINT := qudo_now();
     -- Without a CASE where all abilities agree, which is cheaper a row.
     lease BIGINT := CASE WHEN cardinality(leases) = 1 THEN leases[1] END;
-    may_lose_rows BOOLEAN := EXISTS (SELECT FROM pg_catalog.pg_class c
-        WHERE c.oid = to_regclass('qudo_lease') AND (c.relhastriggers OR c.relhasrules));
+    may_lose_rows BOOLEAN := COALESCE((SELECT c.relhastriggers OR c.relhasrules FROM pg_catalog.pg_class c
+        WHERE c.oid = to_regclass('qudo_lease')), true);
 BEGIN
     IF asked_at NOT BETWEEN not_before AND not_after THEN
         RAISE EXCEPTION 'qudo: too late';

@@ -9,6 +9,11 @@ use crate::sql::Array;
 /// one more than one of a run.
 const MIN_RUN: usize = 64;
 
+/// Two ids of a run were made within so many milliseconds. Of what lies in between only rows that are live are
+/// counted before a run is removed, and between ids that are an hour apart there may be dead ones of all jobs of that
+/// hour, to be stepped over each time until they are vacuumed.
+const MAX_GAP: u128 = 10;
+
 /// Ids as `qudo_take` and `qudo_remove` have them.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Runs {
@@ -27,7 +32,7 @@ impl Runs {
         places.sort_unstable();
         let mut runs = Self::default();
         let follow = |one: &(i64, u32, Uuid), next: &(i64, u32, Uuid)| {
-            one.0 == next.0 && one.1 + 1 == next.1 && one.2 < next.2
+            one.0 == next.0 && one.1 + 1 == next.1 && are_near(one.2, next.2)
         };
         for run in places.chunk_by(follow) {
             if run.len() < MIN_RUN {
@@ -59,6 +64,13 @@ impl Runs {
     }
 }
 
+/// Whether the second id was made soon after the first. An id that does not tell its time may be far from any.
+fn are_near(one: Uuid, next: Uuid) -> bool {
+    let made_at = |id: Uuid| (id.get_version_num() == 7).then_some(id.as_u128() >> 80);
+    let gap = made_at(one).zip(made_at(next)).and_then(|(one, next)| next.checked_sub(one));
+    one < next && gap.is_some_and(|gap| gap <= MAX_GAP)
+}
+
 #[cfg(test)]
 mod tests {
     use qudo_core::driver::{Flags, JobFacts};
@@ -66,10 +78,15 @@ mod tests {
 
     use super::*;
 
+    /// An id that was made in this millisecond.
+    fn id(millis: u128, number: u128) -> Uuid {
+        Uuid::from_u128(millis << 80 | 0x7 << 76 | 0x2 << 62 | number)
+    }
+
     fn job(claim: i64, ordinal: u32) -> ClaimedJob {
-        let id = u128::from(ordinal) * 10 + u128::from(claim.unsigned_abs());
+        let number = u128::from(ordinal) * 10 + u128::from(claim.unsigned_abs());
         ClaimedJob {
-            id: JobId::from_uuid(Uuid::from_u128(id)),
+            id: JobId::from_uuid(id(1, number)),
             claim,
             ordinal,
             attempt: 1,
@@ -93,6 +110,21 @@ mod tests {
         assert_eq!(runs.listed.len(), 3, "the job at {gap} is not of the group");
         assert!(runs.listed.is_sorted());
         assert_eq!(runs.ids.len(), 2 * MIN_RUN + 5);
+    }
+
+    #[test]
+    fn a_run_ends_where_the_next_id_is_far_away() {
+        let near = |one, next| are_near(id(one, 1), id(next, 2));
+        assert!(near(100, 100) && near(100, 110) && !near(100, 111) && !near(100, 99));
+        assert!(!are_near(Uuid::from_u128(1), Uuid::from_u128(2)), "they tell no time");
+        let mut jobs: Vec<_> = (0..2 * MIN_RUN as u32).map(|at| job(1, at)).collect();
+        for (job, number) in jobs.iter_mut().zip(0..) {
+            // The first was put off an hour ago.
+            let millis = if number == 0 { 0 } else { 3_600_000 };
+            job.id = JobId::from_uuid(id(millis, number));
+        }
+        let runs = Runs::of(jobs.iter());
+        assert_eq!((runs.listed.len(), runs.lengths), (1, vec![2 * MIN_RUN as i32 - 1]));
     }
 
     #[test]
