@@ -3,7 +3,7 @@
 //! No thread of ours is needed for it, and a database is asked for many jobs in one statement. Whoever looks waits
 //! for its own job too; when it leaves, another takes its place.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +20,8 @@ const FIRST_LOOK: Duration = Duration::from_millis(1);
 /// Looks for a job are never farther apart while few wait.
 const MAX_PAUSE: Duration = Duration::from_millis(100);
 
-/// With more that wait, by so much for each: at most 10,000 jobs are looked up in a second.
+/// With more that wait, by so much for each: at most 10,000 jobs are looked up in a second, unless more than
+/// that many wait.
 const PAUSE_EACH: Duration = Duration::from_micros(100);
 
 /// And never farther apart than this.
@@ -68,10 +69,11 @@ impl Lookouts {
         let lookout = Arc::clone(all.entry(Self::key(database)).or_insert_with(new));
         // Under the lock, so that none is let go of that somebody joins.
         let mut inner = lookout.inner.lock();
+        let pause = watch.pause.unwrap_or(FIRST_LOOK);
         let wanted = inner.jobs.entry(watch.job()).or_insert_with(|| Wanted {
             threads: 0,
-            due: Instant::now() + FIRST_LOOK,
-            pause: FIRST_LOOK,
+            due: Instant::now() + pause,
+            pause,
             ended: watch.ended(),
         });
         wanted.threads += 1;
@@ -79,10 +81,13 @@ impl Lookouts {
         lookout
     }
 
-    fn leave(&self, lookout: &Arc<Lookout>, job: JobId) {
+    /// The pause is kept: a job that turns out to live is not looked for as often as at first again.
+    fn leave(&self, lookout: &Arc<Lookout>, watch: &mut Watch<'_>) {
+        let job = watch.job();
         let mut all = self.0.lock();
         let mut inner = lookout.inner.lock();
         if let Some(wanted) = inner.jobs.get_mut(&job) {
+            watch.pause = Some(wanted.pause);
             wanted.threads -= 1;
             if wanted.threads == 0 {
                 inner.jobs.remove(&job);
@@ -104,7 +109,7 @@ impl Lookouts {
     ) {
         let lookout = self.join(database, watch);
         let led = lookout.wait(waiters, watch, until);
-        self.leave(&lookout, watch.job());
+        self.leave(&lookout, watch);
         lookout.hand_over(led);
     }
 
@@ -152,26 +157,33 @@ impl Lookout {
     }
 
     /// The jobs that are looked for now: those that are due, and those that are nearly, so that they are the
-    /// next time too. Whatever comes of it, their next look is later.
-    fn take_due(&self, now: Instant) -> Vec<JobId> {
+    /// next time too.
+    fn due(&self, now: Instant) -> Arc<[JobId]> {
+        let inner = self.inner.lock();
+        let is_due =
+            |wanted: &Wanted| wanted.due.saturating_duration_since(now) <= wanted.pause / 4;
+        let due = inner.jobs.iter().filter(|(_, wanted)| is_due(wanted)).take(MAX_IDS);
+        due.map(|(job, _)| *job).collect()
+    }
+
+    /// These were looked for: the next time is later.
+    fn put_off(&self, jobs: &[JobId]) {
         let mut inner = self.inner.lock();
         let all = u32::try_from(inner.jobs.len()).unwrap_or(u32::MAX);
         let longest = MAX_PAUSE.max(PAUSE_EACH.saturating_mul(all)).min(RAREST_LOOK);
-        let is_due =
-            |wanted: &Wanted| wanted.due.saturating_duration_since(now) <= wanted.pause / 4;
-        let due = inner.jobs.iter_mut().filter(|(_, wanted)| is_due(wanted)).take(MAX_IDS);
-        due.map(|(job, wanted)| {
-            wanted.pause = (wanted.pause * 5 / 4).min(longest);
-            wanted.due = now + wanted.pause;
-            *job
-        })
-        .collect()
+        let now = Instant::now();
+        for job in jobs {
+            if let Some(wanted) = inner.jobs.get_mut(job) {
+                wanted.pause = (wanted.pause * 5 / 4).min(longest);
+                wanted.due = now + wanted.pause;
+            }
+        }
     }
 
-    /// Wakes those whose jobs are gone. On an error that will not pass, all that were asked for: each finds out
-    /// for itself.
+    /// Wakes those whose jobs are gone. On an error that may stay, all that were asked for: each finds out for
+    /// itself.
     fn look(&self, waiters: &Waiters, until: Instant) {
-        let jobs: Arc<[JobId]> = self.take_due(Instant::now()).into();
+        let jobs = self.due(Instant::now());
         if jobs.is_empty() {
             return;
         }
@@ -181,11 +193,18 @@ impl Lookout {
         let left = until.saturating_duration_since(Instant::now());
         match ask.wait_at_most(left.min(self.database.limit()).max(MIN_ANSWER)) {
             Ok(live) => {
-                let live: std::collections::HashSet<_> = live.into_iter().collect();
+                self.put_off(&jobs);
+                let live: HashSet<_> = live.into_iter().collect();
                 waiters.note(jobs.iter().copied().filter(|job| !live.contains(job)));
             }
-            Err(error) if error.is_down() => {}
-            Err(_) => waiters.note(jobs.iter().copied()),
+            // This thread's time was too short for an answer. Whoever takes its place asks at once.
+            Err(error) if error.is_down() && Instant::now() >= until => {}
+            Err(error) => {
+                self.put_off(&jobs);
+                if !error.is_down() {
+                    waiters.note(jobs.iter().copied());
+                }
+            }
         }
     }
 }
@@ -321,6 +340,25 @@ mod tests {
         eventually(|| left.load(Ordering::SeqCst) == 1);
         bed.end(bed.jobs[1]);
         eventually(|| ended.load(Ordering::SeqCst) == 1);
+    }
+
+    #[test]
+    fn a_job_that_lives_after_all_is_not_looked_for_as_often_as_at_first() {
+        let bed = Bed::new(1);
+        let mut watch = bed.waiters.watch(bed.jobs[0]);
+        let until = Instant::now() + Duration::from_millis(50);
+        bed.lookouts.wait(&bed.waiters, &bed.database, &mut watch, until);
+        let pause = watch.pause.expect("it was looked for");
+        assert!(pause > FIRST_LOOK, "{pause:?}");
+        bed.fails.lock().expect("no panic").replace(ErrorKind::Other);
+        let before = bed.asked.0.load(Ordering::SeqCst);
+        for _ in 0..20 {
+            // It is told to look for itself, finds the job alive, and waits again.
+            let until = Instant::now() + SOON;
+            bed.lookouts.wait(&bed.waiters, &bed.database, &mut watch, until);
+        }
+        assert_eq!(bed.asked.0.load(Ordering::SeqCst), before + 20);
+        assert!(watch.pause.expect("it was looked for") >= (pause * 10).min(MAX_PAUSE));
     }
 
     #[test]

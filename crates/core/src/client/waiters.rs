@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-#[cfg(test)]
 use std::time::Duration;
 
 use qudo_hooks::JobId;
@@ -65,7 +64,7 @@ impl Waiters {
         *waiting += 1;
         let ended = Arc::clone(ended);
         let seen = *ended.told.lock();
-        Watch { waiters: self, job, ended, seen }
+        Watch { waiters: self, job, ended, seen, pause: None }
     }
 
     /// How many threads wait.
@@ -94,6 +93,8 @@ pub(crate) struct Watch<'a> {
     job: JobId,
     ended: Arc<Ended>,
     seen: Told,
+    /// How long after the last look for it in the database the next one comes, if there was one.
+    pub(super) pause: Option<Duration>,
 }
 
 impl Watch<'_> {

@@ -372,8 +372,14 @@ impl Dispatch {
     }
 
     /// The next job for the worker thread with this number, with its lane; blocks. `None` when closed and empty.
-    /// More of that lane may lie on the thread's shelf then. `paces` is how long its last jobs ran.
-    pub(crate) fn pop(&self, thread: usize, paces: &Paces) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
+    /// More of that lane may lie on the thread's shelf then. `paces` is how long its last jobs ran; `before_it_waits`
+    /// is called before the thread does.
+    pub(crate) fn pop(
+        &self,
+        thread: usize,
+        paces: &Paces,
+        mut before_it_waits: impl FnMut(),
+    ) -> Option<(Arc<Lane>, Box<ClaimedJob>)> {
         let mut inner = self.inner.lock();
         self.note_paces(&mut inner, paces);
         loop {
@@ -405,6 +411,7 @@ impl Dispatch {
             if inner.closed {
                 return None;
             }
+            before_it_waits();
             inner.idle += 1;
             inner.call_waiting(Instant::now());
             if inner.slots.iter().any(|slot| slot.waiting.is_some()) {
@@ -625,7 +632,7 @@ mod tests {
     }
 
     fn pop(dispatch: &Dispatch, thread: usize) {
-        dispatch.pop(thread, &Paces::default()).expect("there is one");
+        dispatch.pop(thread, &Paces::default(), || {}).expect("there is one");
     }
 
     #[test]
@@ -691,7 +698,7 @@ mod tests {
         for _ in 0..3 {
             assert_eq!(dispatch.reserve(0), 1, "the other does not come");
             dispatch.deliver(0, vec![job()]);
-            dispatch.pop(0, &Paces::default()).expect("delivered");
+            dispatch.pop(0, &Paces::default(), || {}).expect("delivered");
         }
         dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
@@ -720,7 +727,7 @@ mod tests {
         dispatch.inner.lock().idle = 1;
         dispatch.inner.lock().pace = Some(0.02);
         dispatch.inner.lock().slots[0].waiting = None;
-        dispatch.pop(0, &Paces::default()).expect("delivered");
+        dispatch.pop(0, &Paces::default(), || {}).expect("delivered");
         assert!(rings(&dispatch, 1), "no thread is ever free for it again");
         dispatch.inner.lock().idle = 0;
         assert!(dispatch.reserve(1) > 0);
@@ -732,7 +739,7 @@ mod tests {
         dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0));
         std::thread::scope(|scope| {
-            scope.spawn(|| dispatch.pop(0, &Paces::default()));
+            scope.spawn(|| dispatch.pop(0, &Paces::default(), || {}));
             let bell = |lane: usize| dispatch.inner.lock().slots[lane].lane.clone().expect("works");
             let rings = |lane: usize| bell(lane).database.bell.wait(Duration::from_secs(10));
             let rung = [rings(0), rings(1)];

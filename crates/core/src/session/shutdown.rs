@@ -176,6 +176,19 @@ mod tests {
     }
 
     #[test]
+    fn a_thread_that_ran_a_job_of_a_removed_database_does_not_hold_on_to_it() {
+        let bed = Bed::with(SOON);
+        let lane = Arc::downgrade(&bed.session.lanes()[0]);
+        bed.insert(1);
+        bed.begun(1);
+        bed.pace.may_end.ring();
+        eventually(|| bed.left().0 + bed.left().1 == 0);
+        remove_lane(&bed.session, &bed.database);
+        eventually(|| lane.strong_count() == 0);
+        shut_down(&bed.session);
+    }
+
+    #[test]
     fn a_job_of_a_removed_database_is_settled_all_the_same() {
         let bed = Bed::with(Duration::from_millis(20));
         bed.insert(1);

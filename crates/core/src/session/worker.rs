@@ -63,8 +63,9 @@ impl Thread<'_> {
         if next.is_some() {
             return next;
         }
-        let (lane, job) =
-            self.session.dispatch.pop(self.number, &std::mem::take(&mut self.paces))?;
+        let (paces, at) = (std::mem::take(&mut self.paces), &mut self.at);
+        // Whoever waits holds on to no database: it may be removed meanwhile.
+        let (lane, job) = self.session.dispatch.pop(self.number, &paces, || *at = None)?;
         if self.at.as_ref().is_none_or(|at| !Arc::ptr_eq(&at.lane, &lane)) {
             self.at = Some(self.place(lane));
         }
