@@ -34,7 +34,7 @@ impl Ratios {
     }
 
     /// Adds them to the file, and says what fell since the last commit for which a figure was noted on such a
-    /// machine.
+    /// machine with as many jobs.
     pub(super) fn record(&self, jobs: u32, repeat: usize) -> Result<()> {
         if self.0.is_empty() {
             return Ok(());
@@ -43,7 +43,10 @@ impl Ratios {
         let known = std::fs::read_to_string(FILE).unwrap_or_default();
         let earlier: Vec<Value> =
             known.lines().map(serde_json::from_str).collect::<std::result::Result<_, _>>()?;
-        let comparable: Vec<_> = earlier.iter().filter(|line| line["machine"] == machine).collect();
+        let comparable: Vec<_> = earlier
+            .iter()
+            .filter(|line| line["machine"] == machine && line["jobs"] == jobs)
+            .collect();
         let falls = self.falls(&comparable);
         let line = json!({
             "commit": commit()?, "machine": machine, "jobs": jobs, "repeat": repeat, "ratios": self.0,
