@@ -119,6 +119,7 @@ fn claims(manager: &Manager, arguments: &Arguments) -> Any {
                 abilities: &abilities,
                 limit: 100,
                 deadline: Deadline::NONE,
+                thorough: false,
             };
             claimed += driver.claim(&request)?.len();
         }

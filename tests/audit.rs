@@ -93,6 +93,7 @@ fn claim(driver: &dyn Driver, limit: u32) -> Vec<JobId> {
         abilities: &[AbilityLease { name: "audited".into(), grab_for: Duration::from_secs(60) }],
         limit,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     driver.claim(&request).expect("claims").into_iter().map(|job| job.id).collect()
 }

@@ -135,6 +135,7 @@ fn what_is_right_at_the_second_look_of_an_audit_is_no_finding() {
             abilities: &abilities,
             limit: 1,
             deadline,
+            thorough: false,
         };
         assert_eq!(driver.claim(&request).expect("claims").len(), 1);
     };

@@ -69,6 +69,7 @@ fn claim_as(
         abilities: &[AbilityLease { name: "counted".into(), grab_for }],
         limit: 10,
         deadline: Deadline::NONE,
+        thorough: false,
     })
 }
 

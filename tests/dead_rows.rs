@@ -42,6 +42,7 @@ impl Worker {
             abilities: &self.abilities,
             limit: 100,
             deadline: Deadline::at(Instant::now() + Duration::from_secs(30)),
+            thorough: false,
         };
         self.driver.claim(&request).expect("claims")
     }

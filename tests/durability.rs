@@ -32,6 +32,7 @@ fn claim(driver: &dyn Driver, worker: WorkerId, number: i64) -> ClaimedJob {
         abilities,
         limit: 1,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     driver.claim(&request).expect("claims").remove(0)
 }

@@ -89,6 +89,7 @@ fn claim(driver: &dyn Driver, worker: WorkerId, number: i64, limit: u32) -> Vec<
         abilities: &[AbilityLease { name: "plan".into(), grab_for: HOUR }],
         limit,
         deadline: Deadline::NONE,
+        thorough: false,
     };
     driver.claim(&request).expect("claims")
 }

@@ -85,6 +85,7 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
             abilities: &[AbilityLease { name: "late".into(), grab_for: 60 * LIMIT }],
             limit: 10,
             deadline,
+            thorough: true,
         })
     };
     let own = Arc::clone(&driver);
@@ -97,6 +98,7 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
             abilities: &[AbilityLease { name: "late".into(), grab_for: 60 * LIMIT }],
             limit: 10,
             deadline,
+            thorough: true,
         })
     });
     assert_eq!(run_sql(&dsn, "SELECT count(*) FROM qudo_lease").expect("counts"), "0");

@@ -243,6 +243,7 @@ fn postgres_lets_go_of_a_group_of_keys_by_looking_each_up() {
                 abilities: &[AbilityLease { name: "plan".into(), grab_for }],
                 limit: GROUP,
                 deadline: Deadline::NONE,
+                thorough: false,
             };
             let jobs = driver.claim(&request).expect("claims").into_iter().map(Box::new);
             let verdict = Verdict::Complete;
@@ -290,7 +291,15 @@ fn claims_and_settles_wait_for_no_row_but_their_own(engine: &str) {
         let claim = |claim, limit| {
             let (queue, abilities, deadline) = (&queue, &abilities[..], Deadline::NONE);
             driver
-                .claim(&ClaimRequest { worker, claim, queue, abilities, limit, deadline })
+                .claim(&ClaimRequest {
+                    worker,
+                    claim,
+                    queue,
+                    abilities,
+                    limit,
+                    deadline,
+                    thorough: false,
+                })
                 .expect("claims")
         };
         // Across several priorities and behind the cursor too.
@@ -336,6 +345,7 @@ fn settles_of_few_runs_wait_for_no_row_but_their_own(engine: &str) {
             abilities: &abilities,
             limit: 3,
             deadline: Deadline::NONE,
+            thorough: false,
         };
         let mut claimed = driver.claim(&request).expect("claims");
         let mut other = diesel::MysqlConnection::establish(dsn).expect("connects");

@@ -84,6 +84,7 @@ pub fn the_statements_of_an_engine_are_read_along(bed: &Bed) {
             abilities: &[AbilityLease { name: "double".into(), grab_for }],
             limit: 1,
             deadline: Deadline::NONE,
+            thorough: true,
         };
         assert_eq!(driver.claim(&claim).expect("claims").len(), 1);
         // Takes its lease and puts it back, in a transaction on every engine.

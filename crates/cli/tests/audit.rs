@@ -34,6 +34,7 @@ fn spoil(dsn: &str) {
         abilities: &[AbilityLease { name: "it".into(), grab_for }],
         limit: 1,
         deadline: Deadline::NONE,
+        thorough: true,
     });
     assert_eq!(claimed.expect("claims").len(), 1);
 }

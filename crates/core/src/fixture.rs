@@ -104,6 +104,7 @@ pub(crate) fn claim(driver: &dyn Driver, worker: &WorkerInfo, number: i64) -> Ve
         abilities: &abilities,
         limit: 100,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     driver.claim(&request).expect("answers")
 }

@@ -42,8 +42,14 @@ enum State {
 pub(crate) struct Cursors(Mutex<HashMap<Name, State>>);
 
 impl Cursors {
-    /// Where the next claim of this queue looks.
-    pub(crate) fn plan(&self, queue: &str) -> Plan {
+    /// Where the next claim of this queue looks; a thorough one sees all of it before it answers that
+    /// nothing is ready.
+    pub(crate) fn plan(&self, queue: &str, thorough: bool) -> Plan {
+        let plan = self.usual_plan(queue);
+        if thorough { plan.thorough() } else { plan }
+    }
+
+    fn usual_plan(&self, queue: &str) -> Plan {
         let cursors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = (Span::Whole, Reason::Start);
         match cursors.get(queue) {
@@ -106,7 +112,7 @@ mod tests {
 
     /// A claim of which each look takes so many milliseconds.
     fn claim(cursors: &Cursors, took: u64, rows: &[Place], full: bool) -> Plan {
-        let plan = cursors.plan(QUEUE);
+        let plan = cursors.plan(QUEUE, false);
         let look = Look { took: Duration::from_millis(took), rows: rows.len(), bytes: 0 };
         let looks = vec![look; plan.0.len()];
         let found = Found {
@@ -131,7 +137,7 @@ mod tests {
         assert_eq!(claim(&cursors, 1, &[last], true).0, [start]);
         let behind = (Span::Behind(last), Reason::Cursor);
         assert_eq!(claim(&cursors, 1, &[], false).0, [behind, start], "if too few are found");
-        assert_eq!(cursors.plan(QUEUE).0, [start]);
+        assert_eq!(cursors.plan(QUEUE, false).0, [start]);
     }
 
     #[test]
@@ -143,6 +149,25 @@ mod tests {
         }
         claim(&cursors, 2_000, &[], false);
         assert!(cursors.are_dear(&[QUEUE]), "two in a row");
+    }
+
+    #[test]
+    fn a_thorough_claim_sees_the_whole_of_a_dear_queue_before_it_answers_with_nothing() {
+        let cursors = Cursors::default();
+        let whole = |thorough: bool| {
+            let plan = cursors.plan(QUEUE, thorough);
+            let wholes = plan.0.iter().filter(|(span, _)| *span == Span::Whole);
+            (wholes.count(), plan)
+        };
+        assert_eq!(whole(true).0, 1, "once, also where it is looked at anyway");
+        claim(&cursors, 2_000, &[], false);
+        claim(&cursors, 2_000, &[], false);
+        assert_eq!(whole(false).0, 0);
+        let (wholes, plan) = whole(true);
+        assert_eq!(wholes, 1);
+        let last = plan.0.len() - 1;
+        assert_eq!(plan.next(last, false), Some(Span::Whole));
+        assert_eq!(plan.next(last, true), None, "it has jobs");
     }
 
     #[test]
@@ -165,6 +190,6 @@ mod tests {
         }
         // A look at the start that is dear, whatever lies in slices and gaps, has its share of the time.
         assert!(begun.elapsed() >= Duration::from_millis(190));
-        assert_eq!(cursors.plan(QUEUE).0, [(Span::Whole, Reason::Start)]);
+        assert_eq!(cursors.plan(QUEUE, false).0, [(Span::Whole, Reason::Start)]);
     }
 }

@@ -530,7 +530,7 @@ mod tests {
                 }
                 _ => 0,
             };
-            let took: Vec<_> = plan.spans().map(|span| cost(&span) as u64 / 1_000).collect();
+            let took: Vec<_> = plan.0.iter().map(|(span, _)| cost(span) as u64 / 1_000).collect();
             let failed = took.iter().sum::<u64>() > 1_000;
             let looks: Vec<_> = took.iter().map(|took| look(1 + took, 0)).collect();
             if !failed {

@@ -45,6 +45,8 @@ pub(crate) enum Reason {
     Slice(i32),
     /// Ranks that were not seen yet.
     Gap,
+    /// The whole queue, before a thorough claim answers that nothing is ready.
+    Thorough,
 }
 
 /// What a claim looks at, one after the other until it has enough.
@@ -52,8 +54,19 @@ pub(crate) enum Reason {
 pub(crate) struct Plan(pub(crate) Vec<(Span, Reason)>);
 
 impl Plan {
-    pub(crate) fn spans(&self) -> impl Iterator<Item = Span> {
-        self.0.iter().map(|(span, _)| *span)
+    /// The same, with a look at the whole queue at its end if there is none.
+    pub(crate) fn thorough(mut self) -> Self {
+        if self.0.iter().all(|(_, reason)| *reason != Reason::Start) {
+            self.0.push((Span::Whole, Reason::Thorough));
+        }
+        self
+    }
+
+    /// What comes after so many looks. A look at the whole queue finds again what this claim locked in its
+    /// parts, so a claim that has jobs makes none to be thorough.
+    pub(crate) fn next(&self, looks: usize, has_jobs: bool) -> Option<Span> {
+        let (span, reason) = self.0.get(looks)?;
+        (*reason != Reason::Thorough || !has_jobs).then_some(*span)
     }
 }
 

@@ -49,6 +49,7 @@ fn claim_until(
         ],
         limit: 100,
         deadline,
+        thorough: true,
     })
 }
 
@@ -240,6 +241,7 @@ pub fn a_group_of_every_kind_is_settled_and_what_lies_between_its_jobs_stays(bed
             abilities: &[AbilityLease { name: "a".into(), grab_for: HOUR }],
             limit: 120,
             deadline: Deadline::NONE,
+            thorough: true,
         });
         let some = some.expect("claims");
         if some.is_empty() {
@@ -338,6 +340,7 @@ pub fn what_lies_between_the_jobs_of_a_plain_group_stays(bed: &Bed) {
             abilities: &[AbilityLease { name: "a".into(), grab_for: HOUR }],
             limit: 100,
             deadline: Deadline::NONE,
+            thorough: true,
         };
         let mut claimed = driver.claim(&request).expect("claims");
         assert_eq!(claimed.len(), 90);

@@ -30,6 +30,7 @@ fn claim(driver: &dyn Driver, worker: &WorkerInfo, number: i64) -> ClaimedJob {
         abilities: &[AbilityLease { name: "echo".into(), grab_for: Duration::from_secs(3600) }],
         limit: 9,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     let mut claimed = driver.claim(&request).expect("claims");
     assert_eq!(claimed.len(), 1);

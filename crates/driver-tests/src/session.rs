@@ -44,6 +44,7 @@ fn claim_with_promise(
         abilities: &[AbilityLease { name: ability.into(), grab_for }],
         limit,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     (worker.id, driver.claim(&request).expect("claims"))
 }
@@ -398,6 +399,7 @@ pub fn a_settle_that_is_repeated_changes_nothing(bed: &Bed) {
         abilities: &[AbilityLease { name: "echo".into(), grab_for: DEADLINE }],
         limit: 1,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     let second = driver.claim(&request).expect("claims");
     assert_eq!((second[0].id, second[0].attempt), (id, 1));
@@ -423,6 +425,7 @@ pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
         abilities: &[AbilityLease { name: "echo".into(), grab_for: DEADLINE }],
         limit: 1,
         deadline: Deadline::NONE,
+        thorough: true,
     };
     let second = driver.claim(&request).expect("claims");
     let plain = settlements(first.clone(), Verdict::Complete);

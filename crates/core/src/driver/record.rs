@@ -185,6 +185,10 @@ pub struct ClaimRequest<'a> {
     pub limit: u32,
     /// After this instant nothing may be leased any more.
     pub deadline: Deadline,
+    /// Whether an answer without jobs has to mean that none was ready. A driver that does not look at the whole
+    /// queue each time, because that is slow there, looks at it before it answers a thorough claim with nothing;
+    /// other claims come again soon.
+    pub thorough: bool,
 }
 
 /// A leased job with its facts.

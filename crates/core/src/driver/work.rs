@@ -27,7 +27,8 @@ pub trait Work {
 
     /// Leases at most `limit` ready jobs of one queue, in the order (priority descending, id).
     ///
-    /// Rows locked by another claim are skipped, not waited for. No job is given to two workers.
+    /// Rows locked by another claim are skipped, not waited for. No job is given to two workers. A claim may
+    /// find fewer jobs than are ready, and none only if it is not [thorough](ClaimRequest::thorough).
     /// A claim that the database forgets in a crash harms nobody, so it need not be durable.
     /// After the deadline nothing is leased. A row whose facts are missing is passed over, and
     /// told as an error in the log: nobody could run it.

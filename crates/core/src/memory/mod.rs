@@ -424,6 +424,7 @@ mod tests {
                         abilities: &abilities,
                         limit,
                         deadline: Deadline::NONE,
+                        thorough: true,
                     };
                     driver.heartbeat(&self.workers[worker]).expect("answers");
                     let jobs = driver.claim(&request).expect("answers");

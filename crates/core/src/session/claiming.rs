@@ -16,6 +16,8 @@ pub(super) struct Claiming<'a> {
     pub(super) worker: WorkerId,
     pub(super) abilities: &'a Arc<[AbilityLease]>,
     pub(super) database: &'a Arc<Database>,
+    /// Whether no jobs has to mean that none was ready.
+    pub(super) thorough: bool,
 }
 
 impl Claiming<'_> {
@@ -28,11 +30,20 @@ impl Claiming<'_> {
         limit: u32,
         deadline: Instant,
     ) -> Result<Vec<ClaimedJob>, DriverError> {
-        let (worker, abilities) = (self.worker, Arc::clone(self.abilities));
+        let (worker, abilities, thorough) =
+            (self.worker, Arc::clone(self.abilities), self.thorough);
         let (asked, deadline) = (queue.clone(), Deadline::at(deadline));
         let ask = move |driver: &dyn Driver| {
             let (queue, abilities) = (&asked, &*abilities);
-            driver.claim(&ClaimRequest { worker, claim, queue, abilities, limit, deadline })
+            driver.claim(&ClaimRequest {
+                worker,
+                claim,
+                queue,
+                abilities,
+                limit,
+                deadline,
+                thorough,
+            })
         };
         let late = move |driver: &dyn Driver, late: Result<Vec<ClaimedJob>, DriverError>| {
             if late.is_ok_and(|jobs| !jobs.is_empty())

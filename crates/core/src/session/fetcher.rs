@@ -299,7 +299,13 @@ impl Fetcher<'_> {
     fn claim(&mut self, wanted: u32) -> Result<Vec<ClaimedJob>, (Vec<ClaimedJob>, DriverError)> {
         let (session, database) = (self.session, &self.lane.database);
         let (worker, abilities) = (session.worker.id, &session.abilities);
-        let claiming = Claiming { program: &session.client.program, worker, abilities, database };
+        let claiming = Claiming {
+            program: &session.client.program,
+            worker,
+            abilities,
+            database,
+            thorough: false,
+        };
         let queues = &session.queues;
         let mut jobs = Vec::new();
         for step in 0..queues.len() {

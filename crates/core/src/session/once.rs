@@ -123,7 +123,8 @@ impl Once<'_> {
     ) -> Result<Option<Outcome>, DriverError> {
         let program = &self.client.program;
         let abilities = &program.leases();
-        let claiming = Claiming { program, worker: worker.id, abilities, database };
+        // Nobody comes again for what this claim does not see.
+        let claiming = Claiming { program, worker: worker.id, abilities, database, thorough: true };
         for (number, queue) in (1..).zip(program.queues()) {
             let deadline = Instant::now() + database.limit();
             if let Some(job) = claiming.claim(&queue, number, 1, deadline)?.pop() {

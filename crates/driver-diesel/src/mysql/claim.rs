@@ -33,7 +33,7 @@ pub(super) fn claim(
     window: &Window,
     without: &[Uuid],
 ) -> Result<Vec<ClaimedJob>, DriverError> {
-    let plan = engine.cursors.plan(request.queue);
+    let plan = engine.cursors.plan(request.queue, request.thorough);
     let noted_now = || Noted { now: engine.clock.now(), ..Noted::default() };
     let (mut noted, mut tries, mut committed) = (noted_now(), 0, false);
     let jobs = engine.write(|conn| {
@@ -179,7 +179,7 @@ fn lock_ready(
     let limit = request.limit as usize;
     let (mut rows, mut locked) = (Vec::<ReadyRow>::new(), None);
     let patience = Patience::until(request.deadline);
-    for span in plan.spans() {
+    while let Some(span) = plan.next(noted.looks.len(), !rows.is_empty()) {
         let missing = limit - rows.len();
         if missing == 0 || !patience.lasts(noted.looks.len(), !rows.is_empty()) {
             break;

@@ -33,13 +33,13 @@ pub(super) fn claim(
 ) -> Result<Vec<ClaimedJob>, DriverError> {
     let asked = Asked { engine, request, window, without };
     let limit = request.limit as usize;
-    let plan = engine.cursors.plan(request.queue);
+    let plan = engine.cursors.plan(request.queue, request.thorough);
     let (mut taken, mut looks) = (Taken::default(), Vec::new());
     let patience = Patience::until(request.deadline);
     // What is committed from now on may lie behind the looks.
     let now = engine.clock.now();
     let mut outcome = Ok(true);
-    for span in plan.spans() {
+    while let Some(span) = plan.next(looks.len(), !taken.jobs.is_empty()) {
         let before = taken.jobs.len();
         if before >= limit || !patience.lasts(looks.len(), before > 0) {
             break;

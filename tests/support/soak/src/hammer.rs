@@ -333,6 +333,7 @@ fn work(shared: &Shared, nth: usize, driver: &dyn Driver) {
             abilities: &abilities,
             limit: fastrand::u32(1..=shared.options.claim),
             deadline: Deadline::within(Duration::from_secs(10)),
+            thorough: false,
         };
         let claimed = driver.claim(&request).unwrap_or_else(|error| {
             shared.note(format!("a claim: {error}"));
