@@ -77,9 +77,13 @@ impl Conn {
         Some(match scheme {
             "sqlite" => {
                 let manager = ConnectionManager::new(rest);
-                Self::Sqlite(
-                    diesel::r2d2::Pool::builder().max_size(1).build(manager).expect("connects"),
-                )
+                let pool = diesel::r2d2::Pool::builder().max_size(1).build(manager);
+                let pool = pool.expect("connects");
+                let mut conn = pool.get().expect("connects");
+                // A manager may write at the same moment.
+                conn.batch_execute("PRAGMA busy_timeout = 10000").expect("runs");
+                drop(conn);
+                Self::Sqlite(pool)
             }
             #[cfg(feature = "postgres")]
             "postgres" => {

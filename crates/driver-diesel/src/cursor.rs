@@ -95,7 +95,10 @@ impl Cursors {
             }
             _ if found.failed => {}
             (Some(_), _, _) => drop(cursors.remove(queue)),
-            (None, Some(State::Backlog(backlog)), Some(after)) => backlog.after = after,
+            // Of two claims at a time the one with the later rows may come back first.
+            (None, Some(State::Backlog(backlog)), Some(after)) => {
+                backlog.after = backlog.after.max(after);
+            }
             _ => {}
         }
     }

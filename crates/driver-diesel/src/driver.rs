@@ -262,6 +262,10 @@ impl<E: Engine> Work for DieselDriver<E> {
         Ok(inserted)
     }
 
+    fn claims_side_by_side(&self) -> bool {
+        E::CLAIMS_SIDE_BY_SIDE
+    }
+
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
         if request.abilities.is_empty() || request.limit == 0 {
             return Ok(Vec::new());

@@ -97,6 +97,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// It is reached without a network.
     const IS_LOCAL: bool = false;
 
+    /// As [`Work::claims_side_by_side`](qudo_core::driver::Work::claims_side_by_side).
+    const CLAIMS_SIDE_BY_SIDE: bool = false;
+
     /// Words behind a table that make it be read by its primary key, where they are needed.
     const BY_KEY: &'static str = "";
 

@@ -25,6 +25,12 @@ pub trait Work {
     /// When nothing was stored, or nobody knows ([ambiguous](DriverError::is_ambiguous)).
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError>;
 
+    /// Whether two claims of one process at a time bring more jobs than one after the other. Then a second
+    /// claim is made beside the first while there is a backlog, if jobs are shorter than a claim takes.
+    fn claims_side_by_side(&self) -> bool {
+        false
+    }
+
     /// Leases at most `limit` ready jobs of one queue, in the order (priority descending, id).
     ///
     /// Rows locked by another claim are skipped, not waited for. No job is given to two workers. A claim may

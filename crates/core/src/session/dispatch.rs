@@ -89,6 +89,10 @@ struct Slot {
     queue: VecDeque<Box<ClaimedJob>>,
     reserved: usize,
     reserved_at: Option<Instant>,
+    /// The last claim brought as many jobs as claims ever ask for.
+    has_backlog: bool,
+    /// Its second fetcher waits until a claim beside the first one's is worth it.
+    beside_waits: bool,
     waiting: Option<Waiting>,
     weight: Weight,
     /// How many jobs it was given; raised to so much less than the lane with the most has
@@ -196,6 +200,30 @@ impl Inner {
         }
     }
 
+    /// How many jobs a second claim may bring while the first is under way.
+    fn room_beside(&self, workers: usize, lane: usize) -> usize {
+        let slot = &self.slots[lane];
+        if !slot.has_backlog || slot.reserved == 0 {
+            return 0;
+        }
+        let limit = (self.limit as usize).min(slot.weight.fit(self.bytes()));
+        // One claim more than a lane without a second may have ahead.
+        let target = self.ahead(workers).min(3 * limit);
+        let have = slot.queue.len() + slot.reserved;
+        if have <= target / 2 { (target - have).min(limit) } else { 0 }
+    }
+
+    /// Calls the second fetcher of a lane when it is worth it.
+    fn call_beside(&mut self, workers: usize, lane: usize) {
+        if self.slots[lane].beside_waits && self.room_beside(workers, lane) > 0 {
+            let slot = &mut self.slots[lane];
+            slot.beside_waits = false;
+            if let Some(lane) = &slot.lane {
+                lane.beside_bell.ring();
+            }
+        }
+    }
+
     /// By how many jobs a lane may stay behind the one with the most.
     fn credit(&self) -> u64 {
         let jobs = self.pace.map_or(CATCH_UP, |pace| (1.0 / pace.max(1e-7)) as u64);
@@ -205,13 +233,18 @@ impl Inner {
     /// How much a lane may claim ahead: together with the others that have something as much as lasts for
     /// the horizon, for what lies in front of an urgent job is that of all.
     fn prefetch(&self, workers: usize) -> usize {
+        self.ahead(workers).min(2 * self.limit as usize)
+    }
+
+    /// The same, however many jobs one claim brings.
+    fn ahead(&self, workers: usize) -> usize {
         let Some(pace) = self.pace else { return 0 };
         let jobs = HORIZON.as_secs_f64() * workers as f64 / pace.max(1e-7);
         // Less than one job per worker within the horizon: jobs are long, hold none back.
         if jobs < workers as f64 {
             return 0;
         }
-        ((jobs / self.with_work() as f64).ceil() as usize).min(2 * self.limit as usize)
+        (jobs / self.with_work() as f64).ceil() as usize
     }
 
     /// How many jobs a thread takes together: a fair share, of jobs that are over in a moment.
@@ -264,6 +297,8 @@ impl Dispatch {
             queue: VecDeque::new(),
             reserved: 0,
             reserved_at: None,
+            has_backlog: false,
+            beside_waits: false,
             waiting: None,
             weight: Weight::default(),
             served: 0,
@@ -293,7 +328,6 @@ impl Dispatch {
             return 0;
         }
         let now = Instant::now();
-        inner.slots[lane].reserved_at = None;
         let most = inner.slots.iter().map(|slot| slot.served).max().unwrap_or_default();
         let ticket = inner.tickets;
         let credit = inner.credit();
@@ -316,10 +350,25 @@ impl Dispatch {
             inner.call_waiting(now);
         } else {
             slot.waiting = None;
-            slot.reserved = want;
+            slot.reserved += want;
             slot.reserved_at = Some(now);
+            inner.call_beside(self.workers, lane);
         }
         want as u32
+    }
+
+    /// The same for its second fetcher: 0 unless there is a backlog, of which the first is bringing a part, and threads
+    /// would be idle before the next part came. Then [`Lane::beside_bell`] rings.
+    pub(crate) fn reserve_beside(&self, lane: usize) -> u32 {
+        let mut inner = self.inner.lock();
+        let room = if inner.closed { 0 } else { inner.room_beside(self.workers, lane) };
+        let slot = &mut inner.slots[lane];
+        slot.beside_waits = room == 0;
+        if room > 0 {
+            slot.reserved += room;
+            slot.reserved_at = Some(Instant::now());
+        }
+        room as u32
     }
 
     /// Gives up the turn of a lane that cannot claim now.
@@ -330,12 +379,17 @@ impl Dispatch {
         }
     }
 
-    /// Ends a reservation with what was claimed.
-    pub(crate) fn deliver(&self, lane: usize, jobs: Vec<ClaimedJob>) {
-        let got = jobs.len();
+    /// Ends a reservation of so many jobs with what was claimed.
+    pub(crate) fn deliver(&self, lane: usize, wanted: u32, jobs: Vec<ClaimedJob>) {
+        let (got, wanted) = (jobs.len(), wanted as usize);
         let mut inner = self.inner.lock();
-        let wanted = std::mem::take(&mut inner.slots[lane].reserved);
-        inner.slots[lane].reserved_at = None;
+        let limit = inner.limit;
+        let slot = &mut inner.slots[lane];
+        slot.reserved = slot.reserved.saturating_sub(wanted);
+        if slot.reserved == 0 {
+            slot.reserved_at = None;
+        }
+        slot.has_backlog = got > 0 && got >= wanted && limit >= MAX_LIMIT;
         if got < wanted {
             // Threads that another lane went without are free again.
             inner.queued += got;
@@ -403,6 +457,7 @@ impl Dispatch {
                 self.shelves[thread].fill(from.settle.token(), jobs, now);
                 inner.queued -= taken;
                 inner.call_low(self.workers, now);
+                inner.call_beside(self.workers, lane);
                 return Some((from, job));
             }
             if let Some(job) = self.steal(&inner, thread, now) {
@@ -589,12 +644,12 @@ mod tests {
         assert_eq!(dispatch.reserve(0), 1);
         assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 0), "it is taken");
         // The first lane found nothing and is back before the others.
-        dispatch.deliver(0, Vec::new());
+        dispatch.deliver(0, 1, Vec::new());
         assert!(rings(&dispatch, 2) && !rings(&dispatch, 1), "the turn is the third lane's");
         assert_eq!(dispatch.reserve(0), 0);
         assert_eq!(dispatch.reserve(1), 0);
         assert_eq!(dispatch.reserve(2), 1);
-        dispatch.deliver(2, Vec::new());
+        dispatch.deliver(2, 1, Vec::new());
         assert!(rings(&dispatch, 1));
         assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 1));
     }
@@ -604,7 +659,7 @@ mod tests {
         let dispatch = lanes(1);
         let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
         dispatch.inner.lock().last_pop = long_ago;
-        dispatch.deliver(0, vec![job()]);
+        dispatch.deliver(0, 1, vec![job()]);
         assert!(dispatch.drain_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
         dispatch.inner.lock().idle = 0;
         assert_eq!(dispatch.drain_stuck(0, HORIZON).len(), 1, "all threads are busy");
@@ -640,7 +695,7 @@ mod tests {
         let dispatch = lanes_for(2, 1);
         let deliver = |count: usize, pace: Option<f64>| {
             dispatch.inner.lock().pace = pace;
-            dispatch.deliver(0, std::iter::repeat_with(job).take(count).collect());
+            dispatch.deliver(0, count as u32, std::iter::repeat_with(job).take(count).collect());
             pop(&dispatch, 0);
             let taken = 1 + at_hand(&dispatch, 0);
             dispatch.drain(0);
@@ -657,7 +712,7 @@ mod tests {
     fn a_thread_with_nothing_to_do_takes_half_of_what_another_has_at_hand() {
         let dispatch = lanes_for(2, 1);
         dispatch.inner.lock().pace = Some(1e-6);
-        dispatch.deliver(0, std::iter::repeat_with(job).take(10).collect());
+        dispatch.deliver(0, 10, std::iter::repeat_with(job).take(10).collect());
         pop(&dispatch, 0);
         dispatch.inner.lock().slots[0].queue.clear();
         pop(&dispatch, 1);
@@ -668,7 +723,7 @@ mod tests {
     fn what_lies_behind_a_long_job_is_taken_by_a_thread_that_has_enough_to_do() {
         let dispatch = lanes_for(2, 1);
         dispatch.inner.lock().pace = Some(1e-6);
-        dispatch.deliver(0, std::iter::repeat_with(job).take(100).collect());
+        dispatch.deliver(0, 100, std::iter::repeat_with(job).take(100).collect());
         pop(&dispatch, 0);
         let long_ago = Instant::now().checked_sub(HORIZON).expect("a running machine");
         let lane = dispatch.inner.lock().slots[0].lane.clone().expect("it has not ended");
@@ -686,7 +741,7 @@ mod tests {
     fn what_threads_have_at_hand_is_given_back_with_the_rest() {
         let dispatch = lanes_for(2, 2);
         dispatch.inner.lock().pace = Some(1e-6);
-        dispatch.deliver(0, std::iter::repeat_with(job).take(40).collect());
+        dispatch.deliver(0, 40, std::iter::repeat_with(job).take(40).collect());
         pop(&dispatch, 0);
         assert!(dispatch.drain(1).is_empty(), "it is another lane's");
         assert_eq!(dispatch.drain(0).len(), 39);
@@ -697,7 +752,7 @@ mod tests {
         let dispatch = lanes(2);
         for _ in 0..3 {
             assert_eq!(dispatch.reserve(0), 1, "the other does not come");
-            dispatch.deliver(0, vec![job()]);
+            dispatch.deliver(0, 1, vec![job()]);
             dispatch.pop(0, &Paces::default(), || {}).expect("delivered");
         }
         dispatch.inner.lock().idle = 0;
@@ -706,6 +761,35 @@ mod tests {
         dispatch.inner.lock().call_waiting(Instant::now());
         assert!(rings(&dispatch, 1) && !rings(&dispatch, 0), "it had three less");
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 1));
+    }
+
+    #[test]
+    fn a_second_claim_is_made_only_beside_one_that_brings_a_part_of_a_backlog() {
+        let dispatch = lanes_for(2, 1);
+        dispatch.inner.lock().pace = Some(1e-6);
+        dispatch.inner.lock().limit = MAX_LIMIT;
+        let bell = dispatch.inner.lock().slots[0].lane.clone().expect("it has not ended");
+        let rings = || bell.beside_bell.wait(Duration::ZERO);
+        assert_eq!(dispatch.reserve_beside(0), 0, "nothing is known of a backlog");
+        let deliver = |wanted: u32, count: usize| {
+            dispatch.deliver(0, wanted, std::iter::repeat_with(job).take(count).collect());
+        };
+        assert_eq!(dispatch.reserve(0), 1_000);
+        assert!(!rings(), "nor is it now");
+        deliver(1_000, 1_000);
+        assert_eq!(dispatch.reserve_beside(0), 0, "no other claim is under way");
+        assert_eq!(dispatch.reserve(0), 1_000);
+        assert_eq!(dispatch.reserve_beside(0), 0, "what lies here lasts until it is back");
+        while dispatch.inner.lock().queued > 500 {
+            assert!(!rings());
+            pop(&dispatch, 0);
+            at_hand(&dispatch, 0);
+        }
+        assert!(rings());
+        assert!((900..=1_000).contains(&dispatch.reserve_beside(0)));
+        assert_eq!(dispatch.reserve_beside(0), 0, "it is the second");
+        deliver(1_000, 999);
+        assert!(!rings(), "the end of the backlog");
     }
 
     #[test]
@@ -721,7 +805,7 @@ mod tests {
     fn a_lane_that_waits_since_jobs_were_long_is_called_when_they_are_short() {
         let dispatch = lanes(2);
         assert_eq!(dispatch.reserve(0), 1);
-        dispatch.deliver(0, vec![job()]);
+        dispatch.deliver(0, 1, vec![job()]);
         dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0), "the one thread is busy");
         dispatch.inner.lock().idle = 1;
@@ -754,7 +838,7 @@ mod tests {
     fn a_lane_that_does_not_come_loses_its_turn() {
         let dispatch = lanes(2);
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (1, 0));
-        dispatch.deliver(0, Vec::new());
+        dispatch.deliver(0, 1, Vec::new());
         assert_eq!(dispatch.reserve(0), 0, "the other is called");
         let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
         if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {
@@ -767,7 +851,7 @@ mod tests {
     fn the_turn_of_a_lane_that_does_not_come_or_cannot_goes_to_the_next() {
         let dispatch = lanes(3);
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1), dispatch.reserve(2)), (1, 0, 0));
-        dispatch.deliver(0, Vec::new());
+        dispatch.deliver(0, 1, Vec::new());
         assert!(rings(&dispatch, 1) && !rings(&dispatch, 2));
         let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
         if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {

@@ -10,6 +10,7 @@ use crate::session::lane::Lane;
 use crate::session::loops::supervise;
 use crate::session::pulses::Kind;
 use crate::session::uncertain::Uncertain;
+use crate::tools::bell::Bell;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
@@ -49,6 +50,8 @@ const IDLE_SHARE: u32 = 200;
 struct Fetcher<'a> {
     session: &'a Arc<Session>,
     lane: &'a Arc<Lane>,
+    /// Whether it is the first, or claims beside that one, which does all else.
+    kind: Kind,
     /// Which queue is asked first: it turns, so that a full queue does not starve the next.
     turn: usize,
     last_work: Instant,
@@ -57,6 +60,8 @@ struct Fetcher<'a> {
     uncertain: Vec<Uncertain>,
     /// Claims whose jobs were not delivered yet.
     under_way: Vec<Uncertain>,
+    /// How many jobs it asks for; from then until they are delivered the lane counts its claim.
+    reserved: u32,
     /// How many of them other lanes were told of.
     handed_over: usize,
     /// What ended waits to be settled, so that nothing is claimed.
@@ -70,25 +75,37 @@ struct Fetcher<'a> {
 /// Claims for one database until the session stops.
 pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     session.meet(lane);
+    fetch(session, lane, Kind::Fetch);
+}
+
+/// The same beside the first, while there is a backlog whose jobs end faster than one claim after the other brings
+/// them.
+pub(crate) fn run_beside(session: &Arc<Session>, lane: &Arc<Lane>) {
+    fetch(session, lane, Kind::FetchBeside);
+}
+
+fn fetch(session: &Arc<Session>, lane: &Arc<Lane>, kind: Kind) {
     let now = Instant::now();
     let mut fetcher = Fetcher {
         session,
         lane,
+        kind,
         turn: 0,
         last_work: now,
         next_promotion: now,
         uncertain: Vec::new(),
         under_way: Vec::new(),
+        reserved: 0,
         handed_over: 0,
         blocked: false,
         idle: false,
         woken: false,
     };
-    supervise(lane, Kind::Fetch, || {
+    supervise(lane, kind, || {
         fetcher.recover_from_panic();
         fetcher.fetch_on();
     });
-    session.dispatch.withdraw(lane.index);
+    fetcher.withdraw();
     fetcher.release_all();
     // A claim that was on its way when the stop came delivered after everything else was given
     // back, perhaps to threads that had already ended.
@@ -100,26 +117,26 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 impl Fetcher<'_> {
     /// Claims until the lane stops.
     fn fetch_on(&mut self) {
-        let (session, lane) = (self.session, self.lane);
+        let lane = self.lane;
         while !lane.is_stopping() {
             let paused = lane.database.orders.known().paused;
             if !lane.database.is_trusted() || !lane.heart.holds_leases() || paused {
                 if paused && lane.database.is_trusted() {
-                    lane.pulses.beat(Kind::Fetch);
+                    lane.pulses.beat(self.kind);
                 }
-                session.dispatch.withdraw(lane.index);
+                self.withdraw();
                 if lane.database.is_second_name() {
                     // Only its first name may still be asked.
                     self.hand_over();
                 }
                 // The bell rings when the database is back; the pause covers a missed heartbeat.
-                lane.database.bell.wait(Duration::from_millis(500));
+                self.bell().wait(Duration::from_millis(500));
                 continue;
             }
             match self.round() {
                 Ok(pause) => {
                     if !std::mem::take(&mut self.blocked) {
-                        lane.pulses.beat(Kind::Fetch);
+                        lane.pulses.beat(self.kind);
                     }
                     if let Some(pause) = pause {
                         self.sleep(self.next_release().map_or(pause, |next| next.min(pause)));
@@ -130,19 +147,54 @@ impl Fetcher<'_> {
         }
     }
 
+    fn is_first(&self) -> bool {
+        self.kind == Kind::Fetch
+    }
+
+    fn bell(&self) -> &Bell {
+        if self.is_first() { &self.lane.database.bell } else { &self.lane.beside_bell }
+    }
+
+    /// Gives up the turn of the lane, for which the first fetcher waits.
+    fn withdraw(&self) {
+        if self.is_first() {
+            self.session.dispatch.withdraw(self.lane.index);
+        }
+    }
+
     /// What was claimed when a panic came is known to nobody: it is given back by the number of the claim.
     fn recover_from_panic(&mut self) {
-        self.lane.claiming.store(false, Ordering::SeqCst);
         self.uncertain.append(&mut self.under_way);
         // Nothing comes of the reservation.
-        self.session.dispatch.deliver(self.lane.index, Vec::new());
+        self.deliver(Vec::new());
+    }
+
+    /// Asks how many jobs are wanted.
+    fn reserve(&mut self) -> u32 {
+        let (dispatch, lane) = (&self.session.dispatch, self.lane.index);
+        let wanted =
+            if self.is_first() { dispatch.reserve(lane) } else { dispatch.reserve_beside(lane) };
+        if wanted > 0 {
+            self.reserved = wanted;
+            self.lane.claiming.fetch_add(1, Ordering::SeqCst);
+        }
+        wanted
+    }
+
+    /// Ends what [`reserve`](Self::reserve) began. What the claim brought is counted already: the heartbeat looks at
+    /// both counts.
+    fn deliver(&mut self, jobs: Vec<ClaimedJob>) {
+        self.session.dispatch.deliver(self.lane.index, self.reserved, jobs);
+        if std::mem::take(&mut self.reserved) > 0 {
+            self.lane.claiming.fetch_sub(1, Ordering::SeqCst);
+        }
     }
 
     /// One look at the database: promote what is due, then claim from the queues in turn.
     /// Returns how long to sleep, or `None` to go on at once.
     fn round(&mut self) -> Result<Option<Duration>, DriverError> {
         self.release_uncertain()?;
-        if Instant::now() >= self.next_promotion {
+        if self.is_first() && Instant::now() >= self.next_promotion {
             self.promote()?;
         }
         if self.lane.in_flight.load(Ordering::Relaxed) > MAX_IN_FLIGHT
@@ -151,7 +203,7 @@ impl Fetcher<'_> {
             self.blocked = true;
             return Ok(Some(Duration::from_millis(5)));
         }
-        let wanted = self.session.dispatch.reserve(self.lane.index);
+        let wanted = self.reserve();
         if wanted == 0 {
             // No worker thread needs anything: the bell rings when one does. Asking the database
             // meanwhile would find the backlog again and again.
@@ -159,10 +211,9 @@ impl Fetcher<'_> {
             let delay = self.session.client.program.options.delay;
             // Threads may be held for a lane whose database does not answer, or that does not come to
             // its turn; nobody rings when that is over.
-            let held = self.session.dispatch.has_idle();
+            let held = self.is_first() && self.session.dispatch.has_idle();
             return Ok(Some(if held { delay.min(STALE_RESERVATION) } else { delay }));
         }
-        self.lane.claiming.store(true, Ordering::SeqCst);
         let death = self.lane.heart.death();
         let claimed = self.claim(wanted);
         let (jobs, result) = match claimed {
@@ -171,13 +222,12 @@ impl Fetcher<'_> {
         };
         let found = jobs.len();
         self.lane.in_flight.fetch_add(found, Ordering::SeqCst);
-        self.lane.claiming.store(false, Ordering::SeqCst);
         self.under_way.clear();
         // A process that was stopped between the claim and now, and found dead: others may hold what it
         // brought. If it is found just now, the beat may have cleared the queue before this comes.
         let (jobs, stale) =
             if self.lane.heart.death() == death { (jobs, Vec::new()) } else { (Vec::new(), jobs) };
-        self.session.dispatch.deliver(self.lane.index, jobs);
+        self.deliver(jobs);
         for job in stale {
             self.lane.give_back(Box::new(job));
         }
@@ -192,6 +242,9 @@ impl Fetcher<'_> {
         if found > 0 {
             self.last_work = Instant::now();
             return Ok(None);
+        }
+        if !self.is_first() {
+            return Ok(Some(self.session.client.program.options.delay));
         }
         // The claim comes first after a wake-up: most are for a job that is ready, and looking for
         // due ones is a round trip that it would wait for.
@@ -334,8 +387,8 @@ impl Fetcher<'_> {
 
     /// Sleeps until the pause is over, the bell rings, or the database says that it changed.
     fn sleep(&mut self, pause: Duration) {
-        if !self.idle {
-            self.lane.database.bell.wait(jitter(pause));
+        if !self.idle || !self.is_first() {
+            self.bell().wait(jitter(pause));
             return;
         }
         if self.lane.listening.load(Ordering::Acquire) {
@@ -383,7 +436,7 @@ impl Fetcher<'_> {
         match error.kind() {
             // It is noted already; if the database is in use all the same, it is slow.
             ErrorKind::Down => {
-                self.lane.database.bell.wait(jitter(Duration::from_millis(50)));
+                self.bell().wait(jitter(Duration::from_millis(50)));
             }
             ErrorKind::Schema => {
                 // It does not mend itself at once; the probe finds out when it has.
@@ -392,7 +445,7 @@ impl Fetcher<'_> {
             ErrorKind::Contention => {
                 let text = crate::tools::causes::with_causes(error);
                 log::warn!("database {:?} could not claim: {text}", &*self.lane.database.name);
-                self.lane.database.bell.wait(jitter(CONTENDED));
+                self.bell().wait(jitter(CONTENDED));
             }
             kind => {
                 let text = crate::tools::causes::with_causes(error);
@@ -402,7 +455,7 @@ impl Fetcher<'_> {
                 let until = Instant::now() + jitter(pause);
                 while !self.lane.is_stopping() && Instant::now() < until {
                     let left = until.saturating_duration_since(Instant::now());
-                    self.lane.database.bell.wait(left.min(LOOK_AGAIN));
+                    self.bell().wait(left.min(LOOK_AGAIN));
                 }
             }
         }
@@ -508,5 +561,75 @@ mod tests {
         assert_eq!(bed.left().0, 1);
         bed.database.order(crate::driver::ControlFlag::Paused, false).expect("answers");
         end(&bed, 1);
+    }
+
+    /// A session over a driver that claims side by side, of which `after` is told which claim was the second of
+    /// two, and may panic or wait; and how many claims were.
+    fn side_by_side(after: impl Fn(bool) + Send + Sync + 'static) -> (Bed, Arc<AtomicU32>) {
+        let (under_way, seconds) = (AtomicU32::new(0), Arc::new(AtomicU32::new(0)));
+        let (counted, large) = (Arc::clone(&seconds), AtomicU32::new(0));
+        let claim = move |driver: &dyn Driver, request: &crate::driver::ClaimRequest<'_>| {
+            let is_second = under_way.fetch_add(1, Ordering::SeqCst) == 1;
+            counted.fetch_add(u32::from(is_second), Ordering::SeqCst);
+            // What the first of the large ones brings says that there is a backlog.
+            if request.limit == 1_000 && large.fetch_add(1, Ordering::SeqCst) > 0 {
+                eventually(|| counted.load(Ordering::SeqCst) > 0);
+            }
+            let jobs = driver.claim(request);
+            let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| after(is_second)));
+            under_way.fetch_sub(1, Ordering::SeqCst);
+            panic.map_err(std::panic::resume_unwind).expect("went on");
+            jobs
+        };
+        let driver = FaultyDriver::new(memory()).with_claim(claim).that_claims_side_by_side();
+        let bed = Bed::over(Arc::new(driver), SOON);
+        bed.pace.may_end.ring();
+        (bed, seconds)
+    }
+
+    #[test]
+    fn while_there_is_a_backlog_of_short_jobs_a_second_claim_is_made_beside_the_first() {
+        let (bed, seconds) = side_by_side(|_| ());
+        bed.insert(20);
+        bed.begun(20);
+        assert_eq!(seconds.load(Ordering::SeqCst), 0, "there is no backlog");
+        bed.insert(6_000);
+        end(&bed, 6_020);
+        assert!(seconds.load(Ordering::SeqCst) > 0);
+    }
+
+    #[test]
+    fn a_second_claim_that_panics_leaves_no_job_leased() {
+        let panicked = AtomicBool::new(false);
+        let (bed, seconds) = side_by_side(move |is_second| {
+            assert!(!is_second || panicked.swap(true, Ordering::SeqCst), "on purpose");
+        });
+        bed.insert(6_000);
+        end(&bed, 6_000);
+        assert!(seconds.load(Ordering::SeqCst) > 0);
+    }
+
+    #[test]
+    fn what_two_claims_bring_after_a_stop_is_given_back() {
+        let (may_go_on, waits) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+        let (go_on, waiting) = (Arc::clone(&may_go_on), Arc::clone(&waits));
+        let (bed, seconds) = side_by_side(move |is_second| {
+            if is_second {
+                go_on.store(false, Ordering::SeqCst);
+            }
+            waiting.fetch_add(1, Ordering::SeqCst);
+            eventually(|| go_on.load(Ordering::SeqCst));
+            waiting.fetch_sub(1, Ordering::SeqCst);
+        });
+        bed.insert(20_000);
+        eventually(|| waits.load(Ordering::SeqCst) == 2 && seconds.load(Ordering::SeqCst) > 0);
+        std::thread::scope(|scope| {
+            scope.spawn(|| shut_down(&bed.session));
+            eventually(|| bed.session.stop.is_stopping());
+            may_go_on.store(true, Ordering::SeqCst);
+        });
+        let depth = bed.database.driver().depth(100_000).expect("answers");
+        let begun = u64::from(bed.pace.begun.load(Ordering::SeqCst));
+        assert_eq!((depth.ready.count + begun, depth.running.count), (20_000, 0));
     }
 }

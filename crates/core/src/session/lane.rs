@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::heart::Heart;
-use super::pulses::{LoopReport, Pulses};
+use super::pulses::{Kind, LoopReport, Pulses};
 use super::settle_queue::SettleQueue;
 use super::shelf::Shelves;
 use super::stop::{Phase, Progress, Stop};
@@ -23,6 +23,8 @@ pub(crate) struct Lane {
     pub(crate) heart: Heart,
     /// How its loops fare.
     pub(crate) pulses: Pulses,
+    /// Wakes the second fetcher when a claim beside the first one's is worth it.
+    pub(crate) beside_bell: Bell,
     /// Wakes the heartbeat thread before its time, at shutdown.
     pub(crate) heartbeat_bell: Bell,
     /// The same for the janitor.
@@ -33,10 +35,10 @@ pub(crate) struct Lane {
     pub(crate) in_flight: AtomicUsize,
     /// Settlements that came too late because the lease was lost.
     pub(crate) lost_leases: AtomicU64,
-    /// The fetcher may still bring jobs.
-    fetching: AtomicBool,
-    /// A claim is under way, or what it brought is not counted yet.
-    pub(crate) claiming: AtomicBool,
+    /// How many fetchers may still bring jobs.
+    fetching: AtomicUsize,
+    /// How many claims are under way, or what they brought is not counted yet.
+    pub(crate) claiming: AtomicUsize,
     /// Threads of the lane whose end is waited for.
     waited_for: AtomicUsize,
     /// All threads of the lane.
@@ -65,13 +67,14 @@ impl Lane {
             settle: SettleQueue::over(shelves),
             heart: Heart::new(dead_after),
             pulses: Pulses::default(),
+            beside_bell: Bell::default(),
             heartbeat_bell: Bell::default(),
             janitor_bell: Bell::default(),
             listener_bell: Bell::default(),
             in_flight: AtomicUsize::new(0),
             lost_leases: AtomicU64::new(0),
-            fetching: AtomicBool::new(true),
-            claiming: AtomicBool::new(false),
+            fetching: AtomicUsize::new(1),
+            claiming: AtomicUsize::new(0),
             waited_for: AtomicUsize::new(0),
             alive: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
@@ -86,8 +89,18 @@ impl Lane {
         self.database.driver().wake_source() == WakeSource::Listen
     }
 
+    /// Whether two claims at a time are faster than one after the other.
+    pub(crate) fn claims_side_by_side(&self) -> bool {
+        self.database.driver().claims_side_by_side()
+    }
+
     pub(crate) fn reports(&self) -> impl Iterator<Item = LoopReport> {
-        self.pulses.reports(&self.database.name, self.listens())
+        let (listens, two) = (self.listens(), self.claims_side_by_side());
+        self.pulses.reports(&self.database.name, move |kind| match kind {
+            Kind::FetchBeside => two,
+            Kind::Listen => listens,
+            _ => true,
+        })
     }
 
     // Its end.
@@ -132,7 +145,8 @@ impl Lane {
     /// Wakes all loops that sleep.
     pub(crate) fn ring_all(&self) {
         self.database.bell.ring();
-        for bell in [&self.heartbeat_bell, &self.janitor_bell, &self.listener_bell] {
+        let (beside, heartbeat) = (&self.beside_bell, &self.heartbeat_bell);
+        for bell in [beside, heartbeat, &self.janitor_bell, &self.listener_bell] {
             bell.ring();
         }
     }
@@ -141,11 +155,11 @@ impl Lane {
 
     /// Whether it has leases, or may have in a moment.
     pub(crate) fn has_leases(&self) -> bool {
-        self.claiming.load(Ordering::SeqCst) || self.in_flight.load(Ordering::SeqCst) > 0
+        self.claiming.load(Ordering::SeqCst) > 0 || self.in_flight.load(Ordering::SeqCst) > 0
     }
 
     pub(crate) fn is_fetching(&self) -> bool {
-        self.fetching.load(Ordering::Acquire)
+        self.fetching.load(Ordering::Acquire) > 0
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -179,9 +193,14 @@ impl Lane {
         (last_waited_for, self.alive.fetch_sub(1, Ordering::AcqRel) == 1)
     }
 
-    /// The fetcher brings nothing any more.
+    /// A second fetcher brings jobs too.
+    pub(crate) fn begin_fetching(&self) {
+        self.fetching.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// A fetcher brings nothing any more.
     pub(crate) fn end_fetching(&self) {
-        self.fetching.store(false, Ordering::Release);
+        self.fetching.fetch_sub(1, Ordering::AcqRel);
         // A heartbeat may have waited for the last delivery.
         self.heartbeat_bell.ring();
     }

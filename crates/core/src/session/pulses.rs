@@ -12,6 +12,8 @@ const NEVER: u64 = u64::MAX;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     Fetch,
+    /// As the first, beside it while there is a backlog.
+    FetchBeside,
     Settle,
     Heartbeat,
     Janitor,
@@ -19,12 +21,19 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    const ALL: [Self; 5] =
-        [Self::Fetch, Self::Settle, Self::Heartbeat, Self::Janitor, Self::Listen];
+    const ALL: [Self; 6] = [
+        Self::Fetch,
+        Self::FetchBeside,
+        Self::Settle,
+        Self::Heartbeat,
+        Self::Janitor,
+        Self::Listen,
+    ];
 
     pub(crate) const fn as_str(self) -> &'static str {
         match self {
             Self::Fetch => "fetch",
+            Self::FetchBeside => "fetch-beside",
             Self::Settle => "settle",
             Self::Heartbeat => "heartbeat",
             Self::Janitor => "janitor",
@@ -39,7 +48,8 @@ impl Kind {
 pub struct LoopReport {
     /// The short name of the database that it works for.
     pub database: String,
-    /// What it does: `fetch` claims jobs, `settle` ends runs, `heartbeat` says that the process lives,
+    /// What it does: `fetch` claims jobs, `fetch-beside` does so at the same
+    /// time where that is faster, `settle` ends runs, `heartbeat` says that the process lives,
     /// `janitor` rescues and cleans up, `listen` hears of new jobs.
     pub name: &'static str,
     /// How long ago it last did that, or found that nothing was to be done; `None` before the first time. A
@@ -84,10 +94,10 @@ impl Pulses {
     pub(crate) fn reports(
         &self,
         database: &str,
-        listens: bool,
+        has: impl Fn(Kind) -> bool,
     ) -> impl Iterator<Item = LoopReport> {
         let now = self.started.elapsed();
-        let kinds = Kind::ALL.into_iter().filter(move |kind| listens || *kind != Kind::Listen);
+        let kinds = Kind::ALL.into_iter().filter(move |kind| has(*kind));
         kinds.map(move |kind| {
             let Pulse { success, panics } = &self.each[kind as usize];
             let success = Some(success.load(Ordering::Relaxed)).filter(|at| *at != NEVER);

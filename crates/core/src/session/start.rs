@@ -41,6 +41,9 @@ fn start_loops(session: &Arc<Session>, lane: &Arc<Lane>) -> Result<(), Error> {
         (Kind::Heartbeat, heartbeat::run),
         (Kind::Janitor, janitor::run),
     ];
+    if lane.claims_side_by_side() {
+        loops.push((Kind::FetchBeside, fetcher::run_beside));
+    }
     if lane.listens() {
         loops.push((Kind::Listen, listener::run));
     }
@@ -97,6 +100,9 @@ impl LaneThread {
     fn new(session: &Arc<Session>, lane: &Arc<Lane>, kind: Kind) -> Self {
         let thread = Self { session: Arc::clone(session), lane: Arc::clone(lane), kind };
         lane.begin_thread(thread.is_waited_for());
+        if kind == Kind::FetchBeside {
+            lane.begin_fetching();
+        }
         thread
     }
 
@@ -110,7 +116,7 @@ impl LaneThread {
 impl Drop for LaneThread {
     fn drop(&mut self) {
         let (session, lane) = (&self.session, &self.lane);
-        if self.kind == Kind::Fetch {
+        if matches!(self.kind, Kind::Fetch | Kind::FetchBeside) {
             lane.end_fetching();
             // The end of a stop may have waited for it too.
             session.end_if_overdue();

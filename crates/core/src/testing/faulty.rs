@@ -49,6 +49,7 @@ pub struct FaultyDriver {
     fault: Fault,
     claim: Claim,
     blocks: bool,
+    claims_side_by_side: bool,
 }
 
 impl fmt::Debug for FaultyDriver {
@@ -61,13 +62,22 @@ impl FaultyDriver {
     /// A driver that does what this one does.
     pub fn new(inner: Arc<dyn Driver>) -> Self {
         let claim = |driver: &dyn Driver, request: &ClaimRequest<'_>| driver.claim(request);
-        Self { inner, fault: Box::new(|_| Ok(())), claim: Box::new(claim), blocks: false }
+        let claims_side_by_side = inner.claims_side_by_side();
+        let (fault, claim) = (Box::new(|_: &str| Ok(())), Box::new(claim));
+        Self { inner, fault, claim, blocks: false, claims_side_by_side }
     }
 
     /// Its calls may take long, so they are made on threads that can be given up, as those of servers are.
     #[must_use]
     pub fn that_may_block(mut self) -> Self {
         self.blocks = true;
+        self
+    }
+
+    /// Two claims of one process are made at a time, as servers like them.
+    #[must_use]
+    pub fn that_claims_side_by_side(mut self) -> Self {
+        self.claims_side_by_side = true;
         self
     }
 
@@ -147,6 +157,10 @@ impl Work for FaultyDriver {
         fn remove_worker(worker: WorkerId) -> usize;
         fn workers() -> Vec<WorkerSeen>;
         fn purge(keep: &Keep, limit: u32) -> Purged;
+    }
+
+    fn claims_side_by_side(&self) -> bool {
+        self.claims_side_by_side
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {

@@ -119,6 +119,7 @@ const STRANGERS: &str = "SELECT CAST(MIN(table_name) AS CHAR) FROM information_s
      HAVING COUNT(*) > 0";
 
 impl Engine for Mysql {
+    const CLAIMS_SIDE_BY_SIDE: bool = true;
     type Conn = MysqlConnection;
 
     const NAME: &'static str = "mysql";

@@ -95,6 +95,7 @@ impl DieselDriver<Postgres> {
 }
 
 impl Engine for Postgres {
+    const CLAIMS_SIDE_BY_SIDE: bool = true;
     type Conn = PgConnection;
 
     const NAME: &'static str = "postgres";
