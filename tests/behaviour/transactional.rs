@@ -76,7 +76,7 @@ impl Conn {
         let (scheme, rest) = plain.split_once(':').expect("a scheme");
         Some(match scheme {
             "sqlite" => {
-                let manager = ConnectionManager::new(rest);
+                let manager = ConnectionManager::<SqliteConnection>::new(rest);
                 let pool = diesel::r2d2::Pool::builder().max_size(1).build(manager);
                 let pool = pool.expect("connects");
                 let mut conn = pool.get().expect("connects");
