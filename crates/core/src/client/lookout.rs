@@ -280,7 +280,7 @@ mod tests {
 
     #[test]
     fn many_that_wait_are_looked_for_in_one_question_and_each_is_woken_by_its_own_end() {
-        let bed = Bed::new(200);
+        let bed = Bed::new(2_000);
         let ended = Arc::default();
         let begun = Instant::now();
         bed.wait_for(&bed.jobs, SOON, &ended);
@@ -291,7 +291,7 @@ mod tests {
                 eventually(|| ended.load(Ordering::SeqCst) == 1);
             }
         }
-        eventually(|| ended.load(Ordering::SeqCst) == 200);
+        eventually(|| ended.load(Ordering::SeqCst) == 2_000);
         // One question a millisecond, were there only new ones, and each takes its time.
         let most = begun.elapsed().as_millis() as usize + 10;
         assert!(bed.asked.0.load(Ordering::SeqCst) <= most, "{:?}", bed.asked);
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn those_that_have_waited_for_long_are_asked_for_seldom_and_together() {
-        let bed = Bed::new(300);
+        let bed = Bed::new(2_000);
         let ended = Arc::default();
         bed.wait_for(&bed.jobs, SOON, &ended);
         // By then looks for all are a tenth of a second apart, and come together.
@@ -313,7 +313,7 @@ mod tests {
         assert!(asked <= tenths, "{asked} questions in {:?}", begun.elapsed());
         assert_eq!(ended.load(Ordering::SeqCst), 0);
         bed.jobs.iter().for_each(|job| bed.end(*job));
-        eventually(|| ended.load(Ordering::SeqCst) == 300);
+        eventually(|| ended.load(Ordering::SeqCst) == 2_000);
     }
 
     #[test]
