@@ -32,8 +32,11 @@ struct Backlog {
 
 enum State {
     Backlog(Backlog),
-    /// One look at the start was dear. It may have waited for something else.
-    Once,
+    /// One look at the start was dear, and over at this time of the server. It may have waited for something else, and
+    /// so may one that was made at the same time.
+    Once {
+        ended: i64,
+    },
     Dear(Box<Dear>),
 }
 
@@ -88,15 +91,26 @@ impl Cursors {
                 cursors.insert(queue.clone(), State::Backlog(backlog));
             }
             (Some(took), state, _) if is_dear(took, found.round_trip) => {
-                let was_dear = matches!(state, Some(State::Once));
-                let now =
-                    if was_dear { State::Dear(Box::new(Dear::new(found))) } else { State::Once };
+                let was_dear = matches!(state, Some(State::Once { ended }) if found.now >= *ended);
+                let now = if was_dear {
+                    State::Dear(Box::new(Dear::new(found)))
+                } else {
+                    State::Once { ended: found.ended() }
+                };
                 cursors.insert(queue.clone(), now);
+            }
+            // What it looked at is still there.
+            (None, Some(State::Backlog(backlog)), _) if found.failed => {
+                let begun = found.behind().unwrap_or(backlog.after);
+                backlog.after = backlog.after.min(begun);
             }
             _ if found.failed => {}
             (Some(_), _, _) => drop(cursors.remove(queue)),
-            // Of two claims at a time the one with the later rows may come back first.
-            (None, Some(State::Backlog(backlog)), Some(after)) => {
+            // Of two claims at a time the one with the later rows may come back first, and a look at the start may
+            // have moved the cursor back meanwhile.
+            (None, Some(State::Backlog(backlog)), Some(after))
+                if found.behind().is_some_and(|begun| backlog.after >= begun) =>
+            {
                 backlog.after = backlog.after.max(after);
             }
             _ => {}
@@ -106,12 +120,17 @@ impl Cursors {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
     use uuid::Uuid;
 
     use super::*;
     use crate::plan::Look;
 
     const QUEUE: &str = "mail";
+
+    /// The server's clock: each claim begins when the one before is over.
+    static NOW: AtomicI64 = AtomicI64::new(1_795_000_000_000_000);
 
     /// A claim of which each look takes so many milliseconds.
     fn claim(cursors: &Cursors, took: u64, rows: &[Place], full: bool) -> Plan {
@@ -124,7 +143,7 @@ mod tests {
             rows,
             full,
             failed: false,
-            now: 1_795_000_000_000_000,
+            now: NOW.fetch_add(100_000_000, Ordering::Relaxed),
             round_trip: Duration::from_millis(1),
             ends_looks: true,
         };
@@ -141,6 +160,61 @@ mod tests {
         let behind = (Span::Behind(last), Reason::Cursor);
         assert_eq!(claim(&cursors, 1, &[], false).0, [behind, start], "if too few are found");
         assert_eq!(cursors.plan(QUEUE, false).0, [start]);
+    }
+
+    /// Notes a claim that was planned before, with what it found.
+    fn note(cursors: &Cursors, plan: &Plan, rows: &[Place], failed: bool) {
+        let looks = [Look { took: Duration::from_millis(1), rows: rows.len(), bytes: 0 }];
+        let (full, now, round_trip) = (!failed, 1_795_000_000_000_000, Duration::from_millis(1));
+        let found =
+            Found { plan, looks: &looks, rows, full, failed, now, round_trip, ends_looks: true };
+        cursors.note(&QUEUE.into(), &found);
+    }
+
+    #[test]
+    fn of_claims_at_the_same_time_none_moves_the_cursor_over_what_another_left() {
+        let cursors = Cursors::default();
+        let places: Vec<Place> = (1..=9).map(|at| (0, Uuid::from_u128(at))).collect();
+        let after = || match cursors.plan(QUEUE, false).0[0].0 {
+            Span::Behind(place) => place,
+            other => panic!("{other:?}"),
+        };
+        claim(&cursors, 1, &places[..3], true);
+        let (one, other) = (cursors.plan(QUEUE, false), cursors.plan(QUEUE, false));
+        note(&cursors, &other, &places[5..7], false);
+        note(&cursors, &one, &places[3..5], false);
+        assert_eq!(after(), places[6], "the first comes back last");
+        let late = cursors.plan(QUEUE, false);
+        note(&cursors, &Plan(vec![(Span::Whole, Reason::Start)]), &places[..1], false);
+        note(&cursors, &late, &places[7..], false);
+        assert_eq!(after(), places[0], "a look at the start found urgent jobs meanwhile");
+        let (fails, other) = (cursors.plan(QUEUE, false), cursors.plan(QUEUE, false));
+        note(&cursors, &other, &places[3..5], false);
+        note(&cursors, &fails, &[], true);
+        assert_eq!(after(), places[0], "what a claim did not lease is still there");
+    }
+
+    #[test]
+    fn one_stall_that_two_claims_wait_for_makes_no_queue_dear() {
+        let cursors = Cursors::default();
+        let start = Plan(vec![(Span::Whole, Reason::Start)]);
+        let looks = [Look { took: Duration::from_secs(2), rows: 0, bytes: 0 }];
+        let found = |now| Found {
+            plan: &start,
+            looks: &looks,
+            rows: &[],
+            full: false,
+            failed: false,
+            now,
+            round_trip: Duration::from_millis(1),
+            ends_looks: true,
+        };
+        let now = 1_795_000_000_000_000;
+        cursors.note(&QUEUE.into(), &found(now));
+        cursors.note(&QUEUE.into(), &found(now + 1_900_000));
+        assert!(!cursors.are_dear(&[QUEUE]), "it began before the other was over");
+        cursors.note(&QUEUE.into(), &found(now + 4_000_000));
+        assert!(cursors.are_dear(&[QUEUE]));
     }
 
     #[test]

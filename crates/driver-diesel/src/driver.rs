@@ -263,7 +263,7 @@ impl<E: Engine> Work for DieselDriver<E> {
     }
 
     fn claims_side_by_side(&self) -> bool {
-        E::CLAIMS_SIDE_BY_SIDE
+        self.engine.claims_side_by_side()
     }
 
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError> {
@@ -415,6 +415,7 @@ impl<E: Engine> Admin for DieselDriver<E> {
     }
 
     fn migrate(&self) -> Result<Vec<String>, DriverError> {
+        self.engine.make_database();
         migrate::apply(&self.engine)
     }
 

@@ -97,9 +97,6 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// It is reached without a network.
     const IS_LOCAL: bool = false;
 
-    /// As [`Work::claims_side_by_side`](qudo_core::driver::Work::claims_side_by_side).
-    const CLAIMS_SIDE_BY_SIDE: bool = false;
-
     /// Words behind a table that make it be read by its primary key, where they are needed.
     const BY_KEY: &'static str = "";
 
@@ -239,6 +236,19 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn place(&self) -> Option<String> {
         None
     }
+
+    /// As [`Work::claims_side_by_side`](qudo_core::driver::Work::claims_side_by_side).
+    fn claims_side_by_side(&self) -> bool {
+        false
+    }
+
+    /// Whether the database itself is there, where that shows without asking a server.
+    fn is_made(&self) -> bool {
+        true
+    }
+
+    /// Makes the database itself before its first migration, where that is no more than a file.
+    fn make_database(&self) {}
 
     /// How work of other processes is noticed.
     fn wake_source(&self) -> WakeSource;

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use qudo_core::driver::Deadline;
+use qudo_core::driver::ClaimRequest;
 use uuid::Uuid;
 
 /// What a row costs by itself, and a byte of its argument: with that a look is not dear.
@@ -108,27 +108,47 @@ pub(crate) struct Found<'a> {
     pub(crate) ends_looks: bool,
 }
 
+impl Found<'_> {
+    /// The place behind which it looked, if it began at a cursor.
+    pub(crate) fn behind(&self) -> Option<Place> {
+        match self.plan.0.first() {
+            Some((Span::Behind(place), _)) => Some(*place),
+            _ => None,
+        }
+    }
+
+    /// When its looks were over, by the server's clock.
+    pub(crate) fn ended(&self) -> i64 {
+        let took: Duration = self.looks.iter().map(|look| look.took).sum();
+        self.now.saturating_add(i64::try_from(took.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
 /// How long the looks of one claim may take together. Whoever waits for its jobs waits for all of them.
 pub(crate) struct Patience {
     begun: Instant,
     /// A quarter of the time until the deadline.
     at_most: Option<Duration>,
+    thorough: bool,
 }
 
 /// Once there are jobs, no further look begins after this.
 const WITH_JOBS: Duration = Duration::from_millis(20);
 
 impl Patience {
-    pub(crate) fn until(deadline: Deadline) -> Self {
+    pub(crate) fn of(request: &ClaimRequest<'_>) -> Self {
         let begun = Instant::now();
-        let left = deadline.instant().map(|at| at.saturating_duration_since(begun));
-        Self { begun, at_most: left.map(|left| left / 4) }
+        let left = request.deadline.instant().map(|at| at.saturating_duration_since(begun));
+        Self { begun, at_most: left.map(|left| left / 4), thorough: request.thorough }
     }
 
-    /// Whether another look may begin after this many `looks`; the first one always may.
+    /// Whether another look may begin after this many `looks`; the first one always may, and each of a thorough claim
+    /// that has no jobs: only the deadline ends that one.
     pub(crate) fn lasts(&self, looks: usize, has_jobs: bool) -> bool {
         let spent = self.begun.elapsed();
         let has_time = !(has_jobs && spent > WITH_JOBS);
-        looks == 0 || (has_time && self.at_most.is_none_or(|most| spent <= most))
+        looks == 0
+            || (self.thorough && !has_jobs)
+            || (has_time && self.at_most.is_none_or(|most| spent <= most))
     }
 }

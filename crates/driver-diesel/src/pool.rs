@@ -16,10 +16,10 @@ pub(crate) const CHECKOUT_LIMIT: Duration = Duration::from_secs(5);
 /// A pool waits in slices so that a refused connection is reported when it is refused.
 const SLICE: Duration = Duration::from_millis(50);
 
-/// The manager makes at most four long inserts, two listings and two looks for tickets at once, and its
-/// three loops and the short inserts hold one connection each: a heartbeat must not wait for one of the
-/// others. Not more, because many processes share a server's connections.
-const MAX_CONNECTIONS: u32 = 12;
+/// The manager makes at most four long inserts, two listings and two looks for tickets at once, and its two
+/// fetchers, its settler, its heartbeat, its janitor and the short inserts hold one connection each: a heartbeat must
+/// not wait for one of the others. Not more, because many processes share a server's connections.
+const MAX_CONNECTIONS: u32 = 14;
 
 /// Transient errors are tried again so often; with doubling pauses that is about two seconds.
 const MAX_TRIES: u32 = 9;

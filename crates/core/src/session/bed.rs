@@ -2,7 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use qudo_hooks::{CodecSet, HookSet, JobId, PluginSet, SourceLocation};
@@ -31,6 +31,9 @@ impl Ability for Mail {
     fn work(job: &Job, _: u32) -> crate::job_error::Result<()> {
         let pace = job.plugin::<Arc<Pace>>()?;
         pace.begun.fetch_add(1, Ordering::SeqCst);
+        if pace.at_once.load(Ordering::SeqCst) {
+            return Ok(());
+        }
         while !pace.may_end.wait(Duration::from_millis(1)) {}
         pace.may_end.ring();
         Ok(())
@@ -42,6 +45,8 @@ impl Ability for Mail {
 pub(super) struct Pace {
     pub(super) begun: AtomicU32,
     pub(super) may_end: Bell,
+    /// They do not wait.
+    pub(super) at_once: AtomicBool,
 }
 
 struct Home(CodecSet, PluginSet);
@@ -80,10 +85,19 @@ impl Bed {
 
     /// The same over this driver.
     pub(super) fn over(driver: Arc<dyn Driver>, shutdown_timeout: Duration) -> Self {
+        Self::with_threads(1, driver, shutdown_timeout)
+    }
+
+    /// The same with so many threads.
+    pub(super) fn with_threads(
+        workers: usize,
+        driver: Arc<dyn Driver>,
+        shutdown_timeout: Duration,
+    ) -> Self {
         let mut abilities = AbilitySet::default();
         abilities.insert::<Mail>(SourceLocation::new("here", 1)).expect("is new");
         let delay = Duration::from_millis(20);
-        let options = Options { workers: 1, shutdown_timeout, delay, ..Options::default() };
+        let options = Options { delay, workers, shutdown_timeout, ..Options::default() };
         let program = program_with(abilities, HookSet::default(), options);
         let database = database("one", driver);
         let set = Databases::new(vec![Arc::clone(&database)], None, settings(SOON));

@@ -87,9 +87,8 @@ struct Slot {
     /// `None` once its lane has ended, until another takes its place.
     lane: Option<Arc<Lane>>,
     queue: VecDeque<Box<ClaimedJob>>,
-    reserved: usize,
-    reserved_at: Option<Instant>,
-    /// The last claim brought as many jobs as claims ever ask for.
+    reserved: Reserved,
+    /// The last claim asked for as many jobs as claims ever do, and brought them.
     has_backlog: bool,
     /// Its second fetcher waits until a claim beside the first one's is worth it.
     beside_waits: bool,
@@ -98,6 +97,37 @@ struct Slot {
     /// How many jobs it was given; raised to so much less than the lane with the most has
     /// as [`CATCH_UP`] says.
     served: u64,
+}
+
+/// Which of a lane's fetchers claims.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Claimer {
+    First,
+    Beside,
+}
+
+/// How many jobs the fetchers of a lane are claiming, and since when.
+#[derive(Debug, Default)]
+struct Reserved([Option<(usize, Instant)>; 2]);
+
+impl Reserved {
+    fn put(&mut self, claimer: Claimer, jobs: usize, now: Instant) {
+        self.0[claimer as usize] = Some((jobs, now));
+    }
+
+    fn take(&mut self, claimer: Claimer) -> usize {
+        self.0[claimer as usize].take().map_or(0, |(jobs, _)| jobs)
+    }
+
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(Option::is_none)
+    }
+
+    /// Those of claims that do not hang.
+    fn fresh(&self, now: Instant) -> usize {
+        let is_fresh = |since: Instant| now.saturating_duration_since(since) < STALE_RESERVATION;
+        self.0.iter().flatten().filter(|(_, since)| is_fresh(*since)).map(|(jobs, _)| jobs).sum()
+    }
 }
 
 /// A lane that found no worker thread free. Lanes get free threads in the order of their turns: a
@@ -158,11 +188,7 @@ impl Weight {
 impl Inner {
     /// Threads that nothing is claimed for.
     fn free(&self, now: Instant) -> usize {
-        let reserved = |slot: &Slot| {
-            let fresh = slot.reserved_at.is_some_and(|at| now - at < STALE_RESERVATION);
-            if fresh { slot.reserved } else { 0 }
-        };
-        let claimed: usize = self.slots.iter().map(reserved).sum();
+        let claimed: usize = self.slots.iter().map(|slot| slot.reserved.fresh(now)).sum();
         self.idle.saturating_sub(self.queued + claimed)
     }
 
@@ -194,28 +220,29 @@ impl Inner {
         }
         for slot in self.slots.iter_mut().filter(|slot| slot.waiting.is_some()) {
             let target = target.min(slot.weight.fit(bytes));
-            if slot.queue.len() + slot.reserved <= target / 2 {
+            if slot.queue.len() + slot.reserved.fresh(now) <= target / 2 {
                 slot.call(now);
             }
         }
     }
 
     /// How many jobs a second claim may bring while the first is under way.
-    fn room_beside(&self, workers: usize, lane: usize) -> usize {
+    fn room_beside(&self, workers: usize, lane: usize, now: Instant) -> usize {
         let slot = &self.slots[lane];
-        if !slot.has_backlog || slot.reserved == 0 {
+        // One thread starts jobs in their order.
+        if workers == 1 || !slot.has_backlog || slot.reserved.is_empty() {
             return 0;
         }
-        let limit = (self.limit as usize).min(slot.weight.fit(self.bytes()));
         // One claim more than a lane without a second may have ahead.
-        let target = self.ahead(workers).min(3 * limit);
-        let have = slot.queue.len() + slot.reserved;
+        let (limit, fit) = (self.limit as usize, slot.weight.fit(self.bytes()));
+        let target = self.ahead(workers).min(3 * limit).min(fit);
+        let have = slot.queue.len() + slot.reserved.fresh(now);
         if have <= target / 2 { (target - have).min(limit) } else { 0 }
     }
 
     /// Calls the second fetcher of a lane when it is worth it.
-    fn call_beside(&mut self, workers: usize, lane: usize) {
-        if self.slots[lane].beside_waits && self.room_beside(workers, lane) > 0 {
+    fn call_beside(&mut self, workers: usize, lane: usize, now: Instant) {
+        if self.slots[lane].beside_waits && self.room_beside(workers, lane, now) > 0 {
             let slot = &mut self.slots[lane];
             slot.beside_waits = false;
             if let Some(lane) = &slot.lane {
@@ -262,7 +289,7 @@ impl Inner {
 
     /// How many lanes have something, or are about to.
     fn with_work(&self) -> usize {
-        let has = |slot: &&Slot| !slot.queue.is_empty() || slot.reserved > 0;
+        let has = |slot: &&Slot| !slot.queue.is_empty() || !slot.reserved.is_empty();
         self.slots.iter().filter(has).count().max(1)
     }
 
@@ -295,8 +322,7 @@ impl Dispatch {
         let slot = Slot {
             lane: Some(Arc::clone(lane)),
             queue: VecDeque::new(),
-            reserved: 0,
-            reserved_at: None,
+            reserved: Reserved::default(),
             has_backlog: false,
             beside_waits: false,
             waiting: None,
@@ -316,7 +342,7 @@ impl Dispatch {
         let slot = &mut inner.slots[lane.index];
         if slot.lane.as_ref().is_some_and(|ours| std::ptr::eq(&raw const **ours, lane)) {
             slot.lane = None;
-            (slot.waiting, slot.reserved, slot.reserved_at) = (None, 0, None);
+            (slot.waiting, slot.reserved) = (None, Reserved::default());
         }
     }
 
@@ -341,7 +367,7 @@ impl Dispatch {
         let slot = &mut inner.slots[lane];
         let fit = slot.weight.fit(bytes);
         let (target, limit) = (target.min(fit), limit.min(fit));
-        let have = slot.queue.len() + slot.reserved;
+        let have = slot.queue.len() + slot.reserved.fresh(now);
         let ahead = if have <= target / 2 { target - have } else { 0 };
         let want = free.max(ahead).min(limit);
         if want == 0 {
@@ -350,9 +376,8 @@ impl Dispatch {
             inner.call_waiting(now);
         } else {
             slot.waiting = None;
-            slot.reserved += want;
-            slot.reserved_at = Some(now);
-            inner.call_beside(self.workers, lane);
+            slot.reserved.put(Claimer::First, want, now);
+            inner.call_beside(self.workers, lane, now);
         }
         want as u32
     }
@@ -361,12 +386,12 @@ impl Dispatch {
     /// would be idle before the next part came. Then [`Lane::beside_bell`] rings.
     pub(crate) fn reserve_beside(&self, lane: usize) -> u32 {
         let mut inner = self.inner.lock();
-        let room = if inner.closed { 0 } else { inner.room_beside(self.workers, lane) };
+        let now = Instant::now();
+        let room = if inner.closed { 0 } else { inner.room_beside(self.workers, lane, now) };
         let slot = &mut inner.slots[lane];
         slot.beside_waits = room == 0;
         if room > 0 {
-            slot.reserved += room;
-            slot.reserved_at = Some(Instant::now());
+            slot.reserved.put(Claimer::Beside, room, now);
         }
         room as u32
     }
@@ -379,17 +404,13 @@ impl Dispatch {
         }
     }
 
-    /// Ends a reservation of so many jobs with what was claimed.
-    pub(crate) fn deliver(&self, lane: usize, wanted: u32, jobs: Vec<ClaimedJob>) {
-        let (got, wanted) = (jobs.len(), wanted as usize);
+    /// Ends a reservation with what was claimed.
+    pub(crate) fn deliver(&self, lane: usize, claimer: Claimer, jobs: Vec<ClaimedJob>) {
+        let got = jobs.len();
         let mut inner = self.inner.lock();
-        let limit = inner.limit;
         let slot = &mut inner.slots[lane];
-        slot.reserved = slot.reserved.saturating_sub(wanted);
-        if slot.reserved == 0 {
-            slot.reserved_at = None;
-        }
-        slot.has_backlog = got > 0 && got >= wanted && limit >= MAX_LIMIT;
+        let wanted = slot.reserved.take(claimer);
+        slot.has_backlog = got >= wanted && wanted >= MAX_LIMIT as usize;
         if got < wanted {
             // Threads that another lane went without are free again.
             inner.queued += got;
@@ -457,7 +478,7 @@ impl Dispatch {
                 self.shelves[thread].fill(from.settle.token(), jobs, now);
                 inner.queued -= taken;
                 inner.call_low(self.workers, now);
-                inner.call_beside(self.workers, lane);
+                inner.call_beside(self.workers, lane, now);
                 return Some((from, job));
             }
             if let Some(job) = self.steal(&inner, thread, now) {
@@ -644,12 +665,12 @@ mod tests {
         assert_eq!(dispatch.reserve(0), 1);
         assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 0), "it is taken");
         // The first lane found nothing and is back before the others.
-        dispatch.deliver(0, 1, Vec::new());
+        dispatch.deliver(0, Claimer::First, Vec::new());
         assert!(rings(&dispatch, 2) && !rings(&dispatch, 1), "the turn is the third lane's");
         assert_eq!(dispatch.reserve(0), 0);
         assert_eq!(dispatch.reserve(1), 0);
         assert_eq!(dispatch.reserve(2), 1);
-        dispatch.deliver(2, 1, Vec::new());
+        dispatch.deliver(2, Claimer::First, Vec::new());
         assert!(rings(&dispatch, 1));
         assert_eq!((dispatch.reserve(2), dispatch.reserve(1)), (0, 1));
     }
@@ -659,7 +680,7 @@ mod tests {
         let dispatch = lanes(1);
         let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
         dispatch.inner.lock().last_pop = long_ago;
-        dispatch.deliver(0, 1, vec![job()]);
+        dispatch.deliver(0, Claimer::First, vec![job()]);
         assert!(dispatch.drain_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
         dispatch.inner.lock().idle = 0;
         assert_eq!(dispatch.drain_stuck(0, HORIZON).len(), 1, "all threads are busy");
@@ -695,7 +716,7 @@ mod tests {
         let dispatch = lanes_for(2, 1);
         let deliver = |count: usize, pace: Option<f64>| {
             dispatch.inner.lock().pace = pace;
-            dispatch.deliver(0, count as u32, std::iter::repeat_with(job).take(count).collect());
+            dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(count).collect());
             pop(&dispatch, 0);
             let taken = 1 + at_hand(&dispatch, 0);
             dispatch.drain(0);
@@ -712,7 +733,7 @@ mod tests {
     fn a_thread_with_nothing_to_do_takes_half_of_what_another_has_at_hand() {
         let dispatch = lanes_for(2, 1);
         dispatch.inner.lock().pace = Some(1e-6);
-        dispatch.deliver(0, 10, std::iter::repeat_with(job).take(10).collect());
+        dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(10).collect());
         pop(&dispatch, 0);
         dispatch.inner.lock().slots[0].queue.clear();
         pop(&dispatch, 1);
@@ -723,7 +744,7 @@ mod tests {
     fn what_lies_behind_a_long_job_is_taken_by_a_thread_that_has_enough_to_do() {
         let dispatch = lanes_for(2, 1);
         dispatch.inner.lock().pace = Some(1e-6);
-        dispatch.deliver(0, 100, std::iter::repeat_with(job).take(100).collect());
+        dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(100).collect());
         pop(&dispatch, 0);
         let long_ago = Instant::now().checked_sub(HORIZON).expect("a running machine");
         let lane = dispatch.inner.lock().slots[0].lane.clone().expect("it has not ended");
@@ -741,7 +762,7 @@ mod tests {
     fn what_threads_have_at_hand_is_given_back_with_the_rest() {
         let dispatch = lanes_for(2, 2);
         dispatch.inner.lock().pace = Some(1e-6);
-        dispatch.deliver(0, 40, std::iter::repeat_with(job).take(40).collect());
+        dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(40).collect());
         pop(&dispatch, 0);
         assert!(dispatch.drain(1).is_empty(), "it is another lane's");
         assert_eq!(dispatch.drain(0).len(), 39);
@@ -752,7 +773,7 @@ mod tests {
         let dispatch = lanes(2);
         for _ in 0..3 {
             assert_eq!(dispatch.reserve(0), 1, "the other does not come");
-            dispatch.deliver(0, 1, vec![job()]);
+            dispatch.deliver(0, Claimer::First, vec![job()]);
             dispatch.pop(0, &Paces::default(), || {}).expect("delivered");
         }
         dispatch.inner.lock().idle = 0;
@@ -771,12 +792,12 @@ mod tests {
         let bell = dispatch.inner.lock().slots[0].lane.clone().expect("it has not ended");
         let rings = || bell.beside_bell.wait(Duration::ZERO);
         assert_eq!(dispatch.reserve_beside(0), 0, "nothing is known of a backlog");
-        let deliver = |wanted: u32, count: usize| {
-            dispatch.deliver(0, wanted, std::iter::repeat_with(job).take(count).collect());
+        let deliver = |count: usize| {
+            dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(count).collect());
         };
         assert_eq!(dispatch.reserve(0), 1_000);
         assert!(!rings(), "nor is it now");
-        deliver(1_000, 1_000);
+        deliver(1_000);
         assert_eq!(dispatch.reserve_beside(0), 0, "no other claim is under way");
         assert_eq!(dispatch.reserve(0), 1_000);
         assert_eq!(dispatch.reserve_beside(0), 0, "what lies here lasts until it is back");
@@ -788,8 +809,34 @@ mod tests {
         assert!(rings());
         assert!((900..=1_000).contains(&dispatch.reserve_beside(0)));
         assert_eq!(dispatch.reserve_beside(0), 0, "it is the second");
-        deliver(1_000, 999);
+        deliver(999);
         assert!(!rings(), "the end of the backlog");
+    }
+
+    #[test]
+    fn one_thread_and_large_arguments_need_no_second_claim() {
+        for (workers, size, calls) in [(2, 50, true), (1, 50, false), (2, 100_000, false)] {
+            let dispatch = lanes_for(workers, 1);
+            let mut inner = dispatch.inner.lock();
+            (inner.pace, inner.limit, inner.idle) = (Some(1e-6), MAX_LIMIT, 0);
+            let slot = &mut inner.slots[0];
+            slot.has_backlog = true;
+            slot.weight.note(1, size);
+            slot.reserved.put(Claimer::First, 1_000, Instant::now());
+            drop(inner);
+            assert_eq!(dispatch.reserve_beside(0) > 0, calls, "{workers} threads, {size} bytes");
+        }
+    }
+
+    #[test]
+    fn a_second_claim_that_hangs_leaves_the_first_all_the_room() {
+        let dispatch = lanes_for(2, 1);
+        let mut inner = dispatch.inner.lock();
+        (inner.pace, inner.limit, inner.idle) = (Some(0.000_5), MAX_LIMIT, 0);
+        let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
+        inner.slots[0].reserved.put(Claimer::Beside, 1_000, long_ago);
+        drop(inner);
+        assert_eq!(dispatch.reserve(0), 400, "as much as lasts for the horizon");
     }
 
     #[test]
@@ -805,7 +852,7 @@ mod tests {
     fn a_lane_that_waits_since_jobs_were_long_is_called_when_they_are_short() {
         let dispatch = lanes(2);
         assert_eq!(dispatch.reserve(0), 1);
-        dispatch.deliver(0, 1, vec![job()]);
+        dispatch.deliver(0, Claimer::First, vec![job()]);
         dispatch.inner.lock().idle = 0;
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (0, 0), "the one thread is busy");
         dispatch.inner.lock().idle = 1;
@@ -838,7 +885,7 @@ mod tests {
     fn a_lane_that_does_not_come_loses_its_turn() {
         let dispatch = lanes(2);
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1)), (1, 0));
-        dispatch.deliver(0, 1, Vec::new());
+        dispatch.deliver(0, Claimer::First, Vec::new());
         assert_eq!(dispatch.reserve(0), 0, "the other is called");
         let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
         if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {
@@ -851,7 +898,7 @@ mod tests {
     fn the_turn_of_a_lane_that_does_not_come_or_cannot_goes_to_the_next() {
         let dispatch = lanes(3);
         assert_eq!((dispatch.reserve(0), dispatch.reserve(1), dispatch.reserve(2)), (1, 0, 0));
-        dispatch.deliver(0, 1, Vec::new());
+        dispatch.deliver(0, Claimer::First, Vec::new());
         assert!(rings(&dispatch, 1) && !rings(&dispatch, 2));
         let long_ago = Instant::now().checked_sub(2 * STALE_RESERVATION);
         if let Some(waiting) = &mut dispatch.inner.lock().slots[1].waiting {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::driver::{ClaimedJob, DriverError, ErrorKind, WakeSource};
 use crate::session::Session;
 use crate::session::claiming::Claiming;
-use crate::session::dispatch::STALE_RESERVATION;
+use crate::session::dispatch::{Claimer, STALE_RESERVATION};
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
 use crate::session::pulses::Kind;
@@ -35,6 +35,9 @@ const CONTENDED: Duration = Duration::from_millis(150);
 
 /// The same where the account lacks a right.
 const REFUSED: Duration = Duration::from_secs(10);
+
+/// While what ended waits to be settled, the next look comes so much later.
+const BLOCKED: Duration = Duration::from_millis(5);
 
 /// Meanwhile a stop is noticed this soon.
 const LOOK_AGAIN: Duration = Duration::from_millis(250);
@@ -151,6 +154,10 @@ impl Fetcher<'_> {
         self.kind == Kind::Fetch
     }
 
+    fn claimer(&self) -> Claimer {
+        if self.is_first() { Claimer::First } else { Claimer::Beside }
+    }
+
     fn bell(&self) -> &Bell {
         if self.is_first() { &self.lane.database.bell } else { &self.lane.beside_bell }
     }
@@ -172,8 +179,12 @@ impl Fetcher<'_> {
     /// Asks how many jobs are wanted.
     fn reserve(&mut self) -> u32 {
         let (dispatch, lane) = (&self.session.dispatch, self.lane.index);
-        let wanted =
-            if self.is_first() { dispatch.reserve(lane) } else { dispatch.reserve_beside(lane) };
+        let wanted = match self.claimer() {
+            Claimer::First => dispatch.reserve(lane),
+            // Not as long as its server belongs to a cluster, which shows only when it has answered.
+            Claimer::Beside if !self.lane.claims_side_by_side() => 0,
+            Claimer::Beside => dispatch.reserve_beside(lane),
+        };
         if wanted > 0 {
             self.reserved = wanted;
             self.lane.claiming.fetch_add(1, Ordering::SeqCst);
@@ -184,7 +195,7 @@ impl Fetcher<'_> {
     /// Ends what [`reserve`](Self::reserve) began. What the claim brought is counted already: the heartbeat looks at
     /// both counts.
     fn deliver(&mut self, jobs: Vec<ClaimedJob>) {
-        self.session.dispatch.deliver(self.lane.index, self.reserved, jobs);
+        self.session.dispatch.deliver(self.lane.index, self.claimer(), jobs);
         if std::mem::take(&mut self.reserved) > 0 {
             self.lane.claiming.fetch_sub(1, Ordering::SeqCst);
         }
@@ -201,7 +212,9 @@ impl Fetcher<'_> {
             || self.lane.settle.bytes() > MAX_BYTES
         {
             self.blocked = true;
-            return Ok(Some(Duration::from_millis(5)));
+            // The second is not missed until then.
+            let pause = if self.is_first() { BLOCKED } else { STALE_RESERVATION };
+            return Ok(Some(pause));
         }
         let wanted = self.reserve();
         if wanted == 0 {
@@ -244,7 +257,8 @@ impl Fetcher<'_> {
             return Ok(None);
         }
         if !self.is_first() {
-            return Ok(Some(self.session.client.program.options.delay));
+            // It waits until it is called, as the claim without jobs says that there is no backlog.
+            return Ok(None);
         }
         // The claim comes first after a wake-up: most are for a job that is ready, and looking for
         // due ones is a round trip that it would wait for.
@@ -582,8 +596,8 @@ mod tests {
             jobs
         };
         let driver = FaultyDriver::new(memory()).with_claim(claim).that_claims_side_by_side();
-        let bed = Bed::over(Arc::new(driver), SOON);
-        bed.pace.may_end.ring();
+        let bed = Bed::with_threads(2, Arc::new(driver), SOON);
+        bed.pace.at_once.store(true, Ordering::SeqCst);
         (bed, seconds)
     }
 

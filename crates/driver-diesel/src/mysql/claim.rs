@@ -178,7 +178,7 @@ fn lock_ready(
 ) -> QueryResult<Vec<ReadyRow>> {
     let limit = request.limit as usize;
     let (mut rows, mut locked) = (Vec::<ReadyRow>::new(), None);
-    let patience = Patience::until(request.deadline);
+    let patience = Patience::of(request);
     while let Some(span) = plan.next(noted.looks.len(), !rows.is_empty()) {
         let missing = limit - rows.len();
         if missing == 0 || !patience.lasts(noted.looks.len(), !rows.is_empty()) {

@@ -1,10 +1,12 @@
+use diesel::MysqlConnection;
+use diesel::result::{Error, QueryResult};
 use qudo_core::driver::DriverError;
 use uuid::Uuid;
 
 use super::Mysql;
 use super::list::{NUMBERED, numbered_json};
 use crate::engine::Engine;
-use crate::sql::Bind;
+use crate::sql::{Bind, Sql};
 use crate::statements::settle::complete_held;
 
 /// Removes lease and facts of completed jobs: one statement when all leases are still held, which
@@ -19,26 +21,57 @@ pub(super) fn complete(
 ) -> Result<Vec<Uuid>, DriverError> {
     let mut leases: Vec<_> = ids.iter().copied().zip(claims.iter().copied()).collect();
     leases.sort_unstable();
-    let json = numbered_json(leases.iter().map(|(id, claim)| (*claim, *id)));
-    let sql = format!(
-        "DELETE l, j FROM {NUMBERED} \
-         STRAIGHT_JOIN qudo_lease l FORCE INDEX (PRIMARY) ON l.id = UNHEX(v.hex) \
-         STRAIGHT_JOIN qudo_job j FORCE INDEX (PRIMARY) ON j.id = l.id \
-         WHERE l.claim = v.number AND l.worker = ?"
-    );
+    let ends = Ends::of(worker, &leases);
     engine.write(|conn| {
-        let mut all = false;
-        // Rows of both tables count.
-        let attempted = conn.transaction(|conn| {
-            all = conn.run(&sql, &[Bind::Text(&json), Bind::Id(worker)])? == 2 * ids.len();
-            if all { Ok(()) } else { Err(diesel::result::Error::RollbackTransaction) }
-        });
-        match attempted {
-            Ok(()) => Ok(ids.to_vec()),
-            Err(diesel::result::Error::RollbackTransaction) if !all => {
-                conn.transaction(|conn| complete_held::<Mysql>(conn, worker, &leases))
-            }
-            Err(error) => Err(error),
+        let attempt = |conn: &mut Sql<'_, MysqlConnection>| ends.remove(conn);
+        match all_or_nothing(conn, attempt)? {
+            Some(()) => Ok(ids.to_vec()),
+            None => conn.transaction(|conn| complete_held::<Mysql>(conn, worker, &leases)),
         }
     })
+}
+
+/// Leases and facts of jobs that are gone, to be removed in one statement.
+pub(super) struct Ends<'a> {
+    worker: &'a Uuid,
+    jobs: usize,
+    json: String,
+}
+
+impl<'a> Ends<'a> {
+    /// Those of these ids and claims, in the order of the ids.
+    pub(super) fn of(worker: &'a Uuid, leases: &[(Uuid, i64)]) -> Self {
+        let json = numbered_json(leases.iter().map(|(id, claim)| (*claim, *id)));
+        Self { worker, jobs: leases.len(), json }
+    }
+
+    /// Removes them; answers whether all leases were held and all had facts.
+    pub(super) fn remove(&self, conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<bool> {
+        let sql = format!(
+            "DELETE l, j FROM {NUMBERED} \
+             STRAIGHT_JOIN qudo_lease l FORCE INDEX (PRIMARY) ON l.id = UNHEX(v.hex) \
+             STRAIGHT_JOIN qudo_job j FORCE INDEX (PRIMARY) ON j.id = l.id \
+             WHERE l.claim = v.number AND l.worker = ?"
+        );
+        // Rows of both tables count.
+        let binds = [Bind::Text(&self.json), Bind::Id(self.worker)];
+        Ok(conn.run(&sql, &binds)? == 2 * self.jobs)
+    }
+}
+
+/// Runs `act` in a transaction of its own, which is rolled back when it answers `false`: `None` then.
+pub(super) fn all_or_nothing(
+    conn: &mut Sql<'_, MysqlConnection>,
+    act: impl FnOnce(&mut Sql<'_, MysqlConnection>) -> QueryResult<bool>,
+) -> QueryResult<Option<()>> {
+    let mut all = false;
+    let attempted = conn.transaction(|conn| {
+        all = act(conn)?;
+        if all { Ok(()) } else { Err(Error::RollbackTransaction) }
+    });
+    match attempted {
+        Ok(()) => Ok(Some(())),
+        Err(Error::RollbackTransaction) if !all => Ok(None),
+        Err(error) => Err(error),
+    }
 }

@@ -8,6 +8,7 @@ mod greeting;
 mod insert;
 mod list;
 mod looks;
+mod settle;
 
 use std::sync::Arc;
 
@@ -15,7 +16,7 @@ use diesel::MysqlConnection;
 use diesel::result::{Error, QueryResult};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted,
-    JobRecord, NamedDriver, Password, WakeSource,
+    JobRecord, NamedDriver, Password, Settled, Settlement, WakeSource,
 };
 use uuid::Uuid;
 
@@ -119,7 +120,6 @@ const STRANGERS: &str = "SELECT CAST(MIN(table_name) AS CHAR) FROM information_s
      HAVING COUNT(*) > 0";
 
 impl Engine for Mysql {
-    const CLAIMS_SIDE_BY_SIDE: bool = true;
     type Conn = MysqlConnection;
 
     const NAME: &'static str = "mysql";
@@ -309,6 +309,12 @@ impl Engine for Mysql {
         self.source.described.clone()
     }
 
+    /// Two connections may lead to two nodes of a cluster, which do not see each other's locks: one of the claims
+    /// loses at its commit.
+    fn claims_side_by_side(&self) -> bool {
+        !self.server.is_in_cluster()
+    }
+
     fn wake_source(&self) -> WakeSource {
         WakeSource::Poll { at_most: None }
     }
@@ -348,6 +354,14 @@ impl Engine for Mysql {
         without: &[Uuid],
     ) -> Result<Vec<ClaimedJob>, DriverError> {
         claim::claim(self, request, window, without)
+    }
+
+    fn settle_held(
+        &self,
+        worker: &Uuid,
+        settlements: &[Settlement],
+    ) -> Result<Option<Vec<Settled>>, DriverError> {
+        settle::settle_held(self, worker, settlements)
     }
 
     fn complete(

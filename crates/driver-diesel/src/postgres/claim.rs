@@ -35,7 +35,7 @@ pub(super) fn claim(
     let limit = request.limit as usize;
     let plan = engine.cursors.plan(request.queue, request.thorough);
     let (mut taken, mut looks) = (Taken::default(), Vec::new());
-    let patience = Patience::until(request.deadline);
+    let patience = Patience::of(request);
     // What is committed from now on may lie behind the looks.
     let now = engine.clock.now();
     let mut outcome = Ok(true);

@@ -95,7 +95,6 @@ impl DieselDriver<Postgres> {
 }
 
 impl Engine for Postgres {
-    const CLAIMS_SIDE_BY_SIDE: bool = true;
     type Conn = PgConnection;
 
     const NAME: &'static str = "postgres";
@@ -262,6 +261,10 @@ impl Engine for Postgres {
 
     fn describe(&self) -> String {
         self.source.described.clone()
+    }
+
+    fn claims_side_by_side(&self) -> bool {
+        true
     }
 
     fn wake_source(&self) -> WakeSource {

@@ -122,13 +122,22 @@ pub(crate) fn settle<E: Engine>(
     let are_all_held = held.len() == leases.len();
     let is_held = |one: &Settlement| are_all_held || held.contains(&lease(one));
     let ours: Vec<&Settlement> = settlements.iter().filter(|one| is_held(one)).collect();
-    write_exceptions::<E>(conn, worker, &ours)?;
-    write_replies::<E>(conn, &ours)?;
-    write_status::<E>(conn, &ours)?;
+    write_beside::<E>(conn, worker, &ours)?;
     let put = put_back::<E>(conn, &ours)? + remove_ended::<E>(conn, &ours)?;
     balance("settle", ours.len(), put)?;
     let refused = insert_replacements::<E>(conn, &ours)?;
     Ok(answers(settlements, is_held, &refused))
+}
+
+/// What runs bring beside their ends: rows of the exception log, replies, rows of the history.
+pub(crate) fn write_beside<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    worker: &Uuid,
+    ours: &[&Settlement],
+) -> QueryResult<()> {
+    write_exceptions::<E>(conn, worker, ours)?;
+    write_replies::<E>(conn, ours)?;
+    write_status::<E>(conn, ours)
 }
 
 /// Stores the jobs that take the place of others; returns those that are refused, because live jobs hold their
@@ -227,7 +236,10 @@ pub(crate) fn ended_keys<'a>(ours: &[&'a Settlement]) -> Vec<HeldKey<'a>> {
 
 /// Jobs that run again: ready at once or scheduled. Their facts are not touched. Returns how many
 /// rows it put.
-fn put_back<E: Engine>(conn: &mut Sql<'_, E::Conn>, ours: &[&Settlement]) -> QueryResult<usize> {
+pub(crate) fn put_back<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    ours: &[&Settlement],
+) -> QueryResult<usize> {
     let (mut ready, mut scheduled) = (Vec::new(), Vec::new());
     for one in ours {
         let Some((after, spared)) = again(one.verdict) else { continue };
