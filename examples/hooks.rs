@@ -54,7 +54,7 @@ impl Hook for OnlyOnce {
     }
 }
 
-#[qudo::ability(max_retries = 5, hooks = [OnlyOnce])]
+#[qudo::ability(max_retries = 5, retry_delay = "0s", hooks = [OnlyOnce])]
 fn charge(_job: &Job, cents: u32) -> Result {
     Err(qudo::JobError::fail(format!("no answer while charging {cents}")))
 }

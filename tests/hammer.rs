@@ -28,7 +28,7 @@ impl Notes {
 }
 
 /// Every fifth fails at its first attempt.
-#[qudo::ability(max_retries = 1, queue = "hammer")]
+#[qudo::ability(max_retries = 1, retry_delay = "0s", queue = "hammer")]
 fn hammered(job: &Job, n: u32) -> Result {
     if n.is_multiple_of(5) && job.attempt() == 1 {
         return Err(JobError::fail("the first attempt"));

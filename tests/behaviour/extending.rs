@@ -112,7 +112,7 @@ pub fn an_argument_of_a_newer_version_is_left_to_newer_workers(bed: &Bed) {
     assert_eq!((info.attempt, info.state.as_str()), (0, "scheduled"));
 }
 
-#[qudo::ability(time_limit = "20ms", max_retries = 1)]
+#[qudo::ability(time_limit = "20ms", max_retries = 1, retry_delay = "0s")]
 fn dawdle(job: &Job, succeed: bool) -> Result {
     assert!(job.time_left().is_some());
     while !job.is_stopping() {
@@ -168,7 +168,7 @@ pub struct Thumbnail {
     width: u32,
 }
 
-#[qudo::ability(max_retries = 1, unique_by = |it| it.width)]
+#[qudo::ability(max_retries = 1, retry_delay = "0s", unique_by = |it| it.width)]
 impl Thumbnail {
     fn work(self, job: &Job) -> Result<u32> {
         Ok(self.width * job.attempt())
@@ -203,7 +203,7 @@ fn with_text() -> Result<(), &'static str> {
     Err("just a text")
 }
 
-#[qudo::ability(max_retries = 9)]
+#[qudo::ability(max_retries = 9, retry_delay = "0s")]
 fn with_wish() -> Result {
     Err(qudo::abort("never again"))
 }

@@ -235,7 +235,7 @@ pub fn a_key_is_unique_inside_the_callers_transaction_too(bed: &Bed) {
 }
 
 /// Writes a row and completes in one transaction; what else it does, its argument says.
-#[qudo::ability(max_retries = 1)]
+#[qudo::ability(max_retries = 1, retry_delay = "0s")]
 fn effect(job: &Job, how: String) -> Result<u32> {
     // In a transaction inside ours, as an application's own functions may begin one.
     fn write(conn: &mut impl Connection) -> Result {

@@ -37,8 +37,8 @@ impl fmt::Debug for OwnHook {
 }
 
 impl Default for AbilityOptions {
-    /// Queue `default`, codec `json`, priority 0, no retries, no delay, five crashes,
-    /// the manager's `grab_for`, no job status.
+    /// Queue `default`, codec `json`, priority 0, no retries, five crashes, the manager's `grab_for`,
+    /// no job status.
     fn default() -> Self {
         Self {
             queue: Cow::Borrowed(DEFAULT_QUEUE),
@@ -78,7 +78,8 @@ impl AbilityOptions {
         self
     }
 
-    /// How many times a failed job is tried again. Default: 0, as in Qudo.
+    /// How many times a failed job is tried again. Default: 0. Between the attempts is
+    /// [`retry_delay`](Self::retry_delay).
     #[must_use]
     pub fn max_retries(mut self, retries: u32) -> Self {
         self.max_retries = retries;
@@ -94,7 +95,7 @@ impl AbilityOptions {
     }
 
     /// How long a failed job waits: a constant, a [`Backoff`](crate::Backoff), or a function of
-    /// the job. Default: no wait, as in Qudo.
+    /// the job. Default: [`Backoff::default`](crate::Backoff), 1 s, 2 s, 4 s … at most an hour, with jitter.
     #[must_use]
     pub fn retry_delay(mut self, delay: impl Into<RetryDelay>) -> Self {
         self.retry_delay = delay.into();
@@ -108,10 +109,10 @@ impl AbilityOptions {
         self
     }
 
-    /// How long a run should take at most. Default: no limit.
+    /// How long a run should take at most; no more than `grab_for`, after which others take the job. Default: no limit.
     ///
-    /// A thread cannot be stopped from outside: after the limit `Job::is_stopping` says yes, and a
-    /// run that then fails has failed for its time. One that succeeds all the same has succeeded.
+    /// A thread cannot be stopped from outside. After the limit `Job::is_stopping` says yes. A run that then returns
+    /// an error fails with `FailureKind::Timeout`; a run that still succeeds counts as a success.
     /// An `async` ability is ended at the limit.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {

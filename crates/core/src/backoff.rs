@@ -62,9 +62,9 @@ pub enum RetryDelay {
 }
 
 impl Default for RetryDelay {
-    /// At once, as in Qudo.
+    /// Exponential: 1 s, 2 s, 4 s … at most an hour, with jitter.
     fn default() -> Self {
-        Self::Constant(Duration::ZERO)
+        Self::Exponential(Backoff::default())
     }
 }
 

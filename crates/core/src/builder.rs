@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qudo_hooks::{Codec, CodecSet, Hook, HookSet, Plugin, PluginError, PluginSet, SourceLocation};
 
-use crate::ability::{Ability, AbilitySet};
+use crate::ability::{Ability, AbilityEntry, AbilitySet};
 use crate::ability_options::OwnHook;
 use crate::client::spool::{self, Spool};
 use crate::client::{Client, forward};
@@ -142,7 +142,7 @@ impl ManagerBuilder {
     }
 
     /// The most jobs that one claim takes, 1 to 10,000. Not set: adaptive, starting at 30 and
-    /// growing to 1,000 while jobs are short.
+    /// growing to 1,000 while jobs are short. With fewer than 1,000 a server is never asked for two claims at a time.
     pub fn find_job_limit_size(mut self, jobs: u32) -> Self {
         self.options.find_job_limit_size = Some(jobs);
         self
@@ -315,6 +315,7 @@ impl ManagerBuilder {
             if let Some(limit) = entry.options.grab_for {
                 check_span("grab_for", limit)?;
             }
+            check_time_limit(entry, self.options.grab_for)?;
             self.codecs.get(&entry.options.codec).map_err(|source| Error::Codec {
                 what: format!("the ability {:?} cannot be used", entry.name),
                 source,
@@ -353,6 +354,22 @@ impl ManagerBuilder {
         let client = Arc::new(Client::new(program, databases, spool));
         forward::start(&client)?;
         Ok(client)
+    }
+}
+
+/// Refuses a run that may go on when others take the job.
+fn check_time_limit(entry: &AbilityEntry, grab_for: Duration) -> Result<(), Error> {
+    let (option, lease) = ("time_limit", entry.options.grab_for.unwrap_or(grab_for));
+    match entry.options.time_limit {
+        Some(limit) if limit > lease => {
+            let name = &entry.name;
+            let reason = format!(
+                "the ability {name:?} may run for {limit:?}, but its lease ends after {lease:?} and others \
+                 take the job; raise its grab_for"
+            );
+            Err(Error::InvalidOption { option, reason })
+        }
+        _ => Ok(()),
     }
 }
 

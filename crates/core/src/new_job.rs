@@ -40,25 +40,44 @@ pub struct NewJob {
     pub(crate) fields: JobFields,
     pub(crate) database: Option<String>,
     pub(crate) policy: UniqPolicy,
+    pub(crate) open: Open,
+}
+
+/// What nobody chose yet of a job whose ability is known by name: it is as the ability says, if that is linked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Open {
+    pub(crate) queue: bool,
+    pub(crate) priority: bool,
+    pub(crate) codec: bool,
 }
 
 impl NewJob {
     /// A job for an ability known by name, with a plain JSON argument.
+    ///
+    /// Queue, priority and codec are those of the ability if the manager that enqueues it knows the ability,
+    /// and else `default`, 0 and `json`.
     pub fn named(ability: impl Into<Cow<'static, str>>, arg: Value) -> Self {
-        Self::from_fields(ability.into(), JobFields::json(DEFAULT_QUEUE, arg))
+        let open = Open { queue: true, priority: true, codec: true };
+        Self { open, ..Self::from_fields(ability.into(), JobFields::json(DEFAULT_QUEUE, arg)) }
     }
 
-    /// A job for an ability known by name, with an argument that is already encoded.
+    /// A job for an ability known by name, with an argument that is already encoded. Queue and priority as with
+    /// [`named`](Self::named).
     pub fn encoded(
         ability: impl Into<Cow<'static, str>>,
         codec: impl Into<Cow<'static, str>>,
         arg: Vec<u8>,
     ) -> Self {
-        Self::from_fields(ability.into(), JobFields::encoded(DEFAULT_QUEUE, codec, arg))
+        let open = Open { queue: true, priority: true, codec: false };
+        Self {
+            open,
+            ..Self::from_fields(ability.into(), JobFields::encoded(DEFAULT_QUEUE, codec, arg))
+        }
     }
 
     pub(crate) fn from_fields(ability: Cow<'static, str>, fields: JobFields) -> Self {
-        Self { id: JobId::new(), ability, fields, database: None, policy: UniqPolicy::default() }
+        let (database, policy, open) = (None, UniqPolicy::default(), Open::default());
+        Self { id: JobId::new(), ability, fields, database, policy, open }
     }
 
     /// The ability's name.
@@ -80,12 +99,14 @@ impl NewJob {
     /// Sets the queue; the ability's own by default.
     pub fn queue(mut self, queue: impl Into<Cow<'static, str>>) -> Self {
         self.fields.set_queue(queue);
+        self.open.queue = false;
         self
     }
 
     /// Sets the priority; higher runs first.
     pub fn priority(mut self, priority: i32) -> Self {
         self.fields.set_priority(priority);
+        self.open.priority = false;
         self
     }
 
@@ -128,6 +149,7 @@ impl NewJob {
     /// Chooses the codec; the ability's own by default.
     pub fn codec(mut self, codec: impl Into<Cow<'static, str>>) -> Self {
         self.fields.set_codec(codec);
+        self.open.codec = false;
         self
     }
 

@@ -37,7 +37,8 @@ impl Default for Options {
             workers: processors(),
             queues: None,
             grab_for: Duration::from_secs(3600),
-            shutdown_timeout: Duration::from_secs(30),
+            // Orchestrators kill after 30 s.
+            shutdown_timeout: Duration::from_secs(25),
             heartbeat_every: Duration::from_secs(5),
             dead_after: Duration::from_secs(20),
             max_arg_size: 8 * 1024 * 1024,

@@ -107,6 +107,9 @@ const DOWN: &[&str] = &[
     "locking protocol",
 ];
 
+/// How SQLite's connections say that nobody made the file yet: it lacks its tables, as any other database may.
+pub(crate) const NO_FILE: &str = "no such database file";
+
 /// One statement took too long, or somebody ended it. That says nothing of the database.
 const SLOW: &[&str] = &[
     "statement timeout",
@@ -204,12 +207,8 @@ pub(crate) fn to_driver_error(error: Error, wrote: bool) -> DriverError {
 
 /// An error from before anything was asked: nothing can have been written.
 pub(crate) fn connect_error(message: &str) -> DriverError {
-    let kind = match classify_text(&message.to_lowercase()) {
-        Class::Permission => ErrorKind::Permission,
-        _ => ErrorKind::Down,
-    };
     // A database that refuses our account is as unusable as a dead one, and others go on.
-    let kind = if kind == ErrorKind::Permission { ErrorKind::Down } else { kind };
+    let kind = if message.starts_with(NO_FILE) { ErrorKind::Schema } else { ErrorKind::Down };
     // libpq's messages take several lines.
     let line = message.split_whitespace().collect::<Vec<_>>().join(" ");
     DriverError::new(kind, line)

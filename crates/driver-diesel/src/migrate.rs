@@ -113,6 +113,9 @@ fn check_names<E: Engine>(engine: &E) -> std::result::Result<(), DriverError> {
 
 /// Compares the table with the migrations carried. Reads only.
 pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, DriverError> {
+    if !engine.is_made() {
+        return Ok(SchemaState::Behind(E::MIGRATIONS.iter().map(ToString::to_string).collect()));
+    }
     check_names(engine)?;
     let applied = engine.read(|conn| {
         conn.rows::<String>("SELECT version FROM qudo_schema_migrations ORDER BY version", &[])

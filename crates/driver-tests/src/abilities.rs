@@ -30,7 +30,7 @@ pub fn no_argument(job: &Job) -> Result {
 }
 
 /// Fails as often as its argument says.
-#[qudo::ability(max_retries = 2, set_job_status = true)]
+#[qudo::ability(max_retries = 2, retry_delay = "0s", set_job_status = true)]
 pub fn stumble(job: &Job, times: u32) -> Result<u32> {
     job.plugin::<Log>()?.add(format!("attempt {}", job.attempt()));
     job.reply(&job.attempt())?;
@@ -54,12 +54,12 @@ pub fn computed_retry(_job: &Job) -> Result {
     Err(JobError::fail("always"))
 }
 
-#[qudo::ability(max_retries = 5)]
+#[qudo::ability(max_retries = 5, retry_delay = "0s")]
 pub fn give_up(_job: &Job) -> Result {
     Err(abort("no such user"))
 }
 
-#[qudo::ability(max_retries = 1)]
+#[qudo::ability(max_retries = 1, retry_delay = "0s")]
 pub fn panics(job: &Job) -> Result<u32> {
     assert!(job.attempt() > 1, "the first attempt panics");
     Ok(job.attempt())

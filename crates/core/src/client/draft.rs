@@ -1,6 +1,9 @@
 //! From what a caller wants to what is stored: hooks, checks, encoding.
 
 use std::borrow::Cow;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
 
 use qudo_hooks::{Arg, Due, Hook, HookError, HookSet, JSON, JobDraft};
 
@@ -9,9 +12,10 @@ use crate::backoff::MAX_DELAY;
 use crate::driver::{JobFacts, JobRecord};
 use crate::error::Error;
 use crate::names::{check_name, check_uniqkey};
-use crate::new_job::NewJob;
+use crate::new_job::{NewJob, Open};
 use crate::program::Program;
 use crate::tools::guard::guard;
+use crate::tools::time::SystemTime;
 
 /// Hooks and encoding for a job that is stored by other means than an enqueue; `None` when suppressed.
 pub(crate) fn prepare(program: &Program, mut job: NewJob) -> Result<Option<JobRecord>, Error> {
@@ -21,12 +25,31 @@ pub(crate) fn prepare(program: &Program, mut job: NewJob) -> Result<Option<JobRe
     encode(program, job).map(Some)
 }
 
+/// What the caller left open is as the ability says, if it is linked.
+fn fill_in(program: &Program, job: &mut NewJob) {
+    let open = std::mem::take(&mut job.open);
+    if open == Open::default() {
+        return;
+    }
+    let Some(entry) = program.abilities.get(&job.ability) else { return };
+    if open.queue {
+        job.fields.set_queue(entry.options.queue.clone());
+    }
+    if open.priority {
+        job.fields.set_priority(entry.options.priority);
+    }
+    if open.codec {
+        job.fields.set_codec(entry.options.codec.clone());
+    }
+}
+
 /// Runs the `pre_enqueue` hooks; `false` when the job is suppressed.
 pub(super) fn pass_hooks(
     program: &Program,
     job: &mut NewJob,
     hooks: &HookSet,
 ) -> Result<bool, Error> {
+    fill_in(program, job);
     if hooks.is_empty() {
         return Ok(!job.fields.is_suppressed());
     }
@@ -93,6 +116,12 @@ pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Er
                 reason: "a job cannot be delayed for more than a year".to_owned(),
             });
         }
+        Due::At(at) if at > latest() => {
+            return Err(Error::InvalidOption {
+                option: "run_after",
+                reason: "a job cannot be put off for more than a year".to_owned(),
+            });
+        }
         Due::In(delay) if delay.is_zero() => Due::Now,
         due => due,
     };
@@ -103,6 +132,12 @@ pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Er
         ..JobFacts::new(job.ability, job.fields.take_queue(), codec, arg)
     };
     Ok(JobRecord { id: job.id, facts, due })
+}
+
+/// The last moment at which a job may become due, by this machine's clock. A day more than a delay may have, because
+/// the database's clock counts.
+fn latest() -> DateTime<Utc> {
+    DateTime::<Utc>::from(SystemTime::now() + MAX_DELAY + Duration::from_secs(24 * 3_600))
 }
 
 fn encode_arg(program: &Program, job: &mut NewJob) -> Result<Vec<u8>, Error> {

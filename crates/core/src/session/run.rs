@@ -292,7 +292,8 @@ fn conclude(context: &Context<'_>, job: &mut Job, entry: &AbilityEntry, end: End
     }
 }
 
-/// The ability's rule first; hooks may change it. An abort is final.
+/// The ability's rule first; hooks may change it. An abort is final. An argument that does not decode is discarded
+/// by that rule: the next attempt would read the same bytes.
 fn decide(
     job: &Job,
     entry: &AbilityEntry,
@@ -306,7 +307,8 @@ fn decide(
     // Crashes have a limit of their own and use up no retry.
     let runs = job.attempt().saturating_sub(job.claimed.crashes.unsigned_abs());
     let view = job.view();
-    let mut decision = if runs > entry.options.max_retries {
+    let is_unreadable = failure.kind() == FailureKind::Decode;
+    let mut decision = if is_unreadable || runs > entry.options.max_retries {
         Decision::Discard
     } else if let Wish::RetryAfter(delay) = wish {
         Decision::Retry(delay)

@@ -2,6 +2,7 @@ use std::path::{Path, PathBuf};
 
 use diesel::{Connection, SqliteConnection};
 
+use crate::classify::NO_FILE;
 use crate::options::Options;
 use crate::sql::Sql;
 
@@ -34,6 +35,13 @@ pub(super) fn parse(dsn: &str) -> Result<(PathBuf, Options), String> {
     Ok((PathBuf::from(file), options))
 }
 
+/// Makes the file if it is not there. Where it cannot be made, opening it says why.
+pub(super) fn make(path: &Path) {
+    if let Err(error) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
+        log::debug!("{} cannot be made: {error}", path.display());
+    }
+}
+
 fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
     let text = path.to_str().ok_or("the file's name is not UTF-8")?;
     let wrong = |error: &dyn std::fmt::Display| format!("{text}: {error}");
@@ -43,6 +51,13 @@ fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
         && !parent.is_dir()
     {
         return Err(format!("unable to open database file {text}: its directory does not exist"));
+    }
+    // SQLite would make it: a look at a file whose name is mistyped would leave an empty one behind, and jobs would
+    // wait in it for workers that look elsewhere. A migration makes it before.
+    if !path.exists() {
+        return Err(format!(
+            "{NO_FILE}: {text}; run `qudo migrate --database DSN` or call Manager::migrate"
+        ));
     }
     let mut conn = SqliteConnection::establish(text).map_err(|error| wrong(&error))?;
     Sql::plain(&mut conn).batch(pragmas).map_err(|error| wrong(&error))?;

@@ -269,6 +269,14 @@ impl Engine for Sqlite {
         Some(format!("sqlite:{}{}", place.ok()?.display(), self.tables().suffix()))
     }
 
+    fn is_made(&self) -> bool {
+        self.path.exists()
+    }
+
+    fn make_database(&self) {
+        connect::make(&self.path);
+    }
+
     fn wake_source(&self) -> WakeSource {
         // Asking costs a look into shared memory, so it is asked often. What counts is the thread's
         // wake: a look at the log file's time of change instead gained nothing.
@@ -380,6 +388,7 @@ mod tests {
         for (relaxed, level) in [(false, 2), (true, 1)] {
             let options = Options { relaxed, ..Options::default() };
             let engine = Sqlite::at(place.path().join("jobs.db"), options);
+            engine.make_database();
             let within = engine.settle(|conn| conn.row::<i64>("PRAGMA synchronous", &[]));
             assert_eq!(within.expect("commits"), Some(level));
         }
@@ -388,7 +397,9 @@ mod tests {
     #[test]
     fn a_commit_that_does_not_wait_leaves_the_next_ones_as_durable_as_before() {
         let place = tempfile::tempdir().expect("a temporary directory");
-        let mut raw = connect::writer(&place.path().join("jobs.db")).expect("opens");
+        let path = place.path().join("jobs.db");
+        connect::make(&path);
+        let mut raw = connect::writer(&path).expect("opens");
         let conn = &mut Sql::plain(&mut raw);
         let level = "PRAGMA synchronous";
         for _ in 0..2 {
