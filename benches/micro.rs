@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use qudo::{Codec, Compressed, Encrypted, Hook, Json, Manager, ManagerBuilder, MessagePack, Raw};
+use qudo::codec::{Codec, Compressed, Encrypted, Json, MessagePack, Raw};
+use qudo::hook::Hook;
+use qudo::{Manager, ManagerBuilder};
 use serde::{Deserialize, Serialize};
 
 /// Jobs of one round of the dispatch.
@@ -119,7 +121,9 @@ fn codecs(criterion: &mut Criterion) {
                 bencher.iter(|| codec.encode(&value).expect("encodes"));
             });
             group.bench_function(BenchmarkId::new("decode", codec.name()), |bencher| {
-                bencher.iter(|| qudo::decode::<Thumbnail>(&**codec, &encoded).expect("decodes"));
+                bencher.iter(|| {
+                    qudo::codec::decode::<Thumbnail>(&**codec, &encoded).expect("decodes")
+                });
             });
         }
         group.finish();
@@ -127,7 +131,7 @@ fn codecs(criterion: &mut Criterion) {
     criterion.bench_function("codec raw, 5000 bytes, decode", |bencher| {
         let bytes = vec![7; 5_000];
         let encoded = Raw.encode(&bytes).expect("encodes");
-        bencher.iter(|| qudo::decode::<Vec<u8>>(&Raw, &encoded).expect("decodes"));
+        bencher.iter(|| qudo::codec::decode::<Vec<u8>>(&Raw, &encoded).expect("decodes"));
     });
 }
 

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use qudo::codec::{Encrypted, Json};
 use qudo::driver::JobFilter;
-use qudo::{Encrypted, Json, Manager, Result};
+use qudo::{Manager, Result};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use qudo::builtin::{AllowList, Timing};
-use qudo::{Hook, HookError, Job, JobDraft, JobView, Manager, Outcome, Result};
+use qudo::hook::builtin::{AllowList, Timing};
+use qudo::hook::{Hook, HookError, JobDraft, JobView};
+use qudo::{Job, Manager, Outcome, Result};
 
 /// Puts the tenant of the request on every job, and refuses jobs without one.
 struct Tenant(&'static str);
@@ -36,7 +37,7 @@ impl Hook for Report {
     }
 }
 
-qudo::register_hook!(Report);
+qudo::hook::register_hook!(Report);
 
 /// Only for the ability that names it.
 struct OnlyOnce;

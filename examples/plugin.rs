@@ -4,7 +4,8 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use qudo::{Job, Manager, Plugin, Result};
+use qudo::plugin::Plugin;
+use qudo::{Job, Manager, Result};
 use serde::Deserialize;
 
 /// Sends mail through a relay; here it only counts.
@@ -30,7 +31,7 @@ impl Plugin for Mailer {
     }
 }
 
-qudo::register_plugin!(Mailer);
+qudo::plugin::register_plugin!(Mailer);
 
 #[qudo::ability(max_retries = 3)]
 fn mail(job: &Job, to: String) -> Result<usize> {

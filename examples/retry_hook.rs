@@ -3,11 +3,10 @@
 
 use std::time::Duration;
 
-use qudo::builtin::{CircuitBreaker, RetryByKind};
+use qudo::hook::builtin::{CircuitBreaker, RetryByKind};
+use qudo::hook::{Decision, Failure, FailureKind, Hook, HookError, JobView};
 use qudo::testing::TestQueue;
-use qudo::{
-    Decision, Failure, FailureKind, Hook, HookError, Job, JobError, JobView, Outcome, Result,
-};
+use qudo::{Job, JobError, Outcome, Result};
 
 /// Waits as long as the partner asks for in its answer.
 struct RetryAfter;

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use qudo::{Compressed, JobDraft, JobView, Json, Manager, Result};
+use qudo::codec::{Compressed, Json};
+use qudo::hook::{JobDraft, JobView};
+use qudo::{Manager, Result};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -38,12 +40,12 @@ fn add_title(from: u32, mut page: qudo::JsonValue) -> Result<qudo::JsonValue> {
 /// Whoever enqueues may choose too: long arguments are compressed.
 struct CompressLong;
 
-impl qudo::Hook for CompressLong {
+impl qudo::hook::Hook for CompressLong {
     fn name(&self) -> &'static str {
         "compress-long"
     }
 
-    fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), qudo::HookError> {
+    fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), qudo::hook::HookError> {
         if job.ability() == "index" {
             job.set_codec("json+zstd");
         }

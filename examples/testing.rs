@@ -4,9 +4,10 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use qudo::builtin::RetryGrowing;
+use qudo::hook::builtin::RetryGrowing;
 use qudo::testing::TestQueue;
-use qudo::{Job, JobError, Manager, Result, assert_enqueued, refute_enqueued};
+use qudo::testing::{assert_enqueued, refute_enqueued};
+use qudo::{Job, JobError, Manager, Result};
 
 #[derive(Default)]
 struct Outbox(Mutex<Vec<String>>);

@@ -2,29 +2,12 @@
 #![allow(clippy::doc_markdown, reason = "the README is prose")]
 
 pub use qudo_core::{
-    Ability, AbilityOptions, AbilityRegistration, AbilityReturn, AbilitySet, AuditOptions,
-    AuditReport, Backoff, Clock, DataSource, DatabaseReport, DatabaseState, DownReason, Driver,
-    DriverError, Enqueued, Error, Event, Finding, Flaw, Job, JobCount, JobError, Linked,
-    LoopReport, Manager, ManagerBuilder, MemoryDriver, Moved, NewJob, Observer, On, Placed,
-    Progress, Result, RetryDelay, SettableClock, SpoolReport, SystemClock, Ticket, Undoable,
-    UniqPolicy, WorkHandle, abort, register, snooze,
+    Ability, AbilityOptions, Backoff, DataSource, Enqueued, Error, Job, JobError, Manager,
+    ManagerBuilder, NewJob, Progress, Result, RetryDelay, Ticket, UniqPolicy, WorkHandle, abort,
+    register, snooze,
 };
-pub use qudo_core::{assert_enqueued, driver, refute_enqueued, testing};
-pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
-#[cfg(feature = "history")]
-pub use qudo_history as history;
-#[cfg(feature = "zstd")]
-pub use qudo_hooks::Compressed;
-#[cfg(feature = "aead")]
-pub use qudo_hooks::Encrypted;
-#[cfg(feature = "msgpack")]
-pub use qudo_hooks::MessagePack;
-pub use qudo_hooks::{
-    Arg, Codec, CodecError, CodecSet, Decision, Due, Failure, FailureKind, Hook, HookError,
-    HookRegistration, HookSet, JobDraft, JobFields, JobId, JobView, Json, Outcome, Plugin,
-    PluginError, PluginRegistration, PluginSet, Raw, SourceLocation, Veto, Visit, builtin, decode,
-    register_hook, register_plugin,
-};
+pub use qudo_driver_diesel::{CompleteIn, EnqueueIn};
+pub use qudo_hooks::{Due, JobId, Outcome};
 /// # Examples
 ///
 /// ```
@@ -56,13 +39,82 @@ pub use qudo_hooks::{
 /// ```
 pub use qudo_macros::ability;
 
-#[cfg(feature = "tokio")]
-pub use qudo_core::asynchronous;
 /// A JSON value, as `upgrade` functions of abilities see arguments.
 pub use serde_json::Value as JsonValue;
 
-#[doc(hidden)]
-pub use inventory;
-/// Naming the drivers keeps the linker from dropping their registration.
-#[doc(hidden)]
-pub use qudo_driver_diesel as drivers;
+#[cfg(feature = "tokio")]
+pub use qudo_core::asynchronous;
+#[cfg(feature = "history")]
+pub use qudo_history as history;
+
+/// Hooks around what a job goes through, and those that come with qudo.
+pub mod hook {
+    pub use qudo_hooks::{
+        Decision, Failure, FailureKind, Hook, HookError, JobDraft, JobFields, JobView, Outcome,
+        Veto, builtin, register_hook,
+    };
+}
+
+/// How arguments and replies become bytes.
+pub mod codec {
+    #[cfg(feature = "zstd")]
+    pub use qudo_hooks::Compressed;
+    #[cfg(feature = "aead")]
+    pub use qudo_hooks::Encrypted;
+    #[cfg(feature = "msgpack")]
+    pub use qudo_hooks::MessagePack;
+    pub use qudo_hooks::{Arg, Codec, CodecError, Json, Raw, Visit, decode};
+}
+
+/// Objects that abilities find by their type.
+pub mod plugin {
+    pub use qudo_hooks::{Plugin, PluginError, register_plugin};
+}
+
+/// What operators ask, and what they are told: jobs, failures, workers, databases, audits.
+pub mod admin {
+    pub use qudo_core::driver::{
+        Exception, ExceptionFilter, JobFilter, JobInfo, JobState, StatusRow, WorkerId, WorkerInfo,
+        WorkerSeen,
+    };
+    pub use qudo_core::{
+        AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason, Finding, Flaw,
+        JobCount, Linked, LoopReport, Moved, On, Placed, SpoolReport, Undoable,
+    };
+}
+
+/// Every step of every job, told to an observer.
+pub mod observe {
+    pub use qudo_core::{Event, Observer};
+}
+
+/// Tests of programs that use qudo: a queue in memory whose clock is yours, and drivers that fail on purpose.
+pub mod testing {
+    pub use qudo_core::testing::*;
+    pub use qudo_core::{Clock, SettableClock, SystemClock, assert_enqueued, refute_enqueued};
+}
+
+/// The storage port, for those who write a driver of their own.
+pub mod driver {
+    pub use qudo_core::MemoryDriver;
+    pub use qudo_core::driver::*;
+}
+
+/// Connections in whose transactions jobs are stored and completed.
+pub mod transactional {
+    pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
+}
+
+/// For those who extend qudo by macros or drivers of their own: what stands behind registration.
+pub mod extend {
+    pub use qudo_core::{AbilityRegistration, AbilityReturn, AbilitySet};
+    /// Naming the drivers keeps the linker from dropping their registration.
+    #[doc(hidden)]
+    pub use qudo_driver_diesel as drivers;
+    pub use qudo_hooks::{
+        CodecSet, HookRegistration, HookSet, PluginRegistration, PluginSet, SourceLocation,
+    };
+
+    #[doc(hidden)]
+    pub use inventory;
+}

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use qudo::driver::Driver;
 use qudo::driver::{Due, ErrorKind, JobFilter};
-use qudo::{Driver, Enqueued, Job, JobError, Manager, ManagerBuilder, NewJob, driver};
+use qudo::{Enqueued, Job, JobError, Manager, ManagerBuilder, NewJob, driver};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
 macro_rules! grants {
@@ -339,7 +340,7 @@ fn may_operate(engine: &'static str) {
         .database_as("two", other.dsn())
         .build()
         .expect("valid");
-    let all = |answers: Vec<qudo::On<Vec<_>>>| {
+    let all = |answers: Vec<qudo::admin::On<Vec<_>>>| {
         answers.into_iter().map(|on| on.answer.expect("answers").len()).sum::<usize>()
     };
     assert_eq!(all(operator.jobs(&JobFilter { limit: 100, ..JobFilter::default() })), 22);
@@ -361,7 +362,7 @@ fn may_operate(engine: &'static str) {
     operator.resume("one").expect("resumes");
     operator.drain("one").expect("drains");
     assert_eq!(operator.move_jobs("one", "two").expect("moves").moved, 22);
-    let report = operator.audit(qudo::AuditOptions::default().repair(true));
+    let report = operator.audit(qudo::admin::AuditOptions::default().repair(true));
     assert!(report.is_clean(), "{report:?}");
     for table in ["qudo_jobs", "qudo_exceptions"] {
         run_sql(&bed.dsn(), &format!("SELECT count(*) FROM {table}")).expect("reads");

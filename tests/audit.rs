@@ -9,10 +9,11 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
+use qudo::admin::{AuditOptions, Flaw};
 use qudo::driver::{
     AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place, WorkerInfo,
 };
-use qudo::{AuditOptions, Flaw, JobId, Manager, NewJob};
+use qudo::{JobId, Manager, NewJob};
 use qudo_test_servers::FreshDatabase;
 
 /// A migrated database with a connection for what nobody should do to it.

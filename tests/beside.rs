@@ -6,9 +6,11 @@ use std::sync::atomic::{AtomicI64, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+use qudo::admin::AuditOptions;
 use qudo::driver::{AbilityLease, ClaimRequest, Deadline, DriverError, ErrorKind, WorkerId};
+use qudo::driver::{Driver, MemoryDriver};
 use qudo::testing::FaultyDriver;
-use qudo::{AuditOptions, Driver, Job, Manager, ManagerBuilder, MemoryDriver, NewJob};
+use qudo::{Job, Manager, ManagerBuilder, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 

@@ -4,12 +4,11 @@
 
 use std::sync::{Arc, Mutex};
 
+use qudo::driver::MemoryDriver;
 use qudo::driver::{DriverError, ErrorKind};
+use qudo::hook::{FailureKind, Hook, HookError, JobDraft, JobView};
 use qudo::testing::FaultyDriver;
-use qudo::{
-    Error, FailureKind, Hook, HookError, Job, JobDraft, JobView, JsonValue, Manager,
-    ManagerBuilder, MemoryDriver, NewJob, Result,
-};
+use qudo::{Error, Job, JsonValue, Manager, ManagerBuilder, NewJob, Result};
 
 fn builder() -> ManagerBuilder {
     let memory = format!("memory:{}", uuid::Uuid::now_v7().simple());
@@ -183,7 +182,7 @@ fn a_bulk_enqueue_that_stops_half_way_tells_what_became_of_each_job() {
     assert_eq!((stored, total), (1, 3));
     let ids: Vec<_> = answers.iter().map(|one| one.as_ref().map(|one| one.is_new())).collect();
     assert!(matches!(ids[..], [Some(true), None, Some(false) | None]), "{ids:?}");
-    let known = answers[2].as_ref().and_then(qudo::Placed::id);
+    let known = answers[2].as_ref().and_then(qudo::admin::Placed::id);
     assert!(known.is_none() || known == holder);
 }
 

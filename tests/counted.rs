@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
+use qudo::admin::AuditOptions;
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
     ErrorKind, Settlement, Verdict, WorkerId, WorkerInfo,
 };
-use qudo::{AuditOptions, Manager, NewJob};
+use qudo::{Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
 struct Fresh(FreshDatabase);
@@ -52,7 +53,7 @@ fn worker(driver: &dyn Driver) -> WorkerId {
     id
 }
 
-fn claim(driver: &dyn Driver, number: i64) -> Result<Vec<ClaimedJob>, qudo::DriverError> {
+fn claim(driver: &dyn Driver, number: i64) -> Result<Vec<ClaimedJob>, qudo::driver::DriverError> {
     claim_as(driver, worker(driver), number)
 }
 
@@ -60,7 +61,7 @@ fn claim_as(
     driver: &dyn Driver,
     worker: WorkerId,
     claim: i64,
-) -> Result<Vec<ClaimedJob>, qudo::DriverError> {
+) -> Result<Vec<ClaimedJob>, qudo::driver::DriverError> {
     let grab_for = Duration::from_secs(60);
     driver.claim(&ClaimRequest {
         worker,
@@ -258,15 +259,16 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
     let worker = worker(&*driver);
     let jobs = [7, 0].map(|priority| NewJob::named("counted", 1.into()).priority(priority));
     manager.enqueue_many(jobs).expect("stored");
-    let refused = |table: &str, step: &str, act: &dyn Fn() -> Result<(), qudo::DriverError>| {
-        let before = places(&*driver);
-        fresh.sql(&spoil.replace("qudo_lease", table));
-        let error = act().expect_err(step);
-        fresh.sql(&mend.replace("qudo_lease", table));
-        assert!(error.to_string().contains("do not add up"), "{step}: {error}");
-        assert_eq!(places(&*driver), before, "{step}");
-        assert!(manager.audit(AuditOptions::default()).is_clean(), "{step}");
-    };
+    let refused =
+        |table: &str, step: &str, act: &dyn Fn() -> Result<(), qudo::driver::DriverError>| {
+            let before = places(&*driver);
+            fresh.sql(&spoil.replace("qudo_lease", table));
+            let error = act().expect_err(step);
+            fresh.sql(&mend.replace("qudo_lease", table));
+            assert!(error.to_string().contains("do not add up"), "{step}: {error}");
+            assert_eq!(places(&*driver), before, "{step}");
+            assert!(manager.audit(AuditOptions::default()).is_clean(), "{step}");
+        };
     let claimed = claim_as(&*driver, worker, 1).expect("claims");
     let end = |verdict: Verdict| -> Vec<Settlement> {
         let one =

@@ -13,7 +13,8 @@ use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, ExceptionRecord,
     Extras, JobRecord, Settled, Settlement, Verdict, WorkerId,
 };
-use qudo::{FailureKind, Manager, NewJob};
+use qudo::hook::FailureKind;
+use qudo::{Manager, NewJob};
 use qudo_test_servers::{Options, PostgresServer};
 
 const SOON: Duration = Duration::from_secs(30);

@@ -102,7 +102,7 @@ fn hammer(dsn: &str) {
         assert!(child.wait().expect("ends").success());
     }
     check(notes.path());
-    let audit = manager.audit(qudo::AuditOptions::default());
+    let audit = manager.audit(qudo::admin::AuditOptions::default());
     assert!(audit.is_clean() && audit.jobs == 0, "{audit}");
 }
 

@@ -7,11 +7,9 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, RunQueryDsl, SqliteConnection};
+use qudo::admin::AuditOptions;
 use qudo::driver::{DriverRegistration, ExceptionFilter, SchemaState};
-use qudo::{
-    AuditOptions, CompleteIn, EnqueueIn, Error, Job, JobError, JobId, Manager, ManagerBuilder,
-    Result,
-};
+use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, JobId, Manager, ManagerBuilder, Result};
 use qudo_driver_tests::{Bed, DEADLINE, Fresh, Log, drain, eventually};
 use qudo_test_servers::FreshDatabase;
 
@@ -263,7 +261,10 @@ fn a_callers_transaction_reaches_the_one_it_means(house: &House) {
 
 fn in_transactions<C>(house: &House, beds: &[Bed], conn: &mut C)
 where
-    C: Connection + SimpleConnection + qudo::Transactional + diesel::connection::LoadConnection,
+    C: Connection
+        + SimpleConnection
+        + qudo::transactional::Transactional
+        + diesel::connection::LoadConnection,
     diesel::query_builder::SqlQuery: diesel::query_builder::QueryFragment<C::Backend>,
     Number: diesel::QueryableByName<C::Backend>,
     diesel::query_builder::SqlQuery: for<'q> diesel::query_dsl::LoadQuery<'q, C, Number>,

@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, SqliteConnection};
+use qudo::admin::DatabaseState;
 use qudo::driver::{
     AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, Due, JobFacts, JobFilter,
     JobRecord, WorkerInfo,
 };
-use qudo::{DatabaseState, JobId, Manager, NewJob};
+use qudo::{JobId, Manager, NewJob};
 use qudo_test_servers::{
     Engine, FreshDatabase, Mariadb, Mysql, Options, Postgres, Server, run_sql,
 };
@@ -42,7 +43,7 @@ fn jobs(dsn: &str) -> String {
 /// Sends a write to a stopped server, lets its time pass, and lets the server go on.
 fn too_late<E: Engine, T: Send + 'static>(
     server: &Server<E>,
-    write: impl FnOnce(Deadline) -> Result<T, qudo::DriverError> + Send + 'static,
+    write: impl FnOnce(Deadline) -> Result<T, qudo::driver::DriverError> + Send + 'static,
 ) {
     server.pause().expect("pauses");
     let deadline = Deadline::within(LIMIT);

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 #[cfg(feature = "mysql")]
 use diesel::{Connection, MysqlConnection, connection::SimpleConnection};
+use qudo::admin::DatabaseState;
 use qudo::driver::ExceptionFilter;
-use qudo::{DatabaseState, Job, Manager, Outcome};
+use qudo::{Job, Manager, Outcome};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
 /// Every wait for a condition ends here.

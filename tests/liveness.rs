@@ -7,9 +7,10 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+use qudo::driver::{Driver, MemoryDriver};
 use qudo::driver::{DriverError, ErrorKind, JobState};
 use qudo::testing::FaultyDriver;
-use qudo::{Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver, NewJob};
+use qudo::{Error, Job, Manager, ManagerBuilder, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -527,7 +528,7 @@ fn a_database_that_is_retired_keeps_no_job_although_others_still_store_some() {
 /// Opens a driver whose schema is told only after somebody started to work meanwhile.
 static ON_SCHEMA: Mutex<Option<Box<dyn FnOnce() + Send>>> = Mutex::new(None);
 
-qudo::inventory::submit! {
+qudo::extend::inventory::submit! {
     qudo::driver::DriverRegistration {
         schemes: &["gate"],
         open: |_, _| {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use diesel::connection::{AnsiTransactionManager, SimpleConnection, TransactionManager};
 use diesel::{Connection, QueryableByName, RunQueryDsl};
 use qudo::driver::{Driver, DriverRegistration};
-use qudo::{EnqueueIn, Job, Manager, NewJob, Transactional};
+use qudo::transactional::Transactional;
+use qudo::{EnqueueIn, Job, Manager, NewJob};
 use qudo_test_servers::FreshDatabase;
 
 /// Every wait for a condition ends here.

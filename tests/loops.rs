@@ -7,9 +7,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use qudo::admin::{DatabaseState, LoopReport};
+use qudo::driver::{Driver, MemoryDriver};
 use qudo::driver::{DriverError, ErrorKind};
 use qudo::testing::FaultyDriver;
-use qudo::{DatabaseState, Driver, Job, LoopReport, Manager, MemoryDriver, NewJob};
+use qudo::{Job, Manager, NewJob};
 
 const DEADLINE: Duration = Duration::from_secs(60);
 

@@ -12,11 +12,11 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
+use qudo::admin::{AuditOptions, DatabaseState};
+use qudo::driver::{Driver, MemoryDriver};
 use qudo::driver::{DriverError, DriverRegistration, ErrorKind, JobState};
 use qudo::testing::FaultyDriver;
-use qudo::{
-    AuditOptions, DatabaseState, Driver, Error, Job, Manager, ManagerBuilder, MemoryDriver,
-};
+use qudo::{Error, Job, Manager, ManagerBuilder};
 use qudo_test_servers::{FreshDatabase, Proxy};
 
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -67,7 +67,7 @@ fn a_file_under_two_names_is_refused_however_it_is_written() {
 
 #[test]
 fn a_memory_database_under_two_names_is_refused() {
-    let driver = std::sync::Arc::new(qudo::MemoryDriver::default());
+    let driver = std::sync::Arc::new(qudo::driver::MemoryDriver::default());
     let one = builder().driver("one", driver.clone());
     let error = one.driver("two", driver).build().expect_err("one database");
     assert_eq!(names(&error), ("one".to_owned(), "two".to_owned()));

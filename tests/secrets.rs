@@ -14,7 +14,8 @@ use qudo::driver::{
     ClaimedJob, Due, Exception, Flags, JobFacts, JobInfo, JobRecord, JobState, MovingJob, Password,
     ReplyRecord, ReplyRow,
 };
-use qudo::{DataSource, FailureKind, JobId, JobView, Manager, NewJob};
+use qudo::hook::{FailureKind, JobView};
+use qudo::{DataSource, JobId, Manager, NewJob};
 use syn::visit::Visit;
 
 const SECRET: &str = "s3cr3t-0f-4-us3r";
@@ -258,17 +259,17 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
 
 struct Shows;
 
-impl qudo::Hook for Shows {
+impl qudo::hook::Hook for Shows {
     fn name(&self) -> &'static str {
         "shows"
     }
 
-    fn pre_enqueue(&self, job: &mut qudo::JobDraft<'_>) -> Result<(), qudo::HookError> {
+    fn pre_enqueue(&self, job: &mut qudo::hook::JobDraft<'_>) -> Result<(), qudo::hook::HookError> {
         hidden("JobDraft and Arg", job);
         Ok(())
     }
 
-    fn pre_work(&self, job: &JobView<'_>) -> Result<(), qudo::HookError> {
+    fn pre_work(&self, job: &JobView<'_>) -> Result<(), qudo::hook::HookError> {
         hidden("JobView", job);
         Ok(())
     }
@@ -299,7 +300,8 @@ fn hooks_and_abilities_are_shown_no_argument() {
 #[cfg(feature = "aead")]
 #[test]
 fn a_key_is_not_shown() {
-    let codec = qudo::Encrypted::over(qudo::Json).key("one", *b"0123456789abcdef0123456789abcdef");
+    let codec = qudo::codec::Encrypted::over(qudo::codec::Json)
+        .key("one", *b"0123456789abcdef0123456789abcdef");
     let text = format!("{codec:?}");
     assert!(!text.contains("0123456789abcdef") && !text.contains("48, 49, 50"), "{text}");
 }

@@ -9,8 +9,9 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 
+use qudo::driver::Driver;
 use qudo::driver::DriverRegistration;
-use qudo::{DataSource, Driver, Manager};
+use qudo::{DataSource, Manager};
 use qudo_test_servers::{Certificates, Options, takes_part};
 
 fn open(dsn: &str) -> Result<Arc<dyn Driver>, String> {

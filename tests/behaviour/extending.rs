@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use qudo::builtin::{AllowList, CircuitBreaker, Deadline, RetryByKind, RetryGrowing, Timing};
-use qudo::{
-    Compressed, Encrypted, Error, FailureKind, Hook, HookError, Job, JobError, JobView, Json,
-    JsonValue, NewJob, Outcome, Plugin, Result,
-};
+use qudo::codec::{Compressed, Encrypted, Json};
+use qudo::hook::builtin::{AllowList, CircuitBreaker, Deadline, RetryByKind, RetryGrowing, Timing};
+use qudo::hook::{FailureKind, Hook, HookError, JobView};
+use qudo::plugin::Plugin;
+use qudo::{Error, Job, JobError, JsonValue, NewJob, Outcome, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -137,7 +137,7 @@ impl Hook for Stamp {
         self.0
     }
 
-    fn pre_enqueue(&self, job: &mut qudo::JobDraft<'_>) -> Result<(), HookError> {
+    fn pre_enqueue(&self, job: &mut qudo::hook::JobDraft<'_>) -> Result<(), HookError> {
         let priority = job.priority() + 1;
         job.set_priority(priority);
         Ok(())
@@ -495,7 +495,7 @@ impl Hook for Noted {
         self.point
     }
 
-    fn pre_enqueue(&self, _: &mut qudo::JobDraft<'_>) -> Result<(), HookError> {
+    fn pre_enqueue(&self, _: &mut qudo::hook::JobDraft<'_>) -> Result<(), HookError> {
         self.note("pre_enqueue");
         Ok(())
     }

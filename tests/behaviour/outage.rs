@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use qudo::{DatabaseState, JobId, Manager};
+use qudo::admin::DatabaseState;
+use qudo::{JobId, Manager};
 use qudo_driver_tests::abilities::echo;
 use qudo_driver_tests::session::{gate, waits};
 use qudo_driver_tests::{Bed, DEADLINE, eventually};

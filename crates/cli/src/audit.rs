@@ -1,6 +1,7 @@
 use std::process::ExitCode;
 
-use qudo::{AuditOptions, AuditReport, Manager};
+use qudo::Manager;
+use qudo::admin::{AuditOptions, AuditReport};
 use serde_json::json;
 
 use crate::{Databases, with_causes};

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use qudo::{Job, JobError, JobView, NewJob, Result, abort, snooze};
+use qudo::hook::JobView;
+use qudo::{Job, JobError, NewJob, Result, abort, snooze};
 
 use crate::Log;
 

@@ -7,7 +7,8 @@ use qudo::driver::{
     Redrive, ReplyRecord, SchemaState, Settled, Settlement, StatusRecord, Verdict, WorkerId,
     WorkerInfo,
 };
-use qudo::{FailureKind, JobId};
+use qudo::hook::FailureKind;
+use qudo::JobId;
 use uuid::Uuid;
 
 use crate::{Bed, eventually};

@@ -7,7 +7,9 @@ use std::time::Duration;
 use qudo::driver::{
     Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg, SchemaState,
 };
-use qudo::{DatabaseState, Driver, Error, JobId, Manager, Progress, UniqPolicy};
+use qudo::admin::DatabaseState;
+use qudo::driver::Driver;
+use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
 use crate::abilities::{double, echo, stumble};

@@ -5,7 +5,8 @@ use qudo::driver::{
     Extras, Flags, Inserted, JobFacts, JobFilter, JobRecord, Redrive, Settled, Settlement, Verdict,
     WorkerInfo,
 };
-use qudo::{FailureKind, JobId, Result};
+use qudo::hook::FailureKind;
+use qudo::{JobId, Result};
 use uuid::Uuid;
 
 use crate::abilities::{echo, other_echo};

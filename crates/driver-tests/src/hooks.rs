@@ -1,6 +1,7 @@
 use std::time::Duration;
 
-use qudo::{Decision, Error, Failure, FailureKind, Hook, HookError, JobDraft, JobView, Outcome};
+use qudo::hook::{Decision, Failure, FailureKind, Hook, HookError, JobDraft, JobView};
+use qudo::{Error, Outcome};
 use serde_json::json;
 
 use crate::abilities::{double, echo, stumble};

@@ -6,7 +6,8 @@ use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, ExceptionRecord, Extras, JobState,
     ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
-use qudo::{FailureKind, Job, JobId, Manager, Result};
+use qudo::hook::FailureKind;
+use qudo::{Job, JobId, Manager, Result};
 
 use crate::abilities::{echo, no_argument, other_echo};
 use crate::{Bed, DEADLINE, Log, eventually, rescue_silent};

@@ -2,10 +2,10 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{Exception, ExceptionFilter, JobState};
-use qudo::{
-    DatabaseState, Error, Event, FailureKind, Job, JobError, JobId, Manager, NewJob, Observer,
-    Outcome, Result,
-};
+use qudo::admin::DatabaseState;
+use qudo::hook::FailureKind;
+use qudo::observe::{Event, Observer};
+use qudo::{Error, Job, JobError, JobId, Manager, NewJob, Outcome, Result};
 use serde_json::json;
 
 use crate::abilities::{

@@ -137,7 +137,7 @@ fn implement(options: &Options, parts: &Parts) -> TokenStream {
                 arg: ::qudo::JsonValue,
             ) -> ::core::result::Result<::qudo::JsonValue, ::qudo::JobError> {
                 let upgraded = (#upgrade)(from, arg);
-                ::qudo::AbilityReturn::into_result(upgraded)
+                ::qudo::extend::AbilityReturn::into_result(upgraded)
             }
         }
     });
@@ -154,7 +154,7 @@ fn implement(options: &Options, parts: &Parts) -> TokenStream {
             const NAME: &'static str = #stored;
             #version
             type Arg = #arg;
-            type Reply = <#output as ::qudo::AbilityReturn>::Reply;
+            type Reply = <#output as ::qudo::extend::AbilityReturn>::Reply;
 
             fn options() -> ::qudo::AbilityOptions {
                 ::qudo::AbilityOptions::default() #(#calls)*
@@ -168,7 +168,7 @@ fn implement(options: &Options, parts: &Parts) -> TokenStream {
                 job: &::qudo::Job,
                 arg: Self::Arg,
             ) -> ::core::result::Result<Self::Reply, ::qudo::JobError> {
-                ::qudo::AbilityReturn::into_result(#call)
+                ::qudo::extend::AbilityReturn::into_result(#call)
             }
         }
 

@@ -5,13 +5,14 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, Utc};
+use qudo::JobId;
 use qudo::driver::{
     ClaimRequest, ClaimedJob, DeadWorker, Due, Exception, ExceptionFilter, ExceptionRecord, Flags,
     Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep, MovingJob, Name, Promotion,
     Redrive, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
     WorkerInfo, WorkerSeen,
 };
-use qudo::{FailureKind, JobId};
+use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 

@@ -1,6 +1,8 @@
 //! Abilities, a hook and a plugin in a crate of their own: whoever links it has them.
 
-use qudo::{Hook, Job, Plugin, Result};
+use qudo::hook::Hook;
+use qudo::plugin::Plugin;
+use qudo::{Job, Result};
 
 /// Answers with twice its argument.
 ///
@@ -41,7 +43,7 @@ impl Plugin for Factor {
     }
 }
 
-qudo::register_plugin!(Factor);
+qudo::plugin::register_plugin!(Factor);
 
 struct Seen;
 
@@ -51,4 +53,4 @@ impl Hook for Seen {
     }
 }
 
-qudo::register_hook!(Seen);
+qudo::hook::register_hook!(Seen);

@@ -6,11 +6,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
+use qudo::admin::AuditOptions;
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, Due, Extras,
     JobFacts, JobRecord, Name, ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
-use qudo::{AuditOptions, JobId, Manager};
+use qudo::{JobId, Manager};
 
 use crate::Result;
 

@@ -1,8 +1,9 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
+use qudo::Manager;
+use qudo::admin::AuditOptions;
 use qudo::history::{Fault, History, Line, Remains, Rules};
-use qudo::{AuditOptions, Manager};
 
 use crate::{Result, World};
 

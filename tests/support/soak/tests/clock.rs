@@ -8,9 +8,11 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
+use qudo::admin::AuditOptions;
 use qudo::driver::ExceptionFilter;
 use qudo::history::History;
-use qudo::{AuditOptions, FailureKind, JobId, Manager, NewJob};
+use qudo::hook::FailureKind;
+use qudo::{JobId, Manager, NewJob};
 use qudo_soak::{Crew, Effort, Options, World, builder, effort};
 
 /// The program whose `worker` the tests start.

@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use qudo::admin::{AuditOptions, DatabaseState};
 use qudo::driver::{Driver, DriverRegistration, ExceptionFilter, JobFilter};
 use qudo::history::{History, Recorder, Remains, Rules, micros};
-use qudo::{AuditOptions, DatabaseState, Error, FailureKind, Manager, NewJob};
+use qudo::hook::FailureKind;
+use qudo::{Error, Manager, NewJob};
 use qudo_soak::{Crew, Effort, Load, Options, Phase, World, client, effort, judge};
 
 /// The program whose `worker` the tests start.
