@@ -78,8 +78,8 @@ pub mod admin {
         WorkerSeen,
     };
     pub use qudo_core::{
-        AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason, Finding, Flaw,
-        JobCount, Linked, LoopReport, Moved, On, Placed, SpoolReport, Undoable,
+        AbilityInfo, AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason, Finding,
+        Flaw, JobCount, LoopReport, MoveReport, PerDatabase, Placed, SpoolReport, Unworkable,
     };
 }
 

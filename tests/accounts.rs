@@ -340,7 +340,7 @@ fn may_operate(engine: &'static str) {
         .database_as("two", other.dsn())
         .build()
         .expect("valid");
-    let all = |answers: Vec<qudo::admin::On<Vec<_>>>| {
+    let all = |answers: Vec<qudo::admin::PerDatabase<Vec<_>>>| {
         answers.into_iter().map(|on| on.answer.expect("answers").len()).sum::<usize>()
     };
     assert_eq!(all(operator.jobs(&JobFilter { limit: 100, ..JobFilter::default() })), 22);
@@ -348,7 +348,7 @@ fn may_operate(engine: &'static str) {
     operator.workers().into_iter().for_each(|on| drop(on.answer.expect("answers")));
     assert!(operator.databases().iter().all(|one| one.depth.is_some()));
     let id = waiting.id().expect("stored");
-    assert!(operator.reenqueue(id, Due::Now).expect("changes"));
+    assert!(operator.reschedule(id, Due::Now).expect("changes"));
     assert!(operator.dequeue(id).expect("removes"));
     let failed = operator.exceptions(&driver::ExceptionFilter {
         discarded_only: true,
@@ -357,7 +357,7 @@ fn may_operate(engine: &'static str) {
     });
     let row =
         failed.into_iter().find_map(|on| on.answer.expect("answers").pop()).expect("one failed");
-    operator.enqueue_from_failed_job(row.id).expect("redrives");
+    operator.redrive(row.id).expect("redrives");
     operator.pause("one").expect("pauses");
     operator.resume("one").expect("resumes");
     operator.drain("one").expect("drains");

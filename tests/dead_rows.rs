@@ -127,7 +127,7 @@ fn every_kind_of_job_is_found(worker: &Worker, manager: &Manager, rarest: Durati
     let later = NewJob::named("plan", 5.into()).delay(Duration::from_secs(3_600));
     let later = manager.enqueue(later).expect("stored").id().expect("stored");
     let old = Due::At(chrono::Utc::now() - chrono::TimeDelta::hours(2));
-    assert!(manager.reenqueue(later, old).expect("changes"));
+    assert!(manager.reschedule(later, old).expect("changes"));
     soon("one that was due long ago", Duration::from_secs(60));
 }
 

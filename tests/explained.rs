@@ -105,7 +105,7 @@ fn a_day(dsn: &str) {
     let sent = manager.enqueue(later()).expect("stored").id().expect("new");
     assert!(manager.dequeue(sent).expect("answers"));
     let sent = manager.enqueue(later()).expect("stored").id().expect("new");
-    assert!(manager.reenqueue(sent, Due::Now).expect("answers"));
+    assert!(manager.reschedule(sent, Due::Now).expect("answers"));
     let many = (0..20).map(|n| NewJob::named("plan", n.into()));
     let sent = manager.enqueue_many(many).expect("stored");
     let ticket = sent.into_iter().next().expect("one").ticket().expect("new").clone();

@@ -279,14 +279,14 @@ pub fn a_failed_job_keeps_its_original_bytes_over_a_change_of_keys(bed: &Bed) {
     // The key is rotated; the old one is still known.
     let codec = seal(&[("one", 1), ("two", 2)]);
     let (after, _) = bed.with(|builder| builder.ability::<sealed>().codec(codec));
-    after.enqueue_from_failed_job(row.id).expect("redriven");
+    after.redrive(row.id).expect("redriven");
     drain(&after);
     assert_eq!(exceptions(&after)[0].message, "nothing to say", "it was read");
     assert_eq!(exceptions(&after)[0].facts.arg, row.facts.arg, "the bytes are the same");
     // Without the old key the attempt fails, and nothing is lost.
     let (forgot, _) = bed.with(|builder| builder.ability::<sealed>().codec(seal(&[("two", 2)])));
     let again = exceptions(&after)[0].id;
-    forgot.enqueue_from_failed_job(again).expect("redriven");
+    forgot.redrive(again).expect("redriven");
     drain(&forgot);
     let last = &exceptions(&forgot)[0];
     assert_eq!((last.kind, &last.facts.arg), (FailureKind::Decode, &row.facts.arg));

@@ -232,7 +232,7 @@ fn entry<A: Ability>() -> AbilityEntry {
 
 /// An ability as [`Manager::abilities`](crate::Manager::abilities) lists it.
 #[derive(Debug, Clone)]
-pub struct Linked {
+pub struct AbilityInfo {
     /// Its name.
     pub name: String,
     /// The queue of its new jobs.
@@ -319,9 +319,9 @@ impl AbilitySet {
     }
 
     /// The abilities with the places of their registration, by name.
-    pub fn list(&self) -> Vec<Linked> {
+    pub fn list(&self) -> Vec<AbilityInfo> {
         self.iter()
-            .map(|entry| Linked {
+            .map(|entry| AbilityInfo {
                 name: entry.name.to_string(),
                 queue: entry.options.queue.to_string(),
                 location: entry.location,

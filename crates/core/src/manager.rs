@@ -11,19 +11,19 @@ use std::time::Duration;
 use qudo_hooks::{CodecSet, Hook, JobId, Outcome, PluginSet, SourceLocation};
 use uuid::Uuid;
 
-use crate::ability::Linked;
+use crate::ability::AbilityInfo;
 use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
-use crate::admin::listing::{JobCount, Undoable};
+use crate::admin::listing::{JobCount, Unworkable};
 use crate::builder::ManagerBuilder;
 use crate::client::enqueued::Enqueued;
 use crate::client::spool::SpoolReport;
 use crate::client::ticket::Ticket;
 use crate::client::{self, Client};
 use crate::database::data_source::DataSource;
-use crate::database::everywhere::On;
+use crate::database::everywhere::PerDatabase;
 use crate::database::set::Databases;
-use crate::database::transfer::Moved;
+use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
     ControlFlag, Driver, Due, Exception, ExceptionFilter, JobFilter, JobInfo, JobRecord, StatusRow,
@@ -61,7 +61,7 @@ impl Manager {
     }
 
     /// The abilities of this manager, with the places where they are registered.
-    pub fn abilities(&self) -> Vec<Linked> {
+    pub fn abilities(&self) -> Vec<AbilityInfo> {
         self.program().abilities.list()
     }
 
@@ -190,12 +190,12 @@ impl Manager {
     }
 
     /// Live jobs counted by queue, ability and state, one list per database.
-    pub fn job_count(&self) -> Vec<On<Vec<JobCount>>> {
+    pub fn job_count(&self) -> Vec<PerDatabase<Vec<JobCount>>> {
         admin::listing::job_count(self.set())
     }
 
     /// Live jobs, one list per database. `limit` and `offset` count in each database.
-    pub fn jobs(&self, filter: &JobFilter) -> Vec<On<Vec<JobInfo>>> {
+    pub fn jobs(&self, filter: &JobFilter) -> Vec<PerDatabase<Vec<JobInfo>>> {
         admin::listing::jobs(self.set(), filter)
     }
 
@@ -227,12 +227,12 @@ impl Manager {
     }
 
     /// The exception log, newest first, one list per database. `limit` and `offset` count in each.
-    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<On<Vec<Exception>>> {
+    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<PerDatabase<Vec<Exception>>> {
         admin::listing::exceptions(self.set(), filter)
     }
 
     /// The worker processes that each database knows, with how long they have been silent.
-    pub fn workers(&self) -> Vec<On<Vec<WorkerSeen>>> {
+    pub fn workers(&self) -> Vec<PerDatabase<Vec<WorkerSeen>>> {
         admin::listing::workers(self.set())
     }
 
@@ -240,7 +240,7 @@ impl Manager {
     /// which of them nobody like this one can do. For a check before a deploy.
     ///
     /// Counts all waiting jobs, which takes a while where there are millions.
-    pub fn check_abilities(&self) -> Vec<On<Vec<Undoable>>> {
+    pub fn check_abilities(&self) -> Vec<PerDatabase<Vec<Unworkable>>> {
         admin::listing::check_abilities(self.program(), self.set())
     }
 
@@ -281,8 +281,9 @@ impl Manager {
     /// # Errors
     ///
     /// When no database knows the job and one did not answer.
-    pub fn reenqueue(&self, id: JobId, due: Due) -> Result<bool, Error> {
-        admin::orders::reenqueue(self.set(), id, due)
+    #[doc(alias = "reenqueue")]
+    pub fn reschedule(&self, id: JobId, due: Due) -> Result<bool, Error> {
+        admin::orders::reschedule(self.set(), id, due)
     }
 
     /// Redrive: enqueues a discarded job again from the exception log, with its original argument
@@ -292,7 +293,8 @@ impl Manager {
     ///
     /// When the row does not exist, was not the job's last failure, was redriven before, or its
     /// unique key is taken by a live job.
-    pub fn enqueue_from_failed_job(&self, exception: Uuid) -> Result<Ticket, Error> {
+    #[doc(alias = "enqueue_from_failed_job")]
+    pub fn redrive(&self, exception: Uuid) -> Result<Ticket, Error> {
         admin::orders::redrive(self.client(), exception)
     }
 
@@ -312,7 +314,7 @@ impl Manager {
     ///
     /// When a name is unknown, both are names of one database, or a database does not answer; what was
     /// moved until then is moved.
-    pub fn move_jobs(&self, from: &str, to: &str) -> Result<Moved, Error> {
+    pub fn move_jobs(&self, from: &str, to: &str) -> Result<MoveReport, Error> {
         admin::moves::move_jobs(self.set(), from, to)
     }
 
@@ -323,13 +325,13 @@ impl Manager {
     /// # Errors
     ///
     /// The first database that does not answer, is newer than this program, or refuses.
-    pub fn migrate(&self) -> Result<Vec<On<Vec<String>>>, Error> {
+    pub fn migrate(&self) -> Result<Vec<PerDatabase<Vec<String>>>, Error> {
         schema::migrate(self.set())
     }
 
     /// As [`migrate`](Self::migrate), with one answer per database. A migration may take as long
     /// as it takes.
-    pub fn migrate_each(&self) -> Vec<On<Vec<String>>> {
+    pub fn migrate_each(&self) -> Vec<PerDatabase<Vec<String>>> {
         schema::migrate_each(self.set())
     }
 
@@ -435,7 +437,7 @@ impl Manager {
     ///
     /// As [`move_jobs`](Self::move_jobs), [`Error::NoDatabase`] for the last one, and
     /// [`Error::NotEmpty`] when jobs are left at the end of the time.
-    pub fn retire_database(&self, name: &str, within: Duration) -> Result<Moved, Error> {
+    pub fn retire_database(&self, name: &str, within: Duration) -> Result<MoveReport, Error> {
         admin::retire::retire(self.set(), &self.parts.at_work, name, within)
     }
 

@@ -308,16 +308,16 @@ pub fn reenqueue_changes_when_a_waiting_job_runs(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let job = id(&manager.enqueue(echo::job("x".to_owned())).expect("stored"));
     let hour = Duration::from_secs(3600);
-    assert!(manager.reenqueue(job, Due::In(hour)).expect("answers"));
+    assert!(manager.reschedule(job, Due::In(hour)).expect("answers"));
     assert_eq!(drain(&manager), 0);
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
     let JobState::Scheduled { run_after } = found.state else { panic!("{:?}", found.state) };
     let left = run_after - Utc::now();
     assert!(left > TimeDelta::minutes(58) && left < TimeDelta::minutes(62), "{left}");
-    assert!(manager.reenqueue(job, Due::Now).expect("answers"));
+    assert!(manager.reschedule(job, Due::Now).expect("answers"));
     assert_eq!(drain(&manager), 1);
     assert_eq!(log.lines(), ["x"]);
-    assert!(!manager.reenqueue(job, Due::Now).expect("answers"), "gone");
+    assert!(!manager.reschedule(job, Due::Now).expect("answers"), "gone");
 }
 
 pub fn jobs_are_listed_by_ability_with_limit_and_offset(bed: &Bed) {

@@ -33,11 +33,11 @@ pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
     assert!(manager.enqueue(stumble::job(9).priority(3).uniqkey("k")).expect("stored").is_new());
     drain(&manager);
     let last = exceptions(&manager).remove(0);
-    let ticket = manager.enqueue_from_failed_job(last.id).expect("once");
+    let ticket = manager.redrive(last.id).expect("once");
     let job = manager.lookup(ticket.id()).expect("answers").expect("lives").1;
     assert_eq!((job.facts.priority, job.facts.uniqkey.as_deref(), &*job.facts.arg), (3, Some("k"), &b"9"[..]));
     assert_ne!(ticket.id(), last.job);
-    let again = manager.enqueue_from_failed_job(last.id).expect_err("twice");
+    let again = manager.redrive(last.id).expect_err("twice");
     assert!(matches!(again, Error::AlreadyRedriven { job, .. } if job == ticket.id()), "{again}");
     drain(&manager);
     assert_eq!(log.lines().len(), 6);
@@ -50,9 +50,9 @@ pub fn a_failure_that_was_retried_cannot_be_enqueued_again(bed: &Bed) {
     assert!(manager.enqueue(stumble::job(1)).expect("stored").is_new());
     drain(&manager);
     let first = exceptions(&manager).remove(0);
-    let error = manager.enqueue_from_failed_job(first.id).expect_err("it completed");
+    let error = manager.redrive(first.id).expect_err("it completed");
     assert!(error.to_string().contains("retried"), "{error}");
-    let error = manager.enqueue_from_failed_job(uuid::Uuid::now_v7()).expect_err("unknown");
+    let error = manager.redrive(uuid::Uuid::now_v7()).expect_err("unknown");
     assert!(matches!(error, Error::NotRedrivable { .. }), "{error}");
 }
 
@@ -62,8 +62,8 @@ pub fn redrive_is_refused_while_a_live_job_holds_the_key(bed: &Bed) {
     drain(&manager);
     let failed = exceptions(&manager).remove(0);
     let holder = manager.enqueue(give_up::job().uniqkey("k")).expect("stored").id().expect("id");
-    let error = manager.enqueue_from_failed_job(failed.id).expect_err("held");
+    let error = manager.redrive(failed.id).expect_err("held");
     assert!(error.to_string().contains(&holder.to_string()), "{error}");
     assert!(manager.dequeue(holder).expect("answers"));
-    manager.enqueue_from_failed_job(failed.id).expect("free again");
+    manager.redrive(failed.id).expect("free again");
 }

@@ -2,7 +2,7 @@
 
 use qudo_hooks::JobId;
 
-use crate::database::everywhere::On;
+use crate::database::everywhere::PerDatabase;
 use crate::database::set::Databases;
 use crate::driver::{
     CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, StatusRow, WorkerSeen,
@@ -16,7 +16,7 @@ pub type JobCount = CountRow;
 /// Waiting jobs that no worker like this manager will ever run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
-pub struct Undoable {
+pub struct Unworkable {
     /// Their ability.
     pub ability: String,
     /// Their queue.
@@ -28,7 +28,10 @@ pub struct Undoable {
 }
 
 /// Which waiting jobs nobody like this manager can do.
-pub(crate) fn check_abilities(program: &Program, databases: &Databases) -> Vec<On<Vec<Undoable>>> {
+pub(crate) fn check_abilities(
+    program: &Program,
+    databases: &Databases,
+) -> Vec<PerDatabase<Vec<Unworkable>>> {
     let queues = program.queues();
     let undoable = |row: CountRow| {
         let reason = if !program.abilities.can_do(&row.ability) {
@@ -39,9 +42,9 @@ pub(crate) fn check_abilities(program: &Program, databases: &Databases) -> Vec<O
             return None;
         };
         let CountRow { ability, queue, count, .. } = row;
-        Some(Undoable { ability, queue, count, reason })
+        Some(Unworkable { ability, queue, count, reason })
     };
-    let check = |on: On<Vec<CountRow>>| On {
+    let check = |on: PerDatabase<Vec<CountRow>>| PerDatabase {
         database: on.database,
         answer: on.answer.map(|rows| rows.into_iter().filter_map(undoable).collect()),
     };
@@ -64,18 +67,18 @@ pub(crate) fn holder(
 }
 
 /// Live jobs.
-pub(crate) fn jobs(databases: &Databases, filter: &JobFilter) -> Vec<On<Vec<JobInfo>>> {
+pub(crate) fn jobs(databases: &Databases, filter: &JobFilter) -> Vec<PerDatabase<Vec<JobInfo>>> {
     let filter = filter.clone();
     databases.on_each("list jobs", move |driver| driver.list(&filter))
 }
 
 /// Live jobs, counted.
-pub(crate) fn job_count(databases: &Databases) -> Vec<On<Vec<JobCount>>> {
+pub(crate) fn job_count(databases: &Databases) -> Vec<PerDatabase<Vec<JobCount>>> {
     databases.on_each("count jobs", |driver| driver.count())
 }
 
 /// The worker processes that each database knows.
-pub(crate) fn workers(databases: &Databases) -> Vec<On<Vec<WorkerSeen>>> {
+pub(crate) fn workers(databases: &Databases) -> Vec<PerDatabase<Vec<WorkerSeen>>> {
     databases.on_each("list worker processes", |driver| driver.workers())
 }
 
@@ -83,7 +86,7 @@ pub(crate) fn workers(databases: &Databases) -> Vec<On<Vec<WorkerSeen>>> {
 pub(crate) fn exceptions(
     databases: &Databases,
     filter: &ExceptionFilter,
-) -> Vec<On<Vec<Exception>>> {
+) -> Vec<PerDatabase<Vec<Exception>>> {
     let filter = filter.clone();
     databases.on_each("read the exception log", move |driver| driver.exceptions(&filter))
 }

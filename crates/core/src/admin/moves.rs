@@ -1,9 +1,9 @@
 use crate::database::set::Databases;
-use crate::database::transfer::{Move, Moved};
+use crate::database::transfer::{Move, MoveReport};
 use crate::error::Error;
 
 /// Moves the waiting jobs of one database to another.
-pub(crate) fn move_jobs(databases: &Databases, from: &str, to: &str) -> Result<Moved, Error> {
+pub(crate) fn move_jobs(databases: &Databases, from: &str, to: &str) -> Result<MoveReport, Error> {
     if from == to {
         return Err(Error::InvalidOption {
             option: "to",

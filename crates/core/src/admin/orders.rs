@@ -26,13 +26,13 @@ pub(crate) fn dequeue(client: &Client, id: JobId) -> Result<bool, Error> {
 }
 
 /// Changes when a waiting job runs; tells whether it did.
-pub(crate) fn reenqueue(databases: &Databases, id: JobId, due: Due) -> Result<bool, Error> {
+pub(crate) fn reschedule(databases: &Databases, id: JobId, due: Due) -> Result<bool, Error> {
     let due = match due {
         Due::In(delay) => Due::In(delay.min(MAX_DELAY)),
         other => other,
     };
     let moved = databases
-        .first("reenqueue a job", move |driver| Ok(driver.reschedule(id, due)?.then_some(())))?;
+        .first("reschedule a job", move |driver| Ok(driver.reschedule(id, due)?.then_some(())))?;
     let Some((name, ())) = moved else {
         return Ok(false);
     };
@@ -144,11 +144,11 @@ mod tests {
             job.state
         };
         assert!(matches!(state(), JobState::Scheduled { .. }));
-        assert!(manager.reenqueue(id, Due::Now).expect("answers"));
+        assert!(manager.reschedule(id, Due::Now).expect("answers"));
         assert_eq!(state(), JobState::Ready);
-        assert!(manager.reenqueue(id, Due::In(Duration::MAX)).expect("answers"), "a year");
+        assert!(manager.reschedule(id, Due::In(Duration::MAX)).expect("answers"), "a year");
         assert!(matches!(state(), JobState::Scheduled { .. }));
-        assert!(!manager.reenqueue(JobId::new(), Due::Now).expect("answers"));
+        assert!(!manager.reschedule(JobId::new(), Due::Now).expect("answers"));
     }
 
     #[test]
@@ -158,13 +158,13 @@ mod tests {
         drain(&manager);
         let rows = log(&manager);
         assert_eq!(rows.len(), 1);
-        let ticket = manager.enqueue_from_failed_job(rows[0]).expect("is discarded");
+        let ticket = manager.redrive(rows[0]).expect("is discarded");
         let (name, job) = manager.lookup(ticket.id()).expect("answers").expect("it lives");
         assert_eq!((ticket.database(), job.facts.uniqkey.as_deref()), (Some(&*name), Some("k")));
-        let again = manager.enqueue_from_failed_job(rows[0]);
+        let again = manager.redrive(rows[0]);
         let Err(Error::AlreadyRedriven { job, .. }) = again else { panic!("twice") };
         assert_eq!(job, ticket.id());
-        let unknown = manager.enqueue_from_failed_job(Uuid::nil());
+        let unknown = manager.redrive(Uuid::nil());
         assert!(matches!(unknown, Err(Error::NotRedrivable { .. })));
     }
 
@@ -174,7 +174,7 @@ mod tests {
         stored(&manager, Fragile::job(true).uniqkey("k"));
         drain(&manager);
         let holder = stored(&manager, Fragile::job(false).uniqkey("k"));
-        let refused = manager.enqueue_from_failed_job(log(&manager)[0]);
+        let refused = manager.redrive(log(&manager)[0]);
         let Err(error @ Error::NotRedrivable { .. }) = refused else { panic!("twice") };
         assert!(error.to_string().contains(&holder.to_string()), "{error}");
     }

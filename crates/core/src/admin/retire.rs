@@ -7,7 +7,7 @@ use super::databases::remove;
 use crate::database::Database;
 use crate::database::orders::FRESH_FOR;
 use crate::database::set::Databases;
-use crate::database::transfer::{Move, Moved};
+use crate::database::transfer::{Move, MoveReport};
 use crate::driver::ControlFlag;
 use crate::error::Error;
 use crate::session::work::AtWork;
@@ -24,7 +24,7 @@ pub(crate) fn retire(
     at_work: &AtWork,
     name: &str,
     within: Duration,
-) -> Result<Moved, Error> {
+) -> Result<MoveReport, Error> {
     let leaving = databases.find(name)?;
     if databases.all().len() == 1 {
         return Err(Error::NoDatabase);
@@ -32,7 +32,7 @@ pub(crate) fn retire(
     let begun = Instant::now();
     leaving.order(ControlFlag::Draining, true)?;
     let late = FRESH_FOR + leaving.limit() * 2;
-    let (mut done, mut empty_since) = (Moved::default(), Instant::now());
+    let (mut done, mut empty_since) = (MoveReport::default(), Instant::now());
     loop {
         let mut trouble = None;
         let moved = empty(databases, &leaving, &mut trouble)?;
@@ -60,8 +60,8 @@ fn empty(
     databases: &Databases,
     leaving: &Arc<Database>,
     trouble: &mut Option<String>,
-) -> Result<Moved, Error> {
-    let mut done = Moved::default();
+) -> Result<MoveReport, Error> {
+    let mut done = MoveReport::default();
     for to in databases.all().iter().filter(|one| !Arc::ptr_eq(one, leaving) && one.is_up()) {
         if to.orders().is_ok_and(|control| control.draining) {
             continue;

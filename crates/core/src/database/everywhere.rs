@@ -26,7 +26,7 @@ impl Drop for Ended {
 
 /// The answer of one database: listings say what they know even when one is dead.
 #[derive(Debug)]
-pub struct On<T> {
+pub struct PerDatabase<T> {
     /// The database's short name.
     pub database: String,
     /// Its answer, or why there is none.
@@ -39,7 +39,7 @@ impl Databases {
         &self,
         action: &'static str,
         ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
-    ) -> Vec<On<T>> {
+    ) -> Vec<PerDatabase<T>> {
         self.collect(action, ask, Asked::wait)
     }
 
@@ -48,9 +48,9 @@ impl Databases {
         action: &'static str,
         ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
         wait: fn(Asked<T>) -> Result<T, Error>,
-    ) -> Vec<On<T>> {
+    ) -> Vec<PerDatabase<T>> {
         let begun = self.begin_on_each(action, ask);
-        let answer = |(database, asked): (Arc<Database>, _)| On {
+        let answer = |(database, asked): (Arc<Database>, _)| PerDatabase {
             database: database.name.to_string(),
             answer: wait(asked),
         };

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Database;
 use super::asked::Asked;
-use super::everywhere::On;
+use super::everywhere::PerDatabase;
 use super::set::Databases;
 use crate::driver::{Driver, SchemaState};
 use crate::error::Error;
@@ -16,16 +16,18 @@ use crate::tools::time::Instant;
 const SCHEMA_WITHIN: Duration = Duration::from_secs(2);
 
 /// Creates or updates the tables in every database; returns what was applied where.
-pub(crate) fn migrate(databases: &Databases) -> Result<Vec<On<Vec<String>>>, Error> {
+pub(crate) fn migrate(databases: &Databases) -> Result<Vec<PerDatabase<Vec<String>>>, Error> {
     migrate_each(databases)
         .into_iter()
-        .map(|one| one.answer.map(|applied| On { database: one.database, answer: Ok(applied) }))
+        .map(|one| {
+            one.answer.map(|applied| PerDatabase { database: one.database, answer: Ok(applied) })
+        })
         .collect()
 }
 
 /// With one answer per database. A migration may take as long
 /// as it takes.
-pub(crate) fn migrate_each(databases: &Databases) -> Vec<On<Vec<String>>> {
+pub(crate) fn migrate_each(databases: &Databases) -> Vec<PerDatabase<Vec<String>>> {
     databases.collect("migrate", |driver: &dyn Driver| driver.migrate(), Asked::wait_for_ever)
 }
 

@@ -28,7 +28,7 @@ const PAGE: u32 = 1_000;
 /// What [`Manager::move_jobs`](crate::Manager::move_jobs) did.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub struct Moved {
+pub struct MoveReport {
     /// Jobs that are in the other database now.
     pub moved: usize,
     /// Jobs with a unique key that stayed: the other database is not the key's home, or another
@@ -45,7 +45,7 @@ pub(crate) struct Move<'a> {
     to_id: String,
     /// Who moves: what it brings is told from what another mover brought before or after.
     mover: Uuid,
-    done: Moved,
+    done: MoveReport,
     /// How many jobs the next step takes.
     batch: u32,
     /// Jobs that cannot go there now: it is not the home of their key, or another job holds it there.
@@ -79,13 +79,13 @@ impl<'a> Move<'a> {
             });
         }
         let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
-        let (mover, done) = (new_id(), Moved::default());
+        let (mover, done) = (new_id(), MoveReport::default());
         let (batch, stayed, taken) = (FIRST_BATCH, HashSet::new(), Vec::new());
         Ok(Self { databases, from, to, from_id, to_id, mover, done, batch, stayed, taken })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
-    pub(crate) fn run(mut self) -> Result<Moved, Error> {
+    pub(crate) fn run(mut self) -> Result<MoveReport, Error> {
         let ended = self.move_all();
         self.end(ended)?;
         Ok(self.done)
@@ -342,7 +342,7 @@ mod tests {
             id
         }
 
-        fn run(&self) -> Result<Moved, Error> {
+        fn run(&self) -> Result<MoveReport, Error> {
             Move::new(&self.set, &self.from, &self.to)?.run()
         }
 
