@@ -37,7 +37,7 @@ fn now() -> u64 {
 
 /// Answers with the instant of its start.
 #[qudo::ability(queue = "latency")]
-fn stamp(_job: &Job, _text: String) -> qudo::Result<u64> {
+fn stamp(_job: &Job, _text: String) -> qudo::JobResult<u64> {
     Ok(now())
 }
 

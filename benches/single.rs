@@ -42,7 +42,7 @@ const LIMIT: Duration = Duration::from_secs(10);
 type Any<T = ()> = Result<T, Box<dyn std::error::Error>>;
 
 #[qudo::ability(queue = "single")]
-fn nothing(_job: &qudo::Job, _text: String) -> qudo::Result<()> {
+fn nothing(_job: &qudo::Job, _text: String) -> qudo::JobResult<()> {
     Ok(())
 }
 

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use qudo::{Job, Manager, Result};
+use qudo::{Job, JobResult, Manager};
 
 /// Ended at its limit, at the next `await`.
 #[qudo::ability(max_retries = 1, retry_delay = "50ms", time_limit = "200ms")]
-async fn fetch(job: &Job, url: String) -> Result<usize> {
+async fn fetch(job: &Job, url: String) -> JobResult<usize> {
     // The first attempt meets a server that does not answer.
     let pause = if job.attempt() == 1 { 10_000 } else { 20 };
     tokio::time::sleep(Duration::from_millis(pause)).await;

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use qudo::{Error, Job, JobError, JobId, Manager, NewJob, Progress, Result};
+use qudo::{Error, Job, JobError, JobId, JobResult, Manager, NewJob, Progress};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -36,7 +36,7 @@ struct Arguments {
 
 /// A file that cannot be read fails at once; a crash of the process is tried again many times.
 #[qudo::ability(queue = "checksums", max_crashes = 1000)]
-fn checksum(_job: &Job, path: OsString) -> Result<String> {
+fn checksum(_job: &Job, path: OsString) -> JobResult<String> {
     let named = |error| JobError::fail(format!("{}: {error}", Path::new(&path).display()));
     let mut file = std::fs::File::open(&path).map_err(named)?;
     let mut hasher = Sha256::new();
@@ -104,7 +104,7 @@ fn main() -> ExitCode {
 }
 
 /// Whether every file was read.
-fn run(arguments: &Arguments) -> Result<bool> {
+fn run(arguments: &Arguments) -> JobResult<bool> {
     let root = std::path::absolute(&arguments.directory)?;
     let mut hasher = DefaultHasher::new();
     (&root, &arguments.database).hash(&mut hasher);
@@ -138,7 +138,7 @@ fn run(arguments: &Arguments) -> Result<bool> {
 
 /// Regular files below a directory, sorted by the bytes of their paths; `false` if some directory
 /// could not be read.
-fn find(directory: &Path) -> Result<(Vec<PathBuf>, bool)> {
+fn find(directory: &Path) -> JobResult<(Vec<PathBuf>, bool)> {
     let (mut files, mut complete) = (Vec::new(), true);
     for entry in walkdir::WalkDir::new(directory) {
         match entry {
@@ -156,7 +156,7 @@ fn find(directory: &Path) -> Result<(Vec<PathBuf>, bool)> {
 }
 
 /// Enqueues the files that this run does not know yet; returns all jobs in the files' order.
-fn enqueue(manager: &Manager, run: &Run, files: &[PathBuf]) -> Result<Vec<JobId>> {
+fn enqueue(manager: &Manager, run: &Run, files: &[PathBuf]) -> JobResult<Vec<JobId>> {
     let mut ids = Vec::with_capacity(files.len());
     for chunk in files.chunks(1_000) {
         let mut jobs = Vec::with_capacity(chunk.len());
@@ -174,7 +174,7 @@ fn enqueue(manager: &Manager, run: &Run, files: &[PathBuf]) -> Result<Vec<JobId>
 }
 
 /// Prints the lines in order as they become known; `false` if some file could not be read.
-fn print(manager: &Manager, files: &[PathBuf], jobs: &[JobId]) -> Result<bool> {
+fn print(manager: &Manager, files: &[PathBuf], jobs: &[JobId]) -> JobResult<bool> {
     let bar = ProgressBar::with_draw_target(Some(files.len() as u64), ProgressDrawTarget::stderr());
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut complete = true;

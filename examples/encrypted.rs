@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qudo::codec::{Encrypted, Json};
 use qudo::driver::JobFilter;
-use qudo::{Manager, Result};
+use qudo::{JobResult, Manager};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -14,7 +14,7 @@ struct Transfer {
 }
 
 #[qudo::ability(codec = "json+aead")]
-fn transfer(order: Transfer) -> Result<u64> {
+fn transfer(order: Transfer) -> JobResult<u64> {
     Ok(order.cents + order.iban.len() as u64)
 }
 

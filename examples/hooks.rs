@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qudo::hook::builtin::{AllowList, Timing};
 use qudo::hook::{Hook, HookError, JobDraft, JobView};
-use qudo::{Job, Manager, Outcome, Result};
+use qudo::{Job, JobResult, Manager, Outcome};
 
 /// Puts the tenant of the request on every job, and refuses jobs without one.
 struct Tenant(&'static str);
@@ -56,7 +56,7 @@ impl Hook for OnlyOnce {
 }
 
 #[qudo::ability(max_retries = 5, retry_delay = "0s", hooks = [OnlyOnce])]
-fn charge(_job: &Job, cents: u32) -> Result {
+fn charge(_job: &Job, cents: u32) -> JobResult {
     Err(qudo::JobError::fail(format!("no answer while charging {cents}")))
 }
 

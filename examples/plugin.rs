@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use qudo::plugin::Plugin;
-use qudo::{Job, Manager, Result};
+use qudo::{Job, JobResult, Manager};
 use serde::Deserialize;
 
 /// Sends mail through a relay; here it only counts.
@@ -34,7 +34,7 @@ impl Plugin for Mailer {
 qudo::plugin::register_plugin!(Mailer);
 
 #[qudo::ability(max_retries = 3)]
-fn mail(job: &Job, to: String) -> Result<usize> {
+fn mail(job: &Job, to: String) -> JobResult<usize> {
     let mailer = job.plugin::<Mailer>()?;
     println!("mail to {to} through {}", mailer.relay);
     Ok(mailer.sent.fetch_add(1, Ordering::Relaxed) + 1)

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use qudo::{Job, Manager, Result};
+use qudo::{Job, JobResult, Manager};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -13,14 +13,14 @@ struct Thumbnail {
 
 /// The value is the reply to the client.
 #[qudo::ability(queue = "images")]
-fn thumbnail(_job: &Job, arg: Thumbnail) -> Result<u64> {
+fn thumbnail(_job: &Job, arg: Thumbnail) -> JobResult<u64> {
     println!("scaling {} to {} pixels", arg.path, arg.width);
     Ok(u64::from(arg.width) * 100)
 }
 
 /// Fails once: the second attempt comes after `retry_delay`.
 #[qudo::ability(max_retries = 3, retry_delay = "100ms")]
-fn send_mail(job: &Job, to: String) -> Result {
+fn send_mail(job: &Job, to: String) -> JobResult {
     if job.attempt() == 1 {
         return Err(qudo::JobError::fail("the mail server is busy"));
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use qudo::hook::builtin::{CircuitBreaker, RetryByKind};
 use qudo::hook::{Decision, Failure, FailureKind, Hook, HookError, JobView};
 use qudo::testing::TestQueue;
-use qudo::{Job, JobError, Outcome, Result};
+use qudo::{Job, JobError, JobResult, Outcome};
 
 /// Waits as long as the partner asks for in its answer.
 struct RetryAfter;
@@ -33,7 +33,7 @@ impl Hook for RetryAfter {
 }
 
 #[qudo::ability(max_retries = 3, retry_delay = exponential("1s", "1m"))]
-fn call_partner(job: &Job, order: u32) -> Result<u32> {
+fn call_partner(job: &Job, order: u32) -> JobResult<u32> {
     match job.attempt() {
         1 => Err(JobError::fail("503, retry after 90")),
         2 => panic!("an answer nobody thought of"),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use qudo::codec::{Compressed, Json};
 use qudo::hook::{JobDraft, JobView};
-use qudo::{Manager, Result};
+use qudo::{JobResult, Manager};
 use serde::{Deserialize, Serialize};
 
 #[derive(Serialize, Deserialize)]
@@ -15,23 +15,23 @@ struct Page {
 
 /// Compact, and not readable in the tables.
 #[qudo::ability(codec = "msgpack")]
-fn index(page: Page) -> Result<usize> {
+fn index(page: Page) -> JobResult<usize> {
     Ok(page.title.len() + page.text.len())
 }
 
 /// Bytes as they are.
 #[qudo::ability(codec = "raw")]
-fn checksum(image: Vec<u8>) -> Result<Vec<u8>> {
+fn checksum(image: Vec<u8>) -> JobResult<Vec<u8>> {
     Ok(vec![image.iter().fold(0, |sum, byte| sum ^ byte)])
 }
 
 /// A version ago a page had no title; what was enqueued then is brought up to date.
 #[qudo::ability(version = 2, upgrade = add_title)]
-fn archive(page: Page) -> Result<String> {
+fn archive(page: Page) -> JobResult<String> {
     Ok(page.title)
 }
 
-fn add_title(from: u32, mut page: qudo::JsonValue) -> Result<qudo::JsonValue> {
+fn add_title(from: u32, mut page: qudo::JsonValue) -> JobResult<qudo::JsonValue> {
     let fields = page.as_object_mut().ok_or_else(|| qudo::abort("a page has fields"))?;
     fields.insert("title".to_owned(), format!("untitled, of version {from}").into());
     Ok(page)

@@ -7,20 +7,20 @@ use std::time::Duration;
 use qudo::hook::builtin::RetryGrowing;
 use qudo::testing::TestQueue;
 use qudo::testing::{assert_enqueued, refute_enqueued};
-use qudo::{Job, JobError, Manager, Result};
+use qudo::{Job, JobError, JobResult, Manager};
 
 #[derive(Default)]
 struct Outbox(Mutex<Vec<String>>);
 
 #[qudo::ability]
-fn sign_up(job: &Job, user: String) -> Result {
+fn sign_up(job: &Job, user: String) -> JobResult {
     job.manager().enqueue(welcome::job(user.clone()))?;
     job.manager().enqueue(remind::job(user).delay(Duration::from_secs(86_400)))?;
     Ok(())
 }
 
 #[qudo::ability(max_retries = 3)]
-fn welcome(job: &Job, user: String) -> Result {
+fn welcome(job: &Job, user: String) -> JobResult {
     if job.attempt() == 1 {
         return Err(JobError::fail("the relay is busy"));
     }
@@ -30,7 +30,7 @@ fn welcome(job: &Job, user: String) -> Result {
 }
 
 #[qudo::ability(unique_by = |user| user.clone())]
-fn remind(job: &Job, user: String) -> Result<String> {
+fn remind(job: &Job, user: String) -> JobResult<String> {
     Ok(format!("{user} is reminded by {}", job.ability()))
 }
 

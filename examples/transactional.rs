@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use diesel::prelude::*;
 use diesel::sql_types::BigInt;
-use qudo::{CompleteIn, EnqueueIn, Job, Manager, Result};
+use qudo::{CompleteIn, EnqueueIn, Job, JobResult, Manager};
 
 /// The payment and the end of the job are one transaction: a crash leaves both or neither.
 #[qudo::ability(max_retries = 3)]
-fn charge(job: &Job, cents: i64) -> Result<i64> {
+fn charge(job: &Job, cents: i64) -> JobResult<i64> {
     job.complete_in(|conn: &mut SqliteConnection| {
         diesel::sql_query("INSERT INTO payments (cents) VALUES (?)")
             .bind::<BigInt, _>(cents)

@@ -2,8 +2,8 @@
 #![allow(clippy::doc_markdown, reason = "the README is prose")]
 
 pub use qudo_core::{
-    Ability, AbilityOptions, Backoff, DataSource, Enqueued, Error, Job, JobError, Manager,
-    ManagerBuilder, NewJob, Progress, Result, RetryDelay, Ticket, UniqPolicy, WorkHandle, abort,
+    Ability, AbilityOptions, Backoff, DataSource, Enqueued, Error, Job, JobError, JobResult,
+    Manager, ManagerBuilder, NewJob, Progress, RetryDelay, Ticket, UniqPolicy, WorkHandle, abort,
     register, snooze,
 };
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn};
@@ -11,11 +11,11 @@ pub use qudo_hooks::{Due, JobId, Outcome};
 /// # Examples
 ///
 /// ```
-/// use qudo::{Job, Manager, Result};
+/// use qudo::{Job, Manager, JobResult};
 /// use serde::{Deserialize, Serialize};
 ///
 /// #[qudo::ability(queue = "mail", max_retries = 3, retry_delay = exponential("1s", "1h"))]
-/// fn postcard(job: &Job, address: String) -> Result<usize> {
+/// fn postcard(job: &Job, address: String) -> JobResult<usize> {
 ///     Ok(address.len() + job.attempt() as usize)
 /// }
 ///

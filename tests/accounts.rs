@@ -135,7 +135,7 @@ fn manager(dsn: &str) -> ManagerBuilder {
 static SNOOZED: AtomicBool = AtomicBool::new(false);
 
 #[qudo::ability(max_retries = 1, retry_delay = "0s", set_job_status = true)]
-fn act(job: &Job, what: String) -> qudo::Result<String> {
+fn act(job: &Job, what: String) -> qudo::JobResult<String> {
     match what.as_str() {
         "fail" => Err(JobError::fail("as asked")),
         "replace" => {

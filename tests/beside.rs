@@ -18,7 +18,7 @@ static RUNS: AtomicU32 = AtomicU32::new(0);
 
 /// Counts its runs.
 #[qudo::ability]
-fn counted(_: &Job, _nothing: ()) -> qudo::Result {
+fn counted(_: &Job, _nothing: ()) -> qudo::JobResult {
     RUNS.fetch_add(1, Ordering::AcqRel);
     Ok(())
 }

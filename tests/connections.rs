@@ -50,7 +50,7 @@ struct Link(Arc<Proxy>);
 
 /// Cuts the connections of its own manager, as a server's restart during a long job does.
 #[qudo::ability(max_retries = 0)]
-fn shaky(job: &Job, cuts: bool) -> qudo::Result<u32> {
+fn shaky(job: &Job, cuts: bool) -> qudo::JobResult<u32> {
     if cuts {
         job.plugin::<Link>()?.0.reset();
     }

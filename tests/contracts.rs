@@ -8,7 +8,7 @@ use qudo::driver::MemoryDriver;
 use qudo::driver::{DriverError, ErrorKind};
 use qudo::hook::{FailureKind, Hook, HookError, JobDraft, JobView};
 use qudo::testing::FaultyDriver;
-use qudo::{Error, Job, JsonValue, Manager, ManagerBuilder, NewJob, Result};
+use qudo::{Error, Job, JobResult, JsonValue, Manager, ManagerBuilder, NewJob};
 
 fn builder() -> ManagerBuilder {
     let memory = format!("memory:{}", uuid::Uuid::now_v7().simple());
@@ -30,11 +30,11 @@ fn messages(manager: &Manager) -> Vec<(FailureKind, String)> {
 }
 
 #[qudo::ability(name = "second_shape", version = 2, upgrade = refuse)]
-fn second_shape(number: u32) -> Result<u32> {
+fn second_shape(number: u32) -> JobResult<u32> {
     Ok(number)
 }
 
-fn refuse(_: u32, _: JsonValue) -> Result<JsonValue> {
+fn refuse(_: u32, _: JsonValue) -> JobResult<JsonValue> {
     Err(qudo::JobError::fail("it was taken for one of version 1"))
 }
 
@@ -70,7 +70,7 @@ fn the_version_of_an_argument_outlives_a_change_of_its_codec() {
 }
 
 #[qudo::ability(name = "numbers")]
-fn numbers(_: u64) -> Result {
+fn numbers(_: u64) -> JobResult {
     Ok(())
 }
 
@@ -151,7 +151,7 @@ impl Hook for Witness {
 }
 
 #[qudo::ability(name = "present", aliases = ["former"], hooks = [Witness])]
-fn present(_: &Job) -> Result {
+fn present(_: &Job) -> JobResult {
     Ok(())
 }
 

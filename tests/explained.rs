@@ -46,7 +46,7 @@ impl Log for Reader {
 }
 
 #[qudo::ability(max_retries = 1, retry_delay = "1h", set_job_status = true)]
-fn plan(job: &Job, number: u32) -> qudo::Result<u32> {
+fn plan(job: &Job, number: u32) -> qudo::JobResult<u32> {
     match number % 5 {
         0 => Err(JobError::fail("as asked")),
         1 => Err(qudo::snooze(HOUR)),

@@ -13,7 +13,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use qudo::{Job, JobError, Manager, Result};
+use qudo::{Job, JobError, JobResult, Manager};
 
 /// How long the processes may take to work off what they enqueued.
 const DEADLINE: Duration = Duration::from_secs(120);
@@ -29,7 +29,7 @@ impl Notes {
 
 /// Every fifth fails at its first attempt.
 #[qudo::ability(max_retries = 1, retry_delay = "0s", queue = "hammer")]
-fn hammered(job: &Job, n: u32) -> Result {
+fn hammered(job: &Job, n: u32) -> JobResult {
     if n.is_multiple_of(5) && job.attempt() == 1 {
         return Err(JobError::fail("the first attempt"));
     }

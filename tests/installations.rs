@@ -9,7 +9,9 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, RunQueryDsl, SqliteConnection};
 use qudo::admin::AuditOptions;
 use qudo::driver::{DriverRegistration, ExceptionFilter, SchemaState};
-use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, JobId, Manager, ManagerBuilder, Result};
+use qudo::{
+    CompleteIn, EnqueueIn, Error, Job, JobError, JobId, JobResult, Manager, ManagerBuilder,
+};
 use qudo_driver_tests::{Bed, DEADLINE, Fresh, Log, drain, eventually};
 use qudo_test_servers::FreshDatabase;
 
@@ -97,7 +99,7 @@ in_one_database! {
 }
 
 #[qudo::ability]
-fn says(job: &Job, what: String) -> Result<String> {
+fn says(job: &Job, what: String) -> JobResult<String> {
     job.plugin::<Log>()?.add(what.clone());
     if what == "fails" { Err(JobError::abort("it was told to")) } else { Ok(what) }
 }
@@ -226,7 +228,7 @@ struct Number {
 
 /// Writes a row beside the end of its job.
 #[qudo::ability]
-fn effect(job: &Job) -> Result {
+fn effect(job: &Job) -> JobResult {
     const SQL: &str = "INSERT INTO effects VALUES (1)";
     match job.driver().engine() {
         "sqlite" => job.complete_in(|conn: &mut SqliteConnection| Ok(conn.batch_execute(SQL)?)),

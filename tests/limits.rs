@@ -16,7 +16,7 @@ use qudo_test_servers::{FreshDatabase, run_sql};
 const DEADLINE: Duration = Duration::from_secs(60);
 
 #[qudo::ability(max_retries = 0)]
-fn fails(_: &Job, (): ()) -> qudo::Result<()> {
+fn fails(_: &Job, (): ()) -> qudo::JobResult<()> {
     Err(qudo::JobError::fail("on purpose"))
 }
 

@@ -15,7 +15,7 @@ use qudo::{Error, Job, Manager, ManagerBuilder, NewJob};
 const DEADLINE: Duration = Duration::from_secs(30);
 
 #[qudo::ability]
-fn plain(_: &Job, _nothing: ()) -> qudo::Result {
+fn plain(_: &Job, _nothing: ()) -> qudo::JobResult {
     Ok(())
 }
 
@@ -341,7 +341,7 @@ static BEGUN: AtomicUsize = AtomicUsize::new(0);
 
 /// Ends when it is told to.
 #[qudo::ability]
-fn patient(job: &Job) -> qudo::Result {
+fn patient(job: &Job) -> qudo::JobResult {
     BEGUN.fetch_add(1, Ordering::AcqRel);
     while !job.is_stopping() {
         std::thread::park_timeout(Duration::from_millis(1));
@@ -372,7 +372,7 @@ static HELD: AtomicUsize = AtomicUsize::new(0);
 static LOST: AtomicUsize = AtomicUsize::new(0);
 
 #[qudo::ability]
-fn careful(job: &Job) -> qudo::Result {
+fn careful(job: &Job) -> qudo::JobResult {
     if !job.is_lease_lost() {
         HELD.fetch_add(1, Ordering::AcqRel);
     }

@@ -126,7 +126,7 @@ fn the_end_of_a_job_does_not_wait_for_a_transaction_that_met_its_key() {
 static RUNS: std::sync::Mutex<Vec<String>> = std::sync::Mutex::new(Vec::new());
 
 #[qudo::ability]
-fn noted(_job: &Job, text: String) -> qudo::Result {
+fn noted(_job: &Job, text: String) -> qudo::JobResult {
     RUNS.lock().expect("no panic").push(text);
     Ok(())
 }

@@ -51,7 +51,7 @@ fn panicking_logger() {
 static RUNS: AtomicUsize = AtomicUsize::new(0);
 
 #[qudo::ability]
-fn counted(_: &Job, _nothing: ()) -> qudo::Result {
+fn counted(_: &Job, _nothing: ()) -> qudo::JobResult {
     RUNS.fetch_add(1, Ordering::Relaxed);
     Ok(())
 }

@@ -25,7 +25,7 @@ static RUNS: Mutex<Vec<u64>> = Mutex::new(Vec::new());
 
 /// Counts its runs.
 #[qudo::ability]
-fn counts(_: &Job, number: u64) -> qudo::Result {
+fn counts(_: &Job, number: u64) -> qudo::JobResult {
     RUNS.lock().unwrap_or_else(PoisonError::into_inner).push(number);
     Ok(())
 }
@@ -141,7 +141,7 @@ fn let_go(number: u64) {
 }
 
 #[qudo::ability]
-fn held(_: &Job, number: u64) -> qudo::Result {
+fn held(_: &Job, number: u64) -> qudo::JobResult {
     BEGUN.lock().unwrap_or_else(PoisonError::into_inner).push(number);
     while !LET_GO.lock().unwrap_or_else(PoisonError::into_inner).contains(&number) {
         std::thread::park_timeout(Duration::from_millis(1));

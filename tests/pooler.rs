@@ -9,7 +9,7 @@ use qudo::{Error, Manager};
 use qudo_test_servers::{Options, PgbouncerServer, PostgresServer};
 
 #[qudo::ability]
-fn double(n: u32) -> qudo::Result<u32> {
+fn double(n: u32) -> qudo::JobResult<u32> {
     Ok(2 * n)
 }
 

@@ -76,7 +76,7 @@ fn two_processes_on_one_database_both_print_everything() {
 }
 
 #[qudo::ability]
-fn slow(job: &qudo::Job) -> qudo::Result {
+fn slow(job: &qudo::Job) -> qudo::JobResult {
     let place = PathBuf::from(std::env::var("QUDO_SERVICE")?);
     std::fs::write(place.join("started"), "")?;
     // Ends early when the process stops, as a long job should; a deadline ends it anyway.

@@ -70,7 +70,7 @@ impl Words {
 }
 
 #[qudo::ability]
-fn nothing(_: &Job, _nothing: ()) -> qudo::Result {
+fn nothing(_: &Job, _nothing: ()) -> qudo::JobResult {
     Ok(())
 }
 

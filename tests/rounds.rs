@@ -24,7 +24,7 @@ impl Begun {
 
 /// Longer than a tenth of a second, so that none is claimed ahead.
 #[qudo::ability]
-fn long(job: &Job, from: String) -> qudo::Result {
+fn long(job: &Job, from: String) -> qudo::JobResult {
     job.plugin::<Begun>()?.0.lock().expect("no panic").push(from);
     std::thread::park_timeout(Duration::from_millis(150));
     Ok(())
@@ -42,7 +42,7 @@ impl Gate {
 
 /// Runs until the gate is opened.
 #[qudo::ability]
-fn gated(job: &Job, from: String) -> qudo::Result {
+fn gated(job: &Job, from: String) -> qudo::JobResult {
     job.plugin::<Begun>()?.0.lock().expect("no panic").push(from);
     let Gate(gate) = job.plugin::<Gate>()?;
     let open = gate.0.lock().expect("no panic");

@@ -276,7 +276,7 @@ impl qudo::hook::Hook for Shows {
 }
 
 #[qudo::ability]
-fn mail(job: &qudo::Job, text: String) -> qudo::Result<String> {
+fn mail(job: &qudo::Job, text: String) -> qudo::JobResult<String> {
     assert_eq!(text, SECRET);
     hidden("Job", job);
     Ok(text)

@@ -8,7 +8,7 @@ use qudo::codec::{Compressed, Encrypted, Json};
 use qudo::hook::builtin::{AllowList, CircuitBreaker, Deadline, RetryByKind, RetryGrowing, Timing};
 use qudo::hook::{FailureKind, Hook, HookError, JobView};
 use qudo::plugin::Plugin;
-use qudo::{Error, Job, JobError, JsonValue, NewJob, Outcome, Result};
+use qudo::{Error, Job, JobError, JobResult, JsonValue, NewJob, Outcome};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -17,7 +17,7 @@ use qudo_driver_tests::work::exceptions;
 use qudo_driver_tests::{Bed, Log, drain, eventually};
 
 #[qudo::ability(aliases = ["former_name", "older_name"])]
-fn renamed(job: &Job) -> Result {
+fn renamed(job: &Job) -> JobResult {
     job.plugin::<Log>()?.add(format!("ran as {}", job.ability()));
     Ok(())
 }
@@ -41,7 +41,7 @@ pub struct Order {
 }
 
 #[qudo::ability(unique_by = |order| format!("{} {}", order.customer, order.item))]
-fn pack(order: Order) -> Result<u32> {
+fn pack(order: Order) -> JobResult<u32> {
     Ok(order.item)
 }
 
@@ -64,13 +64,13 @@ struct Person {
 }
 
 #[qudo::ability(name = "greet_person", version = 3, upgrade = person_upgrade)]
-fn greet_person(person: Person) -> Result<String> {
+fn greet_person(person: Person) -> JobResult<String> {
     Ok(format!("hello {} {}", person.first, person.last))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the signature is given")]
 /// Version 1 was a text, version 2 had one field.
-fn person_upgrade(from: u32, arg: JsonValue) -> Result<JsonValue> {
+fn person_upgrade(from: u32, arg: JsonValue) -> JobResult<JsonValue> {
     match from {
         1 => Ok(json!({ "name": arg })),
         2 => {
@@ -113,7 +113,7 @@ pub fn an_argument_of_a_newer_version_is_left_to_newer_workers(bed: &Bed) {
 }
 
 #[qudo::ability(time_limit = "20ms", max_retries = 1, retry_delay = "0s")]
-fn dawdle(job: &Job, succeed: bool) -> Result {
+fn dawdle(job: &Job, succeed: bool) -> JobResult {
     assert!(job.time_left().is_some());
     while !job.is_stopping() {
         std::thread::yield_now();
@@ -145,7 +145,7 @@ impl Hook for Stamp {
 }
 
 #[qudo::ability(hooks = [Stamp("one"), Stamp("two")])]
-fn stamped(job: &Job) -> Result<i32> {
+fn stamped(job: &Job) -> JobResult<i32> {
     Ok(job.priority())
 }
 
@@ -170,7 +170,7 @@ pub struct Thumbnail {
 
 #[qudo::ability(max_retries = 1, retry_delay = "0s", unique_by = |it| it.width)]
 impl Thumbnail {
-    fn work(self, job: &Job) -> Result<u32> {
+    fn work(self, job: &Job) -> JobResult<u32> {
         Ok(self.width * job.attempt())
     }
 }
@@ -204,7 +204,7 @@ fn with_text() -> Result<(), &'static str> {
 }
 
 #[qudo::ability(max_retries = 9, retry_delay = "0s")]
-fn with_wish() -> Result {
+fn with_wish() -> JobResult {
     Err(qudo::abort("never again"))
 }
 
@@ -233,12 +233,12 @@ pub fn an_ability_may_return_any_error(bed: &Bed) {
 }
 
 #[qudo::ability(codec = "raw")]
-fn raw_bytes(bytes: Vec<u8>) -> Result<Vec<u8>> {
+fn raw_bytes(bytes: Vec<u8>) -> JobResult<Vec<u8>> {
     Ok(bytes.into_iter().rev().collect())
 }
 
 #[qudo::ability(codec = "json+zstd+aead")]
-fn sealed(text: String) -> Result<String> {
+fn sealed(text: String) -> JobResult<String> {
     if text.is_empty() {
         return Err(JobError::fail("nothing to say"));
     }
@@ -310,7 +310,7 @@ pub fn waiting_jobs_that_nobody_here_can_do_are_named(bed: &Bed) {
 }
 
 #[qudo::ability(time_limit = "3s")]
-async fn asynchronous(job: &Job, millis: u64) -> Result<u32> {
+async fn asynchronous(job: &Job, millis: u64) -> JobResult<u32> {
     tokio::time::sleep(Duration::from_millis(millis)).await;
     Ok(job.attempt())
 }
@@ -346,7 +346,7 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
 type Shout = fn(&str) -> String;
 
 #[qudo::ability]
-fn uses_function(job: &Job, text: String) -> Result<String> {
+fn uses_function(job: &Job, text: String) -> JobResult<String> {
     Ok(job.plugin::<Shout>()?(&text))
 }
 
@@ -362,7 +362,7 @@ pub fn t_011_plugin_function(bed: &Bed) {
 struct Counter(AtomicU32);
 
 #[qudo::ability]
-fn uses_object(job: &Job) -> Result<u32> {
+fn uses_object(job: &Job) -> JobResult<u32> {
     Ok(job.plugin::<Arc<Counter>>()?.0.fetch_add(1, Ordering::Relaxed) + 1)
 }
 
@@ -398,7 +398,7 @@ impl Plugin for Greeter {
 }
 
 #[qudo::ability]
-fn uses_options(job: &Job, name: String) -> Result<String> {
+fn uses_options(job: &Job, name: String) -> JobResult<String> {
     Ok(format!("{} {name}", job.plugin::<Greeter>()?.word))
 }
 

@@ -6,7 +6,7 @@ use diesel::connection::SimpleConnection;
 use diesel::r2d2::ConnectionManager;
 use diesel::{Connection, RunQueryDsl, SqliteConnection};
 use qudo::driver::{JobState, SchemaState};
-use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, Manager, Outcome, Result};
+use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, JobResult, Manager, Outcome};
 
 use qudo_driver_tests::abilities::echo;
 use qudo_driver_tests::work::Stored;
@@ -236,9 +236,9 @@ pub fn a_key_is_unique_inside_the_callers_transaction_too(bed: &Bed) {
 
 /// Writes a row and completes in one transaction; what else it does, its argument says.
 #[qudo::ability(max_retries = 1, retry_delay = "0s")]
-fn effect(job: &Job, how: String) -> Result<u32> {
+fn effect(job: &Job, how: String) -> JobResult<u32> {
     // In a transaction inside ours, as an application's own functions may begin one.
-    fn write(conn: &mut impl Connection) -> Result {
+    fn write(conn: &mut impl Connection) -> JobResult {
         let insert = "INSERT INTO effects VALUES (1)";
         Ok(conn.transaction::<_, diesel::result::Error, _>(|conn| conn.batch_execute(insert))?)
     }
@@ -293,7 +293,7 @@ pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
 }
 
 #[qudo::ability(set_job_status = true)]
-fn relay(job: &Job) -> Result {
+fn relay(job: &Job) -> JobResult {
     job.replace(echo::job("next".to_owned()));
     match job.driver().engine() {
         "sqlite" => job.complete_in(|_: &mut SqliteConnection| Ok(())),
@@ -382,19 +382,19 @@ pub fn a_lost_lease_rolls_the_effect_back(bed: &Bed) {
 
 /// Is rescued by another while it runs, then tries to complete.
 #[qudo::ability]
-fn lose(job: &Job) -> Result {
-    fn write(conn: &mut impl SimpleConnection) -> Result {
+fn lose(job: &Job) -> JobResult {
+    fn write(conn: &mut impl SimpleConnection) -> JobResult {
         Ok(conn.batch_execute("INSERT INTO effects VALUES (1)")?)
     }
     qudo_driver_tests::eventually("the lease ends and the job is rescued", || {
         !qudo_driver_tests::rescue_silent(job.driver(), Duration::from_secs(3600)).is_empty()
     });
     match job.driver().engine() {
-        "sqlite" => job.complete_in(write as fn(&mut SqliteConnection) -> Result),
+        "sqlite" => job.complete_in(write as fn(&mut SqliteConnection) -> JobResult),
         #[cfg(feature = "postgres")]
-        "postgres" => job.complete_in(write as fn(&mut diesel::PgConnection) -> Result),
+        "postgres" => job.complete_in(write as fn(&mut diesel::PgConnection) -> JobResult),
         #[cfg(feature = "mysql")]
-        "mysql" => job.complete_in(write as fn(&mut diesel::MysqlConnection) -> Result),
+        "mysql" => job.complete_in(write as fn(&mut diesel::MysqlConnection) -> JobResult),
         other => Err(qudo::abort(format!("no connection to {other}"))),
     }
 }

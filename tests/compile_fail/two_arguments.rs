@@ -1,7 +1,7 @@
-use qudo::{Job, Result};
+use qudo::{Job, JobResult};
 
 #[qudo::ability]
-fn scale(_job: &Job, width: u32, height: u32) -> Result<u32> {
+fn scale(_job: &Job, width: u32, height: u32) -> JobResult<u32> {
     Ok(width * height)
 }
 

@@ -181,14 +181,14 @@ fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, Unfini
 /// Registers types that implement [`Ability`] at link time, as `#[ability]` does for functions.
 ///
 /// ```
-/// use qudo_core::{Ability, Job, Result};
+/// use qudo_core::{Ability, Job, JobResult};
 ///
 /// struct Greet;
 /// impl Ability for Greet {
 ///     const NAME: &'static str = "greet";
 ///     type Arg = String;
 ///     type Reply = String;
-///     fn work(_: &Job, name: String) -> Result<String> { Ok(format!("hello {name}")) }
+///     fn work(_: &Job, name: String) -> JobResult<String> { Ok(format!("hello {name}")) }
 /// }
 /// qudo_core::register!(Greet);
 /// assert!(qudo_core::AbilitySet::linked()?.can_do("greet"));

@@ -8,14 +8,14 @@
 //! To enqueue from `async` code use the runtime's `spawn_blocking`: the manager's methods block.
 //!
 //! ```
-//! use qudo_core::{Ability, Job, Manager, Result, asynchronous};
+//! use qudo_core::{Ability, Job, Manager, JobResult, asynchronous};
 //!
 //! struct Fetch;
 //! impl Ability for Fetch {
 //!     const NAME: &'static str = "fetch";
 //!     type Arg = String;
 //!     type Reply = usize;
-//!     fn work(job: &Job, url: String) -> Result<usize> {
+//!     fn work(job: &Job, url: String) -> JobResult<usize> {
 //!         // `#[qudo::ability] async fn` writes this.
 //!         asynchronous::block_on(job, async { tokio::task::yield_now().await; url.len() })
 //!     }

@@ -378,7 +378,7 @@ mod tests {
     use super::*;
     use crate::ability_options::AbilityOptions;
     use crate::job::Job;
-    use crate::job_error::Result;
+    use crate::job_error::JobResult;
 
     struct Hasty;
 
@@ -391,7 +391,7 @@ mod tests {
             AbilityOptions { grab_for: Some(Duration::ZERO), ..Default::default() }
         }
 
-        fn work(_: &Job, (): ()) -> Result<()> {
+        fn work(_: &Job, (): ()) -> JobResult<()> {
             Ok(())
         }
     }

@@ -6,7 +6,7 @@ use qudo_hooks::{Failure, FailureKind};
 use crate::tools::causes::with_causes;
 
 /// What an ability returns: its reply, or what to do with the job instead.
-pub type Result<T = (), E = JobError> = std::result::Result<T, E>;
+pub type JobResult<T = ()> = Result<T, JobError>;
 
 type Source = Box<dyn std::error::Error + Send + Sync>;
 

@@ -6,7 +6,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use qudo_core::{Ability, Job, Manager, Result};
+//! use qudo_core::{Ability, Job, Manager, JobResult};
 //!
 //! struct Double;
 //!
@@ -15,7 +15,7 @@
 //!     type Arg = u64;
 //!     type Reply = u64;
 //!
-//!     fn work(_job: &Job, n: u64) -> Result<u64> {
+//!     fn work(_job: &Job, n: u64) -> JobResult<u64> {
 //!         Ok(n * 2)
 //!     }
 //! }
@@ -73,7 +73,7 @@ pub use database::transfer::MoveReport;
 pub use driver::{Driver, DriverError, DriverRegistration};
 pub use error::{DownReason, Error, Placed};
 pub use job::Job;
-pub use job_error::{JobError, Result, abort, snooze};
+pub use job_error::{JobError, JobResult, abort, snooze};
 pub use manager::Manager;
 pub use memory::MemoryDriver;
 pub use new_job::{NewJob, UniqPolicy};

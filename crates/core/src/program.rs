@@ -158,7 +158,7 @@ mod tests {
     use crate::ability_options::AbilityOptions;
     use crate::fixture::{self, SOON};
     use crate::job::Job;
-    use crate::job_error::Result as JobResult;
+    use crate::job_error::JobResult;
 
     struct Mail;
 

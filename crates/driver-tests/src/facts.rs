@@ -6,7 +6,7 @@ use qudo::driver::{
     WorkerInfo,
 };
 use qudo::hook::FailureKind;
-use qudo::{JobId, Result};
+use qudo::{JobId, JobResult};
 use uuid::Uuid;
 
 use crate::abilities::{echo, other_echo};
@@ -139,7 +139,7 @@ impl std::fmt::Display for NoSuchUser {
 impl std::error::Error for NoSuchUser {}
 
 #[qudo::ability]
-fn greets() -> Result {
+fn greets() -> JobResult {
     Err(NoSuchUser)?
 }
 

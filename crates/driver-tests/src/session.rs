@@ -7,7 +7,7 @@ use qudo::driver::{
     ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::hook::FailureKind;
-use qudo::{Job, JobId, Manager, Result};
+use qudo::{Job, JobId, Manager, JobResult};
 
 use crate::abilities::{echo, no_argument, other_echo};
 use crate::{Bed, DEADLINE, Log, eventually, rescue_silent};
@@ -154,7 +154,7 @@ pub fn gate(name: &str) -> Arc<Gate> {
 }
 
 #[qudo::ability]
-pub fn waits(job: &Job, at: String) -> Result {
+pub fn waits(job: &Job, at: String) -> JobResult {
     job.plugin::<Log>()?.add("started");
     gate(&at).pass();
     job.plugin::<Log>()?.add("passed");

@@ -5,7 +5,7 @@ use qudo::driver::{Exception, ExceptionFilter, JobState};
 use qudo::admin::DatabaseState;
 use qudo::hook::FailureKind;
 use qudo::observe::{Event, Observer};
-use qudo::{Error, Job, JobError, JobId, Manager, NewJob, Outcome, Result};
+use qudo::{Error, Job, JobError, JobId, Manager, NewJob, Outcome, JobResult};
 use serde_json::json;
 
 use crate::abilities::{
@@ -254,7 +254,7 @@ pub fn a_job_enqueues_more_through_its_manager(bed: &Bed) {
 }
 
 #[qudo::ability(max_retries = 1, retry_delay = "300ms")]
-fn soon_again(job: &Job) -> Result {
+fn soon_again(job: &Job) -> JobResult {
     job.plugin::<Log>()?.add(format!("attempt {}", job.attempt()));
     if job.attempt() == 1 { Err(JobError::fail("once")) } else { Ok(()) }
 }
@@ -287,7 +287,7 @@ pub fn an_argument_larger_than_a_server_takes_is_refused_and_the_database_stays_
 }
 
 #[qudo::ability]
-fn talkative(job: &Job, bytes: usize) -> Result<String> {
+fn talkative(job: &Job, bytes: usize) -> JobResult<String> {
     job.plugin::<Log>()?.add("ran");
     Ok("x".repeat(bytes))
 }

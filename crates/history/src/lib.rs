@@ -18,7 +18,7 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use qudo_core::{Ability, Job, Manager, Result};
+//! use qudo_core::{Ability, Job, Manager, JobResult};
 //! use qudo_history::{History, Recorder, Remains, check};
 //!
 //! struct Greet;
@@ -26,7 +26,7 @@
 //!     const NAME: &'static str = "greet";
 //!     type Arg = String;
 //!     type Reply = ();
-//!     fn work(_: &Job, _name: String) -> Result<()> { Ok(()) }
+//!     fn work(_: &Job, _name: String) -> JobResult<()> { Ok(()) }
 //! }
 //!
 //! let files = tempfile::tempdir()?;

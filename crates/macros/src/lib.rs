@@ -9,7 +9,7 @@ use proc_macro::TokenStream;
 ///
 /// The function takes a reference to the job, an argument, both, or neither, and returns nothing
 /// or a `Result` whose value is the reply. Its error may be `qudo::JobError` (the default of
-/// `qudo::Result`), anything that implements `std::error::Error`, `anyhow::Error`, or a text. Beside
+/// `qudo::JobResult`), anything that implements `std::error::Error`, `anyhow::Error`, or a text. Beside
 /// it stands a type of the same name: `NAME::job(arg)` makes a job to enqueue, and as the type it can
 /// be given to `ManagerBuilder::ability`.
 ///

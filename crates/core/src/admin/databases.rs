@@ -69,7 +69,7 @@ mod tests {
     use crate::driver::{DriverError, ErrorKind};
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
-    use crate::job_error::Result as JobResult;
+    use crate::job_error::JobResult;
     use crate::manager::Manager;
 
     struct Nothing;

@@ -73,7 +73,7 @@ mod tests {
     use crate::driver::{ExceptionFilter, JobState};
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
-    use crate::job_error::{JobError, Result as JobResult};
+    use crate::job_error::{JobError, JobResult};
     use crate::manager::Manager;
     use crate::new_job::NewJob;
 

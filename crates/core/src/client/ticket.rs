@@ -261,7 +261,7 @@ mod tests {
     use crate::ability::Ability;
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
-    use crate::job_error::{JobError, Result};
+    use crate::job_error::{JobError, JobResult};
     use crate::manager::Manager;
     use crate::new_job::NewJob;
     use crate::testing::FaultyDriver;
@@ -273,7 +273,7 @@ mod tests {
         type Arg = u32;
         type Reply = u32;
 
-        fn work(job: &Job, n: u32) -> Result<u32> {
+        fn work(job: &Job, n: u32) -> JobResult<u32> {
             if n == 0 {
                 return Err(JobError::fail("nothing to double"));
             }

@@ -28,7 +28,7 @@ impl Ability for Mail {
     type Arg = u32;
     type Reply = ();
 
-    fn work(job: &Job, _: u32) -> crate::job_error::Result<()> {
+    fn work(job: &Job, _: u32) -> crate::job_error::JobResult<()> {
         let pace = job.plugin::<Arc<Pace>>()?;
         pace.begun.fetch_add(1, Ordering::SeqCst);
         if pace.at_once.load(Ordering::SeqCst) {

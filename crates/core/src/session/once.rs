@@ -250,7 +250,7 @@ mod tests {
     use crate::ability::Ability;
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
-    use crate::job_error::Result;
+    use crate::job_error::JobResult;
     use crate::manager::Manager;
     use crate::testing::FaultyDriver;
 
@@ -269,7 +269,7 @@ mod tests {
         type Arg = ();
         type Reply = u32;
 
-        fn work(job: &Job, (): ()) -> Result<u32> {
+        fn work(job: &Job, (): ()) -> JobResult<u32> {
             let meanwhile = job.plugin::<Arc<Meanwhile>>()?;
             let away = meanwhile.goes_away.load(Ordering::Relaxed);
             meanwhile.away.store(away, Ordering::Relaxed);

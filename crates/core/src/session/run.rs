@@ -383,7 +383,7 @@ mod tests {
     use crate::error::Error;
     use crate::fixture::{self, SOON, memory, program_with, worker};
     use crate::job::{Host, Tenure};
-    use crate::job_error::{JobError, Result, abort, snooze};
+    use crate::job_error::{JobError, JobResult, abort, snooze};
     use crate::new_job::NewJob;
     use crate::options::Options;
 
@@ -400,11 +400,11 @@ mod tests {
             AbilityOptions::default().max_retries(1).retry_delay(SOON).set_job_status(true)
         }
 
-        fn upgrade(_: u32, arg: serde_json::Value) -> Result<serde_json::Value> {
+        fn upgrade(_: u32, arg: serde_json::Value) -> JobResult<serde_json::Value> {
             Ok(arg)
         }
 
-        fn work(job: &Job, what: String) -> Result<Option<u32>> {
+        fn work(job: &Job, what: String) -> JobResult<Option<u32>> {
             match &*what {
                 "reply" => job.reply(&1)?,
                 "replace" => job.replace(NewJob::named("mail", "reply".into())),

@@ -7,7 +7,7 @@
 //! ```
 //! use std::time::Duration;
 //! use qudo_core::testing::TestQueue;
-//! use qudo_core::{Ability, Job, JobError, Result, assert_enqueued};
+//! use qudo_core::{Ability, Job, JobError, JobResult, assert_enqueued};
 //!
 //! struct Welcome;
 //! impl Ability for Welcome {
@@ -17,7 +17,7 @@
 //!     fn options() -> qudo_core::AbilityOptions {
 //!         qudo_core::AbilityOptions::default().max_retries(1).retry_delay(Duration::from_secs(60))
 //!     }
-//!     fn work(job: &Job, address: String) -> Result<usize> {
+//!     fn work(job: &Job, address: String) -> JobResult<usize> {
 //!         if job.attempt() == 1 { return Err(JobError::fail("busy")) }
 //!         Ok(address.len())
 //!     }
@@ -260,7 +260,7 @@ mod tests {
         const NAME: &'static str = "count";
         type Arg = u32;
         type Reply = u32;
-        fn work(job: &Job, left: u32) -> crate::job_error::Result<u32> {
+        fn work(job: &Job, left: u32) -> crate::job_error::JobResult<u32> {
             job.plugin::<Counter>()?.0.fetch_add(1, Ordering::Relaxed);
             if left > 0 {
                 job.manager().enqueue(Self::job(left - 1))?;

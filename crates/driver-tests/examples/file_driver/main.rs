@@ -14,10 +14,10 @@ mod state;
 
 use std::time::Duration;
 
-use qudo::{Manager, Result};
+use qudo::{JobResult, Manager};
 
 #[qudo::ability]
-fn greet(name: String) -> Result<String> {
+fn greet(name: String) -> JobResult<String> {
     Ok(format!("hello {name}"))
 }
 

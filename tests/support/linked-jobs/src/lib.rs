@@ -2,7 +2,7 @@
 
 use qudo::hook::Hook;
 use qudo::plugin::Plugin;
-use qudo::{Job, Result};
+use qudo::{Job, JobResult};
 
 /// Answers with twice its argument.
 ///
@@ -10,7 +10,7 @@ use qudo::{Job, Result};
 ///
 /// Without the plugin.
 #[qudo::ability]
-pub fn linked_double(job: &Job, n: u64) -> Result<u64> {
+pub fn linked_double(job: &Job, n: u64) -> JobResult<u64> {
     Ok(n * job.plugin::<Factor>()?.0)
 }
 
@@ -23,7 +23,7 @@ impl qudo::Ability for Plain {
     type Arg = ();
     type Reply = ();
 
-    fn work(_job: &Job, (): ()) -> Result {
+    fn work(_job: &Job, (): ()) -> JobResult {
         Ok(())
     }
 }

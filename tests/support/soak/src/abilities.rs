@@ -20,7 +20,7 @@ pub struct Effort {
 ///
 /// As told.
 #[qudo::ability(queue = "soak", max_retries = 5, retry_delay = "50ms")]
-pub fn effort(job: &Job, effort: Effort) -> qudo::Result<u32> {
+pub fn effort(job: &Job, effort: Effort) -> qudo::JobResult<u32> {
     std::thread::sleep(Duration::from_millis(effort.millis));
     if job.attempt() <= effort.fails {
         assert!(!effort.panics, "as told");
