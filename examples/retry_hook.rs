@@ -1,12 +1,27 @@
 //! Retry rules: the ability's own, a hook that decides by the failure, and a circuit breaker. Ends
 //! by itself.
 
+use std::fmt;
 use std::time::Duration;
 
 use qudo::hook::builtin::{CircuitBreaker, RetryByKind};
 use qudo::hook::{Decision, Failure, FailureKind, Hook, HookError, JobView};
 use qudo::testing::TestQueue;
-use qudo::{Job, JobError, JobResult, Outcome};
+use qudo::{Job, JobResult, Outcome};
+
+/// The partner has too much to do.
+#[derive(Debug)]
+struct Busy {
+    retry_after: Duration,
+}
+
+impl fmt::Display for Busy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the partner is busy for {:?}", self.retry_after)
+    }
+}
+
+impl std::error::Error for Busy {}
 
 /// Waits as long as the partner asks for in its answer.
 struct RetryAfter;
@@ -22,11 +37,8 @@ impl Hook for RetryAfter {
         failure: &Failure,
         decision: &mut Decision,
     ) -> Result<(), HookError> {
-        if let (Some(seconds), Decision::Retry(_)) =
-            (failure.message().strip_prefix("503, retry after "), &decision)
-        {
-            let seconds = seconds.parse().map_err(|_| HookError::new("not a number"))?;
-            *decision = Decision::Retry(Duration::from_secs(seconds));
+        if let (Some(busy), Decision::Retry(_)) = (failure.downcast_ref::<Busy>(), &decision) {
+            *decision = Decision::Retry(busy.retry_after);
         }
         Ok(())
     }
@@ -35,7 +47,7 @@ impl Hook for RetryAfter {
 #[qudo::ability(max_retries = 3, retry_delay = exponential("1s", "1m"))]
 fn call_partner(job: &Job, order: u32) -> JobResult<u32> {
     match job.attempt() {
-        1 => Err(JobError::fail("503, retry after 90")),
+        1 => Err(Busy { retry_after: Duration::from_secs(90) })?,
         2 => panic!("an answer nobody thought of"),
         _ => Ok(order),
     }

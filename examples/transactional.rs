@@ -52,11 +52,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             Ok::<_, Box<dyn std::error::Error>>(job)
         })
     };
-    let job = place(&mut conn, 995, false)?.ok_or("suppressed")?;
+    let placed = place(&mut conn, 995, false)?;
     assert!(place(&mut conn, 500, true).is_err(), "neither order nor job");
 
     let working = manager.start()?;
-    manager.ticket(job).wait::<i64>(Duration::from_secs(10))?;
+    placed.wait::<i64>(Duration::from_secs(10))?;
     working.stop();
     println!("ordered {}, paid {}", total(&mut conn, "orders")?, total(&mut conn, "payments")?);
     Ok(())

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::doc_markdown, reason = "the README is prose")]
 
+/// The guides of the repository, whose examples are compiled and run here.
+pub mod guide;
+
 pub use qudo_core::{
     Ability, AbilityOptions, Backoff, DataSource, Enqueued, Error, Job, JobError, JobResult,
     Manager, ManagerBuilder, NewJob, Progress, RetryDelay, Ticket, UniqPolicy, WorkHandle, abort,

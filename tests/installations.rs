@@ -190,11 +190,11 @@ fn a_job_starts_at_once_where_it_was_enqueued(house: &House) {
             sent.wait::<String>(DEADLINE).expect("is woken");
         }
         let mut conn = PgConnection::establish(&house.plain).expect("connects");
-        let id = conn.transaction(|conn| {
-            let id = client.enqueue_in(conn, says::job("in".to_owned()));
-            Ok::<_, diesel::result::Error>(id.expect("stored").expect("not suppressed"))
+        let sent = conn.transaction(|conn| {
+            let sent = client.enqueue_in(conn, says::job("in".to_owned()));
+            Ok::<_, diesel::result::Error>(sent.expect("stored"))
         });
-        client.ticket(id.expect("commits")).wait::<String>(DEADLINE).expect("is woken");
+        sent.expect("commits").wait::<String>(DEADLINE).expect("is woken");
     }
     for one in working {
         one.stop();
@@ -278,12 +278,15 @@ where
     assert!(matches!(error, Error::InvalidOption { option: "database", .. }), "{error}");
     for (number, bed) in beds.iter().enumerate() {
         let job = || effect::job().uniqkey("k").database(number.to_string());
-        let id = all.enqueue_in(conn, job()).expect("stored").expect("not suppressed");
-        assert_eq!(all.enqueue_in(conn, job()).expect("answers"), Some(id), "its own key");
+        let id = all.enqueue_in(conn, job()).expect("stored").id().expect("not suppressed");
+        assert_eq!(all.enqueue_in(conn, job()).expect("answers").id(), Some(id), "its own key");
         let alone = bed.builder().ability::<effect>().build().expect("valid");
         assert_eq!(alone.job_count().remove(0).answer.expect("up")[0].count, 1);
         // A manager of one installation needs not say which.
-        assert_eq!(alone.enqueue_in(conn, effect::job().uniqkey("k")).expect("answers"), Some(id));
+        assert_eq!(
+            alone.enqueue_in(conn, effect::job().uniqkey("k")).expect("answers").id(),
+            Some(id)
+        );
         assert_eq!(drain(&alone), 1);
         let effects = diesel::sql_query("SELECT COUNT(*) AS n FROM effects");
         let effects = effects.get_result::<Number>(conn).expect("counts").n;
@@ -397,8 +400,8 @@ fn a_database_of_another_kind_than_the_connection_is_refused() {
     let mut conn = SqliteConnection::establish(&file).expect("opens");
     conn.batch_execute("PRAGMA busy_timeout = 30000").expect("sets");
     let job = || says::job("x".to_owned());
-    assert!(manager.enqueue_in(&mut conn, job()).expect("stored").is_some());
-    assert!(manager.enqueue_in(&mut conn, job().database("file")).expect("stored").is_some());
+    assert!(manager.enqueue_in(&mut conn, job()).expect("stored").is_new());
+    assert!(manager.enqueue_in(&mut conn, job().database("file")).expect("stored").is_new());
     let error = manager.enqueue_in(&mut conn, job().database("other")).expect_err("memory");
     assert!(matches!(error, Error::InvalidOption { option: "database", .. }), "{error}");
 }

@@ -67,12 +67,12 @@ where
     std::thread::scope(|scope| {
         let mut first = C::establish(fresh.dsn()).expect("connects");
         AnsiTransactionManager::begin_transaction(&mut first).expect("begins");
-        assert_eq!(manager.enqueue_in(&mut first, keyed("k")).expect("answers"), held);
+        assert_eq!(manager.enqueue_in(&mut first, keyed("k")).expect("answers").id(), held);
         let (manager, fresh) = (&manager, &fresh);
         scope.spawn(move || {
             let mut second = C::establish(fresh.dsn()).expect("connects");
             AnsiTransactionManager::begin_transaction(&mut second).expect("begins");
-            let met = manager.enqueue_in(&mut second, keyed("k")).expect("answers");
+            let met = manager.enqueue_in(&mut second, keyed("k")).expect("answers").id();
             told.send(met).expect("the test listens");
             let _ = waits.recv();
             AnsiTransactionManager::rollback_transaction(&mut second).expect("ends");
@@ -80,7 +80,7 @@ where
         let met = hears.recv_timeout(DEADLINE).expect("it does not wait for the first");
         assert_eq!(met, held);
         // Both at once go on, and neither is chosen to fail.
-        assert!(manager.enqueue_in(&mut first, keyed("own")).expect("answers").is_some());
+        assert!(manager.enqueue_in(&mut first, keyed("own")).expect("answers").is_new());
         go_on.send(()).expect("the second listens");
         AnsiTransactionManager::commit_transaction(&mut first).expect("commits");
     });
@@ -114,7 +114,7 @@ fn the_end_of_a_job_does_not_wait_for_a_transaction_that_met_its_key() {
     let held = manager.enqueue(keyed("k")).expect("stored").id();
     let mut conn = diesel::PgConnection::establish(fresh.dsn()).expect("connects");
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
-    assert_eq!(manager.enqueue_in(&mut conn, keyed("k")).expect("answers"), held);
+    assert_eq!(manager.enqueue_in(&mut conn, keyed("k")).expect("answers").id(), held);
     let begun = Instant::now();
     assert!(manager.work_once().expect("settles").is_some());
     let lock_timeout = Duration::from_secs(5);
@@ -195,7 +195,7 @@ where
     });
     let mut conn = C::establish(fresh.dsn()).expect("connects");
     AnsiTransactionManager::begin_transaction(&mut conn).expect("begins");
-    assert!(manager.enqueue_in(&mut conn, keyed("k")).expect("answers").is_some());
+    assert!(manager.enqueue_in(&mut conn, keyed("k")).expect("answers").is_new());
     let working = manager.start().expect("starts");
     let driver = fresh.driver();
     eventually("it beats", || !driver.workers().expect("answers").is_empty());

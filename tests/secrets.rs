@@ -21,12 +21,13 @@ use syn::visit::Visit;
 const SECRET: &str = "s3cr3t-0f-4-us3r";
 
 /// Types whose `Debug` is written by hand because they hold a secret; each is shown below.
-const HIDING: [&str; 14] = [
+const HIDING: [&str; 15] = [
     "Arg",
     "ClaimedJob",
     "DataSource",
     "Encrypted",
     "Exception",
+    "Failure",
     "JobFacts",
     "JobInfo",
     "JobRecord",
@@ -239,6 +240,9 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
             redriven_as: None,
         },
     );
+    let error = std::io::Error::other(SECRET);
+    let failure = qudo::hook::Failure::new(FailureKind::Error, "failed").with_error(error);
+    hidden("Failure", &failure);
     hidden("Password", &Password::from_fn(|| Ok(SECRET.to_owned())));
     let dsn = format!("postgres://app:{SECRET}@db/jobs");
     hidden("DataSource", &DataSource::new(dsn).password(|| Ok(SECRET.to_owned())));

@@ -175,14 +175,14 @@ pub fn a_job_of_a_committed_transaction_runs_and_wakes_a_worker(bed: &Bed) {
     let (manager, log) =
         bed.with(|builder| builder.ability::<echo>().delay(Duration::from_secs(3600)));
     let working = manager.start().expect("starts");
-    let id = on_conn!(&mut conn, conn => conn.begin(|conn| {
-        let id = manager.enqueue_in(conn, echo::job("committed".to_owned()))?;
+    let sent = on_conn!(&mut conn, conn => conn.begin(|conn| {
+        let sent = manager.enqueue_in(conn, echo::job("committed".to_owned()))?;
         // Another connection does not see it before the commit.
-        assert!(manager.lookup(id.expect("not suppressed")).expect("answers").is_none());
-        Ok::<_, Box<dyn std::error::Error>>(id)
+        let id = sent.id().expect("not suppressed");
+        assert!(sent.is_new() && manager.lookup(id).expect("answers").is_none());
+        Ok::<_, Box<dyn std::error::Error>>(sent)
     }).expect("commits"));
-    let ticket = manager.ticket(id.expect("not suppressed"));
-    assert_eq!(ticket.wait::<String>(DEADLINE).expect("woken up"), "committed");
+    assert_eq!(sent.wait::<String>(DEADLINE).expect("woken up"), "committed");
     assert_eq!(log.lines(), ["committed"]);
     working.stop();
 }
@@ -224,11 +224,12 @@ pub fn a_key_is_unique_inside_the_callers_transaction_too(bed: &Bed) {
     let held = manager.enqueue(held).expect("stored").id();
     on_conn!(&mut conn, conn => conn.begin(|conn| {
         let job = || echo::job("x".to_owned());
-        assert_eq!(manager.enqueue_in(conn, job().uniqkey("k"))?, held);
+        let met = manager.enqueue_in(conn, job().uniqkey("k"))?;
+        assert_eq!((met.is_new(), met.id()), (false, held));
         // The transaction is not broken by it.
         let own = manager.enqueue_in(conn, job().uniqkey("own"))?;
-        assert_ne!(own, held);
-        assert_eq!(manager.enqueue_in(conn, job().uniqkey("own"))?, own);
+        assert!(own.is_new() && own.id() != held);
+        assert_eq!(manager.enqueue_in(conn, job().uniqkey("own"))?.id(), own.id());
         Ok::<_, Box<dyn std::error::Error>>(())
     }).expect("commits"));
     assert_eq!(drain(&manager), 2);

@@ -18,6 +18,7 @@ mod galera;
 mod lints;
 mod matrix;
 mod packages;
+mod picture;
 mod program;
 mod report;
 mod servers;
@@ -46,6 +47,7 @@ enum Command {
     #[command(hide = true)]
     MatrixRow(matrix::RowArguments),
     Bench(bench::Arguments),
+    Picture(picture::Arguments),
 }
 
 fn main() -> ExitCode {
@@ -56,5 +58,6 @@ fn main() -> ExitCode {
         Command::Matrix(arguments) => matrix::run(&arguments),
         Command::MatrixRow(arguments) => matrix::run_one(&arguments),
         Command::Bench(arguments) => bench::run(&arguments),
+        Command::Picture(arguments) => picture::run(&arguments),
     }
 }

@@ -3,6 +3,7 @@ use std::time::Duration;
 use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
 
 use crate::driver::DriverError;
+use crate::tools::causes::with_causes;
 
 /// What can go wrong with a manager. Every message names the thing and what to do.
 #[derive(Debug, thiserror::Error)]
@@ -121,7 +122,7 @@ pub enum Error {
         limit: usize,
     },
     /// An argument or a reply does not fit its codec.
-    #[error("{what}")]
+    #[error("{what}: {}", with_causes(.source))]
     Codec {
         /// Which value.
         what: String,
@@ -130,7 +131,7 @@ pub enum Error {
         source: CodecError,
     },
     /// A `pre_enqueue` hook refused the job; nothing was stored.
-    #[error("the hook {hook:?} refused a job for {ability:?}")]
+    #[error("the hook {hook:?} refused a job for {ability:?}: {}", with_causes(.source))]
     Refused {
         /// The hook.
         hook: String,
@@ -170,8 +171,9 @@ pub enum Error {
     },
     /// The answer to an insert was lost: the job may be stored or not.
     #[error(
-        "database {database:?} broke off while storing the job {job}: it may be stored or not; \
-         enqueue it again with the same id, which is safe"
+        "database {database:?} broke off while storing the job {job} ({}): it may be stored or not; \
+         enqueue it again with the same id, which is safe",
+        with_causes(.source)
     )]
     Uncertain {
         /// Its short name.
@@ -183,7 +185,7 @@ pub enum Error {
         source: DriverError,
     },
     /// A bulk enqueue over several databases stopped half way.
-    #[error("{stored} of {total} jobs were stored before one database failed")]
+    #[error("{stored} of {total} jobs were stored before one database failed: {source}")]
     PartlyEnqueued {
         /// How many were stored by this call.
         stored: usize,
@@ -229,9 +231,6 @@ pub enum Error {
         /// The job.
         job: JobId,
     },
-    /// No live job, reply or exception of this id anywhere.
-    #[error("no database knows the job {0}; it may have ended without a trace")]
-    UnknownJob(JobId),
     /// The exception was redriven before.
     #[error("exception {exception} was already enqueued again, as job {job}")]
     AlreadyRedriven {
@@ -252,7 +251,7 @@ pub enum Error {
     #[error("this manager already works; build a second manager for a second set of workers")]
     AlreadyWorking,
     /// The system refused something: a thread or a signal handler.
-    #[error("cannot {action}")]
+    #[error("cannot {action}: {source}")]
     System {
         /// What.
         action: &'static str,
@@ -312,6 +311,40 @@ impl Error {
             Self::PartlyEnqueued { source, .. } => source.is_down(),
             _ => false,
         }
+    }
+
+    /// Whether a wait ended before the job did.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::WaitTimeout { .. })
+    }
+
+    /// Whether nobody knows if a job was stored. To enqueue it again under its id
+    /// ([`NewJob::with_id`](crate::NewJob::with_id)) is safe.
+    pub fn is_uncertain(&self) -> bool {
+        match self {
+            Self::Uncertain { .. } => true,
+            Self::PartlyEnqueued { source, .. } => source.is_uncertain(),
+            _ => false,
+        }
+    }
+
+    /// Whether the job failed for good.
+    pub fn is_job_failed(&self) -> bool {
+        matches!(self, Self::JobFailed { .. })
+    }
+
+    /// Whether the caller asked for something that cannot be: an option, a name, an argument or a data source. To try
+    /// again changes nothing.
+    pub fn is_invalid(&self) -> bool {
+        matches!(
+            self,
+            Self::InvalidDsn { .. }
+                | Self::InvalidOption { .. }
+                | Self::InvalidName { .. }
+                | Self::ArgTooLarge { .. }
+                | Self::Codec { .. }
+                | Self::UnknownDatabase { .. }
+        )
     }
 
     /// The system has no thread for us.

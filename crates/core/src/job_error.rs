@@ -67,7 +67,7 @@ impl From<JobError> for Unfinished {
             Some(class) => failure.with_class(class),
             None => failure,
         };
-        Self { failure, wish: error.wish }
+        Self { failure: failure.with_error(error.source), wish: error.wish }
     }
 }
 

@@ -129,7 +129,7 @@ impl NewJob {
         self
     }
 
-    /// Not before this long after the insert, by the database's clock.
+    /// Runs the job no sooner than this long after the insert, by the database's clock.
     pub fn delay(mut self, delay: Duration) -> Self {
         self.fields.set_due(Due::In(delay));
         self

@@ -217,7 +217,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         act: impl FnMut(&mut Sql<'_, Self::Conn>) -> QueryResult<T>,
     ) -> Result<T, DriverError>;
 
-    /// Makes, after migrating, what the engine does better with and can do without.
+    /// Makes optional objects after migrating, such as the enqueue procedure on MySQL.
     fn furnish(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<()> {
         let _ = conn;
         Ok(())

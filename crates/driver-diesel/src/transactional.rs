@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use qudo_core::driver::{Driver, Inserted, JobRecord, Settled, Settlement, WorkerId};
-use qudo_core::{Error, Job, JobError, Manager, NewJob};
+use qudo_core::{Enqueued, Error, Job, JobError, Manager, NewJob};
 use qudo_hooks::JobId;
 
 use crate::classify::to_driver_error;
@@ -144,31 +144,22 @@ pub trait EnqueueIn {
     /// with [`notify_in_transactions(false)`](qudo_core::ManagerBuilder::notify_in_transactions)
     /// workers find the job at their next look instead.
     ///
-    /// Returns the id of the stored job, or of the live job that holds its unique key; `None` when
-    /// a hook suppressed it. The `post_enqueue` hooks are not called, because the commit is yet to
-    /// come.
+    /// Answers what [`Manager::enqueue`] answers; the ticket of a job waits for nothing until the commit. The
+    /// `post_enqueue` hooks are not called, because the commit is yet to come.
     ///
     /// # Errors
     ///
     /// As [`Manager::enqueue`] before the insert, [`Error::InvalidOption`] where it cannot be told whose tables are
     /// meant, and whatever the connection answers.
-    fn enqueue_in<C: Transactional>(
-        &self,
-        conn: &mut C,
-        job: NewJob,
-    ) -> Result<Option<JobId>, Error>;
+    fn enqueue_in<C: Transactional>(&self, conn: &mut C, job: NewJob) -> Result<Enqueued, Error>;
 }
 
 impl EnqueueIn for Manager {
-    fn enqueue_in<C: Transactional>(
-        &self,
-        conn: &mut C,
-        job: NewJob,
-    ) -> Result<Option<JobId>, Error> {
+    fn enqueue_in<C: Transactional>(&self, conn: &mut C, job: NewJob) -> Result<Enqueued, Error> {
         let (is_named, drivers) =
             (job.chosen_database().is_some(), self.drivers(job.chosen_database())?);
         let Some(record) = self.prepare_record(job)? else {
-            return Ok(None);
+            return Ok(Enqueued::Suppressed);
         };
         let notify = self.notifies_in_transactions();
         let target = match &drivers[..] {
@@ -193,10 +184,10 @@ impl EnqueueIn for Manager {
                     .to_owned(),
             },
         })?;
-        Ok(Some(match inserted {
-            Inserted::New => record.id,
-            Inserted::Existing(holder) => holder,
-        }))
+        Ok(match inserted {
+            Inserted::New => Enqueued::New(self.ticket(record.id)),
+            Inserted::Existing(holder) => Enqueued::Existing(self.ticket(holder)),
+        })
     }
 }
 

@@ -38,10 +38,9 @@ pub type Visit<'v> =
 
 /// Bytes and a type that do not fit each other, or a codec nobody linked.
 #[derive(Debug, thiserror::Error)]
-#[error("{action} with the codec {codec:?}")]
+#[error("{message}")]
 pub struct CodecError {
-    action: &'static str,
-    codec: String,
+    message: String,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
 }
@@ -53,8 +52,7 @@ impl CodecError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         Self {
-            action: "cannot encode the value",
-            codec: codec.to_owned(),
+            message: format!("cannot encode the value with the codec {codec:?}"),
             source: Some(source.into()),
         }
     }
@@ -72,14 +70,17 @@ impl CodecError {
         if quotes_values(&*source) {
             source = without_values(&source.to_string()).into();
         }
-        Self { action: "cannot decode the bytes", codec: codec.to_owned(), source: Some(source) }
+        let message = format!("cannot decode the bytes with the codec {codec:?}");
+        Self { message, source: Some(source) }
     }
 
     /// A codec that is not among those of this manager.
     pub fn unknown(codec: &str) -> Self {
         Self {
-            action: "cannot use: add it to the manager's builder or switch on its feature; nothing to do",
-            codec: codec.to_owned(),
+            message: format!(
+                "the codec {codec:?} is not registered: add it with `ManagerBuilder::codec`, or enable its \
+                 cargo feature"
+            ),
             source: None,
         }
     }

@@ -13,7 +13,7 @@ pub enum Due {
     Now,
     /// Not before this instant, by the database's clock.
     At(DateTime<Utc>),
-    /// Not before this long after the insert, by the database's clock.
+    /// No sooner than this long after the insert, by the database's clock.
     In(Duration),
 }
 

@@ -81,3 +81,47 @@ pub trait Hook: Send + Sync {
         let _ = (job, outcome);
     }
 }
+
+/// A hook that is kept elsewhere too, for instance to ask it what it saw.
+impl<H: Hook + ?Sized> Hook for std::sync::Arc<H> {
+    fn name(&self) -> &str {
+        (**self).name()
+    }
+
+    fn order(&self) -> i32 {
+        (**self).order()
+    }
+
+    fn applies_to(&self, ability: &str) -> bool {
+        (**self).applies_to(ability)
+    }
+
+    fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), HookError> {
+        (**self).pre_enqueue(job)
+    }
+
+    fn post_enqueue(&self, job: &JobView<'_>) {
+        (**self).post_enqueue(job);
+    }
+
+    fn pre_work(&self, job: &JobView<'_>) -> Result<(), HookError> {
+        (**self).pre_work(job)
+    }
+
+    fn around_work(&self, job: &JobView<'_>, next: &mut dyn FnMut()) {
+        (**self).around_work(job, next);
+    }
+
+    fn on_failure(
+        &self,
+        job: &JobView<'_>,
+        failure: &Failure,
+        decision: &mut Decision,
+    ) -> Result<(), HookError> {
+        (**self).on_failure(job, failure, decision)
+    }
+
+    fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
+        (**self).post_work(job, outcome);
+    }
+}

@@ -1,5 +1,7 @@
 use std::borrow::Cow;
+use std::error::Error;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -64,17 +66,29 @@ impl fmt::Display for FailureKind {
 }
 
 /// A failed attempt as hooks see it.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Failure {
     kind: FailureKind,
     class: Option<Cow<'static, str>>,
     message: String,
+    error: Option<Arc<dyn Error + Send + Sync>>,
+}
+
+/// Without the error itself, which may show what it is about.
+impl fmt::Debug for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Failure")
+            .field("kind", &self.kind)
+            .field("class", &self.class)
+            .field("message", &self.message)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Failure {
     /// Describes a failure; public so that hooks can be tested alone.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        Self { kind, class: None, message: message.into() }
+        Self { kind, class: None, message: message.into(), error: None }
     }
 
     /// Says of which kind the error is: the name of its type.
@@ -82,6 +96,41 @@ impl Failure {
     pub fn with_class(mut self, class: impl Into<Cow<'static, str>>) -> Self {
         self.class = Some(class.into());
         self
+    }
+
+    /// Gives it the error itself; public so that hooks can be tested alone.
+    #[must_use]
+    pub fn with_error(mut self, error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        self.error = Some(Arc::from(error.into()));
+        self
+    }
+
+    /// The error that the ability returned, or one of its causes, if it is of this type. A panic, a veto of a hook and
+    /// a failure that came from the manager have none.
+    ///
+    /// ```
+    /// use qudo_hooks::{Failure, FailureKind};
+    ///
+    /// let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
+    /// let failure = Failure::new(FailureKind::Error, refused.to_string()).with_error(refused);
+    /// let error = failure.downcast_ref::<std::io::Error>().expect("is one");
+    /// assert_eq!(error.kind(), std::io::ErrorKind::ConnectionRefused);
+    /// ```
+    pub fn downcast_ref<E: Error + 'static>(&self) -> Option<&E> {
+        let mut error = self.error();
+        while let Some(one) = error {
+            if let Some(found) = one.downcast_ref() {
+                return Some(found);
+            }
+            error = one.source();
+        }
+        None
+    }
+
+    /// The error that the ability returned.
+    pub fn error(&self) -> Option<&(dyn Error + 'static)> {
+        let error: &(dyn Error + Send + Sync) = self.error.as_deref()?;
+        Some(error)
     }
 
     /// Why the attempt failed.

@@ -29,7 +29,7 @@ struct Prepared {
     until: Instant,
 }
 
-/// For so many jobs of a bulk enqueue room is made at once; the list grows for the others.
+/// The most jobs for which a bulk enqueue allocates in advance: a wrong `size_hint` must not allocate without bound.
 const MAX_EXPECTED: usize = 65_536;
 
 /// Stores a job durably and tells what became of it.
@@ -56,7 +56,6 @@ pub(crate) fn enqueue_many(
 ) -> Result<Vec<Enqueued>, Error> {
     let hooks = client.program.hooks();
     let jobs = jobs.into_iter();
-    // Of a hint that is wrong no more than this comes.
     let expected = jobs.size_hint().0.min(MAX_EXPECTED);
     let (mut answers, mut batch) = (Vec::with_capacity(expected), Batch::new(expected));
     let until = time_for(client, 1);

@@ -129,8 +129,8 @@ impl Budget {
         Self { limit: insert_limit(limit, jobs), until }
     }
 
-    /// Until when this candidate may take when so many others come after it. One that owes no
-    /// answer always gets its share: with a moment only it might store the job and nobody hear.
+    /// The deadline of this candidate, after which `others` more are tried. A responsive database gets at least its
+    /// share of the limit: with less it may commit after the caller stopped waiting, and the job be stored twice.
     fn until(&self, database: &Database, others: usize) -> Option<Instant> {
         let share = self.share(others);
         let least = self.limit / OTHERS_SHARE;

@@ -1,9 +1,9 @@
 //! Calls to one database, each with a hard limit.
 //!
 //! A server that was stopped, or whose packets are dropped, does not answer and does not fail
-//! either, and the client libraries wait for it for ever. So no thread that matters calls a driver
-//! itself: a helper thread does, and whoever asked leaves when the time is up. The helper is given
-//! up; if its call returns after all, it clears away what the late answer brought and ends.
+//! either, and the client libraries wait for it for ever. So driver calls run on helper threads. A caller waits
+//! at most `limit` and then abandons the helper, and another takes its place. If the call returns later, its
+//! `late` callback undoes the effect, and the helper ends.
 //!
 //! The price is a hand-over to another thread and back, about 10 µs where both are awake. Rejected: limits on the
 //! sockets, which diesel does not show, and a proxy in between, which users would have to run.
@@ -23,12 +23,12 @@ use crate::tools::time::Instant;
 /// More calls at once wait in line.
 pub(crate) const MAX_HELPERS: usize = 16;
 
-/// A helper looks for its next task for so long before it sleeps. To wake a sleeping thread takes
-/// tens of microseconds, a fifth of an enqueue, and who enqueues one job after the other comes back
-/// within this time. It does not give way: on busy processors it would not be back for milliseconds.
+/// How long an idle helper busy-waits for its next task before it blocks. To wake a blocked thread takes tens of
+/// microseconds, a fifth of an enqueue, and a caller that enqueues one job after the other comes back within this
+/// time. It spins and does not yield: on a loaded machine a yield may cost milliseconds.
 const LOOK_FOR: Duration = Duration::from_micros(30);
 
-/// A helper that was not needed for so long ends.
+/// A helper that had no task for this long ends.
 const IDLE_FOR: Duration = Duration::from_secs(10);
 
 type Task = Box<dyn FnOnce(&dyn Driver) + Send>;

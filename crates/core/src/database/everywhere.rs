@@ -78,8 +78,8 @@ impl Databases {
         self.best(action, ask, |_| false, None)
     }
 
-    /// As [`first`](Self::first), within this time if there is one; a weak answer counts only where
-    /// nobody has another.
+    /// As [`first`](Self::first), within this time if there is one; a weak answer, such as the trail of a
+    /// moved job, counts only if no database has another.
     pub(crate) fn best<T: Send + 'static>(
         &self,
         action: &'static str,

@@ -157,10 +157,9 @@ impl Database {
         self.health.is_up()
     }
 
-    /// Whether it is up and no probe is finding out if it hangs. What can wait waits meanwhile: each
-    /// call would need another connection, and a server that was stopped is left with all of them in
-    /// its queue of those to be accepted, which is as short as 80 on `MySQL`. Once that is full the
-    /// kernel lets nobody in for seconds after the server goes on.
+    /// Whether it is up and no probe is deciding if it hangs. Meanwhile calls that can wait hold back: each would
+    /// open another connection, and a server that was stopped collects them in its accept backlog, which is as short
+    /// as 80 on `MySQL`. While a backlog is full the kernel drops new connections, for seconds after the server goes on.
     pub(crate) fn is_trusted(&self) -> bool {
         self.health.is_trusted()
     }
@@ -642,7 +641,10 @@ impl Suspicion {
         match probe.wait(database.limit().min(SUSPICION)) {
             Err(error) if error.is_down() => database.fall(hung, &Blame::Call(epoch)),
             _ => {
-                log::warn!("database {:?} is well but slow: {hung}", &*database.name);
+                log::warn!(
+                    "database {:?}: {hung}, but a probe succeeded; keeping it in use",
+                    &*database.name
+                );
                 database.health.acquit();
                 // The connection of that call may be broken all the same.
                 database.driver.reset();

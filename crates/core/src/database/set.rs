@@ -41,7 +41,7 @@ impl Databases {
         self.all().iter().chain(&self.spool).cloned().collect()
     }
 
-    /// The database of this short name. The spool is none of them: nobody orders it about.
+    /// The database of this short name. The spool is none of them: it takes no orders.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Database>, Error> {
         let all = self.all();
         all.iter().find(|database| &*database.name == name).cloned().ok_or_else(|| {

@@ -110,8 +110,8 @@ fn fetch(session: &Arc<Session>, lane: &Arc<Lane>, kind: Kind) {
     });
     fetcher.withdraw();
     fetcher.release_all();
-    // A claim that was on its way when the stop came delivered after everything else was given
-    // back, perhaps to threads that had already ended.
+    // A claim in flight at the stop may deliver after the lane was drained, perhaps to threads that have ended: those
+    // jobs go back too.
     for job in session.dispatch.drain(lane.index) {
         lane.give_back(job);
     }

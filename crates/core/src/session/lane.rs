@@ -125,8 +125,8 @@ impl Lane {
         self.stop.is_stopping() || self.is_leaving()
     }
 
-    /// Whether nobody looks any more. After a stop whose time is over what is left is given up when others may
-    /// hold the jobs.
+    /// Whether what is left is abandoned. After `shutdown_timeout` settlements are tried only while no other process can
+    /// have rescued the jobs.
     pub(crate) fn is_given_up(&self) -> bool {
         self.progress.phase() == Phase::GivenUp
             || (self.stop.is_overdue() && !self.heart.holds_leases())

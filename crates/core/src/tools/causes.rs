@@ -6,8 +6,8 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let part = error.to_string();
-        // Some libraries repeat their cause in their own message.
-        if !text.ends_with(&part) {
+        // Our own errors and those of some libraries tell their causes themselves.
+        if !text.contains(&part) {
             text.push_str(": ");
             text.push_str(&part);
         }

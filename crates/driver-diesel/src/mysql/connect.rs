@@ -27,8 +27,8 @@ impl Source {
         let mut url = parse_url(url.as_deref().unwrap_or(dsn))?;
         let options = Options::take(&mut url, password)?.without_schema()?;
         if options.relaxed {
-            return Err("durability=relaxed is not to be had of MySQL, where it is the server's \
-                        setting innodb_flush_log_at_trx_commit"
+            return Err("durability=relaxed is not supported on MySQL; set \
+                        innodb_flush_log_at_trx_commit on the server"
                 .to_owned());
         }
         if options.pooler {

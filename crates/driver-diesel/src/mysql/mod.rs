@@ -127,8 +127,8 @@ impl Engine for Mysql {
     const NOW: &'static str = NOW;
     const BIG: &'static str = "SIGNED";
     const FOR_UPDATE: &'static str = " FOR UPDATE";
-    // The insert that stumbled over the row left a shared lock on it anyway. With a stronger one, two who
-    // stumble over the same row would wait for each other.
+    // The insert that met the duplicate key left a shared lock on the row anyway. With an exclusive lock, two
+    // transactions that met the same key would deadlock.
     const CURRENT: &'static str = " LOCK IN SHARE MODE";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const LOCKS_INDEXES: bool = true;
