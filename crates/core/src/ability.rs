@@ -162,7 +162,14 @@ fn run_erased<A: Ability>(
 }
 
 fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, Unfinished> {
-    let failed = |error: CodecError| Unfinished::failed(FailureKind::Decode, with_causes(&error));
+    let failed = |error: CodecError| {
+        let text = with_causes(&error);
+        if error.is_readable_elsewhere() {
+            Unfinished::failed(FailureKind::Decode, text)
+        } else {
+            Unfinished::unreadable(text)
+        }
+    };
     let (codec, version) = split_version(job.codec());
     if version == A::VERSION {
         return codecs.decode(codec, job.arg_bytes()).map_err(failed);
@@ -173,7 +180,7 @@ fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, Unfini
     let mut arg: serde_json::Value = codecs.decode(codec, job.arg_bytes()).map_err(failed)?;
     for from in version..A::VERSION {
         arg = A::upgrade(from, arg)
-            .map_err(|error| failed(CodecError::decode(codec, error.message())))?;
+            .map_err(|error| Unfinished::failed(FailureKind::Decode, error.message()))?;
     }
     serde_json::from_value(arg).map_err(|error| failed(CodecError::decode(codec, error)))
 }

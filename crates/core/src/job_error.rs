@@ -27,6 +27,8 @@ pub struct JobError {
 pub(crate) enum Wish {
     /// By the ability's retry rule.
     Fail,
+    /// Not again, unless a hook says so.
+    Final,
     /// By the rule, but with this delay.
     RetryAfter(Duration),
     /// Never again.
@@ -46,6 +48,11 @@ impl Unfinished {
     /// An attempt that failed in this way.
     pub(crate) fn failed(kind: FailureKind, message: impl Into<String>) -> Self {
         Self { failure: Failure::new(kind, message), wish: Wish::Fail }
+    }
+
+    /// One whose argument nobody can read: the next attempt would read the same bytes.
+    pub(crate) fn unreadable(message: impl Into<String>) -> Self {
+        Self { failure: Failure::new(FailureKind::Decode, message), wish: Wish::Final }
     }
 
     /// One that must not run again.

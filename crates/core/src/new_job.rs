@@ -55,7 +55,8 @@ impl NewJob {
     /// A job for an ability known by name, with a plain JSON argument.
     ///
     /// Queue, priority and codec are those of the ability if the manager that enqueues it knows the ability,
-    /// and else `default`, 0 and `json`.
+    /// and else `default`, 0 and `json`. The argument is encoded as the JSON that it is, so where the ability's codec does not
+    /// write down what its values are, as `postcard` and its like do not, say `.codec("json")`.
     pub fn named(ability: impl Into<Cow<'static, str>>, arg: Value) -> Self {
         let open = Open { queue: true, priority: true, codec: true };
         Self { open, ..Self::from_fields(ability.into(), JobFields::json(DEFAULT_QUEUE, arg)) }

@@ -99,10 +99,9 @@ impl Cursors {
                 };
                 cursors.insert(queue.clone(), now);
             }
-            // What it looked at is still there.
-            (None, Some(State::Backlog(backlog)), _) if found.failed => {
-                let begun = found.behind().unwrap_or(backlog.after);
-                backlog.after = backlog.after.min(begun);
+            // What it looked at is still there, and another claim may have gone over it.
+            (_, Some(State::Backlog(backlog)), _) if found.failed => {
+                backlog.from_start_at = Instant::now();
             }
             _ if found.failed => {}
             (Some(_), _, _) => drop(cursors.remove(queue)),
@@ -191,7 +190,11 @@ mod tests {
         let (fails, other) = (cursors.plan(QUEUE, false), cursors.plan(QUEUE, false));
         note(&cursors, &other, &places[3..5], false);
         note(&cursors, &fails, &[], true);
-        assert_eq!(after(), places[0], "what a claim did not lease is still there");
+        assert_eq!(
+            cursors.plan(QUEUE, false).0,
+            [(Span::Whole, Reason::Start)],
+            "what a claim did not lease is still there"
+        );
     }
 
     #[test]

@@ -43,6 +43,7 @@ pub struct CodecError {
     message: String,
     #[source]
     source: Option<Box<dyn std::error::Error + Send + Sync>>,
+    elsewhere: bool,
 }
 
 impl CodecError {
@@ -54,6 +55,7 @@ impl CodecError {
         Self {
             message: format!("cannot encode the value with the codec {codec:?}"),
             source: Some(source.into()),
+            elsewhere: false,
         }
     }
 
@@ -71,7 +73,7 @@ impl CodecError {
             source = without_values(&source.to_string()).into();
         }
         let message = format!("cannot decode the bytes with the codec {codec:?}");
-        Self { message, source: Some(source) }
+        Self { message, source: Some(source), elsewhere: false }
     }
 
     /// A codec that is not among those of this manager.
@@ -82,7 +84,21 @@ impl CodecError {
                  cargo feature"
             ),
             source: None,
+            elsewhere: true,
         }
+    }
+
+    /// Says that another program may be able to read the bytes, because it has a key that this one lacks. A job whose
+    /// argument fails to decode so is tried again as its ability says; others are not, for the bytes stay the same.
+    #[must_use]
+    pub fn readable_elsewhere(mut self) -> Self {
+        self.elsewhere = true;
+        self
+    }
+
+    /// Whether another program may be able to read the bytes: a codec or a key is missing here.
+    pub fn is_readable_elsewhere(&self) -> bool {
+        self.elsewhere
     }
 }
 

@@ -94,7 +94,7 @@ impl Codec for Encrypted {
     }
 
     fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
-        let wrong = |message: String| CodecError::decode(&self.name, message);
+        let wrong = |message: String| CodecError::decode(&self.name, message).readable_elsewhere();
         let torn = || wrong("the bytes are no encrypted argument".to_owned());
         let [FORM, length, ..] = bytes else { return Err(torn()) };
         let header = 2 + usize::from(*length);

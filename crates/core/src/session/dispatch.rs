@@ -410,7 +410,10 @@ impl Dispatch {
         let mut inner = self.inner.lock();
         let slot = &mut inner.slots[lane];
         let wanted = slot.reserved.take(claimer);
-        slot.has_backlog = got >= wanted && wanted >= MAX_LIMIT as usize;
+        // A smaller claim that was full says nothing new.
+        if got < wanted || wanted >= MAX_LIMIT as usize {
+            slot.has_backlog = got >= wanted && got > 0;
+        }
         if got < wanted {
             // Threads that another lane went without are free again.
             inner.queued += got;

@@ -292,8 +292,8 @@ fn conclude(context: &Context<'_>, job: &mut Job, entry: &AbilityEntry, end: End
     }
 }
 
-/// The ability's rule first; hooks may change it. An abort is final. An argument that does not decode is discarded
-/// by that rule: the next attempt would read the same bytes.
+/// The ability's rule first; hooks may change it. An abort is final. An argument that nobody can read is discarded
+/// by that rule.
 fn decide(
     job: &Job,
     entry: &AbilityEntry,
@@ -307,8 +307,7 @@ fn decide(
     // Crashes have a limit of their own and use up no retry.
     let runs = job.attempt().saturating_sub(job.claimed.crashes.unsigned_abs());
     let view = job.view();
-    let is_unreadable = failure.kind() == FailureKind::Decode;
-    let mut decision = if is_unreadable || runs > entry.options.max_retries {
+    let mut decision = if wish == Wish::Final || runs > entry.options.max_retries {
         Decision::Discard
     } else if let Wish::RetryAfter(delay) = wish {
         Decision::Retry(delay)
@@ -569,8 +568,14 @@ mod tests {
     fn an_argument_of_another_shape_fails_and_one_of_a_newer_program_waits() {
         let mut odd = claimed("reply");
         odd.facts.arg = b"7".to_vec();
-        let (_, outcome) = run(&HookSet::default(), odd);
+        let (settlement, outcome) = run(&HookSet::default(), odd);
         assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Decode));
+        assert_eq!(settlement.verdict, Verdict::Discard, "the bytes stay the same");
+        let mut strange = claimed("reply");
+        strange.facts.codec = "strange@2".into();
+        let (settlement, outcome) = run(&HookSet::default(), strange);
+        assert!(outcome.failure().is_some_and(|failure| failure.kind() == FailureKind::Decode));
+        assert_eq!(settlement.verdict, Verdict::Retry(SOON), "another program may have that codec");
         let mut newer = claimed("reply");
         newer.facts.codec = "json@3".into();
         let (settlement, outcome) = run(&HookSet::default(), newer);

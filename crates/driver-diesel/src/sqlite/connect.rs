@@ -42,6 +42,11 @@ pub(super) fn make(path: &Path) {
     }
 }
 
+/// Whether there is no such file, and not only no way to see.
+pub(super) fn is_missing(path: &Path) -> bool {
+    matches!(path.try_exists(), Ok(false))
+}
+
 fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
     let text = path.to_str().ok_or("the file's name is not UTF-8")?;
     let wrong = |error: &dyn std::fmt::Display| format!("{text}: {error}");
@@ -54,7 +59,7 @@ fn open(path: &Path, pragmas: &str) -> Result<SqliteConnection, String> {
     }
     // SQLite would make it: a look at a file whose name is mistyped would leave an empty one behind, and jobs would
     // wait in it for workers that look elsewhere. A migration makes it before.
-    if !path.exists() {
+    if is_missing(path) {
         return Err(format!(
             "{NO_FILE}: {text}; run `qudo migrate --database DSN` or call Manager::migrate"
         ));

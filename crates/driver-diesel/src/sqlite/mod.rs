@@ -270,7 +270,7 @@ impl Engine for Sqlite {
     }
 
     fn is_made(&self) -> bool {
-        self.path.exists()
+        !connect::is_missing(&self.path)
     }
 
     fn make_database(&self) {
