@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
-use qudo::driver::{Driver, MemoryDriver};
-use qudo::driver::{DriverError, ErrorKind, JobState};
+use qudo::driver::{Driver, DriverError, ErrorKind, MemoryDriver};
 use qudo::testing::FaultyDriver;
 use qudo::{Error, Job, Manager, ManagerBuilder, NewJob};
 
@@ -317,7 +316,7 @@ fn a_due_job_that_somebody_locks_makes_no_fetcher_spin() {
     let looks = promotions.load(Ordering::Acquire) - before;
     assert!(looks <= 30, "{looks} looks in two seconds");
     let (_, info) = manager.lookup(id).expect("answers").expect("lives");
-    assert!(matches!(info.state, JobState::Scheduled { .. }));
+    assert!(matches!(info.state, qudo::admin::JobState::Scheduled { .. }));
     holder.batch_execute("ROLLBACK").expect("let go");
     wait_until("it runs", || manager.lookup(id).expect("answers").is_none());
     running.stop();
