@@ -404,6 +404,33 @@ mod tests {
         assert!(error.contains("grab_for"), "{error}");
     }
 
+    struct Endless;
+
+    impl Ability for Endless {
+        type Arg = ();
+        type Reply = ();
+        const NAME: &'static str = "endless";
+
+        fn options() -> AbilityOptions {
+            AbilityOptions::default().time_limit(Duration::from_secs(60))
+        }
+
+        fn work(_: &Job, (): ()) -> JobResult<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_run_that_may_outlive_its_lease_is_refused() {
+        let with = |lease| {
+            let builder = ManagerBuilder::default().database("memory:endless").linked(false);
+            builder.ability::<Endless>().grab_for(Duration::from_secs(lease)).build()
+        };
+        let error = with(59).expect_err("others would take it").to_string();
+        assert!(error.contains("time_limit") && error.contains("endless"), "{error}");
+        with(60).expect("no longer than the lease");
+    }
+
     #[test]
     fn absurd_options_are_refused_by_name() {
         let base = || ManagerBuilder::default().database("memory:options").linked(false);

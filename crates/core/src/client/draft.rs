@@ -205,6 +205,8 @@ mod tests {
         let unknown = prepare(&program(), job().codec("nobody's")).map(|_| ());
         assert!(matches!(unknown, Err(Error::Codec { .. })));
         assert!(refusal(job().delay(Duration::from_secs(400 * 86_400))).contains("a year"));
+        let late = Utc::now() + Duration::from_secs(400 * 86_400);
+        assert!(refusal(job().run_after(late)).contains("a year"));
         let options = Options { max_arg_size: 10, ..Options::default() };
         let small = program_with(AbilitySet::default(), HookSet::default(), options);
         let large = NewJob::named("mail", "x".repeat(11).into());
@@ -271,5 +273,35 @@ mod tests {
         let error = asked.map(|_| ()).expect_err("refused");
         let Error::Refused { source, .. } = error else { panic!("another error") };
         assert!(source.to_string().contains("applies_to"), "{source}");
+    }
+
+    struct Known;
+
+    impl crate::ability::Ability for Known {
+        type Arg = u32;
+        type Reply = ();
+        const NAME: &'static str = "mail";
+
+        fn options() -> crate::ability_options::AbilityOptions {
+            crate::ability_options::AbilityOptions::default().queue("post").priority(3)
+        }
+
+        fn work(_: &crate::job::Job, _: u32) -> crate::job_error::JobResult {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_a_named_job_leaves_open_is_as_the_ability_says_if_it_is_known() {
+        let mut abilities = AbilitySet::default();
+        abilities.insert::<Known>(SourceLocation::new("here", 1)).expect("is new");
+        let knows = program_with(abilities, HookSet::default(), Options::default());
+        let place = |program: &Program, job: NewJob| {
+            let facts = prepare(program, job).expect("valid").expect("not suppressed").facts;
+            (facts.queue.to_string(), facts.priority)
+        };
+        assert_eq!(place(&knows, job()), ("post".to_owned(), 3));
+        assert_eq!(place(&knows, job().queue("own").priority(-1)), ("own".to_owned(), -1));
+        assert_eq!(place(&program(), job()), ("default".to_owned(), 0));
     }
 }

@@ -11,8 +11,8 @@ use crate::engine::Engine;
 use crate::statements::keys::free_keys;
 use crate::statements::ledger::balance;
 use crate::statements::settle::{
-    answers, ended_keys, insert_replacements, is_gone, is_plain, largest_value, put_back,
-    take_leases, write_beside,
+    answers, ended_keys, has_twins, insert_replacements, is_gone, is_plain, largest_value,
+    put_back, take_leases, write_beside,
 };
 
 /// With fewer jobs that are gone the shared way is as fast.
@@ -36,10 +36,7 @@ pub(super) fn settle_held(
     let (gone, again): (Vec<_>, Vec<_>) = ours.iter().copied().partition(|one| is_gone(one));
     let mut gone: Vec<_> = gone.iter().map(lease).collect();
     let again: Vec<_> = again.iter().map(lease).collect();
-    // Of two claims of one job one is lost.
-    let mut ids: HashSet<Uuid> = HashSet::with_capacity(ours.len());
-    let is_alone = ours.iter().all(|one| ids.insert(*one.job.id.as_uuid()));
-    if gone.len() < MIN_GONE || is_plain(settlements) || !is_alone {
+    if gone.len() < MIN_GONE || is_plain(settlements) || has_twins(settlements) {
         return Ok(None);
     }
     engine.check_size(largest_value(settlements))?;

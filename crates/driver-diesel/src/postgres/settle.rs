@@ -12,7 +12,7 @@ use crate::engine::{Engine, micros};
 use crate::held_key::HeldKey;
 use crate::sql::{Array, Bind, Sql};
 use crate::statements::settle::{
-    again, answers, ended_keys, insert_replacements, is_gone, is_plain,
+    again, answers, ended_keys, has_twins, insert_replacements, is_gone, is_plain,
 };
 
 /// What the function says when it changed nothing because a lease is not ours, or a job has no facts.
@@ -27,10 +27,7 @@ pub(super) fn settle_held(
     worker: &Uuid,
     settlements: &[Settlement],
 ) -> Result<Option<Vec<Settled>>, DriverError> {
-    let mut ids: Vec<_> = settlements.iter().map(|one| one.job.id).collect();
-    ids.sort_unstable();
-    // Of two claims of one job one is lost.
-    if ids.windows(2).any(|pair| pair[0] == pair[1]) {
+    if has_twins(settlements) {
         return Ok(None);
     }
     let replaces = |one: &Settlement| {

@@ -378,9 +378,29 @@ impl Engine for Sqlite {
 mod tests {
     use diesel::result::Error;
 
+    use qudo_core::driver::{Admin as _, Driver as _, ErrorKind, SchemaState};
+
     use super::{Options, Sqlite, connect, unsynced};
+    use crate::driver::DieselDriver;
     use crate::engine::Engine;
     use crate::sql::Sql;
+
+    #[test]
+    fn a_look_at_a_file_that_is_not_there_makes_none_and_a_migration_does() {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let path = place.path().join("jobs.db");
+        let driver = DieselDriver::new(Sqlite::at(path.clone(), Options::default()));
+        assert!(matches!(driver.schema(), Ok(SchemaState::Behind(_))));
+        let read = driver.control().expect_err("it is not there");
+        let written = driver.identity().expect_err("it is not there");
+        for error in [read, written] {
+            assert_eq!(error.kind(), ErrorKind::Schema);
+            assert!(error.to_string().contains("qudo migrate"), "{error}");
+        }
+        assert!(driver.probe().is_err() && !path.exists(), "nobody made it");
+        driver.migrate().expect("migrates");
+        assert!(matches!(driver.schema(), Ok(SchemaState::Current)) && path.exists());
+    }
 
     #[test]
     fn settles_wait_for_the_disk_unless_told_otherwise() {

@@ -28,6 +28,13 @@ pub(crate) fn is_plain(settlements: &[Settlement]) -> bool {
     })
 }
 
+/// Whether a job is there twice: of its two claims one is lost.
+pub(crate) fn has_twins(settlements: &[Settlement]) -> bool {
+    let mut ids: Vec<_> = settlements.iter().map(|one| one.job.id).collect();
+    ids.sort_unstable();
+    ids.windows(2).any(|pair| pair[0] == pair[1])
+}
+
 /// The size of the largest value that these settlements store.
 pub(crate) fn largest_value(settlements: &[Settlement]) -> usize {
     let sizes = settlements.iter().filter_map(|one| Some((one, one.extras.as_deref()?))).flat_map(
