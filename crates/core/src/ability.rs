@@ -50,7 +50,9 @@ pub trait Ability: 'static {
     ///
     /// # Errors
     ///
-    /// When there is no way up from that version: the attempt fails as one that does not decode.
+    /// When there is no way up from that version: the attempt fails and is retried by the ability's rule, because a
+    /// program of that version can run it. An [abort](JobError::abort) or a [snooze](JobError::snooze) is what it is in
+    /// [`work`](Self::work).
     fn upgrade(from: u32, arg: serde_json::Value) -> Result<serde_json::Value, JobError> {
         let _ = arg;
         Err(JobError::fail(format!("the ability has no way up from version {from}")))
@@ -177,12 +179,16 @@ fn decode_arg<A: Ability>(job: &Job, codecs: &CodecSet) -> Result<A::Arg, Unfini
     if version > A::VERSION {
         return Err(Unfinished::snoozed(NEWER_LATER));
     }
-    let mut arg: serde_json::Value = codecs.decode(codec, job.arg_bytes()).map_err(failed)?;
+    // A program of the older version reads these bytes, whatever goes wrong on the way up: so nothing of it is final.
+    let not_here = |error: CodecError| Unfinished::failed(FailureKind::Decode, with_causes(&error));
+    let mut arg: serde_json::Value = codecs.decode(codec, job.arg_bytes()).map_err(not_here)?;
     for from in version..A::VERSION {
-        arg = A::upgrade(from, arg)
-            .map_err(|error| Unfinished::failed(FailureKind::Decode, error.message()))?;
+        arg = A::upgrade(from, arg).map_err(|error| match error.wish {
+            Wish::Fail => Unfinished::failed(FailureKind::Decode, error.message()),
+            _ => Unfinished::from(error),
+        })?;
     }
-    serde_json::from_value(arg).map_err(|error| failed(CodecError::decode(codec, error)))
+    serde_json::from_value(arg).map_err(|error| not_here(CodecError::decode(codec, error)))
 }
 
 /// Registers types that implement [`Ability`] at link time, as `#[ability]` does for functions.

@@ -357,7 +357,8 @@ impl ManagerBuilder {
     }
 }
 
-/// Refuses a run that may go on when others take the job.
+/// Refuses a limit that ends only after the lease. One that is as long is let through, although the lease counts from
+/// the claim and the limit from the start of the run: by how much they differ no option tells.
 fn check_time_limit(entry: &AbilityEntry, grab_for: Duration) -> Result<(), Error> {
     let (option, lease) = ("time_limit", entry.options.grab_for.unwrap_or(grab_for));
     match entry.options.time_limit {

@@ -42,7 +42,15 @@ enum State {
 
 /// The cursors of one database, by queue.
 #[derive(Default)]
-pub(crate) struct Cursors(Mutex<HashMap<Name, State>>);
+pub(crate) struct Cursors(Mutex<Queues>);
+
+#[derive(Default)]
+struct Queues {
+    states: HashMap<Name, State>,
+    /// When the last claim that failed was over, by the server's clock. What it looked at is still there, and a claim
+    /// that was made at the same time went over it.
+    failed: HashMap<Name, i64>,
+}
 
 impl Cursors {
     /// Where the next claim of this queue looks; a thorough one sees all of it before it answers that
@@ -55,7 +63,7 @@ impl Cursors {
     fn usual_plan(&self, queue: &str) -> Plan {
         let cursors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let start = (Span::Whole, Reason::Start);
-        match cursors.get(queue) {
+        match cursors.states.get(queue) {
             Some(State::Dear(dear)) => dear.plan(),
             Some(State::Backlog(backlog)) if Instant::now() < backlog.from_start_at => {
                 Plan(vec![(Span::Behind(backlog.after), Reason::Cursor), start])
@@ -67,13 +75,19 @@ impl Cursors {
     /// Whether the start of one of these queues is dear.
     pub(crate) fn are_dear(&self, queues: &[&str]) -> bool {
         let cursors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        queues.iter().any(|queue| matches!(cursors.get(*queue), Some(State::Dear(_))))
+        queues.iter().any(|queue| matches!(cursors.states.get(*queue), Some(State::Dear(_))))
     }
 
     /// Notes what a claim found.
     pub(crate) fn note(&self, queue: &Name, found: &Found<'_>) {
-        let mut cursors = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut queues = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let Queues { states: cursors, failed } = &mut *queues;
         let last = found.rows.last().copied();
+        if found.failed {
+            failed.insert(queue.clone(), found.ended());
+        } else if failed.get(queue).is_some_and(|until| found.now >= *until) {
+            failed.remove(queue);
+        }
         if let Some(State::Dear(dear)) = cursors.get_mut(queue) {
             if dear.note(found) {
                 cursors.remove(queue);
@@ -86,7 +100,8 @@ impl Cursors {
         match (start, cursors.get_mut(queue), last) {
             // A full claim is as long as its rows take.
             (Some(took), _, Some(after)) if found.full && !found.failed => {
-                let from_start_at = its_share(took).max(Instant::now() + FROM_START_EVERY);
+                let usual = its_share(took).max(Instant::now() + FROM_START_EVERY);
+                let from_start_at = if failed.contains_key(queue) { Instant::now() } else { usual };
                 let backlog = Backlog { after, from_start_at };
                 cursors.insert(queue.clone(), State::Backlog(backlog));
             }
@@ -99,7 +114,6 @@ impl Cursors {
                 };
                 cursors.insert(queue.clone(), now);
             }
-            // What it looked at is still there, and another claim may have gone over it.
             (_, Some(State::Backlog(backlog)), _) if found.failed => {
                 backlog.from_start_at = Instant::now();
             }
@@ -195,6 +209,34 @@ mod tests {
             [(Span::Whole, Reason::Start)],
             "what a claim did not lease is still there"
         );
+    }
+
+    #[test]
+    fn a_claim_that_went_over_what_a_failed_one_left_makes_the_next_begin_at_the_start() {
+        let cursors = Cursors::default();
+        let start = Plan(vec![(Span::Whole, Reason::Start)]);
+        let rows = [(0, Uuid::from_u128(7))];
+        let (fails, other) = (cursors.plan(QUEUE, false), cursors.plan(QUEUE, false));
+        note(&cursors, &fails, &[], true);
+        note(&cursors, &other, &rows, false);
+        assert_eq!(cursors.plan(QUEUE, false).0, start.0, "both were made at the same time");
+        // One that began after the failure saw what it had left.
+        let (now, round_trip) = (1_795_000_001_000_000, Duration::from_millis(1));
+        let looks = [Look { took: round_trip, rows: 1, bytes: 0 }];
+        let (full, failed, ends_looks) = (true, false, true);
+        let found = Found {
+            plan: &start,
+            looks: &looks,
+            rows: &rows,
+            full,
+            failed,
+            now,
+            round_trip,
+            ends_looks,
+        };
+        cursors.note(&QUEUE.into(), &found);
+        let behind = (Span::Behind(rows[0]), Reason::Cursor);
+        assert_eq!(cursors.plan(QUEUE, false).0[0], behind);
     }
 
     #[test]

@@ -63,8 +63,9 @@ struct Rank {
     /// The earliest moment for the next look at new rows. It lies in the future only where two looks in a row
     /// were dear, as they are where dead rows lie behind `last` for good: new jobs of this rank wait for it.
     new_at: Instant,
-    /// The last look at new rows was dear. It may have waited for something else.
-    was_long: bool,
+    /// The last look at new rows was dear, and over at this time of the server. It may have waited for something else,
+    /// and so may one that was made at the same time.
+    long_until: Option<i64>,
     sweep: Sweep,
     /// The last sweep was cheap.
     is_clean: bool,
@@ -146,8 +147,9 @@ impl Dear {
     pub(crate) fn note(&mut self, found: &Found<'_>) -> bool {
         self.turn = self.turn.wrapping_add(1);
         let looks = found.plan.0.iter().zip(found.looks).enumerate();
-        let mut recent = None;
+        let (mut recent, mut ended) = (None, found.now);
         for (at, ((span, reason), look)) in looks {
+            ended = ended.saturating_add(i64::try_from(look.took.as_micros()).unwrap_or(i64::MAX));
             let took = look.for_nothing().saturating_sub(found.round_trip);
             let is_last = at + 1 == found.looks.len();
             let saw = if found.failed && is_last {
@@ -164,7 +166,7 @@ impl Dear {
                     if matches!(reason, Reason::Recent(_)) {
                         *recent.get_or_insert(Duration::ZERO) += took;
                     }
-                    self.note_new(*rank, took, found.now, saw);
+                    self.note_new(*rank, took, (found.now, ended), saw);
                 }
                 (Reason::Gap, Span::Ranks { from, to }) => {
                     self.note_gap((*from, *to), took, found.now, saw);
@@ -183,7 +185,7 @@ impl Dear {
         // A clock that was set right again.
         let present = id_of(millis(found.now));
         self.ranks.values_mut().for_each(|known| known.last = known.last.min(present));
-        let is_clean = |known: &Rank| known.is_clean && !known.was_long;
+        let is_clean = |known: &Rank| known.is_clean && known.long_until.is_none();
         self.gaps.are_clean && self.ranks.values().all(is_clean) && Instant::now() >= self.over_at
     }
 
@@ -240,8 +242,9 @@ impl Dear {
         }
     }
 
-    /// After a look at all that is new in a rank the next one begins where this one ended.
-    fn note_new(&mut self, rank: i32, took: Duration, now: i64, saw: Saw) {
+    /// After a look at all that is new in a rank the next one begins where this one ended. Its claim began
+    /// and it ended at these times of the server.
+    fn note_new(&mut self, rank: i32, took: Duration, (now, ended): (i64, i64), saw: Saw) {
         let Some(known) = self.ranks.get_mut(&rank) else { return };
         if matches!(saw, Saw::Undone) {
             return;
@@ -259,11 +262,12 @@ impl Dear {
         // many jobs as were asked for.
         let leaves_it_behind = self.ends_looks && ends && before < slackened(seen);
         let is_worth_it = matches!(saw, Saw::Part(_));
-        if is_long && !leaves_it_behind && !is_worth_it && known.was_long {
+        let was_long = known.long_until.is_some_and(|until| now >= until);
+        if is_long && !leaves_it_behind && !is_worth_it && was_long {
             wait_its_share(&mut self.news_due, took);
             known.new_at = self.news_due;
         }
-        known.was_long = is_long;
+        known.long_until = is_long.then_some(ended);
     }
 
     fn advance(&mut self, rows: &[Place], now: i64) {
@@ -278,7 +282,7 @@ impl Dear {
                 let sweep =
                     if self.ends_looks { Sweep::new(end, 1 << MILLI) } else { Sweep::whole() };
                 let new_at = Instant::now();
-                let rank_of = Rank { last, new_at, was_long: false, sweep, is_clean: false };
+                let rank_of = Rank { last, new_at, long_until: None, sweep, is_clean: false };
                 self.ranks.insert(*rank, rank_of);
                 self.gaps.take_out(*rank);
             }
@@ -601,14 +605,17 @@ mod tests {
     #[test]
     fn dead_rows_behind_an_old_job_are_stepped_over_once() {
         let mut dear = dear(&[(3, at(-86_400))]);
-        claim(&mut dear, &Claim { took: 500, ..NOTHING });
+        claim(&mut dear, &Claim { took: 100, ..NOTHING });
         let plan = dear.plan();
         let Some(Span::Within { after, .. }) = new_of(&plan, 3) else {
             panic!("it is looked at at once: {plan:?}")
         };
         assert!(after >= slackened(slackened(at(0))), "{after}");
-        // If the next ones are as dear, they lie behind for good.
-        claim(&mut dear, &Claim { took: 500, ..NOTHING });
+        // One at the same time may have waited for the same.
+        claim(&mut dear, &Claim { took: 100, ..NOTHING });
+        assert!(new_of(&dear.plan(), 3).is_some());
+        // If a later one is as dear, they lie behind for good.
+        claim(&mut dear, &Claim { took: 100, now: NOW + 4_000_000, ..NOTHING });
         assert_eq!(new_of(&dear.plan(), 3), None);
     }
 

@@ -415,7 +415,7 @@ impl<E: Engine> Admin for DieselDriver<E> {
     }
 
     fn migrate(&self) -> Result<Vec<String>, DriverError> {
-        self.engine.make_database();
+        self.engine.make_database().map_err(|reason| DriverError::new(ErrorKind::Down, reason))?;
         migrate::apply(&self.engine)
     }
 

@@ -248,7 +248,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 
     /// Makes the database itself before its first migration, where that is no more than a file.
-    fn make_database(&self) {}
+    fn make_database(&self) -> Result<(), String> {
+        Ok(())
+    }
 
     /// How work of other processes is noticed.
     fn wake_source(&self) -> WakeSource;

@@ -28,7 +28,9 @@ pub trait Codec: Send + Sync {
     ///
     /// # Errors
     ///
-    /// When the bytes are not of this format or `visit` refuses them.
+    /// When the bytes are not of this format or `visit` refuses them. That is final for an argument: its job goes to
+    /// the exception log, because the bytes stay the same. Of an error that may pass, as when a key could not be
+    /// fetched, say so with [`CodecError::readable_elsewhere`].
     fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError>;
 }
 
@@ -69,11 +71,13 @@ impl CodecError {
         source: impl Into<Box<dyn std::error::Error + Send + Sync>>,
     ) -> Self {
         let mut source = source.into();
+        // One codec may wrap another.
+        let elsewhere = source.downcast_ref::<Self>().is_some_and(Self::is_readable_elsewhere);
         if quotes_values(&*source) {
             source = without_values(&source.to_string()).into();
         }
         let message = format!("cannot decode the bytes with the codec {codec:?}");
-        Self { message, source: Some(source), elsewhere: false }
+        Self { message, source: Some(source), elsewhere }
     }
 
     /// A codec that is not among those of this manager.
@@ -89,7 +93,8 @@ impl CodecError {
     }
 
     /// Says that another program may be able to read the bytes, because it has a key that this one lacks. A job whose
-    /// argument fails to decode so is tried again as its ability says; others are not, for the bytes stay the same.
+    /// argument fails to decode so is tried again if its ability has retries left; others are not, for the bytes stay
+    /// the same.
     #[must_use]
     pub fn readable_elsewhere(mut self) -> Self {
         self.elsewhere = true;

@@ -88,7 +88,8 @@ struct Slot {
     lane: Option<Arc<Lane>>,
     queue: VecDeque<Box<ClaimedJob>>,
     reserved: Reserved,
-    /// The last claim asked for as many jobs as claims ever do, and brought them.
+    /// The last claim that asked for as many jobs as claims ever do brought them, and none since brought less than it
+    /// asked for.
     has_backlog: bool,
     /// Its second fetcher waits until a claim beside the first one's is worth it.
     beside_waits: bool,

@@ -400,7 +400,12 @@ mod tests {
         }
 
         fn upgrade(_: u32, arg: serde_json::Value) -> JobResult<serde_json::Value> {
-            Ok(arg)
+            match arg.as_str() {
+                Some("no way up") => Err(abort("too old")),
+                Some("not yet") => Err(snooze(SOON)),
+                Some("odd") => Ok(7.into()),
+                _ => Ok(arg),
+            }
         }
 
         fn work(job: &Job, what: String) -> JobResult<Option<u32>> {
@@ -585,6 +590,25 @@ mod tests {
         older.facts.codec = "json".into();
         let (settlement, _) = run(&HookSet::default(), older);
         assert_eq!(settlement.verdict, Verdict::Complete);
+    }
+
+    #[test]
+    fn an_argument_of_an_older_version_that_cannot_be_brought_up_is_not_lost_to_older_programs() {
+        let old = |what: &str, bytes: Option<&[u8]>| {
+            let mut job = claimed(what);
+            job.facts.codec = "json".into();
+            if let Some(bytes) = bytes {
+                job.facts.arg = bytes.to_vec();
+            }
+            let (settlement, outcome) = run(&HookSet::default(), job);
+            (settlement.verdict, outcome.failure().map(Failure::kind))
+        };
+        let retried = (Verdict::Retry(SOON), Some(FailureKind::Decode));
+        assert_eq!(old("odd", None), retried, "the new shape does not fit");
+        assert_eq!(old("", Some(b"\xff")), retried, "it has no form as JSON");
+        // What the ability wishes counts here too.
+        assert_eq!(old("no way up", None), (Verdict::Discard, Some(FailureKind::Abort)));
+        assert_eq!(old("not yet", None), (Verdict::Snooze(SOON), None));
     }
 
     #[test]

@@ -35,10 +35,16 @@ pub(super) fn parse(dsn: &str) -> Result<(PathBuf, Options), String> {
     Ok((PathBuf::from(file), options))
 }
 
-/// Makes the file if it is not there. Where it cannot be made, opening it says why.
-pub(super) fn make(path: &Path) {
-    if let Err(error) = std::fs::OpenOptions::new().create(true).append(true).open(path) {
-        log::debug!("{} cannot be made: {error}", path.display());
+/// Makes the file if it is not there.
+pub(super) fn make(path: &Path) -> Result<(), String> {
+    if !is_missing(path) {
+        return Ok(());
+    }
+    match std::fs::OpenOptions::new().create(true).append(true).open(path) {
+        // Without its directory; opening it says so.
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(error) => Err(format!("cannot make the file {}: {error}", path.display())),
+        Ok(_) => Ok(()),
     }
 }
 

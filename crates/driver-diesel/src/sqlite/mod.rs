@@ -273,8 +273,8 @@ impl Engine for Sqlite {
         !connect::is_missing(&self.path)
     }
 
-    fn make_database(&self) {
-        connect::make(&self.path);
+    fn make_database(&self) -> Result<(), String> {
+        connect::make(&self.path)
     }
 
     fn wake_source(&self) -> WakeSource {
@@ -402,13 +402,21 @@ mod tests {
         assert!(matches!(driver.schema(), Ok(SchemaState::Current)) && path.exists());
     }
 
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_migration_says_why_it_could_not_make_the_file() {
+        let driver = DieselDriver::new(Sqlite::at("/sys/jobs.db".into(), Options::default()));
+        let error = driver.migrate().expect_err("nobody makes files there");
+        assert!(error.to_string().contains("cannot make the file /sys/jobs.db"), "{error}");
+    }
+
     #[test]
     fn settles_wait_for_the_disk_unless_told_otherwise() {
         let place = tempfile::tempdir().expect("a temporary directory");
         for (relaxed, level) in [(false, 2), (true, 1)] {
             let options = Options { relaxed, ..Options::default() };
             let engine = Sqlite::at(place.path().join("jobs.db"), options);
-            engine.make_database();
+            engine.make_database().expect("may be made");
             let within = engine.settle(|conn| conn.row::<i64>("PRAGMA synchronous", &[]));
             assert_eq!(within.expect("commits"), Some(level));
         }
@@ -418,7 +426,7 @@ mod tests {
     fn a_commit_that_does_not_wait_leaves_the_next_ones_as_durable_as_before() {
         let place = tempfile::tempdir().expect("a temporary directory");
         let path = place.path().join("jobs.db");
-        connect::make(&path);
+        connect::make(&path).expect("may be made");
         let mut raw = connect::writer(&path).expect("opens");
         let conn = &mut Sql::plain(&mut raw);
         let level = "PRAGMA synchronous";
