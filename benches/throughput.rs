@@ -89,7 +89,7 @@ fn rates(manager: &Manager, jobs: usize) -> Any {
     for n in 0..300 {
         std::thread::park_timeout(Duration::from_millis(10));
         let begun = Instant::now();
-        manager.enqueue(nothing::job(text(n)))?.wait::<()>(Duration::from_secs(9))?;
+        manager.enqueue(nothing::job(text(n)))?.wait_as::<()>(Duration::from_secs(9))?;
         waits.push(begun.elapsed());
     }
     working.stop();

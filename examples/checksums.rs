@@ -79,7 +79,7 @@ impl Run {
     }
 
     /// The same file has the same job in every process of a run.
-    fn job(&self, path: &Path) -> NewJob {
+    fn job(&self, path: &Path) -> NewJob<String> {
         let mut hasher = Sha256::new();
         hasher.update(self.id.as_bytes());
         hasher.update(path.as_os_str().as_bytes());
@@ -164,7 +164,7 @@ fn enqueue(manager: &Manager, run: &Run, files: &[PathBuf]) -> JobResult<Vec<Job
             let job = run.job(&std::path::absolute(file)?);
             ids.push(job.id());
             // A run that is taken up may have finished this file already.
-            if run.fresh || matches!(manager.ticket(job.id()).check()?, Progress::Gone) {
+            if run.fresh || matches!(manager.ticket(job.id()).check()?, Progress::Unknown) {
                 jobs.push(job);
             }
         }
@@ -179,7 +179,7 @@ fn print(manager: &Manager, files: &[PathBuf], jobs: &[JobId]) -> JobResult<bool
     let mut out = BufWriter::new(std::io::stdout().lock());
     let mut complete = true;
     for (file, job) in files.iter().zip(jobs) {
-        match manager.ticket(*job).wait::<String>(PATIENCE) {
+        match manager.ticket(*job).wait_as::<String>(PATIENCE) {
             Ok(sum) => write_line(&mut out, &sum, file)?,
             Err(Error::JobFailed { message, .. }) => {
                 bar.suspend(|| eprintln!("checksums: {message}"));

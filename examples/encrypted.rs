@@ -43,6 +43,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let worker = Manager::builder().database(&dsn).codec(rotated).build()?;
     worker.work_once()?;
     let ticket = worker.ticket(sent.id().ok_or("not stored")?);
-    println!("the reply, encrypted too: {}", ticket.wait::<u64>(Duration::from_secs(5))?);
+    println!("the reply, encrypted too: {}", ticket.wait_as::<u64>(Duration::from_secs(5))?);
     Ok(())
 }

@@ -202,7 +202,7 @@ fn may_enqueue(engine: &'static str) {
     for refused in [
         driver.heartbeat(&worker()).map(drop),
         driver.set_control(driver::ControlFlag::Paused, true, driver::Deadline::NONE),
-        driver.replies(qudo::JobId::new()).map(drop),
+        driver.remains(qudo::JobId::new()).map(drop),
     ] {
         let error = refused.expect_err("not its business");
         assert_eq!(error.kind(), ErrorKind::Permission, "{error}");
@@ -264,11 +264,11 @@ fn works(manager: &Manager) {
         tickets.push(manager.enqueue(job).expect("stored").ticket().expect("new").clone());
     }
     for (at, ticket) in tickets.iter().enumerate() {
-        let replied = ticket.wait::<String>(Duration::from_secs(30));
+        let replied = ticket.wait_as::<String>(Duration::from_secs(30));
         assert!(replied.is_ok(), "job {at}: {replied:?}, {:?}", ticket.check());
     }
     let failed = manager.enqueue(arg("fail")).expect("stored");
-    failed.wait::<String>(Duration::from_secs(30)).expect_err("fails");
+    failed.wait_as::<String>(Duration::from_secs(30)).expect_err("fails");
     handle.stop();
     assert!(before.elapsed() < Duration::from_secs(60));
     assert!(

@@ -63,7 +63,7 @@ fn a_connection_dies_during_a_job(engine: &str) {
     let sent = manager.enqueue(shaky::job(true)).expect("stored");
     let outcome = manager.work_once().expect("settles");
     assert!(matches!(outcome, Some(Outcome::Completed)), "{outcome:?}");
-    assert_eq!(sent.wait::<u32>(DEADLINE).expect("settled"), 1);
+    assert_eq!(sent.wait_as::<u32>(DEADLINE).expect("settled"), 1);
     let direct = fresh.manager(&fresh.direct, |builder| builder);
     assert!(direct.work_once().expect("works").is_none(), "it was not given back");
 }
@@ -74,10 +74,11 @@ fn a_look_falls_silent(engine: &str) {
         fresh.manager(&fresh.proxied, |builder| builder.call_limit(Duration::from_secs(1)));
     let worker = fresh.manager(&fresh.direct, |builder| builder);
     let sent = client.enqueue(shaky::job(false)).expect("stored");
-    for ticket in [sent.ticket().expect("new").clone(), client.ticket(sent.id().expect("new"))] {
+    let bare = client.ticket(sent.id().expect("new")).typed();
+    for ticket in [sent.ticket().expect("new").clone(), bare] {
         assert!(ticket.check().is_ok(), "it is connected");
         let begun = Instant::now();
-        let waiting = std::thread::spawn(move || ticket.wait::<u32>(2 * DEADLINE));
+        let waiting = std::thread::spawn(move || ticket.wait(2 * DEADLINE));
         // Whatever it asks now is lost.
         fresh.proxy.half_open();
         worker.work_once().expect("works");

@@ -61,11 +61,11 @@ fn the_version_of_an_argument_outlives_a_change_of_its_codec() {
         codec
     };
     let manager = builder().ability::<second_shape>().build().expect("valid");
-    assert_eq!(stored(&manager, second_shape::job(7).codec("json")), "json@2");
+    assert_eq!(stored(&manager, second_shape::job(7).codec("json").untyped()), "json@2");
     let plain = NewJob::named("second_shape", 7.into()).codec("json@2");
     assert_eq!(stored(&manager, plain), "json@2", "a client may say it");
     let manager = builder().ability::<second_shape>().hook(Recode).build().expect("valid");
-    assert_eq!(stored(&manager, second_shape::job(7)), "json@2");
+    assert_eq!(stored(&manager, second_shape::job(7).untyped()), "json@2");
     assert!(messages(&manager).is_empty());
 }
 

@@ -184,17 +184,17 @@ fn a_job_starts_at_once_where_it_was_enqueued(house: &House) {
         // As another process: alone, among others, and in a transaction of the caller's.
         let client = bed.builder().build().expect("valid");
         let sent = client.enqueue(says::job("alone".to_owned())).expect("stored");
-        sent.wait::<String>(DEADLINE).expect("is woken");
+        sent.wait_as::<String>(DEADLINE).expect("is woken");
         let both = client.enqueue_many(["a", "b"].map(|what| says::job(what.to_owned())));
         for sent in both.expect("stored") {
-            sent.wait::<String>(DEADLINE).expect("is woken");
+            sent.wait_as::<String>(DEADLINE).expect("is woken");
         }
         let mut conn = PgConnection::establish(&house.plain).expect("connects");
         let sent = conn.transaction(|conn| {
             let sent = client.enqueue_in(conn, says::job("in".to_owned()));
             Ok::<_, diesel::result::Error>(sent.expect("stored"))
         });
-        sent.expect("commits").wait::<String>(DEADLINE).expect("is woken");
+        sent.expect("commits").wait_as::<String>(DEADLINE).expect("is woken");
     }
     for one in working {
         one.stop();

@@ -432,7 +432,7 @@ fn databases_that_come_and_go_leave_neither_threads_nor_turns() {
         manager.add_database_as(&name, &dsn).expect("added");
         let sent =
             manager.enqueue(NewJob::named("plain", ().into()).database(&*name)).expect("stored");
-        sent.wait::<()>(DEADLINE).expect("runs");
+        sent.wait_as::<()>(DEADLINE).expect("runs");
         manager.remove_database(&name).expect("removed");
     };
     (0..3).for_each(come_and_go);
@@ -442,7 +442,7 @@ fn databases_that_come_and_go_leave_neither_threads_nor_turns() {
     (3..60).for_each(come_and_go);
     wait_until("what was removed leaves threads behind", || threads() < before + 40);
     let sent = manager.enqueue(NewJob::named("plain", ().into())).expect("stored");
-    sent.wait::<()>(DEADLINE).expect("runs");
+    sent.wait_as::<()>(DEADLINE).expect("runs");
     working.stop();
 }
 
@@ -464,7 +464,8 @@ fn threads_that_wait_for_a_job_are_not_woken_by_the_ends_of_others() {
     let working = manager.start().expect("starts");
     std::thread::scope(|scope| {
         for ticket in &waiting {
-            scope.spawn(|| ticket.wait::<()>(Duration::from_secs(3)).expect_err("an hour later"));
+            scope
+                .spawn(|| ticket.wait_as::<()>(Duration::from_secs(3)).expect_err("an hour later"));
         }
         wait_until("all wait", || asked.load(Ordering::Relaxed) >= 100);
         let before = asked.load(Ordering::Relaxed);
@@ -475,7 +476,7 @@ fn threads_that_wait_for_a_job_are_not_woken_by_the_ends_of_others() {
             manager
                 .enqueue(NewJob::named("plain", ().into()))
                 .expect("stored")
-                .wait::<()>(DEADLINE)
+                .wait_as::<()>(DEADLINE)
                 .expect("runs");
             ended += 1;
         }
@@ -555,6 +556,6 @@ fn a_database_that_is_added_while_the_work_starts_is_worked() {
     let work = started.try_recv().expect("started while the database was looked at");
     let sent = manager.enqueue(plain::job(()).database("gate")).expect("stored");
     let ticket = sent.ticket().expect("stored").clone();
-    ticket.wait::<()>(Duration::from_secs(20)).expect("somebody works there");
+    ticket.wait_as::<()>(Duration::from_secs(20)).expect("somebody works there");
     work.stop();
 }

@@ -154,12 +154,12 @@ where
     for n in 0..20 {
         let what = format!("other {n}");
         let sent = manager.enqueue(noted::job(text(&what))).expect("stored");
-        sent.wait::<()>(DEADLINE).expect("settled while the lock is held");
+        sent.wait_as::<()>(DEADLINE).expect("settled while the lock is held");
         assert_eq!(runs(&what), 1);
     }
     assert!(manager.lookup(blocked.id().expect("new")).expect("answers").is_some());
     AnsiTransactionManager::rollback_transaction(&mut conn).expect("ends");
-    blocked.wait::<()>(DEADLINE).expect("settled at last");
+    blocked.wait_as::<()>(DEADLINE).expect("settled at last");
     working.stop();
     assert_eq!(runs("blocked"), 1);
 }

@@ -42,7 +42,7 @@ fn a_server_that_dies_behind_a_pooler_is_down_and_comes_back_with_its_jobs() {
         }
         std::thread::park_timeout(Duration::from_millis(50));
     };
-    let wait = |sent: &qudo::Enqueued| sent.wait::<u32>(Duration::from_secs(60)).expect("replies");
+    let wait = |sent: &qudo::Enqueued<u32>| sent.wait(Duration::from_secs(60)).expect("replies");
     assert_eq!((wait(&first), wait(&second)), (2, 4));
     working.stop();
 }

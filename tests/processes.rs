@@ -123,7 +123,7 @@ fn sigterm_lets_the_running_job_finish_and_gives_nothing_up() {
     assert!(told.success());
     assert!(child.wait().expect("ends").success(), "work() returned without an error");
     assert!(place.path().join("finished").exists());
-    sent.wait::<()>(Duration::ZERO).expect("settled before the process ended");
+    sent.wait_as::<()>(Duration::ZERO).expect("settled before the process ended");
     let workers = manager.workers().remove(0).answer.expect("up");
     assert!(workers.is_empty(), "the worker's row is removed");
 }

@@ -87,12 +87,12 @@ pub fn an_argument_of_an_older_version_is_upgraded_step_by_step(bed: &Bed) {
     let first = NewJob::named("greet_person", "Eve Adams".into());
     let second = NewJob::encoded("greet_person", "json@2", b"{\"name\":\"Bob Brown\"}".to_vec());
     let third = greet_person::job(Person { first: "Cy".to_owned(), last: "Clark".to_owned() });
-    let sent: Vec<_> = [first, second, third]
+    let sent: Vec<_> = [first, second, third.untyped()]
         .map(|job| manager.enqueue(job.database(bed.first())).expect("stored"))
         .into();
     assert_eq!(drain(&manager), 3);
     let greetings: Vec<String> =
-        sent.iter().map(|one| one.wait(Duration::from_secs(5)).expect("replies")).collect();
+        sent.iter().map(|one| one.wait_as(Duration::from_secs(5)).expect("replies")).collect();
     assert_eq!(greetings, ["hello Eve Adams", "hello Bob Brown", "hello Cy Clark"]);
     let broken = NewJob::encoded("greet_person", "json@2", b"{}".to_vec());
     manager.enqueue(broken.database(bed.first())).expect("stored");
@@ -153,14 +153,14 @@ pub fn hooks_of_an_ability_are_called_for_its_jobs_alone(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<stamped>().ability::<double>());
     let ours = manager.enqueue(stamped::job()).expect("stored");
     let others = manager.enqueue(double::job(1)).expect("stored");
-    let priority = |sent: &qudo::Enqueued| {
-        let found = manager.lookup(sent.id().expect("new")).expect("answers");
+    let priority = |id: Option<qudo::JobId>| {
+        let found = manager.lookup(id.expect("new")).expect("answers");
         found.expect("lives").1.facts.priority
     };
-    assert_eq!((priority(&ours), priority(&others)), (2, 0));
+    assert_eq!((priority(ours.id()), priority(others.id())), (2, 0));
     assert!(manager.unregister_hook("stamped/two"));
     let after = manager.enqueue(stamped::job()).expect("stored");
-    assert_eq!(priority(&after), 1);
+    assert_eq!(priority(after.id()), 1);
 }
 
 #[derive(Serialize, Deserialize)]
@@ -181,7 +181,7 @@ pub fn a_type_may_be_its_own_ability(bed: &Bed) {
     assert!(!manager.enqueue(Thumbnail { width: 320 }.into_job()).expect("found").is_new());
     assert!(manager.can_do("thumbnail"));
     assert_eq!(drain(&manager), 1);
-    assert_eq!(sent.wait::<u32>(Duration::from_secs(5)).expect("replies"), 320);
+    assert_eq!(sent.wait_as::<u32>(Duration::from_secs(5)).expect("replies"), 320);
 }
 
 #[qudo::ability]
@@ -217,10 +217,10 @@ pub fn an_ability_may_return_any_error(bed: &Bed) {
             .ability::<with_wish>()
     });
     for (job, message) in [
-        (with_anyhow::job(true), "cannot write: the disk is wet"),
-        (with_io::job(), "the disk is wet"),
-        (with_text::job(), "just a text"),
-        (with_wish::job(), "never again"),
+        (with_anyhow::job(true).untyped(), "cannot write: the disk is wet"),
+        (with_io::job().untyped(), "the disk is wet"),
+        (with_text::job().untyped(), "just a text"),
+        (with_wish::job().untyped(), "never again"),
     ] {
         manager.enqueue(job.database(bed.first())).expect("stored");
         assert_eq!(drain(&manager), 1);
@@ -229,7 +229,7 @@ pub fn an_ability_may_return_any_error(bed: &Bed) {
     }
     let fine = manager.enqueue(with_anyhow::job(false)).expect("stored");
     drain(&manager);
-    assert_eq!(fine.wait::<u32>(Duration::from_secs(5)).expect("replies"), 7);
+    assert_eq!(fine.wait_as::<u32>(Duration::from_secs(5)).expect("replies"), 7);
 }
 
 #[qudo::ability(codec = "raw")]
@@ -266,8 +266,8 @@ pub fn every_codec_carries_arguments_and_replies(bed: &Bed) {
     );
     assert_eq!(drain(&manager), 2);
     let limit = Duration::from_secs(5);
-    assert_eq!(raw.wait::<Vec<u8>>(limit).expect("replies"), [255, 10, 0]);
-    assert_eq!(secret.wait::<String>(limit).expect("replies"), text);
+    assert_eq!(raw.wait_as::<Vec<u8>>(limit).expect("replies"), [255, 10, 0]);
+    assert_eq!(secret.wait_as::<String>(limit).expect("replies"), text);
 }
 
 pub fn a_failed_job_keeps_its_original_bytes_over_a_change_of_keys(bed: &Bed) {
@@ -322,7 +322,7 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<asynchronous>().plugin(handle));
     let fine = manager.enqueue(asynchronous::job(1)).expect("stored");
     drain(&manager);
-    assert_eq!(fine.wait::<u32>(Duration::from_secs(5)).expect("replies"), 1);
+    assert_eq!(fine.wait_as::<u32>(Duration::from_secs(5)).expect("replies"), 1);
     manager.enqueue(asynchronous::job(60_000)).expect("stored");
     drain(&manager);
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Timeout);
@@ -355,7 +355,7 @@ pub fn t_011_plugin_function(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<uses_function>().plugin(shout));
     let sent = manager.enqueue(uses_function::job("hey".to_owned())).expect("stored");
     drain(&manager);
-    assert_eq!(sent.wait::<String>(Duration::from_secs(5)).expect("replies"), "HEY");
+    assert_eq!(sent.wait_as::<String>(Duration::from_secs(5)).expect("replies"), "HEY");
 }
 
 #[derive(Default)]
@@ -408,7 +408,7 @@ pub fn t_011_plugin_with_options(bed: &Bed) {
         bed.with(|builder| builder.ability::<uses_options>().plugin_from::<Greeter>(options()));
     let sent = manager.enqueue(uses_options::job("eve".to_owned())).expect("stored");
     drain(&manager);
-    assert_eq!(sent.wait::<String>(Duration::from_secs(5)).expect("replies"), "hello eve");
+    assert_eq!(sent.wait_as::<String>(Duration::from_secs(5)).expect("replies"), "hello eve");
     let twice = bed.builder().plugin_from::<Greeter>(options()).plugin_from::<Greeter>(options());
     assert!(matches!(twice.build(), Err(Error::Plugin(_))), "two of one type");
     let bad = bed.builder().plugin_from::<Greeter>(GreeterOptions { word: String::new() });
@@ -430,7 +430,7 @@ pub fn an_allow_list_refuses_what_it_does_not_name(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().hook(allowed));
     manager.enqueue(echo::job("fine".to_owned())).expect("allowed");
     manager.enqueue(double::job(1).queue("numbers")).expect("allowed");
-    for refused in [double::job(1), NewJob::named("other", 1.into())] {
+    for refused in [double::job(1).untyped(), NewJob::named("other", 1.into())] {
         let error = manager.enqueue(refused).expect_err("refused");
         assert!(matches!(error, Error::Refused { .. }), "{error}");
     }
@@ -559,5 +559,5 @@ pub fn t_010_hook_serialize_and_deserialize(bed: &Bed) {
     let (_, info) = manager.lookup(sent.id().expect("new")).expect("answers").expect("lives");
     assert_eq!(info.facts.codec, "json+zstd");
     drain(&manager);
-    assert_eq!(sent.wait::<i64>(Duration::from_secs(5)).expect("replies"), 42);
+    assert_eq!(sent.wait_as::<i64>(Duration::from_secs(5)).expect("replies"), 42);
 }

@@ -30,7 +30,7 @@ pub fn an_end_is_kept_while_the_tables_are_away(bed: &Bed) {
     };
     eventually("it is found out", || state() != DatabaseState::Up);
     sql(&mut conn, &format!("ALTER TABLE {lease}_away RENAME TO {}", name_of(&lease)));
-    sent.wait::<()>(DEADLINE).expect("settled");
+    sent.wait_as::<()>(DEADLINE).expect("settled");
     assert_eq!(log.lines(), ["started", "passed"]);
     working.stop();
 }

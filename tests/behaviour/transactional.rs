@@ -182,7 +182,7 @@ pub fn a_job_of_a_committed_transaction_runs_and_wakes_a_worker(bed: &Bed) {
         assert!(sent.is_new() && manager.lookup(id).expect("answers").is_none());
         Ok::<_, Box<dyn std::error::Error>>(sent)
     }).expect("commits"));
-    assert_eq!(sent.wait::<String>(DEADLINE).expect("woken up"), "committed");
+    assert_eq!(sent.wait_as::<String>(DEADLINE).expect("woken up"), "committed");
     assert_eq!(log.lines(), ["committed"]);
     working.stop();
 }
@@ -288,7 +288,7 @@ pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
     let working = manager.start().expect("starts");
     let job = effect::job("works".to_owned()).database(bed.first());
     let sent = manager.enqueue(job).expect("stored");
-    assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
+    assert_eq!(sent.wait_as::<u32>(DEADLINE).expect("replies"), 7);
     working.stop();
     assert_eq!(count_effects(&mut conn), 2);
 }
@@ -349,7 +349,7 @@ pub fn an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job(bed: &B
     assert_eq!(count_effects(&mut conn), 0, "rolled back");
     assert!(matches!(manager.work_once(), Ok(Some(Outcome::Completed))));
     assert_eq!(count_effects(&mut conn), 1, "once");
-    assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
+    assert_eq!(sent.wait_as::<u32>(DEADLINE).expect("replies"), 7);
 }
 
 pub fn a_panic_in_the_transaction_leaves_nothing_and_the_database_works_on(bed: &Bed) {
@@ -363,8 +363,8 @@ pub fn a_panic_in_the_transaction_leaves_nothing_and_the_database_works_on(bed: 
     let second = effect::job("works".to_owned()).database(bed.first());
     let second = other.enqueue(second).expect("stored");
     assert_eq!(drain(&manager), 2);
-    assert_eq!(sent.wait::<u32>(DEADLINE).expect("replies"), 7);
-    assert_eq!(second.wait::<u32>(DEADLINE).expect("replies"), 7);
+    assert_eq!(sent.wait_as::<u32>(DEADLINE).expect("replies"), 7);
+    assert_eq!(second.wait_as::<u32>(DEADLINE).expect("replies"), 7);
     assert_eq!(count_effects(&mut conn), 2);
 }
 

@@ -66,7 +66,7 @@ pub trait Ability: 'static {
     fn work(job: &Job, arg: Self::Arg) -> Result<Self::Reply, JobError>;
 
     /// A job of this ability, ready to be enqueued.
-    fn job(arg: Self::Arg) -> NewJob {
+    fn job(arg: Self::Arg) -> NewJob<Self::Reply> {
         let options = Self::options();
         let uniqkey = Self::uniqkey(&arg);
         let mut fields = JobFields::typed(options.queue, options.codec, arg);

@@ -212,8 +212,10 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long replies are kept for clients, an hour at least. Default: 7 days. It is known for as long
-    /// where jobs went that were moved to another database: an overtaken mover may be that late.
+    /// How long replies are kept for clients, an hour at least. Default: 7 days. For as long it is known which jobs
+    /// were removed before they ran, and where those went that were moved to another database: an overtaken mover may
+    /// be that late. [Tickets](crate::Ticket) answer from it how a job ended, so say the same in all programs of a
+    /// database.
     pub fn keep_replies(mut self, age: Duration) -> Self {
         self.options.keep.replies = age.min(FOR_EVER);
         self
@@ -226,14 +228,14 @@ impl ManagerBuilder {
     }
 
     /// How long the exception log keeps failures after which the job ran again, and those of discarded
-    /// jobs that were redriven. Default: 90 days.
+    /// jobs that were redriven; as long as replies at least. Default: 90 days.
     pub fn keep_exceptions(mut self, age: Duration) -> Self {
         self.options.keep.exceptions = age.min(FOR_EVER);
         self
     }
 
     /// How long the exception log keeps discarded jobs that were not redriven. They go with their
-    /// arguments, and nobody can enqueue them again. Default: for ever.
+    /// arguments, and nobody can enqueue them again; as long as replies at least. Default: for ever.
     pub fn keep_discarded(mut self, age: Duration) -> Self {
         self.options.keep.discarded = Some(age.min(FOR_EVER));
         self

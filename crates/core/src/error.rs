@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
 
-use crate::driver::DriverError;
+use crate::driver::{DriverError, Ending, JobState};
 use crate::tools::causes::with_causes;
 
 /// What can go wrong with a manager. Every message names the thing and what to do.
@@ -208,12 +208,16 @@ pub enum Error {
         reason: String,
     },
     /// The job did not end in time.
-    #[error("job {job} did not end within {} s", .after.as_secs_f32())]
+    #[error("job {job} did not end within {} s: {}", .after.as_secs_f32(), last_seen(.database.as_deref(), .state.as_ref()))]
     WaitTimeout {
         /// The job.
         job: JobId,
         /// How long was waited.
         after: Duration,
+        /// The short name of the database where it is, as far as is known.
+        database: Option<String>,
+        /// Where it stood at the last look that was answered; `None` when none was.
+        state: Option<JobState>,
     },
     /// The job failed for good.
     #[error("job {job} failed for good after attempt {attempt}: {message}")]
@@ -225,12 +229,32 @@ pub enum Error {
         /// The error of that attempt.
         message: String,
     },
-    /// The job ended without a reply of the type asked for.
-    #[error("job {job} left no reply")]
+    /// The job completed without a reply, and the type asked for cannot be made of nothing.
+    #[error("job {job} completed without a reply")]
     NoReply {
         /// The job.
         job: JobId,
     },
+    /// The job was removed before it completed.
+    #[error("job {job} was {} and will never run", .ending.as_str())]
+    JobRemoved {
+        /// The job.
+        job: JobId,
+        /// How it ended.
+        ending: Ending,
+    },
+    /// The job is not alive, and nothing tells how it ended.
+    #[error(
+        "job {job} ended or was never stored: no database has it, and nothing is kept that tells how it \
+         ended; a reply, a job status, or a ticket from its enqueue would"
+    )]
+    OutcomeUnknown {
+        /// The job.
+        job: JobId,
+    },
+    /// There is no job to wait for: a hook or the caller suppressed it.
+    #[error("the job was suppressed: nothing was stored, so nothing can be waited for")]
+    Suppressed,
     /// The exception was redriven before.
     #[error("exception {exception} was already enqueued again, as job {job}")]
     AlreadyRedriven {
@@ -268,6 +292,17 @@ pub struct DownReason {
     pub database: String,
     /// Why.
     pub reason: String,
+}
+
+fn last_seen(database: Option<&str>, state: Option<&JobState>) -> String {
+    let place = database.map(|name| format!(" in database {name:?}")).unwrap_or_default();
+    match state {
+        Some(JobState::Running { .. }) => format!("it is running{place}"),
+        Some(JobState::Ready) => format!("it waits{place} for a worker that is free"),
+        Some(JobState::Scheduled { run_after }) => format!("it waits{place} until {run_after}"),
+        Some(JobState::Moving) => format!("it is moved{place} to or from another"),
+        None => format!("no look for it{place} was answered"),
+    }
 }
 
 fn list(reasons: &[DownReason]) -> String {

@@ -201,8 +201,8 @@ impl Job {
     /// ability returns `Ok`, and neither when it does not. The new job goes to this job's database.
     /// Its `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks are
     /// not: the commit is yet to come.
-    pub fn replace(&self, with: NewJob) {
-        self.written().replacements.push(with);
+    pub fn replace<R>(&self, with: NewJob<R>) {
+        self.written().replacements.push(with.untyped());
     }
 
     /// The storage of the job's database, for extensions that work inside it.

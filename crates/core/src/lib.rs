@@ -23,7 +23,7 @@
 //! let manager = Manager::builder().database("memory:docs").ability::<Double>().build()?;
 //! let ticket = manager.enqueue(Double::job(21))?;
 //! manager.work_once()?;
-//! assert_eq!(ticket.wait::<u64>(Duration::from_secs(1))?, 42);
+//! assert_eq!(ticket.wait_as::<u64>(Duration::from_secs(1))?, 42);
 //! # Ok::<(), qudo_core::Error>(())
 //! ```
 

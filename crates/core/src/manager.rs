@@ -94,28 +94,35 @@ impl Manager {
     /// A hook's refusal, an argument or name that cannot be stored, or no database that can take
     /// the job. After [`Error::Uncertain`] the job may be stored; repeating with the same
     /// [id](NewJob::with_id) is safe.
-    pub fn enqueue(&self, job: NewJob) -> Result<Enqueued, Error> {
-        client::enqueue::enqueue(self.client(), job)
+    pub fn enqueue<R>(&self, job: NewJob<R>) -> Result<Enqueued<R>, Error> {
+        Ok(client::enqueue::enqueue(self.client(), job.untyped())?.typed())
     }
 
     /// Stores many jobs in few statements; answers one for one.
     ///
-    /// Jobs that may go anywhere go to one database together. Per database it is all or nothing.
+    /// Jobs that may go anywhere go to one database together. Per database it is all or nothing. Jobs of several
+    /// abilities are made alike with [`NewJob::untyped`].
     ///
     /// # Errors
     ///
     /// As [`enqueue`](Self::enqueue); before the first insert nothing is stored. When one of
     /// several databases fails after another stored its share: [`Error::PartlyEnqueued`].
-    pub fn enqueue_many(
+    pub fn enqueue_many<R>(
         &self,
-        jobs: impl IntoIterator<Item = NewJob>,
-    ) -> Result<Vec<Enqueued>, Error> {
-        client::enqueue::enqueue_many(self.client(), jobs)
+        jobs: impl IntoIterator<Item = NewJob<R>>,
+    ) -> Result<Vec<Enqueued<R>>, Error> {
+        let jobs = jobs.into_iter().map(NewJob::untyped);
+        let enqueued = client::enqueue::enqueue_many(self.client(), jobs)?;
+        Ok(enqueued.into_iter().map(Enqueued::typed).collect())
     }
 
-    /// A ticket for a job enqueued earlier, perhaps by another process.
+    /// A ticket for a job enqueued earlier, perhaps by another process. Its reply is JSON, or of the type asked for with
+    /// [`Ticket::wait_as`] or [`Ticket::typed`].
+    ///
+    /// It cannot tell a job that completed without a reply from one that never was, unless it saw the job alive or its
+    /// ability keeps the job status: see [`Progress::Unknown`](crate::Progress::Unknown).
     pub fn ticket(&self, job: JobId) -> Ticket {
-        Ticket::new(self.client(), job, None)
+        Ticket::of_id(self.client(), job)
     }
 
     /// The short name of the database where a new job would go if all are up: the key's home for
@@ -124,7 +131,7 @@ impl Manager {
     /// # Errors
     ///
     /// When the job names an unknown database.
-    pub fn home(&self, job: &NewJob) -> Result<Option<String>, Error> {
+    pub fn home<R>(&self, job: &NewJob<R>) -> Result<Option<String>, Error> {
         client::route::home(self.client(), job)
     }
 
@@ -449,8 +456,8 @@ impl Manager {
     /// # Errors
     ///
     /// As [`enqueue`](Self::enqueue), before the insert.
-    pub fn prepare_record(&self, job: NewJob) -> Result<Option<JobRecord>, Error> {
-        client::draft::prepare(self.program(), job)
+    pub fn prepare_record<R>(&self, job: NewJob<R>) -> Result<Option<JobRecord>, Error> {
+        client::draft::prepare(self.program(), job.untyped())
     }
 
     /// The drivers that a job may go to: that of the database of this name, or those of all databases; the spool is

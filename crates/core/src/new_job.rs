@@ -1,4 +1,6 @@
 use std::borrow::Cow;
+use std::fmt;
+use std::marker::PhantomData;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -32,15 +34,31 @@ pub enum UniqPolicy {
 ///     .delay(Duration::from_secs(60));
 /// assert_eq!(job.ability(), "thumbnail");
 /// ```
-#[derive(Debug)]
+///
+/// `R` is what the ability replies, which its [`Ticket`](crate::Ticket) returns. Jobs of abilities that are known by
+/// name have JSON there.
 #[must_use = "a job does nothing until it is enqueued"]
-pub struct NewJob {
+pub struct NewJob<R = Value> {
     pub(crate) id: JobId,
     pub(crate) ability: Cow<'static, str>,
     pub(crate) fields: JobFields,
     pub(crate) database: Option<String>,
     pub(crate) policy: UniqPolicy,
     pub(crate) open: Open,
+    pub(crate) reply: PhantomData<fn() -> R>,
+}
+
+/// The reply's type has no part in it.
+impl<R> fmt::Debug for NewJob<R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewJob")
+            .field("id", &self.id)
+            .field("ability", &self.ability)
+            .field("fields", &self.fields)
+            .field("database", &self.database)
+            .field("policy", &self.policy)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What nobody chose yet of a job whose ability is known by name: it is as the ability says, if that is linked.
@@ -75,10 +93,48 @@ impl NewJob {
             ..Self::from_fields(ability.into(), JobFields::encoded(DEFAULT_QUEUE, codec, arg))
         }
     }
+}
 
+impl<R> NewJob<R> {
     pub(crate) fn from_fields(ability: Cow<'static, str>, fields: JobFields) -> Self {
         let (database, policy, open) = (None, UniqPolicy::default(), Open::default());
-        Self { id: JobId::new(), ability, fields, database, policy, open }
+        Self { id: JobId::new(), ability, fields, database, policy, open, reply: PhantomData }
+    }
+
+    /// The same job without the type of its reply: to keep jobs of several abilities in one list. The reply is
+    /// JSON then.
+    ///
+    /// ```
+    /// use qudo_core::{Ability, Job, JobResult, NewJob};
+    ///
+    /// # struct Mail;
+    /// # impl Ability for Mail {
+    /// #     const NAME: &'static str = "mail";
+    /// #     type Arg = String;
+    /// #     type Reply = ();
+    /// #     fn work(_: &Job, _: String) -> JobResult<()> {
+    /// #         Ok(())
+    /// #     }
+    /// # }
+    /// # struct Count;
+    /// # impl Ability for Count {
+    /// #     const NAME: &'static str = "count";
+    /// #     type Arg = u32;
+    /// #     type Reply = u32;
+    /// #     fn work(_: &Job, n: u32) -> JobResult<u32> {
+    /// #         Ok(n)
+    /// #     }
+    /// # }
+    /// let jobs: Vec<NewJob> = vec![Mail::job("eve".to_owned()).untyped(), Count::job(7).untyped()];
+    /// assert_eq!(jobs.len(), 2);
+    /// ```
+    pub fn untyped(self) -> NewJob {
+        self.cast()
+    }
+
+    fn cast<T>(self) -> NewJob<T> {
+        let Self { id, ability, fields, database, policy, open, reply: _ } = self;
+        NewJob { id, ability, fields, database, policy, open, reply: PhantomData }
     }
 
     /// The ability's name.
@@ -92,6 +148,9 @@ impl NewJob {
     }
 
     /// Sets the id: enqueuing twice with one id while the job lives stores it once.
+    ///
+    /// Give a job that is not the same work an id of its own, also after the first has ended: what is kept of the end
+    /// of one, a reply or a failure, answers for all that had its id.
     pub fn with_id(mut self, id: JobId) -> Self {
         self.id = id;
         self

@@ -92,6 +92,15 @@ impl Options {
         if options.keep.replies < MIN_TRAIL {
             return out_of_range("keep_replies", "expected an hour at least");
         }
+        // Tickets answer from them that a job failed, and from their absence that it did not.
+        let keep = &options.keep;
+        for (option, age) in
+            [("keep_exceptions", Some(keep.exceptions)), ("keep_discarded", keep.discarded)]
+        {
+            if age.is_some_and(|age| age < keep.replies) {
+                return out_of_range(option, "expected keep_replies (7 days by default) at least");
+            }
+        }
         if options.shutdown_timeout > MAX_DELAY {
             return out_of_range("shutdown_timeout", "expected at most a year");
         }

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, Due, ErrorKind, Exception, ExceptionFilter, Inserted,
-    Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, Promotion, Purged, Redrive, ReplyRow,
-    Rescued, SchemaState, Settled, Settlement, StatusRow, Verdict, Wake, WakeSource, Wakes, Work,
-    WorkerId, WorkerInfo, WorkerSeen,
+    Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionFilter, Head,
+    Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, Promotion, Purged, Redrive,
+    Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, Verdict, Wake, WakeSource,
+    Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -23,7 +23,7 @@ use crate::migrate;
 use crate::share::{is_dear, its_share};
 use crate::sql::Sql;
 use crate::statements::ledger::{Orphans, inner};
-use crate::statements::{control, exception, lookup, schedule, settle, trace, worker};
+use crate::statements::{control, exception, heads, lookup, schedule, settle, trace, worker};
 
 /// The driver of one database on the engine `E`.
 ///
@@ -404,8 +404,12 @@ impl<E: Engine> Inspect for DieselDriver<E> {
         self.engine.read(|conn| trace::status::<E>(conn, job.as_uuid()))
     }
 
-    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
-        self.engine.read(|conn| trace::replies::<E>(conn, job.as_uuid()))
+    fn heads(&self, queues: u32, rows: u32) -> Result<Vec<Head>, DriverError> {
+        self.engine.read(|conn| heads::heads::<E>(conn, queues, rows))
+    }
+
+    fn remains(&self, job: JobId) -> Result<Remains, DriverError> {
+        self.engine.read(|conn| trace::remains::<E>(conn, job.as_uuid()))
     }
 }
 
@@ -446,8 +450,9 @@ impl<E: Engine> Admin for DieselDriver<E> {
         })
     }
 
-    fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {
-        let dequeue = |conn: &mut Sql<'_, E::Conn>| schedule::dequeue::<E>(conn, id.as_uuid());
+    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError> {
+        let dequeue =
+            |conn: &mut Sql<'_, E::Conn>| schedule::dequeue::<E>(conn, id.as_uuid(), leaves);
         let gone = |conn: &mut Sql<'_, E::Conn>, done: &bool| {
             Ok(!done || lookup::state::<E>(conn, id.as_uuid())?.is_none())
         };

@@ -144,18 +144,27 @@ pub trait EnqueueIn {
     /// with [`notify_in_transactions(false)`](qudo_core::ManagerBuilder::notify_in_transactions)
     /// workers find the job at their next look instead.
     ///
-    /// Answers what [`Manager::enqueue`] answers; the ticket of a job waits for nothing until the commit. The
+    /// Answers what [`Manager::enqueue`] answers. Before the commit nobody finds the job, so its ticket answers
+    /// [`Progress::Unknown`](qudo_core::Progress::Unknown) until then, and ever after if the transaction is rolled back. The
     /// `post_enqueue` hooks are not called, because the commit is yet to come.
     ///
     /// # Errors
     ///
     /// As [`Manager::enqueue`] before the insert, [`Error::InvalidOption`] where it cannot be told whose tables are
     /// meant, and whatever the connection answers.
-    fn enqueue_in<C: Transactional>(&self, conn: &mut C, job: NewJob) -> Result<Enqueued, Error>;
+    fn enqueue_in<C: Transactional, R>(
+        &self,
+        conn: &mut C,
+        job: NewJob<R>,
+    ) -> Result<Enqueued<R>, Error>;
 }
 
 impl EnqueueIn for Manager {
-    fn enqueue_in<C: Transactional>(&self, conn: &mut C, job: NewJob) -> Result<Enqueued, Error> {
+    fn enqueue_in<C: Transactional, R>(
+        &self,
+        conn: &mut C,
+        job: NewJob<R>,
+    ) -> Result<Enqueued<R>, Error> {
         let (is_named, drivers) =
             (job.chosen_database().is_some(), self.drivers(job.chosen_database())?);
         let Some(record) = self.prepare_record(job)? else {
@@ -185,8 +194,8 @@ impl EnqueueIn for Manager {
             },
         })?;
         Ok(match inserted {
-            Inserted::New => Enqueued::New(self.ticket(record.id)),
-            Inserted::Existing(holder) => Enqueued::Existing(self.ticket(holder)),
+            Inserted::New => Enqueued::New(self.ticket(record.id).typed()),
+            Inserted::Existing(holder) => Enqueued::Existing(self.ticket(holder).typed()),
         })
     }
 }

@@ -83,6 +83,12 @@ pub fn again(job: &Job, left: u32) -> JobResult {
 }
 
 /// Snoozes until its manager's log has two lines.
+/// Leaves no reply, but a history.
+#[qudo::ability(set_job_status = true)]
+pub fn noted(_job: &Job) -> JobResult {
+    Ok(())
+}
+
 #[qudo::ability(set_job_status = true)]
 pub fn sleepy(job: &Job) -> JobResult<u32> {
     let log = job.plugin::<Log>()?;

@@ -276,7 +276,7 @@ pub fn a_group_of_every_kind_is_settled_and_what_lies_between_its_jobs_stays(bed
                 _ => false,
             };
             assert!(is_right, "{number}: {verdict:?} and {state:?}");
-            let replies = driver.replies(job.id).expect("answers");
+            let replies = driver.remains(job.id).expect("answers").replies;
             let expected = extras.map_or(0, |extras| extras.replies.len());
             assert_eq!(replies.len(), if state.is_some() { 0 } else { expected }, "{number}");
             let key = job.facts.uniqkey.as_deref();

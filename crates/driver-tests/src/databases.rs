@@ -187,7 +187,7 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
     let ticket = keyed.ticket().expect("stored");
     assert!(matches!(ticket.check().expect("follows"), Progress::Waiting(JobState::Ready)));
     drain(&manager);
-    assert_eq!(ticket.wait::<i64>(Duration::from_secs(5)).expect("follows"), 42);
+    assert_eq!(ticket.wait_as::<i64>(Duration::from_secs(5)).expect("follows"), 42);
 }
 
 pub fn a_job_whose_key_is_held_there_stays_and_running_ones_are_left(bed: &Bed) {
@@ -402,7 +402,7 @@ pub fn the_spool_takes_jobs_while_no_database_can_and_forwards_them(bed: &Bed) {
         manager.undrain(name).expect("undrains");
     }
     eventually("all are forwarded and worked", || log.lines().len() == 3);
-    assert_eq!(ticket.wait::<String>(Duration::from_secs(20)).expect("follows"), "spooled");
+    assert_eq!(ticket.wait_as::<String>(Duration::from_secs(20)).expect("follows"), "spooled");
     eventually("it is empty", || manager.spool().expect("answers").expect("set").waiting == 0);
     working.stop();
     assert_eq!(log.lines().into_iter().collect::<HashSet<_>>().len(), 3);
@@ -428,6 +428,8 @@ pub fn a_spooled_job_whose_key_was_taken_meanwhile_is_dropped(bed: &Bed) {
     }
     eventually("it is dropped", || manager.spool().expect("answers").expect("set").dropped == 1);
     assert!(manager.lookup(spooled.id().expect("new")).expect("answers").is_none());
+    let error = spooled.wait(crate::DEADLINE).expect_err("it never runs");
+    assert!(matches!(error, Error::JobRemoved { ending: qudo::driver::Ending::Superseded, .. }), "{error}");
     let (_, holder) = manager.holder("echo", "k").expect("answers").expect("held");
     assert_eq!(holder, record.id);
 }

@@ -10,7 +10,7 @@ use serde_json::json;
 use crate::abilities::{double, echo, no_argument, other_echo, stumble};
 use crate::{Bed, drain, eventually};
 
-fn id(enqueued: &Enqueued) -> JobId {
+fn id<R>(enqueued: &Enqueued<R>) -> JobId {
     enqueued.id().expect("not suppressed")
 }
 
@@ -47,7 +47,7 @@ pub fn a_client_that_does_not_link_the_ability_enqueues_by_name_with_json(bed: &
     let sent = client.enqueue(NewJob::named("double", json!(21))).expect("stored");
     let (manager, _) = bed.manager::<double>();
     assert_eq!(drain(&manager), 1);
-    assert_eq!(sent.wait::<i64>(Duration::from_secs(5)).expect("replies"), 42);
+    assert_eq!(sent.wait_as::<i64>(Duration::from_secs(5)).expect("replies"), 42);
 }
 
 pub fn higher_priority_runs_first_and_equals_run_in_order(bed: &Bed) {
@@ -199,7 +199,7 @@ pub fn many_jobs_are_stored_at_once_and_conflicts_are_told_one_by_one(bed: &Bed)
     working.stop();
     let distinct: HashSet<_> = log.lines().into_iter().collect();
     assert_eq!(distinct.len(), 2_499);
-    assert!(manager.enqueue_many([]).expect("nothing to do").is_empty());
+    assert!(manager.enqueue_many([] as [NewJob; 0]).expect("nothing to do").is_empty());
 }
 
 pub fn a_suppressed_job_is_not_stored(bed: &Bed) {
@@ -261,7 +261,7 @@ pub fn a_bulk_of_jobs_for_all_places_goes_where_each_alone_would_go(bed: &Bed) {
 
 pub fn what_cannot_be_stored_is_refused_by_name(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().max_arg_size(1_000));
-    let job = || echo::job("x".to_owned());
+    let job = || echo::job("x".to_owned()).untyped();
     let cases: Vec<(NewJob, &str)> = vec![
         (job().queue(" spaced"), "queue"),
         (job().queue("nul\0"), "queue"),
@@ -270,7 +270,7 @@ pub fn what_cannot_be_stored_is_refused_by_name(bed: &Bed) {
         (job().uniqkey(""), "unique key"),
         (job().uniqkey("nul\0"), "unique key"),
         (job().uniqkey("k".repeat(501)), "unique key"),
-        (echo::job("x".repeat(1_000)), "1002 bytes"),
+        (echo::job("x".repeat(1_000)).untyped(), "1002 bytes"),
         (job().codec("sealing-wax"), "sealing-wax"),
         (job().delay(Duration::MAX), "delay"),
     ];
@@ -325,7 +325,7 @@ pub fn jobs_are_listed_by_ability_with_limit_and_offset(bed: &Bed) {
     let mut ids = Vec::new();
     for n in 0..6 {
         let job =
-            if n % 2 == 0 { echo::job(n.to_string()) } else { other_echo::job(n.to_string()) };
+            if n % 2 == 0 { echo::job(n.to_string()).untyped() } else { other_echo::job(n.to_string()).untyped() };
         ids.push(id(&manager.enqueue(job.database(bed.first())).expect("stored")));
     }
     let list = |filter: JobFilter| -> Vec<JobId> {

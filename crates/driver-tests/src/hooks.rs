@@ -344,7 +344,7 @@ pub fn a_panic_where_an_error_is_told_or_a_hook_is_chosen_fails_the_attempt_alon
         let working = manager.start().expect("starts");
         eventually("both failed", || discarded() == before + 2);
         let echoed = client.enqueue(echo::job("alive".to_owned())).expect("stored");
-        echoed.wait::<String>(DEADLINE).expect("the one thread lives");
+        echoed.wait_as::<String>(DEADLINE).expect("the one thread lives");
         working.stop();
         assert_eq!(log.lines().last().map(String::as_str), Some("alive"));
         let told: Vec<_> =

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
-use qudo::driver::Keep;
+use qudo::driver::{Ending, Keep, Remains};
 use qudo::{Error, Progress};
 
-use crate::abilities::{double, echo, no_argument, replies, stumble};
+use crate::abilities::{double, echo, no_argument, noted, replies, stumble};
 use crate::{Bed, DEADLINE, drain, eventually};
 
 pub fn the_return_value_reaches_the_client(bed: &Bed) {
@@ -11,9 +11,9 @@ pub fn the_return_value_reaches_the_client(bed: &Bed) {
     let working = manager.start().expect("starts");
     let client = bed.builder().build().expect("another client");
     let sent = client.enqueue(qudo::NewJob::named("double", 4.into())).expect("stored");
-    assert_eq!(sent.wait::<i64>(DEADLINE).expect("replies"), 8);
+    assert_eq!(sent.wait_as::<i64>(DEADLINE).expect("replies"), 8);
     let sent = manager.enqueue(double::job(-3)).expect("stored");
-    assert_eq!(sent.wait::<i64>(DEADLINE).expect("replies"), -6);
+    assert_eq!(sent.wait_as::<i64>(DEADLINE).expect("replies"), -6);
     working.stop();
 }
 
@@ -24,8 +24,8 @@ pub fn several_replies_arrive_in_order_before_the_return_value(bed: &Bed) {
     let ticket = sent.ticket().expect("new");
     let all: Vec<String> = ticket.replies(Duration::from_secs(1)).expect("replies");
     assert_eq!(all, ["one", "two", "three"]);
-    assert_eq!(ticket.wait::<String>(Duration::from_secs(1)).expect("the last"), "three");
-    assert!(matches!(ticket.check(), Ok(Progress::Replied(3))));
+    assert_eq!(ticket.wait_as::<String>(Duration::from_secs(1)).expect("the last"), "three");
+    assert!(matches!(ticket.check(), Ok(Progress::Completed(3))));
 }
 
 pub fn a_ticket_is_rebuilt_from_an_id(bed: &Bed) {
@@ -33,7 +33,7 @@ pub fn a_ticket_is_rebuilt_from_an_id(bed: &Bed) {
     let job = manager.enqueue(double::job(5)).expect("stored").id().expect("id");
     drain(&manager);
     let later = bed.builder().build().expect("after a restart");
-    assert_eq!(later.ticket(job).wait::<i64>(Duration::from_secs(1)).expect("replies"), 10);
+    assert_eq!(later.ticket(job).wait_as::<i64>(Duration::from_secs(1)).expect("replies"), 10);
 }
 
 pub fn check_tells_how_far_a_job_is(bed: &Bed) {
@@ -45,15 +45,66 @@ pub fn check_tells_how_far_a_job_is(bed: &Bed) {
     let Ok(Progress::Failed(exception)) = ticket.check() else { panic!("{:?}", ticket.check()) };
     assert_eq!(exception.attempt, 3);
     let unknown = manager.ticket(qudo::JobId::new());
-    assert!(matches!(unknown.check(), Ok(Progress::Gone)));
+    assert!(matches!(unknown.check(), Ok(Progress::Unknown)));
+}
+
+pub fn a_removed_job_leaves_a_tombstone_as_long_as_replies(bed: &Bed) {
+    let (manager, _) = bed.manager::<no_argument>();
+    let sent = manager.enqueue(no_argument::job().database(bed.first()).uniqkey("k"));
+    let sent = sent.expect("stored");
+    let id = sent.id().expect("id");
+    assert!(manager.dequeue(id).expect("answers"));
+    let later = bed.builder().build().expect("another process");
+    for ticket in [sent.ticket().expect("new").clone(), later.ticket(id).typed()] {
+        assert!(matches!(ticket.check(), Ok(Progress::Removed(Ending::Removed))));
+        let error = ticket.wait(DEADLINE).expect_err("it never ran");
+        assert!(matches!(error, Error::JobRemoved { .. }), "{error}");
+    }
+    let driver = bed.driver();
+    let remains = driver.remains(id).expect("answers");
+    assert_eq!((remains.replies.len(), remains.ending), (0, Some(Ending::Removed)));
+    // Removed without a tombstone, as one that lives elsewhere.
+    let other = manager.enqueue(no_argument::job().database(bed.first())).expect("stored");
+    let other = other.id().expect("id");
+    assert!(driver.dequeue(other, None).expect("answers"));
+    assert_eq!(driver.remains(other).expect("answers"), Remains::default());
+    let keep = Keep { replies: Duration::ZERO, ..Keep::all(Duration::from_secs(86_400)) };
+    eventually("the tombstone is purged", || {
+        driver.purge(&keep, 100).expect("purges");
+        driver.remains(id).expect("answers") == Remains::default()
+    });
+    assert!(matches!(later.ticket(id).check(), Ok(Progress::Unknown)));
+}
+
+pub fn a_bare_id_never_says_that_a_job_completed_which_it_did_not_see(bed: &Bed) {
+    let (manager, _) = bed.manager::<no_argument>();
+    let sent = manager.enqueue(no_argument::job()).expect("stored");
+    let id = sent.id().expect("id");
+    let (before, after) = (manager.ticket(id), manager.ticket(id));
+    assert!(matches!(before.check(), Ok(Progress::Waiting(_))));
+    drain(&manager);
+    before.wait_done(DEADLINE).expect("it saw the job alive");
+    sent.wait(DEADLINE).expect("it is the ticket of the enqueue");
+    for ticket in [after, manager.ticket(qudo::JobId::new())] {
+        let error = ticket.wait_as::<()>(DEADLINE).expect_err("nothing tells");
+        assert!(matches!(error, Error::OutcomeUnknown { .. }), "{error}");
+    }
+}
+
+pub fn the_job_status_answers_for_a_bare_id(bed: &Bed) {
+    let (manager, _) = bed.manager::<noted>();
+    let id = manager.enqueue(noted::job()).expect("stored").id().expect("id");
+    drain(&manager);
+    manager.ticket(id).wait_done(DEADLINE).expect("its history says so");
+    assert!(matches!(manager.ticket(id).check(), Ok(Progress::Completed(0))));
 }
 
 pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {
     let (manager, _) = bed.manager::<no_argument>();
     let sent = manager.enqueue(no_argument::job()).expect("stored");
     drain(&manager);
-    sent.wait::<()>(Duration::from_secs(1)).expect("done");
-    let error = sent.wait::<u64>(Duration::from_secs(1)).expect_err("no number");
+    sent.wait(Duration::from_secs(1)).expect("done");
+    let error = sent.wait_as::<u64>(Duration::from_secs(1)).expect_err("no number");
     assert!(matches!(error, Error::NoReply { .. }), "{error}");
 }
 
@@ -61,7 +112,7 @@ pub fn the_reply_of_a_failed_job_is_its_error(bed: &Bed) {
     let (manager, _) = bed.manager::<stumble>();
     let sent = manager.enqueue(stumble::job(9)).expect("stored");
     drain(&manager);
-    let Err(Error::JobFailed { attempt, message, .. }) = sent.wait::<u32>(Duration::from_secs(1))
+    let Err(Error::JobFailed { attempt, message, .. }) = sent.wait_as::<u32>(Duration::from_secs(1))
     else {
         panic!("it failed")
     };
@@ -71,7 +122,7 @@ pub fn the_reply_of_a_failed_job_is_its_error(bed: &Bed) {
 pub fn waiting_ends_with_its_limit(bed: &Bed) {
     let (manager, _) = bed.manager::<echo>();
     let sent = manager.enqueue(echo::job("nobody works".to_owned())).expect("stored");
-    let error = sent.wait::<String>(Duration::from_millis(30)).expect_err("nobody works");
+    let error = sent.wait_as::<String>(Duration::from_millis(30)).expect_err("nobody works");
     assert!(matches!(error, Error::WaitTimeout { .. }), "{error}");
 }
 
@@ -92,7 +143,7 @@ pub fn old_replies_are_removed(bed: &Bed) {
     let driver = bed.driver();
     let day = Duration::from_secs(86_400);
     assert_eq!(driver.purge(&Keep::all(day), 100).expect("purges").removed, 0);
-    assert!(matches!(ticket.check(), Ok(Progress::Replied(1))));
+    assert!(matches!(ticket.check(), Ok(Progress::Completed(1))));
     eventually("the reply is older than nothing", || {
         driver
             .purge(&Keep { replies: Duration::ZERO, ..Keep::all(day) }, 100)
@@ -100,5 +151,5 @@ pub fn old_replies_are_removed(bed: &Bed) {
             .removed
             == 1
     });
-    assert!(matches!(ticket.check(), Ok(Progress::Gone)));
+    assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Unknown)));
 }

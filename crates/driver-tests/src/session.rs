@@ -103,7 +103,7 @@ pub fn a_delayed_job_starts_when_it_is_due(bed: &Bed) {
     let begun = Instant::now();
     let job = echo::job("due".to_owned()).delay(Duration::from_millis(300));
     let sent = manager.enqueue(job).expect("stored");
-    sent.wait::<String>(DEADLINE).expect("runs");
+    sent.wait_as::<String>(DEADLINE).expect("runs");
     assert!(begun.elapsed() >= Duration::from_millis(295), "{:?}", begun.elapsed());
     assert_eq!(log.lines(), ["due"]);
     working.stop();
@@ -116,13 +116,13 @@ pub fn an_idle_worker_starts_a_new_job_at_once(bed: &Bed) {
     let working = manager.start().expect("starts");
     for n in 0..5 {
         let sent = manager.enqueue(echo::job(n.to_string())).expect("stored");
-        sent.wait::<String>(DEADLINE).expect("woken up");
+        sent.wait_as::<String>(DEADLINE).expect("woken up");
     }
     // From another manager, as from another process.
     let client = bed.builder().build().expect("valid");
     for n in 0..5 {
         let sent = client.enqueue(echo::job(n.to_string())).expect("stored");
-        sent.wait::<String>(DEADLINE).expect("woken up");
+        sent.wait_as::<String>(DEADLINE).expect("woken up");
     }
     working.stop();
 }
@@ -193,7 +193,7 @@ pub fn a_running_job_finishes_before_shutdown(bed: &Bed) {
     gate(&name).open();
     stopping.join().expect("stops");
     assert_eq!(log.lines(), ["started", "passed"]);
-    sent.wait::<()>(Duration::ZERO).expect("settled before the stop returned");
+    sent.wait_as::<()>(Duration::ZERO).expect("settled before the stop returned");
 }
 
 pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
@@ -216,7 +216,7 @@ pub fn a_job_that_outlives_the_stop_is_settled_when_it_ends(bed: &Bed) {
         std::thread::park_timeout(Duration::from_millis(200));
     }
     gate(&name).open();
-    sent.wait::<()>(DEADLINE).expect("settled");
+    sent.wait_as::<()>(DEADLINE).expect("settled");
     assert_eq!(log.lines(), ["started", "passed"]);
     eventually("the worker's row is removed", || driver.workers().expect("answers").is_empty());
     assert!(exceptions(&manager).is_empty());
@@ -438,7 +438,7 @@ pub fn two_claims_of_one_job_in_one_settle_are_told_apart(bed: &Bed) {
     group.extend(settlements(second, Verdict::Retry(Duration::ZERO)));
     let answers = driver.settle(stranger, &group).expect("answers");
     assert_eq!(answers, [Settled::LeaseLost, Settled::Done]);
-    assert!(driver.replies(id).expect("answers").is_empty(), "the lost run leaves no reply");
+    assert!(driver.remains(id).expect("answers").replies.is_empty(), "the lost run leaves no reply");
     let third = driver.claim(&ClaimRequest { claim: 3, ..request }).expect("claims");
     assert_eq!(third[0].id, id, "the job is there with its facts");
     // Where all are completed and bring nothing there is a shorter way.
@@ -469,7 +469,7 @@ pub fn a_group_of_large_ends_is_stored(bed: &Bed) {
     }
     let answers = bed.driver().settle(stranger, &group).expect("stored");
     assert!(answers.iter().all(|answer| *answer == Settled::Done));
-    assert_eq!(bed.driver().replies(group[0].job.id).expect("reads")[0].body.len(), SIZE);
+    assert_eq!(bed.driver().remains(group[0].job.id).expect("reads").replies[0].body.len(), SIZE);
     assert_eq!(exceptions(&manager).len(), 3);
 }
 

@@ -73,7 +73,7 @@ pub fn the_next_attempt_waits_for_the_retry_delay(bed: &Bed) {
     assert!(matches!(manager.work_once(), Ok(Some(Outcome::Retried(..)))));
     eventually("the retry is due", || drain(&manager) == 1);
     assert!(begun.elapsed() >= Duration::from_millis(395), "{:?}", begun.elapsed());
-    sent.wait::<()>(Duration::from_secs(1)).expect("done");
+    sent.wait_as::<()>(Duration::from_secs(1)).expect("done");
 }
 
 pub fn the_retry_delay_may_be_computed_from_the_job(bed: &Bed) {
@@ -102,7 +102,7 @@ pub fn a_panic_is_a_failed_attempt_and_the_thread_lives_on(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<panics>().workers(1));
     let sent = manager.enqueue(panics::job()).expect("stored");
     let working = manager.start().expect("starts");
-    assert_eq!(sent.wait::<u32>(crate::bed::DEADLINE).expect("the second attempt"), 2);
+    assert_eq!(sent.wait_as::<u32>(crate::bed::DEADLINE).expect("the second attempt"), 2);
     working.stop();
     let rows = exceptions(&manager);
     assert_eq!((rows.len(), rows[0].kind), (1, FailureKind::Panic));
@@ -131,7 +131,7 @@ pub fn replace_completes_one_job_and_enqueues_others(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<splits>().ability::<echo>());
     let sent = manager.enqueue(splits::job(false)).expect("stored");
     assert!(matches!(manager.work_once(), Ok(Some(Outcome::Replaced(2)))));
-    sent.wait::<()>(Duration::from_secs(1)).expect("done");
+    sent.wait_as::<()>(Duration::from_secs(1)).expect("done");
     assert_eq!(drain(&manager), 2);
     let mut lines = log.lines();
     lines.sort();
@@ -182,7 +182,7 @@ pub fn a_replacement_whose_key_is_taken_is_not_told_as_stored(bed: &Bed) {
         let sent = manager.enqueue(gives_way::job(1).database(first)).expect("stored");
         if working {
             let working = manager.start().expect("starts");
-            sent.wait::<()>(DEADLINE).expect("ends");
+            sent.wait_as::<()>(DEADLINE).expect("ends");
             working.stop();
         } else {
             drain(&manager);
@@ -224,7 +224,7 @@ pub fn snooze_spends_no_attempt(bed: &Bed) {
     let sent = manager.enqueue(sleepy::job()).expect("stored");
     assert_eq!(drain(&manager), 3);
     assert_eq!(log.lines().len(), 3);
-    assert_eq!(sent.wait::<u32>(Duration::from_secs(1)).expect("replies"), 1);
+    assert_eq!(sent.wait_as::<u32>(Duration::from_secs(1)).expect("replies"), 1);
     assert!(exceptions(&manager).is_empty());
 }
 
@@ -265,7 +265,7 @@ pub fn an_idle_worker_runs_a_retry_as_soon_as_it_is_due(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<soon_again>().delay(delay));
     let working = manager.start().expect("starts");
     let sent = manager.enqueue(soon_again::job()).expect("stored");
-    sent.wait::<()>(DEADLINE).expect("runs again");
+    sent.wait_as::<()>(DEADLINE).expect("runs again");
     assert_eq!(log.lines(), ["attempt 1", "attempt 2"]);
     working.stop();
 }
@@ -299,10 +299,10 @@ pub fn an_end_that_cannot_be_stored_sends_the_job_to_the_exception_log(bed: &Bed
     let outcome = manager.work_once().expect("settles").expect("there is one");
     let refused = matches!(outcome, Outcome::Discarded(_));
     let kept = exceptions(&manager).len();
-    assert_eq!((sent.wait::<String>(DEADLINE).is_err(), kept), (refused, usize::from(refused)));
+    assert_eq!((sent.wait_as::<String>(DEADLINE).is_err(), kept), (refused, usize::from(refused)));
     let working = manager.start().expect("starts");
     let sent = manager.enqueue(job()).expect("stored");
-    match sent.wait::<String>(DEADLINE) {
+    match sent.wait_as::<String>(DEADLINE) {
         Ok(reply) => assert_eq!(reply.len(), LARGE),
         Err(Error::JobFailed { message, .. }) => {
             assert!(message.contains("cannot be stored"), "{message}");

@@ -72,7 +72,9 @@ fn expand_function(options: &Options, function: &ItemFn) -> syn::Result<TokenStr
 
         impl #name {
             #[doc = #job_doc]
-            #visibility fn job(#job_params) -> ::qudo::NewJob {
+            #visibility fn job(
+                #job_params
+            ) -> ::qudo::NewJob<<Self as ::qudo::Ability>::Reply> {
                 <Self as ::qudo::Ability>::job(#job_arg)
             }
         }
@@ -112,7 +114,9 @@ fn expand_block(options: &Options, block: &ItemImpl) -> syn::Result<TokenStream>
 
         impl #ty {
             /// A job with this argument, ready to be enqueued.
-            #visibility fn into_job(self) -> ::qudo::NewJob {
+            #visibility fn into_job(
+                self,
+            ) -> ::qudo::NewJob<<Self as ::qudo::Ability>::Reply> {
                 <Self as ::qudo::Ability>::job(self)
             }
         }

@@ -114,6 +114,8 @@ CREATE TABLE IF NOT EXISTS qudo_job_status (
     KEY ix_qudo_job_status_finished (finished_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
+-- What a job left for those who wait for it: its replies from seq 0 on, or, of one that nobody ran to its end,
+-- a tombstone: seq -1, and how it ended in the place of the codec.
 CREATE TABLE IF NOT EXISTS qudo_reply (
     job_id BINARY(16) NOT NULL,
     seq INT NOT NULL,

@@ -121,6 +121,8 @@ CREATE TABLE qudo_job_status (
 CREATE INDEX ix_qudo_job_status_job ON qudo_job_status (job_id);
 CREATE INDEX ix_qudo_job_status_finished ON qudo_job_status (finished_at);
 
+-- What a job left for those who wait for it: its replies from seq 0 on, or, of one that nobody ran to its end,
+-- a tombstone: seq -1, and how it ended in the place of the codec.
 CREATE TABLE qudo_reply (
     job_id UUID NOT NULL,
     seq INTEGER NOT NULL,

@@ -70,7 +70,7 @@ fn arg(setting: &Setting, n: u32) -> String {
     arg
 }
 
-fn job<A: Ability<Arg = String>>(setting: &Setting, n: u32) -> NewJob {
+fn job<A: Ability<Arg = String>>(setting: &Setting, n: u32) -> NewJob<A::Reply> {
     A::job(arg(setting, n)).queue(setting.queue.clone())
 }
 
@@ -176,7 +176,7 @@ fn reply(setting: &Setting) -> Any<Figure> {
     for n in 0..jobs {
         thread::sleep(Duration::from_millis(10));
         let begun = Instant::now();
-        manager.enqueue(job::<Reply>(setting, n))?.wait::<u32>(PATIENCE)?;
+        manager.enqueue(job::<Reply>(setting, n))?.wait(PATIENCE)?;
         waits.push(begun.elapsed());
     }
     working.stop();

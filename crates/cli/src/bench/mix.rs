@@ -61,16 +61,16 @@ impl Mix {
         // Spread evenly, so that each claim has its share.
         let is_odd = number % 100 * 37 % 100 < self.percent;
         match if is_odd { self.kind } else { Kind::Plain } {
-            Kind::Plain => Nothing::job(arg),
-            Kind::Replying => Reply::job(arg),
-            Kind::Failing => Fail::job(arg),
-            Kind::Retrying => Retry::job(arg),
-            Kind::Snoozing => Snooze::job(arg),
+            Kind::Plain => Nothing::job(arg).untyped(),
+            Kind::Replying => Reply::job(arg).untyped(),
+            Kind::Failing => Fail::job(arg).untyped(),
+            Kind::Retrying => Retry::job(arg).untyped(),
+            Kind::Snoozing => Snooze::job(arg).untyped(),
             Kind::Keyed => {
                 let key = arg.clone();
-                Nothing::job(arg).uniqkey(key)
+                Nothing::job(arg).uniqkey(key).untyped()
             }
-            Kind::Status => Status::job(arg),
+            Kind::Status => Status::job(arg).untyped(),
         }
     }
 }

@@ -91,7 +91,7 @@ mod tests {
 
     fn wait(manager: &Manager, database: &str) {
         let sent = manager.enqueue(Nothing::job(()).database(database)).expect("stored");
-        sent.wait::<()>(SOON).expect("somebody works there");
+        sent.wait_as::<()>(SOON).expect("somebody works there");
     }
 
     #[test]

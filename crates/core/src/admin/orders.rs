@@ -9,15 +9,16 @@ use crate::backoff::MAX_DELAY;
 use crate::client::Client;
 use crate::client::ticket::Ticket;
 use crate::database::set::Databases;
-use crate::driver::{Due, Redrive};
+use crate::driver::{Due, Ending, Redrive};
 use crate::error::Error;
 use crate::observe::Event;
+use crate::tools::awake;
 
 /// Removes a job that does not run; tells whether it did.
 pub(crate) fn dequeue(client: &Client, id: JobId) -> Result<bool, Error> {
-    let removed = client
-        .databases
-        .first("dequeue a job", move |driver| Ok(driver.dequeue(id)?.then_some(())))?;
+    let removed = client.databases.first("dequeue a job", move |driver| {
+        Ok(driver.dequeue(id, Some(Ending::Removed))?.then_some(()))
+    })?;
     client.waiters.note([id]);
     if removed.is_some() {
         client.program.tell(|| Event::Dropped { job: id });
@@ -43,7 +44,7 @@ pub(crate) fn reschedule(databases: &Databases, id: JobId, due: Due) -> Result<b
 /// Enqueues a discarded job again from the exception log.
 pub(crate) fn redrive(client: &Arc<Client>, exception: Uuid) -> Result<Ticket, Error> {
     let refused = |reason: String| Error::NotRedrivable { exception, reason };
-    let new = JobId::new();
+    let (new, asked) = (JobId::new(), awake::now());
     let found = client.databases.first("redrive a job", move |driver| {
         Ok(Some(driver.redrive(exception, new)?).filter(|one| *one != Redrive::NotFound))
     })?;
@@ -51,7 +52,7 @@ pub(crate) fn redrive(client: &Arc<Client>, exception: Uuid) -> Result<Ticket, E
         Some((name, Redrive::Enqueued(job))) => {
             let database = client.databases.found(&name)?;
             database.bell.ring();
-            Ok(Ticket::new(client, job, Some(database)))
+            Ok(Ticket::stored(client, job, database, asked))
         }
         Some((_, Redrive::Already(job))) => Err(Error::AlreadyRedriven { exception, job }),
         Some((_, Redrive::Conflict(job))) => {
@@ -94,7 +95,7 @@ mod tests {
         builder.driver("one", memory()).driver("two", memory()).build().expect("valid")
     }
 
-    fn stored(manager: &Manager, job: NewJob) -> JobId {
+    fn stored<R>(manager: &Manager, job: NewJob<R>) -> JobId {
         manager.enqueue(job).expect("stored").id().expect("is new")
     }
 
@@ -125,13 +126,14 @@ mod tests {
         let manager = manager();
         let sent = manager.enqueue(Fragile::job(false)).expect("stored");
         let ticket = sent.ticket().expect("is new").clone();
-        let waits = std::thread::spawn(move || ticket.wait::<()>(SOON));
+        let waits = std::thread::spawn(move || ticket.wait_done(SOON));
         while manager.client().waiters.count() == 0 {
             std::thread::yield_now();
         }
         let begun = std::time::Instant::now();
         manager.dequeue(sent.id().expect("is new")).expect("answers");
-        waits.join().expect("no panic").expect("it is gone");
+        let told = waits.join().expect("no panic").expect_err("it never ran");
+        assert!(matches!(told, Error::JobRemoved { .. }), "{told}");
         assert!(begun.elapsed() < SOON / 2);
     }
 

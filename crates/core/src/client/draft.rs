@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use qudo_hooks::{Arg, Due, Hook, HookError, HookSet, JSON, JobDraft};
+use qudo_hooks::{Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView};
 
 use crate::ability::{split_version, versioned};
 use crate::backoff::MAX_DELAY;

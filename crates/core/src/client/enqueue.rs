@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use qudo_hooks::{HookSet, JobId, JobView};
 
@@ -18,6 +19,7 @@ use crate::driver::{Inserted, JobRecord};
 use crate::error::Error;
 use crate::new_job::NewJob;
 use crate::observe::Event;
+use crate::tools::awake;
 use crate::tools::guard::guard;
 use crate::tools::time::Instant;
 
@@ -38,15 +40,15 @@ pub(crate) fn enqueue(client: &Arc<Client>, job: NewJob) -> Result<Enqueued, Err
     let Some(prepared) = prepare(client, job, &hooks)? else {
         return Ok(Enqueued::Suppressed);
     };
-    let until = prepared.until;
+    let (until, asked) = (prepared.until, awake::now());
     if let Some((holder, database)) = held_at_former_home(&prepared.record, &prepared.route, until)?
     {
-        return Ok(Enqueued::Existing(Ticket::new(client, holder, Some(database))));
+        return Ok(Enqueued::Existing(Ticket::stored(client, holder, database, asked)));
     }
     let record = Arc::new(vec![prepared.record]);
     let stored = store(client, &record, &prepared.route, until)?;
     stored.database.ring_for(&record, client.program.options.delay);
-    Ok(conclude(client, &record[0], stored.answers[0], &stored, &hooks))
+    Ok(conclude(client, &record[0], stored.answers[0], &stored, &hooks, asked))
 }
 
 /// Stores many jobs in few statements; answers one for one.
@@ -58,7 +60,7 @@ pub(crate) fn enqueue_many(
     let jobs = jobs.into_iter();
     let expected = jobs.size_hint().0.min(MAX_EXPECTED);
     let (mut answers, mut batch) = (Vec::with_capacity(expected), Batch::new(expected));
-    let until = time_for(client, 1);
+    let (until, asked) = (time_for(client, 1), awake::now());
     for (place, mut job) in jobs.enumerate() {
         answers.push(Enqueued::Suppressed);
         // The way depends on the unique key, which a hook may set: so hooks first.
@@ -72,7 +74,7 @@ pub(crate) fn enqueue_many(
         if let Way::Own(route) = &way
             && let Some((holder, database)) = held_at_former_home(&record, route, until)?
         {
-            answers[place] = Enqueued::Existing(Ticket::new(client, holder, Some(database)));
+            answers[place] = Enqueued::Existing(Ticket::stored(client, holder, database, asked));
             continue;
         }
         batch.add(way, place, record);
@@ -98,7 +100,7 @@ pub(crate) fn enqueue_many(
         stored += group.answers.iter().filter(|one| **one == Inserted::New).count();
         group.database.ring_for(&records, client.program.options.delay);
         for ((place, record), answer) in places.into_iter().zip(&*records).zip(&group.answers) {
-            answers[place] = conclude(client, record, *answer, &group, &hooks);
+            answers[place] = conclude(client, record, *answer, &group, &hooks, asked);
         }
     }
     Ok(answers)
@@ -143,16 +145,17 @@ fn held_at_former_home(
     Ok(None)
 }
 
-/// `post_enqueue` hooks, the observer, the ticket.
+/// `post_enqueue` hooks, the observer, the ticket. The job was alive after `asked`.
 fn conclude(
     client: &Arc<Client>,
     record: &JobRecord,
     inserted: Inserted,
     stored: &Stored,
     hooks: &HookSet,
+    asked: Duration,
 ) -> Enqueued {
     let database = &stored.database;
-    let ticket = |id| Ticket::new(client, id, Some(Arc::clone(database)));
+    let ticket = |id| Ticket::stored(client, id, Arc::clone(database), asked);
     let id = match inserted {
         Inserted::New => record.id,
         Inserted::Existing(id) => return Enqueued::Existing(ticket(id)),

@@ -12,7 +12,7 @@ use super::spool::{LOOK_EVERY, Spool, waiting};
 use crate::database::Database;
 use crate::database::set::Databases;
 use crate::database::transfer::Move;
-use crate::driver::{JobState, Place, Traces};
+use crate::driver::{Ending, JobState, Place, Traces};
 use crate::error::Error;
 use crate::observe::Event;
 use crate::tools::guard::{guard, say};
@@ -161,7 +161,10 @@ fn target(
 
 fn drop_job(client: &Client, spool: &Spool, id: JobId) -> Result<usize, Error> {
     log::warn!("job {id} of the spool is dropped: another job holds its unique key");
-    if !spool.database.call("drop a job", move |driver| driver.dequeue(id))? {
+    if !spool
+        .database
+        .call("drop a job", move |driver| driver.dequeue(id, Some(Ending::Superseded)))?
+    {
         return Ok(0);
     }
     spool.dropped.fetch_add(1, Ordering::Relaxed);
@@ -184,7 +187,7 @@ fn join(
         return Ok(0);
     }
     log::info!("job {id} of the spool is in database {:?} already", &*database.name);
-    let gone = spool.database.call("drop a job", move |driver| driver.dequeue(id))?;
+    let gone = spool.database.call("drop a job", move |driver| driver.dequeue(id, None))?;
     Ok(usize::from(gone))
 }
 

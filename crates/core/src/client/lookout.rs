@@ -274,7 +274,7 @@ mod tests {
 
         /// Ends a job as another process does, of which nobody here is told.
         fn end(&self, job: JobId) {
-            assert!(self.database.driver().dequeue(job).expect("answers"));
+            assert!(self.database.driver().dequeue(job, None).expect("answers"));
         }
     }
 

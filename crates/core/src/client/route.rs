@@ -28,7 +28,11 @@ pub(super) struct Route {
 /// The named database; the key's home by rendezvous hashing; or the live ones in random
 /// order, so that clients spread their jobs. Those that owe an answer come last, for they may
 /// hang. Orders that are not known are asked for until then.
-pub(super) fn route(databases: &Databases, job: &NewJob, until: Instant) -> Result<Route, Error> {
+pub(super) fn route<R>(
+    databases: &Databases,
+    job: &NewJob<R>,
+    until: Instant,
+) -> Result<Route, Error> {
     let mut route = Route {
         candidates: Vec::new(),
         former_homes: Vec::new(),
@@ -56,7 +60,7 @@ pub(super) fn route(databases: &Databases, job: &NewJob, until: Instant) -> Resu
 }
 
 /// Where a new job would go if all are up.
-pub(crate) fn home(client: &Client, job: &NewJob) -> Result<Option<String>, Error> {
+pub(crate) fn home<R>(client: &Client, job: &NewJob<R>) -> Result<Option<String>, Error> {
     let databases = client.databases.all();
     let longest = databases.iter().map(|one| one.limit()).max().unwrap_or_default();
     let route = route(&client.databases, job, Instant::now() + longest)?;

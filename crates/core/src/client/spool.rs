@@ -302,7 +302,7 @@ mod tests {
         let spool = Spool::new(database("spool", Arc::clone(&driver)), 1, DAY);
         let job = records(1);
         spool.take(&job).expect("there is room");
-        driver.dequeue(job[0].id).expect("answers");
+        driver.dequeue(job[0].id, None).expect("answers");
         assert!(spool.take(&records(1)).is_err(), "it looked a moment ago");
         *spool.looked.lock() = Instant::now().checked_sub(LOOK_EVERY).expect("a running machine");
         spool.take(&records(1)).expect("there is room again");

@@ -1,15 +1,21 @@
 use std::fmt;
+use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qudo_hooks::JobId;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Client;
 use super::lookout::MIN_ANSWER;
 use crate::database::Database;
-use crate::driver::{Driver, DriverError, Exception, ExceptionFilter, JobState, ReplyRow};
+use crate::driver::{
+    Driver, DriverError, Ending, Exception, ExceptionFilter, JobState, Remains, ReplyRow, StatusRow,
+};
 use crate::error::Error;
+use crate::tools::awake;
 use crate::tools::time::Instant;
 
 /// While nobody says where the job is, it is looked for everywhere this often.
@@ -18,14 +24,16 @@ const LOST: Duration = Duration::from_millis(100);
 /// The longest that anybody waits, where no end of it can be reckoned.
 const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
-/// What a client holds to await the reply of a job.
+/// What a client holds to await the reply of a job. `R` is the type of the reply.
 ///
 /// Rebuilt from a job id after a restart with [`Manager::ticket`](crate::Manager::ticket).
-#[derive(Clone)]
-pub struct Ticket {
+pub struct Ticket<R = Value> {
     client: Arc<Client>,
     job: JobId,
     database: Option<Arc<Database>>,
+    /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
+    alive: AtomicU64,
+    reply: PhantomData<fn() -> R>,
 }
 
 /// How far a job is.
@@ -35,29 +43,47 @@ pub enum Progress {
     /// It lives.
     Waiting(JobState),
     /// It completed and left this many replies.
-    Replied(usize),
+    Completed(usize),
     /// It failed for good.
     Failed(Box<Exception>),
-    /// It is gone without reply or failure: it completed with nothing to say, was dequeued, or
-    /// never was there.
-    Gone,
+    /// It ended before it completed, and will not run.
+    Removed(Ending),
+    /// It is not alive, and nothing is kept that tells how it ended: it completed without a reply, it was never
+    /// stored, or it ended longer ago than [`keep_replies`](crate::ManagerBuilder::keep_replies).
+    ///
+    /// Only a ticket that never saw the job alive answers so, as one from [`Manager::ticket`](crate::Manager::ticket)
+    /// whose job ended before it was asked, or one that was not asked for as long as replies are kept. A job whose
+    /// ability keeps the job status is known all the same.
+    Unknown,
 }
 
 /// How long one look waits for an answer.
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
-/// A job that was moved oftener is not followed further.
+/// A job that was moved more often is not followed further.
 const MAX_MOVES: usize = 10;
 
 /// An answer of one database.
 enum Known {
     Lives(JobState),
     Replies(Vec<ReplyRow>),
+    /// Its history says so.
+    Completed,
     Failed(Box<Exception>),
+    Removed(Ending),
     Moved(String),
 }
 
-impl fmt::Debug for Ticket {
+/// What is known of a job after a look at all places where it may be.
+enum Found {
+    Lives(JobState),
+    Completed(Vec<ReplyRow>),
+    Failed(Box<Exception>),
+    Removed(Ending),
+    Unknown,
+}
+
+impl<R> fmt::Debug for Ticket<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
             .field("job", &self.job)
@@ -66,9 +92,42 @@ impl fmt::Debug for Ticket {
     }
 }
 
-impl Ticket {
-    pub(crate) fn new(client: &Arc<Client>, job: JobId, database: Option<Arc<Database>>) -> Self {
-        Self { client: Arc::clone(client), job, database }
+impl<R> Clone for Ticket<R> {
+    fn clone(&self) -> Self {
+        self.with_type()
+    }
+}
+
+impl<R> Ticket<R> {
+    /// Of a job that was stored there, or was found there by its key, after this instant by [`awake::now`].
+    pub(crate) fn stored(
+        client: &Arc<Client>,
+        job: JobId,
+        database: Arc<Database>,
+        asked: Duration,
+    ) -> Self {
+        Self::new(client, job, Some(database), millis(asked))
+    }
+
+    /// Of a job of which nothing is known but its id.
+    pub(crate) fn of_id(client: &Arc<Client>, job: JobId) -> Self {
+        Self::new(client, job, None, 0)
+    }
+
+    fn new(client: &Arc<Client>, job: JobId, database: Option<Arc<Database>>, alive: u64) -> Self {
+        let (client, alive) = (Arc::clone(client), AtomicU64::new(alive));
+        Self { client, job, database, alive, reply: PhantomData }
+    }
+
+    fn with_type<T>(&self) -> Ticket<T> {
+        let alive = self.alive.load(Ordering::Relaxed);
+        Ticket::new(&self.client, self.job, self.database.clone(), alive)
+    }
+
+    /// The same ticket for a reply of another type.
+    pub fn typed<T>(self) -> Ticket<T> {
+        let Self { client, job, database, alive, reply: _ } = self;
+        Ticket { client, job, database, alive, reply: PhantomData }
     }
 
     /// The job.
@@ -88,47 +147,84 @@ impl Ticket {
     /// When the job's database does not answer.
     pub fn check(&self) -> Result<Progress, Error> {
         Ok(match self.look(CHECK_WITHIN, &mut self.database.clone())? {
-            Some(Known::Lives(state)) => Progress::Waiting(state),
-            Some(Known::Replies(replies)) => Progress::Replied(replies.len()),
-            Some(Known::Failed(exception)) => Progress::Failed(exception),
-            Some(Known::Moved(_)) | None => Progress::Gone,
+            Found::Lives(state) => Progress::Waiting(state),
+            Found::Completed(replies) => Progress::Completed(replies.len()),
+            Found::Failed(exception) => Progress::Failed(exception),
+            Found::Removed(ending) => Progress::Removed(ending),
+            Found::Unknown => Progress::Unknown,
         })
     }
 
-    /// Waits until the job ended and returns its last reply. For an ability that returns nothing
-    /// ask for `()`.
+    /// Waits until the job completed and returns its last reply, which is what the ability returned.
     ///
-    /// A job that ended without a reply leaves no trace. So for one that never was, that was dequeued, or
-    /// whose reply is past [`keep_replies`](crate::ManagerBuilder::keep_replies), `wait::<()>` is `Ok` too.
+    /// An ability that returns nothing leaves no row, and its `()` is answered because the job is gone: that is
+    /// certain for a ticket from an enqueue, or one that saw the job alive, until
+    /// [`keep_replies`](crate::ManagerBuilder::keep_replies) is over. A ticket that knows only the id of a job that is
+    /// gone answers [`Error::OutcomeUnknown`]. All programs of a database should have one `keep_replies`.
     ///
     /// Inside an ability this keeps one of the threads that run jobs: if all of them wait, nobody runs what
     /// they wait for until their limits are over.
     ///
     /// A worker in the same process wakes the waiter at once. For others one of the threads that wait asks the
-    /// database for all of them, in one statement: for each job 1 ms after its wait began, then ever more seldom,
-    /// up to every 100 ms, and where more than 1,000 wait, up to every second. A database that is down is waited
+    /// database for all of them, in one statement: for each job 1 ms after its wait began, then less and less often,
+    /// down to every 100 ms, and where more than 1,000 wait, every second. A database that is down is waited
     /// for.
     ///
     /// # Errors
     ///
-    /// [`Error::WaitTimeout`], [`Error::JobFailed`], or a reply that is not of this type.
-    pub fn wait<T: DeserializeOwned + 'static>(&self, limit: Duration) -> Result<T, Error> {
+    /// [`Error::WaitTimeout`], [`Error::JobFailed`], [`Error::JobRemoved`], [`Error::OutcomeUnknown`], or a reply that
+    /// is not of this type.
+    pub fn wait(&self, limit: Duration) -> Result<R, Error>
+    where
+        R: DeserializeOwned,
+    {
+        self.wait_as(limit)
+    }
+
+    /// As [`wait`](Self::wait), for a reply of this type.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn wait_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<T, Error> {
         let replies = self.wait_for_end(limit)?;
         match replies.last() {
             Some(reply) => self.decode(reply),
             // `()` decodes from null, which is what a job without a reply says.
-            None => serde_json::from_value(serde_json::Value::Null)
-                .map_err(|_| Error::NoReply { job: self.job }),
+            None => {
+                serde_json::from_value(Value::Null).map_err(|_| Error::NoReply { job: self.job })
+            }
         }
     }
 
-    /// Waits until the job ended and returns all its replies: those sent with
+    /// As [`wait`](Self::wait), whatever the job replied.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait), but for those of the reply.
+    pub fn wait_done(&self, limit: Duration) -> Result<(), Error> {
+        self.wait_for_end(limit).map(drop)
+    }
+
+    /// Waits until the job completed and returns all its replies: those sent with
     /// [`Job::reply`](crate::Job::reply) in order, then the ability's return value.
     ///
     /// # Errors
     ///
     /// As [`wait`](Self::wait).
-    pub fn replies<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
+    pub fn replies(&self, limit: Duration) -> Result<Vec<R>, Error>
+    where
+        R: DeserializeOwned,
+    {
+        self.replies_as(limit)
+    }
+
+    /// As [`replies`](Self::replies), for replies of this type.
+    ///
+    /// # Errors
+    ///
+    /// As [`wait`](Self::wait).
+    pub fn replies_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
         self.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
     }
 
@@ -144,28 +240,28 @@ impl Ticket {
     fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
         let begun = Instant::now();
         let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
-        let mut database = self.database.clone();
+        let (mut database, mut seen) = (self.database.clone(), None);
         let waiters = &self.client.waiters;
         let mut watch = waiters.watch(self.job);
         loop {
+            let job = self.job;
             match self.look(limit.saturating_sub(begun.elapsed()), &mut database) {
-                Ok(Some(Known::Lives(_))) => {}
-                Ok(Some(Known::Replies(replies))) => return Ok(replies),
-                Ok(Some(Known::Failed(exception))) => {
-                    return Err(Error::JobFailed {
-                        job: self.job,
-                        attempt: exception.attempt,
-                        message: exception.message,
-                    });
+                Ok(Found::Lives(state)) => seen = Some(state),
+                Ok(Found::Completed(replies)) => return Ok(replies),
+                Ok(Found::Failed(exception)) => {
+                    let Exception { attempt, message, .. } = *exception;
+                    return Err(Error::JobFailed { job, attempt, message });
                 }
-                Ok(Some(Known::Moved(_)) | None) => return Ok(Vec::new()),
+                Ok(Found::Removed(ending)) => return Err(Error::JobRemoved { job, ending }),
+                Ok(Found::Unknown) => return Err(Error::OutcomeUnknown { job }),
                 // A dead database may come back with the answer; the limit bounds the wait.
                 Err(error) if error.is_down() => {}
                 Err(error) => return Err(error),
             }
             let left = limit.saturating_sub(begun.elapsed());
             if left.is_zero() {
-                return Err(Error::WaitTimeout { job: self.job, after: limit });
+                let database = database.map(|one| one.name.to_string());
+                return Err(Error::WaitTimeout { job, after: limit, database, state: seen });
             }
             match &database {
                 Some(database) => {
@@ -178,50 +274,96 @@ impl Ticket {
 
     /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
     /// on.
-    fn look(
+    fn look(&self, limit: Duration, known: &mut Option<Arc<Database>>) -> Result<Found, Error> {
+        let begun = awake::now();
+        let (mut found, mut was_stored) = match known {
+            Some(database) => self.follow(Arc::clone(database), limit, known)?,
+            None => (None, false),
+        };
+        // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before.
+        let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
+        if found.is_none() && known.as_ref().is_none_or(is_spool) {
+            (found, was_stored) = self.look_everywhere(limit, known)?;
+        }
+        Ok(match found {
+            Some(Known::Lives(state)) => {
+                self.alive.fetch_max(millis(begun), Ordering::Relaxed);
+                Found::Lives(state)
+            }
+            Some(Known::Replies(replies)) => Found::Completed(replies),
+            Some(Known::Completed) => Found::Completed(Vec::new()),
+            Some(Known::Failed(exception)) => Found::Failed(exception),
+            Some(Known::Removed(ending)) => Found::Removed(ending),
+            None if was_stored || self.is_certain() => Found::Completed(Vec::new()),
+            Some(Known::Moved(_)) | None => Found::Unknown,
+        })
+    }
+
+    /// Whether a job of which nothing is found has completed: it was alive not longer ago than all other ends leave
+    /// something that is found. A tenth of that time is given to clocks that do not agree.
+    fn is_certain(&self) -> bool {
+        let alive = self.alive.load(Ordering::Relaxed);
+        let kept = self.client.program.options.keep.replies;
+        alive != 0 && millis(awake::now()).saturating_sub(alive) < millis(kept / 10 * 9)
+    }
+
+    /// Asks this database, and those to which it says that the job was moved. Also tells whether there was such a
+    /// trail, which is kept no longer than what the job's end left: then it was stored for certain.
+    fn follow(
         &self,
+        mut database: Arc<Database>,
         limit: Duration,
         known: &mut Option<Arc<Database>>,
-    ) -> Result<Option<Known>, Error> {
-        let (action, job) = ("say how far a job is", self.job);
-        let mut database = match known {
-            Some(database) => Arc::clone(database),
-            None => match self.look_everywhere(limit)? {
-                Some((_, Known::Moved(to))) => self.moved_to(&to)?,
-                Some((name, found)) => {
-                    if matches!(found, Known::Lives(_)) {
-                        *known = self
-                            .client
-                            .databases
-                            .everywhere()
-                            .into_iter()
-                            .find(|one| *one.name == *name);
-                    }
-                    return Ok(Some(found));
-                }
-                None => return Ok(None),
-            },
-        };
+    ) -> Result<(Option<Known>, bool), Error> {
+        let ask = self.question();
+        let mut was_moved = false;
         for _ in 0..MAX_MOVES {
-            let asked = database.begin_ticket(action, move |driver| ask(driver, job));
+            let asked = database.begin_ticket(ACTION, ask.clone());
             // One lost answer must not take all the time there is.
             match asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))? {
                 Some(Known::Moved(to)) => database = self.moved_to(&to)?,
                 found => {
                     *known = Some(database);
-                    return Ok(found);
+                    return Ok((found, was_moved));
                 }
             }
+            was_moved = true;
         }
-        Ok(None)
+        // Where it is now, nobody found out.
+        Ok((Some(Known::Moved(String::new())), false))
     }
 
-    fn look_everywhere(&self, limit: Duration) -> Result<Option<(String, Known)>, Error> {
-        let job = self.job;
+    fn look_everywhere(
+        &self,
+        limit: Duration,
+        known: &mut Option<Arc<Database>>,
+    ) -> Result<(Option<Known>, bool), Error> {
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
-        let ask = move |driver: &dyn Driver| ask(driver, job);
-        let limit = limit.max(MIN_ANSWER);
-        self.client.databases.best("say how far a job is", ask, is_trail, Some(limit))
+        let databases = &self.client.databases;
+        let found =
+            databases.best(ACTION, self.question(), is_trail, Some(limit.max(MIN_ANSWER)))?;
+        match found {
+            Some((_, Known::Moved(to))) => {
+                let (found, _) = self.follow(self.moved_to(&to)?, limit, known)?;
+                Ok((found, true))
+            }
+            Some((name, found)) => {
+                if matches!(found, Known::Lives(_)) {
+                    *known = databases.found(&name).ok();
+                }
+                Ok((Some(found), false))
+            }
+            None => Ok((None, false)),
+        }
+    }
+
+    /// What a database is asked. Its history is not needed where the job is known to have been stored.
+    fn question(
+        &self,
+    ) -> impl Fn(&dyn Driver) -> Result<Option<Known>, DriverError> + Clone + Send + Sync + 'static
+    {
+        let (job, history) = (self.job, !self.is_certain());
+        move |driver| ask(driver, job, history)
     }
 
     fn moved_to(&self, identity: &str) -> Result<Arc<Database>, Error> {
@@ -233,15 +375,25 @@ impl Ticket {
     }
 }
 
+const ACTION: &str = "say how far a job is";
+
+/// Never 0, which says that there was no such moment.
+fn millis(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1)
+}
+
 /// The order matters: once the job is seen gone, everything that its end wrote is there, because
 /// both happen in one transaction.
-fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
+fn ask(driver: &dyn Driver, job: JobId, history: bool) -> Result<Option<Known>, DriverError> {
     if let Some(state) = driver.state(job)? {
         return Ok(Some(Known::Lives(state)));
     }
-    let replies = driver.replies(job)?;
+    let Remains { replies, ending } = driver.remains(job)?;
     if !replies.is_empty() {
         return Ok(Some(Known::Replies(replies)));
+    }
+    if let Some(ending) = ending {
+        return Ok(Some(Known::Removed(ending)));
     }
     let filter = ExceptionFilter {
         job: Some(job),
@@ -252,7 +404,12 @@ fn ask(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
     if let Some(exception) = driver.exceptions(&filter)?.pop() {
         return Ok(Some(Known::Failed(Box::new(exception))));
     }
-    Ok(driver.moved_to(job)?.map(Known::Moved))
+    if let Some(to) = driver.moved_to(job)? {
+        return Ok(Some(Known::Moved(to)));
+    }
+    let is_done = |row: &StatusRow| matches!(&*row.status, "completed" | "replaced");
+    let completed = history && driver.status(job)?.last().is_some_and(is_done);
+    Ok(completed.then_some(Known::Completed))
 }
 
 #[cfg(test)]
@@ -284,12 +441,24 @@ mod tests {
         }
     }
 
+    struct Nothing;
+
+    impl Ability for Nothing {
+        const NAME: &'static str = "nothing";
+        type Arg = ();
+        type Reply = ();
+
+        fn work(_: &Job, (): ()) -> JobResult<()> {
+            Ok(())
+        }
+    }
+
     fn manager() -> Manager {
-        let builder = Manager::builder().linked(false).ability::<Double>();
+        let builder = Manager::builder().linked(false).ability::<Double>().ability::<Nothing>();
         builder.driver("one", memory()).driver("two", memory()).build().expect("valid")
     }
 
-    fn sent(manager: &Manager, n: u32) -> Ticket {
+    fn sent(manager: &Manager, n: u32) -> Ticket<u32> {
         manager.enqueue(Double::job(n)).expect("stored").ticket().expect("is new").clone()
     }
 
@@ -304,10 +473,11 @@ mod tests {
         assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
         drain(&manager);
         let bare = manager.ticket(ticket.id());
-        assert_eq!((bare.database(), bare.wait::<u32>(SOON).expect("replies")), (None, 42));
-        assert_eq!(ticket.wait::<u32>(Duration::ZERO).expect("replies"), 42);
-        assert!(matches!(bare.check(), Ok(Progress::Replied(1))));
-        let wrong = ticket.wait::<String>(Duration::ZERO);
+        assert_eq!((bare.database(), bare.wait_as::<u32>(SOON).expect("replies")), (None, 42));
+        assert_eq!(bare.wait(SOON).expect("replies"), serde_json::json!(42));
+        assert_eq!(ticket.wait(Duration::ZERO).expect("replies"), 42);
+        assert!(matches!(bare.check(), Ok(Progress::Completed(1))));
+        let wrong = ticket.wait_as::<String>(Duration::ZERO);
         assert!(matches!(wrong, Err(Error::Codec { .. })));
     }
 
@@ -316,7 +486,7 @@ mod tests {
         let manager = manager();
         let ticket = sent(&manager, 101);
         drain(&manager);
-        assert_eq!(ticket.replies::<u32>(SOON).expect("replies"), [1, 202]);
+        assert_eq!(ticket.replies(SOON).expect("replies"), [1, 202]);
     }
 
     #[test]
@@ -324,7 +494,7 @@ mod tests {
         let manager = manager();
         let ticket = sent(&manager, 0);
         drain(&manager);
-        let Err(Error::JobFailed { message, attempt: 1, .. }) = ticket.wait::<u32>(SOON) else {
+        let Err(Error::JobFailed { message, attempt: 1, .. }) = ticket.wait(SOON) else {
             panic!("it failed")
         };
         assert!(message.contains("nothing to double"), "{message}");
@@ -336,8 +506,12 @@ mod tests {
         let manager = manager();
         let ticket = sent(&manager, 1);
         let limit = Duration::from_millis(20);
-        let waited = ticket.wait::<u32>(limit);
-        assert!(matches!(waited, Err(Error::WaitTimeout { after, .. }) if after == limit));
+        let waited = ticket.wait(limit);
+        let Err(error) = waited else { panic!("nobody works") };
+        assert!(matches!(error, Error::WaitTimeout { after, .. } if after == limit), "{error}");
+        let place = ticket.database().expect("stored");
+        let says = format!("it waits in database {place:?} for a worker that is free");
+        assert!(error.to_string().contains(&says), "{error}");
     }
 
     #[test]
@@ -348,16 +522,96 @@ mod tests {
         manager.move_jobs("one", "two").expect("answers");
         assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
         drain(&manager);
-        assert_eq!(ticket.wait::<u32>(SOON).expect("replies"), 8);
-        assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Replied(1))));
+        assert_eq!(ticket.wait(SOON).expect("replies"), 8);
+        assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Completed(1))));
     }
 
     #[test]
-    fn a_job_that_never_was_is_gone() {
+    fn of_a_job_that_never_was_nothing_is_known() {
         let manager = manager();
         let ticket = manager.ticket(JobId::new());
-        assert!(matches!(ticket.check(), Ok(Progress::Gone)));
-        assert!(matches!(ticket.wait::<u32>(SOON), Err(Error::NoReply { .. })));
+        assert!(matches!(ticket.check(), Ok(Progress::Unknown)));
+        assert!(matches!(ticket.wait(SOON), Err(Error::OutcomeUnknown { .. })));
+        assert!(matches!(ticket.wait_done(SOON), Err(Error::OutcomeUnknown { .. })));
+    }
+
+    #[test]
+    fn a_job_without_a_reply_completed_for_who_saw_it_alive_until_replies_are_purged() {
+        let manager = manager();
+        let sent = manager.enqueue(Nothing::job(())).expect("stored");
+        let ticket = sent.ticket().expect("is new").clone();
+        let (late, seen) = (manager.ticket(ticket.id()), manager.ticket(ticket.id()));
+        assert!(matches!(seen.check(), Ok(Progress::Waiting(_))));
+        drain(&manager);
+        ticket.wait(SOON).expect("it was stored, and nothing says otherwise");
+        seen.wait_done(SOON).expect("it was seen alive");
+        assert!(matches!(late.check(), Ok(Progress::Unknown)));
+        assert!(matches!(late.wait_done(SOON), Err(Error::OutcomeUnknown { .. })));
+        // As if it had not been asked for as long as tombstones are kept.
+        let kept = manager.program().options.keep.replies;
+        let long_ago = millis(awake::now()).saturating_sub(millis(kept));
+        ticket.alive.store(long_ago.max(1), Ordering::Relaxed);
+        let now = millis(awake::now());
+        if now > millis(kept) {
+            assert!(matches!(ticket.check(), Ok(Progress::Unknown)));
+        }
+    }
+
+    #[test]
+    fn a_ticket_is_certain_for_nine_tenths_of_the_time_that_replies_are_kept() {
+        let manager = manager();
+        let ticket = manager.ticket(JobId::new());
+        assert!(!ticket.is_certain());
+        let (kept, now) = (millis(manager.program().options.keep.replies), millis(awake::now()));
+        for (ago, certain) in [(0, true), (kept / 10 * 8, true), (kept, false)] {
+            if let Some(at) = now.checked_sub(ago).filter(|at| *at > 0) {
+                ticket.alive.store(at, Ordering::Relaxed);
+                assert_eq!(ticket.is_certain(), certain, "{ago} ms ago");
+            }
+        }
+    }
+
+    #[test]
+    fn a_job_that_was_removed_is_told_from_one_that_completed() {
+        let manager = manager();
+        let sent = manager.enqueue(Nothing::job(())).expect("stored");
+        assert!(manager.dequeue(sent.id().expect("is new")).expect("answers"));
+        for ticket in [
+            sent.ticket().expect("is new").clone(),
+            manager.ticket(sent.id().expect("is new")).typed(),
+        ] {
+            assert!(matches!(ticket.check(), Ok(Progress::Removed(Ending::Removed))));
+            let error = ticket.wait(SOON).expect_err("it never ran");
+            assert!(matches!(error, Error::JobRemoved { .. }), "{error}");
+            assert!(error.to_string().contains("was removed"), "{error}");
+        }
+    }
+
+    #[test]
+    fn where_a_trail_leads_the_job_was_stored() {
+        let manager = manager();
+        let job = Nothing::job(()).database("one");
+        let id = manager.enqueue(job).expect("stored").id().expect("is new");
+        manager.move_jobs("one", "two").expect("answers");
+        drain(&manager);
+        manager.ticket(id).wait_done(SOON).expect("the trail tells that it was stored");
+    }
+
+    #[test]
+    fn what_left_the_spool_for_a_database_that_had_it_is_found_there() {
+        let spool = crate::fixture::database("spool", memory());
+        let one = crate::fixture::database("one", memory());
+        let settings = crate::fixture::settings(SOON);
+        let set = crate::database::set::Databases::new(
+            vec![Arc::clone(&one)],
+            Some(Arc::clone(&spool)),
+            settings,
+        );
+        let client = Arc::new(crate::fixture::client(set));
+        let record = crate::fixture::records(1);
+        one.driver().insert(&record, crate::driver::Deadline::NONE).expect("stored");
+        let ticket: Ticket = Ticket::stored(&client, record[0].id, spool, awake::now());
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
     }
 
     #[test]
@@ -378,7 +632,7 @@ mod tests {
         away.store(true, Ordering::Relaxed);
         assert!(ticket.check().is_err_and(|error| error.is_down()));
         let waits = ticket.clone();
-        let waits = std::thread::spawn(move || waits.wait::<u32>(SOON));
+        let waits = std::thread::spawn(move || waits.wait(SOON));
         away.store(false, Ordering::Relaxed);
         assert_eq!(waits.join().expect("no panic").expect("replies"), 6);
         let job = NewJob::named("double", 1.into());

@@ -41,6 +41,11 @@ impl Databases {
         self.all().iter().chain(&self.spool).cloned().collect()
     }
 
+    /// Whether this is the spool.
+    pub(crate) fn is_spool(&self, database: &Arc<Database>) -> bool {
+        self.spool.as_ref().is_some_and(|spool| Arc::ptr_eq(spool, database))
+    }
+
     /// The database of this short name. The spool is none of them: it takes no orders.
     pub(crate) fn find(&self, name: &str) -> Result<Arc<Database>, Error> {
         let all = self.all();

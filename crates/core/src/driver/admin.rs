@@ -1,7 +1,7 @@
 use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
-use super::{Control, ControlFlag, Deadline, DriverError, Redrive};
+use super::{Control, ControlFlag, Deadline, DriverError, Ending, Redrive};
 
 /// A schema compared with what this driver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,8 +53,9 @@ pub trait Admin {
         deadline: Deadline,
     ) -> Result<(), DriverError>;
 
-    /// Removes a live job that is not running; tells whether it did.
-    fn dequeue(&self, id: JobId) -> Result<bool, DriverError>;
+    /// Removes a live job that is not running; tells whether it did. Those who wait for it are told of this ending, by
+    /// a row that is kept as long as replies; with `None` nothing is left, for a job that lives elsewhere.
+    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError>;
 
     /// Changes when a waiting job runs; tells whether it did (running jobs are left alone).
     fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError>;

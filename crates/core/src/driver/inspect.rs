@@ -1,8 +1,8 @@
 use qudo_hooks::JobId;
 
 use super::{
-    CountRow, Depth, DriverError, Exception, ExceptionFilter, JobFilter, JobInfo, JobState,
-    ReplyRow, StatusRow,
+    CountRow, Depth, DriverError, Exception, ExceptionFilter, Head, JobFilter, JobInfo, JobState,
+    Remains, StatusRow,
 };
 
 /// Questions. Nothing is written.
@@ -39,6 +39,22 @@ pub trait Inspect {
     /// Live jobs counted by queue, ability and state.
     fn count(&self) -> Result<Vec<CountRow>, DriverError>;
 
+    /// What waits at the heads of the queues: of the first `queues` queues, the abilities of the first `rows` ready jobs
+    /// in the order of the claim. Jobs that no worker takes gather there. By default a look at the first live jobs.
+    fn heads(&self, queues: u32, rows: u32) -> Result<Vec<Head>, DriverError> {
+        let filter = JobFilter { limit: queues.saturating_mul(rows), ..JobFilter::default() };
+        let mut heads: Vec<Head> = Vec::new();
+        for job in self.list(&filter)?.into_iter().filter(|job| job.state == JobState::Ready) {
+            let (queue, ability) = (job.facts.queue.to_string(), job.facts.ability.to_string());
+            let known = heads.iter_mut().find(|one| one.queue == queue && one.ability == ability);
+            match known {
+                Some(head) => head.count += 1,
+                None => heads.push(Head { queue, ability, count: 1 }),
+            }
+        }
+        Ok(heads)
+    }
+
     /// How many live jobs there are, each number counted up to `bound`.
     fn depth(&self, bound: u64) -> Result<Depth, DriverError>;
 
@@ -48,6 +64,7 @@ pub trait Inspect {
     /// The history of a job whose ability asks for it, oldest first.
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError>;
 
-    /// The replies of a finished job, in order.
-    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError>;
+    /// What a job left that is not live any more: its replies, or how it ended without being run to its end. Nothing
+    /// for a job that completed and had nothing to say.
+    fn remains(&self, job: JobId) -> Result<Remains, DriverError>;
 }

@@ -197,6 +197,55 @@ impl StatusRow {
     }
 }
 
+/// Jobs of one ability that wait at the head of a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Head {
+    /// The queue.
+    pub queue: String,
+    /// The ability.
+    pub ability: String,
+    /// How many of the first rows of the queue they are.
+    pub count: u64,
+}
+
+/// How a job ended that nobody ran to its end: what its tombstone says, a row that is kept as long as replies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Ending {
+    /// It was removed while it waited.
+    Removed,
+    /// It waited in the spool, and another job held its unique key when it was to leave it.
+    Superseded,
+}
+
+impl Ending {
+    /// The word that is stored.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Removed => "removed",
+            Self::Superseded => "superseded",
+        }
+    }
+
+    /// Reads the word that is stored; a word of a later version is a [`Removed`](Self::Removed).
+    pub fn from_stored(word: &str) -> Self {
+        match word {
+            "superseded" => Self::Superseded,
+            _ => Self::Removed,
+        }
+    }
+}
+
+/// What a job left for those who wait for it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Remains {
+    /// Its replies, in order.
+    pub replies: Vec<ReplyRow>,
+    /// How it ended, if nobody ran it to its end.
+    pub ending: Option<Ending>,
+}
+
 /// A stored reply.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReplyRow {

@@ -29,8 +29,8 @@ pub use facts::{Flags, JobFacts};
 pub use inspect::Inspect;
 pub use keep::{Keep, Purged};
 pub use listing::{
-    CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, JobState, Redrive, ReplyRow,
-    StatusRow,
+    CountRow, Ending, Exception, ExceptionFilter, Head, JobFilter, JobInfo, JobState, Redrive,
+    Remains, ReplyRow, StatusRow,
 };
 pub use moving::{Leg, Moves, MovingJob};
 pub use name::Name;

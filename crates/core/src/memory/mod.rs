@@ -15,10 +15,10 @@ use uuid::Uuid;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{
     AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Exception, ExceptionFilter,
-    Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver, Password,
-    Promotion, Purged, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow,
-    WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception,
+    ExceptionFilter, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver,
+    Password, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -201,8 +201,8 @@ impl Inspect for MemoryDriver {
         Ok(self.with(|store| store.status(job)))
     }
 
-    fn replies(&self, job: JobId) -> Result<Vec<ReplyRow>, DriverError> {
-        Ok(self.with(|store| store.replies(job)))
+    fn remains(&self, job: JobId) -> Result<Remains, DriverError> {
+        Ok(self.with(|store| store.remains(job)))
     }
 }
 
@@ -244,8 +244,8 @@ impl Admin for MemoryDriver {
         Ok(())
     }
 
-    fn dequeue(&self, id: JobId) -> Result<bool, DriverError> {
-        Ok(self.with(|store| store.dequeue(id)))
+    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError> {
+        Ok(self.with(|store| store.dequeue(id, leaves)))
     }
 
     fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError> {
@@ -457,7 +457,7 @@ mod tests {
                 }
                 Step::Dequeue { nth } => {
                     if let Some(id) = Self::pick(&self.live, nth)
-                        && driver.dequeue(id).expect("answers")
+                        && driver.dequeue(id, None).expect("answers")
                     {
                         self.end(id);
                     }

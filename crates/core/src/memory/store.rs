@@ -5,10 +5,10 @@ use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Exception,
-    ExceptionFilter, ExceptionRecord, Flags, Inserted, JobFilter, JobInfo, JobRecord, JobState,
-    Keep, Leg, Name, Promotion, Redrive, ReplyRow, Rescued, Settled, Settlement, StatusRow,
-    Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Ending,
+    Exception, ExceptionFilter, ExceptionRecord, Flags, Inserted, JobFilter, JobInfo, JobRecord,
+    JobState, Keep, Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled, Settlement,
+    StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
@@ -22,7 +22,7 @@ pub(super) struct Store {
     pub(super) unique: HashMap<(String, String), JobId>,
     exceptions: Vec<Exception>,
     status: Vec<StatusRow>,
-    replies: HashMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
+    remains: HashMap<JobId, (DateTime<Utc>, Remains)>,
     pub(super) workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
     pub(super) control: Control,
     pub(super) identity: Option<Uuid>,
@@ -182,8 +182,8 @@ impl Store {
                     codec: reply.codec.to_string(),
                     body: reply.body.clone(),
                 };
-                let rows = extras.replies.iter().map(row).collect();
-                self.replies.insert(id, (self.now, rows));
+                let replies = extras.replies.iter().map(row).collect();
+                self.remains.insert(id, (self.now, Remains { replies, ending: None }));
             }
             if let Some(status) = &extras.status {
                 self.status.push(StatusRow {
@@ -410,8 +410,13 @@ impl Store {
         self.scheduled.remove(&key)
     }
 
-    pub(super) fn dequeue(&mut self, id: JobId) -> bool {
-        self.take_waiting(id).is_some() && self.remove(id).is_some()
+    pub(super) fn dequeue(&mut self, id: JobId, leaves: Option<Ending>) -> bool {
+        let removed = self.take_waiting(id).is_some() && self.remove(id).is_some();
+        if removed && leaves.is_some() {
+            let remains = Remains { replies: Vec::new(), ending: leaves };
+            self.remains.entry(id).or_insert((self.now, remains));
+        }
+        removed
     }
 
     pub(super) fn reschedule(&mut self, id: JobId, due: Due) -> bool {
@@ -464,17 +469,17 @@ impl Store {
         self.status.iter().filter(|row| row.job == job).cloned().collect()
     }
 
-    pub(super) fn replies(&self, job: JobId) -> Vec<ReplyRow> {
-        self.replies.get(&job).map(|(_, rows)| rows.clone()).unwrap_or_default()
+    pub(super) fn remains(&self, job: JobId) -> Remains {
+        self.remains.get(&job).map(|(_, remains)| remains.clone()).unwrap_or_default()
     }
 
     pub(super) fn purge(&mut self, keep: &Keep) -> usize {
         let now = self.now;
         let count = |store: &Self| {
-            store.replies.len() + store.status.len() + store.exceptions.len() + store.moving.len()
+            store.remains.len() + store.status.len() + store.exceptions.len() + store.moving.len()
         };
         let before = count(self);
-        self.replies.retain(|_, (at, _)| *at + keep.replies >= now);
+        self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
         self.status.retain(|row| row.finished_at + keep.status >= now);
         self.exceptions.retain(|row| {
             let is_last = row.discarded && row.redriven_as.is_none();

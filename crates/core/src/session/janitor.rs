@@ -9,6 +9,7 @@ use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
 use crate::session::pulses::Kind;
+use crate::session::stranded;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
@@ -39,7 +40,7 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 
 fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.client.program.options.heartbeat_every;
-    let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
+    let (mut next_purge, mut next_warning) = (Instant::now() + jitter(FIRST_PURGE), Instant::now());
     while !lane.is_stopping() {
         let mut pause = jitter(every);
         if lane.database.is_trusted() && lane.heart.has_beaten() {
@@ -47,6 +48,9 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
                 pause = next.map_or(pause, |next| next.min(pause)).max(MIN_PAUSE);
                 if Instant::now() >= next_purge {
                     next_purge = Instant::now() + purge(session, lane)?;
+                }
+                if Instant::now() >= next_warning {
+                    next_warning = Instant::now() + stranded::warn(lane)?;
                 }
                 Ok(())
             });

@@ -22,6 +22,7 @@ mod shelf;
 pub(crate) mod shutdown;
 pub(crate) mod start;
 pub(crate) mod stop;
+mod stranded;
 mod uncertain;
 mod weight;
 pub(crate) mod work;

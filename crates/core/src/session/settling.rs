@@ -323,7 +323,7 @@ mod tests {
             bed.database.driver().remove_worker(bed.worker.id).expect("answers");
             let waits = bed.database.driver().list(&crate::driver::JobFilter::default());
             for job in waits.expect("answers") {
-                bed.database.driver().dequeue(job.id).expect("answers");
+                bed.database.driver().dequeue(job.id, None).expect("answers");
             }
         }
     }

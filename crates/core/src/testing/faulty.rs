@@ -6,10 +6,11 @@ use uuid::Uuid;
 
 use crate::driver::{
     AbilityLease, Admin, Audit, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, Exception, ExceptionFilter, Inserted,
-    Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
-    Promotion, Purged, Redrive, ReplyRow, Rescued, SchemaState, Settled, Settlement, StatusRow,
-    StrayCursor, Strays, Traces, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    DeadWorker, Deadline, Depth, Driver, DriverError, Ending, Exception, ExceptionFilter, Head,
+    Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow, Leg, Moves,
+    MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, StrayCursor, Strays, Traces, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -179,7 +180,8 @@ impl Inspect for FaultyDriver {
         fn depth(bound: u64) -> Depth;
         fn exceptions(filter: &ExceptionFilter) -> Vec<Exception>;
         fn status(job: JobId) -> Vec<StatusRow>;
-        fn replies(job: JobId) -> Vec<ReplyRow>;
+        fn remains(job: JobId) -> Remains;
+        fn heads(queues: u32, rows: u32) -> Vec<Head>;
     }
 }
 
@@ -191,7 +193,7 @@ impl Admin for FaultyDriver {
         fn identity() -> Uuid;
         fn control() -> Control;
         fn set_control(flag: ControlFlag, on: bool, deadline: Deadline) -> ();
-        fn dequeue(id: JobId) -> bool;
+        fn dequeue(id: JobId, leaves: Option<Ending>) -> bool;
         fn reschedule(id: JobId, due: Due) -> bool;
         fn redrive(exception: Uuid, new: JobId) -> Redrive;
     }

@@ -32,7 +32,7 @@
 //! assert_eq!(queue.drain()?.len(), 1, "it failed once and waits for its retry");
 //! queue.advance(Duration::from_secs(61));
 //! assert!(queue.drain()?[0].is_success());
-//! assert_eq!(sent.wait::<usize>(Duration::ZERO)?, 15);
+//! assert_eq!(sent.wait_as::<usize>(Duration::ZERO)?, 15);
 //! # Ok::<(), qudo_core::Error>(())
 //! ```
 
@@ -280,7 +280,7 @@ mod tests {
         let queue = builder.inline().build().expect("valid");
         let sent = queue.manager().enqueue(Count::job(3)).expect("stored");
         assert_eq!(count(&queue), 4);
-        assert_eq!(sent.wait::<u32>(Duration::ZERO).expect("ran"), 3);
+        assert_eq!(sent.wait_as::<u32>(Duration::ZERO).expect("ran"), 3);
         refute_enqueued!(queue, Count);
         queue.manager().enqueue(Count::job(0).delay(Duration::from_secs(60))).expect("stored");
         assert_eq!(count(&queue), 4, "it is not due");

@@ -8,6 +8,7 @@ pub(crate) mod audit;
 pub(crate) mod control;
 pub(crate) mod exception;
 pub(crate) mod facts;
+pub(crate) mod heads;
 pub(crate) mod insert;
 pub(crate) mod keys;
 pub(crate) mod ledger;

@@ -2,11 +2,12 @@ use std::time::{Duration, Instant};
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{DriverError, Due, Promotion};
+use qudo_core::driver::{DriverError, Due, Ending, Promotion};
 use uuid::Uuid;
 
 use super::keys::free_keys;
 use super::ledger::balance;
+use super::trace::write_tombstone;
 use super::{Place, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::clock::ServerClock;
@@ -337,14 +338,21 @@ fn take_row<E: Engine>(
     Ok(stand)
 }
 
-/// Removes a waiting job with its facts and its unique key.
-pub(crate) fn dequeue<E: Engine>(conn: &mut Sql<'_, E::Conn>, id: &Uuid) -> QueryResult<bool> {
+/// Removes a waiting job with its facts and its unique key, and leaves a tombstone.
+pub(crate) fn dequeue<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+    leaves: Option<Ending>,
+) -> QueryResult<bool> {
     let Some((facts, _)) = take_waiting::<E>(conn, id)? else {
         return Ok(false);
     };
     conn.run("DELETE FROM qudo_job WHERE id = ?", &[Bind::Id(id)])?;
     if let Some(key) = &facts.uniqkey {
         free_keys::<E>(conn, vec![HeldKey { ability: &facts.ability, uniqkey: key, id }])?;
+    }
+    if let Some(ending) = leaves {
+        write_tombstone::<E>(conn, id, ending)?;
     }
     Ok(true)
 }

@@ -2,7 +2,7 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Keep, Purged, ReplyRow, Settlement, StatusRow};
+use qudo_core::driver::{Ending, Keep, Purged, Remains, ReplyRow, Settlement, StatusRow};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -33,9 +33,32 @@ pub(crate) fn write_replies<E: Engine>(
         .collect();
     // A client may give a finished job's id to a new one; the first reply then stays, and the
     // settle goes on.
+    insert_replies::<E>(conn, &rows)
+}
+
+fn insert_replies<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    rows: &[Vec<Bind<'_>>],
+) -> QueryResult<()> {
     let (words, tail) = E::INSERT_IGNORE;
     let head = format!("{words} INTO qudo_reply (job_id, seq, codec, body, created_at) VALUES ");
-    insert_rows(conn, &head, &format!("(?,?,?,?,{})", E::NOW), &rows, tail).map(drop)
+    insert_rows(conn, &head, &format!("(?,?,?,?,{})", E::NOW), rows, tail).map(drop)
+}
+
+/// The place of a tombstone among the replies of its job. They share a table, so that one look finds either and both
+/// are purged together.
+const TOMBSTONE: i32 = -1;
+
+/// Says how a job ended that nobody ran to its end; in the transaction that removes it. Of a job that has one
+/// already, because its id was used again, the first stays.
+pub(crate) fn write_tombstone<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    job: &Uuid,
+    ending: Ending,
+) -> QueryResult<()> {
+    let row =
+        vec![Bind::Id(job), Bind::Int(TOMBSTONE), Bind::Text(ending.as_str()), Bind::Bytes(&[])];
+    insert_replies::<E>(conn, &[row])
 }
 
 /// Writes the history of settled jobs whose ability asks for it.
@@ -70,22 +93,27 @@ pub(crate) fn write_status<E: Engine>(
     insert_rows(conn, head, &row, &rows, "").map(drop)
 }
 
-struct Reply(ReplyRow);
+struct Reply(i32, ReplyRow);
 
 impl FromRow for Reply {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(ReplyRow { codec: columns.text()?, body: columns.bytes()? }))
+        let seq = columns.int()?;
+        Ok(Self(seq, ReplyRow { codec: columns.text()?, body: columns.bytes()? }))
     }
 }
 
-/// The replies of a job, in order.
-pub(crate) fn replies<E: Engine>(
-    conn: &mut Sql<'_, E::Conn>,
-    job: &Uuid,
-) -> QueryResult<Vec<ReplyRow>> {
-    let sql = "SELECT codec, body FROM qudo_reply WHERE job_id = ? ORDER BY seq";
+/// What a job left: its replies in order, or its tombstone.
+pub(crate) fn remains<E: Engine>(conn: &mut Sql<'_, E::Conn>, job: &Uuid) -> QueryResult<Remains> {
+    let sql = "SELECT seq, codec, body FROM qudo_reply WHERE job_id = ? ORDER BY seq";
     let rows: Vec<Reply> = conn.rows(sql, &[Bind::Id(job)])?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+    let mut remains = Remains::default();
+    for Reply(seq, row) in rows {
+        match seq {
+            TOMBSTONE => remains.ending = Some(Ending::from_stored(&row.codec)),
+            _ => remains.replies.push(row),
+        }
+    }
+    Ok(remains)
 }
 
 struct Status(StatusRow);

@@ -9,9 +9,9 @@ use std::time::Duration;
 use qudo::JobId;
 use qudo::driver::{
     AbilityLease, Admin, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, ErrorKind,
+    DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, ErrorKind,
     Exception, ExceptionFilter, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep,
-    KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive, ReplyRow, Rescued,
+    KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive, Remains, Rescued,
     SchemaState, Settled, Settlement, StatusRow, StrayCursor, Strays, Traces, WakeSource, Wakes,
     Work, WorkerId, WorkerInfo, WorkerSeen,
 };
@@ -185,8 +185,8 @@ impl Inspect for FileDriver {
         self.0.read(|state| state.status(job))
     }
 
-    fn replies(&self, job: JobId) -> Answer<Vec<ReplyRow>> {
-        self.0.read(|state| state.replies(job))
+    fn remains(&self, job: JobId) -> Answer<Remains> {
+        self.0.read(|state| state.remains(job))
     }
 }
 
@@ -224,8 +224,8 @@ impl Admin for FileDriver {
         })
     }
 
-    fn dequeue(&self, id: JobId) -> Answer<bool> {
-        self.0.step(Deadline::NONE, |state| state.dequeue(id))
+    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Answer<bool> {
+        self.0.step(Deadline::NONE, |state| state.dequeue(id, leaves))
     }
 
     fn reschedule(&self, id: JobId, due: Due) -> Answer<bool> {

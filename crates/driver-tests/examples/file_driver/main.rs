@@ -29,7 +29,7 @@ fn main() -> std::result::Result<(), Box<dyn std::error::Error>> {
     manager.migrate()?;
     let working = manager.start()?;
     let sent = manager.enqueue(greet::job("file".to_owned()))?;
-    println!("{}", sent.wait::<String>(Duration::from_secs(10))?);
+    println!("{}", sent.wait_as::<String>(Duration::from_secs(10))?);
     working.stop();
     std::fs::remove_dir_all(place)?;
     Ok(())

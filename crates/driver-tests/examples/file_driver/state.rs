@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use qudo::JobId;
 use qudo::driver::{
-    ClaimRequest, ClaimedJob, DeadWorker, Due, Exception, ExceptionFilter, ExceptionRecord, Flags,
-    Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep, MovingJob, Name, Promotion,
-    Redrive, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusRow, Verdict, WorkerId,
-    WorkerInfo, WorkerSeen,
+    ClaimRequest, ClaimedJob, DeadWorker, Due, Ending, Exception, ExceptionFilter, ExceptionRecord,
+    Flags, Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep, MovingJob, Name,
+    Promotion, Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusRow,
+    Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -30,7 +30,7 @@ pub struct State {
     pub workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
     exceptions: Vec<Exception>,
     statuses: Vec<StatusRow>,
-    replies: BTreeMap<JobId, (DateTime<Utc>, Vec<ReplyRow>)>,
+    remains: BTreeMap<JobId, (DateTime<Utc>, Remains)>,
     /// What is left of jobs that were moved.
     pub marks: BTreeMap<JobId, Vec<Mark>>,
 }
@@ -240,7 +240,8 @@ impl State {
         }
         if !extras.replies.is_empty() {
             let row = |one: ReplyRecord| ReplyRow { codec: one.codec.into_owned(), body: one.body };
-            self.replies.insert(id, (now, extras.replies.into_iter().map(row).collect()));
+            let replies = extras.replies.into_iter().map(row).collect();
+            self.remains.insert(id, (now, Remains { replies, ending: None }));
         }
         if let Some(status) = extras.status {
             self.statuses.push(StatusRow {
@@ -407,12 +408,18 @@ impl State {
         self.statuses.iter().filter(|row| row.job == job).cloned().collect()
     }
 
-    pub fn replies(&self, job: JobId) -> Vec<ReplyRow> {
-        self.replies.get(&job).map(|(_, rows)| rows.clone()).unwrap_or_default()
+    pub fn remains(&self, job: JobId) -> Remains {
+        self.remains.get(&job).map(|(_, remains)| remains.clone()).unwrap_or_default()
     }
 
-    pub fn dequeue(&mut self, id: JobId) -> bool {
-        self.jobs.get(&id).is_some_and(Row::is_waiting) && self.jobs.remove(&id).is_some()
+    pub fn dequeue(&mut self, id: JobId, leaves: Option<Ending>) -> bool {
+        let removed =
+            self.jobs.get(&id).is_some_and(Row::is_waiting) && self.jobs.remove(&id).is_some();
+        if removed && leaves.is_some() {
+            let remains = Remains { replies: Vec::new(), ending: leaves };
+            self.remains.entry(id).or_insert((self.now, remains));
+        }
+        removed
     }
 
     pub fn reschedule(&mut self, id: JobId, due: Due) -> bool {
@@ -425,10 +432,10 @@ impl State {
         let now = self.now;
         let count = |state: &Self| {
             let marks: usize = state.marks.values().map(Vec::len).sum();
-            state.replies.len() + state.statuses.len() + state.exceptions.len() + marks
+            state.remains.len() + state.statuses.len() + state.exceptions.len() + marks
         };
         let before = count(self);
-        self.replies.retain(|_, (at, _)| *at + keep.replies >= now);
+        self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
         self.statuses.retain(|row| row.finished_at + keep.status >= now);
         self.exceptions.retain(|row| {
             let is_last = row.discarded && row.redriven_as.is_none();

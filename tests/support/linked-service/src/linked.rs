@@ -13,6 +13,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("{manager:?}");
     let sent = manager.enqueue(NewJob::named("linked_double", 21.into()))?;
     manager.work_once()?;
-    println!("{}", sent.wait::<u64>(Duration::ZERO)?);
+    println!("{}", sent.wait_as::<u64>(Duration::ZERO)?);
     Ok(())
 }

@@ -154,7 +154,7 @@ impl Load {
     }
 }
 
-fn any_job(n: u64) -> NewJob {
+fn any_job(n: u64) -> NewJob<u32> {
     let fails = u32::from(n.is_multiple_of(11));
     let job = effort::job(Effort {
         millis: if n.is_multiple_of(50) { 100 } else { 0 },
@@ -178,7 +178,7 @@ fn enqueue_until_stopped(shared: &Shared) {
     while !shared.stop.load(Ordering::Acquire) {
         n += 1;
         let begun = Instant::now();
-        let is_new = |one: &Enqueued| matches!(one, Enqueued::New(_));
+        let is_new = |one: &Enqueued<u32>| matches!(one, Enqueued::New(_));
         let answer = if n.is_multiple_of(20) {
             let jobs =
                 (0..20).map(|more| any_job(n * 20 + more).uniq_policy(UniqPolicy::Available));
@@ -194,7 +194,7 @@ fn enqueue_until_stopped(shared: &Shared) {
         if let Ok(answers) = &answer
             && let [Enqueued::New(ticket)] = &answers[..]
             && n % 100 == 7
-            && let Ok(attempt) = ticket.wait::<u32>(Duration::from_secs(3))
+            && let Ok(attempt) = ticket.wait(Duration::from_secs(3))
         {
             shared.recorder.replied(ticket.id(), attempt as i32);
         }
@@ -202,7 +202,7 @@ fn enqueue_until_stopped(shared: &Shared) {
     }
 }
 
-fn note(shared: &Shared, took: Duration, answer: &Result<Vec<Enqueued>, Error>) {
+fn note(shared: &Shared, took: Duration, answer: &Result<Vec<Enqueued<u32>>, Error>) {
     let mut phases = shared.phase.lock().unwrap_or_else(PoisonError::into_inner);
     let phase = phases.0;
     let tally = phases.1.entry(phase).or_default();

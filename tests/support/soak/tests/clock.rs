@@ -42,7 +42,7 @@ fn taken(manager: &Manager) -> HashSet<JobId> {
     rows.filter(|row| is_taken(&row.kind)).map(|row| row.job).collect()
 }
 
-fn jobs(count: usize, millis: u64) -> impl Iterator<Item = NewJob> {
+fn jobs(count: usize, millis: u64) -> impl Iterator<Item = NewJob<u32>> {
     (0..count).map(move |_| effort::job(Effort { millis, fails: 0, panics: false }))
 }
 

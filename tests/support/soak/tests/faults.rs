@@ -15,7 +15,7 @@ use qudo::admin::{AuditOptions, DatabaseState};
 use qudo::driver::{Driver, DriverRegistration, ExceptionFilter, JobFilter};
 use qudo::history::{History, Recorder, Remains, Rules, micros};
 use qudo::hook::FailureKind;
-use qudo::{Error, Manager, NewJob};
+use qudo::{Error, Manager};
 use qudo_soak::{Crew, Effort, Load, Options, Phase, World, client, effort, judge};
 
 /// The program whose `worker` the tests start.
@@ -553,9 +553,9 @@ fn a_manager_that_starts_with_every_database_down_takes_them_up_when_they_come()
     assert!(healed.elapsed() < BACK_WITHIN, "{:?}", healed.elapsed());
     for one in &sent {
         let ticket = one.ticket().expect("stored");
-        assert_eq!(ticket.wait::<u32>(DEADLINE).expect("forwarded and worked"), 1);
+        assert_eq!(ticket.wait_as::<u32>(DEADLINE).expect("forwarded and worked"), 1);
     }
-    manager.enqueue(job()).expect("stored").wait::<u32>(DEADLINE).expect("worked");
+    manager.enqueue(job()).expect("stored").wait_as::<u32>(DEADLINE).expect("worked");
     // It ends in time although MariaDB still hangs.
     let begun = Instant::now();
     working.stop();
@@ -766,7 +766,7 @@ fn jobs_of_a_killed_process_run_again_within_25_seconds_by_default() {
     let (manager, _) = client(&world, "client").expect("valid");
     // Long enough that some of them run when their process dies.
     let long = |_| effort::job(Effort { millis: 1_500, fails: 0, panics: false });
-    let jobs: Vec<NewJob> = (0..24).map(long).collect();
+    let jobs: Vec<_> = (0..24).map(long).collect();
     manager.enqueue_many(jobs).expect("stored");
     let running = || {
         let counts = manager.job_count();

@@ -1,0 +1,97 @@
+//! Jobs that wait and that no running worker process can do: misspelt names, queues that nobody works, abilities
+//! whose last program was stopped. They wait in silence, so the log tells of them.
+
+use std::time::Duration;
+
+use crate::driver::{DriverError, Head, WorkerSeen};
+use crate::session::lane::Lane;
+use crate::tools::random::jitter;
+use crate::tools::time::Instant;
+
+/// How often it is looked.
+const EVERY: Duration = Duration::from_secs(60);
+
+/// And never for more than a twentieth of the time: dead rows may lie at the start of a queue.
+const SHARE: u32 = 20;
+
+/// So much is looked at.
+const MAX_QUEUES: u32 = 64;
+const MAX_ROWS: u32 = 100;
+
+/// Warns of what nobody can do. Returns how long until the next look.
+pub(super) fn warn(lane: &Lane) -> Result<Duration, DriverError> {
+    let (database, begun) = (&lane.database, Instant::now());
+    let heads = database.ask(|driver| driver.heads(MAX_QUEUES, MAX_ROWS))?;
+    if !heads.is_empty() {
+        let workers = database.ask(|driver| driver.workers())?;
+        for (head, reason) in stranded(&heads, &workers) {
+            let more = if head.count >= MAX_ROWS.into() { " or more" } else { "" };
+            log::warn!(
+                "database {:?}: {}{more} jobs for {:?} wait in queue {:?}, and {reason}",
+                &*database.name,
+                head.count,
+                head.ability,
+                head.queue
+            );
+        }
+    }
+    Ok(jitter(EVERY).max(begun.elapsed() * SHARE))
+}
+
+/// Those that none of these workers can do, and why.
+fn stranded<'h>(heads: &'h [Head], workers: &[WorkerSeen]) -> Vec<(&'h Head, &'static str)> {
+    let lives = |one: &&WorkerSeen| one.silent <= one.info.dead_after;
+    let live: Vec<_> = workers.iter().filter(lives).collect();
+    let why = |head: &'h Head| {
+        let mut able = live
+            .iter()
+            .filter(|one| one.info.abilities.iter().any(|name| **name == *head.ability))
+            .peekable();
+        if able.peek().is_none() {
+            return Some((head, "no running worker process has this ability"));
+        }
+        let works = able.any(|one| one.info.queues.iter().any(|queue| **queue == *head.queue));
+        let reason = "no running worker process that has this ability works this queue";
+        (!works).then_some((head, reason))
+    };
+    heads.iter().filter_map(why).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use chrono::Utc;
+
+    use super::*;
+    use crate::driver::WorkerInfo;
+    use crate::fixture::SOON;
+
+    fn head(queue: &str, ability: &str) -> Head {
+        Head { queue: queue.to_owned(), ability: ability.to_owned(), count: 1 }
+    }
+
+    fn seen(queue: &str, ability: &str, silent: Duration) -> WorkerSeen {
+        let info = WorkerInfo {
+            abilities: vec![ability.into()].into(),
+            queues: vec![queue.into()].into(),
+            ..WorkerInfo::new("host:1", SOON)
+        };
+        WorkerSeen { info, seen_at: Utc::now(), silent }
+    }
+
+    #[test]
+    fn a_job_is_stranded_unless_one_process_that_lives_has_its_ability_and_its_queue() {
+        let heads = [head("post", "mail"), head("images", "scale"), head("post", "mial")];
+        let workers = [
+            seen("post", "mail", Duration::ZERO),
+            seen("post", "scale", Duration::ZERO),
+            seen("images", "scale", SOON * 2),
+        ];
+        let found = stranded(&heads, &workers);
+        let found: Vec<_> = found.iter().map(|(head, why)| (&*head.ability, *why)).collect();
+        let queue = "no running worker process that has this ability works this queue";
+        assert_eq!(
+            found,
+            [("scale", queue), ("mial", "no running worker process has this ability")]
+        );
+    }
+}
