@@ -54,7 +54,7 @@ pub use qudo_history as history;
 pub mod hook {
     pub use qudo_hooks::{
         Decision, Failure, FailureKind, Hook, HookError, JobDraft, JobFields, JobView, Outcome,
-        Veto, builtin, register_hook,
+        Veto, WorkerView, builtin, register_hook,
     };
 }
 
@@ -71,14 +71,14 @@ pub mod codec {
 
 /// Objects that abilities find by their type.
 pub mod plugin {
-    pub use qudo_hooks::{Plugin, PluginError, register_plugin};
+    pub use qudo_hooks::{Plugin, PluginError, PluginNeed, register_plugin};
 }
 
 /// What operators ask, and what they are told: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        Exception, ExceptionFilter, JobFilter, JobInfo, JobState, StatusRow, WorkerId, WorkerInfo,
-        WorkerSeen,
+        Ending, Exception, ExceptionFilter, JobFilter, JobInfo, JobState, StatusRow, WorkerId,
+        WorkerInfo, WorkerSeen,
     };
     pub use qudo_core::{
         AbilityInfo, AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason, Finding,
@@ -115,7 +115,8 @@ pub mod extend {
     #[doc(hidden)]
     pub use qudo_driver_diesel as drivers;
     pub use qudo_hooks::{
-        CodecSet, HookRegistration, HookSet, PluginRegistration, PluginSet, SourceLocation,
+        CodecSet, HookRegistration, HookSet, LivePlugin, PluginRegistration, PluginSet,
+        SourceLocation,
     };
 
     #[doc(hidden)]

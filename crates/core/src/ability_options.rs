@@ -3,7 +3,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo_hooks::{Hook, JSON, SourceLocation};
+use qudo_hooks::{Hook, JSON, PluginNeed, SourceLocation};
 
 use crate::backoff::RetryDelay;
 
@@ -24,6 +24,7 @@ pub struct AbilityOptions {
     pub(crate) time_limit: Option<Duration>,
     pub(crate) aliases: Vec<Cow<'static, str>>,
     pub(crate) hooks: Vec<OwnHook>,
+    pub(crate) needs: Vec<PluginNeed>,
 }
 
 /// A hook that an ability brings along.
@@ -52,6 +53,7 @@ impl Default for AbilityOptions {
             time_limit: None,
             aliases: Vec::new(),
             hooks: Vec::new(),
+            needs: Vec::new(),
         }
     }
 }
@@ -134,6 +136,22 @@ impl AbilityOptions {
     #[track_caller]
     pub fn hook(mut self, hook: impl Hook + 'static) -> Self {
         self.hooks.push(OwnHook(Arc::new(hook), SourceLocation::caller()));
+        self
+    }
+
+    /// A plugin without which the ability cannot run: a manager that has none of this type refuses to work, and its
+    /// jobs do not fail one after the other. Default: none.
+    ///
+    /// ```
+    /// use qudo_core::AbilityOptions;
+    ///
+    /// struct Mailer;
+    ///
+    /// let options = AbilityOptions::default().needs::<Mailer>();
+    /// ```
+    #[must_use]
+    pub fn needs<P: Send + Sync + 'static>(mut self) -> Self {
+        self.needs.push(PluginNeed::of::<P>());
         self
     }
 

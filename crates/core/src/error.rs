@@ -271,6 +271,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A hook did not start, so the work does not begin.
+    #[error("the hook {hook:?} did not start: {}", with_causes(.source))]
+    HookNotStarted {
+        /// The hook.
+        hook: String,
+        /// Its reason.
+        #[source]
+        source: HookError,
+    },
     /// The manager already works.
     #[error("this manager already works; build a second manager for a second set of workers")]
     AlreadyWorking,

@@ -294,5 +294,6 @@ impl Job {
             .with_attempt(self.attempt(), self.max_retries)
             .with_enqueued_at(Some(claimed.enqueued_at))
             .with_arg(&claimed.facts.codec, &claimed.facts.arg)
+            .with_plugins(self.post.host.plugins())
     }
 }

@@ -67,6 +67,22 @@ impl Program {
         removed
     }
 
+    /// Refuses to work without a plugin that an ability or a hook says it needs.
+    pub(crate) fn check_needs(&self) -> Result<(), Error> {
+        for entry in self.abilities.iter() {
+            let needs = entry.options.needs.iter().copied();
+            self.plugins.check(needs, &format!("the ability {:?}", entry.name))?;
+        }
+        for hook in self.hooks().iter() {
+            let needs = guard(|| hook.needs()).unwrap_or_else(|panic| {
+                log::error!("the hook {:?}, needs, {panic}", hook.name());
+                Vec::new()
+            });
+            self.plugins.check(needs, &format!("the hook {:?}", hook.name()))?;
+        }
+        Ok(())
+    }
+
     /// A client need not link the ability, but a typing error should not pass in silence.
     pub(crate) fn warn_once_of_unknown(&self, ability: &str) {
         if self.abilities.is_empty() || self.abilities.can_do(ability) {

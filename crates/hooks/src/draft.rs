@@ -5,6 +5,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
+use crate::{PluginError, PluginSet};
+
 /// When a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Due {
@@ -189,12 +191,29 @@ impl JobFields {
 pub struct JobDraft<'a> {
     ability: &'a str,
     fields: &'a mut JobFields,
+    plugins: Option<&'a PluginSet>,
 }
 
 impl<'a> JobDraft<'a> {
     /// A draft over a client's fields; public so that hooks can be tested alone.
     pub fn new(ability: &'a str, fields: &'a mut JobFields) -> Self {
-        Self { ability, fields }
+        Self { ability, fields, plugins: None }
+    }
+
+    /// Gives the draft the plugins of the manager.
+    #[must_use]
+    pub fn with_plugins(mut self, plugins: &'a PluginSet) -> Self {
+        self.plugins = Some(plugins);
+        self
+    }
+
+    /// The manager's plugin of this type.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has none of that type.
+    pub fn plugin<P: Send + Sync + 'static>(&self) -> Result<&'a P, PluginError> {
+        self.plugins.ok_or_else(PluginError::missing::<P>)?.get()
     }
 
     /// The kind of work; a hook cannot change it.

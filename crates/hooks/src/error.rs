@@ -51,3 +51,10 @@ impl HookError {
         self.veto
     }
 }
+
+/// A hook that lacks a plugin fails.
+impl From<crate::PluginError> for HookError {
+    fn from(error: crate::PluginError) -> Self {
+        Self::new(error.to_string()).with_source(error)
+    }
+}

@@ -1,4 +1,4 @@
-use crate::{Decision, Failure, HookError, JobDraft, JobView, Outcome};
+use crate::{Decision, Failure, HookError, JobDraft, JobView, Outcome, PluginNeed, WorkerView};
 
 /// Code around the life of every job: metrics, policies, logging, retry rules.
 ///
@@ -21,6 +21,11 @@ pub trait Hook: Send + Sync {
         true
     }
 
+    /// The plugins without which it cannot work; none by default. The manager refuses to work if one is missing.
+    fn needs(&self) -> Vec<PluginNeed> {
+        Vec::new()
+    }
+
     /// Called on the enqueuing thread before the argument is encoded; may change the draft.
     ///
     /// # Errors
@@ -31,7 +36,8 @@ pub trait Hook: Send + Sync {
         Ok(())
     }
 
-    /// Called on the enqueuing thread after the insert was committed.
+    /// Called after the insert was committed: on the enqueuing thread, and for a job that took the place of another on
+    /// the thread that settled that one.
     ///
     /// It cannot fail the enqueue; a panic is logged.
     fn post_enqueue(&self, job: &JobView<'_>) {
@@ -80,6 +86,43 @@ pub trait Hook: Send + Sync {
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
         let _ = (job, outcome);
     }
+
+    /// Called after the outcome was committed: on the thread that settled the run, of which each database has one, so it
+    /// should be short. Never for a run whose lease was lost, which changed nothing; a run whose settlement got no
+    /// answer is told of when it is found to be stored.
+    ///
+    /// The argument is not kept until then and is empty. A [`Failure`] is without the error itself, which has its
+    /// kind, class and message. A panic is logged.
+    fn post_settle(&self, job: &JobView<'_>, outcome: &Outcome) {
+        let _ = (job, outcome);
+    }
+
+    /// Called when the manager begins to work, after its plugins are started and before it claims a job, on the thread
+    /// that calls `work()` or `start()`. Not called by `work_once`, nor for a hook that is registered later.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is in the way: the work does not begin then, and those that were started are stopped.
+    fn worker_start(&self, worker: &WorkerView<'_>) -> Result<(), HookError> {
+        let _ = worker;
+        Ok(())
+    }
+
+    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over; the last that started is
+    /// the first that stops. A panic is logged.
+    fn worker_stop(&self, worker: &WorkerView<'_>) {
+        let _ = worker;
+    }
+
+    /// Called on each thread that runs jobs, before its first. A panic is logged.
+    fn thread_start(&self, worker: &WorkerView<'_>) {
+        let _ = worker;
+    }
+
+    /// Called on each thread that runs jobs, after its last; not if that outlives the process. A panic is logged.
+    fn thread_stop(&self, worker: &WorkerView<'_>) {
+        let _ = worker;
+    }
 }
 
 /// A hook that is kept elsewhere too, for instance to ask it what it saw.
@@ -123,5 +166,29 @@ impl<H: Hook + ?Sized> Hook for std::sync::Arc<H> {
 
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
         (**self).post_work(job, outcome);
+    }
+
+    fn needs(&self) -> Vec<PluginNeed> {
+        (**self).needs()
+    }
+
+    fn post_settle(&self, job: &JobView<'_>, outcome: &Outcome) {
+        (**self).post_settle(job, outcome);
+    }
+
+    fn worker_start(&self, worker: &WorkerView<'_>) -> Result<(), HookError> {
+        (**self).worker_start(worker)
+    }
+
+    fn worker_stop(&self, worker: &WorkerView<'_>) {
+        (**self).worker_stop(worker);
+    }
+
+    fn thread_start(&self, worker: &WorkerView<'_>) {
+        (**self).thread_start(worker);
+    }
+
+    fn thread_stop(&self, worker: &WorkerView<'_>) {
+        (**self).thread_stop(worker);
     }
 }

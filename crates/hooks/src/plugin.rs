@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::SourceLocation;
+use crate::{SourceLocation, WorkerView};
 
 /// A named object that a manager builds once from options and its abilities share: a mailer, an
 /// HTTP client, a pool of connections.
@@ -51,8 +51,28 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// # Errors
     ///
     /// Whatever is in the way: the manager is not built then.
-    fn build(options: Self::Options) -> Result<Self, Box<dyn std::error::Error + Send + Sync>>;
+    fn build(options: Self::Options) -> Result<Self, Failed>;
+
+    /// Called when the manager begins to work, before its hooks are and before it claims a job, on the thread that
+    /// calls `work()` or `start()`; plugins start in the order of their names. Not called by a manager that only
+    /// enqueues, nor by `work_once`.
+    ///
+    /// # Errors
+    ///
+    /// Whatever is in the way: the work does not begin then, and those that were started are stopped.
+    fn start(&self, worker: &WorkerView<'_>) -> Result<(), Failed> {
+        let _ = worker;
+        Ok(())
+    }
+
+    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over; the last that started is
+    /// the first that stops. A panic is logged.
+    fn stop(&self, worker: &WorkerView<'_>) {
+        let _ = worker;
+    }
 }
+
+type Failed = Box<dyn std::error::Error + Send + Sync>;
 
 type Shared = Arc<dyn Any + Send + Sync>;
 
@@ -61,14 +81,124 @@ type Shared = Arc<dyn Any + Send + Sync>;
 pub struct PluginRegistration {
     name: &'static str,
     type_id: fn() -> TypeId,
-    build: fn(&Value) -> Result<(&'static str, Shared), PluginError>,
+    build: fn(&Value) -> Result<Entry, PluginError>,
+    life: Life,
     location: SourceLocation,
+}
+
+impl fmt::Debug for PluginRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PluginRegistration")
+            .field("name", &self.name)
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What is called at the start and at the end of the work.
+#[derive(Clone, Copy)]
+struct Life {
+    name: &'static str,
+    start: fn(&(dyn Any + Send + Sync), &WorkerView<'_>) -> Result<(), Failed>,
+    stop: fn(&(dyn Any + Send + Sync), &WorkerView<'_>),
+}
+
+impl Life {
+    const fn of<P: Plugin>() -> Self {
+        Self {
+            name: P::NAME,
+            start: |plugin, worker| {
+                plugin.downcast_ref::<P>().map_or(Ok(()), |it| it.start(worker))
+            },
+            stop: |plugin, worker| {
+                if let Some(plugin) = plugin.downcast_ref::<P>() {
+                    plugin.stop(worker);
+                }
+            },
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Entry {
+    type_name: &'static str,
+    plugin: Shared,
+    life: Option<Life>,
+}
+
+impl Entry {
+    fn of<P: Plugin>(plugin: P) -> Self {
+        Self { type_name: type_name::<P>(), plugin: Arc::new(plugin), life: Some(Life::of::<P>()) }
+    }
+}
+
+/// A plugin that an ability or a hook needs, by its type.
+///
+/// ```
+/// use qudo_hooks::{PluginNeed, PluginSet};
+///
+/// struct Mailer;
+///
+/// let mut plugins = PluginSet::default();
+/// let missing = plugins.check([PluginNeed::of::<Mailer>()], "the hook \"mails\"");
+/// assert!(missing.unwrap_err().to_string().contains("Mailer"));
+/// plugins.insert(Mailer)?;
+/// plugins.check([PluginNeed::of::<Mailer>()], "the hook \"mails\"")?;
+/// # Ok::<(), qudo_hooks::PluginError>(())
+/// ```
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PluginNeed {
+    type_id: TypeId,
+    type_name: &'static str,
+}
+
+impl PluginNeed {
+    /// A plugin of this type.
+    pub fn of<P: Send + Sync + 'static>() -> Self {
+        Self { type_id: TypeId::of::<P>(), type_name: type_name::<P>() }
+    }
+}
+
+/// A plugin that starts and stops with the work.
+#[derive(Clone, Copy)]
+pub struct LivePlugin<'a> {
+    life: Life,
+    plugin: &'a (dyn Any + Send + Sync),
+}
+
+impl fmt::Debug for LivePlugin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("LivePlugin").field(&self.life.name).finish()
+    }
+}
+
+impl LivePlugin<'_> {
+    /// The name under which it gets options.
+    pub fn name(&self) -> &'static str {
+        self.life.name
+    }
+
+    /// Calls [`Plugin::start`].
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError::Start`].
+    pub fn start(&self, worker: &WorkerView<'_>) -> Result<(), PluginError> {
+        (self.life.start)(self.plugin, worker)
+            .map_err(|source| PluginError::Start { name: self.life.name.to_owned(), source })
+    }
+
+    /// Calls [`Plugin::stop`].
+    pub fn stop(&self, worker: &WorkerView<'_>) {
+        (self.life.stop)(self.plugin, worker);
+    }
 }
 
 impl PluginRegistration {
     /// Names the plugin and the place of its registration.
     pub const fn of<P: Plugin>(location: SourceLocation) -> Self {
-        Self { name: P::NAME, type_id: TypeId::of::<P>, build: build::<P>, location }
+        let (type_id, build, life) = (TypeId::of::<P>, build::<P>, Life::of::<P>());
+        Self { name: P::NAME, type_id, build, life, location }
     }
 }
 
@@ -86,7 +216,7 @@ macro_rules! register_plugin {
     };
 }
 
-fn build<P: Plugin>(options: &Value) -> Result<(&'static str, Shared), PluginError> {
+fn build<P: Plugin>(options: &Value) -> Result<Entry, PluginError> {
     let failed = |source| PluginError::Build { name: P::NAME.to_owned(), source };
     let given = serde_json::from_value(options.clone());
     // Options that all have defaults need not be given at all.
@@ -97,14 +227,13 @@ fn build<P: Plugin>(options: &Value) -> Result<(&'static str, Shared), PluginErr
         given => given,
     };
     let options: P::Options = options.map_err(|error| failed(error.into()))?;
-    let plugin = P::build(options).map_err(failed)?;
-    Ok((type_name::<P>(), Arc::new(plugin)))
+    Ok(Entry::of(P::build(options).map_err(failed)?))
 }
 
 /// Objects that abilities share, such as a mailer or an HTTP client, found by their type.
 #[derive(Clone, Default)]
 pub struct PluginSet {
-    plugins: HashMap<TypeId, (&'static str, Shared)>,
+    plugins: HashMap<TypeId, Entry>,
 }
 
 /// A plugin that is registered twice or not at all, or cannot be built.
@@ -127,6 +256,23 @@ pub enum PluginError {
     /// The ability asks for a plugin that the manager does not have.
     #[error("no plugin of the type {0}; add it with the manager builder's `plugin`")]
     Missing(&'static str),
+    /// An ability or a hook says that it needs a plugin that the manager does not have.
+    #[error("{by} needs a plugin of the type {plugin}; add it with the manager builder's `plugin`")]
+    Needed {
+        /// Its type.
+        plugin: &'static str,
+        /// Who needs it.
+        by: String,
+    },
+    /// It did not start, so the work does not begin.
+    #[error("the plugin {name:?} did not start: {source}")]
+    Start {
+        /// Its name.
+        name: String,
+        /// Why.
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
     /// Options are given for a plugin that nobody linked.
     #[error("options are given for the plugin {name:?}, which is not linked; there are: {known}")]
     Unknown {
@@ -146,9 +292,15 @@ pub enum PluginError {
     },
 }
 
+impl PluginError {
+    pub(crate) fn missing<P>() -> Self {
+        Self::Missing(type_name::<P>())
+    }
+}
+
 impl fmt::Debug for PluginSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.plugins.values().map(|(name, _)| name)).finish()
+        f.debug_set().entries(self.plugins.values().map(|one| one.type_name)).finish()
     }
 }
 
@@ -163,8 +315,52 @@ impl PluginSet {
         if self.plugins.contains_key(&TypeId::of::<P>()) {
             return Err(PluginError::Duplicate(name));
         }
-        self.plugins.insert(TypeId::of::<P>(), (name, Arc::new(plugin)));
+        let entry = Entry { type_name: name, plugin: Arc::new(plugin), life: None };
+        self.plugins.insert(TypeId::of::<P>(), entry);
         Ok(())
+    }
+
+    /// Adds a plugin that starts and stops with the work.
+    ///
+    /// # Errors
+    ///
+    /// When a plugin of that type is already there.
+    pub fn insert_live<P: Plugin>(&mut self, plugin: P) -> Result<(), PluginError> {
+        self.insert(plugin)?;
+        self.give_life(TypeId::of::<P>(), Life::of::<P>());
+        Ok(())
+    }
+
+    fn give_life(&mut self, type_id: TypeId, life: Life) {
+        if let Some(entry) = self.plugins.get_mut(&type_id) {
+            entry.life = Some(life);
+        }
+    }
+
+    /// Those that start and stop with the work, in the order of their names.
+    pub fn live(&self) -> Vec<LivePlugin<'_>> {
+        let mut all = Vec::new();
+        for one in self.plugins.values() {
+            all.extend(one.life.map(|life| LivePlugin { life, plugin: &*one.plugin }));
+        }
+        all.sort_by_key(LivePlugin::name);
+        all
+    }
+
+    /// Checks that all these are there; `by` says who needs them, as `the ability "mail"`.
+    ///
+    /// # Errors
+    ///
+    /// [`PluginError::Needed`] for the first that is not.
+    pub fn check(
+        &self,
+        needs: impl IntoIterator<Item = PluginNeed>,
+        by: &str,
+    ) -> Result<(), PluginError> {
+        let missing = needs.into_iter().find(|need| !self.plugins.contains_key(&need.type_id));
+        missing.map_or(Ok(()), |need| {
+            Err(PluginError::Needed { plugin: need.type_name, by: by.to_owned() })
+        })
     }
 
     /// Builds a plugin from options and adds it.
@@ -175,11 +371,12 @@ impl PluginSet {
     pub fn insert_built<P: Plugin>(&mut self, options: P::Options) -> Result<(), PluginError> {
         let built = P::build(options)
             .map_err(|source| PluginError::Build { name: P::NAME.to_owned(), source })?;
-        self.insert(built)
+        self.insert_live(built)
     }
 
     /// Builds the plugins that registered themselves at link time, each with the options of its
-    /// name. One whose type is in the set already is left out: what was given explicitly wins.
+    /// name. Of one whose type is in the set already none is built: what was given explicitly wins, and starts and
+    /// stops with the work.
     ///
     /// # Errors
     ///
@@ -202,6 +399,7 @@ impl PluginSet {
         for (name, registration) in linked {
             let type_id = (registration.type_id)();
             if self.plugins.contains_key(&type_id) {
+                self.give_life(type_id, registration.life);
                 continue;
             }
             let options = options.get(name).unwrap_or(&Value::Null);
@@ -218,8 +416,8 @@ impl PluginSet {
     pub fn get<P: Send + Sync + 'static>(&self) -> Result<&P, PluginError> {
         self.plugins
             .get(&TypeId::of::<P>())
-            .and_then(|(_, plugin)| plugin.downcast_ref())
-            .ok_or(PluginError::Missing(type_name::<P>()))
+            .and_then(|one| one.plugin.downcast_ref())
+            .ok_or_else(PluginError::missing::<P>)
     }
 }
 
@@ -256,6 +454,14 @@ mod tests {
             }
             Ok(Self(options.word))
         }
+
+        fn start(&self, worker: &WorkerView<'_>) -> Result<(), Failed> {
+            if self.0 == "late" {
+                Err(format!("{} is closed", worker.name()).into())
+            } else {
+                Ok(())
+            }
+        }
     }
 
     crate::register_plugin!(Greeter);
@@ -276,6 +482,35 @@ mod tests {
         set.insert(Greeter("mine".to_owned())).expect("first");
         set.build_linked(&BTreeMap::new()).expect("leaves it");
         assert_eq!(set.get::<Greeter>().expect("there").0, "mine");
+    }
+
+    #[test]
+    fn those_that_implement_the_trait_start_and_stop_however_they_came() {
+        let names = |set: &PluginSet| set.live().iter().map(LivePlugin::name).collect::<Vec<_>>();
+        let mut given = PluginSet::default();
+        given.insert(Greeter("late".to_owned())).expect("first");
+        given.insert(7_u8).expect("first");
+        assert!(names(&given).is_empty(), "nobody knows yet that it is one");
+        given.build_linked(&BTreeMap::new()).expect("leaves it");
+        assert_eq!(names(&given), ["greeter"]);
+        let error = given.live()[0].start(&WorkerView::new("host:1", &given));
+        let error = error.expect_err("it is late").to_string();
+        assert_eq!(error, "the plugin \"greeter\" did not start: host:1 is closed");
+        let mut built = PluginSet::default();
+        built.insert_built::<Greeter>(Words { word: "hello".to_owned() }).expect("builds");
+        assert_eq!(names(&built), ["greeter"]);
+        built.live()[0].start(&WorkerView::new("host:1", &built)).expect("starts");
+    }
+
+    #[test]
+    fn who_needs_a_plugin_that_is_not_there_is_named() {
+        let mut set = PluginSet::default();
+        set.insert(7_u8).expect("first");
+        let needs = [PluginNeed::of::<u8>(), PluginNeed::of::<String>()];
+        set.check(needs[..1].iter().copied(), "the ability \"mail\"").expect("is there");
+        let error = set.check(needs, "the ability \"mail\"").expect_err("missing").to_string();
+        assert!(error.starts_with("the ability \"mail\" needs a plugin of the type"), "{error}");
+        assert!(error.contains("String"), "{error}");
     }
 
     #[test]

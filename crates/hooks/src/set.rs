@@ -1,12 +1,21 @@
 use std::fmt;
 use std::sync::Arc;
 
-use crate::{Decision, Failure, Hook, HookError, JobDraft, JobView, Outcome, SourceLocation};
+use crate::{
+    Decision, Failure, Hook, HookError, JobDraft, JobView, Outcome, PluginNeed, SourceLocation,
+    WorkerView,
+};
 
 /// A hook that registers itself at link time; made by [`register_hook!`](crate::register_hook).
 pub struct HookRegistration {
     build: fn() -> Arc<dyn Hook>,
     location: SourceLocation,
+}
+
+impl fmt::Debug for HookRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("HookRegistration").field("location", &self.location).finish_non_exhaustive()
+    }
 }
 
 impl HookRegistration {
@@ -193,6 +202,30 @@ impl Hook for OnlyFor {
 
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
         self.hook.post_work(job, outcome);
+    }
+
+    fn needs(&self) -> Vec<PluginNeed> {
+        self.hook.needs()
+    }
+
+    fn post_settle(&self, job: &JobView<'_>, outcome: &Outcome) {
+        self.hook.post_settle(job, outcome);
+    }
+
+    fn worker_start(&self, worker: &WorkerView<'_>) -> Result<(), HookError> {
+        self.hook.worker_start(worker)
+    }
+
+    fn worker_stop(&self, worker: &WorkerView<'_>) {
+        self.hook.worker_stop(worker);
+    }
+
+    fn thread_start(&self, worker: &WorkerView<'_>) {
+        self.hook.thread_start(worker);
+    }
+
+    fn thread_stop(&self, worker: &WorkerView<'_>) {
+        self.hook.thread_stop(worker);
     }
 }
 

@@ -2,7 +2,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::JobId;
+use crate::{JobId, PluginError, PluginSet};
 
 /// A job as hooks see it: read-only, without leases or connections.
 ///
@@ -21,6 +21,7 @@ pub struct JobView<'a> {
     enqueued_at: Option<DateTime<Utc>>,
     codec: &'a str,
     arg: &'a [u8],
+    plugins: Option<&'a PluginSet>,
 }
 
 impl fmt::Debug for JobView<'_> {
@@ -54,6 +55,7 @@ impl<'a> JobView<'a> {
             enqueued_at: None,
             codec: crate::JSON,
             arg: b"null",
+            plugins: None,
         }
     }
 
@@ -99,6 +101,22 @@ impl<'a> JobView<'a> {
         self.codec = codec;
         self.arg = arg;
         self
+    }
+
+    /// Gives the view the plugins of the manager.
+    #[must_use]
+    pub fn with_plugins(mut self, plugins: &'a PluginSet) -> Self {
+        self.plugins = Some(plugins);
+        self
+    }
+
+    /// The manager's plugin of this type.
+    ///
+    /// # Errors
+    ///
+    /// When the manager has none of that type.
+    pub fn plugin<P: Send + Sync + 'static>(&self) -> Result<&'a P, PluginError> {
+        self.plugins.ok_or_else(PluginError::missing::<P>)?.get()
     }
 
     /// The job's id.

@@ -33,6 +33,7 @@ use proc_macro::TokenStream;
 /// | `time_limit` | when a run is told to stop, as `"60s"` | none |
 /// | `set_job_status` | `true` keeps a history row for each run | `false` |
 /// | `hooks` | `[MyHook]`: hooks of this ability alone | none |
+/// | `plugins` | `[Mailer]`: types of plugins without which a manager refuses to work | none |
 /// | `version` | version of the argument's shape | `1` |
 /// | `upgrade` | `fn(from: u32, arg: JsonValue) -> Result<JsonValue>`: one step up | none |
 ///

@@ -5,7 +5,8 @@ use syn::punctuated::Punctuated;
 use syn::{Expr, ExprLit, Ident, Lit, LitStr, Token};
 
 const KNOWN: &str = "name, aliases, queue, codec, priority, unique_by, max_retries, max_crashes, \
-                     retry_delay, grab_for, time_limit, set_job_status, hooks, version, upgrade";
+                     retry_delay, grab_for, time_limit, set_job_status, hooks, plugins, version, \
+                     upgrade";
 
 /// The options of `#[ability(..)]`.
 #[derive(Default)]
@@ -85,6 +86,11 @@ impl Options {
             "hooks" => {
                 for hook in list(&value, "hooks = [MyHook]")? {
                     self.calls.push(quote!(.hook(#hook)));
+                }
+            }
+            "plugins" => {
+                for plugin in list(&value, "plugins = [Mailer]")? {
+                    self.calls.push(quote!(.needs::<#plugin>()));
                 }
             }
             unknown => {

@@ -62,7 +62,8 @@ pub(super) fn pass_hooks(
         refused(&hook, HookError::new(format!("applies_to {panic}")), job)
     })?;
     for hook in ours {
-        let mut draft = JobDraft::new(&job.ability, &mut job.fields);
+        let draft = JobDraft::new(&job.ability, &mut job.fields);
+        let mut draft = draft.with_plugins(&program.plugins);
         let passed = guard(|| hook.pre_enqueue(&mut draft))
             .unwrap_or_else(|panic| Err(HookError::new(panic)));
         passed.map_err(|source| refused(hook.name(), source, job))?;
@@ -72,7 +73,7 @@ pub(super) fn pass_hooks(
 
 /// The hooks for jobs of an ability, which may be named by an alias; or which of them panicked when
 /// it was asked, and how.
-pub(super) fn hooks_of<'h>(
+pub(crate) fn hooks_of<'h>(
     program: &Program,
     ability: &str,
     hooks: &'h HookSet,
@@ -87,6 +88,35 @@ pub(super) fn hooks_of<'h>(
         }
     }
     Ok(ours)
+}
+
+/// Runs the `post_enqueue` hooks of a job whose insert is committed.
+pub(crate) fn call_post_enqueue(
+    program: &Program,
+    hooks: &HookSet,
+    record: &JobRecord,
+    database: &str,
+) {
+    if hooks.is_empty() {
+        return;
+    }
+    let (id, facts) = (record.id, &record.facts);
+    let view = JobView::new(id, &facts.ability, &facts.queue)
+        .with_database(database)
+        .with_uniqkey(facts.uniqkey.as_deref())
+        .with_priority(facts.priority)
+        .with_arg(&facts.codec, &facts.arg)
+        .with_plugins(&program.plugins);
+    let ours = hooks_of(program, &facts.ability, hooks).unwrap_or_else(|(hook, panic)| {
+        log::error!("the hook {hook:?}, applies_to, after job {id} was stored: {panic}");
+        Vec::new()
+    });
+    for hook in ours {
+        if let Err(panic) = guard(|| hook.post_enqueue(&view)) {
+            let hook = hook.name();
+            log::error!("the hook {hook:?} panicked after job {id} was stored: {panic}");
+        }
+    }
 }
 
 pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Error> {

@@ -4,11 +4,11 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo_hooks::{HookSet, JobId, JobView};
+use qudo_hooks::{HookSet, JobId};
 
 use super::Client;
 use super::batch::{Batch, Group, Way};
-use super::draft::{encode, hooks_of, pass_hooks};
+use super::draft::{call_post_enqueue, encode, pass_hooks};
 use super::enqueued::Enqueued;
 use super::route::{Route, route};
 use super::store::{Stored, store, time_left};
@@ -20,7 +20,6 @@ use crate::error::Error;
 use crate::new_job::NewJob;
 use crate::observe::Event;
 use crate::tools::awake;
-use crate::tools::guard::guard;
 use crate::tools::time::Instant;
 
 /// A job that went through the hooks and is encoded, with where it may go.
@@ -168,24 +167,6 @@ fn conclude(
         key_may_double: stored.key_may_double,
         begun: stored.begun,
     });
-    if !hooks.is_empty() {
-        let view = JobView::new(id, &record.facts.ability, &record.facts.queue)
-            .with_database(&database.name)
-            .with_uniqkey(record.facts.uniqkey.as_deref())
-            .with_priority(record.facts.priority)
-            .with_arg(&record.facts.codec, &record.facts.arg);
-        let ours = hooks_of(&client.program, &record.facts.ability, hooks).unwrap_or_else(
-            |(hook, panic)| {
-                log::error!("the hook {hook:?}, applies_to, after job {id} was stored: {panic}");
-                Vec::new()
-            },
-        );
-        for hook in ours {
-            if let Err(panic) = guard(|| hook.post_enqueue(&view)) {
-                let hook = hook.name();
-                log::error!("the hook {hook:?} panicked after job {id} was stored: {panic}");
-            }
-        }
-    }
+    call_post_enqueue(&client.program, hooks, record, &database.name);
     Enqueued::New(ticket(id))
 }

@@ -1,5 +1,6 @@
 //! One run of [`Manager::work`](crate::Manager::work): a worker process with its threads.
 
+mod aftermath;
 #[cfg(test)]
 mod bed;
 mod claiming;
@@ -9,6 +10,7 @@ pub(crate) mod heart;
 mod heartbeat;
 mod janitor;
 pub(crate) mod lane;
+mod life;
 mod listener;
 mod loops;
 pub(crate) mod once;
@@ -43,6 +45,7 @@ use crate::tools::sync::{Mutex, RwLock};
 use crate::tools::time::Instant;
 use dispatch::Dispatch;
 use lane::Lane;
+use life::Life;
 use pulses::LoopReport;
 use stop::Stop;
 use uncertain::Uncertain;
@@ -76,6 +79,8 @@ pub(crate) struct Session {
     /// that leaves while it looks for others at the same database and removes the worker's row: else the
     /// row of a lane whose database is not known yet would be removed with its leases.
     pub(crate) joining: Mutex<()>,
+    /// What stops with the work.
+    pub(crate) life: Mutex<Option<Life>>,
 }
 
 impl Session {
@@ -95,6 +100,7 @@ impl Session {
             lanes: RwLock::default(),
             lost_leases: AtomicU64::new(0),
             joining: Mutex::default(),
+            life: Mutex::default(),
         }
     }
 

@@ -37,6 +37,7 @@ pub(crate) fn work_once(
     if client.program.abilities.is_empty() {
         return Err(Error::NoAbilities);
     }
+    client.program.check_needs()?;
     let once = Once { client, host };
     let mut databases = client.databases.all().to_vec();
     shuffle(&mut databases);

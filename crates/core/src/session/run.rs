@@ -7,6 +7,7 @@ use qudo_hooks::{
     Decision, Failure, FailureKind, Hook, HookError, HookSet, JobView, Outcome, Veto,
 };
 
+use super::aftermath;
 use crate::ability::AbilityEntry;
 use crate::backoff::MAX_DELAY;
 use crate::driver::{
@@ -137,6 +138,14 @@ pub(crate) fn run_job(
     say(|| tell_end(program, &job, &outcome, settled));
     if let (true, Some(extras), Some(started)) = (settled, &extras, started) {
         program.tell_replacements(&extras.replacements, &[], &job.post.database, started);
+    }
+    if settled && !hooks.is_empty() {
+        say(|| {
+            if let Some(extras) = &extras {
+                aftermath::enqueued(program, &extras.replacements, &[], &job.post.database);
+            }
+            aftermath::ended(program, &job.view(), &outcome);
+        });
     }
     if verdict == Verdict::Complete && extras.is_none() {
         // Thousands of settlements may gather, and none of these needs its argument any more. One that

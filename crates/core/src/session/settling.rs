@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use qudo_hooks::FailureKind;
 
+use super::aftermath;
 use crate::client::Client;
 use crate::database::Database;
 use crate::driver::{
@@ -146,6 +147,10 @@ impl Settling<'_> {
             if !lost && let Some(extras) = &settlement.extras {
                 let without = answer.map_or(&[][..], Settled::without);
                 program.tell_replacements(&extras.replacements, without, name, begun);
+            }
+            if !lost {
+                let without = answer.map_or(&[][..], Settled::without);
+                aftermath::settled(program, settlement, without, name);
             }
             answered.is_done = !lost;
             answered.brings_work |= !lost && brings_work(settlement, program.options.delay);

@@ -7,6 +7,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use super::Session;
+use super::life::Life;
 use super::shutdown::shut_down;
 use super::start::{add_lane, start_workers};
 use crate::client::Client;
@@ -19,11 +20,43 @@ use crate::tools::threads::spawn;
 
 /// The session of a manager, while it works.
 #[derive(Clone, Default)]
-pub(crate) struct AtWork(Arc<Mutex<Option<Weak<Session>>>>);
+pub(crate) struct AtWork(Arc<Mutex<State>>);
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Idle,
+    /// Plugins and hooks are started, which is the user's code and may take its time. No lane is there yet.
+    Starting,
+    Working(Weak<Session>),
+}
 
 impl AtWork {
     pub(crate) fn session(&self) -> Option<Arc<Session>> {
-        self.0.lock().as_ref().and_then(Weak::upgrade)
+        match &*self.0.lock() {
+            State::Working(session) => session.upgrade(),
+            State::Idle | State::Starting => None,
+        }
+    }
+
+    /// Claims the place of the one session that a manager may have.
+    fn begin(&self) -> Result<Starting<'_>, Error> {
+        let mut state = self.0.lock();
+        let State::Idle = *state else { return Err(Error::AlreadyWorking) };
+        *state = State::Starting;
+        Ok(Starting(self))
+    }
+}
+
+/// Gives the place back if no session takes it.
+struct Starting<'a>(&'a AtWork);
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        let mut state = self.0.0.lock();
+        if let State::Starting = *state {
+            *state = State::Idle;
+        }
     }
 }
 
@@ -61,8 +94,12 @@ impl WorkHandle {
 
     fn finish(&mut self) {
         if !std::mem::replace(&mut self.stopped, true) {
-            shut_down(&self.session);
-            *self.at_work.0.lock() = None;
+            let session = &self.session;
+            shut_down(session);
+            if let Some(life) = session.life.lock().take() {
+                life.stop(&session.client.program, &session.worker);
+            }
+            *self.at_work.0.lock() = State::Idle;
         }
     }
 }
@@ -102,16 +139,15 @@ pub(crate) fn start(
     if program.abilities.is_empty() {
         return Err(Error::NoAbilities);
     }
+    program.check_needs()?;
+    let _starting = at_work.begin()?;
     check_schemas(client)?;
     let session = Arc::new(Session::new(client, host));
+    let life = Life::start(program, &session.worker)?;
+    *session.life.lock() = Some(life);
     // While a database is added or removed the set of lanes must not be made.
     let handle = client.databases.with_all(|databases| {
-        let mut current = at_work.0.lock();
-        if current.is_some() {
-            return Err(Error::AlreadyWorking);
-        }
-        *current = Some(Arc::downgrade(&session));
-        drop(current);
+        *at_work.0.lock() = State::Working(Arc::downgrade(&session));
         let handle =
             WorkHandle { session: Arc::clone(&session), at_work: at_work.clone(), stopped: false };
         for entry in program.abilities.iter() {
@@ -127,7 +163,7 @@ pub(crate) fn start(
         for database in databases.iter() {
             add_lane(&session, database)?;
         }
-        Ok(handle)
+        Ok::<_, Error>(handle)
     })?;
     // Not inside: a start that fails is shut down, and nobody could enqueue meanwhile.
     start_workers(&session)?;

@@ -3,6 +3,7 @@ use std::sync::Arc;
 use qudo_hooks::{HookSet, Outcome};
 
 use super::dispatch::Paces;
+use super::life::ThreadLife;
 use super::shelf::{Exchanged, Shelf};
 use crate::driver::{ClaimedJob, Settlement};
 use crate::job::{Post, Tenure};
@@ -16,6 +17,7 @@ use crate::tools::time::Instant;
 /// Runs jobs on one thread until the session stops.
 pub(crate) fn run(session: &Session, number: usize) {
     let shelf = &session.dispatch.shelves[number];
+    let _life = ThreadLife::start(&session.client.program, &session.worker);
     let hooks = session.client.program.hooks();
     let mut thread = Thread {
         session,
