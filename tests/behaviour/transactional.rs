@@ -322,13 +322,30 @@ pub fn what_replaces_a_job_in_its_transaction_starts_at_once(bed: &Bed) {
     relaying.stop();
 }
 
+/// Notes what it is told of stored jobs and of ends.
+struct Heard(Log);
+
+impl qudo::hook::Hook for Heard {
+    fn name(&self) -> &'static str {
+        "heard"
+    }
+    fn post_enqueue(&self, job: &qudo::hook::JobView<'_>) {
+        self.0.add(format!("enqueued {}", job.ability()));
+    }
+    fn post_settle(&self, job: &qudo::hook::JobView<'_>, outcome: &Outcome) {
+        self.0.add(format!("settled {} {}", job.ability(), outcome.as_str()));
+    }
+}
+
 pub fn an_end_in_a_transaction_is_told_and_kept_as_any_other(bed: &Bed) {
     if Conn::open(bed).is_none() {
         return;
     }
-    let stored = Stored::default();
-    let (manager, _) =
-        bed.with(|builder| builder.ability::<relay>().ability::<echo>().observer(stored.clone()));
+    let (stored, heard) = (Stored::default(), Log::default());
+    let (manager, _) = bed.with(|builder| {
+        let builder = builder.ability::<relay>().ability::<echo>().observer(stored.clone());
+        builder.hook(Heard(heard.clone()))
+    });
     let sent = manager.enqueue(relay::job().database(bed.first())).expect("stored");
     let outcome = manager.work_once().expect("works").expect("one");
     assert!(matches!(outcome, Outcome::Replaced(1)), "{outcome:?}");
@@ -337,6 +354,8 @@ pub fn an_end_in_a_transaction_is_told_and_kept_as_any_other(bed: &Bed) {
     let rows = manager.job_status(sent.id().expect("new")).expect("answers");
     let rows: Vec<_> = rows.iter().map(|row| row.status.as_str()).collect();
     assert_eq!(rows, ["replaced"]);
+    let told = ["enqueued relay", "enqueued echo", "settled relay replaced"];
+    assert_eq!(heard.lines(), told, "hooks are told after the commit");
     assert_eq!(drain(&manager), 1);
 }
 

@@ -82,13 +82,13 @@ pub fn again(job: &Job, left: u32) -> JobResult {
     Ok(())
 }
 
-/// Snoozes until its manager's log has two lines.
 /// Leaves no reply, but a history.
 #[qudo::ability(set_job_status = true)]
 pub fn noted(_job: &Job) -> JobResult {
     Ok(())
 }
 
+/// Snoozes until its manager's log has two lines.
 #[qudo::ability(set_job_status = true)]
 pub fn sleepy(job: &Job) -> JobResult<u32> {
     let log = job.plugin::<Log>()?;

@@ -54,6 +54,8 @@ groups! {
     facts,
     /// Hooks around what a job goes through.
     hooks,
+    /// What hooks and plugins are told after the commit, and when a service starts and stops.
+    points,
     /// What comes back to the client.
     reply,
     /// Services: many threads, many processes, leases, rescues.
@@ -78,7 +80,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; contract enqueue work reply facts exceptions hooks session databases);
+        $crate::suite!($run; contract enqueue work reply facts exceptions hooks points session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -198,6 +200,18 @@ macro_rules! suite {
             a_hook_that_panics_has_one_effect_and_stops_nothing,
             a_panic_where_an_error_is_told_or_a_hook_is_chosen_fails_the_attempt_alone,
             hooks_run_in_order_and_can_be_unregistered,
+        }
+    };
+    (@ points $run:path) => {
+        $crate::tests! { $run; $crate::points:
+            post_settle_is_told_of_each_end_when_it_is_committed,
+            a_run_whose_lease_was_lost_is_not_told_as_settled,
+            jobs_that_replace_another_are_told_to_hooks_when_they_are_stored,
+            a_redrive_and_a_move_call_no_hook_of_the_enqueue,
+            the_spool_calls_the_hooks_of_the_enqueue_once,
+            a_service_does_not_start_without_a_plugin_that_is_needed,
+            hooks_reach_plugins_from_the_draft_to_the_end,
+            a_service_starts_and_stops_its_plugins_hooks_and_threads,
         }
     };
     (@ session $run:path) => {
