@@ -35,7 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         Ok::<_, Box<dyn std::error::Error>>(tickets)
     })?;
     for ticket in tickets {
-        ticket.wait_as::<usize>(Duration::from_secs(20))?;
+        ticket.wait(Duration::from_secs(20))?;
     }
     working.stop();
     Ok(())

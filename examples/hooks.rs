@@ -77,8 +77,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let greeted = manager.enqueue(greet::job("eve".to_owned()))?;
     let charged = manager.enqueue(charge::job(995))?;
     while manager.work_once()?.is_some() {}
-    greeted.wait_as::<()>(Duration::ZERO)?;
-    let error = charged.wait_as::<()>(Duration::ZERO).expect_err("it was aborted");
+    greeted.wait(Duration::ZERO)?;
+    let error = charged.wait(Duration::ZERO).expect_err("it was aborted");
     println!("{error}");
     for one in timing.report() {
         println!("{} ran {} times", one.ability, one.runs);

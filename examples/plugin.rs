@@ -48,6 +48,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     manager.enqueue(mail::job("eve@example.org".to_owned()))?;
     let second = manager.enqueue(mail::job("bob@example.org".to_owned()))?;
     while manager.work_once()?.is_some() {}
-    println!("{} mails were sent", second.wait_as::<usize>(Duration::ZERO)?);
+    println!("{} mails were sent", second.wait(Duration::ZERO)?);
     Ok(())
 }

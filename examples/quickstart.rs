@@ -42,7 +42,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let working = manager.start()?;
     let bytes: u64 = scaled.wait(Duration::from_secs(10))?;
     println!("the thumbnail takes {bytes} bytes");
-    mailed.wait_as::<()>(Duration::from_secs(10))?;
+    mailed.wait(Duration::from_secs(10))?;
     working.stop();
     Ok(())
 }

@@ -73,6 +73,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
             }
         }
     }
-    println!("order {} is placed", order.wait_as::<u32>(Duration::ZERO)?);
+    println!("order {} is placed", order.wait(Duration::ZERO)?);
     Ok(())
 }

@@ -69,8 +69,8 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let old = qudo::NewJob::named("archive", serde_json::json!({"text": "from last year"}));
     let archived = manager.enqueue(old)?;
     while manager.work_once()?.is_some() {}
-    println!("{} letters", indexed.wait_as::<usize>(Duration::ZERO)?);
-    println!("checksum {:?}", sum.wait_as::<Vec<u8>>(Duration::ZERO)?);
-    println!("archived as {:?}", archived.wait_as::<String>(Duration::ZERO)?);
+    println!("{} letters", indexed.wait(Duration::ZERO)?);
+    println!("checksum {:?}", sum.wait(Duration::ZERO)?);
+    println!("archived as {:?}", archived.wait(Duration::ZERO)?);
     Ok(())
 }

@@ -56,7 +56,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     assert!(place(&mut conn, 500, true).is_err(), "neither order nor job");
 
     let working = manager.start()?;
-    placed.wait_as::<i64>(Duration::from_secs(10))?;
+    placed.wait(Duration::from_secs(10))?;
     working.stop();
     println!("ordered {}, paid {}", total(&mut conn, "orders")?, total(&mut conn, "payments")?);
     Ok(())
