@@ -21,7 +21,7 @@ use syn::visit::Visit;
 const SECRET: &str = "s3cr3t-0f-4-us3r";
 
 /// Types whose `Debug` is written by hand because they hold a secret; each is shown below.
-const HIDING: [&str; 15] = [
+const HIDING: [&str; 17] = [
     "Arg",
     "ClaimedJob",
     "DataSource",
@@ -32,7 +32,9 @@ const HIDING: [&str; 15] = [
     "JobInfo",
     "JobRecord",
     "JobView",
+    "ManagerBuilder",
     "MovingJob",
+    "NewJob",
     "Password",
     "ReplyRecord",
     "ReplyRow",
@@ -41,24 +43,34 @@ const HIDING: [&str; 15] = [
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 17] = [
+const PLAIN: [&str; 27] = [
+    "AbilityRegistration",
     "AbilitySet",
     "CodecSet",
+    "Compressed",
     "Database",
     "DieselDriver",
+    "Enqueued",
     "FaultyDriver",
+    "HookRegistration",
     "HookSet",
     "Job",
     "JobId",
+    "LivePlugin",
     "Manager",
     "MemoryDriver",
     "Name",
+    "NamedDriver",
     "OwnHook",
+    "PluginRegistration",
     "PluginSet",
     "RetryDelay",
     "Sqlite",
+    "Target",
+    "TestQueueBuilder",
     "WorkHandle",
     "WorkerId",
+    "WorkerView",
 ];
 
 /// Names of fields that hold what must not be shown.

@@ -224,6 +224,14 @@ pub struct AbilityRegistration {
     location: SourceLocation,
 }
 
+impl fmt::Debug for AbilityRegistration {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AbilityRegistration")
+            .field("location", &self.location)
+            .finish_non_exhaustive()
+    }
+}
+
 impl AbilityRegistration {
     /// Names the ability and the place of its registration.
     pub const fn of<A: Ability>(location: SourceLocation) -> Self {

@@ -1,4 +1,5 @@
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -37,6 +38,20 @@ pub struct ManagerBuilder {
     spool: Option<(String, u64)>,
     observer: Option<Arc<dyn Observer>>,
     on_change: Option<OnChange>,
+}
+
+/// Without the data source names, which may hold passwords, and the options of plugins.
+impl fmt::Debug for ManagerBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let hooks: Vec<_> = self.hooks.iter().map(|(hook, _)| hook.name()).collect();
+        f.debug_struct("ManagerBuilder")
+            .field("databases", &self.sources.len())
+            .field("linked", &self.linked)
+            .field("abilities", &self.ability_places)
+            .field("hooks", &hooks)
+            .field("plugins", &self.plugins)
+            .finish_non_exhaustive()
+    }
 }
 
 type InsertAbility = fn(&mut AbilitySet, SourceLocation) -> Result<(), Error>;

@@ -1,5 +1,6 @@
 //! Enqueuing inside a transaction of the caller's own, and completing a job inside its effect's.
 
+use std::fmt;
 use std::sync::Arc;
 
 use qudo_core::driver::{Driver, Inserted, JobRecord, Settled, Settlement, WorkerId};
@@ -58,6 +59,18 @@ pub enum Target<'a> {
     Named(&'a dyn Driver),
     /// To any of these.
     Any(&'a [Arc<dyn Driver>]),
+}
+
+impl fmt::Debug for Target<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(driver) => f.debug_tuple("Named").field(&driver.describe()).finish(),
+            Self::Any(drivers) => {
+                let all: Vec<_> = drivers.iter().map(|driver| driver.describe()).collect();
+                f.debug_tuple("Any").field(&all).finish()
+            }
+        }
+    }
 }
 
 /// How the tables are named on a connection to such a database. If no database of the manager has the

@@ -138,7 +138,7 @@ pub fn replace_completes_one_job_and_enqueues_others(bed: &Bed) {
     assert_eq!(lines, ["left", "right"]);
 }
 
-#[derive(Clone, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Stored(pub Arc<Mutex<Vec<JobId>>>);
 
 impl Observer for Stored {

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
@@ -23,6 +24,16 @@ pub struct Compressed {
     name: String,
     level: i32,
     most: usize,
+}
+
+impl fmt::Debug for Compressed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Compressed")
+            .field("name", &self.name)
+            .field("level", &self.level)
+            .field("most", &self.most)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Bytes that small input may grow to unless told otherwise.

@@ -1,3 +1,4 @@
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Driver, Password};
@@ -10,10 +11,18 @@ pub struct NamedDriver {
     pub driver: Arc<dyn Driver>,
 }
 
+impl fmt::Debug for NamedDriver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let driver = self.driver.describe();
+        f.debug_struct("NamedDriver").field("name", &self.name).field("driver", &driver).finish()
+    }
+}
+
 /// Schemes that a linked driver opens.
 ///
 /// Drivers register themselves at link time, so that `database("sqlite:jobs.db")` works
 /// in every crate; a driver value can always be given to the builder instead.
+#[derive(Debug)]
 pub struct DriverRegistration {
     /// The schemes, such as `sqlite`.
     pub schemes: &'static [&'static str],

@@ -32,7 +32,7 @@
 //! assert_eq!(queue.drain()?.len(), 1, "it failed once and waits for its retry");
 //! queue.advance(Duration::from_secs(61));
 //! assert!(queue.drain()?[0].is_success());
-//! assert_eq!(sent.wait_as::<usize>(Duration::ZERO)?, 15);
+//! assert_eq!(sent.wait(Duration::ZERO)?, 15);
 //! # Ok::<(), qudo_core::Error>(())
 //! ```
 
@@ -40,6 +40,7 @@ mod faulty;
 
 pub use faulty::FaultyDriver;
 
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -72,6 +73,15 @@ pub struct TestQueueBuilder {
     builder: ManagerBuilder,
     clock: Arc<SettableClock>,
     inline: bool,
+}
+
+impl fmt::Debug for TestQueueBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestQueueBuilder")
+            .field("builder", &self.builder)
+            .field("inline", &self.inline)
+            .finish_non_exhaustive()
+    }
 }
 
 impl TestQueue {

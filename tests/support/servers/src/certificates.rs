@@ -1,3 +1,4 @@
+use std::fmt;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -34,6 +35,12 @@ pub struct Authority<'a> {
     name: String,
     file: PathBuf,
     issuer: Issuer<'static, KeyPair>,
+}
+
+impl fmt::Debug for Authority<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authority").field("name", &self.name).finish_non_exhaustive()
+    }
 }
 
 impl Certificates {
