@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use qudo::codec::{Codec, Compressed, Encrypted, Json, MessagePack, Raw};
+use qudo::codec::{Codec, Compressed, Encodable, Encrypted, Json, MessagePack, Raw};
 use qudo::hook::Hook;
 use qudo::{Manager, ManagerBuilder};
 use serde::{Deserialize, Serialize};
@@ -115,10 +115,10 @@ fn codecs(criterion: &mut Criterion) {
         let value = thumbnail(bytes);
         let mut group = criterion.benchmark_group(format!("codec, {bytes} bytes"));
         for codec in &codecs {
-            let encoded = codec.encode(&value).expect("encodes");
+            let encoded = codec.encode(Encodable::new(&value)).expect("encodes");
             group.throughput(Throughput::Bytes(encoded.len() as u64));
             group.bench_function(BenchmarkId::new("encode", codec.name()), |bencher| {
-                bencher.iter(|| codec.encode(&value).expect("encodes"));
+                bencher.iter(|| codec.encode(Encodable::new(&value)).expect("encodes"));
             });
             group.bench_function(BenchmarkId::new("decode", codec.name()), |bencher| {
                 bencher.iter(|| {
@@ -130,7 +130,7 @@ fn codecs(criterion: &mut Criterion) {
     }
     criterion.bench_function("codec raw, 5000 bytes, decode", |bencher| {
         let bytes = vec![7; 5_000];
-        let encoded = Raw.encode(&bytes).expect("encodes");
+        let encoded = Raw.encode(Encodable::new(&bytes)).expect("encodes");
         bencher.iter(|| qudo::codec::decode::<Vec<u8>>(&Raw, &encoded).expect("decodes"));
     });
 }

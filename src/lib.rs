@@ -66,7 +66,9 @@ pub mod codec {
     pub use qudo_hooks::Encrypted;
     #[cfg(feature = "msgpack")]
     pub use qudo_hooks::MessagePack;
-    pub use qudo_hooks::{Arg, Codec, CodecError, Json, Raw, Visit, decode};
+    pub use qudo_hooks::{
+        Arg, Codec, CodecError, Encodable, Json, Raw, TypedArg, Visit, decode, encode,
+    };
 }
 
 /// Objects that abilities find by their type.

@@ -156,7 +156,7 @@ fn run_erased<A: Ability>(
     if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
         return Ok(None);
     }
-    let encoded = codecs.get(&options.codec).and_then(|codec| codec.encode(&reply));
+    let encoded = codecs.get(&options.codec).and_then(|codec| qudo_hooks::encode(codec, &reply));
     let body = encoded.map_err(|error| {
         Unfinished::failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)))
     })?;

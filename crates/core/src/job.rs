@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{CodecSet, JobId, JobView, PluginError, PluginSet};
+use qudo_hooks::{CodecSet, Encodable, JobId, JobView, PluginError, PluginSet};
 use serde::Serialize;
 
 use crate::driver::{
@@ -192,7 +192,7 @@ impl Job {
     ///
     /// When the value cannot be encoded.
     pub fn reply(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
-        let record = self.encode_reply(&value)?;
+        let record = self.encode_reply(Encodable::new(&value))?;
         self.written().replies.push(record);
         Ok(())
     }
@@ -218,7 +218,7 @@ impl Job {
     /// When the reply or a replacement cannot be encoded.
     pub fn completion(
         &self,
-        reply: Option<&dyn erased_serde::Serialize>,
+        reply: Option<Encodable<'_>>,
     ) -> Result<(WorkerId, Settlement), Error> {
         let last = reply.map(|value| self.encode_reply(value)).transpose()?;
         let replacements = self.take_replacements()?;
@@ -268,7 +268,7 @@ impl Job {
         Ok(all)
     }
 
-    fn encode_reply(&self, value: &dyn erased_serde::Serialize) -> Result<ReplyRecord, Error> {
+    fn encode_reply(&self, value: Encodable<'_>) -> Result<ReplyRecord, Error> {
         let codec = self.post.host.codecs().get(&self.reply_codec);
         let body = codec.and_then(|codec| codec.encode(value)).map_err(|source| Error::Codec {
             what: format!("a reply of job {} cannot be stored", self.id()),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use qudo_core::driver::{Driver, Inserted, JobRecord, Settled, Settlement, WorkerId};
 use qudo_core::{Enqueued, Error, Job, JobError, Manager, NewJob};
-use qudo_hooks::JobId;
+use qudo_hooks::{Encodable, JobId};
 
 use crate::classify::to_driver_error;
 use crate::driver::DieselDriver;
@@ -328,7 +328,7 @@ impl CompleteIn for Job {
             &mut || {
                 let value = value.borrow();
                 let reply = value.as_ref().filter(|_| !silent);
-                self.completion(reply.map(|value: &R| value as &dyn erased_serde::Serialize))
+                self.completion(reply.map(|value: &R| Encodable::new(value)))
             },
             &mut |conn| {
                 *value.borrow_mut() = Some(act(conn)?);

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::de::DeserializeOwned;
 
+use crate::erased::{Encodable, Visit};
 use crate::redact::{quotes_values, without_values};
 
 /// The name of the default codec.
@@ -13,6 +14,33 @@ pub const JSON: &str = "json";
 ///
 /// The codec's name is stored beside the bytes, so changing the default never
 /// strands jobs already in flight. Called on the enqueuing and the worker threads.
+///
+/// ```
+/// use qudo_hooks::{Codec, CodecError, Encodable, Visit, decode, encode};
+///
+/// /// JSON with each byte turned round.
+/// struct Upside;
+///
+/// impl Codec for Upside {
+///     fn name(&self) -> &str {
+///         "upside"
+///     }
+///
+///     fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError> {
+///         let json = serde_json::to_vec(&value).map_err(|error| CodecError::encode("upside", error))?;
+///         Ok(json.into_iter().map(|byte| !byte).collect())
+///     }
+///
+///     fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError> {
+///         let json: Vec<u8> = bytes.iter().map(|byte| !byte).collect();
+///         visit.visit("upside", &mut serde_json::Deserializer::from_slice(&json))
+///     }
+/// }
+///
+/// let bytes = encode(&Upside, &("cat", 7))?;
+/// assert_eq!(decode::<(String, u32)>(&Upside, &bytes)?, ("cat".to_owned(), 7));
+/// # Ok::<(), CodecError>(())
+/// ```
 pub trait Codec: Send + Sync {
     /// The stored name, such as `json`.
     fn name(&self) -> &str;
@@ -22,21 +50,17 @@ pub trait Codec: Send + Sync {
     /// # Errors
     ///
     /// When the value cannot be represented in this format.
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError>;
+    fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError>;
 
-    /// Decodes bytes by handing a deserializer to `visit`, exactly once.
+    /// Decodes bytes by handing a deserializer to `visit`.
     ///
     /// # Errors
     ///
     /// When the bytes are not of this format or `visit` refuses them. That is final for an argument: its job goes to
     /// the exception log, because the bytes stay the same. Of an error that may pass, as when a key could not be
     /// fetched, say so with [`CodecError::readable_elsewhere`].
-    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError>;
+    fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError>;
 }
-
-/// What [`Codec::decode`] calls with its deserializer.
-pub type Visit<'v> =
-    dyn FnMut(&mut dyn erased_serde::Deserializer<'_>) -> Result<(), erased_serde::Error> + 'v;
 
 /// Bytes and a type that do not fit each other, or a codec nobody linked.
 #[derive(Debug, thiserror::Error)]
@@ -107,6 +131,15 @@ impl CodecError {
     }
 }
 
+/// Encodes a value with any codec.
+///
+/// # Errors
+///
+/// When the value cannot be represented in the codec's format.
+pub fn encode(codec: &dyn Codec, value: &impl serde::Serialize) -> Result<Vec<u8>, CodecError> {
+    codec.encode(Encodable::new(value))
+}
+
 /// Decodes bytes into a type with any codec.
 ///
 /// # Errors
@@ -114,10 +147,11 @@ impl CodecError {
 /// When the bytes are not of the codec's format or do not fit the type.
 pub fn decode<T: DeserializeOwned>(codec: &dyn Codec, bytes: &[u8]) -> Result<T, CodecError> {
     let mut value = None;
-    codec.decode(bytes, &mut |deserializer| {
+    let mut take = |deserializer: &mut dyn erased_serde::Deserializer<'_>| {
         value = Some(erased_serde::deserialize(deserializer)?);
         Ok(())
-    })?;
+    };
+    codec.decode(bytes, Visit::new(&mut take))?;
     value.ok_or_else(|| CodecError::decode(codec.name(), "the codec produced no value"))
 }
 
@@ -130,21 +164,20 @@ impl Codec for Json {
         JSON
     }
 
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
-        serde_json::to_vec(value).map_err(|error| CodecError::encode(JSON, error))
+    fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError> {
+        serde_json::to_vec(&value).map_err(|error| CodecError::encode(JSON, error))
     }
 
-    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+    fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError> {
         let mut json = serde_json::Deserializer::from_slice(bytes);
-        visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut json))
-            .map_err(|error| CodecError::decode(JSON, error))?;
+        visit.visit(JSON, &mut json)?;
         json.end().map_err(|error| CodecError::decode(JSON, error))
     }
 }
 
 #[cfg(feature = "msgpack")]
 mod msgpack {
-    use super::{Codec, CodecError, Visit};
+    use super::{Codec, CodecError, Encodable, Visit};
 
     /// The codec `msgpack`: compact, with field names kept so that structs can grow.
     #[derive(Debug, Clone, Copy)]
@@ -157,14 +190,13 @@ mod msgpack {
             NAME
         }
 
-        fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
-            rmp_serde::to_vec_named(value).map_err(|error| CodecError::encode(NAME, error))
+        fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError> {
+            rmp_serde::to_vec_named(&value).map_err(|error| CodecError::encode(NAME, error))
         }
 
-        fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+        fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError> {
             let mut msgpack = rmp_serde::Deserializer::from_read_ref(bytes);
-            visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(&mut msgpack))
-                .map_err(|error| CodecError::decode(NAME, error))
+            visit.visit(NAME, &mut msgpack)
         }
     }
 }
@@ -234,7 +266,7 @@ mod tests {
         let set = CodecSet::default();
         for codec in set.codecs.values().filter(|codec| codec.name() != "raw") {
             let value = ("äöü\0".to_owned(), vec![1_u64, u64::MAX], Some(-1.5_f64));
-            let bytes = codec.encode(&value).expect("encodes");
+            let bytes = encode(codec.as_ref(), &value).expect("encodes");
             let back: (String, Vec<u64>, Option<f64>) =
                 decode(codec.as_ref(), &bytes).expect("decodes");
             assert_eq!(back, value, "{}", codec.name());

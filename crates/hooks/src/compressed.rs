@@ -2,18 +2,18 @@ use std::fmt;
 use std::io::Read;
 use std::sync::Arc;
 
-use crate::codec::Visit;
+use crate::erased::{Encodable, Visit};
 use crate::{Codec, CodecError};
 
 /// Compresses what another codec makes, with Zstandard: `json+zstd`.
 ///
 /// ```
-/// use qudo_hooks::{Codec, Compressed, Json, decode};
+/// use qudo_hooks::{Compressed, Json, decode, encode};
 ///
 /// let codec = Compressed::over(Json);
 /// assert_eq!(codec.name(), "json+zstd");
 /// let text = "to be or not to be ".repeat(100);
-/// let bytes = codec.encode(&text)?;
+/// let bytes = encode(&codec, &text)?;
 /// assert!(bytes.len() < 100);
 /// assert_eq!(decode::<String>(&codec, &bytes)?, text);
 /// # Ok::<(), qudo_hooks::CodecError>(())
@@ -67,13 +67,13 @@ impl Codec for Compressed {
         &self.name
     }
 
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
+    fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError> {
         let plain = self.inner.encode(value)?;
         zstd::stream::encode_all(&plain[..], self.level)
             .map_err(|error| CodecError::encode(&self.name, error))
     }
 
-    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+    fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError> {
         let wrong = |error: std::io::Error| CodecError::decode(&self.name, error);
         let mut plain = Vec::new();
         let stream = zstd::stream::Decoder::new(bytes).map_err(wrong)?;
@@ -99,11 +99,11 @@ mod tests {
         assert!(bomb.len() < 20_000, "{}", bomb.len());
         let error = decode::<u8>(&codec, &bomb).expect_err("a bomb");
         assert!(format!("{error:?}").contains("1000000"), "{error:?}");
-        let fits = codec.encode(&"x".repeat(900_000)).expect("encodes");
+        let fits = codec.encode(Encodable::new(&"x".repeat(900_000))).expect("encodes");
         assert_eq!(decode::<String>(&codec, &fits).expect("decodes").len(), 900_000);
         assert!(decode::<u8>(&codec, b"no zstd").is_err());
         let boundless = Compressed::over(Json).at_most(usize::MAX);
-        let text = boundless.encode(&"x").expect("encodes");
+        let text = boundless.encode(Encodable::new(&"x")).expect("encodes");
         assert_eq!(decode::<String>(&boundless, &text).expect("decodes"), "x");
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{PluginError, PluginSet};
+use crate::{PluginError, PluginSet, TypedArg};
 
 /// When a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -22,7 +22,7 @@ pub enum Due {
 /// The argument of a job that is not encoded yet, or that came encoded.
 pub enum Arg {
     /// A typed value; the codec encodes it after the `pre_enqueue` hooks.
-    Typed(Box<dyn erased_serde::Serialize + Send + Sync>),
+    Typed(TypedArg),
     /// Plain JSON, from a client that does not link the ability.
     Json(Value),
     /// Bytes that already are in the format that the codec's name says.
@@ -60,7 +60,7 @@ impl JobFields {
         codec: impl Into<Cow<'static, str>>,
         arg: impl serde::Serialize + Send + Sync + 'static,
     ) -> Self {
-        Self::new(queue.into(), codec.into(), Arg::Typed(Box::new(arg)))
+        Self::new(queue.into(), codec.into(), Arg::Typed(TypedArg::new(arg)))
     }
 
     /// Fields with a plain JSON argument.

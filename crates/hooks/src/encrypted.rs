@@ -4,7 +4,7 @@ use std::sync::Arc;
 use chacha20poly1305::aead::{Aead, AeadCore, KeyInit, OsRng, Payload};
 use chacha20poly1305::{XChaCha20Poly1305, XNonce};
 
-use crate::codec::Visit;
+use crate::erased::{Encodable, Visit};
 use crate::{Codec, CodecError};
 
 /// The first byte of what is stored, should the form ever change.
@@ -25,10 +25,10 @@ const NONCE: usize = 24;
 /// still swap the arguments of two jobs.
 ///
 /// ```
-/// use qudo_hooks::{Codec, Encrypted, Json, decode};
+/// use qudo_hooks::{Encrypted, Json, decode, encode};
 ///
 /// let old = Encrypted::over(Json).key("2025", [1; 32]);
-/// let bytes = old.encode(&"secret")?;
+/// let bytes = encode(&old, &"secret")?;
 /// let rotated = Encrypted::over(Json).key("2025", [1; 32]).key("2026", [2; 32]);
 /// assert_eq!(decode::<String>(&rotated, &bytes)?, "secret");
 /// let forgotten = Encrypted::over(Json).key("2026", [2; 32]);
@@ -78,7 +78,7 @@ impl Codec for Encrypted {
         &self.name
     }
 
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
+    fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError> {
         let (id, cipher) =
             self.keys.last().ok_or_else(|| CodecError::encode(&self.name, "it has no key"))?;
         let plain = self.inner.encode(value)?;
@@ -93,7 +93,7 @@ impl Codec for Encrypted {
         Ok(bytes)
     }
 
-    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
+    fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError> {
         let wrong = |message: String| CodecError::decode(&self.name, message).readable_elsewhere();
         let torn = || wrong("the bytes are no encrypted argument".to_owned());
         let [FORM, length, ..] = bytes else { return Err(torn()) };
@@ -121,9 +121,13 @@ mod tests {
     #[test]
     fn what_was_changed_anywhere_is_refused() {
         let codec = Encrypted::over(Json).key("k", [7; 32]);
-        let bytes = codec.encode(&"top secret").expect("encodes");
+        let bytes = codec.encode(Encodable::new(&"top secret")).expect("encodes");
         assert!(!String::from_utf8_lossy(&bytes).contains("secret"));
-        assert_ne!(bytes, codec.encode(&"top secret").expect("encodes"), "a nonce each");
+        assert_ne!(
+            bytes,
+            codec.encode(Encodable::new(&"top secret")).expect("encodes"),
+            "a nonce each"
+        );
         assert_eq!(decode::<String>(&codec, &bytes).expect("decodes"), "top secret");
         for at in 0..bytes.len() {
             let mut forged = bytes.clone();
@@ -139,6 +143,6 @@ mod tests {
     fn keys_are_shown_by_their_ids_only() {
         let codec = Encrypted::over(Json).key("2026", [42; 32]);
         assert_eq!(format!("{codec:?}"), "Encrypted { name: \"json+aead\", keys: [\"2026\"] }");
-        assert!(Encrypted::over(Json).encode(&1).is_err(), "without a key");
+        assert!(Encrypted::over(Json).encode(Encodable::new(&1)).is_err(), "without a key");
     }
 }

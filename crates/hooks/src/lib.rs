@@ -36,6 +36,7 @@ mod compressed;
 mod draft;
 #[cfg(feature = "aead")]
 mod encrypted;
+mod erased;
 mod error;
 mod hook;
 mod id;
@@ -50,12 +51,13 @@ mod worker;
 
 #[cfg(feature = "msgpack")]
 pub use codec::MessagePack;
-pub use codec::{Codec, CodecError, CodecSet, JSON, Json, Visit, decode};
+pub use codec::{Codec, CodecError, CodecSet, JSON, Json, decode, encode};
 #[cfg(feature = "zstd")]
 pub use compressed::Compressed;
 pub use draft::{Arg, Due, JobDraft, JobFields};
 #[cfg(feature = "aead")]
 pub use encrypted::Encrypted;
+pub use erased::{Encodable, TypedArg, Visit};
 pub use error::{HookError, Veto};
 pub use hook::Hook;
 pub use id::{JobId, ParseJobIdError};

@@ -5,18 +5,18 @@ use serde::de::{self, Deserializer, Visitor};
 use serde::ser::{self, Impossible, SerializeSeq, SerializeTuple};
 use serde::{Serialize, Serializer, forward_to_deserialize_any};
 
-use crate::codec::Visit;
+use crate::erased::{Encodable, Visit};
 use crate::{Codec, CodecError};
 
 /// Stores bytes and texts as they are: `Vec<u8>`, `String`, and types that are one of them inside.
 ///
 /// ```
-/// use qudo_hooks::{Codec, Raw, decode};
+/// use qudo_hooks::{Raw, decode, encode};
 ///
-/// let bytes = Raw.encode(&vec![1_u8, 2, 255])?;
+/// let bytes = encode(&Raw, &vec![1_u8, 2, 255])?;
 /// assert_eq!(bytes, [1, 2, 255]);
 /// assert_eq!(decode::<Vec<u8>>(&Raw, &bytes)?, [1, 2, 255]);
-/// assert!(Raw.encode(&7_u64).is_err(), "a number has no bytes of its own");
+/// assert!(encode(&Raw, &7_u64).is_err(), "a number has no bytes of its own");
 /// # Ok::<(), qudo_hooks::CodecError>(())
 /// ```
 #[derive(Debug, Clone, Copy)]
@@ -29,16 +29,15 @@ impl Codec for Raw {
         NAME
     }
 
-    fn encode(&self, value: &dyn erased_serde::Serialize) -> Result<Vec<u8>, CodecError> {
+    fn encode(&self, value: Encodable<'_>) -> Result<Vec<u8>, CodecError> {
         let mut bytes = Vec::new();
-        erased_serde::serialize(value, Writer(&mut bytes))
+        serde::Serialize::serialize(&value, Writer(&mut bytes))
             .map_err(|error| CodecError::encode(NAME, error))?;
         Ok(bytes)
     }
 
-    fn decode(&self, bytes: &[u8], visit: &mut Visit<'_>) -> Result<(), CodecError> {
-        visit(&mut <dyn erased_serde::Deserializer<'_>>::erase(Reader(bytes)))
-            .map_err(|error| CodecError::decode(NAME, error))
+    fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError> {
+        visit.visit(NAME, Reader(bytes))
     }
 }
 
@@ -288,15 +287,17 @@ mod tests {
     #[test]
     fn bytes_and_texts_are_stored_as_they_are_and_nothing_else_is() {
         let image = Image(vec![0, 255, 10]);
-        let bytes = Raw.encode(&image).expect("encodes");
+        let bytes = Raw.encode(Encodable::new(&image)).expect("encodes");
         assert_eq!(bytes, [0, 255, 10]);
         assert_eq!(decode::<Image>(&Raw, &bytes).expect("decodes"), image);
-        assert_eq!(Raw.encode(&"köln").expect("encodes"), "köln".as_bytes());
+        assert_eq!(Raw.encode(Encodable::new(&"köln")).expect("encodes"), "köln".as_bytes());
         assert_eq!(decode::<String>(&Raw, "köln".as_bytes()).expect("decodes"), "köln");
         assert!(decode::<String>(&Raw, &[255]).is_err(), "not UTF-8");
-        assert!(Raw.encode(&vec![1_u64, 256]).is_err(), "not bytes");
-        assert!(Raw.encode(&7_u64).is_err() && Raw.encode(&()).is_err());
-        assert!(Raw.encode(&(1_u8, "x")).is_err());
-        assert!(Raw.encode(&serde_json::json!({"a": 1})).is_err());
+        assert!(Raw.encode(Encodable::new(&vec![1_u64, 256])).is_err(), "not bytes");
+        assert!(
+            Raw.encode(Encodable::new(&7_u64)).is_err() && Raw.encode(Encodable::new(&())).is_err()
+        );
+        assert!(Raw.encode(Encodable::new(&(1_u8, "x"))).is_err());
+        assert!(Raw.encode(Encodable::new(&serde_json::json!({"a": 1}))).is_err());
     }
 }

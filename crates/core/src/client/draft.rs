@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
-use qudo_hooks::{Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView};
+use qudo_hooks::{
+    Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView, encode as encode_with,
+};
 
 use crate::ability::{split_version, versioned};
 use crate::backoff::MAX_DELAY;
@@ -177,8 +179,8 @@ fn encode_arg(program: &Program, job: &mut NewJob) -> Result<Vec<u8>, Error> {
     let encoded = match arg {
         // Bytes come from the client as they are; a worker that cannot read them says so.
         Arg::Encoded(bytes) => Ok(bytes),
-        Arg::Typed(value) => codec.and_then(|codec| codec.encode(&value)),
-        Arg::Json(value) => codec.and_then(|codec| codec.encode(&value)),
+        Arg::Typed(value) => codec.and_then(|codec| encode_with(codec, &value)),
+        Arg::Json(value) => codec.and_then(|codec| encode_with(codec, &value)),
     };
     encoded.map_err(|source| Error::Codec {
         what: format!("the argument of a job for {:?} cannot be stored", job.ability),
