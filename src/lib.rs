@@ -79,8 +79,8 @@ pub mod plugin {
 /// What operators ask, and what they are told: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        Ending, Exception, ExceptionFilter, JobFilter, JobInfo, JobState, StatusRow, WorkerId,
-        WorkerInfo, WorkerSeen,
+        Ending, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo, JobState, StatusRow,
+        WorkerId, WorkerInfo, WorkerSeen,
     };
     pub use qudo_core::{
         AbilityInfo, AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason, Finding,

@@ -236,21 +236,15 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
     hidden("ReplyRecord", &ReplyRecord { codec: "json".into(), body: arg() });
     hidden(
         "Exception",
-        &Exception {
-            id: uuid::Uuid::now_v7(),
-            job: JobId::new(),
-            facts: facts(),
-            attempt: 1,
-            kind: FailureKind::Error,
-            class: None,
-            message: "failed".to_owned(),
-            failed_at: now,
-            worker: qudo::driver::WorkerId::new(),
-            worker_name: None,
-            version: None,
-            discarded: true,
-            redriven_as: None,
-        },
+        &Exception::new(
+            qudo::driver::ExceptionId::new(),
+            JobId::new(),
+            facts(),
+            FailureKind::Error,
+            "failed",
+            qudo::driver::WorkerId::new(),
+            now,
+        ),
     );
     let error = std::io::Error::other(SECRET);
     let failure = qudo::hook::Failure::new(FailureKind::Error, "failed").with_error(error);

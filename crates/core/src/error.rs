@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
 
-use crate::driver::{DriverError, Ending, JobState};
+use crate::driver::{DriverError, Ending, ExceptionId, JobState};
 use crate::tools::causes::with_causes;
 
 /// What can go wrong with a manager. Every message names the thing and what to do.
@@ -259,7 +259,7 @@ pub enum Error {
     #[error("exception {exception} was already enqueued again, as job {job}")]
     AlreadyRedriven {
         /// The row.
-        exception: uuid::Uuid,
+        exception: ExceptionId,
         /// The job.
         job: JobId,
     },
@@ -267,7 +267,7 @@ pub enum Error {
     #[error("exception {exception} cannot be enqueued again: {reason}")]
     NotRedrivable {
         /// The row.
-        exception: uuid::Uuid,
+        exception: ExceptionId,
         /// Why.
         reason: String,
     },

@@ -9,7 +9,6 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use qudo_hooks::{CodecSet, Hook, JobId, Outcome, PluginSet, SourceLocation};
-use uuid::Uuid;
 
 use crate::ability::AbilityInfo;
 use crate::admin;
@@ -26,8 +25,8 @@ use crate::database::set::Databases;
 use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
-    ControlFlag, Driver, Due, Exception, ExceptionFilter, JobFilter, JobInfo, JobRecord, StatusRow,
-    WorkerSeen,
+    ControlFlag, Driver, Due, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo,
+    JobRecord, StatusRow, WorkerSeen,
 };
 use crate::error::Error;
 use crate::job::{Host, Job};
@@ -301,7 +300,7 @@ impl Manager {
     /// When the row does not exist, was not the job's last failure, was redriven before, or its
     /// unique key is taken by a live job.
     #[doc(alias = "enqueue_from_failed_job")]
-    pub fn redrive(&self, exception: Uuid) -> Result<Ticket, Error> {
+    pub fn redrive(&self, exception: ExceptionId) -> Result<Ticket, Error> {
         admin::orders::redrive(self.client(), exception)
     }
 

@@ -28,6 +28,7 @@ impl<O: Observer> Observer for Arc<O> {
 #[non_exhaustive]
 pub enum Event<'a> {
     /// An enqueue was answered: this job is stored.
+    #[non_exhaustive]
     Enqueued {
         /// The job.
         job: &'a JobRecord,
@@ -42,6 +43,7 @@ pub enum Event<'a> {
         begun: SystemTime,
     },
     /// An enqueue failed, and the job may be stored or not.
+    #[non_exhaustive]
     Uncertain {
         /// The job.
         job: JobId,
@@ -49,11 +51,13 @@ pub enum Event<'a> {
         database: &'a str,
     },
     /// A waiting job was removed without a run: dequeued, or dropped by the spool.
+    #[non_exhaustive]
     Dropped {
         /// The job.
         job: JobId,
     },
     /// A claim was answered.
+    #[non_exhaustive]
     Claimed {
         /// Who claimed.
         worker: WorkerId,
@@ -67,6 +71,7 @@ pub enum Event<'a> {
         begun: SystemTime,
     },
     /// A run begins.
+    #[non_exhaustive]
     Started {
         /// Who runs it.
         worker: WorkerId,
@@ -76,6 +81,7 @@ pub enum Event<'a> {
         job: &'a ClaimedJob,
     },
     /// A run ended; its outcome is not stored yet.
+    #[non_exhaustive]
     Finished {
         /// Who ran it.
         worker: WorkerId,
@@ -89,6 +95,7 @@ pub enum Event<'a> {
         outcome: &'static str,
     },
     /// The database answered to a settlement.
+    #[non_exhaustive]
     Settled {
         /// Who settled.
         worker: WorkerId,

@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionFilter, Head,
-    Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, Promotion, Purged, Redrive,
-    Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, Verdict, Wake, WakeSource,
-    Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionFilter,
+    ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, Promotion,
+    Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, Verdict, Wake,
+    WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -466,11 +466,12 @@ impl<E: Engine> Admin for DieselDriver<E> {
         self.write_that_stands(|_, done| Ok(!done), reschedule)
     }
 
-    fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
-        let redrive = |conn: &mut Sql<'_, E::Conn>| exception::redrive::<E>(conn, &exception, new);
+    fn redrive(&self, exception: ExceptionId, new: JobId) -> Result<Redrive, DriverError> {
+        let redrive =
+            |conn: &mut Sql<'_, E::Conn>| exception::redrive::<E>(conn, exception.as_uuid(), new);
         let noted = |conn: &mut Sql<'_, E::Conn>, done: &Redrive| {
             let Redrive::Enqueued(new) = done else { return Ok(true) };
-            exception::is_redriven_as::<E>(conn, &exception, *new)
+            exception::is_redriven_as::<E>(conn, exception.as_uuid(), *new)
         };
         self.write_that_stands(noted, redrive)
     }

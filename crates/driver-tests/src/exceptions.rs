@@ -52,7 +52,7 @@ pub fn a_failure_that_was_retried_cannot_be_enqueued_again(bed: &Bed) {
     let first = exceptions(&manager).remove(0);
     let error = manager.redrive(first.id).expect_err("it completed");
     assert!(error.to_string().contains("retried"), "{error}");
-    let error = manager.redrive(uuid::Uuid::now_v7()).expect_err("unknown");
+    let error = manager.redrive(qudo::driver::ExceptionId::new()).expect_err("unknown");
     assert!(matches!(error, Error::NotRedrivable { .. }), "{error}");
 }
 

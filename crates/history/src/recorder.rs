@@ -77,7 +77,7 @@ impl Observer for Recorder {
 
 fn step(event: &Event<'_>) -> Option<Step> {
     Some(match event {
-        Event::Enqueued { job, database, doubtful, key_may_double, begun } => Step::Enqueued {
+        Event::Enqueued { job, database, doubtful, key_may_double, begun, .. } => Step::Enqueued {
             job: job.id.to_string(),
             database: (*database).to_owned(),
             queue: job.facts.queue.to_string(),
@@ -90,28 +90,28 @@ fn step(event: &Event<'_>) -> Option<Step> {
             begun: micros(*begun),
         },
         Event::Uncertain { job, .. } => Step::Uncertain { job: job.to_string() },
-        Event::Dropped { job } => Step::Dropped { job: job.to_string() },
-        Event::Claimed { worker, database, queue, jobs, begun } => Step::Claimed {
+        Event::Dropped { job, .. } => Step::Dropped { job: job.to_string() },
+        Event::Claimed { worker, database, queue, jobs, begun, .. } => Step::Claimed {
             worker: worker.to_string(),
             database: (*database).to_owned(),
             queue: (*queue).to_owned(),
             jobs: jobs.iter().map(|job| (job.id.to_string(), job.facts.priority)).collect(),
             begun: micros(*begun),
         },
-        Event::Started { worker, database, job } => Step::Started {
+        Event::Started { worker, database, job, .. } => Step::Started {
             worker: worker.to_string(),
             database: (*database).to_owned(),
             job: job.id.to_string(),
             attempt: job.attempt,
         },
-        Event::Finished { worker, database, job, attempt, outcome } => Step::Finished {
+        Event::Finished { worker, database, job, attempt, outcome, .. } => Step::Finished {
             worker: worker.to_string(),
             database: (*database).to_owned(),
             job: job.to_string(),
             attempt: *attempt,
             outcome: (*outcome).to_owned(),
         },
-        Event::Settled { worker, database, job, attempt, verdict, answer } => Step::Settled {
+        Event::Settled { worker, database, job, attempt, verdict, answer, .. } => Step::Settled {
             worker: worker.to_string(),
             database: (*database).to_owned(),
             job: job.to_string(),

@@ -3,13 +3,12 @@
 use std::sync::Arc;
 
 use qudo_hooks::JobId;
-use uuid::Uuid;
 
 use crate::backoff::MAX_DELAY;
 use crate::client::Client;
 use crate::client::ticket::Ticket;
 use crate::database::set::Databases;
-use crate::driver::{Due, Ending, Redrive};
+use crate::driver::{Due, Ending, ExceptionId, Redrive};
 use crate::error::Error;
 use crate::observe::Event;
 use crate::tools::awake;
@@ -42,7 +41,7 @@ pub(crate) fn reschedule(databases: &Databases, id: JobId, due: Due) -> Result<b
 }
 
 /// Enqueues a discarded job again from the exception log.
-pub(crate) fn redrive(client: &Arc<Client>, exception: Uuid) -> Result<Ticket, Error> {
+pub(crate) fn redrive(client: &Arc<Client>, exception: ExceptionId) -> Result<Ticket, Error> {
     let refused = |reason: String| Error::NotRedrivable { exception, reason };
     let (new, asked) = (JobId::new(), awake::now());
     let found = client.databases.first("redrive a job", move |driver| {
@@ -71,7 +70,7 @@ mod tests {
 
     use super::*;
     use crate::ability::Ability;
-    use crate::driver::{ExceptionFilter, JobState};
+    use crate::driver::{ExceptionFilter, ExceptionId, JobState};
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
     use crate::job_error::{JobError, JobResult};
@@ -104,7 +103,7 @@ mod tests {
     }
 
     /// The rows of the exception log, of all databases.
-    fn log(manager: &Manager) -> Vec<Uuid> {
+    fn log(manager: &Manager) -> Vec<ExceptionId> {
         let lists = manager.exceptions(&ExceptionFilter::default()).into_iter();
         lists.flat_map(|on| on.answer.expect("answers")).map(|row| row.id).collect()
     }
@@ -166,7 +165,7 @@ mod tests {
         let again = manager.redrive(rows[0]);
         let Err(Error::AlreadyRedriven { job, .. }) = again else { panic!("twice") };
         assert_eq!(job, ticket.id());
-        let unknown = manager.redrive(Uuid::nil());
+        let unknown = manager.redrive(ExceptionId::new());
         assert!(matches!(unknown, Err(Error::NotRedrivable { .. })));
     }
 

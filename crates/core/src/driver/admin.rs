@@ -1,7 +1,7 @@
 use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
-use super::{Control, ControlFlag, Deadline, DriverError, Ending, Redrive};
+use super::{Control, ControlFlag, Deadline, DriverError, Ending, ExceptionId, Redrive};
 
 /// A schema compared with what this driver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -61,5 +61,5 @@ pub trait Admin {
     fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError>;
 
     /// Enqueues a discarded job again from the exception log, under the new id, once.
-    fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError>;
+    fn redrive(&self, exception: ExceptionId, new: JobId) -> Result<Redrive, DriverError>;
 }

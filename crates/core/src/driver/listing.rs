@@ -4,9 +4,8 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use super::{JobFacts, WorkerId};
+use super::{ExceptionId, JobFacts, WorkerId};
 
 /// Where a live job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +44,7 @@ impl JobState {
 
 /// A live job as listings show it.
 #[derive(Clone)]
+#[non_exhaustive]
 pub struct JobInfo {
     /// Its id.
     pub id: JobId,
@@ -56,6 +56,19 @@ pub struct JobInfo {
     pub enqueued_at: DateTime<Utc>,
     /// Where it stands.
     pub state: JobState,
+}
+
+impl JobInfo {
+    /// A job that stands there and was started so many times.
+    pub fn new(
+        id: JobId,
+        facts: JobFacts,
+        attempt: i32,
+        enqueued_at: DateTime<Utc>,
+        state: JobState,
+    ) -> Self {
+        Self { id, facts, attempt, enqueued_at, state }
+    }
 }
 
 /// Which live jobs a listing shows.
@@ -79,6 +92,7 @@ impl Default for JobFilter {
 
 /// A count of live jobs.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct CountRow {
     /// The queue.
     pub queue: String,
@@ -90,11 +104,24 @@ pub struct CountRow {
     pub count: u64,
 }
 
+impl CountRow {
+    /// So many jobs of this queue and ability in this state.
+    pub fn new(
+        queue: impl Into<String>,
+        ability: impl Into<String>,
+        state: &'static str,
+        count: u64,
+    ) -> Self {
+        Self { queue: queue.into(), ability: ability.into(), state, count }
+    }
+}
+
 /// A row of the exception log.
 #[derive(Clone, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Exception {
     /// Its id.
-    pub id: Uuid,
+    pub id: ExceptionId,
     /// The job that failed.
     pub job: JobId,
     /// What the job is. The argument is that of the enqueue, byte for byte, where the job was discarded; it and
@@ -122,6 +149,38 @@ pub struct Exception {
     pub redriven_as: Option<JobId>,
 }
 
+impl Exception {
+    /// The failure of a run in the hands of this worker, after which the job runs again; for drivers, which then set
+    /// what else they know.
+    pub fn new(
+        id: ExceptionId,
+        job: JobId,
+        facts: JobFacts,
+        kind: FailureKind,
+        message: impl Into<String>,
+        worker: WorkerId,
+        failed_at: DateTime<Utc>,
+    ) -> Self {
+        let (class, worker_name, version, redriven_as) = (None, None, None, None);
+        let (message, attempt, discarded) = (message.into(), 1, false);
+        Self {
+            id,
+            job,
+            facts,
+            attempt,
+            kind,
+            class,
+            message,
+            failed_at,
+            worker,
+            worker_name,
+            version,
+            discarded,
+            redriven_as,
+        }
+    }
+}
+
 /// Which rows of the exception log a listing shows.
 #[derive(Debug, Clone)]
 pub struct ExceptionFilter {
@@ -130,7 +189,7 @@ pub struct ExceptionFilter {
     /// Only this job.
     pub job: Option<JobId>,
     /// Only this row.
-    pub id: Option<Uuid>,
+    pub id: Option<ExceptionId>,
     /// Only failures with which a job left the queue.
     pub discarded_only: bool,
     /// At most so many.
@@ -169,6 +228,7 @@ pub enum Redrive {
 
 /// A row of a job's history.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StatusRow {
     /// The job.
     pub job: JobId,
@@ -191,6 +251,31 @@ pub struct StatusRow {
 }
 
 impl StatusRow {
+    /// A run that ended so, without a key or a message; for drivers, which then set what else they know.
+    pub fn new(
+        job: JobId,
+        ability: impl Into<String>,
+        status: impl Into<String>,
+        attempt: i32,
+        enqueued_at: DateTime<Utc>,
+        started_at: DateTime<Utc>,
+        finished_at: DateTime<Utc>,
+    ) -> Self {
+        Self {
+            job,
+            ability: ability.into(),
+            status: status.into(),
+            attempt,
+            uniqkey: None,
+            enqueued_at,
+            started_at,
+            finished_at,
+            message: None,
+        }
+    }
+}
+
+impl StatusRow {
     /// How long the run took.
     pub fn took(&self) -> Duration {
         (self.finished_at - self.started_at).to_std().unwrap_or_default()
@@ -199,6 +284,7 @@ impl StatusRow {
 
 /// Jobs of one ability that wait at the head of a queue.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Head {
     /// The queue.
     pub queue: String,
@@ -206,6 +292,13 @@ pub struct Head {
     pub ability: String,
     /// How many of the first rows of the queue they are.
     pub count: u64,
+}
+
+impl Head {
+    /// So many of the first rows of this queue.
+    pub fn new(queue: impl Into<String>, ability: impl Into<String>, count: u64) -> Self {
+        Self { queue: queue.into(), ability: ability.into(), count }
+    }
 }
 
 /// How a job ended that nobody ran to its end: what its tombstone says, a row that is kept as long as replies.
@@ -239,11 +332,24 @@ impl Ending {
 
 /// What a job left for those who wait for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Remains {
     /// Its replies, in order.
     pub replies: Vec<ReplyRow>,
     /// How it ended, if nobody ran it to its end.
     pub ending: Option<Ending>,
+}
+
+impl Remains {
+    /// Of a job that completed with these replies.
+    pub fn replies(replies: Vec<ReplyRow>) -> Self {
+        Self { replies, ending: None }
+    }
+
+    /// Of a job that ended so.
+    pub fn ending(ending: Ending) -> Self {
+        Self { replies: Vec::new(), ending: Some(ending) }
+    }
 }
 
 /// A stored reply.

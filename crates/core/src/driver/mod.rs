@@ -10,6 +10,7 @@ mod audit;
 mod control;
 mod error;
 mod facts;
+mod ids;
 mod inspect;
 mod keep;
 mod listing;
@@ -26,6 +27,7 @@ pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
 pub use facts::{Flags, JobFacts};
+pub use ids::{ExceptionId, WorkerId};
 pub use inspect::Inspect;
 pub use keep::{Keep, Purged};
 pub use listing::{
@@ -39,7 +41,7 @@ pub use qudo_hooks::Due;
 pub use record::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, ExceptionRecord, Extras,
     Inserted, JobRecord, Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord,
-    Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Verdict, WorkerInfo, WorkerSeen,
 };
 pub use registration::{DriverRegistration, NamedDriver};
 pub use wake::{Wake, WakeSource, Wakes};

@@ -6,47 +6,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use qudo_hooks::{Due, FailureKind, JobId};
 use serde::{Deserialize, Serialize};
-use uuid::Uuid;
 
-use super::{Flags, JobFacts, Name};
-use crate::tools::random::new_id;
+use super::{ExceptionId, Flags, JobFacts, Name, WorkerId};
 use crate::tools::time::Instant;
-
-/// The identity of a worker process: fresh at each start, never a host name.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct WorkerId(Uuid);
-
-impl WorkerId {
-    /// A fresh identity.
-    #[must_use]
-    #[expect(clippy::new_without_default, reason = "a default identity would not be fresh")]
-    pub fn new() -> Self {
-        Self(new_id())
-    }
-
-    /// An identity read from a database.
-    pub const fn from_uuid(uuid: Uuid) -> Self {
-        Self(uuid)
-    }
-
-    /// The identity as a UUID.
-    pub const fn as_uuid(&self) -> &Uuid {
-        &self.0
-    }
-}
-
-impl fmt::Display for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
-
-impl fmt::Debug for WorkerId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
-    }
-}
 
 /// What a heartbeat tells of a worker process.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -265,7 +227,7 @@ pub struct Extras {
 #[derive(Debug, Clone)]
 pub struct ExceptionRecord {
     /// The id of the row.
-    pub id: Uuid,
+    pub id: ExceptionId,
     /// Why it failed.
     pub kind: FailureKind,
     /// The kind of the error, by which failures are grouped: the name of its type, where that is known.
@@ -281,7 +243,7 @@ pub struct ExceptionRecord {
 impl ExceptionRecord {
     /// An attempt that failed in nobody's hands.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
-        let (id, message) = (new_id(), message.into());
+        let (id, message) = (ExceptionId::new(), message.into());
         Self { id, kind, class: None, message, worker_name: None, version: None }
     }
 }

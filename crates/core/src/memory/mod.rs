@@ -16,9 +16,9 @@ use crate::clock::{Clock, SystemClock};
 use crate::driver::{
     AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception,
-    ExceptionFilter, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, NamedDriver,
-    Password, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep,
+    NamedDriver, Password, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
+    Settlement, StatusRow, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -252,7 +252,7 @@ impl Admin for MemoryDriver {
         Ok(self.with(|store| store.reschedule(id, due)))
     }
 
-    fn redrive(&self, exception: Uuid, new: JobId) -> Result<Redrive, DriverError> {
+    fn redrive(&self, exception: ExceptionId, new: JobId) -> Result<Redrive, DriverError> {
         Ok(self.with(|store| store.redrive(exception, new)))
     }
 }

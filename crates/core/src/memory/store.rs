@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::driver::{
     Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Ending,
-    Exception, ExceptionFilter, ExceptionRecord, Flags, Inserted, JobFilter, JobInfo, JobRecord,
-    JobState, Keep, Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled, Settlement,
-    StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Exception, ExceptionFilter, ExceptionId, ExceptionRecord, Flags, Inserted, JobFilter, JobInfo,
+    JobRecord, JobState, Keep, Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled,
+    Settlement, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
@@ -444,7 +444,7 @@ impl Store {
             .collect()
     }
 
-    pub(super) fn redrive(&mut self, exception: Uuid, new: JobId) -> Redrive {
+    pub(super) fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {
         let Some(at) = self.exceptions.iter().position(|row| row.id == exception) else {
             return Redrive::NotFound;
         };

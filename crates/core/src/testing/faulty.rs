@@ -6,11 +6,11 @@ use uuid::Uuid;
 
 use crate::driver::{
     AbilityLease, Admin, Audit, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, Ending, Exception, ExceptionFilter, Head,
-    Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow, Leg, Moves,
-    MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, StrayCursor, Strays, Traces, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
-    WorkerSeen,
+    DeadWorker, Deadline, Depth, Driver, DriverError, Ending, Exception, ExceptionFilter,
+    ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow,
+    Leg, Moves, MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
+    Settlement, StatusRow, StrayCursor, Strays, Traces, Wake, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -195,7 +195,7 @@ impl Admin for FaultyDriver {
         fn set_control(flag: ControlFlag, on: bool, deadline: Deadline) -> ();
         fn dequeue(id: JobId, leaves: Option<Ending>) -> bool;
         fn reschedule(id: JobId, due: Due) -> bool;
-        fn redrive(exception: Uuid, new: JobId) -> Redrive;
+        fn redrive(exception: ExceptionId, new: JobId) -> Redrive;
     }
 }
 

@@ -159,7 +159,7 @@ fn exceptions<'a>(ours: &[&'a Settlement]) -> [Array<'a>; 9] {
     let all = with.iter();
     let is_last = |one: &Settlement| i32::from(one.verdict == Verdict::Discard);
     [
-        Array::Ids(all.clone().map(|(_, record)| record.id).collect()),
+        Array::Ids(all.clone().map(|(_, record)| *record.id.as_uuid()).collect()),
         Array::Ids(all.clone().map(|(one, _)| *one.job.id.as_uuid()).collect()),
         Array::Ints(all.clone().map(|(one, _)| one.job.attempt).collect()),
         Array::Texts(all.clone().map(|(_, record)| record.kind.as_str()).collect()),

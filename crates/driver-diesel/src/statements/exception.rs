@@ -1,7 +1,8 @@
 use diesel::deserialize;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    Due, Exception, ExceptionFilter, Inserted, JobFacts, JobRecord, Keep, Redrive, WorkerId,
+    Due, Exception, ExceptionFilter, ExceptionId, Inserted, JobFacts, JobRecord, Keep, Redrive,
+    WorkerId,
 };
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
@@ -78,21 +79,20 @@ const COLUMNS: &str = "id, job_id, attempt, kind, error_class, message, failed_a
 
 impl FromRow for Row {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(Exception {
-            id: columns.id()?,
-            job: JobId::from_uuid(columns.id()?),
-            attempt: columns.int()?,
-            kind: FailureKind::from_stored(&columns.text()?),
-            class: columns.opt_text()?,
-            message: columns.text()?,
-            failed_at: instant(columns.big()?),
-            worker: WorkerId::from_uuid(columns.id()?),
-            worker_name: columns.opt_text()?,
-            version: columns.opt_text()?,
-            discarded: columns.int()? != 0,
-            redriven_as: columns.opt_id()?.map(JobId::from_uuid),
-            facts: JobFacts::from_row(columns)?,
-        }))
+        let id = ExceptionId::from_uuid(columns.id()?);
+        let (job, attempt) = (JobId::from_uuid(columns.id()?), columns.int()?);
+        let (kind, class) = (FailureKind::from_stored(&columns.text()?), columns.opt_text()?);
+        let (message, failed_at) = (columns.text()?, instant(columns.big()?));
+        let worker = WorkerId::from_uuid(columns.id()?);
+        let (worker_name, version) = (columns.opt_text()?, columns.opt_text()?);
+        let discarded = columns.int()? != 0;
+        let redriven_as = columns.opt_id()?.map(JobId::from_uuid);
+        let facts = JobFacts::from_row(columns)?;
+        let mut row = Exception::new(id, job, facts, kind, message, worker, failed_at);
+        (row.attempt, row.class) = (attempt, class);
+        (row.worker_name, row.version) = (worker_name, version);
+        (row.discarded, row.redriven_as) = (discarded, redriven_as);
+        Ok(Self(row))
     }
 }
 
@@ -114,7 +114,7 @@ pub(crate) fn exceptions<E: Engine>(
     }
     if let Some(id) = &filter.id {
         sql.push_str(" AND id = ?");
-        binds.push(Bind::Id(id));
+        binds.push(Bind::Id(id.as_uuid()));
     }
     if filter.discarded_only {
         sql.push_str(" AND discarded = 1");

@@ -35,11 +35,9 @@ pub(crate) fn heads<E: Engine>(
                      ORDER BY queue, claim_rank, id LIMIT ?) AS head GROUP BY ability ORDER BY ability";
         let binds = [Bind::Text(&queue), Bind::Big(rows.into())];
         let all = conn.rows::<Ability>(first, &binds)?.into_iter();
-        heads.extend(all.map(|Ability(ability, count)| Head {
-            queue: queue.clone(),
-            ability,
-            count: count.unsigned_abs(),
-        }));
+        heads.extend(
+            all.map(|Ability(ability, count)| Head::new(&*queue, ability, count.unsigned_abs())),
+        );
     }
     Ok(heads)
 }

@@ -81,7 +81,7 @@ impl FromRow for Info {
         let enqueued_at = instant(columns.big()?);
         let facts = JobFacts::from_row(columns)?;
         let State(state, attempt) = State::from_row(columns)?;
-        Ok(Self(JobInfo { id, facts, attempt, enqueued_at, state }))
+        Ok(Self(JobInfo::new(id, facts, attempt, enqueued_at, state)))
     }
 }
 
@@ -142,11 +142,8 @@ pub(crate) fn count<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<C
              ORDER BY queue, ability"
         );
         let rows: Vec<Count> = conn.rows(&sql, &[])?;
-        counts.extend(rows.into_iter().map(|Count(queue, ability, count)| CountRow {
-            queue,
-            ability,
-            state,
-            count: count.unsigned_abs(),
+        counts.extend(rows.into_iter().map(|Count(queue, ability, count)| {
+            CountRow::new(queue, ability, state, count.unsigned_abs())
         }));
     }
     Ok(counts)

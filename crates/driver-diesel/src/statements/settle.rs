@@ -193,7 +193,7 @@ fn write_exceptions<E: Engine>(
             let record = one.extras.as_ref()?.exception.as_ref()?;
             let (job, last) = (&one.job, one.verdict == Verdict::Discard);
             Some(NewException {
-                id: &record.id,
+                id: record.id.as_uuid(),
                 job: job.id.as_uuid(),
                 ability: &job.facts.ability,
                 queue: &job.facts.queue,

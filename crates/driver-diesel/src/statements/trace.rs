@@ -120,17 +120,15 @@ struct Status(StatusRow);
 
 impl FromRow for Status {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(StatusRow {
-            job: JobId::from_uuid(columns.id()?),
-            ability: columns.text()?,
-            status: columns.text()?,
-            attempt: columns.int()?,
-            uniqkey: columns.opt_text()?,
-            enqueued_at: instant(columns.big()?),
-            started_at: instant(columns.big()?),
-            finished_at: instant(columns.big()?),
-            message: columns.opt_text()?,
-        }))
+        let job = JobId::from_uuid(columns.id()?);
+        let (ability, status) = (columns.text()?, columns.text()?);
+        let (attempt, uniqkey) = (columns.int()?, columns.opt_text()?);
+        let (enqueued, started) = (instant(columns.big()?), instant(columns.big()?));
+        let finished = instant(columns.big()?);
+        let mut row = StatusRow::new(job, ability, status, attempt, enqueued, started, finished);
+        row.uniqkey = uniqkey;
+        row.message = columns.opt_text()?;
+        Ok(Self(row))
     }
 }
 

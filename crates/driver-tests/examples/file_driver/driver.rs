@@ -10,10 +10,10 @@ use qudo::JobId;
 use qudo::driver::{
     AbilityLease, Admin, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
     DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, ErrorKind,
-    Exception, ExceptionFilter, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep,
-    KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive, Remains, Rescued,
-    SchemaState, Settled, Settlement, StatusRow, StrayCursor, Strays, Traces, WakeSource, Wakes,
-    Work, WorkerId, WorkerInfo, WorkerSeen,
+    Exception, ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter, JobInfo, JobRecord,
+    JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive,
+    Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StrayCursor, Strays, Traces,
+    WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -158,7 +158,8 @@ impl Inspect for FileDriver {
                 );
                 *counts.entry(key).or_default() += 1;
             }
-            let row = |((queue, ability, state), count)| CountRow { queue, ability, state, count };
+            let row =
+                |((queue, ability, state), count)| CountRow::new(queue, ability, state, count);
             counts.into_iter().map(row).collect()
         })
     }
@@ -232,7 +233,7 @@ impl Admin for FileDriver {
         self.0.step(Deadline::NONE, |state| state.reschedule(id, due))
     }
 
-    fn redrive(&self, exception: Uuid, new: JobId) -> Answer<Redrive> {
+    fn redrive(&self, exception: ExceptionId, new: JobId) -> Answer<Redrive> {
         self.0.step(Deadline::NONE, |state| state.redrive(exception, new))
     }
 }

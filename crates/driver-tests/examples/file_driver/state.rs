@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use qudo::JobId;
 use qudo::driver::{
-    ClaimRequest, ClaimedJob, DeadWorker, Due, Ending, Exception, ExceptionFilter, ExceptionRecord,
-    Flags, Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep, MovingJob, Name,
-    Promotion, Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusRow,
-    Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    ClaimRequest, ClaimedJob, DeadWorker, Due, Ending, Exception, ExceptionFilter, ExceptionId,
+    ExceptionRecord, Flags, Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep,
+    MovingJob, Name, Promotion, Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled,
+    Settlement, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -98,13 +98,8 @@ impl Row {
     }
 
     pub fn info(&self, id: JobId) -> JobInfo {
-        JobInfo {
-            id,
-            facts: self.facts.clone(),
-            attempt: self.attempt,
-            enqueued_at: self.enqueued_at,
-            state: self.state(),
-        }
+        let state = self.state();
+        JobInfo::new(id, self.facts.clone(), self.attempt, self.enqueued_at, state)
     }
 }
 
@@ -241,20 +236,16 @@ impl State {
         if !extras.replies.is_empty() {
             let row = |one: ReplyRecord| ReplyRow { codec: one.codec.into_owned(), body: one.body };
             let replies = extras.replies.into_iter().map(row).collect();
-            self.remains.insert(id, (now, Remains { replies, ending: None }));
+            self.remains.insert(id, (now, Remains::replies(replies)));
         }
         if let Some(status) = extras.status {
-            self.statuses.push(StatusRow {
-                job: id,
-                ability: row.facts.ability.to_string(),
-                status: status.status.to_owned(),
-                attempt: row.attempt,
-                uniqkey: row.facts.uniqkey.clone(),
-                enqueued_at: row.enqueued_at,
-                started_at: now - status.took,
-                finished_at: now,
-                message: status.message,
-            });
+            let (ability, begun) = (row.facts.ability.as_str(), now - status.took);
+            let (enqueued_at, attempt) = (row.enqueued_at, row.attempt);
+            let mut kept =
+                StatusRow::new(id, ability, status.status, attempt, enqueued_at, begun, now);
+            kept.uniqkey.clone_from(&row.facts.uniqkey);
+            kept.message = status.message;
+            self.statuses.push(kept);
         }
         let (due, unspent) = match one.verdict {
             Verdict::Complete | Verdict::Discard => (None, 0),
@@ -281,21 +272,14 @@ impl State {
             // The live job has them.
             (facts.codec, facts.arg) = (Name::from_static(""), Vec::new());
         }
-        self.exceptions.push(Exception {
-            id: what.id,
-            job,
-            facts,
-            attempt: row.attempt,
-            kind: what.kind,
-            class: what.class.as_deref().map(str::to_owned),
-            message: what.message.clone(),
-            failed_at: self.now,
-            worker,
-            worker_name: what.worker_name.as_deref().map(str::to_owned),
-            version: what.version.as_deref().map(str::to_owned),
-            discarded: last,
-            redriven_as: None,
-        });
+        let (message, now) = (what.message.clone(), self.now);
+        let mut logged = Exception::new(what.id, job, facts, what.kind, message, worker, now);
+        logged.attempt = row.attempt;
+        logged.class = what.class.as_deref().map(str::to_owned);
+        logged.worker_name = what.worker_name.as_deref().map(str::to_owned);
+        logged.version = what.version.as_deref().map(str::to_owned);
+        logged.discarded = last;
+        self.exceptions.push(logged);
     }
 }
 
@@ -384,7 +368,7 @@ impl State {
         wanted.skip(filter.offset as usize).take(filter.limit as usize).cloned().collect()
     }
 
-    pub fn redrive(&mut self, exception: Uuid, new: JobId) -> Redrive {
+    pub fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {
         let Some(at) = self.exceptions.iter().position(|row| row.id == exception) else {
             return Redrive::NotFound;
         };
@@ -415,8 +399,8 @@ impl State {
     pub fn dequeue(&mut self, id: JobId, leaves: Option<Ending>) -> bool {
         let removed =
             self.jobs.get(&id).is_some_and(Row::is_waiting) && self.jobs.remove(&id).is_some();
-        if removed && leaves.is_some() {
-            let remains = Remains { replies: Vec::new(), ending: leaves };
+        if removed && let Some(ending) = leaves {
+            let remains = Remains::ending(ending);
             self.remains.entry(id).or_insert((self.now, remains));
         }
         removed
