@@ -89,8 +89,27 @@ pub(super) fn store(
             client.program.tell(|| Event::Uncertain { job: job.id, database: &doubtful[0].name });
         }
     }
+    if let Some(why) = why_no_other(client, route) {
+        reasons.iter_mut().for_each(|one| one.reason.push_str(why));
+    }
     let (answers, database) = spool_jobs(client, jobs, route, Error::AllDatabasesDown(reasons))?;
     Ok(Stored { answers, database, doubtful, key_may_double: !route.home_only, begun })
+}
+
+/// Why the job could not go to another database, where there are others.
+fn why_no_other(client: &Client, route: &Route) -> Option<&'static str> {
+    if client.databases.all().len() < 2 {
+        None
+    } else if route.home_only {
+        Some(
+            "; it is the home of the job's unique key, and no other may take the job unless that says \
+             UniqPolicy::Available",
+        )
+    } else if !route.may_spool {
+        Some("; the job names this database, so no other may take it")
+    } else {
+        None
+    }
 }
 
 /// The jobs may be stored there or not, and nobody knows.
@@ -205,6 +224,32 @@ mod tests {
 
     fn name(stored: Result<Stored, Error>) -> String {
         stored.unwrap_or_else(|error| panic!("not stored: {error}")).database.name.to_string()
+    }
+
+    #[test]
+    fn a_refusal_says_why_no_other_database_may_take_the_job() {
+        for (home_only, may_spool, says) in [
+            (true, true, "the home of the job's unique key"),
+            (false, false, "the job names this database"),
+            (false, true, ""),
+        ] {
+            let settings = settings(SOON);
+            let (away, _) = refusing(|| error(ErrorKind::Down));
+            let home = database_with("one", away, &settings);
+            let other = database_with("two", memory(), &settings);
+            let all = vec![Arc::clone(&home), other];
+            let client = client(Databases::new(all, None, settings));
+            let (candidates, failover_when_uncertain) = (vec![home], false);
+            let former_homes = Vec::new();
+            let route =
+                Route { candidates, former_homes, failover_when_uncertain, home_only, may_spool };
+            let until = Instant::now() + Duration::from_secs(1);
+            let Err(error) = store(&client, &records(1), &route, until) else { panic!("stored") };
+            let text = error.to_string();
+            assert!(matches!(error, Error::AllDatabasesDown(_)), "{text}");
+            assert_eq!(text.contains("no other may take"), !says.is_empty(), "{text}");
+            assert!(text.contains(says), "{text}");
+        }
     }
 
     #[test]
