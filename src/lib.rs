@@ -110,6 +110,27 @@ pub mod transactional {
     pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
 }
 
+#[cfg(feature = "tokio")]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! block_on_for_the_ability_macro {
+    ($job:expr, $future:expr) => {
+        $crate::asynchronous::block_on($job, $future)
+    };
+}
+
+#[cfg(not(feature = "tokio"))]
+#[doc(hidden)]
+#[macro_export]
+macro_rules! block_on_for_the_ability_macro {
+    ($job:expr, $future:expr) => {
+        ::core::compile_error!(
+            "an async ability needs the feature `tokio` of the crate qudo: \
+             `cargo add qudo --features tokio`"
+        )
+    };
+}
+
 /// For those who extend qudo by macros or drivers of their own: what stands behind registration.
 pub mod extend {
     pub use qudo_core::{AbilityRegistration, AbilityReturn, AbilitySet};
@@ -123,4 +144,7 @@ pub mod extend {
 
     #[doc(hidden)]
     pub use inventory;
+
+    #[doc(hidden)]
+    pub use crate::block_on_for_the_ability_macro as block_on;
 }

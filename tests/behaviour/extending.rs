@@ -45,7 +45,33 @@ fn pack(order: Order) -> JobResult<u32> {
     Ok(order.item)
 }
 
+/// The key is borrowed from the argument.
+#[qudo::ability(unique_by = |name| name)]
+fn by_itself(name: String) -> JobResult {
+    drop(name);
+    Ok(())
+}
+
+#[qudo::ability(unique_by = |order| order.customer)]
+fn by_field(order: Order) -> JobResult {
+    drop(order);
+    Ok(())
+}
+
+#[qudo::ability(unique_by = |order| { if order.item == 0 { return "none".to_owned(); } order.item.to_string() })]
+fn by_early_return(order: Order) -> JobResult {
+    drop(order);
+    Ok(())
+}
+
 pub fn the_unique_key_may_come_from_the_argument(bed: &Bed) {
+    use qudo::Ability;
+
+    let order = |item| Order { customer: "eve".to_owned(), item };
+    assert_eq!(by_itself::uniqkey(&"eve".to_owned()).as_deref(), Some("eve"));
+    assert_eq!(by_field::uniqkey(&order(1)).as_deref(), Some("eve"));
+    let early = [0, 7].map(|item| by_early_return::uniqkey(&order(item)));
+    assert_eq!(early, [Some("none".to_owned()), Some("7".to_owned())]);
     let (manager, _) = bed.manager::<pack>();
     let order = |item| pack::job(Order { customer: "eve".to_owned(), item });
     let first = manager.enqueue(order(1)).expect("stored");

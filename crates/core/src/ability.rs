@@ -93,6 +93,13 @@ pub(crate) fn split_version(stored: &str) -> (&str, u32) {
 }
 
 /// What functions under `#[ability]` may return: `Result<T, E>` or nothing.
+#[diagnostic::on_unimplemented(
+    message = "an ability cannot return `{Self}`",
+    label = "an ability returns nothing, or a `Result`",
+    note = "for instance `qudo::JobResult<u32>`, `anyhow::Result<u32>` or `std::io::Result<u32>`: the reply is something \
+            that serde can serialize",
+    note = "the error may be of any type that other threads may have: `Box<dyn Error + Send + Sync>`, not `Box<dyn Error>`"
+)]
 pub trait AbilityReturn {
     /// What is sent back.
     type Reply: Serialize + 'static;
@@ -107,6 +114,7 @@ pub trait AbilityReturn {
 
 /// Any error: [`JobError`], what implements [`std::error::Error`], `anyhow::Error` and its like, a
 /// text.
+#[diagnostic::do_not_recommend]
 impl<T, E> AbilityReturn for Result<T, E>
 where
     T: Serialize + 'static,

@@ -1,9 +1,9 @@
 use heck::ToSnakeCase;
-use proc_macro2::{Ident, TokenStream};
-use quote::{format_ident, quote};
+use proc_macro2::{Ident, TokenStream, TokenTree};
+use quote::{ToTokens, format_ident, quote};
 use syn::{
-    FnArg, ImplItem, ImplItemFn, Item, ItemFn, ItemImpl, Pat, ReturnType, Signature, Type,
-    Visibility,
+    Expr, ExprClosure, FnArg, ImplItem, ImplItemFn, Item, ItemFn, ItemImpl, Pat, ReturnType,
+    Signature, Type, Visibility,
 };
 
 use crate::options::Options;
@@ -146,10 +146,11 @@ fn implement(options: &Options, parts: &Parts) -> TokenStream {
         }
     });
     let uniqkey = options.unique_by.as_ref().map(|unique_by| {
+        let key = unique_key(unique_by);
         quote! {
             fn uniqkey(arg: &Self::Arg) -> ::core::option::Option<::std::string::String> {
-                let by: fn(&Self::Arg) -> _ = #unique_by;
-                ::core::option::Option::Some(::std::string::ToString::to_string(&by(arg)))
+                #key
+                ::core::option::Option::Some(::std::string::ToString::to_string(&key))
             }
         }
     });
@@ -190,6 +191,26 @@ fn output(signature: &Signature) -> TokenStream {
     }
 }
 
+/// Says what `key` is, by reference. The body of a closure stands here itself, so that it may borrow from the argument, which a
+/// closure without types may not; one that returns early is called.
+fn unique_key(by: &Expr) -> TokenStream {
+    if let Expr::Closure(ExprClosure { inputs, output: ReturnType::Default, body, .. }) = by
+        && let (Some(input), 1) = (inputs.first(), inputs.len())
+        && !has_return(body.to_token_stream())
+    {
+        return quote!(let #input = arg; let key = &(#body););
+    }
+    quote!(let by: fn(&Self::Arg) -> _ = #by; let key = &by(arg);)
+}
+
+fn has_return(tokens: TokenStream) -> bool {
+    tokens.into_iter().any(|token| match token {
+        TokenTree::Ident(ident) => ident == "return",
+        TokenTree::Group(group) => has_return(group.stream()),
+        _ => false,
+    })
+}
+
 /// An `async` function runs on the runtime that the manager was given.
 fn awaited(signature: &Signature, call: TokenStream) -> TokenStream {
     match &signature.asyncness {
@@ -197,7 +218,7 @@ fn awaited(signature: &Signature, call: TokenStream) -> TokenStream {
         Some(token) => {
             // The error, should the feature be off, points at the word.
             let run = format_ident!("block_on", span = token.span);
-            quote!(::qudo::asynchronous::#run(job, #call)?)
+            quote!(::qudo::extend::#run!(job, #call)?)
         }
     }
 }

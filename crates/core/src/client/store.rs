@@ -90,7 +90,9 @@ pub(super) fn store(
         }
     }
     if let Some(why) = why_no_other(client, route) {
-        reasons.iter_mut().for_each(|one| one.reason.push_str(why));
+        for one in &mut reasons {
+            one.reason.push_str(why);
+        }
     }
     let (answers, database) = spool_jobs(client, jobs, route, Error::AllDatabasesDown(reasons))?;
     Ok(Stored { answers, database, doubtful, key_may_double: !route.home_only, begun })
