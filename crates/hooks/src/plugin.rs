@@ -274,7 +274,7 @@ pub enum PluginError {
         source: Box<dyn std::error::Error + Send + Sync>,
     },
     /// Options are given for a plugin that nobody linked.
-    #[error("options are given for the plugin {name:?}, which is not linked; there are: {known}")]
+    #[error("options are given for the plugin {name:?}, which is not linked; linked are: {known}")]
     Unknown {
         /// The name.
         name: String,
@@ -394,7 +394,8 @@ impl PluginSet {
         }
         if let Some(name) = options.keys().find(|name| !linked.contains_key(name.as_str())) {
             let known: Vec<_> = linked.keys().copied().collect();
-            return Err(PluginError::Unknown { name: name.clone(), known: known.join(", ") });
+            let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+            return Err(PluginError::Unknown { name: name.clone(), known });
         }
         for (name, registration) in linked {
             let type_id = (registration.type_id)();

@@ -68,7 +68,8 @@ impl DriverRegistration {
             Some(registration) => (registration.open)(dsn, password),
             None => Err(format!(
                 "no driver for the scheme {scheme:?} is linked (linked: {}); PostgreSQL and \
-                 MySQL/MariaDB are the features `postgres` and `mysql` of the crate qudo",
+                 MySQL/MariaDB are the features `postgres` and `mysql` of the crate qudo, and of the command: `cargo install qudo-cli \
+                 --features postgres,mysql`",
                 schemes.join(", ")
             )),
         }
