@@ -4,6 +4,8 @@
 //! its insert: hooks and encoding. `dispatch` is all that happens from claim to settlement over the
 //! driver in memory, per job: with more hooks on one thread, and without on more threads.
 
+use qudo::driver::ManagerInside;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 

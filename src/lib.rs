@@ -101,8 +101,8 @@ pub mod testing {
 
 /// The storage port, for those who write a driver of their own.
 pub mod driver {
-    pub use qudo_core::MemoryDriver;
     pub use qudo_core::driver::*;
+    pub use qudo_core::{JobInside, ManagerInside, MemoryDriver};
 }
 
 /// Connections in whose transactions jobs are stored and completed.

@@ -4,6 +4,8 @@
 #![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
+use qudo::driver::ManagerInside;
+
 use std::sync::Arc;
 use std::time::Duration;
 

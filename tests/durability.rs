@@ -6,6 +6,8 @@
 #![cfg(all(feature = "postgres", feature = "sqlite"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
+use qudo::driver::ManagerInside;
+
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 

@@ -230,7 +230,7 @@ struct Number {
 #[qudo::ability]
 fn effect(job: &Job) -> JobResult {
     const SQL: &str = "INSERT INTO effects VALUES (1)";
-    match job.driver().engine() {
+    match job.engine() {
         "sqlite" => job.complete_in(|conn: &mut SqliteConnection| Ok(conn.batch_execute(SQL)?)),
         "postgres" => job.complete_in(|conn: &mut PgConnection| Ok(conn.batch_execute(SQL)?)),
         _ => job.complete_in(|conn: &mut MysqlConnection| Ok(conn.batch_execute(SQL)?)),

@@ -1,3 +1,4 @@
+use qudo::driver::JobInside;
 use std::time::Duration;
 
 #[cfg(feature = "postgres")]
@@ -249,7 +250,7 @@ fn effect(job: &Job, how: String) -> JobResult<u32> {
         _ => Ok(7),
     };
     job.reply(&1)?;
-    match job.driver().engine() {
+    match job.engine() {
         "sqlite" => job.complete_in(|conn: &mut SqliteConnection| {
             write(conn)?;
             after(job)
@@ -296,7 +297,7 @@ pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
 #[qudo::ability(set_job_status = true)]
 fn relay(job: &Job) -> JobResult {
     job.replace(echo::job("next".to_owned()));
-    match job.driver().engine() {
+    match job.engine() {
         "sqlite" => job.complete_in(|_: &mut SqliteConnection| Ok(())),
         #[cfg(feature = "postgres")]
         "postgres" => job.complete_in(|_: &mut diesel::PgConnection| Ok(())),
@@ -409,7 +410,7 @@ fn lose(job: &Job) -> JobResult {
     qudo_driver_tests::eventually("the lease ends and the job is rescued", || {
         !qudo_driver_tests::rescue_silent(job.driver(), Duration::from_secs(3600)).is_empty()
     });
-    match job.driver().engine() {
+    match job.engine() {
         "sqlite" => job.complete_in(write as fn(&mut SqliteConnection) -> JobResult),
         #[cfg(feature = "postgres")]
         "postgres" => job.complete_in(write as fn(&mut diesel::PgConnection) -> JobResult),

@@ -11,6 +11,7 @@ use crate::driver::{
     ClaimedJob, Driver, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
 };
 use crate::error::Error;
+use crate::inside::JobInside;
 use crate::new_job::NewJob;
 use crate::tools::awake;
 use crate::tools::sync::{Mutex, MutexGuard};
@@ -205,55 +206,11 @@ impl Job {
         self.written().replacements.push(with.untyped());
     }
 
-    /// The storage of the job's database, for extensions that work inside it.
-    pub fn driver(&self) -> &dyn Driver {
-        self.post.driver.as_ref()
-    }
-
-    /// For drivers that complete the job inside a transaction of its own: who settles, and the
-    /// settlement with all that was sent and replaced so far and one more reply.
-    ///
-    /// # Errors
-    ///
-    /// When the reply or a replacement cannot be encoded.
-    pub fn completion(
-        &self,
-        reply: Option<Encodable<'_>>,
-    ) -> Result<(WorkerId, Settlement), Error> {
-        let last = reply.map(|value| self.encode_reply(value)).transpose()?;
-        let replacements = self.take_replacements()?;
-        let mut written = self.written();
-        let mut replies = written.replies.clone();
-        replies.extend(last);
-        // Kept for a transaction that is tried again.
-        written.prepared.clone_from(&replacements);
-        drop(written);
-        let status = self.keeps_status.then(|| StatusRecord {
-            status: if replacements.is_empty() { "completed" } else { "replaced" },
-            took: self.begun.elapsed(),
-            message: None,
-        });
-        let extras = Extras { replies, status, replacements, ..Extras::default() };
-        let settlement = Settlement {
-            job: self.claimed.clone(),
-            verdict: Verdict::Complete,
-            extras: Some(Box::new(extras)),
-        };
-        Ok((self.post.worker, settlement))
-    }
-
-    /// For drivers: the transaction that completed the job is committed, but without these replacements,
-    /// whose unique keys live jobs hold.
-    pub fn mark_completed(&self, without: &[JobId]) {
-        let mut written = self.written();
-        written.completed = true;
-        let (refused, stored) = std::mem::take(&mut written.prepared)
-            .into_iter()
-            .partition(|job: &JobRecord| without.contains(&job.id));
-        written.stored = stored;
-        drop(written);
-        let refused: Vec<_> = refused;
-        self.post.host.tell_replacements(&refused, without, &self.post.database);
+    /// Which kind of database the job is in: `sqlite`, `postgres`, `mysql` for MySQL and MariaDB, `memory`, or what another
+    /// driver calls itself. For [`complete_in`](https://docs.rs/qudo/latest/qudo/trait.CompleteIn.html) where
+    /// databases are of several kinds.
+    pub fn engine(&self) -> &str {
+        self.post.driver.engine()
     }
 
     /// The jobs that take this one's place, through their hooks and encoded.
@@ -295,5 +252,46 @@ impl Job {
             .with_enqueued_at(Some(claimed.enqueued_at))
             .with_arg(&claimed.facts.codec, &claimed.facts.arg)
             .with_plugins(self.post.host.plugins())
+    }
+}
+
+impl JobInside for Job {
+    fn driver(&self) -> &dyn Driver {
+        self.post.driver.as_ref()
+    }
+
+    fn completion(&self, reply: Option<Encodable<'_>>) -> Result<(WorkerId, Settlement), Error> {
+        let last = reply.map(|value| self.encode_reply(value)).transpose()?;
+        let replacements = self.take_replacements()?;
+        let mut written = self.written();
+        let mut replies = written.replies.clone();
+        replies.extend(last);
+        // Kept for a transaction that is tried again.
+        written.prepared.clone_from(&replacements);
+        drop(written);
+        let status = self.keeps_status.then(|| StatusRecord {
+            status: if replacements.is_empty() { "completed" } else { "replaced" },
+            took: self.begun.elapsed(),
+            message: None,
+        });
+        let extras = Extras { replies, status, replacements, ..Extras::default() };
+        let settlement = Settlement {
+            job: self.claimed.clone(),
+            verdict: Verdict::Complete,
+            extras: Some(Box::new(extras)),
+        };
+        Ok((self.post.worker, settlement))
+    }
+
+    fn mark_completed(&self, without: &[JobId]) {
+        let mut written = self.written();
+        written.completed = true;
+        let (refused, stored) = std::mem::take(&mut written.prepared)
+            .into_iter()
+            .partition(|job: &JobRecord| without.contains(&job.id));
+        written.stored = stored;
+        drop(written);
+        let refused: Vec<_> = refused;
+        self.post.host.tell_replacements(&refused, without, &self.post.database);
     }
 }

@@ -41,6 +41,7 @@ pub mod driver;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod inside;
 mod job;
 mod job_error;
 mod manager;
@@ -72,6 +73,7 @@ pub use database::health::DatabaseState;
 pub use database::transfer::MoveReport;
 pub use driver::{Driver, DriverError, DriverRegistration};
 pub use error::{DownReason, Error, Placed};
+pub use inside::{JobInside, ManagerInside};
 pub use job::Job;
 pub use job_error::{JobError, JobResult, abort, snooze};
 pub use manager::Manager;

@@ -29,6 +29,7 @@ use crate::driver::{
     JobRecord, StatusRow, WorkerSeen,
 };
 use crate::error::Error;
+use crate::inside::ManagerInside;
 use crate::job::{Host, Job};
 use crate::new_job::NewJob;
 use crate::program::Program;
@@ -447,37 +448,6 @@ impl Manager {
         admin::retire::retire(self.set(), &self.parts.at_work, name, within)
     }
 
-    // For drivers.
-
-    /// Hooks and encoding for a job that is stored by other means than [`enqueue`](Self::enqueue):
-    /// in the caller's own transaction, or in place of a running job. `None` when suppressed.
-    ///
-    /// # Errors
-    ///
-    /// As [`enqueue`](Self::enqueue), before the insert.
-    pub fn prepare_record<R>(&self, job: NewJob<R>) -> Result<Option<JobRecord>, Error> {
-        client::draft::prepare(self.program(), job.untyped())
-    }
-
-    /// The drivers that a job may go to: that of the database of this name, or those of all databases; the spool is
-    /// none of them.
-    ///
-    /// # Errors
-    ///
-    /// [`Error::UnknownDatabase`].
-    pub fn drivers(&self, database: Option<&str>) -> Result<Vec<Arc<dyn Driver>>, Error> {
-        let databases = match database {
-            Some(name) => vec![self.set().find(name)?],
-            None => self.set().all().to_vec(),
-        };
-        Ok(databases.iter().map(|database| Arc::clone(database.driver())).collect())
-    }
-
-    /// What [`ManagerBuilder::notify_in_transactions`] says, for drivers.
-    pub fn notifies_in_transactions(&self) -> bool {
-        self.program().options.notify_in_transactions
-    }
-
     // For the rest of this crate.
 
     pub(crate) fn client(&self) -> &Arc<Client> {
@@ -547,7 +517,7 @@ impl Host for Manager {
     }
 
     fn prepare(&self, job: NewJob) -> Result<Option<JobRecord>, Error> {
-        self.prepare_record(job)
+        client::draft::prepare(self.program(), job)
     }
 
     fn tell_replacements(&self, jobs: &[JobRecord], without: &[JobId], database: &str) {
@@ -556,6 +526,24 @@ impl Host for Manager {
 
     fn as_any(&self) -> &dyn Any {
         self
+    }
+}
+
+impl ManagerInside for Manager {
+    fn prepare_record<R>(&self, job: NewJob<R>) -> Result<Option<JobRecord>, Error> {
+        client::draft::prepare(self.program(), job.untyped())
+    }
+
+    fn drivers(&self, database: Option<&str>) -> Result<Vec<Arc<dyn Driver>>, Error> {
+        let databases = match database {
+            Some(name) => vec![self.set().find(name)?],
+            None => self.set().all().to_vec(),
+        };
+        Ok(databases.iter().map(|database| Arc::clone(database.driver())).collect())
+    }
+
+    fn notifies_in_transactions(&self) -> bool {
+        self.program().options.notify_in_transactions
     }
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use qudo_core::driver::{Driver, Inserted, JobRecord, Settled, Settlement, WorkerId};
-use qudo_core::{Enqueued, Error, Job, JobError, Manager, NewJob};
+use qudo_core::{Enqueued, Error, Job, JobError, JobInside, Manager, ManagerInside, NewJob};
 use qudo_hooks::{Encodable, JobId};
 
 use crate::classify::to_driver_error;

@@ -1,5 +1,7 @@
 //! Orders for databases, moves between them, and sets that change.
 
+use qudo::driver::ManagerInside;
+
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,3 +1,4 @@
+use qudo::driver::JobInside;
 use std::sync::Arc;
 use std::time::Duration;
 

@@ -47,7 +47,6 @@ mod raw;
 mod redact;
 mod set;
 mod view;
-mod worker;
 
 #[cfg(feature = "msgpack")]
 pub use codec::MessagePack;
@@ -63,11 +62,12 @@ pub use hook::Hook;
 pub use id::{JobId, ParseJobIdError};
 pub use location::SourceLocation;
 pub use outcome::{Decision, Failure, FailureKind, Outcome};
-pub use plugin::{LivePlugin, Plugin, PluginError, PluginNeed, PluginRegistration, PluginSet};
+pub use plugin::{
+    LivePlugin, Plugin, PluginError, PluginNeed, PluginRegistration, PluginSet, WorkerView,
+};
 pub use raw::Raw;
 pub use set::{HookRegistration, HookSet, HookSetError};
 pub use view::JobView;
-pub use worker::WorkerView;
 
 /// The `inventory` that [`register_hook!`] submits to; not part of the public interface.
 #[doc(hidden)]

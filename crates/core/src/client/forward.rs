@@ -213,6 +213,7 @@ fn forward_to(
 
 #[cfg(test)]
 mod tests {
+    use crate::inside::ManagerInside;
     use std::sync::atomic::AtomicBool;
 
     use super::*;

@@ -10,6 +10,7 @@ pub(crate) mod route;
 pub(crate) mod spool;
 pub(crate) mod store;
 pub(crate) mod ticket;
+mod tracked;
 pub(crate) mod waiters;
 
 use std::sync::Arc;

@@ -1,7 +1,6 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qudo_hooks::JobId;
@@ -9,30 +8,16 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Client;
-use super::lookout::MIN_ANSWER;
+use super::tracked::{Found, Tracked};
 use crate::database::Database;
-use crate::driver::{
-    Driver, DriverError, Ending, Exception, ExceptionFilter, JobState, Remains, ReplyRow, StatusRow,
-};
+use crate::driver::{Ending, Exception, JobState, ReplyRow};
 use crate::error::Error;
-use crate::tools::awake;
-use crate::tools::time::Instant;
-
-/// While nobody says where the job is, it is looked for everywhere this often.
-const LOST: Duration = Duration::from_millis(100);
-
-/// The longest that anybody waits, where no end of it can be reckoned.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// What a client holds to await the reply of a job. `R` is the type of the reply.
 ///
 /// Rebuilt from a job id after a restart with [`Manager::ticket`](crate::Manager::ticket).
 pub struct Ticket<R = Value> {
-    client: Arc<Client>,
-    job: JobId,
-    database: Option<Arc<Database>>,
-    /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
-    alive: AtomicU64,
+    job: Tracked,
     reply: PhantomData<fn() -> R>,
 }
 
@@ -57,36 +42,10 @@ pub enum Progress {
     Unknown,
 }
 
-/// How long one look waits for an answer.
-const CHECK_WITHIN: Duration = Duration::from_secs(10);
-
-/// A job that was moved more often is not followed further.
-const MAX_MOVES: usize = 10;
-
-/// An answer of one database.
-enum Known {
-    Lives(JobState),
-    Replies(Vec<ReplyRow>),
-    /// Its history says so.
-    Completed,
-    Failed(Box<Exception>),
-    Removed(Ending),
-    Moved(String),
-}
-
-/// What is known of a job after a look at all places where it may be.
-enum Found {
-    Lives(JobState),
-    Completed(Vec<ReplyRow>),
-    Failed(Box<Exception>),
-    Removed(Ending),
-    Unknown,
-}
-
 impl<R> fmt::Debug for Ticket<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
-            .field("job", &self.job)
+            .field("job", &self.id())
             .field("database", &self.database())
             .finish()
     }
@@ -94,50 +53,44 @@ impl<R> fmt::Debug for Ticket<R> {
 
 impl<R> Clone for Ticket<R> {
     fn clone(&self) -> Self {
-        self.with_type()
+        Self::new(self.job.clone())
     }
 }
 
 impl<R> Ticket<R> {
-    /// Of a job that was stored there, or was found there by its key, after this instant by [`awake::now`].
+    /// Of a job that was stored there, or was found there by its key, after this instant by
+    /// [`awake::now`](crate::tools::awake::now).
     pub(crate) fn stored(
         client: &Arc<Client>,
         job: JobId,
         database: Arc<Database>,
         asked: Duration,
     ) -> Self {
-        Self::new(client, job, Some(database), millis(asked))
+        Self::new(Tracked::stored(client, job, database, asked))
     }
 
     /// Of a job of which nothing is known but its id.
     pub(crate) fn of_id(client: &Arc<Client>, job: JobId) -> Self {
-        Self::new(client, job, None, 0)
+        Self::new(Tracked::of_id(client, job))
     }
 
-    fn new(client: &Arc<Client>, job: JobId, database: Option<Arc<Database>>, alive: u64) -> Self {
-        let (client, alive) = (Arc::clone(client), AtomicU64::new(alive));
-        Self { client, job, database, alive, reply: PhantomData }
-    }
-
-    fn with_type<T>(&self) -> Ticket<T> {
-        let alive = self.alive.load(Ordering::Relaxed);
-        Ticket::new(&self.client, self.job, self.database.clone(), alive)
+    fn new(job: Tracked) -> Self {
+        Self { job, reply: PhantomData }
     }
 
     /// The same ticket for a reply of another type.
     pub fn typed<T>(self) -> Ticket<T> {
-        let Self { client, job, database, alive, reply: _ } = self;
-        Ticket { client, job, database, alive, reply: PhantomData }
+        Ticket::new(self.job)
     }
 
     /// The job.
     pub fn id(&self) -> JobId {
-        self.job
+        self.job.id
     }
 
     /// The short name of the job's database; `None` for a ticket rebuilt from an id.
     pub fn database(&self) -> Option<&str> {
-        self.database.as_ref().map(|database| &*database.name)
+        self.job.database.as_ref().map(|database| &*database.name)
     }
 
     /// Looks once how far the job is.
@@ -146,7 +99,7 @@ impl<R> Ticket<R> {
     ///
     /// When the job's database does not answer.
     pub fn check(&self) -> Result<Progress, Error> {
-        Ok(match self.look(CHECK_WITHIN, &mut self.database.clone())? {
+        Ok(match self.job.look_once()? {
             Found::Lives(state) => Progress::Waiting(state),
             Found::Completed(replies) => Progress::Completed(replies.len()),
             Found::Failed(exception) => Progress::Failed(exception),
@@ -187,12 +140,12 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<T, Error> {
-        let replies = self.wait_for_end(limit)?;
+        let replies = self.job.wait_for_end(limit)?;
         match replies.last() {
             Some(reply) => self.decode(reply),
             // `()` decodes from null, which is what a job without a reply says.
             None => {
-                serde_json::from_value(Value::Null).map_err(|_| Error::NoReply { job: self.job })
+                serde_json::from_value(Value::Null).map_err(|_| Error::NoReply { job: self.id() })
             }
         }
     }
@@ -203,7 +156,7 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait), but for those of the reply.
     pub fn wait_done(&self, limit: Duration) -> Result<(), Error> {
-        self.wait_for_end(limit).map(drop)
+        self.job.wait_for_end(limit).map(drop)
     }
 
     /// Waits until the job completed and returns all its replies: those sent with
@@ -225,203 +178,31 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn replies_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
-        self.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
+        self.job.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
     }
 
     fn decode<T: DeserializeOwned>(&self, reply: &ReplyRow) -> Result<T, Error> {
-        self.client.program.codecs.decode(&reply.codec, &reply.body).map_err(|source| {
+        self.job.client.program.codecs.decode(&reply.codec, &reply.body).map_err(|source| {
             Error::Codec {
-                what: format!("the reply of job {} is not of the type asked for", self.job),
+                what: format!("the reply of job {} is not of the type asked for", self.id()),
                 source,
             }
         })
     }
-
-    fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
-        let begun = Instant::now();
-        let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
-        let (mut database, mut seen) = (self.database.clone(), None);
-        let waiters = &self.client.waiters;
-        let mut watch = waiters.watch(self.job);
-        loop {
-            let job = self.job;
-            match self.look(limit.saturating_sub(begun.elapsed()), &mut database) {
-                Ok(Found::Lives(state)) => seen = Some(state),
-                Ok(Found::Completed(replies)) => return Ok(replies),
-                Ok(Found::Failed(exception)) => {
-                    let Exception { attempt, message, .. } = *exception;
-                    return Err(Error::JobFailed { job, attempt, message });
-                }
-                Ok(Found::Removed(ending)) => return Err(Error::JobRemoved { job, ending }),
-                Ok(Found::Unknown) => return Err(Error::OutcomeUnknown { job }),
-                // A dead database may come back with the answer; the limit bounds the wait.
-                Err(error) if error.is_down() => {}
-                Err(error) => return Err(error),
-            }
-            let left = limit.saturating_sub(begun.elapsed());
-            if left.is_zero() {
-                let database = database.map(|one| one.name.to_string());
-                return Err(Error::WaitTimeout { job, after: limit, database, state: seen });
-            }
-            match &database {
-                Some(database) => {
-                    self.client.lookouts.wait(waiters, database, &mut watch, until);
-                }
-                None => drop(watch.wait_until(until.min(Instant::now() + LOST))),
-            }
-        }
-    }
-
-    /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
-    /// on.
-    fn look(&self, limit: Duration, known: &mut Option<Arc<Database>>) -> Result<Found, Error> {
-        let begun = awake::now();
-        let (mut found, mut was_stored) = match known {
-            Some(database) => self.follow(Arc::clone(database), limit, known)?,
-            None => (None, false),
-        };
-        // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before.
-        let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
-        if found.is_none() && known.as_ref().is_none_or(is_spool) {
-            (found, was_stored) = self.look_everywhere(limit, known)?;
-        }
-        Ok(match found {
-            Some(Known::Lives(state)) => {
-                self.alive.fetch_max(millis(begun), Ordering::Relaxed);
-                Found::Lives(state)
-            }
-            Some(Known::Replies(replies)) => Found::Completed(replies),
-            Some(Known::Completed) => Found::Completed(Vec::new()),
-            Some(Known::Failed(exception)) => Found::Failed(exception),
-            Some(Known::Removed(ending)) => Found::Removed(ending),
-            None if was_stored || self.is_certain() => Found::Completed(Vec::new()),
-            Some(Known::Moved(_)) | None => Found::Unknown,
-        })
-    }
-
-    /// Whether a job of which nothing is found has completed: it was alive not longer ago than all other ends leave
-    /// something that is found. A tenth of that time is given to clocks that do not agree.
-    fn is_certain(&self) -> bool {
-        let alive = self.alive.load(Ordering::Relaxed);
-        let kept = self.client.program.options.keep.replies;
-        alive != 0 && millis(awake::now()).saturating_sub(alive) < millis(kept / 10 * 9)
-    }
-
-    /// Asks this database, and those to which it says that the job was moved. Also tells whether there was such a
-    /// trail, which is kept no longer than what the job's end left: then it was stored for certain.
-    fn follow(
-        &self,
-        mut database: Arc<Database>,
-        limit: Duration,
-        known: &mut Option<Arc<Database>>,
-    ) -> Result<(Option<Known>, bool), Error> {
-        let ask = self.question();
-        let mut was_moved = false;
-        for _ in 0..MAX_MOVES {
-            let asked = database.begin_ticket(ACTION, ask.clone());
-            // One lost answer must not take all the time there is.
-            match asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))? {
-                Some(Known::Moved(to)) => database = self.moved_to(&to)?,
-                found => {
-                    *known = Some(database);
-                    return Ok((found, was_moved));
-                }
-            }
-            was_moved = true;
-        }
-        // Where it is now, nobody found out.
-        Ok((Some(Known::Moved(String::new())), false))
-    }
-
-    fn look_everywhere(
-        &self,
-        limit: Duration,
-        known: &mut Option<Arc<Database>>,
-    ) -> Result<(Option<Known>, bool), Error> {
-        let is_trail = |known: &Known| matches!(known, Known::Moved(_));
-        let databases = &self.client.databases;
-        let found =
-            databases.best(ACTION, self.question(), is_trail, Some(limit.max(MIN_ANSWER)))?;
-        match found {
-            Some((_, Known::Moved(to))) => {
-                let (found, _) = self.follow(self.moved_to(&to)?, limit, known)?;
-                Ok((found, true))
-            }
-            Some((name, found)) => {
-                if matches!(found, Known::Lives(_)) {
-                    *known = databases.found(&name).ok();
-                }
-                Ok((Some(found), false))
-            }
-            None => Ok((None, false)),
-        }
-    }
-
-    /// What a database is asked. Its history is not needed where the job is known to have been stored.
-    fn question(
-        &self,
-    ) -> impl Fn(&dyn Driver) -> Result<Option<Known>, DriverError> + Clone + Send + Sync + 'static
-    {
-        let (job, history) = (self.job, !self.is_certain());
-        move |driver| ask(driver, job, history)
-    }
-
-    fn moved_to(&self, identity: &str) -> Result<Arc<Database>, Error> {
-        self.client.databases.find_identity(identity).ok_or_else(|| Error::DatabaseDown {
-            database: format!("with the id {identity}"),
-            reason: "the job was moved there, and it is none of the databases that answer"
-                .to_owned(),
-        })
-    }
-}
-
-const ACTION: &str = "say how far a job is";
-
-/// Never 0, which says that there was no such moment.
-fn millis(at: Duration) -> u64 {
-    u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-/// The order matters: once the job is seen gone, everything that its end wrote is there, because
-/// both happen in one transaction.
-fn ask(driver: &dyn Driver, job: JobId, history: bool) -> Result<Option<Known>, DriverError> {
-    if let Some(state) = driver.state(job)? {
-        return Ok(Some(Known::Lives(state)));
-    }
-    let Remains { replies, ending } = driver.remains(job)?;
-    if !replies.is_empty() {
-        return Ok(Some(Known::Replies(replies)));
-    }
-    if let Some(ending) = ending {
-        return Ok(Some(Known::Removed(ending)));
-    }
-    let filter = ExceptionFilter {
-        job: Some(job),
-        discarded_only: true,
-        limit: 1,
-        ..ExceptionFilter::default()
-    };
-    if let Some(exception) = driver.exceptions(&filter)?.pop() {
-        return Ok(Some(Known::Failed(Box::new(exception))));
-    }
-    if let Some(to) = driver.moved_to(job)? {
-        return Ok(Some(Known::Moved(to)));
-    }
-    let is_done = |row: &StatusRow| matches!(&*row.status, "completed" | "replaced");
-    let completed = history && driver.status(job)?.last().is_some_and(is_done);
-    Ok(completed.then_some(Known::Completed))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::ability::Ability;
+    use crate::driver::DriverError;
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
     use crate::job_error::{JobError, JobResult};
     use crate::manager::Manager;
     use crate::new_job::NewJob;
     use crate::testing::FaultyDriver;
+    use crate::tools::awake;
 
     struct Double;
 
@@ -536,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn a_job_without_a_reply_completed_for_who_saw_it_alive_until_replies_are_purged() {
+    fn a_job_without_a_reply_completed_for_who_saw_it_alive() {
         let manager = manager();
         let sent = manager.enqueue(Nothing::job(())).expect("stored");
         let ticket = sent.ticket().expect("is new").clone();
@@ -547,28 +328,6 @@ mod tests {
         seen.wait_done(SOON).expect("it was seen alive");
         assert!(matches!(late.check(), Ok(Progress::Unknown)));
         assert!(matches!(late.wait_done(SOON), Err(Error::OutcomeUnknown { .. })));
-        // As if it had not been asked for as long as tombstones are kept.
-        let kept = manager.program().options.keep.replies;
-        let long_ago = millis(awake::now()).saturating_sub(millis(kept));
-        ticket.alive.store(long_ago.max(1), Ordering::Relaxed);
-        let now = millis(awake::now());
-        if now > millis(kept) {
-            assert!(matches!(ticket.check(), Ok(Progress::Unknown)));
-        }
-    }
-
-    #[test]
-    fn a_ticket_is_certain_for_nine_tenths_of_the_time_that_replies_are_kept() {
-        let manager = manager();
-        let ticket = manager.ticket(JobId::new());
-        assert!(!ticket.is_certain());
-        let (kept, now) = (millis(manager.program().options.keep.replies), millis(awake::now()));
-        for (ago, certain) in [(0, true), (kept / 10 * 8, true), (kept, false)] {
-            if let Some(at) = now.checked_sub(ago).filter(|at| *at > 0) {
-                ticket.alive.store(at, Ordering::Relaxed);
-                assert_eq!(ticket.is_certain(), certain, "{ago} ms ago");
-            }
-        }
     }
 
     #[test]

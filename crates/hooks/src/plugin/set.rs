@@ -3,299 +3,30 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
 
-use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{SourceLocation, WorkerView};
-
-/// A named object that a manager builds once from options and its abilities share: a mailer, an
-/// HTTP client, a pool of connections.
-///
-/// Anything that is `Send + Sync` can be given to a manager as a plugin without this trait; it is for
-/// those that register themselves at link time, or are configured by name.
-///
-/// ```
-/// use std::error::Error;
-/// use qudo_hooks::{Plugin, PluginSet};
-/// use serde::Deserialize;
-/// use serde_json::json;
-///
-/// struct Mailer { relay: String }
-///
-/// #[derive(Deserialize)]
-/// struct MailerOptions { relay: String }
-///
-/// impl Plugin for Mailer {
-///     const NAME: &'static str = "mailer";
-///     type Options = MailerOptions;
-///     fn build(options: MailerOptions) -> Result<Self, Box<dyn Error + Send + Sync>> {
-///         Ok(Self { relay: options.relay })
-///     }
-/// }
-/// qudo_hooks::register_plugin!(Mailer);
-///
-/// let mut plugins = PluginSet::default();
-/// plugins.build_linked(&[("mailer".to_owned(), json!({"relay": "mx1"}))].into())?;
-/// assert_eq!(plugins.get::<Mailer>()?.relay, "mx1");
-/// # Ok::<(), qudo_hooks::PluginError>(())
-/// ```
-pub trait Plugin: Sized + Send + Sync + 'static {
-    /// The name under which options are given.
-    const NAME: &'static str;
-
-    /// What it is built from. For a plugin without options `()`.
-    type Options: DeserializeOwned;
-
-    /// Builds it; called once per manager, on the thread that builds the manager.
-    ///
-    /// # Errors
-    ///
-    /// Whatever is in the way: the manager is not built then.
-    fn build(options: Self::Options) -> Result<Self, Failed>;
-
-    /// Called when the manager begins to work, before its hooks are and before it claims a job, on the thread that
-    /// calls `work()` or `start()`; plugins start in the order of their names. Not called by a manager that only
-    /// enqueues, nor by `work_once`.
-    ///
-    /// # Errors
-    ///
-    /// Whatever is in the way: the work does not begin then, and those that were started are stopped.
-    fn start(&self, worker: &WorkerView<'_>) -> Result<(), Failed> {
-        let _ = worker;
-        Ok(())
-    }
-
-    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over; the last that started is
-    /// the first that stops. A panic is logged.
-    fn stop(&self, worker: &WorkerView<'_>) {
-        let _ = worker;
-    }
-}
-
-type Failed = Box<dyn std::error::Error + Send + Sync>;
+use super::live::Life;
+use super::{LivePlugin, Plugin, PluginError, PluginNeed, PluginRegistration};
 
 type Shared = Arc<dyn Any + Send + Sync>;
 
-/// A plugin that registers itself at link time; made by
-/// [`register_plugin!`](crate::register_plugin).
-pub struct PluginRegistration {
-    name: &'static str,
-    type_id: fn() -> TypeId,
-    build: fn(&Value) -> Result<Entry, PluginError>,
-    life: Life,
-    location: SourceLocation,
-}
-
-impl fmt::Debug for PluginRegistration {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PluginRegistration")
-            .field("name", &self.name)
-            .field("location", &self.location)
-            .finish_non_exhaustive()
-    }
-}
-
-/// What is called at the start and at the end of the work.
-#[derive(Clone, Copy)]
-struct Life {
-    name: &'static str,
-    start: fn(&(dyn Any + Send + Sync), &WorkerView<'_>) -> Result<(), Failed>,
-    stop: fn(&(dyn Any + Send + Sync), &WorkerView<'_>),
-}
-
-impl Life {
-    const fn of<P: Plugin>() -> Self {
-        Self {
-            name: P::NAME,
-            start: |plugin, worker| {
-                plugin.downcast_ref::<P>().map_or(Ok(()), |it| it.start(worker))
-            },
-            stop: |plugin, worker| {
-                if let Some(plugin) = plugin.downcast_ref::<P>() {
-                    plugin.stop(worker);
-                }
-            },
-        }
-    }
-}
-
 #[derive(Clone)]
-struct Entry {
+pub(super) struct Entry {
     type_name: &'static str,
     plugin: Shared,
     life: Option<Life>,
 }
 
 impl Entry {
-    fn of<P: Plugin>(plugin: P) -> Self {
+    pub(super) fn of<P: Plugin>(plugin: P) -> Self {
         Self { type_name: type_name::<P>(), plugin: Arc::new(plugin), life: Some(Life::of::<P>()) }
     }
-}
-
-/// A plugin that an ability or a hook needs, by its type.
-///
-/// ```
-/// use qudo_hooks::{PluginNeed, PluginSet};
-///
-/// struct Mailer;
-///
-/// let mut plugins = PluginSet::default();
-/// let missing = plugins.check([PluginNeed::of::<Mailer>()], "the hook \"mails\"");
-/// assert!(missing.unwrap_err().to_string().contains("Mailer"));
-/// plugins.insert(Mailer)?;
-/// plugins.check([PluginNeed::of::<Mailer>()], "the hook \"mails\"")?;
-/// # Ok::<(), qudo_hooks::PluginError>(())
-/// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct PluginNeed {
-    type_id: TypeId,
-    type_name: &'static str,
-}
-
-impl PluginNeed {
-    /// A plugin of this type.
-    pub fn of<P: Send + Sync + 'static>() -> Self {
-        Self { type_id: TypeId::of::<P>(), type_name: type_name::<P>() }
-    }
-}
-
-/// A plugin that starts and stops with the work.
-#[derive(Clone, Copy)]
-pub struct LivePlugin<'a> {
-    life: Life,
-    plugin: &'a (dyn Any + Send + Sync),
-}
-
-impl fmt::Debug for LivePlugin<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("LivePlugin").field(&self.life.name).finish()
-    }
-}
-
-impl LivePlugin<'_> {
-    /// The name under which it gets options.
-    pub fn name(&self) -> &'static str {
-        self.life.name
-    }
-
-    /// Calls [`Plugin::start`].
-    ///
-    /// # Errors
-    ///
-    /// [`PluginError::Start`].
-    pub fn start(&self, worker: &WorkerView<'_>) -> Result<(), PluginError> {
-        (self.life.start)(self.plugin, worker)
-            .map_err(|source| PluginError::Start { name: self.life.name.to_owned(), source })
-    }
-
-    /// Calls [`Plugin::stop`].
-    pub fn stop(&self, worker: &WorkerView<'_>) {
-        (self.life.stop)(self.plugin, worker);
-    }
-}
-
-impl PluginRegistration {
-    /// Names the plugin and the place of its registration.
-    pub const fn of<P: Plugin>(location: SourceLocation) -> Self {
-        let (type_id, build, life) = (TypeId::of::<P>, build::<P>, Life::of::<P>());
-        Self { name: P::NAME, type_id, build, life, location }
-    }
-}
-
-inventory::collect!(PluginRegistration);
-
-/// Registers [`Plugin`] types at link time: every manager that uses what is linked builds them.
-#[macro_export]
-macro_rules! register_plugin {
-    ($($plugin:ty),+ $(,)?) => {
-        $($crate::inventory::submit! {
-            $crate::PluginRegistration::of::<$plugin>(
-                $crate::SourceLocation::new(file!(), line!()),
-            )
-        })+
-    };
-}
-
-fn build<P: Plugin>(options: &Value) -> Result<Entry, PluginError> {
-    let failed = |source| PluginError::Build { name: P::NAME.to_owned(), source };
-    let given = serde_json::from_value(options.clone());
-    // Options that all have defaults need not be given at all.
-    let options = match given {
-        Err(_) if options.is_null() => {
-            serde_json::from_value(Value::Object(serde_json::Map::default()))
-        }
-        given => given,
-    };
-    let options: P::Options = options.map_err(|error| failed(error.into()))?;
-    Ok(Entry::of(P::build(options).map_err(failed)?))
 }
 
 /// Objects that abilities share, such as a mailer or an HTTP client, found by their type.
 #[derive(Clone, Default)]
 pub struct PluginSet {
     plugins: HashMap<TypeId, Entry>,
-}
-
-/// A plugin that is registered twice or not at all, or cannot be built.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum PluginError {
-    /// Two plugins of one type: abilities could not tell them apart.
-    #[error("a plugin of the type {0} is already registered; wrap the second in a type of its own")]
-    Duplicate(&'static str),
-    /// Two plugins register themselves under one name.
-    #[error("two plugins are named {name:?}: one registered at {first}, one at {second}")]
-    DuplicateName {
-        /// The name.
-        name: &'static str,
-        /// Where the first is registered.
-        first: SourceLocation,
-        /// Where the second is registered.
-        second: SourceLocation,
-    },
-    /// The ability asks for a plugin that the manager does not have.
-    #[error("no plugin of the type {0}; add it with the manager builder's `plugin`")]
-    Missing(&'static str),
-    /// An ability or a hook says that it needs a plugin that the manager does not have.
-    #[error("{by} needs a plugin of the type {plugin}; add it with the manager builder's `plugin`")]
-    Needed {
-        /// Its type.
-        plugin: &'static str,
-        /// Who needs it.
-        by: String,
-    },
-    /// It did not start, so the work does not begin.
-    #[error("the plugin {name:?} did not start: {source}")]
-    Start {
-        /// Its name.
-        name: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// Options are given for a plugin that nobody linked.
-    #[error("options are given for the plugin {name:?}, which is not linked; linked are: {known}")]
-    Unknown {
-        /// The name.
-        name: String,
-        /// Those there are.
-        known: String,
-    },
-    /// Its options do not fit, or it could not be built from them.
-    #[error("the plugin {name:?} cannot be built")]
-    Build {
-        /// Its name.
-        name: String,
-        /// Why.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-}
-
-impl PluginError {
-    pub(crate) fn missing<P>() -> Self {
-        Self::Missing(type_name::<P>())
-    }
 }
 
 impl fmt::Debug for PluginSet {
@@ -426,6 +157,7 @@ impl PluginSet {
 mod tests {
     use serde_json::json;
 
+    use super::super::{Failed, WorkerView};
     use super::*;
 
     #[test]

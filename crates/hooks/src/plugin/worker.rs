@@ -1,6 +1,6 @@
 use std::fmt;
 
-use crate::{PluginError, PluginSet};
+use super::{PluginError, PluginSet};
 
 /// The worker process, as what starts and stops with it sees it.
 ///
