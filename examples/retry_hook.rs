@@ -64,7 +64,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let order = queue.manager().enqueue(call_partner::job(7))?;
     for wait in [0, 90, 5] {
         queue.advance(Duration::from_secs(wait));
-        for outcome in queue.drain()? {
+        for outcome in queue.run_all()? {
             match &outcome {
                 Outcome::Retried(failure, delay) => {
                     println!("{}: again in {delay:?}", failure.message());

@@ -47,11 +47,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         .build()?;
     handle(queue.manager(), "eve")?;
     assert_enqueued!(queue, sign_up, |_, user| user == "eve");
-    queue.drain()?;
+    queue.run_all()?;
     refute_enqueued!(queue, sign_up);
     assert_enqueued!(queue, welcome, |job, _| job.attempt == 1);
     queue.advance(Duration::from_secs(10));
-    queue.drain()?;
+    queue.run_all()?;
     refute_enqueued!(queue, welcome);
     assert_enqueued!(queue, remind, |job, _| job.facts.uniqkey.as_deref() == Some("eve"));
     println!("everything is as it should be");

@@ -16,7 +16,7 @@ fn builder() -> ManagerBuilder {
 }
 
 /// Runs what is ready.
-fn drain(manager: &Manager) -> usize {
+fn run_all(manager: &Manager) -> usize {
     let mut ran = 0;
     while manager.work_once().expect("works").is_some() {
         ran += 1;
@@ -57,7 +57,7 @@ fn the_version_of_an_argument_outlives_a_change_of_its_codec() {
     let stored = |manager: &Manager, job: NewJob| {
         let id = manager.enqueue(job).expect("stored").id().expect("new");
         let codec = manager.lookup(id).expect("answers").expect("lives").1.facts.codec;
-        assert_eq!(drain(manager), 1);
+        assert_eq!(run_all(manager), 1);
         codec
     };
     let manager = builder().ability::<second_shape>().build().expect("valid");
@@ -79,7 +79,7 @@ fn an_argument_that_does_not_fit_is_not_quoted() {
     let manager = builder().ability::<numbers>().build().expect("valid");
     manager.enqueue(NewJob::named("numbers", "4111 1111".into())).expect("stored");
     manager.enqueue(NewJob::named("numbers", serde_json::json!([41_111_111]))).expect("stored");
-    assert_eq!(drain(&manager), 2);
+    assert_eq!(run_all(&manager), 2);
     for (kind, message) in messages(&manager) {
         assert_eq!(kind, FailureKind::Decode);
         assert!(message.contains("expected u64"), "{message}");
@@ -123,7 +123,7 @@ fn a_hook_that_panics_when_it_is_chosen_refuses_the_job_by_name() {
     let Error::Refused { hook, source, .. } = &error else { panic!("another error: {error}") };
     assert_eq!(hook, "undecided");
     assert!(source.to_string().contains("no idea"), "{source}");
-    assert_eq!(drain(&manager), 0, "nothing is stored");
+    assert_eq!(run_all(&manager), 0, "nothing is stored");
 }
 
 static SEEN: Mutex<Vec<String>> = Mutex::new(Vec::new());
@@ -159,7 +159,7 @@ fn present(_: &Job) -> JobResult {
 fn hooks_of_an_ability_see_jobs_under_its_former_name_too() {
     let manager = builder().ability::<present>().build().expect("valid");
     manager.enqueue(NewJob::named("former", JsonValue::Null)).expect("stored");
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     let seen = SEEN.lock().expect("no panic").clone();
     assert_eq!(seen, ["pre_enqueue former", "post_enqueue former", "pre_work former"]);
 }

@@ -12,7 +12,7 @@ use qudo::driver::{DriverRegistration, ExceptionFilter, SchemaState};
 use qudo::{
     CompleteIn, EnqueueIn, Error, Job, JobError, JobId, JobResult, Manager, ManagerBuilder,
 };
-use qudo_driver_tests::{Bed, DEADLINE, Fresh, Log, drain, eventually};
+use qudo_driver_tests::{Bed, DEADLINE, Fresh, Log, eventually, run_all};
 use qudo_test_servers::FreshDatabase;
 
 /// How the tables of several installations of one database may be named.
@@ -122,7 +122,7 @@ fn they_are_made_at_once_and_one_goes_without_the_others(house: &House) {
             assert_eq!(other.driver().schema().expect("answers"), SchemaState::Current);
             let (manager, log) = other.manager::<says>();
             manager.enqueue(says::job(number.to_string())).expect("stored");
-            assert_eq!(drain(&manager), 1);
+            assert_eq!(run_all(&manager), 1);
             assert_eq!(log.lines(), [number.to_string()]);
         }
     }
@@ -145,7 +145,7 @@ fn neither_jobs_nor_keys_nor_failures_nor_workers_meet(house: &House) {
     }
     for (number, (manager, log)) in managers.iter().enumerate() {
         assert_eq!(manager.holder("says", "k").expect("answers").expect("held").1, id);
-        assert_eq!(drain(manager), 2);
+        assert_eq!(run_all(manager), 2);
         assert_eq!(log.lines(), [number.to_string(), "fails".to_owned()]);
         assert_eq!(manager.holder("says", "k").expect("answers"), None);
         let failed = manager.exceptions(&ExceptionFilter::default());
@@ -216,7 +216,7 @@ fn jobs_move_from_one_to_another(house: &House) {
     assert_eq!((moved.moved, moved.stayed), (20, 0));
     manager.pause("1").expect("pauses");
     manager.pause("0").expect("pauses");
-    assert_eq!(drain(&manager), 20);
+    assert_eq!(run_all(&manager), 20);
     assert!(manager.audit(AuditOptions::default()).is_clean());
 }
 
@@ -287,7 +287,7 @@ where
             alone.enqueue_in(conn, effect::job().uniqkey("k")).expect("answers").id(),
             Some(id)
         );
-        assert_eq!(drain(&alone), 1);
+        assert_eq!(run_all(&alone), 1);
         let effects = diesel::sql_query("SELECT COUNT(*) AS n FROM effects");
         let effects = effects.get_result::<Number>(conn).expect("counts").n;
         assert_eq!(effects, number as i64 + 1);

@@ -14,7 +14,7 @@ use serde_json::json;
 
 use qudo_driver_tests::abilities::{double, echo, stumble};
 use qudo_driver_tests::work::exceptions;
-use qudo_driver_tests::{Bed, Log, drain, eventually};
+use qudo_driver_tests::{Bed, Log, eventually, run_all};
 
 #[qudo::ability(aliases = ["former_name", "older_name"])]
 fn renamed(job: &Job) -> JobResult {
@@ -28,7 +28,7 @@ pub fn jobs_of_a_former_name_are_still_run(bed: &Bed) {
         manager.enqueue(NewJob::named(name, JsonValue::Null)).expect("stored");
         assert!(manager.can_do(name));
     }
-    assert_eq!(drain(&manager), 3);
+    assert_eq!(run_all(&manager), 3);
     let mut lines = log.lines();
     lines.sort_unstable();
     assert_eq!(lines, ["ran as former_name", "ran as older_name", "ran as renamed"]);
@@ -116,13 +116,13 @@ pub fn an_argument_of_an_older_version_is_upgraded_step_by_step(bed: &Bed) {
     let sent: Vec<_> = [first, second, third.untyped()]
         .map(|job| manager.enqueue(job.database(bed.first())).expect("stored"))
         .into();
-    assert_eq!(drain(&manager), 3);
+    assert_eq!(run_all(&manager), 3);
     let greetings: Vec<String> =
         sent.iter().map(|one| one.wait_as(Duration::from_secs(5)).expect("replies")).collect();
     assert_eq!(greetings, ["hello Eve Adams", "hello Bob Brown", "hello Cy Clark"]);
     let broken = NewJob::encoded("greet_person", "json@2", b"{}".to_vec());
     manager.enqueue(broken.database(bed.first())).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     let row = &exceptions(&manager)[0];
     assert_eq!((row.kind, &*row.facts.codec), (FailureKind::Decode, "json@2"));
     assert_eq!(row.facts.arg, b"{}", "the original bytes are kept");
@@ -153,7 +153,7 @@ pub fn a_run_that_fails_after_its_time_limit_has_failed_for_its_time(bed: &Bed) 
     manager.work_once().expect("works");
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Timeout);
     manager.enqueue(dawdle::job(true)).expect("stored");
-    assert!(drain(&manager) >= 1, "one that succeeds all the same has succeeded");
+    assert!(run_all(&manager) >= 1, "one that succeeds all the same has succeeded");
 }
 
 struct Stamp(&'static str);
@@ -206,7 +206,7 @@ pub fn a_type_may_be_its_own_ability(bed: &Bed) {
     let sent = manager.enqueue(Thumbnail { width: 320 }.into_job()).expect("stored");
     assert!(!manager.enqueue(Thumbnail { width: 320 }.into_job()).expect("found").is_new());
     assert!(manager.can_do("thumbnail"));
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(sent.wait_as::<u32>(Duration::from_secs(5)).expect("replies"), 320);
 }
 
@@ -249,12 +249,12 @@ pub fn an_ability_may_return_any_error(bed: &Bed) {
         (with_wish::job().untyped(), "never again"),
     ] {
         manager.enqueue(job.database(bed.first())).expect("stored");
-        assert_eq!(drain(&manager), 1);
+        assert_eq!(run_all(&manager), 1);
         let row = &exceptions(&manager)[0];
         assert_eq!((&*row.message, row.discarded), (message, true));
     }
     let fine = manager.enqueue(with_anyhow::job(false)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(fine.wait_as::<u32>(Duration::from_secs(5)).expect("replies"), 7);
 }
 
@@ -290,7 +290,7 @@ pub fn every_codec_carries_arguments_and_replies(bed: &Bed) {
     assert!(
         info.facts.arg.len() < 500 && !String::from_utf8_lossy(&info.facts.arg).contains("nobody")
     );
-    assert_eq!(drain(&manager), 2);
+    assert_eq!(run_all(&manager), 2);
     let limit = Duration::from_secs(5);
     assert_eq!(raw.wait_as::<Vec<u8>>(limit).expect("replies"), [255, 10, 0]);
     assert_eq!(secret.wait_as::<String>(limit).expect("replies"), text);
@@ -299,21 +299,21 @@ pub fn every_codec_carries_arguments_and_replies(bed: &Bed) {
 pub fn a_failed_job_keeps_its_original_bytes_over_a_change_of_keys(bed: &Bed) {
     let (before, _) = bed.with(|builder| builder.ability::<sealed>().codec(seal(&[("one", 1)])));
     before.enqueue(sealed::job(String::new()).database(bed.first())).expect("stored");
-    drain(&before);
+    run_all(&before);
     let row = exceptions(&before)[0].clone();
     assert_eq!(row.facts.codec, "json+zstd+aead");
     // The key is rotated; the old one is still known.
     let codec = seal(&[("one", 1), ("two", 2)]);
     let (after, _) = bed.with(|builder| builder.ability::<sealed>().codec(codec));
     after.redrive(row.id).expect("redriven");
-    drain(&after);
+    run_all(&after);
     assert_eq!(exceptions(&after)[0].message, "nothing to say", "it was read");
     assert_eq!(exceptions(&after)[0].facts.arg, row.facts.arg, "the bytes are the same");
     // Without the old key the attempt fails, and nothing is lost.
     let (forgot, _) = bed.with(|builder| builder.ability::<sealed>().codec(seal(&[("two", 2)])));
     let again = exceptions(&after)[0].id;
     forgot.redrive(again).expect("redriven");
-    drain(&forgot);
+    run_all(&forgot);
     let last = &exceptions(&forgot)[0];
     assert_eq!((last.kind, &last.facts.arg), (FailureKind::Decode, &row.facts.arg));
     assert!(last.message.contains("no key \"one\""), "{}", last.message);
@@ -347,10 +347,10 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
     let handle = runtime.handle().clone();
     let (manager, _) = bed.with(|builder| builder.ability::<asynchronous>().plugin(handle));
     let fine = manager.enqueue(asynchronous::job(1)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(fine.wait_as::<u32>(Duration::from_secs(5)).expect("replies"), 1);
     manager.enqueue(asynchronous::job(60_000)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Timeout);
     // Enqueuing from async code goes where blocking is allowed.
     let client = manager.clone();
@@ -359,7 +359,7 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
     });
     assert!(sent.expect("joins").expect("stored").is_new());
     let (bare, _) = bed.manager::<asynchronous>();
-    drain(&bare);
+    run_all(&bare);
     let all = exceptions(&bare);
     let told = |one: &qudo::driver::Exception| {
         one.message.contains("no plugin") && one.message.contains("Handle")
@@ -380,7 +380,7 @@ pub fn t_011_plugin_function(bed: &Bed) {
     let shout: Shout = |text| text.to_uppercase();
     let (manager, _) = bed.with(|builder| builder.ability::<uses_function>().plugin(shout));
     let sent = manager.enqueue(uses_function::job("hey".to_owned())).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(sent.wait_as::<String>(Duration::from_secs(5)).expect("replies"), "HEY");
 }
 
@@ -399,7 +399,7 @@ pub fn t_011_plugin_object(bed: &Bed) {
     for _ in 0..3 {
         manager.enqueue(uses_object::job()).expect("stored");
     }
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(counter.0.load(Ordering::Relaxed), 3, "one object for all jobs");
 }
 
@@ -433,7 +433,7 @@ pub fn t_011_plugin_with_options(bed: &Bed) {
     let (manager, _) =
         bed.with(|builder| builder.ability::<uses_options>().plugin_from::<Greeter>(options()));
     let sent = manager.enqueue(uses_options::job("eve".to_owned())).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(sent.wait_as::<String>(Duration::from_secs(5)).expect("replies"), "hello eve");
     let twice = bed.builder().plugin_from::<Greeter>(options()).plugin_from::<Greeter>(options());
     assert!(matches!(twice.build(), Err(Error::Plugin(_))), "two of one type");
@@ -445,7 +445,7 @@ pub fn t_011_plugin_with_options(bed: &Bed) {
 pub fn t_011_plugin_that_is_missing_fails_the_attempt(bed: &Bed) {
     let (manager, _) = bed.manager::<uses_object>();
     manager.enqueue(uses_object::job()).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert!(exceptions(&manager)[0].message.contains("no plugin"));
 }
 
@@ -468,7 +468,7 @@ pub fn a_late_job_goes_to_the_exception_log(bed: &Bed) {
     // Due later than enqueued: late by a second for every clock.
     let late = echo::job("late".to_owned()).delay(Duration::from_secs(1));
     manager.enqueue(late).expect("stored");
-    eventually("it is due", || drain(&manager) == 1);
+    eventually("it is due", || run_all(&manager) == 1);
     assert!(log.lines().is_empty());
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Abort);
 }
@@ -553,11 +553,11 @@ fn point(bed: &Bed, point: &'static str) {
     let log = Log::default();
     manager.register_hook(Noted { log: log.clone(), point }).expect("a new name");
     manager.enqueue(double::job(1)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), [point]);
     assert!(manager.unregister_hook(point));
     manager.enqueue(double::job(1)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), [point], "it is not called any more");
 }
 
@@ -584,6 +584,6 @@ pub fn t_010_hook_serialize_and_deserialize(bed: &Bed) {
     let sent = manager.enqueue(double::job(21).codec("json+zstd")).expect("stored");
     let (_, info) = manager.lookup(sent.id().expect("new")).expect("answers").expect("lives");
     assert_eq!(info.facts.codec, "json+zstd");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(sent.wait_as::<i64>(Duration::from_secs(5)).expect("replies"), 42);
 }

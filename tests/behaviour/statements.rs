@@ -17,7 +17,7 @@ use qudo::driver::{
 };
 
 use qudo_driver_tests::abilities::double;
-use qudo_driver_tests::{Bed, drain};
+use qudo_driver_tests::{Bed, run_all};
 
 static WRONG: Mutex<Vec<String>> = Mutex::new(Vec::new());
 
@@ -92,7 +92,7 @@ pub fn the_statements_of_an_engine_are_read_along(bed: &Bed) {
         let heard = HEARD.take().expect("it listened");
         assert!(heard.iter().any(|line| line.contains(words)), "{name}: {heard:?}");
         assert!(heard.iter().any(|line| line.starts_with("-- ")), "{name}: {heard:?}");
-        assert_eq!(drain(&manager), 1);
+        assert_eq!(run_all(&manager), 1);
     }
 }
 

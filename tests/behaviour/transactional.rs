@@ -11,7 +11,7 @@ use qudo::{CompleteIn, EnqueueIn, Error, Job, JobError, JobResult, Manager, Outc
 
 use qudo_driver_tests::abilities::echo;
 use qudo_driver_tests::work::Stored;
-use qudo_driver_tests::{Bed, DEADLINE, Log, drain, eventually};
+use qudo_driver_tests::{Bed, DEADLINE, Log, eventually, run_all};
 
 pub fn a_database_without_tables_is_refused_with_the_remedy(bed: &Bed) {
     let engine = bed.first().trim_end_matches(char::is_numeric).to_owned();
@@ -211,7 +211,7 @@ pub fn a_job_of_a_rolled_back_transaction_never_was(bed: &Bed) {
         Err::<(), Box<dyn std::error::Error>>("changed my mind".into())
     }));
     assert!(result.is_err());
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
     assert!(log.lines().is_empty());
     assert!(manager.holder("echo", "k").expect("answers").is_none(), "the key is free");
     let counts = manager.job_count();
@@ -233,7 +233,7 @@ pub fn a_key_is_unique_inside_the_callers_transaction_too(bed: &Bed) {
         assert_eq!(manager.enqueue_in(conn, job().uniqkey("own"))?.id(), own.id());
         Ok::<_, Box<dyn std::error::Error>>(())
     }).expect("commits"));
-    assert_eq!(drain(&manager), 2);
+    assert_eq!(run_all(&manager), 2);
 }
 
 /// Writes a row and completes in one transaction; what else it does, its argument says.
@@ -357,7 +357,7 @@ pub fn an_end_in_a_transaction_is_told_and_kept_as_any_other(bed: &Bed) {
     assert_eq!(rows, ["replaced"]);
     let told = ["enqueued relay", "enqueued echo", "settled relay replaced"];
     assert_eq!(heard.lines(), told, "hooks are told after the commit");
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
 }
 
 pub fn an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job(bed: &Bed) {
@@ -382,7 +382,7 @@ pub fn a_panic_in_the_transaction_leaves_nothing_and_the_database_works_on(bed: 
     let (other, _) = bed.manager::<effect>();
     let second = effect::job("works".to_owned()).database(bed.first());
     let second = other.enqueue(second).expect("stored");
-    assert_eq!(drain(&manager), 2);
+    assert_eq!(run_all(&manager), 2);
     assert_eq!(sent.wait_as::<u32>(DEADLINE).expect("replies"), 7);
     assert_eq!(second.wait_as::<u32>(DEADLINE).expect("replies"), 7);
     assert_eq!(count_effects(&mut conn), 2);

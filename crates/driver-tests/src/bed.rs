@@ -168,7 +168,7 @@ pub fn rescue_silent(driver: &dyn Driver, for_longer_than: Duration) -> Vec<Resc
 }
 
 /// Works on the calling thread until nothing is ready.
-pub fn drain(manager: &Manager) -> usize {
+pub fn run_all(manager: &Manager) -> usize {
     let mut worked = 0;
     while manager.work_once().expect("works").is_some() {
         worked += 1;

@@ -15,7 +15,7 @@ use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
 use crate::abilities::{double, echo, stumble};
-use crate::{Bed, drain, eventually};
+use crate::{Bed, run_all, eventually};
 
 /// A second database beside the bed's.
 struct Pair<'a> {
@@ -81,7 +81,7 @@ pub fn a_drained_database_takes_no_new_jobs_and_works_those_it_has(bed: &Bed) {
     // A process that starts later reads the order.
     let (later, _) = pair.manager();
     later.enqueue(named("later")).expect_err("it is drained");
-    assert_eq!(drain(&manager), 21);
+    assert_eq!(run_all(&manager), 21);
     assert!(log.lines().contains(&"before".to_owned()));
     manager.undrain("other").expect("undrains");
     manager.enqueue(named("after")).expect("stored");
@@ -137,7 +137,7 @@ pub fn a_key_is_looked_up_in_the_drained_home_before_it_moves_on(bed: &Bed) {
     assert_eq!(second.id(), first.id());
     let many = manager.enqueue_many([job(), job()]).expect("found");
     assert!(many.iter().all(|one| one.id() == first.id()), "{many:?}");
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     let third = manager.enqueue(job()).expect("stored");
     assert!(third.is_new(), "the key was free");
     assert_ne!(third.ticket().expect("stored").database(), Some("other"));
@@ -188,7 +188,7 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
     assert_eq!((&*place, Some(holder)), ("other", keyed.id()));
     let ticket = keyed.ticket().expect("stored");
     assert!(matches!(ticket.check().expect("follows"), Progress::Waiting(JobState::Ready)));
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(ticket.wait_as::<i64>(Duration::from_secs(5)).expect("follows"), 42);
 }
 
@@ -277,12 +277,12 @@ pub fn a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing(bed: &Bed) {
         manager.enqueue_many(jobs).expect("stored");
         break_off(&pair, steps);
         // Nothing of the four can run but what arrived in full.
-        let worked = drain(&manager);
+        let worked = run_all(&manager);
         assert_eq!(worked, if steps == 4 { 10 } else { 6 }, "after step {steps}");
         let count: u64 = pair.drivers().0.depth(100).expect("answers").moving.count;
         assert_eq!(count, 4, "the move is not over");
         manager.move_jobs(bed.first(), "other").expect("goes on");
-        assert_eq!(drain(&manager), 10 - worked, "after step {steps}");
+        assert_eq!(run_all(&manager), 10 - worked, "after step {steps}");
         let lines: HashSet<_> = log.lines().into_iter().collect();
         assert_eq!((lines.len(), log.lines().len()), (10, 10), "each once");
     }
@@ -298,7 +298,7 @@ pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
     let jobs = from.move_out(&there, None, 4).expect("the slow mover begins");
     let id = jobs[0].record.id;
     manager.move_jobs(bed.first(), "other").expect("the fast one ends it");
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     // What arrived once is not brought again, even after it ended.
     let slow = Uuid::now_v7();
     to.move_in(&here, slow, &jobs).expect("late");
@@ -316,7 +316,7 @@ pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
     assert!(from.legs(&[id]).expect("answers").iter().all(|(_, leg)| *leg != Leg::Leaving));
     // The slow one dies here; the next move clears up.
     manager.move_jobs(bed.first(), "other").expect("moves");
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
     assert!(manager.lookup(id).expect("answers").is_none(), "the ghost is gone");
     assert_eq!(log.lines(), ["once"]);
 }
@@ -334,7 +334,7 @@ pub fn two_movers_at_once_move_every_job_once(bed: &Bed) {
     });
     manager.move_jobs(bed.first(), "other").expect("nothing is left");
     assert_eq!((depth_of(&manager, bed.first()), depth_of(&manager, "other")), (0, 600));
-    assert_eq!(drain(&manager), 600);
+    assert_eq!(run_all(&manager), 600);
     assert_eq!(log.lines().into_iter().collect::<HashSet<_>>().len(), 600);
 }
 
@@ -460,7 +460,7 @@ pub fn two_spools_that_forward_at_once_lose_and_double_nothing(bed: &Bed) {
     }
     let empty = |manager: &Manager| manager.spool().expect("on").expect("set").waiting == 0;
     eventually("both are empty", || hosts.iter().all(|(manager, _)| empty(manager)));
-    let worked = drain(operator);
+    let worked = run_all(operator);
     let lines: HashSet<_> = log.lines().into_iter().collect();
     assert_eq!((worked, lines.len()), (600, 600));
 }
@@ -559,7 +559,7 @@ pub fn a_spooled_job_that_lives_in_a_drained_database_is_not_run_twice(bed: &Bed
     let report = || manager.spool().expect("on").expect("set");
     eventually("it is empty", || report().waiting == 0);
     assert_eq!(report().dropped, 0);
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(log.lines(), ["keyed"]);
 }
 

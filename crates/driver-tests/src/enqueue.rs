@@ -8,7 +8,7 @@ use qudo::{Enqueued, Error, JobId, Manager, ManagerBuilder, NewJob};
 use serde_json::json;
 
 use crate::abilities::{double, echo, no_argument, other_echo, stumble};
-use crate::{Bed, drain, eventually};
+use crate::{Bed, run_all, eventually};
 
 fn id<R>(enqueued: &Enqueued<R>) -> JobId {
     enqueued.id().expect("not suppressed")
@@ -23,7 +23,7 @@ pub fn a_job_is_stored_looked_up_and_worked_once(bed: &Bed) {
     assert_eq!(found.facts.arg, b"\"hello\"");
     let age = Utc::now() - found.enqueued_at;
     assert!(age.abs() < TimeDelta::minutes(1), "enqueued {age} ago");
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(log.lines(), ["hello"]);
     assert!(manager.lookup(job).expect("answers").is_none(), "a finished job is gone");
 }
@@ -46,7 +46,7 @@ pub fn a_client_that_does_not_link_the_ability_enqueues_by_name_with_json(bed: &
     let client = bed.builder().build().expect("valid");
     let sent = client.enqueue(NewJob::named("double", json!(21))).expect("stored");
     let (manager, _) = bed.manager::<double>();
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(sent.wait_as::<i64>(Duration::from_secs(5)).expect("replies"), 42);
 }
 
@@ -63,7 +63,7 @@ pub fn higher_priority_runs_first_and_equals_run_in_order(bed: &Bed) {
         let job = echo::job(name.to_owned()).priority(priority).database(bed.first());
         assert!(manager.enqueue(job).expect("stored").is_new());
     }
-    assert_eq!(drain(&manager), 6);
+    assert_eq!(run_all(&manager), 6);
     assert_eq!(log.lines(), ["top", "high", "first", "second", "low", "lowest"]);
 }
 
@@ -71,10 +71,10 @@ pub fn a_delayed_job_waits_until_it_is_due(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let delay = Duration::from_millis(300);
     let job = id(&manager.enqueue(echo::job("later".to_owned()).delay(delay)).expect("stored"));
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
     assert!(matches!(found.state, JobState::Scheduled { .. }), "{:?}", found.state);
-    eventually("the job is due", || drain(&manager) == 1);
+    eventually("the job is due", || run_all(&manager) == 1);
     assert_eq!(log.lines(), ["later"]);
 }
 
@@ -84,7 +84,7 @@ pub fn a_job_due_in_the_past_runs_at_once(bed: &Bed) {
     assert!(
         manager.enqueue(echo::job("late".to_owned()).run_after(past)).expect("stored").is_new()
     );
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(log.lines(), ["late"]);
 }
 
@@ -101,7 +101,7 @@ pub fn a_key_that_a_live_job_holds_is_not_stored_again(bed: &Bed) {
     }
     let holder = manager.holder("echo", "cat.jpg").expect("answers").expect("held");
     assert_eq!(holder.1, id(&first));
-    assert_eq!(drain(&manager), 5);
+    assert_eq!(run_all(&manager), 5);
     assert_eq!(log.lines().len(), 5);
 }
 
@@ -109,14 +109,14 @@ pub fn a_key_is_free_again_when_its_job_is_done_failed_or_dequeued(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<echo>().ability::<stumble>());
     let done = || echo::job("x".to_owned()).uniqkey("k");
     assert!(manager.enqueue(done()).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     let again = manager.enqueue(done()).expect("stored");
     assert!(again.is_new(), "free after completion");
     assert!(manager.dequeue(id(&again)).expect("answers"));
     assert!(manager.enqueue(done()).expect("stored").is_new(), "free after dequeue");
     let failing = || stumble::job(9).uniqkey("k");
     assert!(manager.enqueue(failing()).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     assert!(manager.enqueue(failing()).expect("stored").is_new(), "free after the last failure");
 }
 
@@ -135,7 +135,7 @@ pub fn a_key_stays_held_while_its_job_waits_for_a_retry(bed: &Bed) {
     manager.work_once().expect("works").expect("failed once");
     let second = manager.enqueue(job()).expect("answers");
     assert_eq!((second.is_new(), id(&second)), (false, id(&first)));
-    drain(&manager);
+    run_all(&manager);
     assert!(manager.enqueue(job()).expect("stored").is_new());
 }
 
@@ -154,7 +154,7 @@ pub fn threads_that_race_for_a_key_store_one_job(bed: &Bed) {
         });
         assert_eq!(new, 1);
     }
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines().len(), 5);
 }
 
@@ -171,7 +171,7 @@ pub fn an_id_enqueued_twice_is_stored_once(bed: &Bed) {
             assert_eq!(id(&manager.enqueue(job).expect("stored or there")), fixed);
         }
     }
-    assert_eq!(drain(&manager), 2);
+    assert_eq!(run_all(&manager), 2);
     assert_eq!(log.lines().len(), 2);
 }
 
@@ -206,7 +206,7 @@ pub fn a_suppressed_job_is_not_stored(bed: &Bed) {
     let (manager, log) = bed.manager::<echo>();
     let answer = manager.enqueue(echo::job("x".to_owned()).suppress()).expect("no error");
     assert!(matches!(answer, Enqueued::Suppressed));
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
     assert!(log.lines().is_empty());
 }
 
@@ -285,7 +285,7 @@ pub fn what_cannot_be_stored_is_refused_by_name(bed: &Bed) {
     // Nothing of a bulk is stored when one of it cannot be.
     let bulk = [job(), job().uniqkey("nul\0")];
     assert!(matches!(manager.enqueue_many(bulk), Err(Error::InvalidName { .. })));
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
 }
 
 pub fn a_waiting_job_can_be_dequeued_and_a_running_one_cannot(bed: &Bed) {
@@ -296,7 +296,7 @@ pub fn a_waiting_job_can_be_dequeued_and_a_running_one_cannot(bed: &Bed) {
     assert!(manager.dequeue(ready).expect("answers"));
     assert!(manager.dequeue(delayed).expect("answers"));
     assert!(!manager.dequeue(ready).expect("answers"), "already gone");
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
     assert!(log.lines().is_empty());
     let running = id(&manager.enqueue(no_argument::job().database(bed.first())).expect("stored"));
     crate::session::claim_as_stranger(bed, "no_argument", 1);
@@ -309,13 +309,13 @@ pub fn reenqueue_changes_when_a_waiting_job_runs(bed: &Bed) {
     let job = id(&manager.enqueue(echo::job("x".to_owned())).expect("stored"));
     let hour = Duration::from_secs(3600);
     assert!(manager.reschedule(job, Due::In(hour)).expect("answers"));
-    assert_eq!(drain(&manager), 0);
+    assert_eq!(run_all(&manager), 0);
     let (_, found) = manager.lookup(job).expect("answers").expect("lives");
     let JobState::Scheduled { run_after } = found.state else { panic!("{:?}", found.state) };
     let left = run_after - Utc::now();
     assert!(left > TimeDelta::minutes(58) && left < TimeDelta::minutes(62), "{left}");
     assert!(manager.reschedule(job, Due::Now).expect("answers"));
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(log.lines(), ["x"]);
     assert!(!manager.reschedule(job, Due::Now).expect("answers"), "gone");
 }

@@ -2,7 +2,7 @@ use qudo::driver::ExceptionFilter;
 use qudo::{Error, Manager};
 
 use crate::abilities::{double, give_up, stumble};
-use crate::{Bed, drain};
+use crate::{Bed, run_all};
 use crate::work::exceptions;
 
 fn filtered(manager: &Manager, filter: &ExceptionFilter) -> Vec<String> {
@@ -13,9 +13,9 @@ fn filtered(manager: &Manager, filter: &ExceptionFilter) -> Vec<String> {
 pub fn the_log_is_read_newest_first_with_limit_offset_and_ability(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<stumble>().ability::<give_up>());
     assert!(manager.enqueue(stumble::job(9).database(bed.first())).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     assert!(manager.enqueue(give_up::job().database(bed.first())).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     let all =
         ["no such user", "stumbled at attempt 3", "stumbled at attempt 2", "stumbled at attempt 1"];
     assert_eq!(filtered(&manager, &ExceptionFilter::default()), all);
@@ -31,7 +31,7 @@ pub fn the_log_is_read_newest_first_with_limit_offset_and_ability(bed: &Bed) {
 pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
     let (manager, log) = bed.manager::<stumble>();
     assert!(manager.enqueue(stumble::job(9).priority(3).uniqkey("k")).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     let last = exceptions(&manager).remove(0);
     let ticket = manager.redrive(last.id).expect("once");
     let job = manager.lookup(ticket.id()).expect("answers").expect("lives").1;
@@ -39,7 +39,7 @@ pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
     assert_ne!(ticket.id(), last.job);
     let again = manager.redrive(last.id).expect_err("twice");
     assert!(matches!(again, Error::AlreadyRedriven { job, .. } if job == ticket.id()), "{again}");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines().len(), 6);
     let marked = exceptions(&manager).into_iter().find(|row| row.id == last.id);
     assert_eq!(marked.expect("kept").redriven_as, Some(ticket.id()));
@@ -48,7 +48,7 @@ pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
 pub fn a_failure_that_was_retried_cannot_be_enqueued_again(bed: &Bed) {
     let (manager, _) = bed.manager::<stumble>();
     assert!(manager.enqueue(stumble::job(1)).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     let first = exceptions(&manager).remove(0);
     let error = manager.redrive(first.id).expect_err("it completed");
     assert!(error.to_string().contains("retried"), "{error}");
@@ -59,7 +59,7 @@ pub fn a_failure_that_was_retried_cannot_be_enqueued_again(bed: &Bed) {
 pub fn redrive_is_refused_while_a_live_job_holds_the_key(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<give_up>().ability::<double>());
     assert!(manager.enqueue(give_up::job().uniqkey("k")).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     let failed = exceptions(&manager).remove(0);
     let holder = manager.enqueue(give_up::job().uniqkey("k")).expect("stored").id().expect("id");
     let error = manager.redrive(failed.id).expect_err("held");

@@ -5,7 +5,7 @@ use qudo::{Error, Outcome};
 use serde_json::json;
 
 use crate::abilities::{double, echo, stumble};
-use crate::{Bed, DEADLINE, Log, drain, eventually};
+use crate::{Bed, DEADLINE, Log, run_all, eventually};
 use crate::work::exceptions;
 
 /// A hook made of closures, one per point.
@@ -82,7 +82,7 @@ pub fn pre_enqueue_may_change_the_draft(bed: &Bed) {
     let job = manager.enqueue(echo::job("arg".to_owned())).expect("stored").id().expect("id");
     let found = manager.lookup(job).expect("answers").expect("lives").1;
     assert_eq!((found.facts.priority, found.facts.uniqkey.as_deref()), (9, Some("from the hook")));
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), ["arg changed"]);
 }
 
@@ -101,7 +101,7 @@ pub fn pre_enqueue_may_veto(bed: &Bed) {
     assert!(matches!(&error, Error::Refused { hook, .. } if hook == "judge"), "{error}");
     assert!(manager.enqueue(echo::job("quiet".to_owned())).expect("no error").id().is_none());
     assert!(manager.enqueue(echo::job("good".to_owned())).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), ["good"]);
 }
 
@@ -130,7 +130,7 @@ pub fn pre_work_may_abort_and_snooze(bed: &Bed) {
         .into_iter()
         .map(|answer| answer.expect("stored").id().expect("id"))
         .collect();
-    assert_eq!(drain(&manager), 4);
+    assert_eq!(run_all(&manager), 4);
     assert_eq!(log.lines(), ["run"]);
     let mut kinds: Vec<_> = exceptions(&manager).iter().map(|row| (row.job, row.kind)).collect();
     kinds.sort_by_key(|(job, _)| *job);
@@ -174,12 +174,12 @@ pub fn around_work_surrounds_the_ability(bed: &Bed) {
     };
     let (manager, log) = build(true);
     assert!(manager.enqueue(echo::job("work".to_owned())).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), ["outer in", "inner", "work", "outer out"]);
     // A hook that does not let the job run fails it.
     let (manager, _) = build(false);
     assert!(manager.enqueue(echo::job("work".to_owned())).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Hook);
 }
 
@@ -196,7 +196,7 @@ pub fn on_failure_may_change_the_decision(bed: &Bed) {
     let hook = Points { name: "h", on_failure: Some(never), ..Points::default() };
     let (manager, log) = bed.with(|builder| builder.ability::<stumble>().hook(hook));
     assert!(manager.enqueue(stumble::job(9)).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), ["attempt 1"], "the rule would have tried three times");
     assert!(manager.unregister_hook("h"));
     let more: fn(&Failure, &mut Decision) = |failure, decision| {
@@ -208,7 +208,7 @@ pub fn on_failure_may_change_the_decision(bed: &Bed) {
         .register_hook(Points { name: "h", on_failure: Some(more), ..Points::default() })
         .expect("free again");
     assert!(manager.enqueue(stumble::job(9)).expect("stored").is_new());
-    assert_eq!(drain(&manager), 5);
+    assert_eq!(run_all(&manager), 5);
 }
 
 pub fn post_work_sees_every_outcome(bed: &Bed) {
@@ -216,7 +216,7 @@ pub fn post_work_sees_every_outcome(bed: &Bed) {
     let hook = Points { name: "h", log: log.clone(), ..Points::default() };
     let (manager, _) = bed.with(|builder| builder.ability::<stumble>().hook(hook));
     assert!(manager.enqueue(stumble::job(1)).expect("stored").is_new());
-    drain(&manager);
+    run_all(&manager);
     let run = |end: &[&str]| {
         let mut lines = vec!["h pre_work stumble", "h before stumble", "h after stumble"];
         lines.extend(end);
@@ -270,7 +270,7 @@ pub fn a_hook_that_panics_has_one_effect_and_stops_nothing(bed: &Bed) {
         let before = exceptions(&manager).len();
         let answer = manager.enqueue(echo::job("x".to_owned()));
         assert_eq!(answer.is_ok(), stored, "{point}");
-        drain(&manager);
+        run_all(&manager);
         assert_eq!(log.lines().len(), worked, "{point}");
         assert_eq!(exceptions(&manager).len() - before, failures, "{point}");
     }
@@ -290,7 +290,7 @@ pub fn hooks_run_in_order_and_can_be_unregistered(bed: &Bed) {
         assert!(manager.unregister_hook(name));
     }
     assert!(!manager.unregister_hook("z"));
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines().len(), 3, "no hook saw the work");
 }
 

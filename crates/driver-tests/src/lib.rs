@@ -27,7 +27,7 @@
 
 mod bed;
 
-pub use bed::{Bed, DEADLINE, Fresh, Log, drain, eventually, rescue_silent};
+pub use bed::{Bed, DEADLINE, Fresh, Log, eventually, rescue_silent, run_all};
 
 macro_rules! groups {
     ($($(#[$doc:meta])* $group:ident,)*) => {

@@ -8,7 +8,7 @@ use qudo::plugin::{Plugin, PluginError, PluginNeed};
 use qudo::{Error, JobId, JobResult, Manager, Outcome};
 
 use crate::abilities::{echo, gives_way, sleepy, splits, stumble};
-use crate::{Bed, DEADLINE, Log, drain, eventually};
+use crate::{Bed, DEADLINE, Log, run_all, eventually};
 
 /// Notes what it is told, and whether the job lives at that moment.
 struct Notes {
@@ -58,12 +58,12 @@ pub fn post_settle_is_told_of_each_end_when_it_is_committed(bed: &Bed) {
         bed.with(|builder| builder.ability::<stumble>().ability::<sleepy>().hook(hook));
     manager.enqueue(stumble::job(1).database(bed.first())).expect("stored");
     let before = told.lines().len();
-    drain(&manager);
+    run_all(&manager);
     let retried = "settled stumble 1 retried Some(\"stumbled at attempt 1\") true";
     assert_eq!(since(&told, before), [retried, "settled stumble 2 completed None false"]);
     manager.enqueue(stumble::job(9).database(bed.first())).expect("stored");
     let before = told.lines().len();
-    drain(&manager);
+    run_all(&manager);
     let last = since(&told, before).pop();
     let failed = "settled stumble 3 failed Some(\"stumbled at attempt 3\") false";
     assert_eq!(last.as_deref(), Some(failed));
@@ -115,7 +115,7 @@ pub fn jobs_that_replace_another_are_told_to_hooks_when_they_are_stored(bed: &Be
             "settled splits 1 replaced None false"
         ]
     );
-    drain(&manager);
+    run_all(&manager);
     // Of two that replace a job the key of one is taken.
     let held = gives_way::job(0).uniqkey("taken").delay(Duration::from_secs(60));
     manager.enqueue(held.database(bed.first())).expect("stored");
@@ -137,7 +137,7 @@ pub fn a_redrive_and_a_move_call_no_hook_of_the_enqueue(bed: &Bed) {
     });
     manager.migrate().expect("migrates");
     manager.enqueue(stumble::job(9).database(bed.first())).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     let filter = ExceptionFilter { discarded_only: true, ..ExceptionFilter::default() };
     let rows = manager.exceptions(&filter).into_iter().flat_map(|on| on.answer.expect("answers"));
     let row = rows.map(|row| row.id).next().expect("failed");
@@ -145,7 +145,7 @@ pub fn a_redrive_and_a_move_call_no_hook_of_the_enqueue(bed: &Bed) {
     manager.redrive(row).expect("redrives");
     manager.move_jobs(bed.first(), "other").expect("moves");
     assert_eq!(told.lines().len(), before, "{:?}", told.lines());
-    drain(&manager);
+    run_all(&manager);
     assert!(since(&told, before)[0].starts_with("settled stumble 1"), "its runs are told");
 }
 
@@ -235,7 +235,7 @@ impl Hook for Asks {
 pub fn hooks_reach_plugins_from_the_draft_to_the_end(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<echo>().hook(Asks));
     manager.enqueue(echo::job("runs".to_owned())).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     assert_eq!(log.lines(), ["pre_enqueue", "post_enqueue", "pre_work", "runs", "post_settle"]);
 }
 

@@ -4,7 +4,7 @@ use qudo::driver::{Ending, Keep, Remains};
 use qudo::{Error, Progress};
 
 use crate::abilities::{double, echo, no_argument, noted, replies, stumble};
-use crate::{Bed, DEADLINE, drain, eventually};
+use crate::{Bed, DEADLINE, run_all, eventually};
 
 pub fn the_return_value_reaches_the_client(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
@@ -20,7 +20,7 @@ pub fn the_return_value_reaches_the_client(bed: &Bed) {
 pub fn several_replies_arrive_in_order_before_the_return_value(bed: &Bed) {
     let (manager, _) = bed.manager::<replies>();
     let sent = manager.enqueue(replies::job()).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     let ticket = sent.ticket().expect("new");
     let all: Vec<String> = ticket.replies(Duration::from_secs(1)).expect("replies");
     assert_eq!(all, ["one", "two", "three"]);
@@ -31,7 +31,7 @@ pub fn several_replies_arrive_in_order_before_the_return_value(bed: &Bed) {
 pub fn a_ticket_is_rebuilt_from_an_id(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
     let job = manager.enqueue(double::job(5)).expect("stored").id().expect("id");
-    drain(&manager);
+    run_all(&manager);
     let later = bed.builder().build().expect("after a restart");
     assert_eq!(later.ticket(job).wait_as::<i64>(Duration::from_secs(1)).expect("replies"), 10);
 }
@@ -41,7 +41,7 @@ pub fn check_tells_how_far_a_job_is(bed: &Bed) {
     let sent = manager.enqueue(stumble::job(9)).expect("stored");
     let ticket = sent.ticket().expect("new");
     assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
-    drain(&manager);
+    run_all(&manager);
     let Ok(Progress::Failed(exception)) = ticket.check() else { panic!("{:?}", ticket.check()) };
     assert_eq!(exception.attempt, 3);
     let unknown = manager.ticket(qudo::JobId::new());
@@ -82,7 +82,7 @@ pub fn a_bare_id_never_says_that_a_job_completed_which_it_did_not_see(bed: &Bed)
     let id = sent.id().expect("id");
     let (before, after) = (manager.ticket(id), manager.ticket(id));
     assert!(matches!(before.check(), Ok(Progress::Waiting(_))));
-    drain(&manager);
+    run_all(&manager);
     before.wait_done(DEADLINE).expect("it saw the job alive");
     sent.wait(DEADLINE).expect("it is the ticket of the enqueue");
     for ticket in [after, manager.ticket(qudo::JobId::new())] {
@@ -94,7 +94,7 @@ pub fn a_bare_id_never_says_that_a_job_completed_which_it_did_not_see(bed: &Bed)
 pub fn the_job_status_answers_for_a_bare_id(bed: &Bed) {
     let (manager, _) = bed.manager::<noted>();
     let id = manager.enqueue(noted::job()).expect("stored").id().expect("id");
-    drain(&manager);
+    run_all(&manager);
     manager.ticket(id).wait_done(DEADLINE).expect("its history says so");
     assert!(matches!(manager.ticket(id).check(), Ok(Progress::Completed(0))));
 }
@@ -102,7 +102,7 @@ pub fn the_job_status_answers_for_a_bare_id(bed: &Bed) {
 pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {
     let (manager, _) = bed.manager::<no_argument>();
     let sent = manager.enqueue(no_argument::job()).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     sent.wait(Duration::from_secs(1)).expect("done");
     let error = sent.wait_as::<u64>(Duration::from_secs(1)).expect_err("no number");
     assert!(matches!(error, Error::NoReply { .. }), "{error}");
@@ -111,7 +111,7 @@ pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {
 pub fn the_reply_of_a_failed_job_is_its_error(bed: &Bed) {
     let (manager, _) = bed.manager::<stumble>();
     let sent = manager.enqueue(stumble::job(9)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     let Err(Error::JobFailed { attempt, message, .. }) = sent.wait_as::<u32>(Duration::from_secs(1))
     else {
         panic!("it failed")
@@ -129,7 +129,7 @@ pub fn waiting_ends_with_its_limit(bed: &Bed) {
 pub fn an_attempt_that_fails_leaves_no_reply(bed: &Bed) {
     let (manager, _) = bed.manager::<stumble>();
     let sent = manager.enqueue(stumble::job(2)).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     let all: Vec<u32> =
         sent.ticket().expect("new").replies(Duration::from_secs(1)).expect("replies");
     assert_eq!(all, [3, 3], "only those of the attempt that completed");
@@ -139,7 +139,7 @@ pub fn old_replies_are_removed(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
     let job = double::job(1).database(bed.first());
     let ticket = manager.enqueue(job).expect("stored").ticket().expect("new").clone();
-    drain(&manager);
+    run_all(&manager);
     let driver = bed.driver();
     let day = Duration::from_secs(86_400);
     assert_eq!(driver.purge(&Keep::all(day), 100).expect("purges").removed, 0);

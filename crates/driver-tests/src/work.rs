@@ -12,7 +12,7 @@ use crate::abilities::{
     again, computed_retry, double, echo, give_up, gives_way, other_echo, panics, parent, sleepy,
     slow_retry, splits, stumble,
 };
-use crate::{Bed, DEADLINE, Log, drain, eventually};
+use crate::{Bed, DEADLINE, Log, run_all, eventually};
 
 pub fn exceptions(manager: &Manager) -> Vec<Exception> {
     let filter = ExceptionFilter { limit: 100, ..ExceptionFilter::default() };
@@ -40,7 +40,7 @@ pub fn jobs_of_abilities_that_a_manager_lacks_are_left_for_others(bed: &Bed) {
     let foreign = double::job(1).priority(9);
     let foreign = manager.enqueue(foreign).expect("stored");
     assert!(manager.enqueue(echo::job("mine".to_owned())).expect("stored").is_new());
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert_eq!(log.lines(), ["mine"]);
     let job = manager.lookup(foreign.id().expect("stored")).expect("answers").expect("lives").1;
     assert_eq!((job.state, job.attempt), (JobState::Ready, 0));
@@ -49,7 +49,7 @@ pub fn jobs_of_abilities_that_a_manager_lacks_are_left_for_others(bed: &Bed) {
 pub fn a_failing_job_is_retried_up_to_max_retries_and_ends_in_the_exception_log(bed: &Bed) {
     let (manager, log) = bed.manager::<stumble>();
     let sent = manager.enqueue(stumble::job(99).uniqkey("k")).expect("stored");
-    assert_eq!(drain(&manager), 3, "one run and two retries");
+    assert_eq!(run_all(&manager), 3, "one run and two retries");
     assert_eq!(log.lines(), ["attempt 1", "attempt 2", "attempt 3"]);
     let rows = exceptions(&manager);
     assert_eq!(rows.len(), 3);
@@ -71,7 +71,7 @@ pub fn the_next_attempt_waits_for_the_retry_delay(bed: &Bed) {
     let sent = manager.enqueue(slow_retry::job()).expect("stored");
     let begun = Instant::now();
     assert!(matches!(manager.work_once(), Ok(Some(Outcome::Retried(..)))));
-    eventually("the retry is due", || drain(&manager) == 1);
+    eventually("the retry is due", || run_all(&manager) == 1);
     assert!(begun.elapsed() >= Duration::from_millis(395), "{:?}", begun.elapsed());
     sent.wait_as::<()>(Duration::from_secs(1)).expect("done");
 }
@@ -91,7 +91,7 @@ pub fn the_retry_delay_may_be_computed_from_the_job(bed: &Bed) {
 pub fn an_aborted_job_never_runs_again(bed: &Bed) {
     let (manager, _) = bed.manager::<give_up>();
     assert!(manager.enqueue(give_up::job()).expect("stored").is_new());
-    assert_eq!(drain(&manager), 1, "in spite of five retries");
+    assert_eq!(run_all(&manager), 1, "in spite of five retries");
     let rows = exceptions(&manager);
     assert_eq!(rows.len(), 1);
     assert_eq!((rows[0].kind, rows[0].discarded), (FailureKind::Abort, true));
@@ -119,7 +119,7 @@ pub fn an_argument_that_does_not_decode_is_kept_in_the_exception_log(bed: &Bed) 
     for job in wrong {
         assert!(manager.enqueue(job.database(bed.first())).expect("stored").is_new());
     }
-    assert_eq!(drain(&manager), 3);
+    assert_eq!(run_all(&manager), 3);
     let rows = exceptions(&manager);
     assert_eq!(rows.len(), 3);
     assert!(rows.iter().all(|row| row.kind == FailureKind::Decode && row.discarded));
@@ -132,7 +132,7 @@ pub fn replace_completes_one_job_and_enqueues_others(bed: &Bed) {
     let sent = manager.enqueue(splits::job(false)).expect("stored");
     assert!(matches!(manager.work_once(), Ok(Some(Outcome::Replaced(2)))));
     sent.wait_as::<()>(Duration::from_secs(1)).expect("done");
-    assert_eq!(drain(&manager), 2);
+    assert_eq!(run_all(&manager), 2);
     let mut lines = log.lines();
     lines.sort();
     assert_eq!(lines, ["left", "right"]);
@@ -161,7 +161,7 @@ pub fn replacements_are_told_to_the_observer(bed: &Bed) {
             eventually("all are told", || told().len() == 3);
             working.stop();
         } else {
-            drain(&manager);
+            run_all(&manager);
         }
         let told = told();
         assert_eq!((told.len(), Some(told[0])), (3, sent.id()));
@@ -185,7 +185,7 @@ pub fn a_replacement_whose_key_is_taken_is_not_told_as_stored(bed: &Bed) {
             sent.wait_as::<()>(DEADLINE).expect("ends");
             working.stop();
         } else {
-            drain(&manager);
+            run_all(&manager);
         }
         // The two that were enqueued, and the replacement whose key was free.
         let told = stored.0.lock().expect("no panic").clone();
@@ -207,14 +207,14 @@ pub fn a_replacement_whose_key_is_taken_is_not_told_as_stored(bed: &Bed) {
 pub fn a_run_that_fails_replaces_nothing(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<splits>().ability::<echo>());
     assert!(manager.enqueue(splits::job(true)).expect("stored").is_new());
-    assert_eq!(drain(&manager), 1);
+    assert_eq!(run_all(&manager), 1);
     assert!(log.lines().is_empty());
 }
 
 pub fn a_job_may_be_replaced_by_one_with_the_same_key(bed: &Bed) {
     let (manager, log) = bed.manager::<again>();
     assert!(manager.enqueue(again::job(2).uniqkey("the only one")).expect("stored").is_new());
-    assert_eq!(drain(&manager), 3);
+    assert_eq!(run_all(&manager), 3);
     assert_eq!(log.lines(), ["2 left", "1 left", "0 left"]);
     assert!(manager.holder("again", "the only one").expect("answers").is_none());
 }
@@ -222,7 +222,7 @@ pub fn a_job_may_be_replaced_by_one_with_the_same_key(bed: &Bed) {
 pub fn snooze_spends_no_attempt(bed: &Bed) {
     let (manager, log) = bed.manager::<sleepy>();
     let sent = manager.enqueue(sleepy::job()).expect("stored");
-    assert_eq!(drain(&manager), 3);
+    assert_eq!(run_all(&manager), 3);
     assert_eq!(log.lines().len(), 3);
     assert_eq!(sent.wait_as::<u32>(Duration::from_secs(1)).expect("replies"), 1);
     assert!(exceptions(&manager).is_empty());
@@ -232,7 +232,7 @@ pub fn job_status_is_kept_on_request_and_only_then(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<stumble>().ability::<other_echo>());
     let with = manager.enqueue(stumble::job(1).uniqkey("k")).expect("stored").id().expect("id");
     let without = manager.enqueue(other_echo::job("x".to_owned())).expect("stored");
-    drain(&manager);
+    run_all(&manager);
     let rows = manager.job_status(with).expect("answers");
     let told: Vec<_> = rows.iter().map(|row| (&*row.status, row.attempt)).collect();
     assert_eq!(told, [("retried", 1), ("completed", 2)]);
@@ -248,7 +248,7 @@ pub fn a_job_enqueues_more_through_its_manager(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<parent>().ability::<echo>());
     assert!(manager.enqueue(parent::job()).expect("stored").is_new());
     eventually("parent and child ran", || {
-        drain(&manager);
+        run_all(&manager);
         log.lines() == ["child"]
     });
 }

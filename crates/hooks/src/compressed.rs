@@ -8,7 +8,7 @@ use crate::{Codec, CodecError};
 /// Compresses what another codec makes, with Zstandard: `json+zstd`.
 ///
 /// ```
-/// use qudo_hooks::{Compressed, Json, decode, encode};
+/// use qudo_hooks::{Codec, Compressed, Json, decode, encode};
 ///
 /// let codec = Compressed::over(Json);
 /// assert_eq!(codec.name(), "json+zstd");

@@ -98,7 +98,7 @@ mod tests {
         manager.enqueue(job).expect("stored").id().expect("is new")
     }
 
-    fn drain(manager: &Manager) {
+    fn run_all(manager: &Manager) {
         while manager.work_once().expect("answers").is_some() {}
     }
 
@@ -156,7 +156,7 @@ mod tests {
     fn a_discarded_job_is_enqueued_again_once() {
         let manager = manager();
         stored(&manager, Fragile::job(true).uniqkey("k"));
-        drain(&manager);
+        run_all(&manager);
         let rows = log(&manager);
         assert_eq!(rows.len(), 1);
         let ticket = manager.redrive(rows[0]).expect("is discarded");
@@ -173,7 +173,7 @@ mod tests {
     fn a_job_whose_key_another_holds_is_not_enqueued_again() {
         let manager = manager();
         stored(&manager, Fragile::job(true).uniqkey("k"));
-        drain(&manager);
+        run_all(&manager);
         let holder = stored(&manager, Fragile::job(false).uniqkey("k"));
         let refused = manager.redrive(log(&manager)[0]);
         let Err(error @ Error::NotRedrivable { .. }) = refused else { panic!("twice") };

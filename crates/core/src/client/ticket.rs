@@ -243,7 +243,7 @@ mod tests {
         manager.enqueue(Double::job(n)).expect("stored").ticket().expect("is new").clone()
     }
 
-    fn drain(manager: &Manager) {
+    fn run_all(manager: &Manager) {
         while manager.work_once().expect("answers").is_some() {}
     }
 
@@ -252,7 +252,7 @@ mod tests {
         let manager = manager();
         let ticket = sent(&manager, 21);
         assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
-        drain(&manager);
+        run_all(&manager);
         let bare = manager.ticket(ticket.id());
         assert_eq!((bare.database(), bare.wait_as::<u32>(SOON).expect("replies")), (None, 42));
         assert_eq!(bare.wait(SOON).expect("replies"), serde_json::json!(42));
@@ -266,7 +266,7 @@ mod tests {
     fn all_replies_come_in_order() {
         let manager = manager();
         let ticket = sent(&manager, 101);
-        drain(&manager);
+        run_all(&manager);
         assert_eq!(ticket.replies(SOON).expect("replies"), [1, 202]);
     }
 
@@ -274,7 +274,7 @@ mod tests {
     fn a_job_that_failed_for_good_says_why() {
         let manager = manager();
         let ticket = sent(&manager, 0);
-        drain(&manager);
+        run_all(&manager);
         let Err(Error::JobFailed { message, attempt: 1, .. }) = ticket.wait(SOON) else {
             panic!("it failed")
         };
@@ -302,7 +302,7 @@ mod tests {
         let ticket = manager.enqueue(job).expect("stored").ticket().expect("is new").clone();
         manager.move_jobs("one", "two").expect("answers");
         assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
-        drain(&manager);
+        run_all(&manager);
         assert_eq!(ticket.wait(SOON).expect("replies"), 8);
         assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Completed(1))));
     }
@@ -323,7 +323,7 @@ mod tests {
         let ticket = sent.ticket().expect("is new").clone();
         let (late, seen) = (manager.ticket(ticket.id()), manager.ticket(ticket.id()));
         assert!(matches!(seen.check(), Ok(Progress::Waiting(_))));
-        drain(&manager);
+        run_all(&manager);
         ticket.wait(SOON).expect("it was stored, and nothing says otherwise");
         seen.wait_done(SOON).expect("it was seen alive");
         assert!(matches!(late.check(), Ok(Progress::Unknown)));
@@ -352,7 +352,7 @@ mod tests {
         let job = Nothing::job(()).database("one");
         let id = manager.enqueue(job).expect("stored").id().expect("is new");
         manager.move_jobs("one", "two").expect("answers");
-        drain(&manager);
+        run_all(&manager);
         manager.ticket(id).wait_done(SOON).expect("the trail tells that it was stored");
     }
 
@@ -387,7 +387,7 @@ mod tests {
         let builder = Manager::builder().linked(false).ability::<Double>();
         let manager = builder.driver("one", Arc::new(driver)).build().expect("valid");
         let ticket = sent(&manager, 3);
-        drain(&manager);
+        run_all(&manager);
         away.store(true, Ordering::Relaxed);
         assert!(ticket.check().is_err_and(|error| error.is_down()));
         let waits = ticket.clone();

@@ -567,13 +567,13 @@ impl Dispatch {
 
     #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
     /// Takes back the jobs of a lane that no worker thread has started.
-    pub(crate) fn drain(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
+    pub(crate) fn take_back(&self, lane: usize) -> Vec<Box<ClaimedJob>> {
         let mut inner = self.inner.lock();
         let mut jobs: Vec<_> = inner.slots[lane].queue.drain(..).collect();
         inner.queued -= jobs.len();
         if let Some(lane) = &inner.slots[lane].lane {
             let token = lane.settle.token();
-            jobs.extend(self.shelves.iter().flat_map(|shelf| shelf.drain(token)));
+            jobs.extend(self.shelves.iter().flat_map(|shelf| shelf.take_back(token)));
         }
         jobs
     }
@@ -581,12 +581,12 @@ impl Dispatch {
     #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
     /// As [`drain`](Self::drain), if no worker thread took anything for so long: the threads are
     /// busy with long jobs, and another process may be free.
-    pub(crate) fn drain_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
+    pub(crate) fn take_back_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
         let inner = self.inner.lock();
         // While a thread is idle nothing is stuck: what was delivered a moment ago is about to be taken.
         let stuck = inner.idle == 0 && inner.last_pop.elapsed() > limit;
         drop(inner);
-        if stuck { self.drain(lane) } else { Vec::new() }
+        if stuck { self.take_back(lane) } else { Vec::new() }
     }
 
     /// Ends the flow: fetchers get no more room, worker threads end when their lanes are empty.
@@ -685,9 +685,9 @@ mod tests {
         let long_ago = Instant::now().checked_sub(10 * HORIZON).expect("a running machine");
         dispatch.inner.lock().last_pop = long_ago;
         dispatch.deliver(0, Claimer::First, vec![job()]);
-        assert!(dispatch.drain_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
+        assert!(dispatch.take_back_stuck(0, HORIZON).is_empty(), "the thread is about to take it");
         dispatch.inner.lock().idle = 0;
-        assert_eq!(dispatch.drain_stuck(0, HORIZON).len(), 1, "all threads are busy");
+        assert_eq!(dispatch.take_back_stuck(0, HORIZON).len(), 1, "all threads are busy");
     }
 
     fn job() -> ClaimedJob {
@@ -723,7 +723,7 @@ mod tests {
             dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(count).collect());
             pop(&dispatch, 0);
             let taken = 1 + at_hand(&dispatch, 0);
-            dispatch.drain(0);
+            dispatch.take_back(0);
             taken
         };
         assert_eq!(deliver(100, None), 1, "nobody knows yet how long they take");
@@ -752,7 +752,7 @@ mod tests {
         pop(&dispatch, 0);
         let long_ago = Instant::now().checked_sub(HORIZON).expect("a running machine");
         let lane = dispatch.inner.lock().slots[0].lane.clone().expect("it has not ended");
-        let jobs = dispatch.shelves[0].drain(lane.settle.token());
+        let jobs = dispatch.shelves[0].take_back(lane.settle.token());
         dispatch.shelves[0].fill(lane.settle.token(), jobs.into_iter(), long_ago);
         for _ in 0..2 {
             // One of the two looks at the other's shelf.
@@ -768,8 +768,8 @@ mod tests {
         dispatch.inner.lock().pace = Some(1e-6);
         dispatch.deliver(0, Claimer::First, std::iter::repeat_with(job).take(40).collect());
         pop(&dispatch, 0);
-        assert!(dispatch.drain(1).is_empty(), "it is another lane's");
-        assert_eq!(dispatch.drain(0).len(), 39);
+        assert!(dispatch.take_back(1).is_empty(), "it is another lane's");
+        assert_eq!(dispatch.take_back(0).len(), 39);
     }
 
     #[test]

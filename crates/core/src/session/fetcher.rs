@@ -112,7 +112,7 @@ fn fetch(session: &Arc<Session>, lane: &Arc<Lane>, kind: Kind) {
     fetcher.release_all();
     // A claim in flight at the stop may deliver after the lane was drained, perhaps to threads that have ended: those
     // jobs go back too.
-    for job in session.dispatch.drain(lane.index) {
+    for job in session.dispatch.take_back(lane.index) {
         lane.give_back(job);
     }
 }
@@ -245,7 +245,7 @@ impl Fetcher<'_> {
             self.lane.give_back(Box::new(job));
         }
         if self.lane.heart.death() != death {
-            for job in self.session.dispatch.drain(self.lane.index) {
+            for job in self.session.dispatch.take_back(self.lane.index) {
                 self.lane.give_back(job);
             }
         }

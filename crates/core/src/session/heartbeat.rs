@@ -43,7 +43,7 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
                 }
             }
         }
-        for job in session.dispatch.drain_stuck(lane.index, STUCK_AFTER) {
+        for job in session.dispatch.take_back_stuck(lane.index, STUCK_AFTER) {
             lane.give_back(job);
         }
         let due = lane.heart.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
@@ -76,7 +76,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     if !known && !first {
         lane.heart.note_death();
         // We were silent for so long that others took our jobs. What is not started must not be.
-        let jobs = session.dispatch.drain(lane.index);
+        let jobs = session.dispatch.take_back(lane.index);
         log::warn!(
             "database {:?}: this worker process was declared dead; {} unstarted jobs dropped",
             &*lane.database.name,

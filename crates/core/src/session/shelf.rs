@@ -91,7 +91,7 @@ impl Shelf {
     }
 
     /// Takes the jobs of this lane that were not begun.
-    pub(super) fn drain(&self, lane: usize) -> VecDeque<Box<ClaimedJob>> {
+    pub(super) fn take_back(&self, lane: usize) -> VecDeque<Box<ClaimedJob>> {
         let mut held = self.0.lock();
         if held.lane == lane { std::mem::take(&mut held.jobs) } else { VecDeque::new() }
     }
@@ -173,6 +173,6 @@ mod tests {
         assert_eq!(rescued.len(), 2);
         assert!(shelf.exchange(None, now).next.is_none());
         shelf.fill(7, rescued.into_iter(), now);
-        assert_eq!((shelf.drain(8).len(), shelf.drain(7).len()), (0, 2));
+        assert_eq!((shelf.take_back(8).len(), shelf.take_back(7).len()), (0, 2));
     }
 }

@@ -20,7 +20,7 @@ pub(crate) fn shut_down(session: &Session) {
     session.dispatch.close();
     let lanes = session.lanes();
     for lane in &lanes {
-        session.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
+        session.dispatch.take_back(lane.index).into_iter().for_each(|job| lane.give_back(job));
         lane.ring_all();
     }
     if !stop.wait_for(deadline, || stop.workers() == 0) {
@@ -84,7 +84,7 @@ pub(crate) fn remove_lane(session: &Session, database: &Arc<Database>) {
     let Some(lane) = ours.next_back() else { return };
     let (stop, deadline) = (&session.stop, deadline(session));
     lane.leave();
-    session.dispatch.drain(lane.index).into_iter().for_each(|job| lane.give_back(job));
+    session.dispatch.take_back(lane.index).into_iter().for_each(|job| lane.give_back(job));
     lane.ring_all();
     if !stop.wait_for(deadline, || lane.is_empty()) {
         // Its threads end by themselves with the last run: the result is still settled.

@@ -29,9 +29,9 @@
 //! assert_enqueued!(queue, Welcome);
 //! assert_enqueued!(queue, Welcome, |job, address| job.facts.priority == 3 && address.starts_with("eve"));
 //!
-//! assert_eq!(queue.drain()?.len(), 1, "it failed once and waits for its retry");
+//! assert_eq!(queue.run_all()?.len(), 1, "it failed once and waits for its retry");
 //! queue.advance(Duration::from_secs(61));
-//! assert!(queue.drain()?[0].is_success());
+//! assert!(queue.run_all()?[0].is_success());
 //! assert_eq!(sent.wait(Duration::ZERO)?, 15);
 //! # Ok::<(), qudo_core::Error>(())
 //! ```
@@ -111,7 +111,8 @@ impl TestQueue {
     /// # Errors
     ///
     /// As [`Manager::work_once`].
-    pub fn drain(&self) -> Result<Vec<Outcome>, Error> {
+    #[doc(alias = "drain")]
+    pub fn run_all(&self) -> Result<Vec<Outcome>, Error> {
         let mut outcomes = Vec::new();
         while let Some(outcome) = self.manager.work_once()? {
             outcomes.push(outcome);
@@ -310,6 +311,6 @@ mod tests {
         }));
         let message = *failed.expect_err("none").downcast::<String>().expect("a text");
         assert!(message.contains("count") && message.contains("JobInfo"), "{message}");
-        assert_eq!(queue.drain().expect("works").len(), 2);
+        assert_eq!(queue.run_all().expect("works").len(), 2);
     }
 }
