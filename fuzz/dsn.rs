@@ -48,7 +48,7 @@ pub(crate) fn check(bytes: &[u8]) {
         Err(error) => texts.extend([error.to_string(), format!("{error:?}")]),
         Ok(manager) => {
             texts.push(format!("{manager:?}"));
-            texts.extend(manager.databases().into_iter().map(|one| format!("{one:?}")));
+            texts.extend(manager.database_reports().into_iter().map(|one| format!("{one:?}")));
         }
     }
     match Manager::builder().linked(false).database("memory:x").spool(&*dsn, 9).build() {

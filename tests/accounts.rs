@@ -134,7 +134,7 @@ fn manager(dsn: &str) -> ManagerBuilder {
 /// A snooze spends no attempt, so this has to be told in another way.
 static SNOOZED: AtomicBool = AtomicBool::new(false);
 
-#[qudo::ability(max_retries = 1, retry_delay = "0s", set_job_status = true)]
+#[qudo::ability(max_retries = 1, retry_delay = "0s", job_status = true)]
 fn act(job: &Job, what: String) -> qudo::JobResult<String> {
     match what.as_str() {
         "fail" => Err(JobError::fail("as asked")),
@@ -346,7 +346,7 @@ fn may_operate(engine: &'static str) {
     assert_eq!(all(operator.jobs(&JobFilter { limit: 100, ..JobFilter::default() })), 22);
     operator.job_count().into_iter().for_each(|on| drop(on.answer.expect("answers")));
     operator.workers().into_iter().for_each(|on| drop(on.answer.expect("answers")));
-    assert!(operator.databases().iter().all(|one| one.depth.is_some()));
+    assert!(operator.database_reports().iter().all(|one| one.depth.is_some()));
     let id = waiting.id().expect("stored");
     assert!(operator.reschedule(id, Due::Now).expect("changes"));
     assert!(operator.dequeue(id).expect("removes"));

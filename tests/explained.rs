@@ -45,7 +45,7 @@ impl Log for Reader {
     fn flush(&self) {}
 }
 
-#[qudo::ability(max_retries = 1, retry_delay = "1h", set_job_status = true)]
+#[qudo::ability(max_retries = 1, retry_delay = "1h", job_status = true)]
 fn plan(job: &Job, number: u32) -> qudo::JobResult<u32> {
     match number % 5 {
         0 => Err(JobError::fail("as asked")),

@@ -222,7 +222,7 @@ fn a_job_that_was_stored_elsewhere_is_not_stored_here_too<E: Engine>() {
     server.resume().expect("resumes");
     let deadline = Instant::now() + Duration::from_secs(30);
     let up = || {
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         reports.iter().find(|one| one.name == "stopped").expect("known").state == DatabaseState::Up
     };
     while !up() {

@@ -53,7 +53,7 @@ fn a_listing_that_is_ended_leaves_its_database_up(engine: &str, sleeps: &str, en
         let error = listed[0].answer.as_ref().expect_err("was ended").to_string();
         assert!(["interrupted", "canceling"].iter().any(|word| error.contains(word)), "{error}");
     });
-    assert_eq!(manager.databases()[0].state, DatabaseState::Up, "it was the listing's time");
+    assert_eq!(manager.database_reports()[0].state, DatabaseState::Up, "it was the listing's time");
     manager.enqueue(fails::job(())).expect("stored");
 }
 

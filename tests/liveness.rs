@@ -520,7 +520,7 @@ fn a_database_that_is_retired_keeps_no_job_although_others_still_store_some() {
     assert!(one.depth(1_000_000).expect("counts").is_empty());
     let there = two.depth(1_000_000).expect("counts").ready.count;
     assert_eq!(there, stored.load(Ordering::Relaxed) as u64);
-    let names: Vec<_> = operator.databases().into_iter().map(|one| one.name).collect();
+    let names: Vec<_> = operator.database_reports().into_iter().map(|one| one.name).collect();
     assert_eq!(names, ["two"]);
     assert!(matches!(operator.retire_database("two", DEADLINE), Err(Error::NoDatabase)));
 }

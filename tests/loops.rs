@@ -113,7 +113,7 @@ fn survives(call: &'static str, kind: ErrorKind, of: &'static str) {
     });
     run(100);
     let depth = || {
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         reports[0].depth.expect("answers")
     };
     wait_until("every run is settled", || depth().is_empty());

@@ -97,7 +97,7 @@ fn a_server_database_is_worked_under_its_first_name_only(engine: &str) {
     };
     let late = Instant::now() + DEADLINE;
     let is_down = || {
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         let two = reports.into_iter().find(|one| one.name == "two").expect("known");
         two.state != DatabaseState::Up
             && two.reason.is_some_and(|reason| reason.contains("second name"))
@@ -231,7 +231,7 @@ fn what_runs_under_a_second_name_when_that_shows_is_settled() {
     wait_until("it begins", || begun(103) == 1);
     proxy.pass();
     let reason = || {
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         let two = reports.into_iter().find(|one| one.name == "second").expect("known");
         two.reason.unwrap_or_default()
     };
@@ -314,7 +314,7 @@ fn a_restored_copy_is_out_of_use_beside_its_original_and_nothing_moves_between_t
         runs.iter().filter(|run| **run == 7_000_001).count()
     };
     let is_out = || {
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         let two = reports.into_iter().find(|one| one.name == "copy").expect("known");
         two.reason.is_some_and(|reason| reason.contains("restored copy"))
     };

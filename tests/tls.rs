@@ -349,7 +349,7 @@ fn changes_its_password(source: DataSource, change: impl FnOnce()) {
     change();
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(30);
     while manager.enqueue(qudo::NewJob::named("after", 2.into())).is_err() {
-        assert!(std::time::Instant::now() < deadline, "{:?}", manager.databases());
+        assert!(std::time::Instant::now() < deadline, "{:?}", manager.database_reports());
         std::thread::yield_now();
     }
 }

@@ -25,7 +25,7 @@ pub fn an_end_is_kept_while_the_tables_are_away(bed: &Bed) {
     sql(&mut conn, &format!("ALTER TABLE {lease} RENAME TO {away}"));
     gate(&name).open();
     let state = || {
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         reports.into_iter().find(|one| one.name == bed.first()).expect("known").state
     };
     eventually("it is found out", || state() != DatabaseState::Up);

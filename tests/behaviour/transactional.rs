@@ -294,7 +294,7 @@ pub fn a_job_completes_in_the_transaction_of_its_effect(bed: &Bed) {
     assert_eq!(count_effects(&mut conn), 2);
 }
 
-#[qudo::ability(set_job_status = true)]
+#[qudo::ability(job_status = true)]
 fn relay(job: &Job) -> JobResult {
     job.replace(echo::job("next".to_owned()));
     match job.engine() {

@@ -20,7 +20,7 @@ pub struct AbilityOptions {
     pub(crate) max_crashes: u32,
     pub(crate) retry_delay: RetryDelay,
     pub(crate) grab_for: Option<Duration>,
-    pub(crate) set_job_status: bool,
+    pub(crate) job_status: bool,
     pub(crate) time_limit: Option<Duration>,
     pub(crate) aliases: Vec<Cow<'static, str>>,
     pub(crate) hooks: Vec<OwnHook>,
@@ -49,7 +49,7 @@ impl Default for AbilityOptions {
             max_crashes: 5,
             retry_delay: RetryDelay::default(),
             grab_for: None,
-            set_job_status: false,
+            job_status: false,
             time_limit: None,
             aliases: Vec::new(),
             hooks: Vec::new(),
@@ -157,8 +157,9 @@ impl AbilityOptions {
 
     /// Keeps a history row for each run. Default: off.
     #[must_use]
-    pub fn set_job_status(mut self, on: bool) -> Self {
-        self.set_job_status = on;
+    #[doc(alias = "set_job_status")]
+    pub fn job_status(mut self, on: bool) -> Self {
+        self.job_status = on;
         self
     }
 }

@@ -225,7 +225,7 @@ pub enum Error {
         /// The job.
         job: JobId,
         /// Its last attempt.
-        attempt: i32,
+        attempt: u32,
         /// The error of that attempt.
         message: String,
     },

@@ -190,9 +190,15 @@ impl Manager {
 
     // For operators: what there is.
 
+    /// The short names of the databases. Asks none of them.
+    pub fn database_names(&self) -> Vec<String> {
+        self.set().all().iter().map(|one| one.name.to_string()).collect()
+    }
+
     /// The databases with their state, and how many jobs each holds, counted up to 10,000. Those
     /// that are up are asked, all at once; one that does not answer has no depth.
-    pub fn databases(&self) -> Vec<DatabaseReport> {
+    #[doc(alias = "databases")]
+    pub fn database_reports(&self) -> Vec<DatabaseReport> {
         admin::databases::reports(self.set())
     }
 
@@ -224,7 +230,7 @@ impl Manager {
         admin::listing::holder(self.set(), ability, uniqkey)
     }
 
-    /// The history of a job whose ability asks for it with `set_job_status`, oldest first.
+    /// The history of a job whose ability asks for it with `job_status`, oldest first.
     ///
     /// # Errors
     ///

@@ -31,7 +31,7 @@ pub fn no_argument(job: &Job) -> JobResult {
 }
 
 /// Fails as often as its argument says.
-#[qudo::ability(max_retries = 2, retry_delay = "0s", set_job_status = true)]
+#[qudo::ability(max_retries = 2, retry_delay = "0s", job_status = true)]
 pub fn stumble(job: &Job, times: u32) -> JobResult<u32> {
     job.plugin::<Log>()?.add(format!("attempt {}", job.attempt()));
     job.reply(&job.attempt())?;
@@ -83,13 +83,13 @@ pub fn again(job: &Job, left: u32) -> JobResult {
 }
 
 /// Leaves no reply, but a history.
-#[qudo::ability(set_job_status = true)]
+#[qudo::ability(job_status = true)]
 pub fn noted(_job: &Job) -> JobResult {
     Ok(())
 }
 
 /// Snoozes until its manager's log has two lines.
-#[qudo::ability(set_job_status = true)]
+#[qudo::ability(job_status = true)]
 pub fn sleepy(job: &Job) -> JobResult<u32> {
     let log = job.plugin::<Log>()?;
     log.add("woke");

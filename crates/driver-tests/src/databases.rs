@@ -42,7 +42,7 @@ impl<'a> Pair<'a> {
 }
 
 fn depth_of(manager: &Manager, name: &str) -> u64 {
-    let reports = manager.databases();
+    let reports = manager.database_reports();
     let report = reports.iter().find(|one| one.name == name).expect("known");
     let depth = report.depth.expect("answers");
     depth.ready.count + depth.scheduled.count + depth.moving.count
@@ -55,7 +55,7 @@ pub fn reports_tell_state_source_and_depth(bed: &Bed) {
     }
     let later = echo::job("later".to_owned()).delay(Duration::from_secs(600));
     manager.enqueue(later.database(bed.first())).expect("stored");
-    let reports = manager.databases();
+    let reports = manager.database_reports();
     assert_eq!(reports.len(), bed.databases.len());
     let first = reports.iter().find(|one| one.name == bed.first()).expect("known");
     assert_eq!(first.state, DatabaseState::Up);
@@ -348,7 +348,7 @@ pub fn databases_are_added_and_removed_while_the_manager_works(bed: &Bed) {
     manager.enqueue(echo::job("there".to_owned()).database("other")).expect("stored");
     eventually("the new one is worked", || log.lines() == ["there"]);
     manager.remove_database("other").expect("removes");
-    assert_eq!(manager.databases().len(), bed.databases.len());
+    assert_eq!(manager.database_reports().len(), bed.databases.len());
     assert!(matches!(manager.remove_database("other"), Err(Error::UnknownDatabase { .. })));
     let (apart, _) = pair.manager();
     apart.enqueue(echo::job("left".to_owned()).database("other")).expect("stored");
@@ -397,7 +397,7 @@ pub fn the_spool_takes_jobs_while_no_database_can_and_forwards_them(bed: &Bed) {
     let named = manager.enqueue(echo::job(String::new()).database(bed.first()));
     assert!(matches!(named, Err(Error::AllDatabasesDown(_))), "a named database is meant");
     assert_eq!(manager.spool().expect("answers").expect("set").waiting, 3);
-    let reports = manager.databases();
+    let reports = manager.database_reports();
     assert!(reports.iter().any(|one| one.name == "spool"), "it is visible");
     let working = manager.start().expect("starts");
     for (name, _) in &bed.databases {

@@ -281,7 +281,7 @@ pub fn an_argument_larger_than_a_server_takes_is_refused_and_the_database_stays_
         assert!(!["memory", "sqlite", "postgres"].contains(&engine), "{error}");
         assert!(!error.is_down(), "{error}");
     }
-    let reports = manager.databases();
+    let reports = manager.database_reports();
     assert!(reports.iter().all(|one| one.state == DatabaseState::Up), "{reports:?}");
     assert!(manager.enqueue(echo::job("small".to_owned())).expect("stored").is_new());
 }

@@ -31,7 +31,7 @@ use proc_macro::TokenStream;
 /// | `retry_delay` | `"10s"`, `exponential("1s", "1h")`, or an expression: `Duration`, `Backoff`, `fn(&JobView) -> Duration` | none |
 /// | `grab_for` | longest run, as `"60s"` or a `Duration` expression | the manager's |
 /// | `time_limit` | when a run is told to stop, as `"60s"` | none |
-/// | `set_job_status` | `true` keeps a history row for each run | `false` |
+/// | `job_status` | `true` keeps a history row for each run | `false` |
 /// | `hooks` | `[MyHook]`: hooks of this ability alone | none |
 /// | `plugins` | `[Mailer]`: types of plugins without which a manager refuses to work | none |
 /// | `version` | version of the argument's shape | `1` |

@@ -5,7 +5,7 @@ use syn::punctuated::Punctuated;
 use syn::{Expr, ExprLit, Ident, Lit, LitStr, Token};
 
 const KNOWN: &str = "name, aliases, queue, codec, priority, unique_by, max_retries, max_crashes, \
-                     retry_delay, grab_for, time_limit, set_job_status, hooks, plugins, version, \
+                     retry_delay, grab_for, time_limit, job_status, hooks, plugins, version, \
                      upgrade";
 
 /// The options of `#[ability(..)]`.
@@ -66,7 +66,9 @@ impl Options {
                 let value = text(&value)?;
                 self.calls.push(quote!(.#name(#value)));
             }
-            "priority" | "max_retries" | "max_crashes" | "set_job_status" => {
+            // Qudo's own name of it.
+            "set_job_status" => self.calls.push(quote!(.job_status(#value))),
+            "priority" | "max_retries" | "max_crashes" | "job_status" => {
                 self.calls.push(quote!(.#name(#value)));
             }
             "grab_for" | "time_limit" => {

@@ -77,7 +77,7 @@ impl Ability for Status {
         Nothing::work(job, arg)
     }
     fn options() -> AbilityOptions {
-        AbilityOptions::default().set_job_status(true)
+        AbilityOptions::default().job_status(true)
     }
 }
 

@@ -150,7 +150,7 @@ impl Setting {
 
     /// The databases as their drivers describe them, without passwords.
     fn sources(&self) -> String {
-        let manager = self.builder().build().map(|manager| manager.databases());
+        let manager = self.builder().build().map(|manager| manager.database_reports());
         let names: Vec<_> = manager.into_iter().flatten().map(|one| one.source).collect();
         names.join(" ")
     }

@@ -104,7 +104,7 @@ mod tests {
             .find("one")
             .expect("is there")
             .mark_down(&DriverError::new(ErrorKind::Down, "away"));
-        let reports = manager.databases();
+        let reports = manager.database_reports();
         assert_eq!((&*reports[0].name, reports[0].state), ("one", DatabaseState::Down));
         assert!(reports[0].depth.is_none() && reports[0].reason.as_deref() == Some("away"));
         let depth = reports[1].depth.expect("answers");

@@ -51,7 +51,7 @@ pub struct JobInfo {
     /// What it is.
     pub facts: JobFacts,
     /// How many runs were started.
-    pub attempt: i32,
+    pub attempt: u32,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
     /// Where it stands.
@@ -63,7 +63,7 @@ impl JobInfo {
     pub fn new(
         id: JobId,
         facts: JobFacts,
-        attempt: i32,
+        attempt: u32,
         enqueued_at: DateTime<Utc>,
         state: JobState,
     ) -> Self {
@@ -128,7 +128,7 @@ pub struct Exception {
     /// the codec's name are empty otherwise, because the live job has them.
     pub facts: JobFacts,
     /// Which run failed.
-    pub attempt: i32,
+    pub attempt: u32,
     /// Why.
     pub kind: FailureKind,
     /// The kind of the error, by which failures are grouped: the name of its type, where that is known.
@@ -237,7 +237,7 @@ pub struct StatusRow {
     /// How the run ended: `completed`, `replaced`, `retried`, `failed` or `snoozed`.
     pub status: String,
     /// Which run it was.
-    pub attempt: i32,
+    pub attempt: u32,
     /// The unique key.
     pub uniqkey: Option<String>,
     /// When the job was enqueued.
@@ -256,7 +256,7 @@ impl StatusRow {
         job: JobId,
         ability: impl Into<String>,
         status: impl Into<String>,
-        attempt: i32,
+        attempt: u32,
         enqueued_at: DateTime<Utc>,
         started_at: DateTime<Utc>,
         finished_at: DateTime<Utc>,

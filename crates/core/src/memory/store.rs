@@ -190,7 +190,7 @@ impl Store {
                     job: id,
                     ability: one.job.facts.ability.to_string(),
                     status: status.status.to_owned(),
-                    attempt: stand.attempt,
+                    attempt: stand.attempt.unsigned_abs(),
                     uniqkey: one.job.facts.uniqkey.clone(),
                     enqueued_at: one.job.enqueued_at,
                     started_at: self.now - status.took,
@@ -238,7 +238,7 @@ impl Store {
             id: what.id,
             job: id,
             facts,
-            attempt,
+            attempt: attempt.unsigned_abs(),
             kind: what.kind,
             class: what.class.as_ref().map(ToString::to_string),
             message: what.message.clone(),
@@ -346,7 +346,7 @@ impl Store {
         Some(JobInfo {
             id,
             facts: facts.record.facts.clone(),
-            attempt: stand.attempt,
+            attempt: stand.attempt.unsigned_abs(),
             enqueued_at: facts.enqueued_at,
             state,
         })

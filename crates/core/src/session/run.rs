@@ -105,7 +105,7 @@ pub(crate) fn run_job(
         lease: entry.options.grab_for.unwrap_or(program.options.grab_for),
         begun: begun.at,
         begun_awake: begun.awake,
-        keeps_status: entry.options.set_job_status,
+        keeps_status: entry.options.job_status,
         deadline: entry.options.time_limit.and_then(|limit| begun.at.checked_add(limit)),
         written: Mutex::default(),
     };
@@ -125,7 +125,7 @@ pub(crate) fn run_job(
     if !hooks.is_empty() {
         say(|| after(&job, entry, hooks, &outcome));
     }
-    if entry.options.set_job_status {
+    if entry.options.job_status {
         extras.get_or_insert_default().status = Some(StatusRecord {
             status: outcome.as_str(),
             took: begun.at.elapsed(),
@@ -405,7 +405,7 @@ mod tests {
         type Reply = Option<u32>;
 
         fn options() -> AbilityOptions {
-            AbilityOptions::default().max_retries(1).retry_delay(SOON).set_job_status(true)
+            AbilityOptions::default().max_retries(1).retry_delay(SOON).job_status(true)
         }
 
         fn upgrade(_: u32, arg: serde_json::Value) -> JobResult<serde_json::Value> {

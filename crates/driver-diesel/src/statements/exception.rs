@@ -89,7 +89,7 @@ impl FromRow for Row {
         let redriven_as = columns.opt_id()?.map(JobId::from_uuid);
         let facts = JobFacts::from_row(columns)?;
         let mut row = Exception::new(id, job, facts, kind, message, worker, failed_at);
-        (row.attempt, row.class) = (attempt, class);
+        (row.attempt, row.class) = (attempt.unsigned_abs(), class);
         (row.worker_name, row.version) = (worker_name, version);
         (row.discarded, row.redriven_as) = (discarded, redriven_as);
         Ok(Self(row))

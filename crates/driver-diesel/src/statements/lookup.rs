@@ -81,7 +81,7 @@ impl FromRow for Info {
         let enqueued_at = instant(columns.big()?);
         let facts = JobFacts::from_row(columns)?;
         let State(state, attempt) = State::from_row(columns)?;
-        Ok(Self(JobInfo::new(id, facts, attempt, enqueued_at, state)))
+        Ok(Self(JobInfo::new(id, facts, attempt.unsigned_abs(), enqueued_at, state)))
     }
 }
 

@@ -122,7 +122,7 @@ impl FromRow for Status {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let job = JobId::from_uuid(columns.id()?);
         let (ability, status) = (columns.text()?, columns.text()?);
-        let (attempt, uniqkey) = (columns.int()?, columns.opt_text()?);
+        let (attempt, uniqkey) = (columns.int()?.unsigned_abs(), columns.opt_text()?);
         let (enqueued, started) = (instant(columns.big()?), instant(columns.big()?));
         let finished = instant(columns.big()?);
         let mut row = StatusRow::new(job, ability, status, attempt, enqueued, started, finished);

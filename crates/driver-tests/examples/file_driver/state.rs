@@ -99,7 +99,7 @@ impl Row {
 
     pub fn info(&self, id: JobId) -> JobInfo {
         let state = self.state();
-        JobInfo::new(id, self.facts.clone(), self.attempt, self.enqueued_at, state)
+        JobInfo::new(id, self.facts.clone(), self.attempt.unsigned_abs(), self.enqueued_at, state)
     }
 }
 
@@ -240,7 +240,7 @@ impl State {
         }
         if let Some(status) = extras.status {
             let (ability, begun) = (row.facts.ability.as_str(), now - status.took);
-            let (enqueued_at, attempt) = (row.enqueued_at, row.attempt);
+            let (enqueued_at, attempt) = (row.enqueued_at, row.attempt.unsigned_abs());
             let mut kept =
                 StatusRow::new(id, ability, status.status, attempt, enqueued_at, begun, now);
             kept.uniqkey.clone_from(&row.facts.uniqkey);
@@ -274,7 +274,7 @@ impl State {
         }
         let (message, now) = (what.message.clone(), self.now);
         let mut logged = Exception::new(what.id, job, facts, what.kind, message, worker, now);
-        logged.attempt = row.attempt;
+        logged.attempt = row.attempt.unsigned_abs();
         logged.class = what.class.as_deref().map(str::to_owned);
         logged.worker_name = what.worker_name.as_deref().map(str::to_owned);
         logged.version = what.version.as_deref().map(str::to_owned);

@@ -53,7 +53,7 @@ impl fmt::Display for Verdict {
 
 /// How many jobs there still are; `None` while a database does not say.
 fn left(manager: &Manager) -> Option<u64> {
-    manager.databases().iter().map(|one| one.depth).try_fold(0, |sum, depth| {
+    manager.database_reports().iter().map(|one| one.depth).try_fold(0, |sum, depth| {
         let depth = depth?;
         Some(
             sum + depth.ready.count
@@ -73,7 +73,7 @@ pub fn judge(world: &World, manager: &Manager, rules: &Rules, limit: Duration) -
     let begun = Instant::now();
     while left(manager) != Some(0) {
         if begun.elapsed() > limit {
-            let states = manager.databases();
+            let states = manager.database_reports();
             let left = manager.jobs(&qudo::driver::JobFilter::default());
             return Err(format!("not worked off in {limit:?}: {states:#?}\n{left:#?}").into());
         }

@@ -46,7 +46,7 @@ fn assert_sound(manager: &Manager) {
 }
 
 fn state(manager: &Manager, name: &str) -> DatabaseState {
-    let reports = manager.databases();
+    let reports = manager.database_reports();
     reports.iter().find(|one| one.name == name).expect("known").state
 }
 
@@ -56,7 +56,7 @@ fn until_up(manager: &Manager, names: &[&str]) -> (Duration, Vec<String>) {
     let mut seen: Vec<String> = Vec::new();
     let mut last = Vec::new();
     eventually("they are in use again", || {
-        let mut reports = manager.databases();
+        let mut reports = manager.database_reports();
         reports.retain(|one| names.contains(&&*one.name));
         let up = reports.iter().all(|one| one.state == DatabaseState::Up);
         let now: Vec<_> =
@@ -135,7 +135,7 @@ impl Scene {
             std::thread::park_timeout(until - Instant::now());
         }
         let runs = self.finished(from);
-        let asked = self.load.manager().databases();
+        let asked = self.load.manager().database_reports();
         for name in databases {
             let report = asked.iter().find(|one| one.name == *name).expect("known");
             println!(
@@ -286,7 +286,7 @@ fn while_it_is_found_out_if_a_server_hangs_only_the_probe_asks_it() {
     let job = effort::job(Effort { millis: 0, fails: 0, panics: false });
     manager.enqueue(job).expect("stored");
     eventually("it is worked", || {
-        manager.databases()[0]
+        manager.database_reports()[0]
             .depth
             .as_ref()
             .is_some_and(|depth| depth.running.count == 0 && depth.ready.count == 0)
@@ -616,7 +616,7 @@ fn an_enqueue_that_meets_servers_as_they_stop_answering_takes_one_call_limit_in_
         manager.enqueue(job().database(name)).expect("stored");
     }
     // What lay in their sockets is executed by now: no job is in the file and in one of them.
-    let all_up = || three.databases().iter().all(|one| one.state == DatabaseState::Up);
+    let all_up = || three.database_reports().iter().all(|one| one.state == DatabaseState::Up);
     eventually("all are in use again", all_up);
     assert_sound(&three);
 }
