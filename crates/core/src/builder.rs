@@ -116,7 +116,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// Adds an object that abilities reach by its type with [`Job::plugin`](crate::Job::plugin).
+    /// Adds an object that abilities reach by its type with [`Job::plugin`](crate::Job::plugin). One that is to start and
+    /// stop with the work goes to [`live_plugin`](Self::live_plugin).
     pub fn plugin<P: Send + Sync + 'static>(mut self, plugin: P) -> Self {
         if let Err(error) = self.plugins.insert(plugin) {
             self.plugin_error.get_or_insert(error);
@@ -124,7 +125,15 @@ impl ManagerBuilder {
         self
     }
 
-    /// Builds a plugin from its options and adds it.
+    /// Adds a plugin that [starts](Plugin::start) and [stops](Plugin::stop) with the work.
+    pub fn live_plugin<P: Plugin>(mut self, plugin: P) -> Self {
+        if let Err(error) = self.plugins.insert_live(plugin) {
+            self.plugin_error.get_or_insert(error);
+        }
+        self
+    }
+
+    /// Builds a plugin from its options and adds it; it starts and stops with the work.
     pub fn plugin_from<P: Plugin>(mut self, options: P::Options) -> Self {
         if let Err(error) = self.plugins.insert_built::<P>(options) {
             self.plugin_error.get_or_insert(error);

@@ -235,6 +235,12 @@ pub enum Error {
         /// The job.
         job: JobId,
     },
+    /// The job completed longer ago than replies are kept. [`Ticket::wait_done`](crate::Ticket::wait_done) does not ask for any.
+    #[error("job {job} completed, and its replies, if it left any, are not kept any more")]
+    ReplyExpired {
+        /// The job.
+        job: JobId,
+    },
     /// The job was removed before it completed.
     #[error("job {job} was {} and will never run", .ending.as_str())]
     JobRemoved {

@@ -200,8 +200,8 @@ impl Job {
 
     /// Enqueues another job in the place of this one: both happen in one transaction when the
     /// ability returns `Ok`, and neither when it does not. The new job goes to this job's database.
-    /// Its `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks are
-    /// not: the commit is yet to come.
+    /// Its `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks after
+    /// the commit.
     pub fn replace<R>(&self, with: NewJob<R>) {
         self.written().replacements.push(with.untyped());
     }

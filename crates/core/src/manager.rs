@@ -158,7 +158,7 @@ impl Manager {
     /// When no ability is there, a reachable database has the wrong schema, the manager already
     /// works, or the system refuses threads or signal handlers.
     pub fn work(&self) -> Result<(), Error> {
-        session::work::work(self.start()?)
+        session::work::work(|| self.start())
     }
 
     /// Works in the background until the handle is dropped or stopped; handles no signals.

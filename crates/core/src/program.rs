@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo_hooks::{CodecSet, Hook, HookSet, JobId, PluginSet, SourceLocation};
+use qudo_hooks::{CodecSet, Hook, HookError, HookSet, JobId, PluginSet, SourceLocation};
 
 use crate::ability::AbilitySet;
 use crate::driver::{AbilityLease, JobRecord, Name, WorkerInfo};
@@ -74,10 +74,10 @@ impl Program {
             self.plugins.check(needs, &format!("the ability {:?}", entry.name))?;
         }
         for hook in self.hooks().iter() {
-            let needs = guard(|| hook.needs()).unwrap_or_else(|panic| {
-                log::error!("the hook {:?}, needs, {panic}", hook.name());
-                Vec::new()
-            });
+            let needs = guard(|| hook.needs()).map_err(|panic| {
+                let (hook, source) = (hook.name().to_owned(), HookError::new(panic));
+                Error::HookNotStarted { hook, source }
+            })?;
             self.plugins.check(needs, &format!("the hook {:?}", hook.name()))?;
         }
         Ok(())

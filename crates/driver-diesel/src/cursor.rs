@@ -106,11 +106,13 @@ impl Cursors {
                 cursors.insert(queue.clone(), State::Backlog(backlog));
             }
             (Some(took), state, _) if is_dear(took, found.round_trip) => {
-                let was_dear = matches!(state, Some(State::Once { ended }) if found.now >= *ended);
-                let now = if was_dear {
-                    State::Dear(Box::new(Dear::new(found)))
-                } else {
-                    State::Once { ended: found.ended() }
+                // Of several at one time the first, or those that overlap for ever would never count.
+                let now = match state {
+                    Some(State::Once { ended }) if found.now >= *ended => {
+                        State::Dear(Box::new(Dear::new(found)))
+                    }
+                    Some(State::Once { ended }) => State::Once { ended: *ended },
+                    _ => State::Once { ended: found.ended() },
                 };
                 cursors.insert(queue.clone(), now);
             }
@@ -258,7 +260,8 @@ mod tests {
         cursors.note(&QUEUE.into(), &found(now));
         cursors.note(&QUEUE.into(), &found(now + 1_900_000));
         assert!(!cursors.are_dear(&[QUEUE]), "it began before the other was over");
-        cursors.note(&QUEUE.into(), &found(now + 4_000_000));
+        // It began when the first was over, and while the second was not.
+        cursors.note(&QUEUE.into(), &found(now + 2_000_000));
         assert!(cursors.are_dear(&[QUEUE]));
     }
 

@@ -267,7 +267,9 @@ impl Dear {
             wait_its_share(&mut self.news_due, took);
             known.new_at = self.news_due;
         }
-        known.long_until = is_long.then_some(ended);
+        // Of several at one time the first, or those that overlap for ever would never count.
+        let first = known.long_until.filter(|until| now < *until);
+        known.long_until = is_long.then_some(first.unwrap_or(ended));
     }
 
     fn advance(&mut self, rows: &[Place], now: i64) {

@@ -1,4 +1,4 @@
-use qudo_core::driver::{DriverError, Inserted, Leg, Moves, MovingJob};
+use qudo_core::driver::{DriverError, Inserted, Leg, Moves, MovingJob, Trail};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -73,8 +73,8 @@ impl<E: Engine> Moves for DieselDriver<E> {
         self.write_transaction(|conn| moving::leave_trail::<E>(conn, jobs))
     }
 
-    fn moved_to(&self, job: JobId) -> Result<Option<String>, DriverError> {
-        self.engine.read(|conn| moving::moved_to::<E>(conn, job.as_uuid()))
+    fn trail(&self, job: JobId) -> Result<Option<Trail>, DriverError> {
+        self.engine.read(|conn| moving::trail::<E>(conn, job.as_uuid()))
     }
 
     fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError> {

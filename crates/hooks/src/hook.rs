@@ -21,7 +21,8 @@ pub trait Hook: Send + Sync {
         true
     }
 
-    /// The plugins without which it cannot work; none by default. The manager refuses to work if one is missing.
+    /// The plugins without which it cannot work; none by default. The manager refuses to begin to work if
+    /// one is missing; of a hook that is registered later nobody asks.
     fn needs(&self) -> Vec<PluginNeed> {
         Vec::new()
     }
@@ -37,7 +38,7 @@ pub trait Hook: Send + Sync {
     }
 
     /// Called after the insert was committed: on the enqueuing thread, and for a job that took the place of another on
-    /// the thread that settled that one.
+    /// the thread that settled that one, as [`post_settle`](Self::post_settle).
     ///
     /// It cannot fail the enqueue; a panic is logged.
     fn post_enqueue(&self, job: &JobView<'_>) {
@@ -87,9 +88,10 @@ pub trait Hook: Send + Sync {
         let _ = (job, outcome);
     }
 
-    /// Called after the outcome was committed: on the thread that settled the run, of which each database has one, so it
-    /// should be short. Never for a run whose lease was lost, which changed nothing; a run whose settlement got no
-    /// answer is told of when it is found to be stored.
+    /// Called after the outcome was committed, on the thread that settles runs, of which each database has one: it should be
+    /// short, because the next settlement waits for it, and must not wait for a job. Not called for a run whose
+    /// lease was lost, which changed nothing, nor where the answer to the settlement was lost: whether it is stored nobody
+    /// can tell then. So count what has to be exact in the database.
     ///
     /// The argument is not kept until then and is empty. A [`Failure`] is without the error itself, which has its
     /// kind, class and message. A panic is logged.
@@ -108,8 +110,8 @@ pub trait Hook: Send + Sync {
         Ok(())
     }
 
-    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over; the last that started is
-    /// the first that stops. A panic is logged.
+    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over: then jobs, and hooks around
+    /// them, may still run. The last that started is the first that stops. A panic is logged.
     fn worker_stop(&self, worker: &WorkerView<'_>) {
         let _ = worker;
     }

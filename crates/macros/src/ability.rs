@@ -196,18 +196,20 @@ fn output(signature: &Signature) -> TokenStream {
 fn unique_key(by: &Expr) -> TokenStream {
     if let Expr::Closure(ExprClosure { inputs, output: ReturnType::Default, body, .. }) = by
         && let (Some(input), 1) = (inputs.first(), inputs.len())
-        && !has_return(body.to_token_stream())
+        && !returns_early(body.to_token_stream())
     {
         return quote!(let #input = arg; let key = &(#body););
     }
     quote!(let by: fn(&Self::Arg) -> _ = #by; let key = &by(arg);)
 }
 
-fn has_return(tokens: TokenStream) -> bool {
+fn returns_early(tokens: TokenStream) -> bool {
     tokens.into_iter().any(|token| match token {
         TokenTree::Ident(ident) => ident == "return",
-        TokenTree::Group(group) => has_return(group.stream()),
-        _ => false,
+        // An early return too.
+        TokenTree::Punct(punct) => punct.as_char() == '?',
+        TokenTree::Group(group) => returns_early(group.stream()),
+        TokenTree::Literal(_) => false,
     })
 }
 

@@ -15,7 +15,7 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_lease TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_unique TO qudo_account;
 GRANT SELECT, UPDATE ON qudo_worker TO qudo_account;
 GRANT SELECT, INSERT, UPDATE ON qudo_exception_log TO qudo_account;
-GRANT SELECT, INSERT ON qudo_reply TO qudo_account;
+GRANT SELECT, INSERT, DELETE ON qudo_reply TO qudo_account;
 GRANT SELECT ON qudo_job_status TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO qudo_account;
 GRANT SELECT ON qudo_jobs TO qudo_account;

@@ -8,7 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Client;
-use super::tracked::{Found, Tracked};
+use super::tracked::{Done, Found, Tracked};
 use crate::database::Database;
 use crate::driver::{Ending, Exception, JobState, ReplyRow};
 use crate::error::Error;
@@ -27,7 +27,7 @@ pub struct Ticket<R = Value> {
 pub enum Progress {
     /// It lives.
     Waiting(JobState),
-    /// It completed and left this many replies.
+    /// It completed, and this many replies of it are kept: 0 also if it ended longer ago than replies are.
     Completed(usize),
     /// It failed for good.
     Failed(Box<Exception>),
@@ -102,6 +102,7 @@ impl<R> Ticket<R> {
         Ok(match self.job.look_once()? {
             Found::Lives(state) => Progress::Waiting(state),
             Found::Completed(replies) => Progress::Completed(replies.len()),
+            Found::Expired => Progress::Completed(0),
             Found::Failed(exception) => Progress::Failed(exception),
             Found::Removed(ending) => Progress::Removed(ending),
             Found::Unknown => Progress::Unknown,
@@ -125,8 +126,8 @@ impl<R> Ticket<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::WaitTimeout`], [`Error::JobFailed`], [`Error::JobRemoved`], [`Error::OutcomeUnknown`], or a reply that
-    /// is not of this type.
+    /// [`Error::WaitTimeout`], [`Error::JobFailed`], [`Error::JobRemoved`], [`Error::OutcomeUnknown`],
+    /// [`Error::ReplyExpired`], or a reply that is not of this type.
     pub fn wait(&self, limit: Duration) -> Result<R, Error>
     where
         R: DeserializeOwned,
@@ -140,8 +141,7 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<T, Error> {
-        let replies = self.job.wait_for_end(limit)?;
-        match replies.last() {
+        match self.replies_kept(limit)?.last() {
             Some(reply) => self.decode(reply),
             // `()` decodes from null, which is what a job without a reply says.
             None => {
@@ -178,7 +178,14 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn replies_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
-        self.job.wait_for_end(limit)?.iter().map(|reply| self.decode(reply)).collect()
+        self.replies_kept(limit)?.iter().map(|reply| self.decode(reply)).collect()
+    }
+
+    fn replies_kept(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
+        match self.job.wait_for_end(limit)? {
+            Done::Replies(replies) => Ok(replies),
+            Done::Expired => Err(Error::ReplyExpired { job: self.id() }),
+        }
     }
 
     fn decode<T: DeserializeOwned>(&self, reply: &ReplyRow) -> Result<T, Error> {
@@ -344,6 +351,59 @@ mod tests {
             assert!(matches!(error, Error::JobRemoved { .. }), "{error}");
             assert!(error.to_string().contains("was removed"), "{error}");
         }
+    }
+
+    /// As a purge does it when its time has come: what is left of moves goes, and nothing else.
+    fn purge_trails(manager: &Manager, database: &str) {
+        let driver = Arc::clone(manager.set().find(database).expect("is there").driver());
+        let keep = crate::driver::Keep {
+            replies: Duration::ZERO,
+            ..crate::driver::Keep::all(SOON * 1_000)
+        };
+        std::thread::sleep(Duration::from_millis(5));
+        driver.purge(&keep, 100).expect("answers");
+    }
+
+    #[test]
+    fn a_ticket_that_saw_its_job_elsewhere_looks_there_when_the_trail_is_purged() {
+        let manager = manager();
+        let job = Nothing::job(()).database("one").delay(SOON * 100);
+        let ticket = manager.enqueue(job).expect("stored").ticket().expect("is new").clone();
+        manager.move_jobs("one", "two").expect("answers");
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+        purge_trails(&manager, "one");
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "it lives in the other");
+        assert!(matches!(ticket.clone().check(), Ok(Progress::Waiting(_))));
+        let waited = ticket.wait_done(Duration::from_millis(5)).expect_err("it is not due");
+        assert!(waited.is_timeout(), "{waited}");
+    }
+
+    #[test]
+    fn a_bare_ticket_looks_where_it_saw_its_job_also_when_that_database_is_removed() {
+        let manager = manager();
+        let job = Nothing::job(()).database("two").delay(SOON * 100);
+        let id = manager.enqueue(job).expect("stored").id().expect("is new");
+        let ticket = manager.ticket(id);
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+        manager.remove_database("two").expect("is not the last");
+        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+    }
+
+    #[test]
+    fn a_job_that_came_back_is_found_where_it_was() {
+        let manager = manager();
+        let job = Nothing::job(()).database("one").delay(SOON * 100);
+        let id = manager.enqueue(job).expect("stored").id().expect("is new");
+        manager.move_jobs("one", "two").expect("answers");
+        manager.move_jobs("two", "one").expect("answers");
+        assert!(matches!(manager.ticket(id).check(), Ok(Progress::Waiting(_))));
+        drain_later(&manager, id);
+        manager.ticket(id).wait_done(SOON).expect("the trail of the other leads here");
+    }
+
+    fn drain_later(manager: &Manager, id: JobId) {
+        manager.reschedule(id, crate::driver::Due::Now).expect("answers");
+        run_all(manager);
     }
 
     #[test]

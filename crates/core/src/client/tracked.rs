@@ -4,17 +4,20 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 
 use super::Client;
 use super::lookout::MIN_ANSWER;
 use crate::database::Database;
 use crate::driver::{
-    Driver, DriverError, Ending, Exception, ExceptionFilter, JobState, Remains, ReplyRow, StatusRow,
+    Driver, DriverError, Ending, Exception, ExceptionFilter, JobState, Remains, ReplyRow,
+    StatusRow, Trail,
 };
 use crate::error::Error;
 use crate::tools::awake;
-use crate::tools::time::Instant;
+use crate::tools::sync::Mutex;
+use crate::tools::time::{Instant, utc_now};
 
 /// While nobody says where the job is, it is looked for everywhere this often.
 const LOST: Duration = Duration::from_millis(100);
@@ -32,27 +35,40 @@ const MAX_MOVES: usize = 10;
 enum Known {
     Lives(JobState),
     Replies(Vec<ReplyRow>),
-    /// Its history says so.
+    /// Its history says so; `Expired` after so long that a reply would be gone.
     Completed,
+    Expired,
     Failed(Box<Exception>),
     Removed(Ending),
-    Moved(String),
+    Moved(Trail),
 }
 
 /// What is known of a job after a look at all places where it may be.
 pub(super) enum Found {
     Lives(JobState),
     Completed(Vec<ReplyRow>),
+    /// It completed, so long ago that replies are gone, if there were any.
+    Expired,
     Failed(Box<Exception>),
     Removed(Ending),
     Unknown,
+}
+
+/// A job that completed, as those who waited for it are told.
+pub(super) enum Done {
+    Replies(Vec<ReplyRow>),
+    Expired,
 }
 
 /// A job, where it is, and when it was alive.
 pub(super) struct Tracked {
     pub(super) client: Arc<Client>,
     pub(super) id: JobId,
+    /// Where it was stored, or its key was found.
     pub(super) database: Option<Arc<Database>>,
+    /// Where it was seen last, if that is another one. What is known of when it was alive is known of this place: to
+    /// conclude from its absence elsewhere would be wrong.
+    place: Mutex<Option<Arc<Database>>>,
     /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
     alive: AtomicU64,
 }
@@ -60,7 +76,9 @@ pub(super) struct Tracked {
 impl Clone for Tracked {
     fn clone(&self) -> Self {
         let alive = self.alive.load(Ordering::Relaxed);
-        Self::new(&self.client, self.id, self.database.clone(), alive)
+        let job = Self::new(&self.client, self.id, self.database.clone(), alive);
+        job.place.lock().clone_from(&self.place.lock());
+        job
     }
 }
 
@@ -81,26 +99,33 @@ impl Tracked {
     }
 
     fn new(client: &Arc<Client>, id: JobId, database: Option<Arc<Database>>, alive: u64) -> Self {
-        Self { client: Arc::clone(client), id, database, alive: AtomicU64::new(alive) }
+        let (place, alive) = (Mutex::default(), AtomicU64::new(alive));
+        Self { client: Arc::clone(client), id, database, place, alive }
+    }
+
+    /// Where it is looked for first.
+    fn place(&self) -> Option<Arc<Database>> {
+        self.place.lock().clone().or_else(|| self.database.clone())
     }
 
     /// Looks once how the job fares.
     pub(super) fn look_once(&self) -> Result<Found, Error> {
-        self.look(CHECK_WITHIN, &mut self.database.clone())
+        self.look(CHECK_WITHIN)
     }
 
     /// Waits until the job completed; returns its replies.
-    pub(super) fn wait_for_end(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
+    pub(super) fn wait_for_end(&self, limit: Duration) -> Result<Done, Error> {
         let begun = Instant::now();
         let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
-        let (mut database, mut seen) = (self.database.clone(), None);
+        let mut seen = None;
         let waiters = &self.client.waiters;
         let mut watch = waiters.watch(self.id);
         loop {
             let job = self.id;
-            match self.look(limit.saturating_sub(begun.elapsed()), &mut database) {
+            match self.look(limit.saturating_sub(begun.elapsed())) {
                 Ok(Found::Lives(state)) => seen = Some(state),
-                Ok(Found::Completed(replies)) => return Ok(replies),
+                Ok(Found::Completed(replies)) => return Ok(Done::Replies(replies)),
+                Ok(Found::Expired) => return Ok(Done::Expired),
                 Ok(Found::Failed(exception)) => {
                     let Exception { attempt, message, .. } = *exception;
                     return Err(Error::JobFailed { job, attempt, message });
@@ -112,6 +137,7 @@ impl Tracked {
                 Err(error) => return Err(error),
             }
             let left = limit.saturating_sub(begun.elapsed());
+            let database = self.place();
             if left.is_zero() {
                 let database = database.map(|one| one.name.to_string());
                 return Err(Error::WaitTimeout { job, after: limit, database, state: seen });
@@ -127,16 +153,17 @@ impl Tracked {
 
     /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
     /// on.
-    fn look(&self, limit: Duration, known: &mut Option<Arc<Database>>) -> Result<Found, Error> {
+    fn look(&self, limit: Duration) -> Result<Found, Error> {
         let begun = awake::now();
-        let (mut found, mut was_stored) = match known {
-            Some(database) => self.follow(Arc::clone(database), limit, known)?,
-            None => (None, false),
+        let place = self.place();
+        let mut found = match &place {
+            Some(place) => self.follow(Arc::clone(place), limit)?,
+            None => None,
         };
         // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before.
         let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
-        if found.is_none() && known.as_ref().is_none_or(is_spool) {
-            (found, was_stored) = self.look_everywhere(limit, known)?;
+        if found.is_none() && place.as_ref().is_none_or(is_spool) {
+            found = self.look_everywhere(limit)?;
         }
         Ok(match found {
             Some(Known::Lives(state)) => {
@@ -145,9 +172,10 @@ impl Tracked {
             }
             Some(Known::Replies(replies)) => Found::Completed(replies),
             Some(Known::Completed) => Found::Completed(Vec::new()),
+            Some(Known::Expired) => Found::Expired,
             Some(Known::Failed(exception)) => Found::Failed(exception),
             Some(Known::Removed(ending)) => Found::Removed(ending),
-            None if was_stored || self.is_certain() => Found::Completed(Vec::new()),
+            None if self.is_certain() => Found::Completed(Vec::new()),
             Some(Known::Moved(_)) | None => Found::Unknown,
         })
     }
@@ -158,53 +186,51 @@ impl Tracked {
         is_certain(alive, millis(awake::now()), self.client.program.options.keep.replies)
     }
 
-    /// Asks this database, and those to which it says that the job was moved. Also tells whether there was such a
-    /// trail, which is kept no longer than what the job's end left: then it was stored for certain.
-    fn follow(
-        &self,
-        mut database: Arc<Database>,
-        limit: Duration,
-        known: &mut Option<Arc<Database>>,
-    ) -> Result<(Option<Known>, bool), Error> {
+    /// Asks this database, and those to which it says that the job was moved.
+    fn follow(&self, mut database: Arc<Database>, limit: Duration) -> Result<Option<Known>, Error> {
         let ask = self.question();
-        let mut was_moved = false;
         for _ in 0..MAX_MOVES {
             let asked = database.begin_ticket(ACTION, ask.clone());
             // One lost answer must not take all the time there is.
             match asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))? {
-                Some(Known::Moved(to)) => database = self.moved_to(&to)?,
+                Some(Known::Moved(trail)) => database = self.behind(&trail)?,
                 found => {
-                    *known = Some(database);
-                    return Ok((found, was_moved));
+                    self.keep_place(database);
+                    return Ok(found);
                 }
             }
-            was_moved = true;
         }
         // Where it is now, nobody found out.
-        Ok((Some(Known::Moved(String::new())), false))
+        Ok(Some(Known::Moved(Trail { to: None, age: Duration::MAX })))
     }
 
-    fn look_everywhere(
-        &self,
-        limit: Duration,
-        known: &mut Option<Arc<Database>>,
-    ) -> Result<(Option<Known>, bool), Error> {
+    fn keep_place(&self, database: Arc<Database>) {
+        *self.place.lock() = Some(database);
+    }
+
+    /// The database where a trail leads. The job was alive when it was moved.
+    fn behind(&self, trail: &Trail) -> Result<Arc<Database>, Error> {
+        let alive = awake::now().saturating_sub(trail.age);
+        self.alive.fetch_max(millis(alive), Ordering::Relaxed);
+        self.moved_to(trail.to.as_deref().unwrap_or_default())
+    }
+
+    fn look_everywhere(&self, limit: Duration) -> Result<Option<Known>, Error> {
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
         let databases = &self.client.databases;
         let found =
             databases.best(ACTION, self.question(), is_trail, Some(limit.max(MIN_ANSWER)))?;
         match found {
-            Some((_, Known::Moved(to))) => {
-                let (found, _) = self.follow(self.moved_to(&to)?, limit, known)?;
-                Ok((found, true))
-            }
+            Some((_, Known::Moved(trail))) => self.follow(self.behind(&trail)?, limit),
             Some((name, found)) => {
-                if matches!(found, Known::Lives(_)) {
-                    *known = databases.found(&name).ok();
+                if matches!(found, Known::Lives(_))
+                    && let Ok(database) = databases.found(&name)
+                {
+                    self.keep_place(database);
                 }
-                Ok((Some(found), false))
+                Ok(Some(found))
             }
-            None => Ok((None, false)),
+            None => Ok(None),
         }
     }
 
@@ -213,7 +239,8 @@ impl Tracked {
         &self,
     ) -> impl Fn(&dyn Driver) -> Result<Option<Known>, DriverError> + Clone + Send + Sync + 'static
     {
-        let (job, history) = (self.id, !self.is_certain());
+        let kept = self.client.program.options.keep.replies;
+        let (job, history) = (self.id, (!self.is_certain()).then_some(kept));
         move |driver| ask(driver, job, history)
     }
 
@@ -241,7 +268,11 @@ fn millis(at: Duration) -> u64 {
 
 /// The order matters: once the job is seen gone, everything that its end wrote is there, because
 /// both happen in one transaction.
-fn ask(driver: &dyn Driver, job: JobId, history: bool) -> Result<Option<Known>, DriverError> {
+fn ask(
+    driver: &dyn Driver,
+    job: JobId,
+    history: Option<Duration>,
+) -> Result<Option<Known>, DriverError> {
     if let Some(state) = driver.state(job)? {
         return Ok(Some(Known::Lives(state)));
     }
@@ -261,12 +292,24 @@ fn ask(driver: &dyn Driver, job: JobId, history: bool) -> Result<Option<Known>, 
     if let Some(exception) = driver.exceptions(&filter)?.pop() {
         return Ok(Some(Known::Failed(Box::new(exception))));
     }
-    if let Some(to) = driver.moved_to(job)? {
-        return Ok(Some(Known::Moved(to)));
+    if let Some(trail) = driver.trail(job)? {
+        return match trail.to {
+            Some(_) => Ok(Some(Known::Moved(trail))),
+            // It may have come back since the first look.
+            None => Ok(driver.state(job)?.map(Known::Lives)),
+        };
     }
-    let is_done = |row: &StatusRow| matches!(&*row.status, "completed" | "replaced");
-    let completed = history && driver.status(job)?.last().is_some_and(is_done);
-    Ok(completed.then_some(Known::Completed))
+    let Some(kept) = history else { return Ok(None) };
+    Ok(driver.status(job)?.last().and_then(|last| told_by(last, utc_now(), kept)))
+}
+
+/// What the last row of a job's history says of its end, when replies are kept for so long.
+fn told_by(last: &StatusRow, now: DateTime<Utc>, kept: Duration) -> Option<Known> {
+    if !matches!(&*last.status, "completed" | "replaced") {
+        return None;
+    }
+    let age = now.signed_duration_since(last.finished_at).to_std().unwrap_or_default();
+    Some(if age < kept / 10 * 9 { Known::Completed } else { Known::Expired })
 }
 
 #[cfg(test)]
@@ -283,6 +326,18 @@ mod tests {
         }
         // A clock that goes back, as after a restart that the ticket outlived in some other process.
         assert!(is_certain(now + 1, now, kept));
+    }
+
+    #[test]
+    fn a_history_tells_that_a_reply_would_be_gone() {
+        let (now, kept) = (utc_now(), Duration::from_secs(1_000));
+        let told = |status: &str, ago: u64| {
+            let at = now - Duration::from_secs(ago);
+            told_by(&StatusRow::new(JobId::new(), "mail", status, 1, at, at, at), now, kept)
+        };
+        assert!(matches!(told("completed", 899), Some(Known::Completed)));
+        assert!(matches!(told("replaced", 900), Some(Known::Expired)));
+        assert!(told("retried", 1).is_none() && told("failed", 1).is_none());
     }
 
     #[test]

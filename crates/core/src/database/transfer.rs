@@ -369,7 +369,9 @@ mod tests {
         let state = bed.to.driver().state(later).expect("answers");
         assert!(matches!(state, Some(JobState::Scheduled { .. })), "{state:?}");
         let to = bed.to.identity().expect("answers").to_string();
-        assert_eq!(bed.from.driver().moved_to(ready).expect("answers"), Some(to));
+        let trail = bed.from.driver().trail(ready).expect("answers").expect("it was moved");
+        assert!(trail.to == Some(to) && trail.age < SOON, "{trail:?}");
+        assert_eq!(bed.to.driver().trail(ready).expect("answers").map(|one| one.to), Some(None));
     }
 
     #[test]

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use std::fmt;
 
 use chrono::{DateTime, Utc};
@@ -57,6 +59,15 @@ impl Leg {
             Self::Arrived => "arrived",
         }
     }
+}
+
+/// What a database tells of a job that was moved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trail {
+    /// The identity of the database where it went; `None` of one that came back here.
+    pub to: Option<String>,
+    /// How long ago that was, by the database's clock.
+    pub age: Duration,
 }
 
 /// The steps by which waiting jobs go from one database to another.
@@ -135,12 +146,12 @@ pub trait Moves {
     /// When the database does not answer.
     fn leave_trail(&self, jobs: &[JobId]) -> Result<(), DriverError>;
 
-    /// Where a job went that is not here any more; `None` if it was not moved.
+    /// The last move of a job from here or back to here; `None` if none is kept.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn moved_to(&self, job: JobId) -> Result<Option<String>, DriverError>;
+    fn trail(&self, job: JobId) -> Result<Option<Trail>, DriverError>;
 
     /// Lets jobs that were leaving be claimed again; they must not have arrived anywhere.
     ///

@@ -3,7 +3,7 @@ use uuid::Uuid;
 
 use super::MemoryDriver;
 use super::store::{Facts, Moving, Store};
-use crate::driver::{DriverError, Due, Inserted, JobRecord, Leg, Moves, MovingJob};
+use crate::driver::{DriverError, Due, Inserted, JobRecord, Leg, Moves, MovingJob, Trail};
 
 impl Moves for MemoryDriver {
     fn move_out(
@@ -56,13 +56,15 @@ impl Moves for MemoryDriver {
         Ok(())
     }
 
-    fn moved_to(&self, job: JobId) -> Result<Option<String>, DriverError> {
+    fn trail(&self, job: JobId) -> Result<Option<Trail>, DriverError> {
         Ok(self.with(|store| {
-            let mut legs = [Leg::Left, Leg::Gone].into_iter();
-            let went = legs.find_map(|leg| store.moving.get(&(job, leg)))?;
-            let came = store.moving.get(&(job, Leg::Arrived));
-            let came_back = came.is_some_and(|row| row.at > went.at);
-            (!came_back).then(|| went.other.clone())
+            let went = [Leg::Left, Leg::Gone].into_iter();
+            let went = went.filter_map(|leg| store.moving.get(&(job, leg)));
+            let went = went.map(|row| (row.at, Some(row.other.clone())));
+            let came = store.moving.get(&(job, Leg::Arrived)).map(|row| (row.at, None));
+            // Of two at one time the one away from here, which sorts last.
+            let (at, to) = went.chain(came).max()?;
+            Some(Trail { to, age: (store.now - at).to_std().unwrap_or_default() })
         }))
     }
 

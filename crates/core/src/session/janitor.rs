@@ -40,7 +40,9 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 
 fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.client.program.options.heartbeat_every;
-    let (mut next_purge, mut next_warning) = (Instant::now() + jitter(FIRST_PURGE), Instant::now());
+    let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
+    // By then all that were started together have said what they can do.
+    let mut next_warning = Instant::now() + session.client.program.options.dead_after;
     while !lane.is_stopping() {
         let mut pause = jitter(every);
         if lane.database.is_trusted() && lane.heart.has_beaten() {
@@ -49,13 +51,14 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
                 if Instant::now() >= next_purge {
                     next_purge = Instant::now() + purge(session, lane)?;
                 }
-                if Instant::now() >= next_warning {
-                    next_warning = Instant::now() + stranded::warn(lane)?;
-                }
                 Ok(())
             });
             if done.is_ok() {
                 lane.pulses.beat(Kind::Janitor);
+            }
+            // After it, and whatever comes of it.
+            if done.is_ok() && Instant::now() >= next_warning {
+                next_warning = Instant::now() + stranded::warn(lane);
             }
             if let Err(error) = done
                 && !error.is_down()

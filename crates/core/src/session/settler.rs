@@ -216,7 +216,8 @@ impl Settler<'_> {
             let error = match self.settling.ask(group) {
                 Ok(answers) => {
                     self.note(self.settling.note_answers(group, &answers, repeated, begun));
-                    return self.note_settled(group);
+                    self.note_settled(group);
+                    return self.settling.tell_hooks(group, &answers);
                 }
                 Err(error) => error,
             };

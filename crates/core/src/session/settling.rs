@@ -103,6 +103,7 @@ impl Settling<'_> {
                 Ok(answers) => {
                     let settlement = std::slice::from_ref(one.settlement());
                     let answered = self.note_answers(settlement, &answers, one.repeated, begun);
+                    self.tell_hooks(settlement, &answers);
                     return Ended::Settled(one, Some(answered));
                 }
                 Err(error) => error,
@@ -148,10 +149,6 @@ impl Settling<'_> {
                 let without = answer.map_or(&[][..], Settled::without);
                 program.tell_replacements(&extras.replacements, without, name, begun);
             }
-            if !lost {
-                let without = answer.map_or(&[][..], Settled::without);
-                aftermath::settled(program, settlement, without, name);
-            }
             answered.is_done = !lost;
             answered.brings_work |= !lost && brings_work(settlement, program.options.delay);
             if lost && !repeated && settlement.verdict != Verdict::GiveBack {
@@ -171,6 +168,14 @@ impl Settling<'_> {
             self.database.bell.ring();
         }
         answered
+    }
+
+    /// Tells hooks of what is committed: after all others, for they may take their time.
+    pub(super) fn tell_hooks(&self, group: &[Settlement], answers: &[Settled]) {
+        let (program, name) = (&self.client.program, &self.database.name);
+        for (settlement, answer) in group.iter().zip(answers).filter(|(_, one)| one.is_done()) {
+            aftermath::settled(program, settlement, answer.without(), name);
+        }
     }
 
     /// The job as one that failed for good, because its end is refused with what it brings, such as a reply

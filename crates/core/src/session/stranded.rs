@@ -18,12 +18,23 @@ const SHARE: u32 = 20;
 const MAX_QUEUES: u32 = 64;
 const MAX_ROWS: u32 = 100;
 
+/// Longer, and it is given up: nothing waits for it, and that it takes long says nothing of the database.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// Warns of what nobody can do. Returns how long until the next look.
-pub(super) fn warn(lane: &Lane) -> Result<Duration, DriverError> {
-    let (database, begun) = (&lane.database, Instant::now());
-    let heads = database.ask(|driver| driver.heads(MAX_QUEUES, MAX_ROWS))?;
+pub(super) fn warn(lane: &Lane) -> Duration {
+    let begun = Instant::now();
+    if let Err(error) = warn_of(lane) {
+        log::debug!("database {:?}: heads of the queues: {error}", &*lane.database.name);
+    }
+    jitter(EVERY).max(begun.elapsed() * SHARE)
+}
+
+fn warn_of(lane: &Lane) -> Result<(), DriverError> {
+    let database = &lane.database;
+    let heads = database.ask_shortly(PATIENCE, |driver| driver.heads(MAX_QUEUES, MAX_ROWS))?;
     if !heads.is_empty() {
-        let workers = database.ask(|driver| driver.workers())?;
+        let workers = database.ask_shortly(PATIENCE, |driver| driver.workers())?;
         for (head, reason) in stranded(&heads, &workers) {
             let more = if head.count >= MAX_ROWS.into() { " or more" } else { "" };
             log::warn!(
@@ -35,7 +46,7 @@ pub(super) fn warn(lane: &Lane) -> Result<Duration, DriverError> {
             );
         }
     }
-    Ok(jitter(EVERY).max(begun.elapsed() * SHARE))
+    Ok(())
 }
 
 /// Those that none of these workers can do, and why.

@@ -44,18 +44,26 @@ impl AtWork {
         let mut state = self.0.lock();
         let State::Idle = *state else { return Err(Error::AlreadyWorking) };
         *state = State::Starting;
-        Ok(Starting(self))
+        Ok(Starting(Some(self)))
     }
 }
 
 /// Gives the place back if no session takes it.
-struct Starting<'a>(&'a AtWork);
+struct Starting<'a>(Option<&'a AtWork>);
+
+impl Starting<'_> {
+    /// From here on the session's handle gives the place back.
+    fn end(mut self, session: &Arc<Session>) {
+        if let Some(at_work) = self.0.take() {
+            *at_work.0.lock() = State::Working(Arc::downgrade(session));
+        }
+    }
+}
 
 impl Drop for Starting<'_> {
     fn drop(&mut self) {
-        let mut state = self.0.0.lock();
-        if let State::Starting = *state {
-            *state = State::Idle;
+        if let Some(at_work) = self.0 {
+            *at_work.0.lock() = State::Idle;
         }
     }
 }
@@ -110,11 +118,13 @@ impl Drop for WorkHandle {
     }
 }
 
-/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once.
-pub(crate) fn work(handle: WorkHandle) -> Result<(), Error> {
-    let session = Arc::clone(&handle.session);
+/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once. One that comes while plugins and hooks
+/// start stops them when they have started.
+pub(crate) fn work(start: impl FnOnce() -> Result<WorkHandle, Error>) -> Result<(), Error> {
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|source| Error::System { action: "handle signals", source })?;
+    let handle = start()?;
+    let session = Arc::clone(&handle.session);
     let control = signals.handle();
     let listener = Arc::clone(&session);
     spawn("qudo-signals", move || {
@@ -140,16 +150,17 @@ pub(crate) fn start(
         return Err(Error::NoAbilities);
     }
     program.check_needs()?;
-    let _starting = at_work.begin()?;
+    let starting = at_work.begin()?;
     check_schemas(client)?;
     let session = Arc::new(Session::new(client, host));
     let life = Life::start(program, &session.worker)?;
     *session.life.lock() = Some(life);
+    // Dropped after the set is free again: if the start fails, it stops plugins and hooks, which may enqueue.
+    let handle =
+        WorkHandle { session: Arc::clone(&session), at_work: at_work.clone(), stopped: false };
     // While a database is added or removed the set of lanes must not be made.
-    let handle = client.databases.with_all(|databases| {
-        *at_work.0.lock() = State::Working(Arc::downgrade(&session));
-        let handle =
-            WorkHandle { session: Arc::clone(&session), at_work: at_work.clone(), stopped: false };
+    client.databases.with_all(|databases| {
+        starting.end(&session);
         for entry in program.abilities.iter() {
             log::debug!("can do {:?} ({})", entry.name, entry.location);
         }
@@ -160,10 +171,7 @@ pub(crate) fn start(
             program.options.workers,
             &**databases
         );
-        for database in databases.iter() {
-            add_lane(&session, database)?;
-        }
-        Ok::<_, Error>(handle)
+        databases.iter().try_for_each(|database| add_lane(&session, database))
     })?;
     // Not inside: a start that fails is shut down, and nobody could enqueue meanwhile.
     start_workers(&session)?;

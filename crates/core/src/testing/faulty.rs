@@ -9,8 +9,8 @@ use crate::driver::{
     DeadWorker, Deadline, Depth, Driver, DriverError, Ending, Exception, ExceptionFilter,
     ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow,
     Leg, Moves, MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
-    Settlement, StatusRow, StrayCursor, Strays, Traces, Wake, WakeSource, Wakes, Work, WorkerId,
-    WorkerInfo, WorkerSeen,
+    Settlement, StatusRow, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes, Work,
+    WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -221,7 +221,7 @@ impl Moves for FaultyDriver {
         fn moved_out(jobs: &[JobId]) -> Vec<JobId>;
         fn moved_in(jobs: &[JobId]) -> usize;
         fn leave_trail(jobs: &[JobId]) -> ();
-        fn moved_to(job: JobId) -> Option<String>;
+        fn trail(job: JobId) -> Option<Trail>;
         fn move_back(jobs: &[JobId]) -> usize;
         fn legs(jobs: &[JobId]) -> Vec<(JobId, Leg)>;
         fn left_for(to: &str, after: JobId, limit: u32) -> Vec<JobId>;

@@ -2,7 +2,7 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::Flags;
+use qudo_core::driver::{Ending, Flags};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
@@ -10,6 +10,7 @@ use super::audit::{Trace, assemble, trace_rows};
 use super::exception::{NewException, log_exceptions};
 use super::keys::{free_keys, take_key};
 use super::ledger::balance;
+use super::trace::write_tombstone;
 use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
@@ -187,6 +188,7 @@ fn remove_all<E: Engine>(
     }
     let message = "its facts are missing; an audit removed what was left of it";
     note::<E>(conn, &Place { id, ..Place::from(&first.stand) }, message)?;
+    write_tombstone::<E>(conn, id, Ending::Removed)?;
     Ok(true)
 }
 

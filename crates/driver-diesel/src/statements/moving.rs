@@ -2,11 +2,12 @@
 //! [`Moves`](qudo_core::driver::Moves). Every function runs inside a transaction.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Due, Flags, Inserted, JobFacts, JobRecord, Leg, MovingJob};
+use qudo_core::driver::{Due, Flags, Inserted, JobFacts, JobRecord, Leg, MovingJob, Trail};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -432,17 +433,30 @@ pub(crate) fn leave_trail<E: Engine>(
     change::<E>(conn, Leg::Left, Leg::Gone, &left)
 }
 
-/// Where a job went, the last time; nowhere, if it came back after that.
-pub(crate) fn moved_to<E: Engine>(
+struct Step(String, String, i64);
+
+impl FromRow for Step {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.text()?, columns.big()?))
+    }
+}
+
+/// The last move of a job, from here or back to here. Of two at one time the one away from here counts: `left` and `gone`
+/// sort behind `arrived`.
+pub(crate) fn trail<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     job: &Uuid,
-) -> QueryResult<Option<String>> {
-    conn.row(
-        "SELECT other FROM qudo_moving m WHERE id = ? AND leg IN ('left', 'gone') AND NOT EXISTS \
-         (SELECT 1 FROM qudo_moving a WHERE a.id = m.id AND a.leg = 'arrived' \
-         AND a.moved_at > m.moved_at) ORDER BY moved_at DESC LIMIT 1",
-        &[Bind::Id(job)],
-    )
+) -> QueryResult<Option<Trail>> {
+    let sql = format!(
+        "SELECT leg, other, (SELECT {}) - moved_at FROM qudo_moving WHERE id = ? \
+         AND leg IN ('left', 'gone', 'arrived') ORDER BY moved_at DESC, leg DESC LIMIT 1",
+        E::NOW
+    );
+    let last = conn.row::<Step>(&sql, &[Bind::Id(job)])?;
+    Ok(last.map(|Step(leg, other, age)| Trail {
+        to: (leg != "arrived").then_some(other),
+        age: Duration::from_micros(u64::try_from(age).unwrap_or(0)),
+    }))
 }
 
 /// Which of these jobs are leaving or left.

@@ -13,7 +13,7 @@ use qudo::driver::{
     Exception, ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter, JobInfo, JobRecord,
     JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive,
     Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StrayCursor, Strays, Traces,
-    WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Trail, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -290,8 +290,8 @@ impl Moves for FileDriver {
         self.0.step(Deadline::NONE, |state| jobs.iter().for_each(|id| state.leave_trail(*id)))
     }
 
-    fn moved_to(&self, job: JobId) -> Answer<Option<String>> {
-        self.0.read(|state| state.moved_to(job))
+    fn trail(&self, job: JobId) -> Answer<Option<Trail>> {
+        self.0.read(|state| state.trail(job))
     }
 
     fn move_back(&self, jobs: &[JobId]) -> Answer<usize> {

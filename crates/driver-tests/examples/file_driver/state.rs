@@ -10,7 +10,7 @@ use qudo::driver::{
     ClaimRequest, ClaimedJob, DeadWorker, Due, Ending, Exception, ExceptionFilter, ExceptionId,
     ExceptionRecord, Flags, Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep,
     MovingJob, Name, Promotion, Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled,
-    Settlement, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Settlement, StatusRow, Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -552,10 +552,12 @@ impl State {
         self.jobs.values().filter(moves).count() + left
     }
 
-    pub fn moved_to(&self, id: JobId) -> Option<String> {
-        let went = self.mark(id, Trace::Left).or_else(|| self.mark(id, Trace::Gone))?;
-        let came_back = self.mark(id, Trace::Arrived).is_some_and(|came| came.at > went.at);
-        (!came_back).then(|| went.other.clone())
+    pub fn trail(&self, id: JobId) -> Option<Trail> {
+        let went = self.mark(id, Trace::Left).or_else(|| self.mark(id, Trace::Gone));
+        let went = went.map(|mark| (mark.at, Some(mark.other.clone())));
+        let came = self.mark(id, Trace::Arrived).map(|mark| (mark.at, None));
+        let (at, to) = went.into_iter().chain(came).max()?;
+        Some(Trail { to, age: (self.now - at).to_std().unwrap_or_default() })
     }
 
     pub fn cancel_move_in(&mut self, mover: Uuid, id: JobId) -> bool {

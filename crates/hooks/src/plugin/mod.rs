@@ -66,7 +66,8 @@ pub trait Plugin: Sized + Send + Sync + 'static {
 
     /// Called when the manager begins to work, before its hooks are and before it claims a job, on the thread that
     /// calls `work()` or `start()`; plugins start in the order of their names. Not called by a manager that only
-    /// enqueues, nor by `work_once`.
+    /// enqueues, nor by `work_once`, nor for a value that was given as any other, without the builder's `live_plugin`,
+    /// unless its type is [registered](crate::register_plugin).
     ///
     /// # Errors
     ///
@@ -76,8 +77,8 @@ pub trait Plugin: Sized + Send + Sync + 'static {
         Ok(())
     }
 
-    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over; the last that started is
-    /// the first that stops. A panic is logged.
+    /// Called when the work has ended and what ran is settled, or the shutdown timeout is over: then jobs may still run. The
+    /// last that started is the first that stops. A panic is logged.
     fn stop(&self, worker: &WorkerView<'_>) {
         let _ = worker;
     }
