@@ -50,7 +50,7 @@ pub use qudo_core::asynchronous;
 #[cfg(feature = "history")]
 pub use qudo_history as history;
 
-/// Hooks around what a job goes through, and those that come with qudo.
+/// Hooks around the steps of a job, and the hooks that come with qudo.
 pub mod hook {
     pub use qudo_hooks::{
         Decision, Failure, FailureKind, Hook, HookError, JobDraft, JobFields, JobView, Outcome,
@@ -76,7 +76,7 @@ pub mod plugin {
     pub use qudo_hooks::{Plugin, PluginError, PluginNeed, register_plugin};
 }
 
-/// What operators ask, and what they are told: jobs, failures, workers, databases, audits.
+/// What operators ask for, and the answers: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
         Ending, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo, JobState, StatusRow,
@@ -88,7 +88,7 @@ pub mod admin {
     };
 }
 
-/// Every step of every job, told to an observer.
+/// Every step of every job, reported to an observer.
 pub mod observe {
     pub use qudo_core::{Event, Observer};
 }

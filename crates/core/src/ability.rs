@@ -18,14 +18,16 @@ use crate::tools::causes::with_causes;
 
 /// A kind of work that a manager can do.
 ///
-/// Usually written with `#[qudo::ability]` on a function; implementing the trait is an equal path.
+/// Usually written with `#[qudo::ability]` on a function; you can also implement the trait
+/// yourself.
 pub trait Ability: 'static {
-    /// The stored name; renaming it strands jobs in flight.
+    /// The stored name; after a change of the name, jobs that are already stored under the old name
+    /// do not run.
     const NAME: &'static str;
 
-    /// The version of the argument's shape. A job remembers with which version it was enqueued; one
-    /// with an older version goes through [`upgrade`](Self::upgrade) first, one with a newer is put
-    /// off, because it was meant for a newer program.
+    /// The version of the argument's shape. A job stores the version with which it was enqueued; a
+    /// job with an older version goes through [`upgrade`](Self::upgrade) first, a job with a newer
+    /// version is put off, because it was meant for a newer program.
     const VERSION: u32 = 1;
 
     /// What a job carries.
@@ -50,9 +52,9 @@ pub trait Ability: 'static {
     ///
     /// # Errors
     ///
-    /// When there is no way up from that version: the attempt fails and is retried by the ability's rule, because a
-    /// program of that version can run it. An [abort](JobError::abort) or a [snooze](JobError::snooze) is what it is in
-    /// [`work`](Self::work).
+    /// When the argument cannot be upgraded from that version: the attempt fails and is retried by the ability's rule,
+    /// because a program of that version can run the job. An [abort](JobError::abort) or a [snooze](JobError::snooze)
+    /// has the same effect as in [`work`](Self::work).
     fn upgrade(from: u32, arg: serde_json::Value) -> Result<serde_json::Value, JobError> {
         let _ = arg;
         Err(JobError::fail(format!("the ability has no way up from version {from}")))

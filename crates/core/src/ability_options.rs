@@ -88,8 +88,9 @@ impl AbilityOptions {
         self
     }
 
-    /// How many times a job may take its worker process down, or outlive its lease, before it
-    /// goes to the exception log. Counted apart from failures. Default: 5.
+    /// How many times the worker process may die while it runs the job, or a run may last longer
+    /// than its lease, before the job goes to the exception log. Counted separately from failures.
+    /// Default: 5.
     #[must_use]
     pub fn max_crashes(mut self, crashes: u32) -> Self {
         self.max_crashes = crashes;
@@ -111,11 +112,12 @@ impl AbilityOptions {
         self
     }
 
-    /// How long a run should take at most; no more than `grab_for`, after which others take the job. Default: no limit.
+    /// How long a run should take at most; at most `grab_for`, after which other workers take the job. Default: no
+    /// limit.
     ///
-    /// A thread cannot be stopped from outside. After the limit `Job::is_stopping` says yes. A run that then returns
-    /// an error fails with `FailureKind::Timeout`; a run that still succeeds counts as a success.
-    /// An `async` ability is ended at the limit.
+    /// A thread cannot be stopped from outside. After the limit `Job::is_stopping` returns `true`. A run that then
+    /// returns an error fails with `FailureKind::Timeout`; a run that still succeeds counts as a success. An `async`
+    /// ability is ended at the limit.
     #[must_use]
     pub fn time_limit(mut self, limit: Duration) -> Self {
         self.time_limit = Some(limit);
@@ -139,8 +141,8 @@ impl AbilityOptions {
         self
     }
 
-    /// A plugin without which the ability cannot run: a manager that has none of this type refuses to work, and its
-    /// jobs do not fail one after the other. Default: none.
+    /// A plugin without which the ability cannot run: a manager that has none of this type refuses to work, so that
+    /// its jobs do not fail one after the other. Default: none.
     ///
     /// ```
     /// use qudo_core::AbilityOptions;

@@ -22,7 +22,7 @@ use crate::program::Program;
 
 /// Describes a [`Manager`](crate::Manager).
 ///
-/// Nothing connects before it must: a database that is down does not fail the build.
+/// No connection is made before it is needed, so a database that is down does not fail the build.
 #[must_use = "a builder does nothing until build is called"]
 pub struct ManagerBuilder {
     options: Options,
@@ -82,7 +82,7 @@ impl ManagerBuilder {
     ///
     /// The password of a server may be left out of the name and come from a file, a variable of the
     /// environment (`?password_file=/run/secrets/jobs`, `?password_env=JOBS_PASSWORD`) or a function; see
-    /// [`DataSource::password`]. It is asked for at each new connection, so it can be changed while the
+    /// [`DataSource::password`]. It is read for each new connection, so it can be changed while the
     /// program works.
     pub fn database(mut self, source: impl Into<DataSource>) -> Self {
         self.sources.push(Source::Dsn(source.into()));
@@ -166,14 +166,15 @@ impl ManagerBuilder {
     }
 
     /// The most jobs that one claim takes, 1 to 10,000. Not set: adaptive, starting at 30 and
-    /// growing to 1,000 while jobs are short. With fewer than 1,000 a server is never asked for two claims at a time.
+    /// growing to 1,000 while jobs are short. With a limit below 1,000 a server never gets two claims at the same
+    /// time.
     pub fn find_job_limit_size(mut self, jobs: u32) -> Self {
         self.options.find_job_limit_size = Some(jobs);
         self
     }
 
-    /// How many seconds a dead database is left alone at most before it is tried again.
-    /// Default: 30. The first tries come sooner.
+    /// The longest pause, in seconds, between two probes of a database that is down. Default: 30.
+    /// The first probes come sooner.
     pub fn retry_seconds(mut self, seconds: u64) -> Self {
         self.options.retry_seconds = Duration::from_secs(seconds);
         self
@@ -185,8 +186,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// The version of your program, such as `env!("CARGO_PKG_VERSION")`: it stands with each worker process and
-    /// with each failed attempt, so that failures can be told apart by the version that had them. At most 100
+    /// The version of your program, such as `env!("CARGO_PKG_VERSION")`: it is stored with each worker process
+    /// and with each failed attempt, so that each failure shows the version in which it happened. At most 100
     /// bytes. Default: none.
     pub fn version(mut self, version: impl Into<Arc<str>>) -> Self {
         self.options.version = Some(version.into());
@@ -212,7 +213,7 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long a soft shutdown waits for running jobs and hanging databases. Default: 30 s. A job
+    /// How long a soft shutdown waits for running jobs and hanging databases. Default: 25 s, because orchestrators kill after 30. A job
     /// that still runs then is settled when it ends, if the process lives until then; else it is
     /// rescued and runs again.
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
@@ -220,10 +221,10 @@ impl ManagerBuilder {
         self
     }
 
-    /// How often a worker process says that it lives, and how long it may be silent before its
-    /// jobs are rescued. Default: every 5 s, dead after 20 s; so the jobs of a process that was
-    /// killed are ready again within 25 s. It says so four times within `dead_after` at least, also if
-    /// `every` is longer; `dead_after` is at least 200 ms and twice `every`.
+    /// How often a worker process sends a heartbeat, and how long it may be silent before its jobs are
+    /// rescued. Default: every 5 s, dead after 20 s; so the jobs of a process that was killed are
+    /// ready again within 25 s. It sends at least four heartbeats within `dead_after`, also if `every`
+    /// is longer; `dead_after` must be at least 200 ms and at least twice `every`.
     pub fn heartbeat(mut self, every: Duration, dead_after: Duration) -> Self {
         self.options.heartbeat_every = every;
         self.options.dead_after = dead_after;
@@ -236,10 +237,10 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long replies are kept for clients, an hour at least. Default: 7 days. For as long it is known which jobs
-    /// were removed before they ran, and where those went that were moved to another database: an overtaken mover may
-    /// be that late. [Tickets](crate::Ticket) answer from it how a job ended, so say the same in all programs of a
-    /// database.
+    /// How long replies are kept for clients, at least one hour. Default: 7 days. For the same time the database
+    /// keeps which jobs were removed before they ran, and to which database moved jobs went: an overtaken mover may
+    /// be that late. [Tickets](crate::Ticket) use this to tell how a job ended, so set the same time in all programs
+    /// of a database.
     pub fn keep_replies(mut self, age: Duration) -> Self {
         self.options.keep.replies = age.min(FOR_EVER);
         self
@@ -252,44 +253,46 @@ impl ManagerBuilder {
     }
 
     /// How long the exception log keeps failures after which the job ran again, and those of discarded
-    /// jobs that were redriven; as long as replies at least. Default: 90 days.
+    /// jobs that were redriven; at least as long as replies. Default: 90 days.
     pub fn keep_exceptions(mut self, age: Duration) -> Self {
         self.options.keep.exceptions = age.min(FOR_EVER);
         self
     }
 
-    /// How long the exception log keeps discarded jobs that were not redriven. They go with their
-    /// arguments, and nobody can enqueue them again; as long as replies at least. Default: for ever.
+    /// How long the exception log keeps discarded jobs that were not redriven. After that they are
+    /// removed with their arguments and cannot be redriven; at least as long as replies. Default:
+    /// for ever.
     pub fn keep_discarded(mut self, age: Duration) -> Self {
         self.options.keep.discarded = Some(age.min(FOR_EVER));
         self
     }
 
-    /// Tells every step of every job to an observer.
+    /// Sets an observer, which gets every step of every job.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Arc::new(observer));
         self
     }
 
-    /// The longest that a database may take to answer. Default: 10 s. After that the thread that asked goes
-    /// on, a job may be stored elsewhere, and a probe finds out whether the database is down. Listings get six
-    /// times as long, migrations as long as they take. An insert whose answer was lost is repeated only while
-    /// more than 200 ms of its limit are left, so with a limit of 200 ms or less never.
+    /// The longest time that a caller waits for a database. Default: 10 s. After that the caller goes on, a
+    /// job may be stored in another database, and a probe finds out whether the database is down. Listings
+    /// have six times this limit, migrations have no limit. An insert whose answer was lost is repeated only
+    /// while more than 200 ms of its limit are left, so it is never repeated with a limit of 200 ms or less.
     pub fn call_limit(mut self, limit: Duration) -> Self {
         self.options.call_limit = limit;
         self
     }
 
-    /// Whether a job enqueued in the caller's own transaction wakes workers at the commit, where the
-    /// engine can. Default: yes. Without it, workers find the job at their next look, at most
-    /// `delay` later. The manager's own enqueues wake workers after their commit, always.
+    /// Whether a job enqueued in the caller's own transaction wakes workers at the commit, if the
+    /// engine can do this. Default: yes. Without it, workers find the job at their next look, at
+    /// most `delay` later. The manager's own enqueues wake workers after their commit, always.
     pub fn notify_in_transactions(mut self, yes: bool) -> Self {
         self.options.notify_in_transactions = yes;
         self
     }
 
-    /// Called whenever a database goes down or comes up again, on the thread that noticed; it
-    /// should return soon and must not call the manager.
+    /// Sets a function that is called whenever a database goes down or comes up again, on the
+    /// thread that noticed the change; the function should return soon and must not call the
+    /// manager.
     pub fn on_database_change(
         mut self,
         listener: impl Fn(&DatabaseReport) + Send + Sync + 'static,
@@ -299,14 +302,14 @@ impl ManagerBuilder {
     }
 
     /// Sets a local SQLite file, such as `sqlite:spool.db`, that takes at most `limit` jobs while no
-    /// database can, so that an enqueue does not fail because the databases do. Its tables are made
-    /// at the first use.
+    /// database can, so that an enqueue does not fail while the databases are down. Its tables are
+    /// made at the first use.
     ///
-    /// A background thread forwards its jobs, by id and without doubling any, as soon as a database
-    /// is back; until then no worker sees them. A job with a unique key is spooled while its home is
-    /// down, and forwarded there; if another job holds the key by then, it is dropped with a warning
-    /// in the log. Jobs that name a database are not spooled. Processes of one machine may share
-    /// the file.
+    /// A background thread forwards its jobs, by id and without storing any job twice, as soon as a
+    /// database is back; until then no worker sees them. A job with a unique key is spooled while
+    /// its home is down, and forwarded there; if another job holds the key by then, the spooled job
+    /// is dropped with a warning in the log. Jobs that name a database are not spooled. Processes
+    /// of one machine may share the file.
     pub fn spool(mut self, dsn: impl Into<String>, limit: u64) -> Self {
         self.spool = Some((dsn.into(), limit));
         self

@@ -14,7 +14,7 @@ pub enum Error {
         "the manager has no database; give its builder at least one, such as .database(\"sqlite:jobs.db\")"
     )]
     NoDatabase,
-    /// A data source name is malformed or nobody linked its driver.
+    /// A data source name is malformed or its driver is not linked.
     #[error("cannot use the data source {dsn:?}: {reason}")]
     InvalidDsn {
         /// The name with its password hidden.
@@ -36,7 +36,7 @@ pub enum Error {
         first: String,
         /// The name that has to go.
         second: String,
-        /// By what they are the same.
+        /// What shows that they are the same.
         reason: String,
     },
     /// No database of this short name.
@@ -57,7 +57,7 @@ pub enum Error {
         database: String,
         /// How many jobs left it.
         moved: usize,
-        /// Why others did not.
+        /// Why other jobs did not leave it.
         reason: String,
     },
     /// The manager was told to work but can do nothing.
@@ -67,7 +67,7 @@ pub enum Error {
          register them with the builder's .ability::<T>()"
     )]
     NoAbilities,
-    /// Nothing that registers itself at link time can be seen.
+    /// No registration that is made at link time can be seen.
     #[error(
         "nothing that registers itself at link time is visible in this program, not even the \
          in-memory driver: the linker dropped it; check its flags, or register everything with the \
@@ -87,7 +87,7 @@ pub enum Error {
     /// Two hooks have one name.
     #[error(transparent)]
     DuplicateHook(#[from] HookSetError),
-    /// Two plugins have one type, or an ability misses one.
+    /// Two plugins have one type, or an ability lacks a plugin.
     #[error(transparent)]
     Plugin(#[from] PluginError),
     /// An option of the builder makes no sense.
@@ -191,11 +191,11 @@ pub enum Error {
         stored: usize,
         /// How many were asked for.
         total: usize,
-        /// What became of each job, in the order of the call; `None` of those that this call did not store
-        /// for sure. Those may be enqueued again, under the ids that they had where `source` is
+        /// What became of each job, in the order of the call; `None` for a job that this call did not
+        /// store for certain. Such jobs may be enqueued again, with the same ids if `source` is
         /// [`Uncertain`](Self::Uncertain).
         answers: Vec<Option<Placed>>,
-        /// Why the rest is not.
+        /// Why the other jobs are not stored.
         #[source]
         source: Box<Error>,
     },
@@ -204,7 +204,7 @@ pub enum Error {
     Schema {
         /// Its short name.
         database: String,
-        /// What is wrong and which command mends it.
+        /// What is wrong and which command corrects it.
         reason: String,
     },
     /// The job did not end in time.
@@ -212,11 +212,11 @@ pub enum Error {
     WaitTimeout {
         /// The job.
         job: JobId,
-        /// How long was waited.
+        /// How long the caller waited.
         after: Duration,
-        /// The short name of the database where it is, as far as is known.
+        /// The short name of the database where it is, if that is known.
         database: Option<String>,
-        /// Where it stood at the last look that was answered; `None` when none was.
+        /// Where it stood at the last look that was answered; `None` when no look was answered.
         state: Option<JobState>,
     },
     /// The job failed for good.
@@ -229,7 +229,7 @@ pub enum Error {
         /// The error of that attempt.
         message: String,
     },
-    /// The job completed without a reply, and the type asked for cannot be made of nothing.
+    /// The job completed without a reply, and the type asked for needs a reply.
     #[error("job {job} completed without a reply")]
     NoReply {
         /// The job.
@@ -353,7 +353,7 @@ impl Placed {
 }
 
 impl Error {
-    /// Whether nothing but the databases' absence was in the way: a later try may succeed.
+    /// Whether the only obstacle was that databases are down: a later call may succeed.
     pub fn is_down(&self) -> bool {
         match self {
             Self::AllDatabasesDown(_) | Self::DatabaseDown { .. } | Self::SpoolFull { .. } => true,
@@ -368,7 +368,7 @@ impl Error {
         matches!(self, Self::WaitTimeout { .. })
     }
 
-    /// Whether nobody knows if a job was stored. To enqueue it again under its id
+    /// Whether it is not known if a job was stored. To enqueue it again under its id
     /// ([`NewJob::with_id`](crate::NewJob::with_id)) is safe.
     pub fn is_uncertain(&self) -> bool {
         match self {
@@ -383,8 +383,8 @@ impl Error {
         matches!(self, Self::JobFailed { .. })
     }
 
-    /// Whether the caller asked for something that cannot be: an option, a name, an argument or a data source. To try
-    /// again changes nothing.
+    /// Whether the caller passed something that is not possible: an option, a name, an argument or a data source.
+    /// Another try with the same values fails again.
     pub fn is_invalid(&self) -> bool {
         matches!(
             self,

@@ -156,12 +156,13 @@ impl Job {
         self.post.tenure.is_stopping() || self.is_overdue()
     }
 
-    /// Whether another worker may run this job by now: the lease is over, or this process was silent
-    /// towards the database for as long as others wait before they take its jobs. What the run would
-    /// do from here on may be done twice, and its end most likely changes nothing. Asks nobody; call it as
-    /// often as you like. `false` is no promise: a process that was stopped learns of it at its next
-    /// heartbeat, and the lease is counted from the start of the run, up to a second and one `call_limit`
-    /// after the database began to count. During [`Manager::work_once`](crate::Manager::work_once) only the end of the lease counts.
+    /// Whether another worker may run this job by now: the lease is over, or this process was silent towards the
+    /// database for as long as other processes wait before they take its jobs. Then all that the run does from here on
+    /// may be done twice, and the end of the run most likely changes nothing. Asks no database; call it as often as you
+    /// like. `false` is no promise: a process that was stopped learns of its silence at its next heartbeat, and this
+    /// method counts the lease from the start of the run, which may be up to one second and one `call_limit` after the
+    /// database began to count. During [`Manager::work_once`](crate::Manager::work_once) only the end of the lease
+    /// counts.
     pub fn is_lease_lost(&self) -> bool {
         awake::now().saturating_sub(self.begun_awake) >= self.lease
             || self.post.tenure.may_have_lost(self.begun_awake)
@@ -198,10 +199,10 @@ impl Job {
         Ok(())
     }
 
-    /// Enqueues another job in the place of this one: both happen in one transaction when the
-    /// ability returns `Ok`, and neither when it does not. The new job goes to this job's database.
-    /// Its `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks after
-    /// the commit.
+    /// Enqueues another job in the place of this one: both happen in one transaction if the ability
+    /// returns `Ok`, and neither happens otherwise. The new job goes to this job's database. Its
+    /// `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks after the
+    /// commit.
     pub fn replace<R>(&self, with: NewJob<R>) {
         self.written().replacements.push(with.untyped());
     }

@@ -89,7 +89,7 @@ impl JobError {
         Self::with(Wish::RetryAfter(delay), message.into())
     }
 
-    /// Never run again: the job goes to the exception log at once.
+    /// Never run again: the job goes to the exception log immediately.
     pub fn abort(message: impl Into<Source>) -> Self {
         Self::with(Wish::Abort, message.into())
     }

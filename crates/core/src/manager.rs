@@ -100,8 +100,8 @@ impl Manager {
 
     /// Stores many jobs in few statements; answers one for one.
     ///
-    /// Jobs that may go anywhere go to one database together. Per database it is all or nothing. Jobs of several
-    /// abilities are made alike with [`NewJob::untyped`].
+    /// Jobs that may go to any database go to one database together. In each database either all of the jobs are
+    /// stored or none of them. [`NewJob::untyped`] gives jobs of several abilities the same type.
     ///
     /// # Errors
     ///
@@ -119,14 +119,15 @@ impl Manager {
     /// A ticket for a job enqueued earlier, perhaps by another process. Its reply is JSON, or of the type asked for with
     /// [`Ticket::wait_as`] or [`Ticket::typed`].
     ///
-    /// It cannot tell a job that completed without a reply from one that never was, unless it saw the job alive or its
-    /// ability keeps the job status: see [`Progress::Unknown`](crate::Progress::Unknown).
+    /// It cannot distinguish a job that completed without a reply from a job that was never stored, unless the ticket
+    /// saw the job alive or the job's ability keeps the job status: see
+    /// [`Progress::Unknown`](crate::Progress::Unknown).
     pub fn ticket(&self, job: JobId) -> Ticket {
         Ticket::of_id(self.client(), job)
     }
 
     /// The short name of the database where a new job would go if all are up: the key's home for
-    /// a job with a unique key, the named one, or `None` when any will do.
+    /// a job with a unique key, the named database, or `None` when any database may take the job.
     ///
     /// # Errors
     ///
@@ -146,12 +147,12 @@ impl Manager {
 
     // For services.
 
-    /// Works for ever on the calling thread and the worker threads, until SIGTERM or SIGINT.
+    /// Works on the calling thread and the worker threads until SIGTERM or SIGINT.
     ///
-    /// The first signal stops softly: no more claims, unstarted jobs given back, running ones may
-    /// finish within `shutdown_timeout`. A second signal returns at once; what was running is
-    /// rescued by another process. Databases that are down, now or later, are taken up when they
-    /// are back. The signals' default action is not restored afterwards.
+    /// The first signal stops softly: no more claims, unstarted jobs are given back, running jobs
+    /// may finish within `shutdown_timeout`. After a second signal this method returns immediately;
+    /// another process rescues the jobs that were running. Databases that are down, now or later,
+    /// are used when they are back. The signals' default action is not restored afterwards.
     ///
     /// # Errors
     ///
@@ -182,8 +183,8 @@ impl Manager {
         session::once::work_once(self.client(), &self.host())
     }
 
-    /// How the loops of this process's work fare, for each database: a loop whose last success grows old
-    /// while its database is up hangs. Empty while the manager does not work.
+    /// The state of the loops of this process, for each database: a loop hangs if its last success is
+    /// long ago although its database is up. Empty while the manager does not work.
     pub fn loops(&self) -> Vec<LoopReport> {
         self.session().map_or_else(Vec::new, |session| session.loops())
     }
@@ -195,8 +196,9 @@ impl Manager {
         self.set().all().iter().map(|one| one.name.to_string()).collect()
     }
 
-    /// The databases with their state, and how many jobs each holds, counted up to 10,000. Those
-    /// that are up are asked, all at once; one that does not answer has no depth.
+    /// The databases with their state, and how many jobs each holds, counted up to 10,000. The
+    /// databases that are up are asked, all at the same time; a database that does not answer has
+    /// no depth.
     #[doc(alias = "databases")]
     pub fn database_reports(&self) -> Vec<DatabaseReport> {
         admin::databases::reports(self.set())
@@ -250,21 +252,21 @@ impl Manager {
     }
 
     /// Compares the abilities and queues of this manager with the jobs that wait in the databases:
-    /// which of them nobody like this one can do. For a check before a deploy.
+    /// which of these jobs a manager like this one cannot run. For a check before a deploy.
     ///
     /// Counts all waiting jobs, which takes a while where there are millions.
     pub fn check_abilities(&self) -> Vec<PerDatabase<Vec<Unworkable>>> {
         admin::listing::check_abilities(self.program(), self.set())
     }
 
-    /// Looks at every live job of every database: whether it is in exactly one place of one database,
-    /// with its facts and its unique key.
+    /// Checks for every live job of every database whether it is in exactly one place of one
+    /// database, with its facts and its unique key.
     ///
-    /// It reads in bounded ranges and holds nobody up; workers may go on meanwhile. It writes nothing but
-    /// the identity of a database that has none yet, by which two names for one are found. Each finding is
-    /// confirmed by a second look. The spool is looked at too. With
-    /// [`repair`](AuditOptions::repair) what can be put right is, under the locks that keep others
-    /// away.
+    /// It reads in bounded ranges and makes no other process wait; workers may go on meanwhile. It writes
+    /// only the identity of a database that has no identity yet, because the identity shows when two names
+    /// lead to one database. Each finding is confirmed by a second look. The spool is checked too. With
+    /// [`repair`](AuditOptions::repair) it repairs what can be repaired, under locks that keep other
+    /// processes away.
     ///
     /// ```
     /// use qudo_core::{AuditOptions, Manager};
@@ -289,7 +291,7 @@ impl Manager {
     }
 
     /// Changes when a waiting job runs, keeping its id and its attempts; tells whether it did.
-    /// A running job is left alone; a delay of more than a year is a year.
+    /// A running job is not changed; a delay of more than a year counts as one year.
     ///
     /// # Errors
     ///
@@ -300,7 +302,7 @@ impl Manager {
     }
 
     /// Redrive: enqueues a discarded job again from the exception log, with its original argument
-    /// and unique key, under a new id, in the same database. Once.
+    /// and unique key, under a new id, in the same database. This can be done only once.
     ///
     /// # Errors
     ///
@@ -312,49 +314,49 @@ impl Manager {
     }
 
     /// Moves the waiting jobs of one database to another, in bounded batches; running jobs stay.
-    /// Blocks until none is left that can go.
+    /// Blocks until no job is left that can move.
     ///
     /// A job with a unique key moves only to the key's home among the databases that are not draining,
-    /// or the key could be taken there a second time; others stay. So [`drain`](Self::drain) first,
-    /// then move to each of the others.
+    /// because otherwise the key could be taken there a second time; jobs whose key has another home
+    /// stay. So [`drain`](Self::drain) the database first, then move to each of the other databases.
     ///
-    /// A job keeps its id, attempts, unique key, and when it is due. Its history, replies and rows
-    /// of the exception log stay behind; tickets follow the job. Killed or broken off at any point, the next call goes on
-    /// where it ended: no job is lost, and none is in both databases so that it could run twice.
-    /// Several processes may move at once.
+    /// A job keeps its id, attempts, unique key and due time. Its history, replies and rows of the exception log stay
+    /// behind; tickets follow the job. If a move is killed or broken off at any point, the next call continues it: no
+    /// job is lost, and no job can run in both databases. Several processes may move at the same time.
     ///
     /// # Errors
     ///
-    /// When a name is unknown, both are names of one database, or a database does not answer; what was
-    /// moved until then is moved.
+    /// When a name is unknown, both are names of one database, or a database does not answer; the jobs
+    /// moved until then stay moved.
     pub fn move_jobs(&self, from: &str, to: &str) -> Result<MoveReport, Error> {
         admin::moves::move_jobs(self.set(), from, to)
     }
 
     // For operators: what to do with databases.
 
-    /// Creates or updates the tables in every database; returns what was applied where.
+    /// Creates or updates the tables in every database; returns the migrations that were applied to
+    /// each.
     ///
     /// # Errors
     ///
-    /// The first database that does not answer, is newer than this program, or refuses.
+    /// The error of the first database that does not answer, is newer than this program, or
+    /// refuses.
     pub fn migrate(&self) -> Result<Vec<PerDatabase<Vec<String>>>, Error> {
         schema::migrate(self.set())
     }
 
-    /// As [`migrate`](Self::migrate), with one answer per database. A migration may take as long
-    /// as it takes.
+    /// As [`migrate`](Self::migrate), with one answer per database. A migration has no time limit.
     pub fn migrate_each(&self) -> Vec<PerDatabase<Vec<String>>> {
         schema::migrate_each(self.set())
     }
 
-    /// Drains a database: new jobs go to the others, while those it has are worked as before or
+    /// Drains a database: new jobs go to the others, while its own jobs are worked as before or
     /// handed over with [`move_jobs`](Self::move_jobs). The order is stored in the database; every
-    /// process follows it within 5 seconds, and a new one from its start.
+    /// process follows it within 5 seconds, and a new process from its start.
     ///
     /// Jobs that name the database are refused. Unique keys move to their next home; while the
-    /// database is drained, it is asked first whether it still holds the key. During the 5 seconds
-    /// until all processes know, a key may be taken in both places.
+    /// database is drained, enqueues first ask it whether it still holds the key. During the 5
+    /// seconds until all processes follow the order, a key may be taken in both databases.
     ///
     /// # Errors
     ///
@@ -405,24 +407,25 @@ impl Manager {
 
     /// Takes a database into use while the manager works.
     ///
-    /// It becomes the home of its share of the unique keys, one in *n*; the others stay where they
-    /// are. A key whose job waits in its former home at this moment may be taken once more in the
-    /// new one: where that matters, let the jobs with keys run out first. Other processes know
-    /// nothing of the new database until they add it too.
+    /// It becomes the home of its share of the unique keys, one in *n*; the other keys stay where
+    /// they are. A key whose job waits in its former home at this moment may be taken a second time
+    /// in the new one: if that matters, wait first until the jobs with keys are done. Other
+    /// processes do not use the new database until they add it too.
     ///
     /// # Errors
     ///
     /// When the data source name is malformed, the name is taken, or the database answers with a
-    /// schema this program cannot work on. A database that is down is added all the same.
+    /// schema this program cannot work on. A database that is down is added without an error.
     pub fn add_database_as(&self, name: &str, dsn: &str) -> Result<(), Error> {
         self.add_database(DataSource::new(dsn).name(name))
     }
 
     /// Takes a database out of use while the manager works: unstarted jobs are given back, running
-    /// ones may finish within `shutdown_timeout`, for which this waits. What is stored there stays.
+    /// ones may finish within `shutdown_timeout`, for which this method waits. The jobs stored
+    /// there stay.
     ///
     /// Its share of unique keys moves to the other databases; [drain](Self::drain) it before, so
-    /// that its keys are looked up until its jobs are done.
+    /// that enqueues ask it for its keys until its jobs are done.
     ///
     /// # Errors
     ///
@@ -431,17 +434,18 @@ impl Manager {
         admin::databases::remove(self.set(), &self.parts.at_work, name)
     }
 
-    /// Takes a database away: [drains](Self::drain) it, [moves](Self::move_jobs) what waits to the others
-    /// until nothing has come for as long as other processes may still store jobs there, and
-    /// [removes](Self::remove_database) it from this manager. Blocks meanwhile, 25 s at least with the
-    /// usual [`call_limit`](crate::ManagerBuilder::call_limit).
+    /// Takes a database away: [drains](Self::drain) it, [moves](Self::move_jobs) its waiting jobs to the
+    /// others until no job has come for as long as other processes may still store jobs there, and
+    /// [removes](Self::remove_database) it from this manager. Blocks meanwhile, at least 25 s with the
+    /// default [`call_limit`](crate::ManagerBuilder::call_limit).
     ///
-    /// Each of the three alone would leave jobs behind: another process follows the order within 5 s, and
-    /// an insert that is under way then may take twice a `call_limit` more, after which this takes none to
-    /// be on its way. An insert of tens of thousands of jobs, a transaction of the caller's own, or a process
-    /// with a longer `call_limit` may take longer: stop those before. Jobs that run are waited for, because
-    /// they may be retried. Jobs with a unique key go to the home that their key has without this database.
-    /// What is left when `within` is over stays, and so does the database, draining; call again.
+    /// Each of the three steps alone would leave jobs behind: another process follows the order within 5 s,
+    /// and an insert that is under way then may take two more `call_limit`s, after which this method assumes
+    /// that no insert is under way. An insert of tens of thousands of jobs, a transaction of the caller's
+    /// own, or a process with a longer `call_limit` may take longer: stop such work before. This method waits
+    /// for running jobs, because they may be retried. Jobs with a unique key go to the home that their key
+    /// has without this database. Jobs that are left when `within` is over stay, and the database stays too,
+    /// draining; call this method again.
     ///
     /// Other processes remove it when they are deployed without it, or call
     /// [`remove_database`](Self::remove_database).

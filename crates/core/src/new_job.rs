@@ -16,7 +16,7 @@ pub enum UniqPolicy {
     /// The enqueue is refused with an error: the key stays unique.
     #[default]
     Refuse,
-    /// The next live database takes it: the key may then live twice.
+    /// The next database that is up takes the job: two live jobs may then have the key.
     Available,
 }
 
@@ -35,8 +35,8 @@ pub enum UniqPolicy {
 /// assert_eq!(job.ability(), "thumbnail");
 /// ```
 ///
-/// `R` is what the ability replies, which its [`Ticket`](crate::Ticket) returns. Jobs of abilities that are known by
-/// name have JSON there.
+/// `R` is the type of the ability's reply, which the job's [`Ticket`](crate::Ticket) returns. For abilities that are
+/// known by name it is JSON.
 #[must_use = "a job does nothing until it is enqueued"]
 pub struct NewJob<R = Value> {
     pub(crate) id: JobId,
@@ -72,9 +72,9 @@ pub(crate) struct Open {
 impl NewJob {
     /// A job for an ability known by name, with a plain JSON argument.
     ///
-    /// Queue, priority and codec are those of the ability if the manager that enqueues it knows the ability,
-    /// and else `default`, 0 and `json`. The argument is encoded as the JSON that it is, so where the ability's codec does not
-    /// write down what its values are, as `postcard` and its like do not, say `.codec("json")`.
+    /// Queue, priority and codec are those of the ability if the manager that enqueues the job knows the ability;
+    /// otherwise they are `default`, 0 and `json`. The codec encodes the argument as a JSON value. So if the ability's
+    /// codec does not store the types of its values, as `postcard` and similar codecs do not, set `.codec("json")`.
     pub fn named(ability: impl Into<Cow<'static, str>>, arg: Value) -> Self {
         let open = Open { queue: true, priority: true, codec: true };
         Self { open, ..Self::from_fields(ability.into(), JobFields::json(DEFAULT_QUEUE, arg)) }
@@ -149,8 +149,8 @@ impl<R> NewJob<R> {
 
     /// Sets the id: enqueuing twice with one id while the job lives stores it once.
     ///
-    /// Give a job that is not the same work an id of its own, also after the first has ended: what is kept of the end
-    /// of one, a reply or a failure, answers for all that had its id.
+    /// Give different work a different id, also after the first job has ended: what is kept of a job's end, a reply
+    /// or a failure, is the answer for every job that had this id.
     pub fn with_id(mut self, id: JobId) -> Self {
         self.id = id;
         self
@@ -170,7 +170,7 @@ impl<R> NewJob<R> {
         self
     }
 
-    /// Sets a unique key: while a job of the same ability with this key lives, no second is
+    /// Sets a unique key: while a job of the same ability with this key lives, no second job is
     /// stored. At most 500 bytes.
     pub fn uniqkey(mut self, key: impl Into<String>) -> Self {
         self.fields.set_uniqkey(Some(key.into()));

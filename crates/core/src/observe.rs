@@ -8,7 +8,7 @@ use qudo_hooks::JobId;
 use crate::driver::{ClaimedJob, JobRecord, Settled, Verdict, WorkerId};
 use crate::tools::time::SystemTime;
 
-/// Is told of the steps of all jobs that a manager enqueues and works.
+/// Gets the steps of all jobs that a manager enqueues and works.
 ///
 /// It is called on the thread that does the step, so it should be quick; a panic is caught and
 /// logged. Without an observer a step costs one comparison.
@@ -34,10 +34,11 @@ pub enum Event<'a> {
         job: &'a JobRecord,
         /// Where it is stored.
         database: &'a str,
-        /// Databases that may have stored it before, although their answer was lost: it may run once
-        /// more than it should.
+        /// Databases that may have stored the job before, although their answer was lost: the job
+        /// may run once more than it should.
         doubtful: &'a [&'a str],
-        /// Whether the key may live twice, as [`UniqPolicy::Available`](crate::UniqPolicy) allows.
+        /// Whether two live jobs may have the key, as [`UniqPolicy::Available`](crate::UniqPolicy)
+        /// allows.
         key_may_double: bool,
         /// When the enqueue began.
         begun: SystemTime,

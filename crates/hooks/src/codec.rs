@@ -12,8 +12,8 @@ pub const JSON: &str = "json";
 
 /// Turns typed arguments and replies into bytes and back.
 ///
-/// The codec's name is stored beside the bytes, so changing the default never
-/// strands jobs already in flight. Called on the enqueuing and the worker threads.
+/// The codec's name is stored beside the bytes, so jobs that are already stored can be decoded
+/// after the default is changed. Called on the enqueuing and the worker threads.
 ///
 /// ```
 /// use qudo_hooks::{Codec, CodecError, Encodable, Visit, decode, encode};
@@ -57,12 +57,12 @@ pub trait Codec: Send + Sync {
     /// # Errors
     ///
     /// When the bytes are not of this format or `visit` refuses them. That is final for an argument: its job goes to
-    /// the exception log, because the bytes stay the same. Of an error that may pass, as when a key could not be
-    /// fetched, say so with [`CodecError::readable_elsewhere`].
+    /// the exception log, because the bytes stay the same. Mark an error that may pass, for instance when a key
+    /// could not be fetched, with [`CodecError::readable_elsewhere`].
     fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError>;
 }
 
-/// Bytes and a type that do not fit each other, or a codec nobody linked.
+/// Bytes and a type that do not fit each other, or a codec that is not linked.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct CodecError {
@@ -117,8 +117,8 @@ impl CodecError {
     }
 
     /// Says that another program may be able to read the bytes, because it has a key that this one lacks. A job whose
-    /// argument fails to decode so is tried again if its ability has retries left; others are not, for the bytes stay
-    /// the same.
+    /// argument fails to decode with such an error is tried again if its ability has retries left; other jobs are
+    /// not, because the bytes stay the same.
     #[must_use]
     pub fn readable_elsewhere(mut self) -> Self {
         self.elsewhere = true;

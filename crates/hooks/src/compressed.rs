@@ -54,7 +54,7 @@ impl Compressed {
         self
     }
 
-    /// How many bytes may come out of decompression: a few bytes can pretend to be gigabytes.
+    /// The most bytes that decompression may produce: a few bytes can decompress to gigabytes.
     #[must_use]
     pub fn at_most(mut self, bytes: usize) -> Self {
         self.most = bytes;

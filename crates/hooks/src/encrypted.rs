@@ -13,16 +13,16 @@ const FORM: u8 = 1;
 /// Bytes of a nonce: long enough to be drawn by chance for every job.
 const NONCE: usize = 24;
 
-/// Encrypts what another codec makes, with XChaCha20-Poly1305: `json+aead`. Whoever reads or changes
-/// the tables learns no argument, and a changed one is refused.
+/// Encrypts what another codec makes, with XChaCha20-Poly1305: `json+aead`. A person who can read or
+/// change the tables cannot read an argument, and a changed argument is refused.
 ///
-/// Keys have ids, which are stored beside the bytes in the clear. New jobs take the key added last;
-/// the others are kept for jobs in flight and in the exception log. To rotate, add a key everywhere
-/// it must be read, then add it last everywhere it is written, and remove the old one when no job
-/// has it any more.
+/// Keys have ids, which are stored unencrypted beside the bytes. New jobs use the key that was
+/// added last; the other keys are kept for stored jobs and for the exception log. To rotate keys,
+/// add the new key to every program that must read it, then add it last in every program that
+/// writes with it, and remove the old key when no job uses it any more.
 ///
-/// The job's id, queue and ability are not bound to the argument: who can write to the tables can
-/// still swap the arguments of two jobs.
+/// The job's id, queue and ability are not bound to the argument: a person who can write to the
+/// tables can still swap the arguments of two jobs.
 ///
 /// ```
 /// use qudo_hooks::{Encrypted, Json, decode, encode};

@@ -65,8 +65,8 @@ pub trait Hook: Send + Sync {
 
     /// Called on the worker thread when an attempt failed; may change what happens next.
     ///
-    /// Not called for aborts, which are final by the ability's own word. `decision` starts
-    /// as the ability's retry rule says.
+    /// Not called for aborts, which the ability itself made final. `decision` starts with the
+    /// decision of the ability's retry rule.
     ///
     /// # Errors
     ///
@@ -93,8 +93,8 @@ pub trait Hook: Send + Sync {
     /// lease was lost, which changed nothing, nor where the answer to the settlement was lost: whether it is stored nobody
     /// can tell then. So count what has to be exact in the database.
     ///
-    /// The argument is not kept until then and is empty. A [`Failure`] is without the error itself, which has its
-    /// kind, class and message. A panic is logged.
+    /// The argument is not kept until then and is empty. A [`Failure`] has the kind, class and message of the
+    /// error, but not the error itself. A panic is logged.
     fn post_settle(&self, job: &JobView<'_>, outcome: &Outcome) {
         let _ = (job, outcome);
     }
@@ -104,7 +104,7 @@ pub trait Hook: Send + Sync {
     ///
     /// # Errors
     ///
-    /// Whatever is in the way: the work does not begin then, and those that were started are stopped.
+    /// Any obstacle: the work then does not begin, and what was started before is stopped.
     fn worker_start(&self, worker: &WorkerView<'_>) -> Result<(), HookError> {
         let _ = worker;
         Ok(())
@@ -116,18 +116,19 @@ pub trait Hook: Send + Sync {
         let _ = worker;
     }
 
-    /// Called on each thread that runs jobs, before its first. A panic is logged.
+    /// Called on each thread that runs jobs, before its first job. A panic is logged.
     fn thread_start(&self, worker: &WorkerView<'_>) {
         let _ = worker;
     }
 
-    /// Called on each thread that runs jobs, after its last; not if that outlives the process. A panic is logged.
+    /// Called on each thread that runs jobs, after its last job; not called if that job still runs when the
+    /// process ends. A panic is logged.
     fn thread_stop(&self, worker: &WorkerView<'_>) {
         let _ = worker;
     }
 }
 
-/// A hook that is kept elsewhere too, for instance to ask it what it saw.
+/// A hook that the program keeps after registration too, for instance to ask it what it saw.
 impl<H: Hook + ?Sized> Hook for std::sync::Arc<H> {
     fn name(&self) -> &str {
         (**self).name()

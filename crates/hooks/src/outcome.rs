@@ -106,7 +106,7 @@ impl Failure {
     }
 
     /// The error that the ability returned, or one of its causes, if it is of this type. A panic, a veto of a hook and
-    /// a failure that came from the manager have none.
+    /// a failure that came from the manager have no such error.
     ///
     /// ```
     /// use qudo_hooks::{Failure, FailureKind};
@@ -139,7 +139,7 @@ impl Failure {
     }
 
     /// The name of the error's type, such as `std::io::error::Error`; `None` for a text, a boxed error and
-    /// whatever else does not tell it.
+    /// other errors whose type is not known.
     pub fn class(&self) -> Option<&str> {
         self.class.as_deref()
     }

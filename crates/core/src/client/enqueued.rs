@@ -8,11 +8,11 @@ use serde_json::Value;
 use super::ticket::Ticket;
 use crate::error::{Error, Placed};
 
-/// What became of an enqueue. `R` is what the ability replies.
+/// What became of an enqueue. `R` is the type of the ability's reply.
 pub enum Enqueued<R = Value> {
     /// The job is stored; the ticket awaits its reply.
     New(Ticket<R>),
-    /// A live job holds the unique key; the ticket is for that one.
+    /// A live job holds the unique key; the ticket is for that job.
     Existing(Ticket<R>),
     /// A hook or the caller suppressed the job; nothing is stored.
     Suppressed,

@@ -36,9 +36,9 @@ pub enum Progress {
     /// It is not alive, and nothing is kept that tells how it ended: it completed without a reply, it was never
     /// stored, or it ended longer ago than [`keep_replies`](crate::ManagerBuilder::keep_replies).
     ///
-    /// Only a ticket that never saw the job alive answers so, as one from [`Manager::ticket`](crate::Manager::ticket)
-    /// whose job ended before it was asked, or one that was not asked for as long as replies are kept. A job whose
-    /// ability keeps the job status is known all the same.
+    /// Only two kinds of tickets answer `Unknown`: a ticket that never saw the job alive, such as a ticket from
+    /// [`Manager::ticket`](crate::Manager::ticket) whose job ended before the first look, and a ticket that was not
+    /// asked for as long as replies are kept. If the job's ability keeps the job status, they know the end too.
     Unknown,
 }
 
@@ -111,18 +111,18 @@ impl<R> Ticket<R> {
 
     /// Waits until the job completed and returns its last reply, which is what the ability returned.
     ///
-    /// An ability that returns nothing leaves no row, and its `()` is answered because the job is gone: that is
-    /// certain for a ticket from an enqueue, or one that saw the job alive, until
+    /// An ability that returns nothing leaves no row, and this method returns its `()` because the job is gone: that
+    /// is certain for a ticket from an enqueue, or a ticket that saw the job alive, until
     /// [`keep_replies`](crate::ManagerBuilder::keep_replies) is over. A ticket that knows only the id of a job that is
-    /// gone answers [`Error::OutcomeUnknown`]. All programs of a database should have one `keep_replies`.
+    /// gone answers [`Error::OutcomeUnknown`]. All programs of a database should have the same `keep_replies`.
     ///
-    /// Inside an ability this keeps one of the threads that run jobs: if all of them wait, nobody runs what
-    /// they wait for until their limits are over.
+    /// Inside an ability this occupies one of the threads that run jobs: if all these threads wait, no
+    /// thread runs the jobs that they wait for until their limits are over.
     ///
-    /// A worker in the same process wakes the waiter at once. For others one of the threads that wait asks the
-    /// database for all of them, in one statement: for each job 1 ms after its wait began, then less and less often,
-    /// down to every 100 ms, and where more than 1,000 wait, every second. A database that is down is waited
-    /// for.
+    /// A worker in the same process wakes the waiting thread immediately. For jobs that other processes run, one of
+    /// the waiting threads asks the database for all these jobs in one statement: for each job 1 ms after its wait
+    /// began, then with longer and longer pauses, up to 100 ms, and up to one second when more than 1,000 jobs are
+    /// waited for. While a database is down, the wait goes on.
     ///
     /// # Errors
     ///
@@ -154,7 +154,7 @@ impl<R> Ticket<R> {
     ///
     /// # Errors
     ///
-    /// As [`wait`](Self::wait), but for those of the reply.
+    /// As [`wait`](Self::wait), except the errors of the reply.
     pub fn wait_done(&self, limit: Duration) -> Result<(), Error> {
         self.job.wait_for_end(limit).map(drop)
     }

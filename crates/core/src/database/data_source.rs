@@ -3,8 +3,8 @@ use std::fmt;
 use crate::driver::{Password, PasswordError};
 use crate::tools::secret::hide_password;
 
-/// Where a database is, and how to get in: a data source name, with a short name and a source of
-/// passwords where they are wanted. A text is one by itself.
+/// Where a database is, and how to log in: a data source name, with an optional short name and an
+/// optional source of passwords. A text alone is also a data source.
 ///
 /// ```
 /// use qudo_core::{DataSource, Manager};
@@ -33,8 +33,9 @@ impl DataSource {
         self
     }
 
-    /// Asks for the password at each new connection, on the thread that connects; it should answer within
-    /// a second or two. It replaces one in the data source name. Connections that are open go on.
+    /// Calls this function for the password at each new connection, on the thread that connects; the
+    /// function should return within a second or two. Its password replaces one in the data source name.
+    /// Open connections stay open.
     #[must_use]
     pub fn password(
         mut self,

@@ -24,7 +24,8 @@ impl Drop for Ended {
     }
 }
 
-/// The answer of one database: listings say what they know even when one is dead.
+/// The answer of one database: listings have the answers of the other databases even when one is
+/// down.
 #[derive(Debug)]
 pub struct PerDatabase<T> {
     /// The database's short name.

@@ -29,6 +29,6 @@ pub struct DatabaseReport {
     pub draining: bool,
     /// Whether its jobs are left waiting; see [`Manager::pause`](crate::Manager::pause).
     pub paused: bool,
-    /// How many jobs it holds; `None` when it did not say, and in reports of a change.
+    /// How many jobs it holds; `None` when it did not answer, and in reports of a change.
     pub depth: Option<Depth>,
 }

@@ -53,8 +53,9 @@ pub trait Admin {
         deadline: Deadline,
     ) -> Result<(), DriverError>;
 
-    /// Removes a live job that is not running; tells whether it did. Those who wait for it are told of this ending, by
-    /// a row that is kept as long as replies; with `None` nothing is left, for a job that lives elsewhere.
+    /// Removes a live job that is not running; tells whether it did. Clients that wait for the job learn of this
+    /// ending from a row that is kept as long as replies; with `None` no row is left, for a job that lives in another
+    /// database.
     fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError>;
 
     /// Changes when a waiting job runs; tells whether it did (running jobs are left alone).

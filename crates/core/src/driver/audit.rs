@@ -60,7 +60,7 @@ pub struct Traces {
 }
 
 impl Traces {
-    /// Nothing, under this id.
+    /// The answer for an id under which there is nothing.
     pub const fn none(id: JobId) -> Self {
         Self {
             id,
@@ -112,8 +112,8 @@ pub struct KeyRow {
 
 /// Looks into the tables for what must not be there.
 ///
-/// Each answer is of one view of the data and of a bounded number of rows, found by an index, so that
-/// a look neither waits for anybody nor holds anybody up.
+/// Each answer comes from one view of the data and a bounded number of rows, found by an index, so
+/// that a look waits for no other transaction and makes none wait.
 pub trait Audit {
     /// Live jobs after this id, in the order of their ids, at most `limit`.
     ///
@@ -137,16 +137,17 @@ pub trait Audit {
     /// When the database does not answer.
     fn keys(&self, after: Option<(&str, &str)>, limit: u32) -> Result<Vec<KeyRow>, DriverError>;
 
-    /// All that lies under these ids. May read whole tables: meant for few.
+    /// All that lies under these ids. May read whole tables: meant for few ids.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
     fn trace(&self, ids: &[JobId]) -> Result<Vec<Traces>, DriverError>;
 
-    /// Puts right what lies under this id, after a look under the lock of the facts: a job without a
-    /// place becomes ready; of several places one stays; what belongs to no facts is removed; a key
-    /// is taken if it is free. Leaves a row in the exception log. Tells whether it changed anything.
+    /// Repairs what lies under this id, after a look under the lock of the facts: a job without a
+    /// place becomes ready; of several places one stays; rows that belong to no facts are removed; a
+    /// key is taken if it is free. Leaves a row in the exception log. Tells whether it changed
+    /// anything.
     ///
     /// # Errors
     ///

@@ -32,7 +32,8 @@ impl ControlFlag {
     }
 }
 
-/// A number of rows, counted up to a bound, so that asking costs the same however many there are.
+/// A number of rows, counted up to a bound, so that the count costs the same for any number of
+/// rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Bounded {
     /// How many were counted.
@@ -64,8 +65,8 @@ pub struct Depth {
     pub scheduled: Bounded,
     /// Claimed.
     pub running: Bounded,
-    /// On their way to another database or from one, and those that left and whose move is not over: as long as
-    /// there are any, somebody has to go on with it.
+    /// On their way to another database or from one, and jobs that left but whose move is not over: while there
+    /// are any, a mover must continue the move.
     pub moving: Bounded,
 }
 

@@ -6,7 +6,7 @@ use std::fmt;
 pub enum ErrorKind {
     /// Connection lost or refused, starting up, read-only, too many connections, timed out.
     Down,
-    /// Deadlock, lock wait, busy or serialization trouble that outlasted the driver's retries.
+    /// A deadlock, lock wait, busy or serialization error that remained after the driver's retries.
     Contention,
     /// The schema is missing, too old or too new.
     Schema,

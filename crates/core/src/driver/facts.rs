@@ -24,7 +24,7 @@ pub struct JobFacts {
     pub uniqkey: Option<String>,
     /// Higher runs first.
     pub priority: i32,
-    /// What its client says beside the argument, for hooks and people: the text of a JSON object.
+    /// What its client adds to the argument, for hooks and people: the text of a JSON object.
     pub meta: Option<Box<str>>,
 }
 
@@ -47,7 +47,7 @@ impl JobFacts {
         }
     }
 
-    /// The bytes of argument and metadata, for those who bound what they hold or send.
+    /// The bytes of argument and metadata, for code that bounds the bytes it holds or sends.
     pub fn size(&self) -> usize {
         self.arg.len() + self.meta.as_ref().map_or(0, |meta| meta.len())
     }

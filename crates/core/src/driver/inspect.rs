@@ -18,8 +18,8 @@ pub trait Inspect {
     /// Where a live job stands; `None` when it is not live. Reads no facts.
     fn state(&self, id: JobId) -> Result<Option<JobState>, DriverError>;
 
-    /// Which of these jobs are live, in any order: for those who wait for many ends. One question where the
-    /// driver can; by default one for each.
+    /// Which of these jobs are live, in any order: for callers that wait for many jobs. One question if the
+    /// driver can ask so; by default one question for each job.
     fn live(&self, ids: &[JobId]) -> Result<Vec<JobId>, DriverError> {
         let mut live = Vec::with_capacity(ids.len());
         for id in ids {
@@ -64,7 +64,7 @@ pub trait Inspect {
     /// The history of a job whose ability asks for it, oldest first.
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError>;
 
-    /// What a job left that is not live any more: its replies, or how it ended without being run to its end. Nothing
-    /// for a job that completed and had nothing to say.
+    /// What a job that is no longer live left: its replies, or how it ended without being run to its end. Nothing
+    /// for a job that completed without a reply.
     fn remains(&self, job: JobId) -> Result<Remains, DriverError>;
 }

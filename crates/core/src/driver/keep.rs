@@ -25,6 +25,6 @@ impl Keep {
 pub struct Purged {
     /// How many rows it removed.
     pub removed: usize,
-    /// Whether there is more to be looked at: the next call goes on.
+    /// Whether there are more rows to look at: the next call goes on with them.
     pub more: bool,
 }

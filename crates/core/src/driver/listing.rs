@@ -59,7 +59,7 @@ pub struct JobInfo {
 }
 
 impl JobInfo {
-    /// A job that stands there and was started so many times.
+    /// A job in this state, with this number of started runs.
     pub fn new(
         id: JobId,
         facts: JobFacts,
@@ -78,9 +78,9 @@ pub struct JobFilter {
     pub abilities: Vec<String>,
     /// Only this queue.
     pub queue: Option<String>,
-    /// At most so many.
+    /// The most rows to return.
     pub limit: u32,
-    /// Leaves out so many first.
+    /// How many rows to skip first.
     pub offset: u32,
 }
 
@@ -105,7 +105,7 @@ pub struct CountRow {
 }
 
 impl CountRow {
-    /// So many jobs of this queue and ability in this state.
+    /// This number of jobs of this queue and ability in this state.
     pub fn new(
         queue: impl Into<String>,
         ability: impl Into<String>,
@@ -137,21 +137,21 @@ pub struct Exception {
     pub message: String,
     /// When, by the database's clock.
     pub failed_at: DateTime<Utc>,
-    /// The worker process in whose hands it failed.
+    /// The worker process that held the job when it failed.
     pub worker: WorkerId,
     /// The name of that process, if it is known.
     pub worker_name: Option<String>,
-    /// The version of its program, if it says.
+    /// The version of its program, if the program sets one.
     pub version: Option<String>,
     /// Whether the job left the queue with this failure; only these can be redriven.
     pub discarded: bool,
-    /// The job that it was enqueued as again.
+    /// The id under which the job was enqueued again.
     pub redriven_as: Option<JobId>,
 }
 
 impl Exception {
-    /// The failure of a run in the hands of this worker, after which the job runs again; for drivers, which then set
-    /// what else they know.
+    /// The failure of a run of this worker, after which the job runs again; for drivers, which then set the other
+    /// fields that they know.
     pub fn new(
         id: ExceptionId,
         job: JobId,
@@ -192,9 +192,9 @@ pub struct ExceptionFilter {
     pub id: Option<ExceptionId>,
     /// Only failures with which a job left the queue.
     pub discarded_only: bool,
-    /// At most so many.
+    /// The most rows to return.
     pub limit: u32,
-    /// Leaves out so many first.
+    /// How many rows to skip first.
     pub offset: u32,
 }
 
@@ -251,7 +251,8 @@ pub struct StatusRow {
 }
 
 impl StatusRow {
-    /// A run that ended so, without a key or a message; for drivers, which then set what else they know.
+    /// A run that ended with this status, without a key or a message; for drivers, which then set the
+    /// other fields that they know.
     pub fn new(
         job: JobId,
         ability: impl Into<String>,
@@ -295,20 +296,21 @@ pub struct Head {
 }
 
 impl Head {
-    /// So many of the first rows of this queue.
+    /// This number of the first rows of this queue.
     pub fn new(queue: impl Into<String>, ability: impl Into<String>, count: u64) -> Self {
         Self { queue: queue.into(), ability: ability.into(), count }
     }
 }
 
-/// How a job ended that nobody ran to its end: what its tombstone says, a row that is kept as long as replies.
+/// How a job ended that was not run to its end: the content of its tombstone, a row that is kept as long as
+/// replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Ending {
     /// It was removed while it waited.
     Removed,
-    /// It waited in the spool, and another job held its unique key when it was to leave it.
+    /// It waited in the spool, and another job held its unique key when it was to leave the spool.
     Superseded,
 }
 
@@ -330,13 +332,13 @@ impl Ending {
     }
 }
 
-/// What a job left for those who wait for it.
+/// What a job left for clients that wait for it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Remains {
     /// Its replies, in order.
     pub replies: Vec<ReplyRow>,
-    /// How it ended, if nobody ran it to its end.
+    /// How it ended, if it was not run to its end.
     pub ending: Option<Ending>,
 }
 
@@ -346,7 +348,7 @@ impl Remains {
         Self { replies, ending: None }
     }
 
-    /// Of a job that ended so.
+    /// Of a job that ended in this way.
     pub fn ending(ending: Ending) -> Self {
         Self { replies: Vec::new(), ending: Some(ending) }
     }

@@ -2,8 +2,8 @@
 //!
 //! A driver stores jobs and answers questions about them; every decision is the
 //! manager's. All methods take `&self` and may be called from many threads at
-//! once; they block. The driver limits every connect and checkout; how long a
-//! call may take as a whole is the manager's affair, which leaves one that hangs.
+//! once; they block. The driver limits every connect and checkout; the manager limits how long a
+//! whole call may take, and abandons a call that hangs.
 
 mod admin;
 mod audit;
@@ -51,8 +51,8 @@ pub use work::Work;
 ///
 /// # Contract
 ///
-/// * Every method is atomic: after an error nothing of it is stored, unless the error
-///   [is ambiguous](DriverError::is_ambiguous), when all or nothing is.
+/// * Every method is atomic: after an error nothing is stored, unless the error
+///   [is ambiguous](DriverError::is_ambiguous): then either all or nothing is stored.
 /// * Deadlocks, lock waits, busy and serialization errors are retried inside the driver.
 /// * "Now" is the database's clock.
 /// * An id is in exactly one of: ready, scheduled, leased, moving.
@@ -65,19 +65,20 @@ pub trait Driver:
     /// The data source for logs and reports, without a password.
     fn describe(&self) -> String;
 
-    /// Where the data lies, if that can be told without asking anybody: two drivers of one place are
-    /// one database.
+    /// Where the data lies, if the driver knows it without asking the database: two drivers with the
+    /// same place are one database.
     fn place(&self) -> Option<String> {
         None
     }
 
-    /// Whether it is reached without a network, so that it is there while servers are away: what a spool must be.
+    /// Whether it is reached without a network, so that it can be used while servers are down: a spool must be
+    /// such a database.
     fn is_local(&self) -> bool {
         false
     }
 
     /// Whether a call may have to wait for something outside the process. Such calls are made on
-    /// threads that can be given up.
+    /// threads that can be abandoned.
     fn may_block(&self) -> bool {
         true
     }

@@ -36,9 +36,11 @@ impl fmt::Debug for MovingJob {
 /// How far a job is on its way, as a database remembers it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Leg {
-    /// In the database it leaves: it cannot be claimed here and may have arrived there.
+    /// In the database that it leaves: it cannot be claimed here, and may have arrived in the other
+    /// database.
     Leaving,
-    /// In the database it left: it surely arrived there, perhaps cannot be claimed there yet.
+    /// In the database that it left: it has certainly arrived in the other database, but perhaps
+    /// cannot be claimed there yet.
     Left,
     /// In the database it comes to: it cannot be claimed here yet.
     Arriving,
@@ -73,9 +75,9 @@ pub struct Trail {
 /// The steps by which waiting jobs go from one database to another.
 ///
 /// There is no transaction over two databases, so each step is one transaction of one of them, and
-/// their order makes every prefix of it safe: at no moment can a job be claimed in both databases
-/// or in neither for good, and whoever finds the remains of a move that was killed can tell from
-/// them how far it came.
+/// their order makes every prefix of it safe: a job can never be claimed in both databases, nor
+/// remain for ever without a database in which it can be claimed, and the rows that a killed move
+/// leaves show how far it came.
 ///
 /// | step | where | effect | killed afterwards |
 /// |---|---|---|---|
@@ -85,10 +87,11 @@ pub struct Trail {
 /// | [`moved_in`](Self::moved_in) | to | arriving → ready or scheduled, marked arrived | harmless to repeat |
 /// | [`leave_trail`](Self::leave_trail) | from | left → gone, which tickets follow | done |
 ///
-/// The mark `left` outlives the job's arrival: what arrives without a mark is the late write of a
-/// mover that was overtaken, and is [cancelled](Self::cancel_move_in). The mark `arrived` keeps such a
-/// mover from bringing a job a second time that may have ended by then; it goes when the job leaves
-/// again. Databases are told apart by their [identity](super::Admin::identity).
+/// The mark `left` outlives the job's arrival: a job that arrives without a mark comes from the late
+/// write of a mover that was overtaken, and its arrival is [cancelled](Self::cancel_move_in). The mark
+/// `arrived` keeps such a mover from bringing the job a second time, because the job may have ended by
+/// then; the mark is removed when the job leaves again. Databases are told apart by their
+/// [identity](super::Admin::identity).
 pub trait Moves {
     /// Takes at most `limit` waiting jobs out of reach of claims, for a move to `to`: `only` these,
     /// or any.
@@ -111,13 +114,13 @@ pub trait Moves {
     fn moving_out(&self, to: &str, after: JobId, limit: u32)
     -> Result<Vec<MovingJob>, DriverError>;
 
-    /// Stores jobs that come from `from`, out of reach of claims; answers one for one.
-    /// [`Inserted::Existing`] means that another job holds the unique key here. A job that is here
-    /// already stays as it is.
+    /// Stores jobs that come from `from`, out of reach of claims; returns one answer for each job,
+    /// in order. [`Inserted::Existing`] means that another job holds the unique key here. A job
+    /// that is here already stays as it is.
     ///
     /// # Errors
     ///
-    /// When nothing was stored, or nobody knows.
+    /// When nothing was stored, or it is not known whether the jobs are stored.
     fn move_in(
         &self,
         from: &str,

@@ -6,8 +6,8 @@ use smol_str::SmolStr;
 
 /// The name of an ability, a queue or a codec.
 ///
-/// Thousands of claimed jobs carry a few names. A short one (up to 23 bytes) lies in the value itself and
-/// a longer one is shared, so that a clone allocates nothing.
+/// Thousands of claimed jobs carry a few names. A short name (up to 23 bytes) lies in the value itself,
+/// and a longer name is shared, so that a clone allocates nothing.
 ///
 /// ```
 /// use qudo_core::driver::Name;

@@ -7,8 +7,8 @@ pub type PasswordError = Box<dyn std::error::Error + Send + Sync>;
 
 type Ask = Arc<dyn Fn() -> Result<String, PasswordError> + Send + Sync>;
 
-/// Where a driver gets the password of a database: asked anew for each connection, so that a password
-/// can be changed while programs work.
+/// Where a driver gets the password of a database: asked again for each new connection, so that a
+/// password can be changed while programs work.
 ///
 /// ```
 /// # use qudo_core::driver::Password;
@@ -58,7 +58,7 @@ impl Password {
     ///
     /// # Errors
     ///
-    /// Whatever the source answers; a file or a variable says its name.
+    /// The error of the source; for a file or a variable it has the name.
     pub fn ask(&self) -> Result<String, PasswordError> {
         (self.0)()
     }

@@ -23,13 +23,13 @@ pub struct WorkerInfo {
     pub abilities: Arc<[Name]>,
     /// The queues that it claims from, in their order.
     pub queues: Arc<[Name]>,
-    /// How long it may be silent before others may take its jobs: its own promise, which holds
-    /// whatever the others are set to.
+    /// How long it may be silent before others may take its jobs: its own promise, which counts
+    /// whatever the other processes are set to.
     pub dead_after: Duration,
 }
 
 impl WorkerInfo {
-    /// A process that has told no more than its name and how long it may be silent.
+    /// A process of which only the name and the promised silence are known.
     pub fn new(name: impl Into<Arc<str>>, dead_after: Duration) -> Self {
         Self {
             id: WorkerId::new(),
@@ -41,7 +41,7 @@ impl WorkerInfo {
         }
     }
 
-    /// An attempt that failed in the hands of this process.
+    /// An attempt that failed in this process.
     pub fn failed(&self, kind: FailureKind, message: impl Into<String>) -> ExceptionRecord {
         ExceptionRecord {
             worker_name: Some(Arc::clone(&self.name)),
@@ -67,14 +67,15 @@ pub struct WorkerSeen {
 pub struct DeadWorker {
     /// Its identity.
     pub id: WorkerId,
-    /// The heartbeat after which it was silent: with a later one it lives, and keeps its jobs.
+    /// The heartbeat after which it was silent: after a later heartbeat it lives, and keeps its
+    /// jobs.
     pub seen_at: DateTime<Utc>,
 }
 
 /// Until when a write may be carried out.
 ///
-/// Whoever asked leaves at this instant, and may store the job elsewhere. A statement that a server
-/// executes only afterwards, because it had been stopped, must store nothing.
+/// The caller leaves at this instant, and may store the job in another database. A statement that
+/// the server executes only afterwards, because the server was stopped, must store nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Deadline(Option<Instant>);
 
@@ -87,7 +88,7 @@ impl Deadline {
         Self(Some(instant))
     }
 
-    /// So long from now.
+    /// This long from now.
     pub fn within(limit: Duration) -> Self {
         Self(Instant::now().checked_add(limit))
     }
@@ -148,8 +149,8 @@ pub struct ClaimRequest<'a> {
     /// After this instant nothing may be leased any more.
     pub deadline: Deadline,
     /// Whether an answer without jobs has to mean that none was ready. A driver that does not look at the whole
-    /// queue each time, because that is slow there, looks at it before it answers a thorough claim with nothing;
-    /// other claims come again soon.
+    /// queue for each claim, because that would be slow, looks at the whole queue before it answers a thorough
+    /// claim with no jobs; other claims are repeated soon.
     pub thorough: bool,
 }
 
@@ -241,7 +242,7 @@ pub struct ExceptionRecord {
 }
 
 impl ExceptionRecord {
-    /// An attempt that failed in nobody's hands.
+    /// A failed attempt that belongs to no worker process.
     pub fn new(kind: FailureKind, message: impl Into<String>) -> Self {
         let (id, message) = (ExceptionId::new(), message.into());
         Self { id, kind, class: None, message, worker_name: None, version: None }

@@ -27,15 +27,17 @@ pub struct DriverRegistration {
     /// The schemes, such as `sqlite`.
     pub schemes: &'static [&'static str],
     /// Parses a data source name; does not connect. The error says what is wrong with it
-    /// and never contains a password. The second is asked for the password at each new connection.
+    /// and never contains a password. The second argument gives the password for each new
+    /// connection.
     pub open: fn(dsn: &str, password: Option<Password>) -> Result<NamedDriver, String>,
 }
 
 inventory::collect!(DriverRegistration);
 
 impl DriverRegistration {
-    /// Whether registrations made at link time can be seen at all: the one of the in-memory driver,
-    /// which is always there. A linker that drops it has dropped the abilities and hooks too.
+    /// Whether registrations made at link time can be seen at all: it looks for the registration of
+    /// the in-memory driver, which is always there. A linker that dropped this registration has
+    /// dropped the abilities and hooks too.
     pub fn registry_is_visible() -> bool {
         inventory::iter::<Self>.into_iter().any(|one| one.schemes.contains(&"memory"))
     }

@@ -6,9 +6,10 @@ use super::{AbilityLease, DriverError};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WakeSource {
-    /// [`Wakes::listen`] blocks until the database says so.
+    /// [`Wakes::listen`] blocks until the database sends a notification.
     Listen,
-    /// [`Wakes::changed`] is asked, seldom when idle for long, never slower than this.
+    /// [`Wakes::changed`] is polled: rarely after a long idle time, but never with a longer pause
+    /// than this.
     Poll {
         /// The longest pause between two questions; `None` leaves it to the manager's `delay`.
         at_most: Option<Duration>,
@@ -19,7 +20,7 @@ pub enum WakeSource {
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Wake {
-    /// The connection is up: whatever came before it must be looked for.
+    /// The connection is up: jobs that were enqueued before must be looked for.
     Connected,
     /// Something was enqueued to this queue.
     Queue(String),
@@ -42,7 +43,7 @@ pub trait Wakes {
     fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError>;
 
     /// Blocks and reports wake-ups until `on_wake` returns `false` or the connection breaks,
-    /// for [`WakeSource::Listen`]. Others return at once.
+    /// for [`WakeSource::Listen`]. Other drivers return immediately.
     ///
     /// # Errors
     ///

@@ -11,22 +11,24 @@ use super::{
 /// [is ambiguous](DriverError::is_ambiguous).
 #[expect(clippy::missing_errors_doc, reason = "said once for all")]
 pub trait Work {
-    /// Stores jobs durably, all or none; answers one for one.
+    /// Stores jobs durably, all or none; returns one answer for each job, in order.
     ///
     /// Idempotent by job id: repeating an insert whose answer was lost stores nothing twice.
     /// A job whose (ability, uniqkey) is held by another live job is not stored.
     /// Wakes listeners of other processes after the commit.
     ///
-    /// After the deadline nothing is stored, also by a statement that was sent before and is executed
-    /// only then.
+    /// After the deadline nothing is stored, not even by a statement that was sent before the
+    /// deadline and is executed after it.
     ///
     /// # Errors
     ///
-    /// When nothing was stored, or nobody knows ([ambiguous](DriverError::is_ambiguous)).
+    /// When nothing was stored, or it is not known whether the jobs are stored
+    /// ([ambiguous](DriverError::is_ambiguous)).
     fn insert(&self, jobs: &[JobRecord], deadline: Deadline) -> Result<Vec<Inserted>, DriverError>;
 
-    /// Whether two claims of one process at a time bring more jobs than one after the other. Then a second
-    /// claim is made beside the first while there is a backlog, if jobs are shorter than a claim takes.
+    /// Whether two claims of one process at the same time bring more jobs than one claim after the other.
+    /// If so, a second claim is made beside the first while there is a backlog, if a job takes less time
+    /// than a claim.
     fn claims_side_by_side(&self) -> bool {
         false
     }
@@ -35,9 +37,9 @@ pub trait Work {
     ///
     /// Rows locked by another claim are skipped, not waited for. No job is given to two workers. A claim may
     /// find fewer jobs than are ready, and none only if it is not [thorough](ClaimRequest::thorough).
-    /// A claim that the database forgets in a crash harms nobody, so it need not be durable.
-    /// After the deadline nothing is leased. A row whose facts are missing is passed over, and
-    /// told as an error in the log: nobody could run it.
+    /// A claim that the database loses in a crash does no harm, so it need not be durable. After the
+    /// deadline nothing is leased. A row whose facts are missing is passed over and logged as an error,
+    /// because no worker could run it.
     ///
     /// # Errors
     ///
@@ -51,15 +53,15 @@ pub trait Work {
     /// Moves about `limit` due jobs from scheduled to ready, and tells when the next is due.
     fn promote_due(&self, limit: u32) -> Result<Promotion, DriverError>;
 
-    /// Ends runs: completes, retries, snoozes, discards, gives back; answers one for one. What is to run again
-    /// after no time at all is ready at once, without a promotion.
+    /// Ends runs: completes, retries, snoozes, discards, gives back; returns one answer for each run, in
+    /// order. A job that is to run again after a delay of zero is ready immediately, without a promotion.
     ///
     /// Every settlement is guarded by (id, worker, claim): where the lease is no longer held
     /// nothing changes and the answer is [`Settled::LeaseLost`]. Therefore repeating is harmless.
     ///
     /// # Errors
     ///
-    /// When nothing was settled, or nobody knows.
+    /// When nothing was settled, or it is not known whether the runs are settled.
     fn settle(
         &self,
         worker: WorkerId,
@@ -70,12 +72,13 @@ pub trait Work {
     /// first call, and after the process was declared dead and lost its leases.
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError>;
 
-    /// Takes leases back: those of these workers, unless they were heard of since; those whose
-    /// worker has no row; and, if `expired`, those past their end. The jobs are ready again, the
-    /// attempt spent, with a row in the exception log. At most `limit` jobs a call. The row of a
-    /// dead worker goes with its last lease.
+    /// Takes leases back: leases of these workers, unless the worker has sent a later heartbeat;
+    /// leases whose worker has no row; and, if `expired`, leases past their end. The jobs are ready
+    /// again, the attempt spent, with a row in the exception log. At most `limit` jobs per call.
+    /// The row of a dead worker is removed with its last lease.
     ///
-    /// Who is dead is the manager's decision: a silence may be the database's own.
+    /// The manager decides which worker is dead, because the database itself may be the cause of a
+    /// silence.
     fn rescue(
         &self,
         dead: &[DeadWorker],
@@ -89,7 +92,7 @@ pub trait Work {
     /// The worker processes that have a row.
     fn workers(&self) -> Result<Vec<WorkerSeen>, DriverError>;
 
-    /// Removes what is older than it is kept, about `limit` rows of each kind a call. Rows that another
-    /// removes at the same time are passed over.
+    /// Removes the rows that are older than they are kept, about `limit` rows of each kind per call.
+    /// Rows that another process removes at the same time are passed over.
     fn purge(&self, keep: &Keep, limit: u32) -> Result<Purged, DriverError>;
 }

@@ -6,11 +6,11 @@ use crate::{Failure, FailureKind, Hook, HookError, JobId, JobView, Outcome};
 
 /// Stops running an ability whose jobs fail one after another, and tries again after a while.
 ///
-/// After so many failures in a row the ability's jobs are put off for the pause, no attempt spent.
-/// Then one job is let through: if it succeeds the others follow, if it fails the pause begins anew.
-/// Only what a run says of the ability counts: its errors, panics and time limit. A job that another hook
-/// refused, that does not decode or that aborts itself says nothing, and the next one is tried in its
-/// place. Each worker process counts for itself.
+/// After a given number of failures in a row the ability's jobs are put off for the pause, no attempt
+/// spent. Then one job is let through: if it succeeds the others follow, if it fails a new pause begins.
+/// Only failures of the ability itself count: errors, panics and runs over the time limit. A job that
+/// another hook refused, that does not decode or that aborts itself does not count, and the next job is
+/// tried in its place. Each worker process counts for itself.
 ///
 /// ```
 /// use std::time::Duration;
@@ -47,7 +47,7 @@ struct State {
 }
 
 impl CircuitBreaker {
-    /// Opens after so many failures in a row, for so long.
+    /// Opens after this number of failures in a row, for this pause.
     pub fn new(failures: u32, pause: Duration) -> Self {
         Self { failures: failures.max(1), pause, abilities: Mutex::default() }
     }

@@ -29,7 +29,8 @@ pub struct Deadline {
 }
 
 impl Deadline {
-    /// The longest that may lie between the enqueue and the start of a run, for all abilities.
+    /// The longest time that may pass between the enqueue and the start of a run, for all
+    /// abilities.
     pub fn of(age: Duration) -> Self {
         Self { age, abilities: Vec::new() }
     }

@@ -51,7 +51,8 @@ impl Hook for RetryGrowing {
     }
 }
 
-/// Decides by the kind of failure: which are never tried again, and which wait for how long.
+/// Decides by the kind of failure: which kinds are never tried again, and which kinds are tried
+/// again after which delay.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,7 +74,7 @@ pub struct RetryByKind {
 }
 
 impl RetryByKind {
-    /// Failures of this kind send the job to the exception log at once.
+    /// Failures of this kind send the job to the exception log immediately.
     #[must_use]
     pub fn never(mut self, kind: FailureKind) -> Self {
         self.rules.push((kind, None));

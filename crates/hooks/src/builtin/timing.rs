@@ -6,7 +6,7 @@ use crate::{Hook, JobView};
 
 /// Adds up how long the runs of each ability take, for a look without a metrics system.
 ///
-/// Its clones share what they measured: keep one to ask it.
+/// Its clones share their measurements: keep a clone to read the report.
 ///
 /// ```
 /// use qudo_hooks::builtin::Timing;

@@ -39,12 +39,12 @@ pub enum PluginError {
         #[source]
         source: Box<dyn std::error::Error + Send + Sync>,
     },
-    /// Options are given for a plugin that nobody linked.
+    /// Options are given for a plugin that is not linked.
     #[error("options are given for the plugin {name:?}, which is not linked; linked are: {known}")]
     Unknown {
         /// The name.
         name: String,
-        /// Those there are.
+        /// The names of the linked plugins.
         known: String,
     },
     /// Its options do not fit, or it could not be built from them.

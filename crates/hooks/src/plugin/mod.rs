@@ -22,8 +22,8 @@ type Failed = Box<dyn std::error::Error + Send + Sync>;
 /// A named object that a manager builds once from options and its abilities share: a mailer, an
 /// HTTP client, a pool of connections.
 ///
-/// Anything that is `Send + Sync` can be given to a manager as a plugin without this trait; it is for
-/// those that register themselves at link time, or are configured by name.
+/// Anything that is `Send + Sync` can be given to a manager as a plugin without this trait; the trait
+/// is for plugins that register themselves at link time, or are configured by name.
 ///
 /// ```
 /// use std::error::Error;
@@ -54,24 +54,24 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// The name under which options are given.
     const NAME: &'static str;
 
-    /// What it is built from. For a plugin without options `()`.
+    /// The options from which it is built; `()` for a plugin without options.
     type Options: DeserializeOwned;
 
     /// Builds it; called once per manager, on the thread that builds the manager.
     ///
     /// # Errors
     ///
-    /// Whatever is in the way: the manager is not built then.
+    /// Any obstacle: the manager is then not built.
     fn build(options: Self::Options) -> Result<Self, Failed>;
 
-    /// Called when the manager begins to work, before its hooks are and before it claims a job, on the thread that
+    /// Called when the manager begins to work, before its hooks start and before it claims a job, on the thread that
     /// calls `work()` or `start()`; plugins start in the order of their names. Not called by a manager that only
     /// enqueues, nor by `work_once`, nor for a value that was given as any other, without the builder's `live_plugin`,
     /// unless its type is [registered](crate::register_plugin).
     ///
     /// # Errors
     ///
-    /// Whatever is in the way: the work does not begin then, and those that were started are stopped.
+    /// Any obstacle: the work then does not begin, and the plugins that were started are stopped.
     fn start(&self, worker: &WorkerView<'_>) -> Result<(), Failed> {
         let _ = worker;
         Ok(())

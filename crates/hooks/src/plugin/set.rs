@@ -106,12 +106,13 @@ impl PluginSet {
     }
 
     /// Builds the plugins that registered themselves at link time, each with the options of its
-    /// name. Of one whose type is in the set already none is built: what was given explicitly wins, and starts and
-    /// stops with the work.
+    /// name. A plugin whose type is already in the set is not built: the plugin that was given explicitly is used,
+    /// and starts and stops with the work.
     ///
     /// # Errors
     ///
-    /// When two have one name, one cannot be built, or options are given for none.
+    /// When two plugins have one name, a plugin cannot be built, or options are given for a plugin
+    /// that is not linked.
     pub fn build_linked(&mut self, options: &BTreeMap<String, Value>) -> Result<(), PluginError> {
         let mut linked: BTreeMap<&'static str, &PluginRegistration> = BTreeMap::new();
         for registration in inventory::iter::<PluginRegistration> {

@@ -2,7 +2,7 @@ use std::fmt;
 
 use super::{PluginError, PluginSet};
 
-/// The worker process, as what starts and stops with it sees it.
+/// The worker process, as the hooks and plugins that start and stop with it see it.
 ///
 /// The constructor is public so that a hook or a plugin can be tested without a manager.
 #[derive(Clone, Copy)]
@@ -23,7 +23,7 @@ impl<'a> WorkerView<'a> {
         Self { name, plugins }
     }
 
-    /// Its name, as operators see it: the host and the number of the process.
+    /// Its name, as operators see it: the host and the process id.
     pub fn name(&self) -> &'a str {
         self.name
     }

@@ -1,8 +1,8 @@
 //! Whether the tables are what they should be: every live job in exactly one place, in one database,
 //! with its facts and its key.
 //!
-//! What ran is known to the [history](crate::Observer); what lies forgotten in a table nobody hears
-//! of. [`Manager::audit`](crate::Manager::audit) looks for it.
+//! The [history](crate::Observer) shows which jobs ran, but not which rows lie forgotten in a
+//! table. [`Manager::audit`](crate::Manager::audit) looks for such rows.
 
 mod judge;
 mod merge;
@@ -23,7 +23,7 @@ use crate::error::Error;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct AuditOptions {
-    /// Puts right what can be; see [`Audit::mend`](crate::driver::Audit::mend). Default: no.
+    /// Repairs what can be repaired; see [`Audit::mend`](crate::driver::Audit::mend). Default: no.
     pub repair: bool,
     /// Whether a unique key may live in two databases, as
     /// [`UniqPolicy::Available`](crate::UniqPolicy) allows. Default: no.
@@ -31,14 +31,14 @@ pub struct AuditOptions {
 }
 
 impl AuditOptions {
-    /// Puts right what can be.
+    /// Repairs what can be repaired.
     #[must_use]
     pub fn repair(mut self, yes: bool) -> Self {
         self.repair = yes;
         self
     }
 
-    /// Takes a unique key that lives in two databases for allowed.
+    /// Allows a unique key to live in two databases.
     #[must_use]
     pub fn keys_may_double(mut self, yes: bool) -> Self {
         self.keys_may_double = yes;
@@ -72,7 +72,7 @@ pub enum Flaw {
         /// Who holds it instead.
         holder: Option<JobId>,
     },
-    /// The job lives in two databases, and not on its way from one to the other.
+    /// The job lives in two databases, and is not on its way from one to the other.
     TwoDatabases,
     /// The unique key lives in two databases.
     KeyInTwoDatabases {
@@ -161,7 +161,7 @@ pub struct AuditReport {
 }
 
 impl AuditReport {
-    /// Whether everything was looked at, and nothing is wrong or left wrong.
+    /// Whether everything was checked, and nothing is wrong or everything wrong was repaired.
     pub fn is_clean(&self) -> bool {
         self.failures.is_empty() && self.findings.iter().all(|finding| finding.repaired)
     }
