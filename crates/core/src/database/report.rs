@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use super::health::DatabaseState;
 use crate::driver::Depth;
 
-/// What [`Manager::databases`](crate::Manager::databases) tells of one database.
+/// What [`Manager::database_reports`](crate::Manager::database_reports) tells of one database.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct DatabaseReport {

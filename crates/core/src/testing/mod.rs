@@ -1,7 +1,7 @@
 //! Tests of abilities, hooks and the code that enqueues, without a database.
 //!
 //! A [`TestQueue`] is a manager in memory with a clock that stands still. By hand, jobs wait until
-//! [`drain`](TestQueue::drain) runs them; [`inline`](TestQueueBuilder::inline), each job runs before
+//! [`run_all`](TestQueue::run_all) runs them; [`inline`](TestQueueBuilder::inline), each job runs before
 //! its enqueue returns.
 //!
 //! ```
