@@ -142,7 +142,7 @@ impl ManagerBuilder {
     }
 
     /// Sets the options of a plugin that registers itself at link time, by its name. Default: none,
-    /// which is enough for plugins whose options all have defaults.
+    /// which is enough for plugins whose options all have defaults. Not used if a plugin of this type was given.
     pub fn plugin_options(
         mut self,
         name: impl Into<String>,

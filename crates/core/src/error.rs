@@ -277,7 +277,7 @@ pub enum Error {
         /// Why.
         reason: String,
     },
-    /// A hook did not start, so the work does not begin.
+    /// A hook did not start, or did not say which plugins it needs, so the work does not begin.
     #[error("the hook {hook:?} did not start: {}", with_causes(.source))]
     HookNotStarted {
         /// The hook.

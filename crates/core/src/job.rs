@@ -202,7 +202,8 @@ impl Job {
     /// Enqueues another job in the place of this one: both happen in one transaction if the ability
     /// returns `Ok`, and neither happens otherwise. The new job goes to this job's database. Its
     /// `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks after the
-    /// commit.
+    /// commit. With `complete_in` the `pre_enqueue` hooks run inside its open transaction: they must not
+    /// enqueue then, because on SQLite the transaction holds the only writing connection.
     pub fn replace<R>(&self, with: NewJob<R>) {
         self.written().replacements.push(with.untyped());
     }

@@ -156,10 +156,11 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// When no ability is there, a reachable database has the wrong schema, the manager already
+    /// When no ability is there, a plugin that is needed is missing, a plugin or a hook does not start
+    /// ([`Error::Plugin`], [`Error::HookNotStarted`]), a reachable database has the wrong schema, the manager already
     /// works, or the system refuses threads or signal handlers.
     pub fn work(&self) -> Result<(), Error> {
-        session::work::work(|| self.start())
+        session::work::work(self.start()?)
     }
 
     /// Works in the background until the handle is dropped or stopped; handles no signals.
@@ -178,7 +179,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// When no ability is there, every database is down, or one answers with an error.
+    /// When no ability is there, a plugin that is needed is missing, every database is down, or one answers with an
+    /// error.
     pub fn work_once(&self) -> Result<Option<Outcome>, Error> {
         session::once::work_once(self.client(), &self.host())
     }

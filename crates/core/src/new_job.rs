@@ -149,8 +149,8 @@ impl<R> NewJob<R> {
 
     /// Sets the id: enqueuing twice with one id while the job lives stores it once.
     ///
-    /// Give different work a different id, also after the first job has ended: what is kept of a job's end, a reply
-    /// or a failure, is the answer for every job that had this id.
+    /// Give different work a different id, also after the first job has ended: what is kept of a job's end, a reply,
+    /// a failure or a removal, is the answer for every job that had this id.
     pub fn with_id(mut self, id: JobId) -> Self {
         self.id = id;
         self

@@ -111,7 +111,8 @@ impl Cursors {
                     Some(State::Once { ended }) if found.now >= *ended => {
                         State::Dear(Box::new(Dear::new(found)))
                     }
-                    Some(State::Once { ended }) => State::Once { ended: *ended },
+                    // The server's clock may have gone back since.
+                    Some(State::Once { ended }) => State::Once { ended: found.ended().min(*ended) },
                     _ => State::Once { ended: found.ended() },
                 };
                 cursors.insert(queue.clone(), now);

@@ -269,7 +269,8 @@ impl Dear {
         }
         // Of several at one time the first, or those that overlap for ever would never count.
         let first = known.long_until.filter(|until| now < *until);
-        known.long_until = is_long.then_some(first.unwrap_or(ended));
+        // Its clock may have gone back since.
+        known.long_until = is_long.then_some(first.map_or(ended, |until| until.min(ended)));
     }
 
     fn advance(&mut self, rows: &[Place], now: i64) {

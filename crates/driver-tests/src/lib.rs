@@ -164,6 +164,7 @@ macro_rules! suite {
             a_removed_job_leaves_a_tombstone_as_long_as_replies,
             a_bare_id_never_says_that_a_job_completed_which_it_did_not_see,
             the_job_status_answers_for_a_bare_id,
+            a_trail_tells_when_the_job_went_however_late_its_move_is_ended,
             a_job_without_a_reply_answers_with_nothing,
             the_reply_of_a_failed_job_is_its_error,
             waiting_ends_with_its_limit,

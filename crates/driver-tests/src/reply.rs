@@ -97,6 +97,33 @@ pub fn the_job_status_answers_for_a_bare_id(bed: &Bed) {
     run_all(&manager);
     manager.ticket(id).wait_done(DEADLINE).expect("its history says so");
     assert!(matches!(manager.ticket(id).check(), Ok(Progress::Completed(0))));
+    // Also where a move left only that it came.
+    let other = bed.another();
+    let builder = bed.builder().ability::<noted>();
+    let both = builder.database_as("other", &other.databases[0].1).build().expect("valid");
+    both.migrate().expect("migrates");
+    let job = noted::job().database(bed.first());
+    let id = both.enqueue(job).expect("stored").id().expect("id");
+    both.move_jobs(bed.first(), "other").expect("moves");
+    for (name, _) in &bed.databases {
+        both.remove_database(name).expect("the other is left");
+    }
+    run_all(&both);
+    both.ticket(id).wait_done(DEADLINE).expect("its history says so");
+}
+
+pub fn a_trail_tells_when_the_job_went_however_late_its_move_is_ended(bed: &Bed) {
+    let driver = bed.driver();
+    let (manager, _) = bed.with(|builder| builder);
+    let job = qudo::NewJob::named("nobody", 1.into()).database(bed.first());
+    let id = manager.enqueue(job).expect("stored").id().expect("id");
+    driver.move_out("elsewhere", None, 9).expect("leaves");
+    driver.moved_out(&[id]).expect("left");
+    std::thread::sleep(Duration::from_millis(30));
+    driver.leave_trail(&[id]).expect("is over");
+    let trail = driver.trail(id).expect("answers").expect("it went");
+    assert!(trail.age >= Duration::from_millis(25), "{trail:?}");
+    assert_eq!(trail.to.as_deref(), Some("elsewhere"));
 }
 
 pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {

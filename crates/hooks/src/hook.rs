@@ -3,9 +3,10 @@ use crate::{Decision, Failure, HookError, JobDraft, JobView, Outcome, PluginNeed
 /// Code around the life of every job: metrics, policies, logging, retry rules.
 ///
 /// Every method has a default that does nothing. Hooks run in the order of
-/// ([`order`](Self::order), [`name`](Self::name)), on the thread that enqueues
-/// or works the job, and never hold a database connection. A panic in a hook is
-/// caught and treated as its error.
+/// ([`order`](Self::order), [`name`](Self::name)), on the thread that each point names. No
+/// connection of qudo's is held meanwhile, except by `pre_enqueue` where the job is stored in a
+/// transaction of the caller's or of `complete_in`. A panic in a hook is caught and treated as
+/// its error.
 pub trait Hook: Send + Sync {
     /// The hook's unique name, for order, removal and messages.
     fn name(&self) -> &str;
@@ -38,7 +39,7 @@ pub trait Hook: Send + Sync {
     }
 
     /// Called after the insert was committed: on the enqueuing thread, and for a job that took the place of another on
-    /// the thread that settled that one, as [`post_settle`](Self::post_settle).
+    /// the thread on which [`post_settle`](Self::post_settle) is called for that one.
     ///
     /// It cannot fail the enqueue; a panic is logged.
     fn post_enqueue(&self, job: &JobView<'_>) {
@@ -88,10 +89,11 @@ pub trait Hook: Send + Sync {
         let _ = (job, outcome);
     }
 
-    /// Called after the outcome was committed, on the thread that settles runs, of which each database has one: it should be
-    /// short, because the next settlement waits for it, and must not wait for a job. Not called for a run whose
-    /// lease was lost, which changed nothing, nor where the answer to the settlement was lost: whether it is stored nobody
-    /// can tell then. So count what has to be exact in the database.
+    /// Called after the outcome was committed: on the thread that settles runs, of which each database has one, and with
+    /// `complete_in` and `work_once` on the thread that ran the job. It should be short, because the next settlement
+    /// waits for it, and must not wait for a job. Not called for a run whose lease was lost, which changed nothing. It may be
+    /// missed where the answer to a settlement was lost, because nobody can tell then which of two tries was stored. So
+    /// count what has to be exact in the database.
     ///
     /// The argument is not kept until then and is empty. A [`Failure`] has the kind, class and message of the
     /// error, but not the error itself. A panic is logged.

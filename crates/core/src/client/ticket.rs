@@ -36,9 +36,10 @@ pub enum Progress {
     /// It is not alive, and nothing is kept that tells how it ended: it completed without a reply, it was never
     /// stored, or it ended longer ago than [`keep_replies`](crate::ManagerBuilder::keep_replies).
     ///
-    /// Only two kinds of tickets answer `Unknown`: a ticket that never saw the job alive, such as a ticket from
-    /// [`Manager::ticket`](crate::Manager::ticket) whose job ended before the first look, and a ticket that was not
-    /// asked for as long as replies are kept. If the job's ability keeps the job status, they know the end too.
+    /// A ticket answers so if it never saw the job alive, such as one from [`Manager::ticket`](crate::Manager::ticket) or
+    /// `enqueue_in` whose job ended before the first look, if it was not asked for nine tenths of the time that replies are
+    /// kept, or if the job was moved more than ten times. If the job's ability keeps the job status, it knows the
+    /// end too.
     Unknown,
 }
 
@@ -112,8 +113,8 @@ impl<R> Ticket<R> {
     /// Waits until the job completed and returns its last reply, which is what the ability returned.
     ///
     /// An ability that returns nothing leaves no row, and this method returns its `()` because the job is gone: that
-    /// is certain for a ticket from an enqueue, or a ticket that saw the job alive, until
-    /// [`keep_replies`](crate::ManagerBuilder::keep_replies) is over. A ticket that knows only the id of a job that is
+    /// is certain for a ticket from `enqueue`, or a ticket that saw the job alive, for nine tenths of
+    /// [`keep_replies`](crate::ManagerBuilder::keep_replies). A ticket that knows only the id of a job that is
     /// gone answers [`Error::OutcomeUnknown`]. All programs of a database should have the same `keep_replies`.
     ///
     /// Inside an ability this occupies one of the threads that run jobs: if all these threads wait, no

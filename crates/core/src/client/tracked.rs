@@ -154,16 +154,17 @@ impl Tracked {
     /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
     /// on.
     fn look(&self, limit: Duration) -> Result<Found, Error> {
-        let begun = awake::now();
-        let place = self.place();
+        let (begun, place) = (awake::now(), self.place());
+        // As it was before: whoever shares this ticket may see the job alive after this look found nothing.
+        let mut alive = self.alive.load(Ordering::Relaxed);
         let mut found = match &place {
-            Some(place) => self.follow(Arc::clone(place), limit)?,
+            Some(place) => self.follow(Arc::clone(place), limit, &mut alive)?,
             None => None,
         };
         // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before.
         let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
         if found.is_none() && place.as_ref().is_none_or(is_spool) {
-            found = self.look_everywhere(limit)?;
+            found = self.look_everywhere(limit, &mut alive)?;
         }
         Ok(match found {
             Some(Known::Lives(state)) => {
@@ -175,25 +176,29 @@ impl Tracked {
             Some(Known::Expired) => Found::Expired,
             Some(Known::Failed(exception)) => Found::Failed(exception),
             Some(Known::Removed(ending)) => Found::Removed(ending),
-            None if self.is_certain() => Found::Completed(Vec::new()),
+            None if self.is_certain(alive) => Found::Completed(Vec::new()),
             Some(Known::Moved(_)) | None => Found::Unknown,
         })
     }
 
-    /// Whether a job of which nothing is found has completed.
-    fn is_certain(&self) -> bool {
-        let alive = self.alive.load(Ordering::Relaxed);
+    /// Whether a job that was alive then and of which nothing is found has completed.
+    fn is_certain(&self, alive: u64) -> bool {
         is_certain(alive, millis(awake::now()), self.client.program.options.keep.replies)
     }
 
     /// Asks this database, and those to which it says that the job was moved.
-    fn follow(&self, mut database: Arc<Database>, limit: Duration) -> Result<Option<Known>, Error> {
+    fn follow(
+        &self,
+        mut database: Arc<Database>,
+        limit: Duration,
+        alive: &mut u64,
+    ) -> Result<Option<Known>, Error> {
         let ask = self.question();
         for _ in 0..MAX_MOVES {
             let asked = database.begin_ticket(ACTION, ask.clone());
             // One lost answer must not take all the time there is.
             match asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))? {
-                Some(Known::Moved(trail)) => database = self.behind(&trail)?,
+                Some(Known::Moved(trail)) => database = self.behind(&trail, alive)?,
                 found => {
                     self.keep_place(database);
                     return Ok(found);
@@ -208,20 +213,25 @@ impl Tracked {
         *self.place.lock() = Some(database);
     }
 
-    /// The database where a trail leads. The job was alive when it was moved.
-    fn behind(&self, trail: &Trail) -> Result<Arc<Database>, Error> {
-        let alive = awake::now().saturating_sub(trail.age);
-        self.alive.fetch_max(millis(alive), Ordering::Relaxed);
+    /// The database where a trail leads. The job was alive when it was moved, which says something if that was since this
+    /// machine's clock began.
+    fn behind(&self, trail: &Trail, alive: &mut u64) -> Result<Arc<Database>, Error> {
+        if let Some(at) = awake::now().checked_sub(trail.age) {
+            *alive = (*alive).max(millis(at));
+            self.alive.fetch_max(*alive, Ordering::Relaxed);
+        }
         self.moved_to(trail.to.as_deref().unwrap_or_default())
     }
 
-    fn look_everywhere(&self, limit: Duration) -> Result<Option<Known>, Error> {
+    fn look_everywhere(&self, limit: Duration, alive: &mut u64) -> Result<Option<Known>, Error> {
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
         let databases = &self.client.databases;
         let found =
             databases.best(ACTION, self.question(), is_trail, Some(limit.max(MIN_ANSWER)))?;
         match found {
-            Some((_, Known::Moved(trail))) => self.follow(self.behind(&trail)?, limit),
+            Some((_, Known::Moved(trail))) => {
+                self.follow(self.behind(&trail, alive)?, limit, alive)
+            }
             Some((name, found)) => {
                 if matches!(found, Known::Lives(_))
                     && let Ok(database) = databases.found(&name)
@@ -240,7 +250,8 @@ impl Tracked {
     ) -> impl Fn(&dyn Driver) -> Result<Option<Known>, DriverError> + Clone + Send + Sync + 'static
     {
         let kept = self.client.program.options.keep.replies;
-        let (job, history) = (self.id, (!self.is_certain()).then_some(kept));
+        let is_certain = self.is_certain(self.alive.load(Ordering::Relaxed));
+        let (job, history) = (self.id, (!is_certain).then_some(kept));
         move |driver| ask(driver, job, history)
     }
 
@@ -266,13 +277,33 @@ fn millis(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1)
 }
 
-/// The order matters: once the job is seen gone, everything that its end wrote is there, because
-/// both happen in one transaction.
 fn ask(
     driver: &dyn Driver,
     job: JobId,
     history: Option<Duration>,
 ) -> Result<Option<Known>, DriverError> {
+    if let Some(known) = here(driver, job)? {
+        return Ok(Some(known));
+    }
+    match driver.trail(job)? {
+        Some(trail) if trail.to.is_some() => return Ok(Some(Known::Moved(trail))),
+        // It may have come back since the look, and ended.
+        Some(_) => {
+            if let Some(known) = here(driver, job)? {
+                return Ok(Some(known));
+            }
+        }
+        None => {}
+    }
+    let Some(kept) = history else { return Ok(None) };
+    Ok(driver.status(job)?.last().and_then(|last| told_by(last, utc_now(), kept)))
+}
+
+/// What a database has of the job itself.
+///
+/// The order matters: once the job is seen gone, everything that its end wrote is there, because
+/// both happen in one transaction.
+fn here(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
     if let Some(state) = driver.state(job)? {
         return Ok(Some(Known::Lives(state)));
     }
@@ -289,18 +320,8 @@ fn ask(
         limit: 1,
         ..ExceptionFilter::default()
     };
-    if let Some(exception) = driver.exceptions(&filter)?.pop() {
-        return Ok(Some(Known::Failed(Box::new(exception))));
-    }
-    if let Some(trail) = driver.trail(job)? {
-        return match trail.to {
-            Some(_) => Ok(Some(Known::Moved(trail))),
-            // It may have come back since the first look.
-            None => Ok(driver.state(job)?.map(Known::Lives)),
-        };
-    }
-    let Some(kept) = history else { return Ok(None) };
-    Ok(driver.status(job)?.last().and_then(|last| told_by(last, utc_now(), kept)))
+    let failed = driver.exceptions(&filter)?.pop();
+    Ok(failed.map(|exception| Known::Failed(Box::new(exception))))
 }
 
 /// What the last row of a job's history says of its end, when replies are kept for so long.
@@ -326,6 +347,19 @@ mod tests {
         }
         // A clock that goes back, as after a restart that the ticket outlived in some other process.
         assert!(is_certain(now + 1, now, kept));
+    }
+
+    #[test]
+    fn a_trail_from_before_this_machine_s_clock_says_nothing_of_when_the_job_was_alive() {
+        let client = client(databases(&["one"]));
+        let job = Tracked::of_id(&client, JobId::new());
+        let identity = client.databases.find("one").expect("is there").identity();
+        let trail = |age| Trail { to: Some(identity.as_ref().expect("answers").to_string()), age };
+        let mut alive = 0;
+        job.behind(&trail(Duration::MAX), &mut alive).expect("is there");
+        assert_eq!((alive, job.alive.load(Ordering::Relaxed)), (0, 0));
+        job.behind(&trail(Duration::ZERO), &mut alive).expect("is there");
+        assert!(alive > 0 && job.is_certain(alive));
     }
 
     #[test]

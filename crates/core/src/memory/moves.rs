@@ -48,7 +48,7 @@ impl Moves for MemoryDriver {
         self.with(|store| {
             for id in jobs {
                 if let Some(row) = store.moving.remove(&(*id, Leg::Left)) {
-                    let row = Moving { at: store.now, ..row };
+                    // It tells when the job went, however much later its move was ended.
                     store.moving.insert((*id, Leg::Gone), row);
                 }
             }

@@ -413,9 +413,8 @@ impl Store {
     pub(super) fn dequeue(&mut self, id: JobId, leaves: Option<Ending>) -> bool {
         let removed = self.take_waiting(id).is_some() && self.remove(id).is_some();
         if removed && leaves.is_some() {
-            let now = self.now;
-            let (at, remains) = self.remains.entry(id).or_insert((now, Remains::default()));
-            (*at, remains.ending) = (now, leaves);
+            let remains = Remains { replies: Vec::new(), ending: leaves };
+            self.remains.insert(id, (self.now, remains));
         }
         removed
     }

@@ -18,14 +18,22 @@ const SHARE: u32 = 20;
 const MAX_QUEUES: u32 = 64;
 const MAX_ROWS: u32 = 100;
 
-/// Longer, and it is given up: nothing waits for it, and that it takes long says nothing of the database.
+/// Longer, and it is abandoned: nothing waits for it, and that it takes long says nothing of the database.
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// An abandoned look goes on at the server, for up to two minutes where that ends it itself: a twentieth of the time is
+/// this long then.
+const AFTER_ABANDONED: Duration = Duration::from_secs(2_400);
 
 /// Warns of what nobody can do. Returns how long until the next look.
 pub(super) fn warn(lane: &Lane) -> Duration {
     let begun = Instant::now();
-    if let Err(error) = warn_of(lane) {
+    let done = warn_of(lane);
+    if let Err(error) = &done {
         log::debug!("database {:?}: heads of the queues: {error}", &*lane.database.name);
+    }
+    if done.is_err_and(|error| error.is_hung()) {
+        return jitter(AFTER_ABANDONED);
     }
     jitter(EVERY).max(begun.elapsed() * SHARE)
 }

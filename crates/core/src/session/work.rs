@@ -118,13 +118,13 @@ impl Drop for WorkHandle {
     }
 }
 
-/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once. One that comes while plugins and hooks
-/// start stops them when they have started.
-pub(crate) fn work(start: impl FnOnce() -> Result<WorkHandle, Error>) -> Result<(), Error> {
+/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once. During the start their default action ends
+/// the process: to take them before would leave a start that hangs to SIGKILL alone, and a program whose start fails
+/// deaf, for they are never given back.
+pub(crate) fn work(handle: WorkHandle) -> Result<(), Error> {
+    let session = Arc::clone(&handle.session);
     let mut signals = Signals::new([SIGTERM, SIGINT])
         .map_err(|source| Error::System { action: "handle signals", source })?;
-    let handle = start()?;
-    let session = Arc::clone(&handle.session);
     let control = signals.handle();
     let listener = Arc::clone(&session);
     spawn("qudo-signals", move || {

@@ -10,6 +10,7 @@ use super::audit::{Trace, assemble, trace_rows};
 use super::exception::{NewException, log_exceptions};
 use super::keys::{free_keys, take_key};
 use super::ledger::balance;
+use super::moving::trail;
 use super::trace::write_tombstone;
 use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
@@ -188,7 +189,10 @@ fn remove_all<E: Engine>(
     }
     let message = "its facts are missing; an audit removed what was left of it";
     note::<E>(conn, &Place { id, ..Place::from(&first.stand) }, message)?;
-    write_tombstone::<E>(conn, id, Ending::Removed)?;
+    // One that went elsewhere lives there.
+    if trail::<E>(conn, id)?.is_none() {
+        write_tombstone::<E>(conn, id, Ending::Removed)?;
+    }
     Ok(true)
 }
 

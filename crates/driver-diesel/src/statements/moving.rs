@@ -381,7 +381,9 @@ fn change<E: Engine>(
     ids: &[Uuid],
 ) -> QueryResult<()> {
     E::delete_by_id(conn, &at(to), ids)?;
-    let set = format!("leg = '{}', moved_at = {}", to.as_str(), E::NOW);
+    // A trail tells when the job went, however much later its move was ended.
+    let when = if to == Leg::Gone { "moved_at" } else { E::NOW };
+    let set = format!("leg = '{}', moved_at = {when}", to.as_str());
     balance("change the leg", ids.len(), E::update_by_id(conn, &set, &[], &at(from), ids)?)
 }
 

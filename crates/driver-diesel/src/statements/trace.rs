@@ -49,15 +49,14 @@ fn insert_replies<E: Engine>(
 /// are purged together.
 const TOMBSTONE: i32 = -1;
 
-/// Says how a job ended that nobody ran to its end; in the transaction that removes it. One of an earlier job with this
-/// id is replaced, or it would be purged before this one's time.
+/// Says how a job ended that nobody ran to its end; in the transaction that removes it. What an earlier job with this id
+/// left gives way, or it would be taken for this one's, and be purged before this one's time.
 pub(crate) fn write_tombstone<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     job: &Uuid,
     ending: Ending,
 ) -> QueryResult<()> {
-    let old = "DELETE FROM qudo_reply WHERE job_id = ? AND seq = ?";
-    conn.run(old, &[Bind::Id(job), Bind::Int(TOMBSTONE)])?;
+    conn.run("DELETE FROM qudo_reply WHERE job_id = ?", &[Bind::Id(job)])?;
     let row =
         vec![Bind::Id(job), Bind::Int(TOMBSTONE), Bind::Text(ending.as_str()), Bind::Bytes(&[])];
     insert_replies::<E>(conn, &[row])

@@ -401,7 +401,7 @@ impl State {
             self.jobs.get(&id).is_some_and(Row::is_waiting) && self.jobs.remove(&id).is_some();
         if removed && let Some(ending) = leaves {
             let remains = Remains::ending(ending);
-            self.remains.entry(id).or_insert((self.now, remains));
+            self.remains.insert(id, (self.now, remains));
         }
         removed
     }
@@ -540,7 +540,9 @@ impl State {
 
     pub fn leave_trail(&mut self, id: JobId) {
         if let Some(mark) = self.unmark(id, Trace::Left) {
-            self.set_mark(id, Trace::Gone, mark.other);
+            self.unmark(id, Trace::Gone);
+            // It tells when the job went, however much later its move was ended.
+            self.marks.entry(id).or_default().push(Mark { leg: Trace::Gone, ..mark });
         }
     }
 
