@@ -166,7 +166,7 @@ fn may_migrate(engine: &'static str) {
     assert!(manager.migrate().expect("again")[0].answer.as_ref().expect("answers").is_empty());
     let driver = bed.driver();
     assert!(!driver.revert().expect("reverts").is_empty());
-    driver.migrate().expect("and back");
+    driver.migrate(false).expect("and back");
 }
 
 fn may_enqueue(engine: &'static str) {

@@ -61,7 +61,7 @@ fn what_comes_after_its_deadline_is_not_stored<E: Engine>() {
     let Some(server) = server::<E>() else { return };
     let dsn = server.url();
     let driver = open(&dsn);
-    driver.migrate().expect("migrates");
+    driver.migrate(false).expect("migrates");
     // The connection and the server's clock are known.
     let first = record(None, Due::Now);
     driver.insert(std::slice::from_ref(&first), Deadline::within(20 * LIMIT)).expect("in time");
@@ -126,7 +126,7 @@ fn what_comes_after_its_deadline_is_not_stored_on_mysql() {
 fn what_waited_for_a_table_until_its_time_was_over_is_not_stored(engine: &str) {
     let Some(fresh) = FreshDatabase::on(engine, "late") else { return };
     let driver = open(fresh.url());
-    driver.migrate().expect("migrates");
+    driver.migrate(false).expect("migrates");
     let first = record(None, Due::Now);
     driver.insert(&[first], Deadline::within(20 * LIMIT)).expect("in time");
     for (number, table) in ["qudo_job", "qudo_ready"].into_iter().enumerate() {
@@ -165,7 +165,7 @@ fn what_waited_for_a_file_until_its_time_was_over_is_not_stored() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let path = place.path().join("jobs.db");
     let driver = open(&format!("sqlite:{}", path.display()));
-    driver.migrate().expect("migrates");
+    driver.migrate(false).expect("migrates");
     for late in [vec![record(None, Due::Now)], vec![record(Some("k"), Due::In(LIMIT))]] {
         let mut other = SqliteConnection::establish(path.to_str().expect("UTF-8")).expect("opens");
         other.batch_execute("BEGIN IMMEDIATE").expect("locks");
@@ -186,7 +186,7 @@ fn what_waited_for_a_file_until_its_time_was_over_is_not_stored() {
 #[test]
 fn a_job_whose_time_is_over_is_not_stored_in_memory() {
     let driver = open("memory:late");
-    driver.migrate().expect("migrates");
+    driver.migrate(false).expect("migrates");
     let error = driver
         .insert(&[record(None, Due::Now)], Deadline::within(Duration::ZERO))
         .expect_err("too late");
@@ -261,7 +261,7 @@ fn a_job_that_was_stored_elsewhere_is_not_stored_here_too_on_mysql() {
 fn writes_go_on_when_the_clock_of_a_server_jumps() {
     let Some(fresh) = FreshDatabase::on("postgres", "late") else { return };
     let driver = open(fresh.url());
-    driver.migrate().expect("migrates");
+    driver.migrate(false).expect("migrates");
     let store = || {
         let record = record(None, Due::Now);
         driver.insert(&[record], Deadline::within(10 * LIMIT)).expect("stored");

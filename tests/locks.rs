@@ -328,7 +328,7 @@ fn due_jobs_and_changes_of_when_they_are_due_meet_without_a_deadlock<
         .expect("starts");
     let open = || DriverRegistration::open_linked(&server.url()).expect("valid").driver;
     let driver = open();
-    driver.migrate().expect("migrates");
+    driver.migrate(false).expect("migrates");
     let record = |_| JobRecord {
         id: qudo::JobId::new(),
         facts: JobFacts::new("quick", "default", "json", b"1".to_vec()),

@@ -59,7 +59,7 @@ fn manager(
     let builder =
         databases.iter().fold(builder, |builder, (name, dsn)| builder.database_as(name, dsn));
     let manager = more(builder).build().expect("valid");
-    for one in manager.migrate_each() {
+    for one in manager.migrate_each(false) {
         one.answer.expect("migrates");
     }
     manager

@@ -32,6 +32,11 @@ impl Cargo {
         Ok(Self { root: root.to_path_buf(), features, complete, variables })
     }
 
+    /// The root of the workspace.
+    pub(crate) fn root(&self) -> &Path {
+        &self.root
+    }
+
     /// Adds variables for all programs of the run.
     pub(crate) fn export(&mut self, variables: Vec<(&'static str, String)>) {
         self.variables.extend(variables);

@@ -26,6 +26,7 @@ mod soak;
 mod tally;
 mod test;
 mod tree;
+mod upgrade;
 
 /// The error of a chore: a sentence for the developer who reads the terminal.
 type Result<T, E = Box<dyn Error + Send + Sync>> = std::result::Result<T, E>;

@@ -21,8 +21,9 @@ struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Create or update the tables.
-    Migrate(Databases),
+    /// Create or update the tables. Refuses while worker processes live whose programs must not work on the new tables;
+    /// programs that only enqueue have no row, and are not seen.
+    Migrate(Migrate),
     /// Show what waits, runs and failed.
     Status(Databases),
     /// Look whether every live job is in exactly one place of one database, with its facts and its
@@ -31,6 +32,15 @@ enum Command {
     /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
     /// afterwards. Several databases are measured together, as one manager uses them.
     Bench(bench::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct Migrate {
+    #[command(flatten)]
+    databases: Databases,
+    /// Do not look for worker processes of older programs; their jobs may fail then.
+    #[arg(long)]
+    force: bool,
 }
 
 /// The databases that a command is for.
@@ -78,7 +88,9 @@ pub fn run() -> ExitCode {
         };
     }
     let done = match command {
-        Command::Migrate(databases) => databases.manager().map(|manager| migrate::run(&manager)),
+        Command::Migrate(Migrate { databases, force }) => {
+            databases.manager().map(|manager| migrate::run(&manager, force))
+        }
         Command::Status(databases) => databases.manager().map(|manager| status::run(&manager)),
         Command::Bench(arguments) => bench::run(&arguments),
         Command::Audit(_) => unreachable!("it was dealt with above"),

@@ -3,9 +3,9 @@ use qudo::Manager;
 use crate::with_causes;
 
 /// Migrates each database, whatever becomes of the others; `false` if one failed.
-pub(crate) fn run(manager: &Manager) -> bool {
+pub(crate) fn run(manager: &Manager, force: bool) -> bool {
     let mut complete = true;
-    for on in manager.migrate_each() {
+    for on in manager.migrate_each(force) {
         match on.answer {
             Ok(applied) if applied.is_empty() => println!("{}: up to date", on.database),
             Ok(applied) => println!("{}: applied {}", on.database, applied.join(", ")),

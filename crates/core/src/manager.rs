@@ -342,14 +342,15 @@ impl Manager {
     /// # Errors
     ///
     /// The error of the first database that does not answer, is newer than this program, or
-    /// refuses.
+    /// refuses: also while worker processes live whose programs must not work on the new tables.
     pub fn migrate(&self) -> Result<Vec<PerDatabase<Vec<String>>>, Error> {
         schema::migrate(self.set())
     }
 
-    /// As [`migrate`](Self::migrate), with one answer per database. A migration has no time limit.
-    pub fn migrate_each(&self) -> Vec<PerDatabase<Vec<String>>> {
-        schema::migrate_each(self.set())
+    /// As [`migrate`](Self::migrate), with one answer per database. A migration may take as long
+    /// as it takes. With `force` it does not look for worker processes of older programs: their jobs may fail then.
+    pub fn migrate_each(&self, force: bool) -> Vec<PerDatabase<Vec<String>>> {
+        schema::migrate_each(self.set(), force)
     }
 
     /// Drains a database: new jobs go to the others, while its own jobs are worked as before or

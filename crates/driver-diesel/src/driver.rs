@@ -418,9 +418,9 @@ impl<E: Engine> Admin for DieselDriver<E> {
         migrate::state(&self.engine)
     }
 
-    fn migrate(&self) -> Result<Vec<String>, DriverError> {
+    fn migrate(&self, force: bool) -> Result<Vec<String>, DriverError> {
         self.engine.make_database().map_err(|reason| DriverError::new(ErrorKind::Down, reason))?;
-        migrate::apply(&self.engine)
+        migrate::apply(&self.engine, force)
     }
 
     fn revert(&self) -> Result<Vec<String>, DriverError> {

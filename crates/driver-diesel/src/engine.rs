@@ -170,7 +170,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     }
 
     /// The migrations that this engine carries, in order.
-    const MIGRATIONS: &'static [Step];
+    fn migrations() -> &'static [Step];
 
     /// Why the tables must not be named so, because they were made otherwise. Reads only.
     fn check_names(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<Option<String>> {

@@ -3,14 +3,16 @@
 use diesel::Connection;
 use diesel::backend::Backend;
 use diesel::connection::BoxableConnection;
+use diesel::deserialize;
 use diesel::migration::{
     Migration, MigrationMetadata, MigrationName, MigrationSource, MigrationVersion, Result,
 };
+use diesel::result::QueryResult;
 use diesel_migrations::MigrationHarness;
 use qudo_core::driver::{DriverError, ErrorKind, SchemaState};
 
 use crate::engine::Engine;
-use crate::sql::{Bind, Sql};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 use crate::statements::control;
 use crate::step::Step;
 use crate::tables::Tables;
@@ -72,11 +74,16 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
     ) -> Result<MigrationVersion<'static>> {
         migration.run(self.conn.raw)?;
         let version = migration.name().version().as_owned();
+        let text = version.to_string();
+        let at = E::migrations().iter().position(|step| step.version() == text).unwrap_or(0);
+        let oldest = E::migrations()[at].oldest;
         let sql = format!(
-            "INSERT INTO qudo_schema_migrations (version, applied_at) VALUES (?, {})",
+            "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
+             VALUES (?, ?, ?, {})",
             E::NOW
         );
-        self.conn.run(&sql, &[Bind::Text(&version.to_string())])?;
+        let binds = [Bind::Text(&text), Bind::Int(at as i32 + 1), Bind::Int(oldest as i32)];
+        self.conn.run(&sql, &binds)?;
         Ok(version)
     }
 
@@ -111,40 +118,104 @@ fn check_names<E: Engine>(engine: &E) -> std::result::Result<(), DriverError> {
     }
 }
 
+/// A migration that is applied, and the level of the oldest programs that may go on working with it.
+struct Applied(String, i32);
+
+impl FromRow for Applied {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.int()?))
+    }
+}
+
+/// How many migrations this program carries: what its tables are called in `qudo_worker`.
+pub(crate) fn level<E: Engine>() -> i32 {
+    E::migrations().len() as i32
+}
+
 /// Compares the table with the migrations carried. Reads only.
 pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, DriverError> {
     if !engine.is_made() {
-        return Ok(SchemaState::Behind(E::MIGRATIONS.iter().map(ToString::to_string).collect()));
+        return Ok(SchemaState::Behind(E::migrations().iter().map(ToString::to_string).collect()));
     }
     check_names(engine)?;
-    let applied = engine.read(|conn| {
-        conn.rows::<String>("SELECT version FROM qudo_schema_migrations ORDER BY version", &[])
-    });
-    let applied = match applied {
+    let sql = "SELECT version, oldest_level FROM qudo_schema_migrations ORDER BY version";
+    let applied = match engine.read(|conn| conn.rows::<Applied>(sql, &[])) {
         Ok(applied) => applied,
         Err(error) if error.kind() == ErrorKind::Schema => Vec::new(),
         Err(error) => return Err(error),
     };
-    let carried = E::MIGRATIONS;
-    let unknown: Vec<_> = applied
-        .iter()
-        .filter(|version| !carried.iter().any(|step| step.version() == **version))
-        .cloned()
-        .collect();
-    if !unknown.is_empty() {
-        return Ok(SchemaState::Ahead(unknown));
+    Ok(compare(E::migrations(), &applied))
+}
+
+/// What the migrations that are applied mean for a program that carries these.
+fn compare(carried: &[Step], applied: &[Applied]) -> SchemaState {
+    let is_known = |one: &&Applied| carried.iter().any(|step| step.version() == one.0);
+    let unknown = || applied.iter().filter(|one| !is_known(one));
+    let names = |all: &mut dyn Iterator<Item = &Applied>| all.map(|one| one.0.clone()).collect();
+    let level = carried.len() as i32;
+    if unknown().any(|one| one.1 > level) {
+        return SchemaState::Ahead(names(&mut unknown()));
     }
     let missing: Vec<_> = carried
         .iter()
-        .filter(|step| !applied.contains(&step.version()))
+        .filter(|step| applied.iter().all(|one| one.0 != step.version()))
         .map(ToString::to_string)
         .collect();
-    Ok(if missing.is_empty() { SchemaState::Current } else { SchemaState::Behind(missing) })
+    if !missing.is_empty() {
+        return SchemaState::Behind(missing);
+    }
+    match unknown().next() {
+        None => SchemaState::Current,
+        Some(_) => SchemaState::Newer(names(&mut unknown())),
+    }
+}
+
+struct Outdated(String, Option<String>);
+
+impl FromRow for Outdated {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.text()?, columns.opt_text()?))
+    }
+}
+
+/// Why the missing migrations must not be applied now: worker processes live that must not work on the new tables.
+/// What only enqueues has no row, and is not seen.
+fn refusal<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Option<String>> {
+    let sql = "SELECT version, oldest_level FROM qudo_schema_migrations ORDER BY version";
+    let applied = conn.rows::<Applied>(sql, &[])?;
+    if applied.is_empty() {
+        return Ok(None);
+    }
+    let is_missing = |step: &&Step| applied.iter().all(|one| one.0 != step.version());
+    let oldest = E::migrations().iter().filter(is_missing).map(|step| step.oldest).max();
+    let live = format!(
+        "SELECT name, program_version FROM qudo_worker WHERE schema_level < ? \
+         AND seen_at >= (SELECT {}) - dead_after ORDER BY name LIMIT 20",
+        E::NOW
+    );
+    let live: Vec<Outdated> = conn.rows(&live, &[Bind::Int(oldest.unwrap_or(0) as i32)])?;
+    let name = |Outdated(name, version): Outdated| match version {
+        Some(version) => format!("{name} (version {version})"),
+        None => name,
+    };
+    let live: Vec<_> = live.into_iter().map(name).collect();
+    Ok((!live.is_empty()).then(|| {
+        format!(
+            "worker processes live that must not work on the new tables: {}; stop them first, or force the \
+             migration (`qudo migrate --force`, Manager::migrate_each(true))",
+            live.join(", ")
+        )
+    }))
 }
 
 /// Applies what is missing.
-pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, DriverError> {
+pub(crate) fn apply<E: Engine>(
+    engine: &E,
+    force: bool,
+) -> std::result::Result<Vec<String>, DriverError> {
     match state(engine)? {
+        // Whoever made the tables has done the rest.
+        SchemaState::Newer(_) => return Ok(Vec::new()),
         SchemaState::Ahead(unknown) => {
             let message = format!(
                 "the schema is newer than this program (unknown: {}); update the program",
@@ -165,13 +236,19 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         }
         _ => {}
     }
-    engine.migrate_alone(|conn| {
+    let mut refused = None;
+    let applied = engine.migrate_alone(|conn| {
         E::prepare(conn)?;
         conn.batch(
             "CREATE TABLE IF NOT EXISTS qudo_schema_migrations (\
-             version VARCHAR(50) NOT NULL PRIMARY KEY, applied_at BIGINT NOT NULL)",
+             version VARCHAR(50) NOT NULL PRIMARY KEY, level INTEGER NOT NULL, \
+             oldest_level INTEGER NOT NULL, applied_at BIGINT NOT NULL)",
         )?;
-        let steps = Steps(E::MIGRATIONS, conn.tables);
+        refused = if force { None } else { refusal::<E>(conn)? };
+        if refused.is_some() {
+            return Ok(Vec::new());
+        }
+        let steps = Steps(E::migrations(), conn.tables);
         let mut table = OwnTable::<E> { conn };
         let applied = table.run_pending_migrations(steps).map_err(boxed)?;
         let applied = named::<E>(&applied);
@@ -179,7 +256,11 @@ pub(crate) fn apply<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, D
         // For accounts that may read it and no more.
         control::identity::<E>(table.conn)?;
         Ok(applied)
-    })
+    })?;
+    match refused {
+        None => Ok(applied),
+        Some(reason) => Err(DriverError::new(ErrorKind::Schema, reason)),
+    }
 }
 
 /// Reverts everything, newest first.
@@ -187,7 +268,7 @@ pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, 
     check_names(engine)?;
     engine.migrate_alone(|conn| {
         E::strip(conn)?;
-        let steps = Steps(E::MIGRATIONS, conn.tables);
+        let steps = Steps(E::migrations(), conn.tables);
         let mut table = OwnTable::<E> { conn };
         let reverted = table.revert_all_migrations(steps).map_err(boxed)?;
         let reverted = named::<E>(&reverted);
@@ -199,7 +280,7 @@ pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, 
 /// The migrations of these versions by their names, which say what they do.
 fn named<E: Engine>(versions: &[MigrationVersion<'_>]) -> Vec<String> {
     let name = |version: &String| {
-        let step = E::MIGRATIONS.iter().find(|step| step.version() == *version);
+        let step = E::migrations().iter().find(|step| step.version() == *version);
         step.map_or_else(|| version.clone(), ToString::to_string)
     };
     versions.iter().map(|version| name(&version.to_string())).collect()
@@ -209,5 +290,41 @@ fn boxed(error: Box<dyn std::error::Error + Send + Sync>) -> diesel::result::Err
     match error.downcast::<diesel::result::Error>() {
         Ok(error) => *error,
         Err(error) => diesel::result::Error::QueryBuilderError(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn step(name: &'static str, oldest: u32) -> Step {
+        Step { name, oldest, up: "", down: "" }
+    }
+
+    const ALL: [Step; 4] = [
+        step("2026-01-01-000001_create", 1),
+        step("2026-01-02-000001_add", 1),
+        step("2026-01-03-000001_drop", 2),
+        step("2026-01-04-000001_more", 2),
+    ];
+
+    fn state(carried: usize, applied: usize) -> SchemaState {
+        let applied: Vec<_> =
+            ALL[..applied].iter().map(|one| Applied(one.version(), one.oldest as i32)).collect();
+        compare(&ALL[..carried], &applied)
+    }
+
+    #[test]
+    fn a_program_goes_on_with_newer_tables_as_long_as_each_of_their_migrations_lets_it() {
+        assert_eq!(state(2, 2), SchemaState::Current);
+        assert!(matches!(state(2, 0), SchemaState::Behind(missing) if missing.len() == 2));
+        assert!(matches!(state(2, 1), SchemaState::Behind(missing) if missing.len() == 1));
+        assert!(
+            matches!(state(1, 2), SchemaState::Newer(unknown) if unknown == ["20260102000001"])
+        );
+        assert!(matches!(state(2, 4), SchemaState::Newer(unknown) if unknown.len() == 2));
+        // Of level 1, and the third needs 2; also with one behind it that asks for no more.
+        assert!(matches!(state(1, 3), SchemaState::Ahead(unknown) if unknown.len() == 2));
+        assert!(matches!(state(1, 4), SchemaState::Ahead(_)));
     }
 }

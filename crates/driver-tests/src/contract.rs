@@ -483,7 +483,7 @@ pub fn each_live_job_is_told_with_its_one_place(bed: &Bed) {
 pub fn tables_are_made_and_removed_as_they_are_told(bed: &Bed) {
     let driver = &*bed.driver();
     assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
-    assert_eq!(driver.migrate().expect("again"), Vec::<String>::new());
+    assert_eq!(driver.migrate(false).expect("again"), Vec::<String>::new());
     insert(driver, &[record("a", None)]);
     let reverted = driver.revert().expect("reverts");
     match driver.schema().expect("answers") {
@@ -491,7 +491,7 @@ pub fn tables_are_made_and_removed_as_they_are_told(bed: &Bed) {
         SchemaState::Behind(missing) => assert_eq!(missing.len(), reverted.len()),
         other => panic!("{other:?}"),
     }
-    let made = driver.migrate().expect("migrates");
+    let made = driver.migrate(false).expect("migrates");
     assert_eq!(made.len(), reverted.len());
     assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
     assert!(driver.depth(9).expect("counts").is_empty(), "all jobs are lost");

@@ -469,7 +469,7 @@ pub fn a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back(bed: 
     for steps in 1..=4 {
         let spool = bed.spool();
         let spool_driver = spool.driver();
-        spool_driver.migrate().expect("migrates");
+        spool_driver.migrate(false).expect("migrates");
         let client = spool.builder().build().expect("valid");
         client.enqueue_many((0..4).map(|n| echo::job(n.to_string()))).expect("stored");
         let (from, to) = (&spool_driver, bed.driver());
@@ -521,7 +521,7 @@ fn half_forwarded(
     let key = (0..1_000).find(at_home).expect("one of a thousand");
     let record = operator.prepare_record(keyed(key)).expect("valid").expect("not suppressed");
     let spooled = spool.driver();
-    spooled.migrate().expect("migrates");
+    spooled.migrate(false).expect("migrates");
     spooled.insert(std::slice::from_ref(&record), Deadline::NONE).expect("stored");
     operator.drain(bed.first()).expect("drains");
     half(&*spooled, record.id, &record);

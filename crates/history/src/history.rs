@@ -174,6 +174,13 @@ impl History {
         runs.filter(|run| run.finished.as_ref().is_some_and(|(at, _)| *at >= since)).count()
     }
 
+    /// How many runs of this worker ended since then.
+    pub fn finished_by(&self, worker: &str, since: Micros) -> usize {
+        let runs =
+            self.jobs.values().flat_map(|life| &life.runs).filter(|run| run.worker == worker);
+        runs.filter(|run| run.finished.as_ref().is_some_and(|(at, _)| *at >= since)).count()
+    }
+
     /// How many runs of a job began whose end was never settled.
     pub fn lost_runs(&self, job: &str) -> usize {
         let runs = self.jobs.get(job).map(|life| &life.runs[..]).unwrap_or_default();

@@ -127,7 +127,7 @@ CREATE TABLE IF NOT EXISTS qudo_reply (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Who works, what it serves (JSON arrays of names), and how long it may be silent before others may take
--- its jobs, in microseconds.
+-- its jobs, in microseconds. schema_level is the number of migrations that its program carries.
 CREATE TABLE IF NOT EXISTS qudo_worker (
     id BINARY(16) NOT NULL PRIMARY KEY,
     name VARCHAR(300) NOT NULL,
@@ -136,6 +136,7 @@ CREATE TABLE IF NOT EXISTS qudo_worker (
     queues MEDIUMTEXT NOT NULL,
     started_at BIGINT NOT NULL,
     seen_at BIGINT NOT NULL,
+    schema_level INT NOT NULL,
     dead_after BIGINT NOT NULL
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

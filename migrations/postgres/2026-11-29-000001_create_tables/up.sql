@@ -135,7 +135,7 @@ CREATE TABLE qudo_reply (
 CREATE INDEX ix_qudo_reply_created ON qudo_reply (created_at);
 
 -- Who works, what it serves (JSON arrays of names), and how long it may be silent before others may take
--- its jobs, in microseconds.
+-- its jobs, in microseconds. schema_level is the number of migrations that its program carries.
 CREATE TABLE qudo_worker (
     id UUID NOT NULL PRIMARY KEY,
     name TEXT NOT NULL,
@@ -144,6 +144,7 @@ CREATE TABLE qudo_worker (
     queues TEXT NOT NULL,
     started_at BIGINT NOT NULL,
     seen_at BIGINT NOT NULL,
+    schema_level INTEGER NOT NULL,
     dead_after BIGINT NOT NULL
 ) WITH (fillfactor = 50);
 

@@ -123,7 +123,7 @@ CREATE TABLE qudo_reply (
 CREATE INDEX ix_qudo_reply_created ON qudo_reply (created_at);
 
 -- Who works, what it serves (JSON arrays of names), and how long it may be silent before others may take
--- its jobs, in microseconds.
+-- its jobs, in microseconds. schema_level is the number of migrations that its program carries.
 CREATE TABLE qudo_worker (
     id BLOB NOT NULL PRIMARY KEY,
     name TEXT NOT NULL,
@@ -132,6 +132,7 @@ CREATE TABLE qudo_worker (
     queues TEXT NOT NULL,
     started_at INTEGER NOT NULL,
     seen_at INTEGER NOT NULL,
+    schema_level INTEGER NOT NULL,
     dead_after INTEGER NOT NULL
 ) WITHOUT ROWID;
 

@@ -90,7 +90,7 @@ impl Spool {
         }
         let limit = self.limit;
         let found = self.database.begin("open the spool", move |driver| {
-            driver.migrate()?;
+            driver.migrate(false)?;
             driver.depth(limit)
         });
         let found = found.wait_at_most(self.database.limit())?;

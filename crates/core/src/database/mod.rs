@@ -664,7 +664,7 @@ impl Drop for Suspicion {
 /// A database that is back with a schema we cannot work on is of no more use than a dead one.
 fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
     let reason = match driver.schema()? {
-        SchemaState::Current => return Ok(()),
+        SchemaState::Current | SchemaState::Newer(_) => return Ok(()),
         SchemaState::Behind(_) => "its tables are missing or old; run `qudo migrate`",
         SchemaState::Ahead(_) => "its schema is newer than this program",
     };

@@ -17,7 +17,7 @@ const SCHEMA_WITHIN: Duration = Duration::from_secs(2);
 
 /// Creates or updates the tables in every database; returns what was applied where.
 pub(crate) fn migrate(databases: &Databases) -> Result<Vec<PerDatabase<Vec<String>>>, Error> {
-    migrate_each(databases)
+    migrate_each(databases, false)
         .into_iter()
         .map(|one| {
             one.answer.map(|applied| PerDatabase { database: one.database, answer: Ok(applied) })
@@ -27,8 +27,9 @@ pub(crate) fn migrate(databases: &Databases) -> Result<Vec<PerDatabase<Vec<Strin
 
 /// With one answer per database. A migration may take as long
 /// as it takes.
-pub(crate) fn migrate_each(databases: &Databases) -> Vec<PerDatabase<Vec<String>>> {
-    databases.collect("migrate", |driver: &dyn Driver| driver.migrate(), Asked::wait_for_ever)
+pub(crate) fn migrate_each(databases: &Databases, force: bool) -> Vec<PerDatabase<Vec<String>>> {
+    let migrate = move |driver: &dyn Driver| driver.migrate(force);
+    databases.collect("migrate", migrate, Asked::wait_for_ever)
 }
 
 /// The schema of every database, asked at once: that it will do, or why not.
@@ -53,6 +54,14 @@ fn ask_schema(database: &Arc<Database>) -> Asked<SchemaState> {
 fn judge(database: &Database, state: Result<SchemaState, Error>) -> Result<(), Error> {
     let reason = match state? {
         SchemaState::Current => return Ok(()),
+        SchemaState::Newer(unknown) => {
+            log::info!(
+                "database {:?}: its tables are newer than this program ({}), which may go on working on them",
+                &*database.name,
+                unknown.join(", ")
+            );
+            return Ok(());
+        }
         SchemaState::Behind(missing) => format!(
             "{} migrations of qudo are not applied (first: {}); run `qudo migrate --database \
              DSN` or call Manager::migrate",
@@ -60,7 +69,8 @@ fn judge(database: &Database, state: Result<SchemaState, Error>) -> Result<(), E
             missing.first().map_or("none", String::as_str)
         ),
         SchemaState::Ahead(unknown) => format!(
-            "its schema is newer than this program (unknown: {}); update the program",
+            "its schema is newer than this program (unknown: {}), which must not work on it any more; update the \
+             program",
             unknown.join(", ")
         ),
     };

@@ -9,9 +9,11 @@ use super::{Control, ControlFlag, Deadline, DriverError, Ending, ExceptionId, Re
 pub enum SchemaState {
     /// Every migration is applied.
     Current,
+    /// Every migration is applied, and these that this driver does not know, which say that its programs may go on working.
+    Newer(Vec<String>),
     /// These migrations are not applied yet; all of them when the schema is missing.
     Behind(Vec<String>),
-    /// The database has migrations that this driver does not know: it is newer.
+    /// The database has migrations that this driver does not know and whose tables it must not work on: it is newer.
     Ahead(Vec<String>),
 }
 
@@ -25,12 +27,13 @@ pub trait Admin {
     /// Compares the schema with the migrations that the driver carries. Reads only.
     fn schema(&self) -> Result<SchemaState, DriverError>;
 
-    /// Applies the missing migrations; returns their names. Concurrent migrators wait for each other.
+    /// Applies the missing migrations; returns their names. Concurrent migrators wait for each other. Without `force` it
+    /// refuses while worker processes live whose programs must not work on the new tables.
     ///
     /// # Errors
     ///
-    /// When the database does not answer, is newer, or a migration fails.
-    fn migrate(&self) -> Result<Vec<String>, DriverError>;
+    /// When the database does not answer, is newer, such workers live, or a migration fails.
+    fn migrate(&self, force: bool) -> Result<Vec<String>, DriverError>;
 
     /// Reverts every migration, newest first; returns their names. All jobs are lost.
     ///

@@ -211,7 +211,7 @@ impl Admin for MemoryDriver {
         Ok(SchemaState::Current)
     }
 
-    fn migrate(&self) -> Result<Vec<String>, DriverError> {
+    fn migrate(&self, _force: bool) -> Result<Vec<String>, DriverError> {
         Ok(Vec::new())
     }
 

@@ -188,7 +188,7 @@ impl Inspect for FaultyDriver {
 impl Admin for FaultyDriver {
     calls! {
         fn schema() -> SchemaState;
-        fn migrate() -> Vec<String>;
+        fn migrate(force: bool) -> Vec<String>;
         fn revert() -> Vec<String>;
         fn identity() -> Uuid;
         fn control() -> Control;

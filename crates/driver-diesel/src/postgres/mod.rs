@@ -146,7 +146,14 @@ impl Engine for Postgres {
         conn.batch(&settings.join("; "))
     }
 
-    const MIGRATIONS: &'static [Step] = &[step!("postgres", "2026-11-29-000001_create_tables")];
+    fn migrations() -> &'static [Step] {
+        const CREATE: Step = step!("postgres", "2026-11-29-000001_create_tables", oldest: 1);
+        #[cfg(not(qudo_upgrade_test))]
+        const ALL: &[Step] = &[CREATE];
+        #[cfg(qudo_upgrade_test)]
+        const ALL: &[Step] = &[CREATE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        crate::step::carried(ALL)
+    }
 
     fn tables(&self) -> &Tables {
         &self.source.options.tables

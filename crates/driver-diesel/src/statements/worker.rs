@@ -14,6 +14,7 @@ use super::lookup::instant;
 use super::{Place, STAND, Stand, put_ready};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
+use crate::migrate::level;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Renews the heartbeat row; `false` if it had to be made.
@@ -33,8 +34,8 @@ pub(crate) fn heartbeat<E: Engine>(
         return Ok(true);
     }
     let insert = format!(
-        "INSERT INTO qudo_worker (id, name, program_version, abilities, queues, dead_after, started_at, \
-         seen_at) VALUES (?, ?, ?, ?, ?, ?, {now}, {now})",
+        "INSERT INTO qudo_worker (id, name, program_version, abilities, queues, dead_after, schema_level, \
+         started_at, seen_at) VALUES (?, ?, ?, ?, ?, ?, ?, {now}, {now})",
         now = E::NOW
     );
     let (abilities, queues) = (list_of(&worker.abilities), list_of(&worker.queues));
@@ -45,6 +46,7 @@ pub(crate) fn heartbeat<E: Engine>(
         Bind::Text(&abilities),
         Bind::Text(&queues),
         promise,
+        Bind::Int(level::<E>()),
     ];
     conn.run(&insert, &binds)?;
     Ok(false)

@@ -197,7 +197,7 @@ impl Admin for FileDriver {
         Ok(if self.0.is_there() { SchemaState::Current } else { missing() })
     }
 
-    fn migrate(&self) -> Answer<Vec<String>> {
+    fn migrate(&self, _force: bool) -> Answer<Vec<String>> {
         Ok(self.0.create()?.then(|| VERSION.to_owned()).into_iter().collect())
     }
 

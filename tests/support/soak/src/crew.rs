@@ -82,7 +82,7 @@ impl Options {
         self
     }
 
-    fn arguments(&self) -> Vec<String> {
+    pub(crate) fn arguments(&self) -> Vec<String> {
         let mut arguments = vec!["worker".to_owned()];
         for (name, dsn) in &self.databases {
             arguments.push(format!("--database={name}={dsn}"));

@@ -12,6 +12,7 @@ mod crew;
 mod fault;
 mod hammer;
 mod load;
+mod upgrade;
 mod verdict;
 mod world;
 
@@ -20,6 +21,7 @@ pub use crew::{Crew, Options, pair, work};
 pub use fault::{Fault, random};
 pub use hammer::{Hammer, Outcome, hammer};
 pub use load::{Load, Phase, Tally, client};
+pub use upgrade::{Upgrade, upgrade};
 pub use verdict::{Verdict, judge};
 pub use world::{World, builder};
 

@@ -7,7 +7,10 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::{Parser, Subcommand};
 use qudo::history::{Rules, micros};
-use qudo_soak::{Crew, Hammer, Load, Options, Phase, Result, World, hammer, judge, pair, random};
+use qudo_soak::{
+    Crew, Hammer, Load, Options, Phase, Result, Upgrade, World, hammer, judge, pair, random,
+    upgrade,
+};
 
 /// A silent process is dead after 5 s, found within a second, and a call may have taken 2.
 const CLAIMS_RETURN: Duration = Duration::from_secs(10);
@@ -29,6 +32,10 @@ enum Command {
     Hammer(Hammer),
     /// Works; started by `run`.
     Worker(Options),
+    /// Lets two builds work side by side over an upgrade under load.
+    Upgrade(Upgrade),
+    /// Makes or changes the tables; started by `upgrade`.
+    Migrate(Migrate),
     /// Moves the waiting jobs of one database to another; started by a test, which kills it.
     Move(Move),
 }
@@ -53,6 +60,15 @@ struct Soak {
 }
 
 #[derive(clap::Args)]
+struct Migrate {
+    /// A database, as NAME=DSN.
+    #[arg(long = "database", value_parser = pair)]
+    databases: Vec<(String, String)>,
+    #[arg(long)]
+    force: bool,
+}
+
+#[derive(clap::Args)]
 struct Move {
     /// A database, as NAME=DSN.
     #[arg(long = "database", value_parser = pair)]
@@ -74,6 +90,8 @@ fn main() -> ExitCode {
         Command::Move(Move { databases, from, to }) => {
             move_jobs(&databases, &from, &to).map(|()| true)
         }
+        Command::Upgrade(arguments) => upgrade(&arguments).map(|()| true),
+        Command::Migrate(Migrate { databases, force }) => migrate(&databases, force),
         Command::Run(soak) => run(&soak),
     };
     match outcome {
@@ -84,6 +102,21 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// `false` if a database refused.
+fn migrate(databases: &[(String, String)], force: bool) -> Result<bool> {
+    let mut done = true;
+    for on in qudo_soak::builder(databases).build()?.migrate_each(force) {
+        match on.answer {
+            Ok(applied) => println!("{}: {}", on.database, applied.join(", ")),
+            Err(error) => {
+                eprintln!("{error}");
+                done = false;
+            }
+        }
+    }
+    Ok(done)
 }
 
 fn move_jobs(databases: &[(String, String)], from: &str, to: &str) -> Result<()> {
