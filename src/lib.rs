@@ -10,7 +10,7 @@ pub use qudo_core::{
     register, snooze,
 };
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn};
-pub use qudo_hooks::{Due, JobId, Outcome};
+pub use qudo_hooks::{Due, JobId, Meta, Outcome};
 /// # Examples
 ///
 /// ```

@@ -21,10 +21,11 @@ use syn::visit::Visit;
 const SECRET: &str = "s3cr3t-0f-4-us3r";
 
 /// Types whose `Debug` is written by hand because they hold a secret; each is shown below.
-const HIDING: [&str; 17] = [
+const HIDING: [&str; 20] = [
     "Arg",
     "ClaimedJob",
     "DataSource",
+    "Encodable",
     "Encrypted",
     "Exception",
     "Failure",
@@ -33,17 +34,19 @@ const HIDING: [&str; 17] = [
     "JobRecord",
     "JobView",
     "ManagerBuilder",
+    "Meta",
     "MovingJob",
     "NewJob",
     "Password",
     "ReplyRecord",
     "ReplyRow",
     "Ticket",
+    "TypedArg",
 ];
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 27] = [
+const PLAIN: [&str; 28] = [
     "AbilityRegistration",
     "AbilitySet",
     "CodecSet",
@@ -68,6 +71,7 @@ const PLAIN: [&str; 27] = [
     "Sqlite",
     "Target",
     "TestQueueBuilder",
+    "Visit",
     "WorkHandle",
     "WorkerId",
     "WorkerView",
@@ -257,7 +261,13 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
     let sent = manager.enqueue(NewJob::named("mail", SECRET.into())).expect("stored");
     hidden("Manager", &manager);
     hidden("Enqueued and Ticket", &sent);
-    hidden("NewJob", &NewJob::named("mail", SECRET.into()));
+    hidden("NewJob", &NewJob::named("mail", SECRET.into()).meta("secret", SECRET));
+    hidden("Encodable", &qudo::codec::Encodable::new(&SECRET));
+    hidden("TypedArg", &qudo::codec::TypedArg::new(SECRET));
+    let mut meta = qudo::Meta::default();
+    meta.set("secret", SECRET);
+    hidden("Meta", &meta);
+    hidden("ManagerBuilder", &Manager::builder().database(format!("postgres://u:{SECRET}@h/d")));
     let stored: Vec<JobInfo> = manager
         .jobs(&qudo::driver::JobFilter { limit: 9, ..Default::default() })
         .into_iter()

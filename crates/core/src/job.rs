@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{CodecSet, Encodable, JobId, JobView, PluginError, PluginSet};
+use qudo_hooks::{CodecSet, Encodable, JobId, JobView, Meta, PluginError, PluginSet};
 use serde::Serialize;
 
 use crate::driver::{
@@ -150,6 +150,11 @@ impl Job {
         &self.claimed.facts.arg
     }
 
+    /// What the client added to the argument. It is read anew at each call.
+    pub fn meta(&self) -> Meta {
+        Meta::from_text(self.claimed.facts.meta.as_deref())
+    }
+
     /// Whether the worker process is stopping, the job's database is being removed, or the ability's
     /// time limit is over; long work may end early, with a snooze or an error.
     pub fn is_stopping(&self) -> bool {
@@ -221,7 +226,9 @@ impl Job {
         let (mut all, new) =
             (std::mem::take(&mut written.prepared), std::mem::take(&mut written.replacements));
         drop(written);
-        for job in new {
+        let meta = if new.is_empty() { Meta::default() } else { self.meta() };
+        for mut job in new {
+            job.fields.meta_mut().inherit(&meta);
             all.extend(self.post.host.prepare(job)?);
         }
         Ok(all)
@@ -250,6 +257,7 @@ impl Job {
             .with_database(&self.post.database)
             .with_uniqkey(claimed.facts.uniqkey.as_deref())
             .with_priority(claimed.facts.priority)
+            .with_meta(claimed.facts.meta.as_deref())
             .with_attempt(self.attempt(), self.max_retries)
             .with_enqueued_at(Some(claimed.enqueued_at))
             .with_arg(&claimed.facts.codec, &claimed.facts.arg)

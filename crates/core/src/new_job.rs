@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::{Due, JobFields, JobId};
+use qudo_hooks::{Due, JobFields, JobId, Meta};
 use serde_json::Value;
 
 use crate::ability_options::DEFAULT_QUEUE;
@@ -181,6 +181,31 @@ impl<R> NewJob<R> {
     pub fn uniq_policy(mut self, policy: UniqPolicy) -> Self {
         self.policy = policy;
         self
+    }
+
+    /// Adds a value beside the argument, for hooks, people and filters: at most 64 KiB in all. Jobs that replace this one
+    /// inherit it.
+    ///
+    /// ```
+    /// use qudo_core::NewJob;
+    ///
+    /// let job = NewJob::named("mail", "eve".into()).meta("tenant", 7).tag("eu");
+    /// assert_eq!(job.metadata().get("tenant"), Some(&7.into()));
+    /// ```
+    pub fn meta(mut self, name: impl Into<String>, value: impl Into<Value>) -> Self {
+        self.fields.meta_mut().set(name, value);
+        self
+    }
+
+    /// Adds a tag, as [`meta`](Self::meta) adds a value.
+    pub fn tag(mut self, tag: impl Into<String>) -> Self {
+        self.fields.meta_mut().tag(tag);
+        self
+    }
+
+    /// What was added beside the argument so far.
+    pub fn metadata(&self) -> &Meta {
+        self.fields.meta()
     }
 
     /// Not before this instant, by the database's clock.

@@ -5,12 +5,12 @@ use qudo::driver::{
     Extras, Flags, Inserted, JobFacts, JobFilter, JobRecord, Redrive, Settled, Settlement, Verdict,
     WorkerInfo,
 };
-use qudo::hook::FailureKind;
-use qudo::{JobId, JobResult};
+use qudo::hook::{FailureKind, Hook, HookError, JobDraft, JobView};
+use qudo::{Job, JobId, JobResult};
 use uuid::Uuid;
 
 use crate::abilities::{echo, other_echo};
-use crate::{Bed, eventually};
+use crate::{Bed, Log, eventually, run_all};
 
 fn record(due: Due) -> JobRecord {
     let facts = JobFacts {
@@ -173,4 +173,77 @@ pub fn a_worker_says_what_it_serves(bed: &Bed) {
         assert_eq!(info.version.as_deref(), Some("7"));
     }
     working.stop();
+}
+
+/// Hands its work on once, and notes what its metadata says.
+#[qudo::ability(max_retries = 0)]
+fn carries(job: &Job, left: u32) -> JobResult {
+    let meta = job.meta();
+    let tags: Vec<_> = meta.tags().collect();
+    job.plugin::<Log>()?.add(format!("{left} {:?} {:?} {tags:?}", meta.get("tenant"), meta.get("step")));
+    if left == 0 {
+        return Err(qudo::abort("enough"));
+    }
+    job.replace(carries::job(left - 1).meta("step", left - 1));
+    Ok(())
+}
+
+/// Adds to the metadata, and notes what it sees of it.
+struct Marks(Log);
+
+impl Hook for Marks {
+    fn name(&self) -> &'static str {
+        "marks"
+    }
+    fn pre_enqueue(&self, job: &mut JobDraft<'_>) -> Result<(), HookError> {
+        job.meta_mut().tag("marked");
+        Ok(())
+    }
+    fn pre_work(&self, job: &JobView<'_>) -> Result<(), HookError> {
+        self.0.add(format!("sees {:?}", job.meta().get("tenant")));
+        Ok(())
+    }
+}
+
+pub fn metadata_reaches_hooks_and_the_job_and_is_inherited(bed: &Bed) {
+    let seen = Log::default();
+    let (manager, log) =
+        bed.with(|builder| builder.ability::<carries>().hook(Marks(seen.clone())));
+    let job = carries::job(1).database(bed.first()).meta("tenant", 7).meta("step", 1).tag("eu");
+    let id = manager.enqueue(job).expect("stored").id().expect("new");
+    let stored = manager.lookup(id).expect("answers").expect("lives").1.facts.meta;
+    let text = stored.expect("has some");
+    assert_eq!(&*text, r#"{"step":1,"tags":["eu","marked"],"tenant":7}"#);
+    assert_eq!(run_all(&manager), 2);
+    let told = |left: u32| {
+        let number = |n: u32| format!("Some(Number({n}))");
+        format!("{left} {} {} {:?}", number(7), number(left), ["eu", "marked"])
+    };
+    assert_eq!(log.lines(), [told(1), told(0)]);
+    assert_eq!(seen.lines(), ["sees Some(Number(7))", "sees Some(Number(7))"]);
+    // And by the job that it is enqueued as again.
+    let row = crate::work::exceptions(&manager).remove(0);
+    manager.redrive(row.id).expect("redrives");
+    run_all(&manager);
+    assert_eq!(log.lines().last(), Some(&told(0)));
+}
+
+pub fn metadata_that_cannot_be_stored_is_refused(bed: &Bed) {
+    let (manager, _) = bed.with(|builder| builder.ability::<echo>());
+    let job = || echo::job("x".to_owned());
+    for (job, says) in [
+        (job().meta("tags", 1), "list of tags"),
+        (job().meta("", 1), "name of metadata"),
+        (job().tag("nul\0"), "tag"),
+        (job().meta("large", "x".repeat(70_000)), "65536"),
+    ] {
+        let error = manager.enqueue(job).expect_err(says).to_string();
+        assert!(error.contains(says), "{error}");
+    }
+    let odd = job().meta("ä \" '\u{1f600}", serde_json::json!({"a": [1, null]})).tag("köln");
+    let id = manager.enqueue(odd).expect("stored").id().expect("new");
+    let meta = manager.lookup(id).expect("answers").expect("lives").1.facts.meta;
+    let meta = qudo::Meta::from_text(meta.as_deref());
+    assert_eq!(meta.get("ä \" '\u{1f600}"), Some(&serde_json::json!({"a": [1, null]})));
+    assert!(meta.has_tag("köln"));
 }

@@ -175,6 +175,8 @@ macro_rules! suite {
     (@ facts $run:path) => {
         $crate::tests! { $run; $crate::facts:
             what_a_job_is_stays_the_same_until_its_end,
+            metadata_reaches_hooks_and_the_job_and_is_inherited,
+            metadata_that_cannot_be_stored_is_refused,
             a_job_that_moves_takes_what_it_is_with_it,
             a_job_with_nothing_beside_it_says_so,
             the_log_says_which_error_in_which_version_of_which_process,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 
-use crate::{PluginError, PluginSet, TypedArg};
+use crate::{Meta, PluginError, PluginSet, TypedArg};
 
 /// When a job may run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,6 +50,7 @@ pub struct JobFields {
     codec: Cow<'static, str>,
     version: u32,
     arg: Arg,
+    meta: Meta,
     suppressed: bool,
 }
 
@@ -86,6 +87,7 @@ impl JobFields {
             codec,
             version: 1,
             arg,
+            meta: Meta::default(),
             suppressed: false,
         }
     }
@@ -158,6 +160,16 @@ impl JobFields {
     /// Replaces the argument.
     pub fn set_arg(&mut self, arg: Arg) {
         self.arg = arg;
+    }
+
+    /// What the client adds to the argument.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The same, to be changed.
+    pub fn meta_mut(&mut self) -> &mut Meta {
+        &mut self.meta
     }
 
     /// Takes the argument out, leaving JSON null.

@@ -41,6 +41,7 @@ mod error;
 mod hook;
 mod id;
 mod location;
+mod meta;
 mod outcome;
 mod plugin;
 mod raw;
@@ -61,6 +62,7 @@ pub use error::{HookError, Veto};
 pub use hook::Hook;
 pub use id::{JobId, ParseJobIdError};
 pub use location::SourceLocation;
+pub use meta::Meta;
 pub use outcome::{Decision, Failure, FailureKind, Outcome};
 pub use plugin::{
     LivePlugin, Plugin, PluginError, PluginNeed, PluginRegistration, PluginSet, WorkerView,

@@ -2,7 +2,7 @@ use std::fmt;
 
 use chrono::{DateTime, Utc};
 
-use crate::{JobId, PluginError, PluginSet};
+use crate::{JobId, Meta, PluginError, PluginSet};
 
 /// A job as hooks see it: read-only, without leases or connections.
 ///
@@ -21,6 +21,7 @@ pub struct JobView<'a> {
     enqueued_at: Option<DateTime<Utc>>,
     codec: &'a str,
     arg: &'a [u8],
+    meta: Option<&'a str>,
     plugins: Option<&'a PluginSet>,
 }
 
@@ -55,6 +56,7 @@ impl<'a> JobView<'a> {
             enqueued_at: None,
             codec: crate::JSON,
             arg: b"null",
+            meta: None,
             plugins: None,
         }
     }
@@ -101,6 +103,18 @@ impl<'a> JobView<'a> {
         self.codec = codec;
         self.arg = arg;
         self
+    }
+
+    /// Sets what the client added to the argument, as [it is stored](Meta::to_text).
+    #[must_use]
+    pub fn with_meta(mut self, meta: Option<&'a str>) -> Self {
+        self.meta = meta;
+        self
+    }
+
+    /// What the client added to the argument. It is read anew at each call.
+    pub fn meta(&self) -> Meta {
+        Meta::from_text(self.meta)
     }
 
     /// Gives the view the plugins of the manager.

@@ -26,11 +26,20 @@ pub(super) enum Kind {
     Keyed,
     /// Leaves a row in the job status.
     Status,
+    /// Carries metadata.
+    Metadata,
 }
 
 impl Kind {
-    const ODD: [Self; 6] =
-        [Self::Replying, Self::Failing, Self::Retrying, Self::Snoozing, Self::Keyed, Self::Status];
+    const ODD: [Self; 7] = [
+        Self::Replying,
+        Self::Failing,
+        Self::Retrying,
+        Self::Snoozing,
+        Self::Keyed,
+        Self::Status,
+        Self::Metadata,
+    ];
 }
 
 impl fmt::Display for Kind {
@@ -71,6 +80,7 @@ impl Mix {
                 Nothing::job(arg).uniqkey(key).untyped()
             }
             Kind::Status => Status::job(arg).untyped(),
+            Kind::Metadata => Nothing::job(arg).meta("tenant", number).tag("bench").untyped(),
         }
     }
 }
@@ -114,7 +124,7 @@ mod tests {
         for wrong in ["", "odd", "keyed=0", "keyed=101", "keyed=x", "=1"] {
             assert!(mix(wrong).is_err(), "{wrong}");
         }
-        assert_eq!(Mix::each().len(), 13);
+        assert_eq!(Mix::each().len(), 15);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use qudo_hooks::{
-    Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView, encode as encode_with,
+    Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView, Meta, encode as encode_with,
 };
 
 use crate::ability::{split_version, versioned};
@@ -18,6 +18,9 @@ use crate::new_job::{NewJob, Open};
 use crate::program::Program;
 use crate::tools::guard::guard;
 use crate::tools::time::SystemTime;
+
+/// The largest metadata of a job, in bytes as it is stored.
+const MAX_META: usize = 64 * 1024;
 
 /// Hooks and encoding for a job that is stored by other means than an enqueue; `None` when suppressed.
 pub(crate) fn prepare(program: &Program, mut job: NewJob) -> Result<Option<JobRecord>, Error> {
@@ -107,6 +110,7 @@ pub(crate) fn call_post_enqueue(
         .with_database(database)
         .with_uniqkey(facts.uniqkey.as_deref())
         .with_priority(facts.priority)
+        .with_meta(facts.meta.as_deref())
         .with_arg(&facts.codec, &facts.arg)
         .with_plugins(&program.plugins);
     let ours = hooks_of(program, &facts.ability, hooks).unwrap_or_else(|(hook, panic)| {
@@ -158,12 +162,31 @@ pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Er
         due => due,
     };
     let facts = JobFacts {
+        meta: encode_meta(job.fields.meta())?,
         uniqkey: job.fields.take_uniqkey(),
         // The stored rank is minus the priority, which the lowest number does not have.
         priority: job.fields.priority().max(-i32::MAX),
         ..JobFacts::new(job.ability, job.fields.take_queue(), codec, arg)
     };
     Ok(JobRecord { id: job.id, facts, due })
+}
+
+/// What a client adds to the argument, as it is stored.
+fn encode_meta(meta: &Meta) -> Result<Option<Box<str>>, Error> {
+    let Some(text) = meta.to_text() else { return Ok(None) };
+    let wrong = |reason: String| Error::InvalidOption { option: "meta", reason };
+    for (name, _) in meta.values() {
+        check_name("name of metadata", name)?;
+        if name == Meta::reserved() {
+            return Err(wrong(format!("{name:?} is the list of tags; add to it with `tag`")));
+        }
+    }
+    meta.tags().try_for_each(|tag| check_name("tag", tag))?;
+    if text.len() > MAX_META {
+        let size = text.len();
+        return Err(wrong(format!("it takes {size} bytes, more than the limit of {MAX_META}")));
+    }
+    Ok(Some(text.into()))
 }
 
 /// The last moment at which a job may become due, by this machine's clock. A day more than a delay may have, because

@@ -309,8 +309,9 @@ mod tests {
         let begun = Instant::now();
         std::thread::sleep(Duration::from_millis(500));
         let asked = bed.asked.0.load(Ordering::SeqCst) - before;
-        let tenths = begun.elapsed().as_millis() as usize / 50;
-        assert!(asked <= tenths, "{asked} questions in {:?}", begun.elapsed());
+        // One for each of those that wait would be five thousand.
+        let few = begun.elapsed().as_millis() as usize / 10;
+        assert!(asked <= few, "{asked} questions in {:?}", begun.elapsed());
         assert_eq!(ended.load(Ordering::SeqCst), 0);
         bed.jobs.iter().for_each(|job| bed.end(*job));
         eventually(|| ended.load(Ordering::SeqCst) == 2_000);

@@ -29,6 +29,7 @@ pub(super) fn settled(
         .with_database(database)
         .with_uniqkey(job.facts.uniqkey.as_deref())
         .with_priority(job.facts.priority)
+        .with_meta(job.facts.meta.as_deref())
         .with_attempt(job.attempt.unsigned_abs(), max_retries)
         .with_enqueued_at(Some(job.enqueued_at))
         .with_plugins(&program.plugins);
