@@ -46,7 +46,7 @@ const HIDING: [&str; 20] = [
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 28] = [
+const PLAIN: [&str; 27] = [
     "AbilityRegistration",
     "AbilitySet",
     "CodecSet",
@@ -73,7 +73,6 @@ const PLAIN: [&str; 28] = [
     "TestQueueBuilder",
     "Visit",
     "WorkHandle",
-    "WorkerId",
     "WorkerView",
 ];
 
