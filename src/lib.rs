@@ -79,12 +79,13 @@ pub mod plugin {
 /// What operators ask for, and the answers: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        Ending, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo, JobState, StatusRow,
-        WorkerId, WorkerInfo, WorkerSeen,
+        Bounded, Ending, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo, JobState,
+        StatusRow, WorkerId, WorkerInfo, WorkerSeen,
     };
     pub use qudo_core::{
-        AbilityInfo, AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason, Finding,
-        Flaw, JobCount, LoopReport, MoveReport, PerDatabase, Placed, SpoolReport, Unworkable,
+        AbilityInfo, AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason,
+        Explanation, Finding, Flaw, JobCount, LoopReport, MoveReport, PerDatabase, Placed, Reason,
+        SpoolReport, Unworkable,
     };
 }
 

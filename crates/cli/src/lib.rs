@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod migrate;
 mod status;
+mod why;
 
 use std::process::ExitCode;
 
@@ -29,6 +30,8 @@ enum Command {
     /// Look whether every live job is in exactly one place of one database, with its facts and its
     /// key.
     Audit(audit::Arguments),
+    /// Tell why a job does not run, or how it ended: the one reason, from all databases.
+    Why(why::Arguments),
     /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
     /// afterwards. Several databases are measured together, as one manager uses them.
     Bench(bench::Arguments),
@@ -73,36 +76,33 @@ fn add_database(builder: qudo::ManagerBuilder, text: &str) -> qudo::ManagerBuild
 ///
 /// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
 /// `audit` answers 0 when all is as it should be, 1 when something is wrong, and 2 when it could not
-/// look at all of it.
+/// look at all of it. `why` answers 0 when a database knows the job, 1 when no database knows it, and 2 when
+/// one that did not answer may know it.
 pub fn run() -> ExitCode {
     let level = env_logger::Env::default().default_filter_or("warn");
     drop(env_logger::Builder::from_env(level).try_init());
     let command = Arguments::parse().command;
-    if let Command::Audit(arguments) = &command {
-        return match arguments.databases.manager() {
-            Ok(manager) => audit::run(&manager, arguments),
-            Err(error) => {
-                eprintln!("qudo: {}", with_causes(&error));
-                ExitCode::from(2)
-            }
-        };
-    }
-    let done = match command {
-        Command::Migrate(Migrate { databases, force }) => {
-            databases.manager().map(|manager| migrate::run(&manager, force))
-        }
-        Command::Status(databases) => databases.manager().map(|manager| status::run(&manager)),
-        Command::Bench(arguments) => bench::run(&arguments),
-        Command::Audit(_) => unreachable!("it was dealt with above"),
+    let after_error = match &command {
+        Command::Audit(_) | Command::Why(_) => ExitCode::from(2),
+        _ => ExitCode::FAILURE,
     };
-    match done {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("qudo: {}", with_causes(&error));
-            ExitCode::FAILURE
+    execute(command).unwrap_or_else(|error| {
+        eprintln!("qudo: {}", with_causes(&error));
+        after_error
+    })
+}
+
+fn execute(command: Command) -> Result<ExitCode, Error> {
+    let code = |done: bool| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    Ok(match command {
+        Command::Migrate(Migrate { databases, force }) => {
+            code(migrate::run(&databases.manager()?, force))
         }
-    }
+        Command::Status(databases) => code(status::run(&databases.manager()?)),
+        Command::Audit(arguments) => audit::run(&arguments.databases.manager()?, &arguments),
+        Command::Why(arguments) => why::run(&arguments.databases.manager()?, &arguments)?,
+        Command::Bench(arguments) => code(bench::run(&arguments)?),
+    })
 }
 
 /// An error with its causes in one line.

@@ -60,6 +60,7 @@ pub use ability_options::AbilityOptions;
 pub use admin::audit;
 pub use admin::audit::{AuditOptions, AuditReport, Finding, Flaw};
 pub use admin::listing::{JobCount, Unworkable};
+pub use admin::why::{Explanation, Reason};
 pub use backoff::{Backoff, RetryDelay};
 pub use builder::ManagerBuilder;
 pub use client::enqueued::Enqueued;

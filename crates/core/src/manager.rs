@@ -14,6 +14,7 @@ use crate::ability::AbilityInfo;
 use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
 use crate::admin::listing::{JobCount, Unworkable};
+use crate::admin::why::Explanation;
 use crate::builder::ManagerBuilder;
 use crate::client::enqueued::Enqueued;
 use crate::client::spool::SpoolReport;
@@ -223,6 +224,27 @@ impl Manager {
     /// When no database knows the job and one did not answer.
     pub fn lookup(&self, id: JobId) -> Result<Option<(String, JobInfo)>, Error> {
         admin::listing::lookup(self.set(), id)
+    }
+
+    /// Why a job does not run, or how it ended: the one reason, and what the databases know of the job. All
+    /// databases are asked at the same time; the first one that knows the job answers, so that one that is down hides
+    /// only its own jobs.
+    ///
+    /// ```
+    /// use qudo_core::{Manager, NewJob, Reason};
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:explained").build()?;
+    /// let sent = manager.enqueue(NewJob::named("mail", &"ada@example.org"))?;
+    /// let explanation = manager.why(sent.id())?;
+    /// assert_eq!(explanation.reason, Reason::NoWorker);
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When no database knows the job and one did not answer.
+    pub fn why(&self, id: JobId) -> Result<Explanation, Error> {
+        admin::why::why(self.set(), id)
     }
 
     /// The live job that holds a unique key, with the short name of its database.

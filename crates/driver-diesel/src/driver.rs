@@ -4,11 +4,11 @@ use std::time::{Duration, Instant};
 
 use diesel::result::Error;
 use qudo_core::driver::{
-    AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionFilter,
-    ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, Promotion,
-    Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, Verdict, Wake,
-    WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
+    DeadWorker, Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception,
+    ExceptionFilter, ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState,
+    Keep, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -406,6 +406,10 @@ impl<E: Engine> Inspect for DieselDriver<E> {
 
     fn heads(&self, queues: u32, rows: u32) -> Result<Vec<Head>, DriverError> {
         self.engine.read(|conn| heads::heads::<E>(conn, queues, rows))
+    }
+
+    fn ahead(&self, job: &JobInfo, bound: u64) -> Result<Bounded, DriverError> {
+        self.engine.read(|conn| heads::ahead::<E>(conn, job, bound))
     }
 
     fn remains(&self, job: JobId) -> Result<Remains, DriverError> {

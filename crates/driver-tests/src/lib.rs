@@ -56,6 +56,8 @@ groups! {
     hooks,
     /// What hooks and plugins are told after the commit, and when a service starts and stops.
     points,
+    /// Why a job does not run, or how it ended.
+    reasons,
     /// What comes back to the client.
     reply,
     /// Services: many threads, many processes, leases, rescues.
@@ -80,7 +82,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; contract enqueue work reply facts exceptions hooks points session databases);
+        $crate::suite!($run; contract enqueue work reply facts exceptions reasons hooks points session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -189,6 +191,19 @@ macro_rules! suite {
             a_failed_job_is_enqueued_again_once,
             a_failure_that_was_retried_cannot_be_enqueued_again,
             redrive_is_refused_while_a_live_job_holds_the_key,
+        }
+    };
+    (@ reasons $run:path) => {
+        $crate::tests! { $run; $crate::reasons:
+            a_ready_job_waits_for_a_worker_that_has_its_ability_and_serves_its_queue,
+            the_jobs_ahead_are_those_that_a_claim_takes_first,
+            a_job_that_is_not_due_waits_for_its_time_or_for_its_next_attempt,
+            a_running_job_is_in_the_hands_of_a_worker_that_lives_or_is_silent,
+            a_job_that_completed_is_told_as_far_as_it_left_anything,
+            a_job_that_failed_for_good_tells_of_its_redrive_or_of_the_key_that_forbids_it,
+            a_job_that_was_moved_is_explained_where_it_went,
+            a_job_on_its_way_and_a_job_in_the_spool_say_so,
+            a_database_that_does_not_answer_hides_only_its_own_jobs,
         }
     };
     (@ hooks $run:path) => {

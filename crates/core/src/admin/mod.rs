@@ -6,3 +6,4 @@ pub(crate) mod listing;
 pub(crate) mod moves;
 pub(crate) mod orders;
 pub(crate) mod retire;
+pub(crate) mod why;

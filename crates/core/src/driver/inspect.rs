@@ -1,8 +1,10 @@
+use std::cmp::Reverse;
+
 use qudo_hooks::JobId;
 
 use super::{
-    CountRow, Depth, DriverError, Exception, ExceptionFilter, Head, JobFilter, JobInfo, JobState,
-    Remains, StatusRow,
+    Bounded, CountRow, Depth, DriverError, Exception, ExceptionFilter, Head, JobFilter, JobInfo,
+    JobState, Remains, StatusRow,
 };
 
 /// Questions. Nothing is written.
@@ -53,6 +55,20 @@ pub trait Inspect {
             }
         }
         Ok(heads)
+    }
+
+    /// How many ready jobs of the queue of a waiting job a claim takes before it, counted up to `bound`: those of a
+    /// higher priority, and those of the same priority with a smaller id. By default counted among the first
+    /// `bound` live jobs of the queue.
+    fn ahead(&self, job: &JobInfo, bound: u64) -> Result<Bounded, DriverError> {
+        let limit = u32::try_from(bound).unwrap_or(u32::MAX);
+        let queue = Some(job.facts.queue.to_string());
+        let listed = self.list(&JobFilter { queue, limit, ..JobFilter::default() })?;
+        let rank = |one: &JobInfo| (Reverse(one.facts.priority), one.id);
+        let before =
+            listed.iter().filter(|one| one.state == JobState::Ready && rank(one) < rank(job));
+        let more = listed.len() as u64 >= bound;
+        Ok(Bounded { count: before.count() as u64, more })
     }
 
     /// How many live jobs there are, each number counted up to `bound`.

@@ -5,7 +5,7 @@ use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    AbilityLease, Admin, Audit, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
+    AbilityLease, Admin, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
     DeadWorker, Deadline, Depth, Driver, DriverError, Ending, Exception, ExceptionFilter,
     ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow,
     Leg, Moves, MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
@@ -182,6 +182,7 @@ impl Inspect for FaultyDriver {
         fn status(job: JobId) -> Vec<StatusRow>;
         fn remains(job: JobId) -> Remains;
         fn heads(queues: u32, rows: u32) -> Vec<Head>;
+        fn ahead(job: &JobInfo, bound: u64) -> Bounded;
     }
 }
 

@@ -1,8 +1,8 @@
-//! What waits at the heads of the queues.
+//! What waits at the heads of the queues, and before one job.
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::Head;
+use qudo_core::driver::{Bounded, Head, JobInfo};
 
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, Sql};
@@ -40,4 +40,27 @@ pub(crate) fn heads<E: Engine>(
         );
     }
     Ok(heads)
+}
+
+/// How many ready jobs of its queue come before this job, up to the bound: two ranges of the key of the claim, since
+/// not every engine reads a comparison of pairs as one range.
+///
+/// Locking: none.
+pub(crate) fn ahead<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    job: &JobInfo,
+    bound: u64,
+) -> QueryResult<Bounded> {
+    let (queue, rank) = (&*job.facts.queue, -i64::from(job.facts.priority));
+    let limit = i64::try_from(bound).unwrap_or(i64::MAX).saturating_add(1);
+    let higher = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM qudo_ready WHERE queue = ? \
+                  AND claim_rank < ? LIMIT ?) AS higher";
+    let binds = [Bind::Text(queue), Bind::Big(rank), Bind::Big(limit)];
+    let higher = conn.row::<i64>(higher, &binds)?.unwrap_or_default();
+    let older = "SELECT COUNT(*) FROM (SELECT 1 AS one FROM qudo_ready WHERE queue = ? \
+                 AND claim_rank = ? AND id < ? LIMIT ?) AS older";
+    let id = job.id.as_uuid();
+    let binds = [Bind::Text(queue), Bind::Big(rank), Bind::Id(id), Bind::Big(limit - higher)];
+    let older = conn.row::<i64>(older, &binds)?.unwrap_or_default();
+    Ok(Bounded::new((higher + older).unsigned_abs(), bound))
 }
