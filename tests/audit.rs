@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
-use qudo::admin::{AuditOptions, Flaw};
+use qudo::admin::{AuditOptions, Ending, Flaw};
 use qudo::driver::{
     AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place, WorkerInfo,
 };
@@ -110,6 +110,14 @@ fn flaws() -> Vec<(&'static str, NewJob, Vec<&'static str>)> {
         ("DELETE FROM qudo_scheduled WHERE id = {ID}", later(), vec!["no_place"]),
         ("DELETE FROM qudo_job WHERE id = {ID}", job(), vec!["no_facts"]),
         ("DELETE FROM qudo_job WHERE id = {ID}", later(), vec!["no_facts"]),
+        // That it came here by a move does not mean that it lives elsewhere.
+        (
+            "INSERT INTO qudo_moving (id, queue, claim_rank, ability, attempt, crashes, flags, leg, other, mover, \
+             moved_at) SELECT id, queue, claim_rank, ability, attempt, crashes, flags, 'arrived', 'x', id, 1 \
+             FROM qudo_ready WHERE id = {ID}; DELETE FROM qudo_job WHERE id = {ID}",
+            job(),
+            vec!["no_facts"],
+        ),
         (
             "INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, \
              crashes, flags) SELECT 9000000000000000, id, queue, claim_rank, ability, attempt, crashes, flags \
@@ -179,6 +187,12 @@ fn each_flaw_is_found_and_put_right(engine: &str) {
             }
             "no_facts" => {
                 assert!(told[0].message.contains("facts are missing"), "{}", told[0].message);
+                let remains = fresh.driver().remains(id).expect("answers");
+                assert_eq!(
+                    remains.ending,
+                    Some(Ending::Removed),
+                    "{sql}: its ticket must not say that it completed"
+                );
                 assert!(manager.lookup(id).expect("answers").is_none());
             }
             _ => {}

@@ -151,8 +151,9 @@ impl Manager {
     /// Works on the calling thread and the worker threads until SIGTERM or SIGINT.
     ///
     /// The first signal stops softly: no more claims, unstarted jobs are given back, running jobs
-    /// may finish within `shutdown_timeout`. After a second signal this method returns immediately;
-    /// another process rescues the jobs that were running. Databases that are down, now or later,
+    /// may finish within `shutdown_timeout`. After a second signal this method returns as soon as the stop points of
+    /// hooks and plugins have returned; another process rescues the jobs that were running. A third signal ends the
+    /// process. Databases that are down, now or later,
     /// are used when they are back. The signals' default action is not restored afterwards.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use qudo::driver::{Ending, Keep, Remains};
-use qudo::{Error, Progress};
+use qudo::{Error, ManagerBuilder, Progress};
 
 use crate::abilities::{double, echo, no_argument, noted, replies, stumble};
 use crate::{Bed, DEADLINE, run_all, eventually};
@@ -124,6 +124,64 @@ pub fn a_trail_tells_when_the_job_went_however_late_its_move_is_ended(bed: &Bed)
     let trail = driver.trail(id).expect("answers").expect("it went");
     assert!(trail.age >= Duration::from_millis(25), "{trail:?}");
     assert_eq!(trail.to.as_deref(), Some("elsewhere"));
+}
+
+pub fn a_copy_that_was_brought_and_taken_back_leads_to_where_the_job_stayed(bed: &Bed) {
+    let other = bed.another();
+    let (from, to) = (bed.driver(), other.driver());
+    let dsn = &other.databases[0].1;
+    let (manager, _) = bed.with(|builder| builder.ability::<double>().database_as("other", dsn));
+    let job = double::job(1).database(bed.first());
+    let id = manager.enqueue(job).expect("stored").id().expect("id");
+    let identity = |driver: &dyn qudo::driver::Driver| driver.identity().expect("answers").to_string();
+    let jobs = from.move_out(&identity(&*to), None, 9).expect("leaves");
+    let mover = uuid::Uuid::now_v7();
+    to.move_in(&identity(&*from), mover, &jobs).expect("is brought");
+    let ticket = manager.ticket(id);
+    assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "in both, on its way");
+    assert_eq!(to.cancel_move_in(mover, &[id]).expect("answers"), 1);
+    assert_eq!(from.move_back(&[id]).expect("answers"), 1);
+    let trail = to.trail(id).expect("answers").expect("was seen here");
+    assert_eq!(trail.to, Some(identity(&*from)));
+    assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "it lives");
+}
+
+pub fn a_move_that_is_taken_back_keeps_that_the_job_came_here(bed: &Bed) {
+    let other = bed.another();
+    let dsn = &other.databases[0].1;
+    let both = |builder: ManagerBuilder| builder.ability::<no_argument>().database_as("other", dsn);
+    let (manager, _) = bed.with(both);
+    let sent = manager.enqueue(no_argument::job().database(bed.first())).expect("stored");
+    let id = sent.id().expect("id");
+    manager.move_jobs(bed.first(), "other").expect("goes");
+    manager.move_jobs("other", bed.first()).expect("comes back");
+    let driver = bed.driver();
+    driver.move_out("nowhere", Some(&[id]), 1).expect("is to leave");
+    driver.move_back(&[id]).expect("and stays");
+    assert_eq!(run_all(&manager), 1);
+    sent.wait(DEADLINE).expect("it completed");
+    // Once it is gone it came to this place no more: another mover may bring it back.
+    let again = manager.enqueue(no_argument::job().database(bed.first())).expect("stored");
+    let again = again.id().expect("id");
+    manager.move_jobs(bed.first(), "other").expect("goes");
+    manager.move_jobs("other", bed.first()).expect("comes back");
+    manager.move_jobs(bed.first(), "other").expect("goes");
+    manager.move_jobs("other", bed.first()).expect("comes back");
+    assert_eq!(manager.lookup(again).expect("answers").map(|(place, _)| place).as_deref(), Some(bed.first()));
+    assert_eq!(run_all(&manager), 1);
+}
+
+pub fn a_job_of_an_id_that_replied_before_is_removed_if_it_is_removed(bed: &Bed) {
+    let (manager, _) = bed.manager::<double>();
+    let job = || double::job(1).database(bed.first());
+    let sent = manager.enqueue(job()).expect("stored");
+    let id = sent.id().expect("id");
+    run_all(&manager);
+    sent.wait(DEADLINE).expect("it replied");
+    let again = manager.enqueue(job().with_id(id)).expect("stored");
+    assert!(manager.dequeue(id).expect("answers"));
+    let progress = again.ticket().expect("new").check().expect("answers");
+    assert!(matches!(progress, Progress::Removed(Ending::Removed)), "{progress:?}");
 }
 
 pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {

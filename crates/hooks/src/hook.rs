@@ -41,7 +41,8 @@ pub trait Hook: Send + Sync {
     /// Called after the insert was committed: on the enqueuing thread, and for a job that took the place of another on
     /// the thread on which [`post_settle`](Self::post_settle) is called for that one.
     ///
-    /// It cannot fail the enqueue; a panic is logged.
+    /// An id that is enqueued again while its job lives counts as new and is told again. It cannot fail the enqueue; a
+    /// panic is logged.
     fn post_enqueue(&self, job: &JobView<'_>) {
         let _ = job;
     }
@@ -82,7 +83,8 @@ pub trait Hook: Send + Sync {
         Ok(())
     }
 
-    /// Called on the worker thread after every run, whatever the outcome, before it is settled.
+    /// Called on the worker thread after every run, whatever the outcome, before it is settled; after
+    /// the commit where the ability used `complete_in`.
     ///
     /// It cannot change the outcome; a panic is logged.
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
@@ -92,7 +94,7 @@ pub trait Hook: Send + Sync {
     /// Called after the outcome was committed: on the thread that settles runs, of which each database has one, and with
     /// `complete_in` and `work_once` on the thread that ran the job. It should be short, because the next settlement
     /// waits for it, and must not wait for a job. Not called for a run whose lease was lost, which changed nothing. It may be
-    /// missed where the answer to a settlement was lost, because nobody can tell then which of two tries was stored. So
+    /// missed where the answer to a settlement, or to the commit of a `complete_in`, was lost, because nobody can tell then which of two tries was stored. So
     /// count what has to be exact in the database.
     ///
     /// The argument is not kept until then and is empty. A [`Failure`] has the kind, class and message of the
@@ -118,7 +120,8 @@ pub trait Hook: Send + Sync {
         let _ = worker;
     }
 
-    /// Called on each thread that runs jobs, before its first job. A panic is logged.
+    /// Called on each thread of `work` or `start` that runs jobs, before its first job; not by `work_once`. A panic is
+    /// logged.
     fn thread_start(&self, worker: &WorkerView<'_>) {
         let _ = worker;
     }

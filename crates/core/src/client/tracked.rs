@@ -142,9 +142,14 @@ impl Tracked {
                 let database = database.map(|one| one.name.to_string());
                 return Err(Error::WaitTimeout { job, after: limit, database, state: seen });
             }
-            match &database {
+            let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
+            // One that is on its way from the spool is in no place where it could be waited for.
+            let is_lost = |one: &Arc<Database>| seen == Some(JobState::Moving) && is_spool(one);
+            match database.filter(|one| !is_lost(one)) {
                 Some(database) => {
-                    self.client.lookouts.wait(waiters, database, &mut watch, until);
+                    // That it was alive must be seen often enough to conclude from its absence.
+                    let again = Instant::now() + self.client.program.options.keep.replies / 10;
+                    self.client.lookouts.wait(waiters, &database, &mut watch, until.min(again));
                 }
                 None => drop(watch.wait_until(until.min(Instant::now() + LOST))),
             }
@@ -158,19 +163,17 @@ impl Tracked {
         // As it was before: whoever shares this ticket may see the job alive after this look found nothing.
         let mut alive = self.alive.load(Ordering::Relaxed);
         let mut found = match &place {
-            Some(place) => self.follow(Arc::clone(place), limit, &mut alive)?,
+            Some(place) => self.follow(Arc::clone(place), limit, begun, &mut alive)?,
             None => None,
         };
-        // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before.
+        // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before; the
+        // trail of what was moved long ago is gone.
         let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
-        if found.is_none() && place.as_ref().is_none_or(is_spool) {
-            found = self.look_everywhere(limit, &mut alive)?;
+        if found.is_none() && (place.as_ref().is_none_or(is_spool) || !self.is_certain(alive)) {
+            found = self.look_everywhere(limit, begun, &mut alive)?;
         }
         Ok(match found {
-            Some(Known::Lives(state)) => {
-                self.alive.fetch_max(millis(begun), Ordering::Relaxed);
-                Found::Lives(state)
-            }
+            Some(Known::Lives(state)) => Found::Lives(state),
             Some(Known::Replies(replies)) => Found::Completed(replies),
             Some(Known::Completed) => Found::Completed(Vec::new()),
             Some(Known::Expired) => Found::Expired,
@@ -191,6 +194,7 @@ impl Tracked {
         &self,
         mut database: Arc<Database>,
         limit: Duration,
+        begun: Duration,
         alive: &mut u64,
     ) -> Result<Option<Known>, Error> {
         let ask = self.question();
@@ -200,7 +204,10 @@ impl Tracked {
             match asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))? {
                 Some(Known::Moved(trail)) => database = self.behind(&trail, alive)?,
                 found => {
-                    self.keep_place(database);
+                    if matches!(found, Some(Known::Lives(_))) {
+                        *alive = (*alive).max(millis(begun));
+                    }
+                    self.keep_place(database, *alive);
                     return Ok(found);
                 }
             }
@@ -209,8 +216,12 @@ impl Tracked {
         Ok(Some(Known::Moved(Trail { to: None, age: Duration::MAX })))
     }
 
-    fn keep_place(&self, database: Arc<Database>) {
-        *self.place.lock() = Some(database);
+    /// Notes where the job is, or was last, and when it was alive: the one says nothing without the other, for it may live
+    /// where nobody looks any more.
+    fn keep_place(&self, database: Arc<Database>, alive: u64) {
+        let mut place = self.place.lock();
+        *place = Some(database);
+        self.alive.fetch_max(alive, Ordering::Relaxed);
     }
 
     /// The database where a trail leads. The job was alive when it was moved, which says something if that was since this
@@ -218,25 +229,30 @@ impl Tracked {
     fn behind(&self, trail: &Trail, alive: &mut u64) -> Result<Arc<Database>, Error> {
         if let Some(at) = awake::now().checked_sub(trail.age) {
             *alive = (*alive).max(millis(at));
-            self.alive.fetch_max(*alive, Ordering::Relaxed);
         }
         self.moved_to(trail.to.as_deref().unwrap_or_default())
     }
 
-    fn look_everywhere(&self, limit: Duration, alive: &mut u64) -> Result<Option<Known>, Error> {
+    fn look_everywhere(
+        &self,
+        limit: Duration,
+        begun: Duration,
+        alive: &mut u64,
+    ) -> Result<Option<Known>, Error> {
         let is_trail = |known: &Known| matches!(known, Known::Moved(_));
         let databases = &self.client.databases;
         let found =
             databases.best(ACTION, self.question(), is_trail, Some(limit.max(MIN_ANSWER)))?;
         match found {
             Some((_, Known::Moved(trail))) => {
-                self.follow(self.behind(&trail, alive)?, limit, alive)
+                self.follow(self.behind(&trail, alive)?, limit, begun, alive)
             }
             Some((name, found)) => {
-                if matches!(found, Known::Lives(_))
+                // One that is on its way is in two databases, and it is not known which one it stays in.
+                if matches!(&found, Known::Lives(state) if *state != JobState::Moving)
                     && let Ok(database) = databases.found(&name)
                 {
-                    self.keep_place(database);
+                    self.keep_place(database, millis(begun));
                 }
                 Ok(Some(found))
             }
@@ -285,15 +301,18 @@ fn ask(
     if let Some(known) = here(driver, job)? {
         return Ok(Some(known));
     }
-    match driver.trail(job)? {
-        Some(trail) if trail.to.is_some() => return Ok(Some(Known::Moved(trail))),
-        // It may have come back since the look, and ended.
-        Some(_) => {
-            if let Some(known) = here(driver, job)? {
-                return Ok(Some(known));
-            }
+    while let Some(trail) = driver.trail(job)? {
+        if trail.to.is_some() {
+            return Ok(Some(Known::Moved(trail)));
         }
-        None => {}
+        // It may have come back since the look, and ended; or come back and gone again.
+        if let Some(known) = here(driver, job)? {
+            return Ok(Some(known));
+        }
+        let again = driver.trail(job)?;
+        if again.is_none_or(|again| again.to.is_none()) {
+            break;
+        }
     }
     let Some(kept) = history else { return Ok(None) };
     Ok(driver.status(job)?.last().and_then(|last| told_by(last, utc_now(), kept)))
@@ -336,7 +355,8 @@ fn told_by(last: &StatusRow, now: DateTime<Utc>, kept: Duration) -> Option<Known
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{client, databases};
+    use crate::driver::Deadline;
+    use crate::fixture::{client, databases, records};
 
     #[test]
     fn an_absence_says_something_for_nine_tenths_of_the_time_that_replies_are_kept() {
@@ -360,6 +380,8 @@ mod tests {
         assert_eq!((alive, job.alive.load(Ordering::Relaxed)), (0, 0));
         job.behind(&trail(Duration::ZERO), &mut alive).expect("is there");
         assert!(alive > 0 && job.is_certain(alive));
+        // Until it is found there, which may never be, that says nothing of other places.
+        assert_eq!(job.alive.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -381,5 +403,19 @@ mod tests {
         assert!(matches!(job.look_once(), Ok(Found::Unknown)));
         job.alive.store(millis(awake::now()), Ordering::Relaxed);
         assert!(matches!(job.clone().look_once(), Ok(Found::Completed(_))));
+    }
+
+    #[test]
+    fn a_job_of_which_its_place_has_no_trace_is_looked_for_everywhere() {
+        let client = client(databases(&["one", "two"]));
+        let [one, two] = ["one", "two"].map(|name| client.databases.find(name).expect("is there"));
+        let records = records(1);
+        two.driver().insert(&records, Deadline::NONE).expect("stored");
+        // As after a move so long ago that its trail was removed.
+        let job = Tracked::new(&client, records[0].id, Some(one), 0);
+        assert!(matches!(job.look_once(), Ok(Found::Lives(JobState::Ready))));
+        assert_eq!(job.place().map(|place| place.name.to_string()).as_deref(), Some("two"));
+        two.driver().dequeue(records[0].id, None).expect("answers");
+        assert!(matches!(job.look_once(), Ok(Found::Completed(_))), "it was alive a moment ago");
     }
 }

@@ -112,7 +112,6 @@ impl Store {
         for (id, stand, due) in &picked {
             self.ready.retain(|(_, _, other), _| other != id);
             self.scheduled.retain(|(_, other), _| other != id);
-            self.moving.remove(&(*id, Leg::Arrived));
             let row =
                 Moving { other: to.to_owned(), mover: Uuid::nil(), stand: *stand, due: *due, at };
             self.moving.insert((*id, Leg::Leaving), row);
@@ -171,6 +170,7 @@ impl Store {
     fn moved_out(&mut self, id: JobId) -> bool {
         if let Some(row) = self.moving.remove(&(id, Leg::Leaving)) {
             self.remove(id);
+            self.moving.remove(&(id, Leg::Arrived));
             self.moving.insert((id, Leg::Left), row);
             return true;
         }
@@ -188,9 +188,10 @@ impl Store {
 
     fn cancel(&mut self, mover: Uuid, id: JobId) -> bool {
         let ours = self.moving.get(&(id, Leg::Arriving)).is_some_and(|row| row.mover == mover);
-        if ours {
-            self.moving.remove(&(id, Leg::Arriving));
+        if ours && let Some(row) = self.moving.remove(&(id, Leg::Arriving)) {
             self.remove(id);
+            // Who saw the job here is to find it there.
+            self.moving.insert((id, Leg::Gone), row);
         }
         ours
     }

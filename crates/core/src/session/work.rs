@@ -104,7 +104,8 @@ impl WorkHandle {
         if !std::mem::replace(&mut self.stopped, true) {
             let session = &self.session;
             shut_down(session);
-            if let Some(life) = session.life.lock().take() {
+            let life = session.life.lock().take();
+            if let Some(life) = life {
                 life.stop(&session.client.program, &session.worker);
             }
             *self.at_work.0.lock() = State::Idle;
@@ -118,7 +119,7 @@ impl Drop for WorkHandle {
     }
 }
 
-/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once. During the start their default action ends
+/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once, a third one ends the process. During the start their default action ends
 /// the process: to take them before would leave a start that hangs to SIGKILL alone, and a program whose start fails
 /// deaf, for they are never given back.
 pub(crate) fn work(handle: WorkHandle) -> Result<(), Error> {
@@ -128,8 +129,12 @@ pub(crate) fn work(handle: WorkHandle) -> Result<(), Error> {
     let control = signals.handle();
     let listener = Arc::clone(&session);
     spawn("qudo-signals", move || {
-        for (count, _) in signals.forever().enumerate() {
+        for (count, signal) in signals.forever().enumerate() {
             listener.stop.ask(count > 0);
+            if count > 1 {
+                // The stop itself hangs, in a hook or a plugin perhaps: the default action ends the process.
+                drop(signal_hook::low_level::emulate_default_handler(signal));
+            }
         }
     })
     .map_err(Error::no_thread)?;

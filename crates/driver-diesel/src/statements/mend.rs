@@ -189,8 +189,8 @@ fn remove_all<E: Engine>(
     }
     let message = "its facts are missing; an audit removed what was left of it";
     note::<E>(conn, &Place { id, ..Place::from(&first.stand) }, message)?;
-    // One that went elsewhere lives there.
-    if trail::<E>(conn, id)?.is_none() {
+    // One that went elsewhere lives there; one that came here does not.
+    if trail::<E>(conn, id)?.is_none_or(|trail| trail.to.is_none()) {
         write_tombstone::<E>(conn, id, Ending::Removed)?;
     }
     Ok(true)

@@ -163,9 +163,6 @@ pub(crate) fn move_out<E: Engine>(
         );
         return Err(diesel::result::Error::QueryBuilderError(message.into()));
     }
-    let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
-    // Leaving again: another mover may bring it back one day.
-    E::delete_by_id(conn, &at(Leg::Arrived), &ids)?;
     let (mut scheduled, mut taken) = (Vec::new(), 0);
     for Waiting { stand, run_after } in &rows {
         if run_after.is_some() {
@@ -395,6 +392,8 @@ pub(crate) fn moved_out<E: Engine>(
     let ids = uuids(jobs);
     let leaving = marked::<E>(conn, Leg::Leaving, &ids)?;
     change::<E>(conn, Leg::Leaving, Leg::Left, &leaving)?;
+    // Another mover may bring it back one day. Not before it left: a job that stays after all came here.
+    E::delete_by_id(conn, &at(Leg::Arrived), &leaving)?;
     remove_facts::<E>(conn, &leaving)?;
     Ok(marked::<E>(conn, Leg::Left, &ids)?.into_iter().map(JobId::from_uuid).collect())
 }
@@ -499,7 +498,7 @@ pub(crate) fn of_leg<E: Engine>(
     Ok(conn.rows::<Marked>(&sql, &binds)?.into_iter().map(|row| (row.0, row.1)).collect())
 }
 
-/// Removes what a mover brought and nobody can claim yet.
+/// Removes what a mover brought and nobody can claim yet. A trail leads back: who saw the job here is to find it there.
 pub(crate) fn cancel<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     mover: &Uuid,
@@ -508,7 +507,7 @@ pub(crate) fn cancel<E: Engine>(
     let mover = [Bind::Id(mover)];
     let arriving = Keyed::table("qudo_moving").only("leg = 'arriving' AND mover = ?", &mover);
     let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &arriving, &uuids(jobs), E::FOR_UPDATE)?;
-    balance("cancel", ids.len(), E::delete_by_id(conn, &at(Leg::Arriving), &ids)?)?;
+    change::<E>(conn, Leg::Arriving, Leg::Gone, &ids)?;
     remove_facts::<E>(conn, &ids)?;
     Ok(ids.len())
 }

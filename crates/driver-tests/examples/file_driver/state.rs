@@ -469,7 +469,6 @@ impl State {
         let wanted = self.jobs.iter().filter(|(id, row)| is_wanted(id, row)).map(|(id, _)| *id);
         let ids: Vec<_> = wanted.take(limit as usize).collect();
         for id in &ids {
-            self.unmark(*id, Trace::Arrived);
             let Some(row) = self.jobs.get_mut(id) else { continue };
             row.place = Place::Leaving { to: to.to_owned(), due: row.due() };
         }
@@ -517,6 +516,7 @@ impl State {
     pub fn moved_out(&mut self, id: JobId) -> bool {
         if let Some(Place::Leaving { to, .. }) = self.jobs.get(&id).map(|row| row.place.clone()) {
             self.jobs.remove(&id);
+            self.unmark(id, Trace::Arrived);
             self.set_mark(id, Trace::Left, to);
         }
         self.mark(id, Trace::Left).is_some()
@@ -563,8 +563,13 @@ impl State {
     }
 
     pub fn cancel_move_in(&mut self, mover: Uuid, id: JobId) -> bool {
-        let is_ours =
-            |row: &Row| matches!(row.place, Place::Arriving { mover: other, .. } if other == mover);
-        self.jobs.get(&id).is_some_and(is_ours) && self.jobs.remove(&id).is_some()
+        let from = match self.jobs.get(&id).map(|row| &row.place) {
+            Some(Place::Arriving { mover: other, from, .. }) if *other == mover => from.clone(),
+            _ => return false,
+        };
+        self.jobs.remove(&id);
+        // Who saw the job here is to find it there.
+        self.set_mark(id, Trace::Gone, from);
+        true
     }
 }
