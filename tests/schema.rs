@@ -10,6 +10,7 @@ use diesel::sql_types::{Nullable, Text};
 use diesel::{Connection, MysqlConnection, PgConnection, QueryableByName, RunQueryDsl};
 use diesel::{SqliteConnection, sql_query};
 use qudo::Manager;
+use qudo::driver::SchemaState;
 use qudo_test_servers::FreshDatabase;
 
 /// A column as an engine describes it.
@@ -78,7 +79,7 @@ fn up_down_up(dsn: &str) {
     let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
     let up = || manager.migrate().expect("migrates").remove(0).answer.expect("applied");
     let first = up();
-    assert_eq!(first, ["2026-11-29-000001_create_tables"], "the same on every engine");
+    assert_eq!(first, ["2026-11-30-000001_create_tables"], "the same on every engine");
     let driver = qudo::driver::DriverRegistration::open_linked(dsn).expect("opens").driver;
     let mut down = driver.revert().expect("reverts");
     down.reverse();
@@ -112,5 +113,37 @@ fn every_engine_has_the_same_tables_columns_and_keys_after_up_down_up() {
         let mut conn = MysqlConnection::establish(fresh.url()).expect("connects");
         let columns = sql_query(sql.replace("{key}", "`key`")).load(&mut conn).expect("describes");
         assert_eq!(schema(columns), sqlite, "{engine} and SQLite");
+    }
+}
+
+#[test]
+fn a_migration_that_was_broken_off_is_missing_and_is_applied_again() {
+    // The other engines change tables in a transaction.
+    for engine in ["mariadb", "mysql"] {
+        let Some(fresh) = FreshDatabase::on(engine, "schema") else { continue };
+        let manager =
+            Manager::builder().linked(false).database(fresh.url()).build().expect("valid");
+        manager.migrate().expect("migrates");
+        let driver =
+            qudo::driver::DriverRegistration::open_linked(fresh.url()).expect("opens").driver;
+        let mut conn = MysqlConnection::establish(fresh.url()).expect("connects");
+        sql_query("DROP TABLE qudo_reply").execute(&mut conn).expect("as if it was not reached");
+        sql_query("UPDATE qudo_schema_migrations SET applied_at = 0")
+            .execute(&mut conn)
+            .expect("nor the end");
+        let state = driver.schema().expect("answers");
+        assert!(
+            matches!(state, SchemaState::Behind(ref missing) if missing.len() == 1),
+            "{state:?}"
+        );
+        let applied = manager.migrate().expect("migrates").remove(0).answer.expect("again");
+        assert_eq!(applied.len(), 1);
+        assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
+        driver.remains(qudo::JobId::new()).expect("the table is there again");
+        // And one that was broken off before it made anything can be reverted.
+        sql_query("UPDATE qudo_schema_migrations SET applied_at = 0")
+            .execute(&mut conn)
+            .expect("sets");
+        assert_eq!(driver.revert().expect("reverts").len(), 1);
     }
 }

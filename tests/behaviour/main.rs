@@ -48,6 +48,7 @@ macro_rules! on {
                 a_key_is_unique_inside_the_callers_transaction_too,
                 a_job_completes_in_the_transaction_of_its_effect,
                 what_replaces_a_job_in_its_transaction_starts_at_once,
+                a_job_does_not_complete_without_a_replacement_that_its_transaction_refused,
                 an_end_in_a_transaction_is_told_and_kept_as_any_other,
                 an_effect_that_fails_leaves_neither_itself_nor_the_end_of_the_job,
                 a_panic_in_the_transaction_leaves_nothing_and_the_database_works_on,

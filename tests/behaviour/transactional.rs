@@ -307,6 +307,34 @@ fn relay(job: &Job) -> JobResult {
     }
 }
 
+/// Goes on as if nothing were wrong when its replacement is refused.
+#[qudo::ability(job_status = true)]
+fn careless(job: &Job) -> JobResult {
+    job.replace(echo::job("never".to_owned()).meta("tags", 1));
+    let done = match job.engine() {
+        "sqlite" => job.complete_in(|_: &mut SqliteConnection| Ok(())),
+        #[cfg(feature = "postgres")]
+        "postgres" => job.complete_in(|_: &mut diesel::PgConnection| Ok(())),
+        #[cfg(feature = "mysql")]
+        "mysql" => job.complete_in(|_: &mut diesel::MysqlConnection| Ok(())),
+        other => Err(qudo::abort(format!("no connection to {other}"))),
+    };
+    drop(done.expect_err("metadata cannot be called tags"));
+    Ok(())
+}
+
+pub fn a_job_does_not_complete_without_a_replacement_that_its_transaction_refused(bed: &Bed) {
+    if Conn::open(bed).is_none() {
+        return;
+    }
+    let (manager, _) = bed.with(|builder| builder.ability::<careless>().ability::<echo>());
+    let sent = manager.enqueue(careless::job().database(bed.first())).expect("stored");
+    let outcome = manager.work_once().expect("works").expect("one");
+    assert!(matches!(outcome, Outcome::Discarded(_)), "{outcome:?}");
+    let error = sent.wait(DEADLINE).expect_err("it failed").to_string();
+    assert!(error.contains("cannot be replaced") && error.contains("tags"), "{error}");
+}
+
 pub fn what_replaces_a_job_in_its_transaction_starts_at_once(bed: &Bed) {
     if Conn::open(bed).is_none() {
         return;

@@ -98,6 +98,15 @@ pub enum Error {
         /// What is wrong and what is allowed.
         reason: String,
     },
+    /// A job that was to take the place of this one could not be prepared, and the ability went on all the same: the
+    /// run fails, so that the replacement is not lost.
+    #[error("job {job} cannot be replaced: {reason}")]
+    ReplacementRefused {
+        /// The job that runs.
+        job: JobId,
+        /// Why not.
+        reason: String,
+    },
     /// A queue, an ability or a unique key that cannot be stored.
     #[error("the {what} {name:?} cannot be used: {reason}")]
     InvalidName {

@@ -12,8 +12,10 @@ use crate::driver::{
 };
 use crate::error::Error;
 use crate::inside::JobInside;
+use crate::metadata;
 use crate::new_job::NewJob;
 use crate::tools::awake;
+use crate::tools::causes::with_causes;
 use crate::tools::sync::{Mutex, MutexGuard};
 use crate::tools::time::Instant;
 
@@ -80,6 +82,8 @@ pub(crate) struct Written {
     pub(crate) prepared: Vec<JobRecord>,
     /// What took the job's place in the transaction that completed it.
     pub(crate) stored: Vec<JobRecord>,
+    /// Why a replacement could not be prepared: the run fails then, also where the ability went on.
+    refused: Option<String>,
     pub(crate) completed: bool,
 }
 
@@ -223,13 +227,20 @@ impl Job {
     /// The jobs that take this one's place, through their hooks and encoded.
     pub(crate) fn take_replacements(&self) -> Result<Vec<JobRecord>, Error> {
         let mut written = self.written();
+        if let Some(reason) = &written.refused {
+            return Err(Error::ReplacementRefused { job: self.id(), reason: reason.clone() });
+        }
         let (mut all, new) =
             (std::mem::take(&mut written.prepared), std::mem::take(&mut written.replacements));
         drop(written);
         let meta = if new.is_empty() { Meta::default() } else { self.meta() };
         for mut job in new {
-            job.fields.meta_mut().inherit(&meta);
-            all.extend(self.post.host.prepare(job)?);
+            metadata::inherit(job.fields.meta_mut(), &meta, self.id());
+            // An ability may ignore that `complete_in` failed; the replacements are gone by then.
+            let prepared = self.post.host.prepare(job);
+            all.extend(prepared.inspect_err(|error| {
+                self.written().refused = Some(with_causes(error));
+            })?);
         }
         Ok(all)
     }

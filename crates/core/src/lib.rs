@@ -46,6 +46,7 @@ mod job;
 mod job_error;
 mod manager;
 mod memory;
+mod metadata;
 mod names;
 mod new_job;
 mod observe;

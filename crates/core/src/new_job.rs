@@ -147,7 +147,8 @@ impl<R> NewJob<R> {
         self.id
     }
 
-    /// Sets the id: enqueuing twice with one id while the job lives stores it once.
+    /// Sets the id: enqueuing twice with one id while the job lives stores it once. The second enqueue
+    /// is answered as the first, and `post_enqueue` hooks are told twice.
     ///
     /// Give different work a different id, also after the first job has ended: what is kept of a job's end, a reply,
     /// a failure or a removal, is the answer for every job that had this id.
@@ -183,7 +184,7 @@ impl<R> NewJob<R> {
         self
     }
 
-    /// Adds a value beside the argument, for hooks, people and filters: at most 64 KiB in all. Jobs that replace this one
+    /// Adds a value beside the argument, for hooks, the ability and people: at most 64 KiB in all. Jobs that replace this one
     /// inherit it.
     ///
     /// ```

@@ -65,6 +65,8 @@ impl<DB: Backend> MigrationSource<DB> for Steps<'_> {
 /// diesel's harness over `qudo_schema_migrations`.
 struct OwnTable<'s, 'c, E: Engine> {
     conn: &'s mut Sql<'c, E::Conn>,
+    /// Whether a migration that was begun and not ended counts as applied: it is to be reverted, and to be applied again.
+    with_begun: bool,
 }
 
 impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
@@ -72,18 +74,22 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
         &mut self,
         migration: &dyn Migration<BackendOf<E>>,
     ) -> Result<MigrationVersion<'static>> {
-        migration.run(self.conn.raw)?;
+        // The record goes first: on MySQL, where each statement commits by itself, a migration that is broken off has
+        // changed tables on which older programs may be forbidden to work.
         let version = migration.name().version().as_owned();
         let text = version.to_string();
         let at = E::migrations().iter().position(|step| step.version() == text).unwrap_or(0);
         let oldest = E::migrations()[at].oldest;
-        let sql = format!(
-            "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
-             VALUES (?, ?, ?, {})",
-            E::NOW
-        );
+        let forget = "DELETE FROM qudo_schema_migrations WHERE version = ?";
+        self.conn.run(forget, &[Bind::Text(&text)])?;
+        let begin = "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
+                     VALUES (?, ?, ?, 0)";
         let binds = [Bind::Text(&text), Bind::Int(at as i32 + 1), Bind::Int(oldest as i32)];
-        self.conn.run(&sql, &binds)?;
+        self.conn.run(begin, &binds)?;
+        migration.run(self.conn.raw)?;
+        let end =
+            format!("UPDATE qudo_schema_migrations SET applied_at = {} WHERE version = ?", E::NOW);
+        self.conn.run(&end, &[Bind::Text(&text)])?;
         Ok(version)
     }
 
@@ -104,9 +110,9 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
     }
 
     fn applied_migrations(&mut self) -> Result<Vec<MigrationVersion<'static>>> {
-        let sql = "SELECT version FROM qudo_schema_migrations ORDER BY version DESC";
-        let rows: Vec<String> = self.conn.rows(sql, &[])?;
-        Ok(rows.into_iter().map(MigrationVersion::from).collect())
+        let mut rows = self.conn.rows::<Applied>(APPLIED, &[])?;
+        rows.retain(|one| self.with_begun || one.is_whole());
+        Ok(rows.into_iter().rev().map(|one| MigrationVersion::from(one.version)).collect())
     }
 }
 
@@ -118,12 +124,34 @@ fn check_names<E: Engine>(engine: &E) -> std::result::Result<(), DriverError> {
     }
 }
 
-/// A migration that is applied, and the level of the oldest programs that may go on working with it.
-struct Applied(String, i32);
+/// A migration that is applied, or was begun.
+struct Applied {
+    version: String,
+    /// The level of the oldest programs that may go on working with it.
+    oldest: i32,
+    /// When its end was reached; 0 before.
+    at: i64,
+}
+
+const APPLIED: &str =
+    "SELECT version, oldest_level, applied_at FROM qudo_schema_migrations ORDER BY version";
+
+impl Applied {
+    fn is_whole(&self) -> bool {
+        self.at != 0
+    }
+
+    /// Whether this program carries it and it was applied to its end. Of one that was begun nothing but its oldest
+    /// programs is known to those that do not carry it: they take it for applied.
+    fn has(&self, step: &Step) -> bool {
+        self.is_whole() && self.version == step.version()
+    }
+}
 
 impl FromRow for Applied {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.text()?, columns.int()?))
+        let (version, oldest, at) = (columns.text()?, columns.int()?, columns.big()?);
+        Ok(Self { version, oldest, at })
     }
 }
 
@@ -138,8 +166,7 @@ pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, D
         return Ok(SchemaState::Behind(E::migrations().iter().map(ToString::to_string).collect()));
     }
     check_names(engine)?;
-    let sql = "SELECT version, oldest_level FROM qudo_schema_migrations ORDER BY version";
-    let applied = match engine.read(|conn| conn.rows::<Applied>(sql, &[])) {
+    let applied = match engine.read(|conn| conn.rows::<Applied>(APPLIED, &[])) {
         Ok(applied) => applied,
         Err(error) if error.kind() == ErrorKind::Schema => Vec::new(),
         Err(error) => return Err(error),
@@ -149,16 +176,17 @@ pub(crate) fn state<E: Engine>(engine: &E) -> std::result::Result<SchemaState, D
 
 /// What the migrations that are applied mean for a program that carries these.
 fn compare(carried: &[Step], applied: &[Applied]) -> SchemaState {
-    let is_known = |one: &&Applied| carried.iter().any(|step| step.version() == one.0);
+    let is_known = |one: &&Applied| carried.iter().any(|step| step.version() == one.version);
     let unknown = || applied.iter().filter(|one| !is_known(one));
-    let names = |all: &mut dyn Iterator<Item = &Applied>| all.map(|one| one.0.clone()).collect();
+    let names =
+        |all: &mut dyn Iterator<Item = &Applied>| all.map(|one| one.version.clone()).collect();
     let level = carried.len() as i32;
-    if unknown().any(|one| one.1 > level) {
+    if unknown().any(|one| one.oldest > level) {
         return SchemaState::Ahead(names(&mut unknown()));
     }
     let missing: Vec<_> = carried
         .iter()
-        .filter(|step| applied.iter().all(|one| one.0 != step.version()))
+        .filter(|step| !applied.iter().any(|one| one.has(step)))
         .map(ToString::to_string)
         .collect();
     if !missing.is_empty() {
@@ -178,15 +206,24 @@ impl FromRow for Outdated {
     }
 }
 
-/// Why the missing migrations must not be applied now: worker processes live that must not work on the new tables.
-/// What only enqueues has no row, and is not seen.
-fn refusal<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Option<String>> {
-    let sql = "SELECT version, oldest_level FROM qudo_schema_migrations ORDER BY version";
-    let applied = conn.rows::<Applied>(sql, &[])?;
-    if applied.is_empty() {
+fn ahead(unknown: &[String]) -> String {
+    let unknown = unknown.join(", ");
+    format!("the schema is newer than this program (unknown: {unknown}); update the program")
+}
+
+/// Why the missing migrations must not be applied now: worker processes live that must not work on the new tables, unless
+/// it is forced. What only enqueues has no row, and is not seen; what starts just now may not be seen, and looks at the
+/// tables itself after its first heartbeat.
+fn refusal<E: Engine>(conn: &mut Sql<'_, E::Conn>, force: bool) -> QueryResult<Option<String>> {
+    let applied = conn.rows::<Applied>(APPLIED, &[])?;
+    // Somebody with newer migrations may have been here while this one waited for its turn.
+    if let SchemaState::Ahead(unknown) = compare(E::migrations(), &applied) {
+        return Ok(Some(ahead(&unknown)));
+    }
+    if force || !applied.iter().any(Applied::is_whole) {
         return Ok(None);
     }
-    let is_missing = |step: &&Step| applied.iter().all(|one| one.0 != step.version());
+    let is_missing = |step: &&Step| !applied.iter().any(|one| one.has(step));
     let oldest = E::migrations().iter().filter(is_missing).map(|step| step.oldest).max();
     let live = format!(
         "SELECT name, program_version FROM qudo_worker WHERE schema_level < ? \
@@ -217,11 +254,7 @@ pub(crate) fn apply<E: Engine>(
         // Whoever made the tables has done the rest.
         SchemaState::Newer(_) => return Ok(Vec::new()),
         SchemaState::Ahead(unknown) => {
-            let message = format!(
-                "the schema is newer than this program (unknown: {}); update the program",
-                unknown.join(", ")
-            );
-            return Err(DriverError::new(ErrorKind::Schema, message));
+            return Err(DriverError::new(ErrorKind::Schema, ahead(&unknown)));
         }
         // Before anything that takes a right to make tables: programs migrate when they start, and most of
         // them need no such right.
@@ -244,12 +277,12 @@ pub(crate) fn apply<E: Engine>(
              version VARCHAR(50) NOT NULL PRIMARY KEY, level INTEGER NOT NULL, \
              oldest_level INTEGER NOT NULL, applied_at BIGINT NOT NULL)",
         )?;
-        refused = if force { None } else { refusal::<E>(conn)? };
+        refused = refusal::<E>(conn, force)?;
         if refused.is_some() {
             return Ok(Vec::new());
         }
         let steps = Steps(E::migrations(), conn.tables);
-        let mut table = OwnTable::<E> { conn };
+        let mut table = OwnTable::<E> { conn, with_begun: false };
         let applied = table.run_pending_migrations(steps).map_err(boxed)?;
         let applied = named::<E>(&applied);
         E::furnish(table.conn)?;
@@ -266,10 +299,13 @@ pub(crate) fn apply<E: Engine>(
 /// Reverts everything, newest first.
 pub(crate) fn revert<E: Engine>(engine: &E) -> std::result::Result<Vec<String>, DriverError> {
     check_names(engine)?;
+    if let SchemaState::Ahead(unknown) | SchemaState::Newer(unknown) = state(engine)? {
+        return Err(DriverError::new(ErrorKind::Schema, ahead(&unknown)));
+    }
     engine.migrate_alone(|conn| {
         E::strip(conn)?;
         let steps = Steps(E::migrations(), conn.tables);
-        let mut table = OwnTable::<E> { conn };
+        let mut table = OwnTable::<E> { conn, with_begun: true };
         let reverted = table.revert_all_migrations(steps).map_err(boxed)?;
         let reverted = named::<E>(&reverted);
         table.conn.batch("DROP TABLE qudo_schema_migrations")?;
@@ -309,9 +345,27 @@ mod tests {
     ];
 
     fn state(carried: usize, applied: usize) -> SchemaState {
-        let applied: Vec<_> =
-            ALL[..applied].iter().map(|one| Applied(one.version(), one.oldest as i32)).collect();
+        let applied: Vec<_> = ALL[..applied].iter().map(|one| row(one, 1)).collect();
         compare(&ALL[..carried], &applied)
+    }
+
+    fn row(step: &Step, at: i64) -> Applied {
+        Applied { version: step.version(), oldest: step.oldest as i32, at }
+    }
+
+    #[test]
+    fn a_migration_that_was_begun_is_missing_and_forbids_what_the_whole_one_forbids() {
+        let rows = |begun: usize| -> Vec<_> {
+            ALL[..=begun]
+                .iter()
+                .enumerate()
+                .map(|(at, one)| row(one, (at < begun).into()))
+                .collect()
+        };
+        let missing = |state| matches!(state, SchemaState::Behind(missing) if missing.len() == 1);
+        assert!(missing(compare(&ALL[..3], &rows(2))));
+        assert!(matches!(compare(&ALL[..1], &rows(2)), SchemaState::Ahead(_)));
+        assert!(matches!(compare(&ALL[..1], &rows(1)), SchemaState::Newer(_)));
     }
 
     #[test]

@@ -3,7 +3,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-/// What a client adds to a job beside its argument: named values and tags, for hooks, for people and for filters.
+/// What a client adds to a job beside its argument: named values and tags, for hooks, for the ability and for people.
 ///
 /// A job that [replaces](https://docs.rs/qudo/latest/qudo/struct.Job.html#method.replace) another, and a job that is
 /// redriven, inherit it. It is stored as one JSON object, in which the tags are the list `tags`.
@@ -78,6 +78,16 @@ impl Meta {
             }
         }
         self.tags.extend(from.tags.iter().cloned());
+    }
+
+    /// Removes a value, and tells which it was.
+    pub fn remove(&mut self, name: &str) -> Option<Value> {
+        self.values.remove(name)
+    }
+
+    /// Removes all values and tags.
+    pub fn clear(&mut self) {
+        *self = Self::default();
     }
 
     /// As it is stored; `None` if there is nothing in it.

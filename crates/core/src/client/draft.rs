@@ -6,21 +6,19 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 
 use qudo_hooks::{
-    Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView, Meta, encode as encode_with,
+    Arg, Due, Hook, HookError, HookSet, JSON, JobDraft, JobView, encode as encode_with,
 };
 
 use crate::ability::{split_version, versioned};
 use crate::backoff::MAX_DELAY;
 use crate::driver::{JobFacts, JobRecord};
 use crate::error::Error;
+use crate::metadata;
 use crate::names::{check_name, check_uniqkey};
 use crate::new_job::{NewJob, Open};
 use crate::program::Program;
 use crate::tools::guard::guard;
 use crate::tools::time::SystemTime;
-
-/// The largest metadata of a job, in bytes as it is stored.
-const MAX_META: usize = 64 * 1024;
 
 /// Hooks and encoding for a job that is stored by other means than an enqueue; `None` when suppressed.
 pub(crate) fn prepare(program: &Program, mut job: NewJob) -> Result<Option<JobRecord>, Error> {
@@ -162,31 +160,13 @@ pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Er
         due => due,
     };
     let facts = JobFacts {
-        meta: encode_meta(job.fields.meta())?,
+        meta: metadata::encode(job.fields.meta())?,
         uniqkey: job.fields.take_uniqkey(),
         // The stored rank is minus the priority, which the lowest number does not have.
         priority: job.fields.priority().max(-i32::MAX),
         ..JobFacts::new(job.ability, job.fields.take_queue(), codec, arg)
     };
     Ok(JobRecord { id: job.id, facts, due })
-}
-
-/// What a client adds to the argument, as it is stored.
-fn encode_meta(meta: &Meta) -> Result<Option<Box<str>>, Error> {
-    let Some(text) = meta.to_text() else { return Ok(None) };
-    let wrong = |reason: String| Error::InvalidOption { option: "meta", reason };
-    for (name, _) in meta.values() {
-        check_name("name of metadata", name)?;
-        if name == Meta::reserved() {
-            return Err(wrong(format!("{name:?} is the list of tags; add to it with `tag`")));
-        }
-    }
-    meta.tags().try_for_each(|tag| check_name("tag", tag))?;
-    if text.len() > MAX_META {
-        let size = text.len();
-        return Err(wrong(format!("it takes {size} bytes, more than the limit of {MAX_META}")));
-    }
-    Ok(Some(text.into()))
 }
 
 /// The last moment at which a job may become due, by this machine's clock. A day more than a delay may have, because

@@ -26,8 +26,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::driver::{
-    Control, ControlFlag, Deadline, Driver, DriverError, Due, ErrorKind, Inserted, JobRecord, Name,
-    SchemaState,
+    Control, ControlFlag, Deadline, Driver, DriverError, Due, Inserted, JobRecord, Name,
 };
 use crate::error::Error;
 use crate::tools::bell::Bell;
@@ -92,6 +91,8 @@ pub(crate) struct Database {
     last_claim: Mutex<Option<DateTime<Utc>>>,
     /// It is out of the set, so nobody asks it any more.
     removed: AtomicBool,
+    /// It was said that its tables are newer than this program.
+    told_newer: AtomicBool,
     settings: Settings,
 }
 
@@ -138,8 +139,14 @@ impl Database {
             queues: RwLock::default(),
             last_claim: Mutex::default(),
             removed: AtomicBool::new(false),
+            told_newer: AtomicBool::new(false),
             settings,
         }
+    }
+
+    /// Whether nobody asked this before: for what is said once.
+    pub(crate) fn is_newer_for_the_first_time(&self) -> bool {
+        !self.told_newer.swap(true, Ordering::Relaxed)
     }
 
     pub(crate) fn driver(&self) -> &Arc<dyn Driver> {
@@ -584,7 +591,7 @@ impl Database {
     fn probe(self: &Arc<Self>) -> Result<(), DriverError> {
         let check = |driver: &dyn Driver| {
             driver.probe()?;
-            usable(driver)?;
+            schema::usable(driver)?;
             driver.control()
         };
         let begun = Instant::now();
@@ -661,16 +668,6 @@ impl Drop for Suspicion {
     }
 }
 
-/// A database that is back with a schema we cannot work on is of no more use than a dead one.
-fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
-    let reason = match driver.schema()? {
-        SchemaState::Current | SchemaState::Newer(_) => return Ok(()),
-        SchemaState::Behind(_) => "its tables are missing or old; run `qudo migrate`",
-        SchemaState::Ahead(_) => "its schema is newer than this program",
-    };
-    Err(DriverError::new(ErrorKind::Schema, reason))
-}
-
 /// Lives only while the database is down. Holds no strong reference while it sleeps, so that a
 /// dropped manager is not kept alive by a dead database.
 fn probe_until_up(database: &Weak<Database>, mut pause: Duration) {
@@ -701,7 +698,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::driver::WorkerId;
+    use crate::driver::{ErrorKind, WorkerId};
     use crate::fixture::{SOON, database, database_with, eventually, memory, records, settings};
     use crate::testing::FaultyDriver;
 

@@ -7,7 +7,7 @@ use super::Database;
 use super::asked::Asked;
 use super::everywhere::PerDatabase;
 use super::set::Databases;
-use crate::driver::{Driver, SchemaState};
+use crate::driver::{Driver, DriverError, ErrorKind, SchemaState};
 use crate::error::Error;
 use crate::tools::time::Instant;
 
@@ -47,6 +47,16 @@ pub(crate) fn check_schema(database: &Arc<Database>) -> Result<(), Error> {
     judge(database, ask_schema(database).wait())
 }
 
+/// Whether a database can be worked with. One with a schema we cannot work on is of no more use than a dead one.
+pub(crate) fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
+    let reason = match driver.schema()? {
+        SchemaState::Current | SchemaState::Newer(_) => return Ok(()),
+        SchemaState::Behind(_) => "its tables are missing or old; run `qudo migrate`",
+        SchemaState::Ahead(_) => "its schema is newer than this program",
+    };
+    Err(DriverError::new(ErrorKind::Schema, reason))
+}
+
 fn ask_schema(database: &Arc<Database>) -> Asked<SchemaState> {
     database.begin("read its schema version", |driver| driver.schema())
 }
@@ -55,11 +65,13 @@ fn judge(database: &Database, state: Result<SchemaState, Error>) -> Result<(), E
     let reason = match state? {
         SchemaState::Current => return Ok(()),
         SchemaState::Newer(unknown) => {
-            log::info!(
-                "database {:?}: its tables are newer than this program ({}), which may go on working on them",
-                &*database.name,
-                unknown.join(", ")
-            );
+            if database.is_newer_for_the_first_time() {
+                log::info!(
+                    "database {:?}: its tables are newer than this program ({}), which may go on working on them",
+                    &*database.name,
+                    unknown.join(", ")
+                );
+            }
             return Ok(());
         }
         SchemaState::Behind(missing) => format!(

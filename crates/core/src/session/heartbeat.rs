@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::driver::{Driver, DriverError};
+use crate::database::schema::usable;
+use crate::driver::{Driver, DriverError, ErrorKind};
 use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
@@ -65,8 +66,14 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     if !*may_beat {
         return Ok(());
     }
-    let ask = move |driver: &dyn Driver| Ok((driver.heartbeat(&worker)?, driver.control()?));
-    let (known, control) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
+    let looks = first || lane.heart.looks_at_schema();
+    let ask = move |driver: &dyn Driver| {
+        let known = driver.heartbeat(&worker)?;
+        // After the row is there: who migrates sees the row, or we see the new tables.
+        let tables = if looks || !known { usable(driver) } else { Ok(()) };
+        Ok((known, driver.control()?, tables))
+    };
+    let (known, control, tables) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
     database.note_control(control, begun)?;
@@ -86,6 +93,13 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
             lane.give_back(job);
         }
     }
+    if let Err(error) = tables
+        && error.kind() == ErrorKind::Schema
+    {
+        // A migration did not see this process, or was forced.
+        database.mark_down(&error);
+        return Ok(());
+    }
     if lane.heart.note(begun_awake) {
         // The fetcher waits for the first one: leases without a worker's row are swept.
         database.bell.ring();
@@ -99,11 +113,15 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
     use super::*;
     use crate::driver::{ControlFlag, Deadline};
-    use crate::fixture::{SOON, records};
+    use crate::fixture::{SOON, memory, records};
     use crate::session::bed::{Bed, eventually};
+    use crate::session::heart::LOOK_EVERY;
     use crate::session::shutdown::shut_down;
+    use crate::testing::FaultyDriver;
 
     #[test]
     fn the_first_beat_tells_that_the_process_is_there_and_which_database_it_met() {
@@ -165,6 +183,30 @@ mod tests {
         beat(&bed.session, &lane, SOON).expect("answers");
         bed.pace.may_end.ring();
         bed.begun(1);
+        shut_down(&bed.session);
+    }
+
+    #[test]
+    fn a_process_that_no_migration_saw_finds_the_new_tables_itself() {
+        let moved_on = Arc::new(AtomicBool::new(false));
+        let newer = Arc::clone(&moved_on);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| match call {
+            "schema" if newer.load(Ordering::Acquire) => {
+                Err(DriverError::new(ErrorKind::Schema, "its schema is newer than this program"))
+            }
+            _ => Ok(()),
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        moved_on.store(true, Ordering::Release);
+        for _ in 0..LOOK_EVERY {
+            // Refused as soon as one has seen it.
+            drop(beat(&bed.session, &lane, SOON));
+        }
+        assert!(!bed.database.is_up());
+        moved_on.store(false, Ordering::Release);
+        eventually(|| bed.database.is_up());
         shut_down(&bed.session);
     }
 }
