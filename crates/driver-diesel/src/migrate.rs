@@ -80,7 +80,8 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
         let text = version.to_string();
         let at = E::migrations().iter().position(|step| step.version() == text).unwrap_or(0);
         let oldest = E::migrations()[at].oldest;
-        let forget = "DELETE FROM qudo_schema_migrations WHERE version = ?";
+        // A whole one is not forgotten: whoever comes too late fails at its key.
+        let forget = "DELETE FROM qudo_schema_migrations WHERE version = ? AND applied_at = 0";
         self.conn.run(forget, &[Bind::Text(&text)])?;
         let begin = "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
                      VALUES (?, ?, ?, 0)";
@@ -99,9 +100,11 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
     ) -> Result<MigrationVersion<'static>> {
         // The record goes last: on MySQL, where each statement commits by itself, a reversal that was
         // broken off is then begun again by the next. Were the record to go first, tables would be left
-        // behind for good.
-        migration.revert(self.conn.raw)?;
+        // behind for good. Meanwhile nobody takes the tables for whole.
         let version = migration.name().version().as_owned();
+        let begun = "UPDATE qudo_schema_migrations SET applied_at = 0 WHERE version = ?";
+        self.conn.run(begun, &[Bind::Text(&version.to_string())])?;
+        migration.revert(self.conn.raw)?;
         self.conn.run(
             "DELETE FROM qudo_schema_migrations WHERE version = ?",
             &[Bind::Text(&version.to_string())],

@@ -168,6 +168,7 @@ macro_rules! suite {
             the_job_status_answers_for_a_bare_id,
             a_trail_tells_when_the_job_went_however_late_its_move_is_ended,
             a_copy_that_was_brought_and_taken_back_leads_to_where_the_job_stayed,
+            a_late_copy_does_not_hide_where_the_job_went_on,
             a_move_that_is_taken_back_keeps_that_the_job_came_here,
             a_job_of_an_id_that_replied_before_is_removed_if_it_is_removed,
             a_job_without_a_reply_answers_with_nothing,

@@ -142,8 +142,34 @@ pub fn a_copy_that_was_brought_and_taken_back_leads_to_where_the_job_stayed(bed:
     assert_eq!(to.cancel_move_in(mover, &[id]).expect("answers"), 1);
     assert_eq!(from.move_back(&[id]).expect("answers"), 1);
     let trail = to.trail(id).expect("answers").expect("was seen here");
-    assert_eq!(trail.to, Some(identity(&*from)));
+    assert_eq!((trail.to, trail.age), (Some(identity(&*from)), Duration::MAX), "no proof of life");
     assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "it lives");
+}
+
+pub fn a_late_copy_does_not_hide_where_the_job_went_on(bed: &Bed) {
+    let other = bed.another();
+    let (from, to) = (bed.driver(), other.driver());
+    let (manager, _) = bed.with(|builder| builder.ability::<double>());
+    let job = double::job(1).database(bed.first());
+    let id = manager.enqueue(job).expect("stored").id().expect("id");
+    let jobs = from.move_out("there", None, 9).expect("leaves");
+    let bring = || {
+        let mover = uuid::Uuid::now_v7();
+        to.move_in("here", mover, &jobs).expect("is brought");
+        mover
+    };
+    bring();
+    assert_eq!(from.moved_out(&[id]).expect("answers"), [id]);
+    assert_eq!(to.moved_in(&[id]).expect("answers"), 1);
+    to.move_out("third", Some(&[id]), 1).expect("goes on");
+    assert_eq!(to.moved_out(&[id]).expect("answers"), [id]);
+    to.leave_trail(&[id]).expect("is over");
+    let late = bring();
+    assert_eq!(to.cancel_move_in(late, &[id]).expect("answers"), 1);
+    assert!(to.lookup(id).expect("answers").is_none(), "the copy is gone");
+    let trail = to.trail(id).expect("answers").expect("it went on");
+    assert_eq!(trail.to.as_deref(), Some("third"));
+    assert!(trail.age < DEADLINE, "it was alive then");
 }
 
 pub fn a_move_that_is_taken_back_keeps_that_the_job_came_here(bed: &Bed) {

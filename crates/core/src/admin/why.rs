@@ -83,7 +83,7 @@ pub enum Reason {
     NoWorkerHasAbility,
     /// Worker processes have the ability, and none of them works the queue.
     NoWorkerServesQueue,
-    /// Other jobs of its queue come first; with none ahead it is the next one.
+    /// Other jobs of its queue come first; with none ahead it is the next one. Jobs that nobody can do count too.
     Queued {
         /// How many.
         ahead: Bounded,
@@ -237,7 +237,11 @@ fn lives(worker: &WorkerSeen) -> bool {
 /// How a job ended that is not live.
 fn ended(driver: &dyn Driver, id: JobId) -> Result<Option<Known>, DriverError> {
     let Remains { replies, ending } = driver.remains(id)?;
-    let failure = last_failure(driver, id)?;
+    // Rows are in the order of the clocks of several machines: the last one need not be the one with which it ended.
+    let failure = match failure_of(driver, id, true)? {
+        None => last_failure(driver, id)?,
+        discarded => discarded,
+    };
     let discarded = failure.as_ref().filter(|failure| failure.discarded);
     let reason = if !replies.is_empty() {
         Reason::Completed { replies: replies.len() }
@@ -261,7 +265,16 @@ fn ended(driver: &dyn Driver, id: JobId) -> Result<Option<Known>, DriverError> {
 }
 
 fn last_failure(driver: &dyn Driver, id: JobId) -> Result<Option<Exception>, DriverError> {
-    let filter = ExceptionFilter { job: Some(id), limit: 1, ..ExceptionFilter::default() };
+    failure_of(driver, id, false)
+}
+
+fn failure_of(
+    driver: &dyn Driver,
+    id: JobId,
+    discarded_only: bool,
+) -> Result<Option<Exception>, DriverError> {
+    let filter =
+        ExceptionFilter { job: Some(id), discarded_only, limit: 1, ..ExceptionFilter::default() };
     Ok(driver.exceptions(&filter)?.pop())
 }
 

@@ -169,7 +169,10 @@ impl Tracked {
         // What left the spool may live anywhere, and leaves no trail there when it was stored elsewhere before; the
         // trail of what was moved long ago is gone.
         let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
-        if found.is_none() && (place.as_ref().is_none_or(is_spool) || !self.is_certain(alive)) {
+        let is_elsewhere = || place.as_ref().is_none_or(is_spool) || !self.is_certain(alive);
+        // And trails that lead in a circle lead nowhere.
+        let is_lost = matches!(found, Some(Known::Moved(_)));
+        if is_lost || (found.is_none() && is_elsewhere()) {
             found = self.look_everywhere(limit, begun, &mut alive)?;
         }
         Ok(match found {

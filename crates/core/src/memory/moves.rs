@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -60,11 +62,13 @@ impl Moves for MemoryDriver {
         Ok(self.with(|store| {
             let went = [Leg::Left, Leg::Gone].into_iter();
             let went = went.filter_map(|leg| store.moving.get(&(job, leg)));
-            let went = went.map(|row| (row.at, Some(row.other.clone())));
-            let came = store.moving.get(&(job, Leg::Arrived)).map(|row| (row.at, None));
+            // Only what left by itself has no mover: a copy that was taken back says nothing of the job's life.
+            let went = went.map(|row| (row.at, Some(row.other.clone()), !row.mover.is_nil()));
+            let came = store.moving.get(&(job, Leg::Arrived)).map(|row| (row.at, None, false));
             // Of two at one time the one away from here, which sorts last.
-            let (at, to) = went.chain(came).max()?;
-            Some(Trail { to, age: (store.now - at).to_std().unwrap_or_default() })
+            let (at, to, was_copy) = went.chain(came).max()?;
+            let age = (store.now - at).to_std().unwrap_or_default();
+            Some(Trail { to, age: if was_copy { Duration::MAX } else { age } })
         }))
     }
 
@@ -190,8 +194,9 @@ impl Store {
         let ours = self.moving.get(&(id, Leg::Arriving)).is_some_and(|row| row.mover == mover);
         if ours && let Some(row) = self.moving.remove(&(id, Leg::Arriving)) {
             self.remove(id);
-            // Who saw the job here is to find it there.
-            self.moving.insert((id, Leg::Gone), row);
+            // Who saw the job here is to find it there, unless it went on from here before.
+            let trail = Moving { at: self.now, ..row };
+            self.moving.entry((id, Leg::Gone)).or_insert(trail);
         }
         ours
     }

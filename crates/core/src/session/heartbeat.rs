@@ -73,7 +73,13 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         let tables = if looks || !known { usable(driver) } else { Ok(()) };
         Ok((known, driver.control()?, tables))
     };
-    let (known, control, tables) = database.ask_within(limit, ask, Box::new(|_, _| {}))?;
+    let asked = database.ask_within(limit, ask, Box::new(|_, _| {}));
+    let (known, control, tables) = asked.inspect_err(|error| {
+        // Tables that do not even take a heartbeat any more.
+        if error.kind() == ErrorKind::Schema {
+            database.mark_down(error);
+        }
+    })?;
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
     database.note_control(control, begun)?;

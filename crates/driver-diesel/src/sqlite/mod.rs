@@ -88,6 +88,8 @@ impl DieselDriver<Sqlite> {
 
 impl Sqlite {
     fn at(path: PathBuf, options: Options) -> Self {
+        // A program that changes its directory goes on with the same file.
+        let path = std::path::absolute(&path).unwrap_or(path);
         let reading = path.clone();
         Self {
             writer: Mutex::default(),

@@ -434,11 +434,17 @@ pub(crate) fn leave_trail<E: Engine>(
     change::<E>(conn, Leg::Left, Leg::Gone, &left)
 }
 
-struct Step(String, String, i64);
+struct Step {
+    leg: String,
+    other: String,
+    mover: Uuid,
+    age: i64,
+}
 
 impl FromRow for Step {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.text()?, columns.text()?, columns.big()?))
+        let (leg, other) = (columns.text()?, columns.text()?);
+        Ok(Self { leg, other, mover: columns.id()?, age: columns.big()? })
     }
 }
 
@@ -449,14 +455,19 @@ pub(crate) fn trail<E: Engine>(
     job: &Uuid,
 ) -> QueryResult<Option<Trail>> {
     let sql = format!(
-        "SELECT leg, other, (SELECT {}) - moved_at FROM qudo_moving WHERE id = ? \
+        "SELECT leg, other, mover, (SELECT {}) - moved_at FROM qudo_moving WHERE id = ? \
          AND leg IN ('left', 'gone', 'arrived') ORDER BY moved_at DESC, leg DESC LIMIT 1",
         E::NOW
     );
     let last = conn.row::<Step>(&sql, &[Bind::Id(job)])?;
-    Ok(last.map(|Step(leg, other, age)| Trail {
+    Ok(last.map(|Step { leg, other, mover, age }| Trail {
+        // Only what left by itself has no mover: a copy that was taken back says nothing of the job's life.
+        age: if leg != "arrived" && !mover.is_nil() {
+            Duration::MAX
+        } else {
+            Duration::from_micros(u64::try_from(age).unwrap_or(0))
+        },
         to: (leg != "arrived").then_some(other),
-        age: Duration::from_micros(u64::try_from(age).unwrap_or(0)),
     }))
 }
 
@@ -507,7 +518,14 @@ pub(crate) fn cancel<E: Engine>(
     let mover = [Bind::Id(mover)];
     let arriving = Keyed::table("qudo_moving").only("leg = 'arriving' AND mover = ?", &mover);
     let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &arriving, &uuids(jobs), E::FOR_UPDATE)?;
-    change::<E>(conn, Leg::Arriving, Leg::Gone, &ids)?;
+    // That a job went on from here tells more than that a late mover brought it again.
+    let gone: HashSet<Uuid> =
+        E::rows_by_id(conn, "id", &at(Leg::Gone), &ids, "")?.into_iter().collect();
+    let (known, fresh): (Vec<_>, Vec<_>) = ids.iter().partition(|id| gone.contains(*id));
+    balance("cancel", known.len(), E::delete_by_id(conn, &at(Leg::Arriving), &known)?)?;
+    // Of now, so that it stays as long as somebody may ask. The mover stays too: it tells that this was a copy.
+    let set = format!("leg = '{}', moved_at = {}", Leg::Gone.as_str(), E::NOW);
+    balance("cancel", fresh.len(), E::update_by_id(conn, &set, &[], &at(Leg::Arriving), &fresh)?)?;
     remove_facts::<E>(conn, &ids)?;
     Ok(ids.len())
 }

@@ -166,7 +166,13 @@ pub(crate) fn purge<E: Engine>(
         let binds = [Bind::Big(micros(age)), Bind::Big(limit.into())];
         let ids: Vec<Uuid> = conn.rows(&sql, &binds)?;
         done.more |= ids.len() >= limit as usize;
-        done.removed += remove_free::<E>(conn, &Keyed { table, key, only, binds: &[] }, ids)?;
+        // A job may have come back since: of its rows only the old one goes.
+        let old = format!("{only} AND {time} < (SELECT {}) - ?", E::NOW);
+        let keyed = match only {
+            "" => Keyed { table, key, only, binds: &[] },
+            _ => Keyed { table, key, only: &old, binds: &binds[..1] },
+        };
+        done.removed += remove_free::<E>(conn, &keyed, ids)?;
     }
     Ok(done)
 }

@@ -3,6 +3,7 @@
 #![expect(unreachable_pub, reason = "its test has it as a module of its own")]
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo::JobId;
@@ -60,6 +61,8 @@ pub struct Mark {
     leg: Trace,
     pub other: String,
     at: DateTime<Utc>,
+    /// Of a copy that was taken back: it says nothing of the job's life.
+    was_copy: bool,
 }
 
 /// What a job that was moved leaves behind.
@@ -442,7 +445,8 @@ impl State {
 
     fn set_mark(&mut self, id: JobId, leg: Trace, other: String) {
         self.unmark(id, leg);
-        self.marks.entry(id).or_default().push(Mark { leg, other, at: self.now });
+        let (at, was_copy) = (self.now, false);
+        self.marks.entry(id).or_default().push(Mark { leg, other, at, was_copy });
     }
 
     fn unmark(&mut self, id: JobId, leg: Trace) -> Option<Mark> {
@@ -556,10 +560,11 @@ impl State {
 
     pub fn trail(&self, id: JobId) -> Option<Trail> {
         let went = self.mark(id, Trace::Left).or_else(|| self.mark(id, Trace::Gone));
-        let went = went.map(|mark| (mark.at, Some(mark.other.clone())));
-        let came = self.mark(id, Trace::Arrived).map(|mark| (mark.at, None));
-        let (at, to) = went.into_iter().chain(came).max()?;
-        Some(Trail { to, age: (self.now - at).to_std().unwrap_or_default() })
+        let went = went.map(|mark| (mark.at, Some(mark.other.clone()), mark.was_copy));
+        let came = self.mark(id, Trace::Arrived).map(|mark| (mark.at, None, false));
+        let (at, to, was_copy) = went.into_iter().chain(came).max()?;
+        let age = (self.now - at).to_std().unwrap_or_default();
+        Some(Trail { to, age: if was_copy { Duration::MAX } else { age } })
     }
 
     pub fn cancel_move_in(&mut self, mover: Uuid, id: JobId) -> bool {
@@ -568,8 +573,11 @@ impl State {
             _ => return false,
         };
         self.jobs.remove(&id);
-        // Who saw the job here is to find it there.
-        self.set_mark(id, Trace::Gone, from);
+        // Who saw the job here is to find it there, unless it went on from here before.
+        if self.mark(id, Trace::Gone).is_none() {
+            let mark = Mark { leg: Trace::Gone, other: from, at: self.now, was_copy: true };
+            self.marks.entry(id).or_default().push(mark);
+        }
         true
     }
 }
