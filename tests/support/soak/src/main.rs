@@ -109,7 +109,8 @@ fn migrate(databases: &[(String, String)], force: bool) -> Result<bool> {
     let mut done = true;
     for on in qudo_soak::builder(databases).build()?.migrate_each(force) {
         match on.answer {
-            Ok(applied) => println!("{}: {}", on.database, applied.join(", ")),
+            Ok(applied) if applied.is_empty() => println!("{}: up to date", on.database),
+            Ok(applied) => println!("{}: applied {}", on.database, applied.join(", ")),
             Err(error) => {
                 eprintln!("{error}");
                 done = false;
