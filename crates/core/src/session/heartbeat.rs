@@ -215,4 +215,25 @@ mod tests {
         eventually(|| bed.database.is_up());
         shut_down(&bed.session);
     }
+
+    #[test]
+    fn tables_that_take_no_heartbeat_any_more_take_the_database_out_of_use() {
+        let broken = Arc::new(AtomicBool::new(false));
+        let now = Arc::clone(&broken);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| match call {
+            "heartbeat" if now.load(Ordering::Acquire) => {
+                Err(DriverError::new(ErrorKind::Schema, "no such column"))
+            }
+            _ => Ok(()),
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        broken.store(true, Ordering::Release);
+        drop(beat(&bed.session, &lane, SOON));
+        assert!(!bed.database.is_up());
+        broken.store(false, Ordering::Release);
+        eventually(|| bed.database.is_up());
+        shut_down(&bed.session);
+    }
 }

@@ -411,6 +411,12 @@ mod tests {
         assert!(matches!(driver.schema(), Ok(SchemaState::Current)) && path.exists());
     }
 
+    #[test]
+    fn a_file_stays_the_same_when_the_program_changes_its_directory() {
+        let engine = Sqlite::at("jobs.db".into(), Options::default());
+        assert_eq!(engine.path, std::env::current_dir().expect("there is one").join("jobs.db"));
+    }
+
     #[cfg(target_os = "linux")]
     #[test]
     fn a_migration_says_why_it_could_not_make_the_file() {
