@@ -235,8 +235,8 @@ impl Manager {
     /// use qudo_core::{Manager, NewJob, Reason};
     ///
     /// let manager = Manager::builder().linked(false).database("memory:explained").build()?;
-    /// let sent = manager.enqueue(NewJob::named("mail", &"ada@example.org"))?;
-    /// let explanation = manager.why(sent.id())?;
+    /// let sent = manager.enqueue(NewJob::named("mail", "ada@example.org".into()))?;
+    /// let explanation = manager.why(sent.id().expect("stored"))?;
     /// assert_eq!(explanation.reason, Reason::NoWorker);
     /// # Ok::<(), qudo_core::Error>(())
     /// ```
