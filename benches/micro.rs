@@ -4,13 +4,12 @@
 //! its insert: hooks and encoding. `dispatch` is all that happens from claim to settlement over the
 //! driver in memory, per job: with more hooks on one thread, and without on more threads.
 
-use qudo::driver::ManagerInside;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use qudo::codec::{Codec, Compressed, Encodable, Encrypted, Json, MessagePack, Raw};
+use qudo::driver::ManagerInside;
 use qudo::hook::Hook;
 use qudo::{Manager, ManagerBuilder};
 use serde::{Deserialize, Serialize};

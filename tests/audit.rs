@@ -4,8 +4,6 @@
 #![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-use qudo::driver::ManagerInside;
-
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,7 +11,8 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
 use qudo::admin::{AuditOptions, Ending, Flaw};
 use qudo::driver::{
-    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, Place, WorkerInfo,
+    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, ManagerInside,
+    Place, WorkerInfo,
 };
 use qudo::{JobId, Manager, NewJob};
 use qudo_test_servers::FreshDatabase;

@@ -6,14 +6,12 @@
 #![cfg(all(feature = "postgres", feature = "sqlite"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
-use qudo::driver::ManagerInside;
-
 use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, ExceptionRecord,
-    Extras, JobRecord, Settled, Settlement, Verdict, WorkerId,
+    Extras, JobRecord, ManagerInside, Settled, Settlement, Verdict, WorkerId,
 };
 use qudo::hook::FailureKind;
 use qudo::{Manager, NewJob};

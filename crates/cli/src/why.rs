@@ -120,8 +120,9 @@ fn told(reason: &Reason) -> String {
         Reason::Moved { to } => {
             format!("it was moved to database {to:?}, which is not asked here or does not know it")
         }
-        _ => "no database knows it: it completed without a reply, or was never stored, or is older than what is kept"
+        Reason::Unknown => "no database knows it: it completed without a reply, or was never stored, or is older than what is kept"
             .to_owned(),
+        other => other.as_str().to_owned(),
     }
 }
 
@@ -133,16 +134,15 @@ fn counted(count: u64, noun: &str) -> String {
     }
 }
 
-/// `reason` is one of the words below, and beside it is what the reason carries; `text` is the sentence for people.
+/// `reason` is the word, beside it is what the reason carries, and `text` is the sentence for people.
 fn as_json(explanation: &Explanation) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
     put("job", json!(explanation.job.to_string()));
     put("database", json!(explanation.database));
-    let (word, fields) = reason_fields(&explanation.reason);
-    put("reason", json!(word));
+    put("reason", json!(explanation.reason.as_str()));
     put("text", json!(told(&explanation.reason)));
-    for (name, value) in fields {
+    for (name, value) in fields_of(&explanation.reason) {
         put(name, value);
     }
     if let Some(job) = &explanation.info {
@@ -170,50 +170,32 @@ fn as_json(explanation: &Explanation) -> Value {
     Value::Object(object)
 }
 
-fn reason_fields(reason: &Reason) -> (&'static str, Vec<(&'static str, Value)>) {
+fn fields_of(reason: &Reason) -> Vec<(&'static str, Value)> {
     match reason {
-        Reason::Running { worker, name, until } => (
-            "running",
-            vec![
-                ("worker", json!(worker.to_string())),
-                ("worker_name", json!(name)),
-                ("leased_until", json!(until.to_rfc3339())),
-            ],
-        ),
-        Reason::WorkerSilent { worker, name, silent, until } => (
-            "worker_silent",
-            vec![
-                ("worker", json!(worker.to_string())),
-                ("worker_name", json!(name)),
-                ("silent_seconds", json!(silent.map(|silent| silent.as_secs()))),
-                ("leased_until", json!(until.to_rfc3339())),
-            ],
-        ),
-        Reason::NotDue { run_after } => {
-            ("not_due", vec![("run_after", json!(run_after.to_rfc3339()))])
+        Reason::Running { worker, name, until } => vec![
+            ("worker", json!(worker.to_string())),
+            ("worker_name", json!(name)),
+            ("leased_until", json!(until.to_rfc3339())),
+        ],
+        Reason::WorkerSilent { worker, name, silent, until } => vec![
+            ("worker", json!(worker.to_string())),
+            ("worker_name", json!(name)),
+            ("silent_seconds", json!(silent.map(|silent| silent.as_secs()))),
+            ("leased_until", json!(until.to_rfc3339())),
+        ],
+        Reason::NotDue { run_after } | Reason::Retrying { run_after } => {
+            vec![("run_after", json!(run_after.to_rfc3339()))]
         }
-        Reason::Retrying { run_after } => {
-            ("retrying", vec![("run_after", json!(run_after.to_rfc3339()))])
-        }
-        Reason::Moving => ("moving", vec![]),
-        Reason::Spooled => ("spooled", vec![]),
-        Reason::DatabasePaused => ("database_paused", vec![]),
-        Reason::NoWorker => ("no_worker", vec![]),
-        Reason::NoWorkerHasAbility => ("no_worker_has_ability", vec![]),
-        Reason::NoWorkerServesQueue => ("no_worker_serves_queue", vec![]),
         Reason::Queued { ahead } => {
-            ("queued", vec![("ahead", json!(ahead.count)), ("ahead_or_more", json!(ahead.more))])
+            vec![("ahead", json!(ahead.count)), ("ahead_or_more", json!(ahead.more))]
         }
-        Reason::Completed { replies } => ("completed", vec![("replies", json!(replies))]),
-        Reason::Failed { redriven_as, key_held_by } => (
-            "failed",
-            vec![
-                ("redriven_as", json!(redriven_as.map(|job| job.to_string()))),
-                ("key_held_by", json!(key_held_by.map(|job| job.to_string()))),
-            ],
-        ),
-        Reason::Removed { ending } => ("removed", vec![("ending", json!(ending.as_str()))]),
-        Reason::Moved { to } => ("moved", vec![("to", json!(to))]),
-        _ => ("unknown", vec![]),
+        Reason::Completed { replies } => vec![("replies", json!(replies))],
+        Reason::Failed { redriven_as, key_held_by } => vec![
+            ("redriven_as", json!(redriven_as.map(|job| job.to_string()))),
+            ("key_held_by", json!(key_held_by.map(|job| job.to_string()))),
+        ],
+        Reason::Removed { ending } => vec![("ending", json!(ending.as_str()))],
+        Reason::Moved { to } => vec![("to", json!(to))],
+        _ => vec![],
     }
 }

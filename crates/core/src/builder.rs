@@ -213,9 +213,9 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long a soft shutdown waits for running jobs and hanging databases. Default: 25 s, because orchestrators kill after 30. A job
-    /// that still runs then is settled when it ends, if the process lives until then; else it is
-    /// rescued and runs again.
+    /// How long a soft shutdown waits for running jobs and for databases that do not answer. Default: 25 s, because
+    /// orchestrators kill after 30 s. A job that still runs then is settled when it ends, if the process lives until
+    /// then; otherwise it is rescued and runs again.
     pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
         self.options.shutdown_timeout = limit;
         self

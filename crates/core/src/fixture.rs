@@ -11,13 +11,13 @@ use crate::database::set::Databases;
 use crate::database::{Database, Settings};
 use crate::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, Due, JobFacts, JobRecord, Name,
-    WorkerInfo,
+    WorkerInfo, WorkerSeen,
 };
 use crate::memory::MemoryDriver;
 use crate::options::Options;
 use crate::program::Program;
 use crate::tools::threads::sleep;
-use crate::tools::time::Instant;
+use crate::tools::time::{Instant, utc_now};
 
 /// Longer than any test waits.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -29,6 +29,16 @@ pub(crate) fn eventually(what: &str, done: impl Fn() -> bool) {
         assert!(begun.elapsed() < SOON, "not in time: {what}");
         sleep(Duration::from_millis(2));
     }
+}
+
+/// A worker process that has one ability, works one queue and is silent for this long; it promised [`SOON`].
+pub(crate) fn seen(queue: &str, ability: &str, silent: Duration) -> WorkerSeen {
+    let info = WorkerInfo {
+        abilities: vec![ability.into()].into(),
+        queues: vec![queue.into()].into(),
+        ..WorkerInfo::new("host:1", SOON)
+    };
+    WorkerSeen { info, seen_at: utc_now(), silent }
 }
 
 pub(crate) fn memory() -> Arc<dyn Driver> {

@@ -263,17 +263,27 @@ impl Job {
     }
 
     pub(crate) fn view(&self) -> JobView<'_> {
-        let claimed = &self.claimed;
-        JobView::new(claimed.id, &claimed.facts.ability, &claimed.facts.queue)
-            .with_database(&self.post.database)
-            .with_uniqkey(claimed.facts.uniqkey.as_deref())
-            .with_priority(claimed.facts.priority)
-            .with_meta(claimed.facts.meta.as_deref())
-            .with_attempt(self.attempt(), self.max_retries)
-            .with_enqueued_at(Some(claimed.enqueued_at))
+        let (claimed, plugins) = (&self.claimed, self.post.host.plugins());
+        view_of(claimed, self.max_retries, &self.post.database, plugins)
             .with_arg(&claimed.facts.codec, &claimed.facts.arg)
-            .with_plugins(self.post.host.plugins())
     }
+}
+
+/// A claimed job as hooks see it, without its argument.
+pub(crate) fn view_of<'a>(
+    job: &'a ClaimedJob,
+    max_retries: u32,
+    database: &'a str,
+    plugins: &'a PluginSet,
+) -> JobView<'a> {
+    JobView::new(job.id, &job.facts.ability, &job.facts.queue)
+        .with_database(database)
+        .with_uniqkey(job.facts.uniqkey.as_deref())
+        .with_priority(job.facts.priority)
+        .with_meta(job.facts.meta.as_deref())
+        .with_attempt(job.attempt.unsigned_abs(), max_retries)
+        .with_enqueued_at(Some(job.enqueued_at))
+        .with_plugins(plugins)
 }
 
 impl JobInside for Job {

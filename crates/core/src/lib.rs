@@ -44,6 +44,7 @@ mod fixture;
 mod inside;
 mod job;
 mod job_error;
+mod lack;
 mod manager;
 mod memory;
 mod metadata;

@@ -245,7 +245,7 @@ impl Manager {
     ///
     /// When no database knows the job and one did not answer.
     pub fn why(&self, id: JobId) -> Result<Explanation, Error> {
-        admin::why::why(self.set(), id)
+        admin::why::why(self.client(), id)
     }
 
     /// The live job that holds a unique key, with the short name of its database.

@@ -446,6 +446,27 @@ pub fn what_arrived_once_is_not_brought_again(bed: &Bed) {
     assert_eq!(to.holder("a", "k").expect("answers"), None);
 }
 
+pub fn of_a_job_that_went_long_ago_and_came_back_only_the_old_trail_is_purged(bed: &Bed) {
+    let (here, there) = (bed.driver(), bed.another());
+    let there = there.driver();
+    let (job, age) = (record("a", None), Duration::from_secs(4));
+    insert(&*here, std::slice::from_ref(&job));
+    let carry = |from: &dyn Driver, to: &dyn Driver| {
+        let leaving = from.move_out("to", None, 9).expect("leaves");
+        to.move_in("from", Uuid::now_v7(), &leaving).expect("is brought");
+        from.moved_out(&[job.id]).expect("left");
+        assert_eq!(to.moved_in(&[job.id]).expect("arrives"), 1);
+        from.leave_trail(&[job.id]).expect("is over");
+    };
+    carry(&*here, &*there);
+    let trail = || here.trail(job.id).expect("answers").expect("is kept");
+    eventually("the trail is old", || trail().age > Some(age));
+    carry(&*there, &*here);
+    let keep = Keep { replies: age, ..Keep::all(HOUR) };
+    eventually("the old one is purged", || here.purge(&keep, 100).expect("purges").removed > 0);
+    assert_eq!(trail().to, None, "that it came back is remembered");
+}
+
 pub fn each_live_job_is_told_with_its_one_place(bed: &Bed) {
     let driver = &*bed.driver();
     let worker = beating(driver);

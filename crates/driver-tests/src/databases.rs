@@ -1,16 +1,14 @@
 //! Orders for databases, moves between them, and sets that change.
 
-use qudo::driver::ManagerInside;
-
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo::driver::{
-    Bounded, Deadline, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg, SchemaState,
-};
 use qudo::admin::DatabaseState;
-use qudo::driver::Driver;
+use qudo::driver::{
+    Bounded, Deadline, Driver, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg, ManagerInside,
+    SchemaState,
+};
 use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 

@@ -103,6 +103,7 @@ macro_rules! suite {
             what_is_kept_is_kept_for_its_time,
             a_delay_of_nothing_makes_a_job_ready_at_once,
             what_arrived_once_is_not_brought_again,
+            of_a_job_that_went_long_ago_and_came_back_only_the_old_trail_is_purged,
             each_live_job_is_told_with_its_one_place,
             tables_are_made_and_removed_as_they_are_told,
         }

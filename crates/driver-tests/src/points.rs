@@ -1,8 +1,7 @@
-use qudo::driver::JobInside;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo::driver::{Driver, ExceptionFilter};
+use qudo::driver::{JobInside, Driver, ExceptionFilter};
 use qudo::hook::{Hook, HookError, JobDraft, JobView, WorkerView};
 use qudo::plugin::{Plugin, PluginError, PluginNeed};
 use qudo::{Error, JobId, JobResult, Manager, ManagerBuilder, Outcome};

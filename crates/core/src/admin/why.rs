@@ -5,12 +5,14 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 
-use crate::database::set::Databases;
+use crate::client::Client;
+use crate::client::known::{self, Known};
 use crate::driver::{
-    Bounded, Driver, DriverError, Ending, Exception, ExceptionFilter, JobInfo, JobState, Remains,
-    Trail, WorkerId, WorkerSeen,
+    Bounded, Driver, DriverError, Ending, Exception, ExceptionFilter, JobInfo, JobState, Trail,
+    WorkerId, WorkerSeen,
 };
 use crate::error::Error;
+use crate::lack::{Lack, lack};
 use crate::tools::time::utc_now;
 
 /// The jobs ahead of one that waits are counted up to this: asking costs the same for a million of them.
@@ -115,24 +117,49 @@ pub enum Reason {
     Unknown,
 }
 
-/// What one database knows of a job.
-struct Known {
+impl Reason {
+    /// The word for listings.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Running { .. } => "running",
+            Self::WorkerSilent { .. } => "worker_silent",
+            Self::NotDue { .. } => "not_due",
+            Self::Retrying { .. } => "retrying",
+            Self::Moving => "moving",
+            Self::Spooled => "spooled",
+            Self::DatabasePaused => "database_paused",
+            Self::NoWorker => "no_worker",
+            Self::NoWorkerHasAbility => "no_worker_has_ability",
+            Self::NoWorkerServesQueue => "no_worker_serves_queue",
+            Self::Queued { .. } => "queued",
+            Self::Completed { .. } => "completed",
+            Self::Failed { .. } => "failed",
+            Self::Removed { .. } => "removed",
+            Self::Moved { .. } => "moved",
+            Self::Unknown => "unknown",
+        }
+    }
+}
+
+/// A job as one database explains it.
+struct Explained {
     info: Option<JobInfo>,
     failure: Option<Exception>,
     reason: Reason,
 }
 
 /// Asks all databases at the same time.
-pub(crate) fn why(databases: &Databases, id: JobId) -> Result<Explanation, Error> {
-    let is_trail = |known: &Known| matches!(known.reason, Reason::Moved { .. });
-    let ask = move |driver: &dyn Driver| ask(driver, id);
+pub(crate) fn why(client: &Client, id: JobId) -> Result<Explanation, Error> {
+    let (databases, kept) = (&client.databases, client.program.options.keep.replies);
+    let is_trail = |one: &Explained| matches!(one.reason, Reason::Moved { .. });
+    let ask = move |driver: &dyn Driver| ask(driver, id, kept);
     let found = databases.best("explain a job", ask, is_trail, None)?;
-    let Some((name, Known { info, failure, mut reason })) = found else {
+    let Some((name, Explained { info, failure, mut reason })) = found else {
         let (database, info, failure, reason) = (None, None, None, Reason::Unknown);
         return Ok(Explanation { job: id, database, info, failure, reason });
     };
     let is_spool = databases.found(&name).is_ok_and(|database| databases.is_spool(&database));
-    if is_spool && info.is_some() && !matches!(reason, Reason::Moving) {
+    if is_spool && info.is_some() && reason != Reason::Moving {
         reason = Reason::Spooled;
     }
     if let Reason::Moved { to } = &mut reason
@@ -143,30 +170,48 @@ pub(crate) fn why(databases: &Databases, id: JobId) -> Result<Explanation, Error
     Ok(Explanation { job: id, database: Some(name), info, failure, reason })
 }
 
-/// What this database knows. Once the job is seen gone, everything that its end wrote is there, because both happen in
-/// one transaction; so whether it lives is asked first.
-fn ask(driver: &dyn Driver, id: JobId) -> Result<Option<Known>, DriverError> {
-    if let Some(info) = driver.lookup(id)? {
-        return alive(driver, info).map(Some);
-    }
-    if let Some(ended) = ended(driver, id)? {
-        return Ok(Some(ended));
-    }
-    match driver.trail(id)? {
-        Some(Trail { to: Some(to), .. }) => {
-            let reason = Reason::Moved { to };
-            Ok(Some(Known { info: None, failure: last_failure(driver, id)?, reason }))
+/// What this database says. A job that ends between two questions is asked for again.
+fn ask(driver: &dyn Driver, id: JobId, kept: Duration) -> Result<Option<Explained>, DriverError> {
+    let (failure, reason) = loop {
+        let Some(known) = known::ask(driver, id, Some(kept))? else { return Ok(None) };
+        break match known {
+            Known::Lives(_) => match driver.lookup(id)? {
+                Some(info) => return alive(driver, info).map(Some),
+                None => continue,
+            },
+            Known::Failed(failure) => {
+                let reason = failed(driver, &failure)?;
+                (Some(*failure), reason)
+            }
+            other => (last_failure(driver, id)?, ended(other)),
+        };
+    };
+    Ok(Some(Explained { info: None, failure, reason }))
+}
+
+/// How a job ended that did not fail, or where it went.
+fn ended(known: Known) -> Reason {
+    match known {
+        Known::Replies(replies) => Reason::Completed { replies: replies.len() },
+        Known::Completed | Known::Expired => Reason::Completed { replies: 0 },
+        Known::Removed(ending) => Reason::Removed { ending },
+        Known::Moved(Trail { to: Some(to), .. }) => Reason::Moved { to },
+        Known::Moved(Trail { to: None, .. }) | Known::Lives(_) | Known::Failed(_) => {
+            Reason::Unknown
         }
-        // It may have come back since the first look.
-        Some(Trail { to: None, .. }) => match driver.lookup(id)? {
-            Some(info) => alive(driver, info).map(Some),
-            None => ended(driver, id),
-        },
-        None => Ok(None),
     }
 }
 
-fn alive(driver: &dyn Driver, info: JobInfo) -> Result<Known, DriverError> {
+/// What became of a failure, and what is in the way of a redrive.
+fn failed(driver: &dyn Driver, failure: &Exception) -> Result<Reason, DriverError> {
+    let key_held_by = match &failure.facts.uniqkey {
+        Some(key) => driver.holder(&failure.facts.ability, key)?,
+        None => None,
+    };
+    Ok(Reason::Failed { redriven_as: failure.redriven_as, key_held_by })
+}
+
+fn alive(driver: &dyn Driver, info: JobInfo) -> Result<Explained, DriverError> {
     let failure = match info.attempt {
         0 => None,
         _ => last_failure(driver, info.id)?,
@@ -187,7 +232,7 @@ fn alive(driver: &dyn Driver, info: JobInfo) -> Result<Known, DriverError> {
             None => Reason::Queued { ahead: driver.ahead(&info, AHEAD_BOUND)? },
         },
     };
-    Ok(Known { info: Some(info), failure, reason })
+    Ok(Explained { info: Some(info), failure, reason })
 }
 
 /// Who waits for a retry failed in its last run; who was put off after a failure, in an earlier one.
@@ -202,7 +247,7 @@ fn running(worker: WorkerId, until: DateTime<Utc>, workers: &[WorkerSeen]) -> Re
     let seen = workers.iter().find(|one| one.info.id == worker);
     let name = seen.map(|one| one.info.name.to_string());
     match seen {
-        Some(seen) if lives(seen) => Reason::Running { worker, name, until },
+        Some(seen) if seen.is_live() => Reason::Running { worker, name, until },
         _ => Reason::WorkerSilent { worker, name, silent: seen.map(|one| one.silent), until },
     }
 }
@@ -212,104 +257,28 @@ fn held_back(driver: &dyn Driver, job: &JobInfo) -> Result<Option<Reason>, Drive
     if driver.control()?.paused {
         return Ok(Some(Reason::DatabasePaused));
     }
-    Ok(without_worker(job, &driver.workers()?))
-}
-
-/// Why none of these worker processes can take the job.
-fn without_worker(job: &JobInfo, workers: &[WorkerSeen]) -> Option<Reason> {
-    let mut live = workers.iter().filter(|one| lives(one)).peekable();
-    if live.peek().is_none() {
-        return Some(Reason::NoWorker);
-    }
-    let has = |one: &&WorkerSeen| one.info.abilities.contains(&job.facts.ability);
-    let mut able = live.filter(has).peekable();
-    if able.peek().is_none() {
-        return Some(Reason::NoWorkerHasAbility);
-    }
-    let serves = able.any(|one| one.info.queues.contains(&job.facts.queue));
-    (!serves).then_some(Reason::NoWorkerServesQueue)
-}
-
-fn lives(worker: &WorkerSeen) -> bool {
-    worker.silent <= worker.info.dead_after
-}
-
-/// How a job ended that is not live.
-fn ended(driver: &dyn Driver, id: JobId) -> Result<Option<Known>, DriverError> {
-    let Remains { replies, ending } = driver.remains(id)?;
-    // Rows are in the order of the clocks of several machines: the last one need not be the one with which it ended.
-    let failure = match failure_of(driver, id, true)? {
-        None => last_failure(driver, id)?,
-        discarded => discarded,
-    };
-    let discarded = failure.as_ref().filter(|failure| failure.discarded);
-    let reason = if !replies.is_empty() {
-        Reason::Completed { replies: replies.len() }
-    } else if let Some(ending) = ending {
-        Reason::Removed { ending }
-    } else if let Some(failure) = discarded {
-        let key_held_by = match &failure.facts.uniqkey {
-            Some(key) => driver.holder(&failure.facts.ability, key)?,
-            None => None,
-        };
-        Reason::Failed { redriven_as: failure.redriven_as, key_held_by }
-    } else {
-        let status = driver.status(id)?;
-        let is_end = |word: &str| matches!(word, "completed" | "replaced");
-        if status.last().is_none_or(|last| !is_end(&last.status)) {
-            return Ok(None);
-        }
-        Reason::Completed { replies: 0 }
-    };
-    Ok(Some(Known { info: None, failure, reason }))
+    let lack = lack(&driver.workers()?, &job.facts.ability, &job.facts.queue);
+    Ok(lack.map(|lack| match lack {
+        Lack::Worker => Reason::NoWorker,
+        Lack::Ability => Reason::NoWorkerHasAbility,
+        Lack::Queue => Reason::NoWorkerServesQueue,
+    }))
 }
 
 fn last_failure(driver: &dyn Driver, id: JobId) -> Result<Option<Exception>, DriverError> {
-    failure_of(driver, id, false)
-}
-
-fn failure_of(
-    driver: &dyn Driver,
-    id: JobId,
-    discarded_only: bool,
-) -> Result<Option<Exception>, DriverError> {
-    let filter =
-        ExceptionFilter { job: Some(id), discarded_only, limit: 1, ..ExceptionFilter::default() };
+    let filter = ExceptionFilter { job: Some(id), limit: 1, ..ExceptionFilter::default() };
     Ok(driver.exceptions(&filter)?.pop())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{JobFacts, WorkerInfo};
-    use crate::fixture::SOON;
+    use crate::driver::JobFacts;
+    use crate::fixture::{SOON, seen};
 
     fn job(state: JobState) -> JobInfo {
         let facts = JobFacts::new("mail", "post", "json", Vec::new());
         JobInfo::new(JobId::new(), facts, 2, utc_now(), state)
-    }
-
-    fn seen(queue: &str, ability: &str, silent: Duration) -> WorkerSeen {
-        let info = WorkerInfo {
-            abilities: vec![ability.into()].into(),
-            queues: vec![queue.into()].into(),
-            ..WorkerInfo::new("host:1", SOON)
-        };
-        WorkerSeen { info, seen_at: utc_now(), silent }
-    }
-
-    #[test]
-    fn a_job_is_held_back_unless_one_live_process_has_its_ability_and_serves_its_queue() {
-        let job = job(JobState::Ready);
-        let (now, silent) = (Duration::ZERO, SOON * 2);
-        let held = |workers: &[WorkerSeen]| without_worker(&job, workers);
-        assert_eq!(held(&[]), Some(Reason::NoWorker));
-        assert_eq!(held(&[seen("post", "mail", silent)]), Some(Reason::NoWorker));
-        let other = seen("post", "scale", now);
-        assert_eq!(held(std::slice::from_ref(&other)), Some(Reason::NoWorkerHasAbility));
-        let elsewhere = seen("images", "mail", now);
-        assert_eq!(held(&[other.clone(), elsewhere]), Some(Reason::NoWorkerServesQueue));
-        assert_eq!(held(&[other, seen("post", "mail", now)]), None);
     }
 
     #[test]

@@ -213,13 +213,13 @@ fn forward_to(
 
 #[cfg(test)]
 mod tests {
-    use crate::inside::ManagerInside;
     use std::sync::atomic::AtomicBool;
 
     use super::*;
     use crate::driver::{ControlFlag, Deadline, Driver, DriverError, ErrorKind};
     use crate::fixture::eventually;
     use crate::fixture::memory;
+    use crate::inside::ManagerInside;
     use crate::manager::Manager;
     use crate::new_job::{NewJob, UniqPolicy};
     use crate::testing::FaultyDriver;

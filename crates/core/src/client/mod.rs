@@ -5,6 +5,7 @@ pub(crate) mod draft;
 pub(crate) mod enqueue;
 pub(crate) mod enqueued;
 pub(crate) mod forward;
+pub(crate) mod known;
 mod lookout;
 pub(crate) mod route;
 pub(crate) mod spool;

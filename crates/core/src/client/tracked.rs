@@ -4,20 +4,17 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 
 use super::Client;
+use super::known::{self, Known};
 use super::lookout::MIN_ANSWER;
 use crate::database::Database;
-use crate::driver::{
-    Driver, DriverError, Ending, Exception, ExceptionFilter, JobState, Remains, ReplyRow,
-    StatusRow, Trail,
-};
+use crate::driver::{Driver, DriverError, Ending, Exception, JobState, ReplyRow, Trail};
 use crate::error::Error;
 use crate::tools::awake;
 use crate::tools::sync::Mutex;
-use crate::tools::time::{Instant, utc_now};
+use crate::tools::time::Instant;
 
 /// While nobody says where the job is, it is looked for everywhere this often.
 const LOST: Duration = Duration::from_millis(100);
@@ -30,18 +27,6 @@ const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
 /// A job that was moved more often is not followed further.
 const MAX_MOVES: usize = 10;
-
-/// An answer of one database.
-enum Known {
-    Lives(JobState),
-    Replies(Vec<ReplyRow>),
-    /// Its history says so; `Expired` after so long that a reply would be gone.
-    Completed,
-    Expired,
-    Failed(Box<Exception>),
-    Removed(Ending),
-    Moved(Trail),
-}
 
 /// What is known of a job after a look at all places where it may be.
 pub(super) enum Found {
@@ -216,7 +201,7 @@ impl Tracked {
             }
         }
         // Where it is now, nobody found out.
-        Ok(Some(Known::Moved(Trail { to: None, age: Duration::MAX })))
+        Ok(Some(Known::Moved(Trail { to: None, age: None })))
     }
 
     /// Notes where the job is, or was last, and when it was alive: the one says nothing without the other, for it may live
@@ -230,7 +215,7 @@ impl Tracked {
     /// The database where a trail leads. The job was alive when it was moved, which says something if that was since this
     /// machine's clock began.
     fn behind(&self, trail: &Trail, alive: &mut u64) -> Result<Arc<Database>, Error> {
-        if let Some(at) = awake::now().checked_sub(trail.age) {
+        if let Some(at) = trail.age.and_then(|age| awake::now().checked_sub(age)) {
             *alive = (*alive).max(millis(at));
         }
         self.moved_to(trail.to.as_deref().unwrap_or_default())
@@ -271,7 +256,7 @@ impl Tracked {
         let kept = self.client.program.options.keep.replies;
         let is_certain = self.is_certain(self.alive.load(Ordering::Relaxed));
         let (job, history) = (self.id, (!is_certain).then_some(kept));
-        move |driver| ask(driver, job, history)
+        move |driver| known::ask(driver, job, history)
     }
 
     fn moved_to(&self, identity: &str) -> Result<Arc<Database>, Error> {
@@ -294,65 +279,6 @@ fn is_certain(alive: u64, now: u64, kept: Duration) -> bool {
 /// Never 0, which says that there was no such moment.
 fn millis(at: Duration) -> u64 {
     u64::try_from(at.as_millis()).unwrap_or(u64::MAX).max(1)
-}
-
-fn ask(
-    driver: &dyn Driver,
-    job: JobId,
-    history: Option<Duration>,
-) -> Result<Option<Known>, DriverError> {
-    if let Some(known) = here(driver, job)? {
-        return Ok(Some(known));
-    }
-    while let Some(trail) = driver.trail(job)? {
-        if trail.to.is_some() {
-            return Ok(Some(Known::Moved(trail)));
-        }
-        // It may have come back since the look, and ended; or come back and gone again.
-        if let Some(known) = here(driver, job)? {
-            return Ok(Some(known));
-        }
-        let again = driver.trail(job)?;
-        if again.is_none_or(|again| again.to.is_none()) {
-            break;
-        }
-    }
-    let Some(kept) = history else { return Ok(None) };
-    Ok(driver.status(job)?.last().and_then(|last| told_by(last, utc_now(), kept)))
-}
-
-/// What a database has of the job itself.
-///
-/// The order matters: once the job is seen gone, everything that its end wrote is there, because
-/// both happen in one transaction.
-fn here(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
-    if let Some(state) = driver.state(job)? {
-        return Ok(Some(Known::Lives(state)));
-    }
-    let Remains { replies, ending } = driver.remains(job)?;
-    if !replies.is_empty() {
-        return Ok(Some(Known::Replies(replies)));
-    }
-    if let Some(ending) = ending {
-        return Ok(Some(Known::Removed(ending)));
-    }
-    let filter = ExceptionFilter {
-        job: Some(job),
-        discarded_only: true,
-        limit: 1,
-        ..ExceptionFilter::default()
-    };
-    let failed = driver.exceptions(&filter)?.pop();
-    Ok(failed.map(|exception| Known::Failed(Box::new(exception))))
-}
-
-/// What the last row of a job's history says of its end, when replies are kept for so long.
-fn told_by(last: &StatusRow, now: DateTime<Utc>, kept: Duration) -> Option<Known> {
-    if !matches!(&*last.status, "completed" | "replaced") {
-        return None;
-    }
-    let age = now.signed_duration_since(last.finished_at).to_std().unwrap_or_default();
-    Some(if age < kept / 10 * 9 { Known::Completed } else { Known::Expired })
 }
 
 #[cfg(test)]
@@ -379,24 +305,14 @@ mod tests {
         let identity = client.databases.find("one").expect("is there").identity();
         let trail = |age| Trail { to: Some(identity.as_ref().expect("answers").to_string()), age };
         let mut alive = 0;
-        job.behind(&trail(Duration::MAX), &mut alive).expect("is there");
+        for age in [None, Some(Duration::MAX)] {
+            job.behind(&trail(age), &mut alive).expect("is there");
+        }
         assert_eq!((alive, job.alive.load(Ordering::Relaxed)), (0, 0));
-        job.behind(&trail(Duration::ZERO), &mut alive).expect("is there");
+        job.behind(&trail(Some(Duration::ZERO)), &mut alive).expect("is there");
         assert!(alive > 0 && job.is_certain(alive));
         // Until it is found there, which may never be, that says nothing of other places.
         assert_eq!(job.alive.load(Ordering::Relaxed), 0);
-    }
-
-    #[test]
-    fn a_history_tells_that_a_reply_would_be_gone() {
-        let (now, kept) = (utc_now(), Duration::from_secs(1_000));
-        let told = |status: &str, ago: u64| {
-            let at = now - Duration::from_secs(ago);
-            told_by(&StatusRow::new(JobId::new(), "mail", status, 1, at, at, at), now, kept)
-        };
-        assert!(matches!(told("completed", 899), Some(Known::Completed)));
-        assert!(matches!(told("replaced", 900), Some(Known::Expired)));
-        assert!(told("retried", 1).is_none() && told("failed", 1).is_none());
     }
 
     #[test]

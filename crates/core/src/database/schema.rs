@@ -47,14 +47,30 @@ pub(crate) fn check_schema(database: &Arc<Database>) -> Result<(), Error> {
     judge(database, ask_schema(database).wait())
 }
 
-/// Whether a database can be worked with. One with a schema we cannot work on is of no more use than a dead one.
+/// Whether a database can be worked with. A database whose tables we cannot work on is of no more use than one that is down.
 pub(crate) fn usable(driver: &dyn Driver) -> Result<(), DriverError> {
-    let reason = match driver.schema()? {
-        SchemaState::Current | SchemaState::Newer(_) => return Ok(()),
-        SchemaState::Behind(_) => "its tables are missing or old; run `qudo migrate`",
-        SchemaState::Ahead(_) => "its schema is newer than this program",
-    };
-    Err(DriverError::new(ErrorKind::Schema, reason))
+    match refusal(&driver.schema()?) {
+        None => Ok(()),
+        Some(reason) => Err(DriverError::new(ErrorKind::Schema, reason)),
+    }
+}
+
+/// Why this program cannot work on such tables.
+fn refusal(state: &SchemaState) -> Option<String> {
+    match state {
+        SchemaState::Current | SchemaState::Newer(_) => None,
+        SchemaState::Behind(missing) => Some(format!(
+            "{} migrations of qudo are not applied (first: {}); run `qudo migrate --database \
+             DSN` or call Manager::migrate",
+            missing.len(),
+            missing.first().map_or("none", String::as_str)
+        )),
+        SchemaState::Ahead(unknown) => Some(format!(
+            "its schema is newer than this program (unknown: {}), which must not work on it any more; update the \
+             program",
+            unknown.join(", ")
+        )),
+    }
 }
 
 fn ask_schema(database: &Arc<Database>) -> Asked<SchemaState> {
@@ -62,29 +78,18 @@ fn ask_schema(database: &Arc<Database>) -> Asked<SchemaState> {
 }
 
 fn judge(database: &Database, state: Result<SchemaState, Error>) -> Result<(), Error> {
-    let reason = match state? {
-        SchemaState::Current => return Ok(()),
-        SchemaState::Newer(unknown) => {
-            if database.is_newer_for_the_first_time() {
-                log::info!(
-                    "database {:?}: its tables are newer than this program ({}), which may go on working on them",
-                    &*database.name,
-                    unknown.join(", ")
-                );
-            }
-            return Ok(());
-        }
-        SchemaState::Behind(missing) => format!(
-            "{} migrations of qudo are not applied (first: {}); run `qudo migrate --database \
-             DSN` or call Manager::migrate",
-            missing.len(),
-            missing.first().map_or("none", String::as_str)
-        ),
-        SchemaState::Ahead(unknown) => format!(
-            "its schema is newer than this program (unknown: {}), which must not work on it any more; update the \
-             program",
+    let state = state?;
+    if let SchemaState::Newer(unknown) = &state
+        && database.is_newer_for_the_first_time()
+    {
+        log::info!(
+            "database {:?}: its tables are newer than this program ({}), which may go on working on them",
+            &*database.name,
             unknown.join(", ")
-        ),
-    };
-    Err(Error::Schema { database: database.name.to_string(), reason })
+        );
+    }
+    match refusal(&state) {
+        None => Ok(()),
+        Some(reason) => Err(Error::Schema { database: database.name.to_string(), reason }),
+    }
 }

@@ -370,7 +370,7 @@ mod tests {
         assert!(matches!(state, Some(JobState::Scheduled { .. })), "{state:?}");
         let to = bed.to.identity().expect("answers").to_string();
         let trail = bed.from.driver().trail(ready).expect("answers").expect("it was moved");
-        assert!(trail.to == Some(to) && trail.age < SOON, "{trail:?}");
+        assert!(trail.to == Some(to) && trail.age.is_some_and(|age| age < SOON), "{trail:?}");
         assert_eq!(bed.to.driver().trail(ready).expect("answers").map(|one| one.to), Some(None));
     }
 

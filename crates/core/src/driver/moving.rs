@@ -68,9 +68,9 @@ impl Leg {
 pub struct Trail {
     /// The identity of the database where it went; `None` of one that came back here.
     pub to: Option<String>,
-    /// How long ago that was, by the database's clock: then the job was alive. [`Duration::MAX`] where that is not known:
-    /// of a copy that a mover brought here and that was [taken back](Moves::cancel_move_in).
-    pub age: Duration,
+    /// How long ago that was, by the database's clock: then the job was alive. `None` where that is not known: for a
+    /// copy that a mover brought here and that was [taken back](Moves::cancel_move_in).
+    pub age: Option<Duration>,
 }
 
 /// The steps by which waiting jobs go from one database to another.

@@ -62,6 +62,13 @@ pub struct WorkerSeen {
     pub silent: Duration,
 }
 
+impl WorkerSeen {
+    /// Whether it was not silent for longer than it promised.
+    pub fn is_live(&self) -> bool {
+        self.silent <= self.info.dead_after
+    }
+}
+
 /// A worker process that was found dead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DeadWorker {

@@ -1,5 +1,3 @@
-use std::time::Duration;
-
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -68,7 +66,7 @@ impl Moves for MemoryDriver {
             // Of two at one time the one away from here, which sorts last.
             let (at, to, was_copy) = went.chain(came).max()?;
             let age = (store.now - at).to_std().unwrap_or_default();
-            Some(Trail { to, age: if was_copy { Duration::MAX } else { age } })
+            Some(Trail { to, age: (!was_copy).then_some(age) })
         }))
     }
 

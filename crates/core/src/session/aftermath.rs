@@ -1,60 +1,52 @@
 //! What hooks are told once the end of a run is committed.
 
-use qudo_hooks::{Failure, FailureKind, JobId, JobView, Outcome};
+use qudo_hooks::{Failure, FailureKind, HookSet, JobId, JobView, Outcome};
 
 use crate::client::draft::{call_post_enqueue, hooks_of};
 use crate::driver::{Extras, JobRecord, Settlement, Verdict};
+use crate::job::view_of;
 use crate::program::Program;
 use crate::tools::guard::guard;
 
 /// A settlement is committed, without these replacements, whose unique keys live jobs hold.
 pub(super) fn settled(
     program: &Program,
+    hooks: &HookSet,
     settlement: &Settlement,
     without: &[JobId],
     database: &str,
 ) {
-    let hooks = program.hooks();
-    if hooks.is_empty() {
-        return;
-    }
     if let Some(extras) = &settlement.extras {
-        enqueued(program, &extras.replacements, without, database);
+        enqueued(program, hooks, &extras.replacements, without, database);
     }
     let Some(outcome) = outcome_of(settlement) else { return };
     let job = &settlement.job;
     let entry = program.abilities.get(&job.facts.ability);
     let max_retries = entry.map_or(0, |entry| entry.options.max_retries);
-    let view = JobView::new(job.id, &job.facts.ability, &job.facts.queue)
-        .with_database(database)
-        .with_uniqkey(job.facts.uniqkey.as_deref())
-        .with_priority(job.facts.priority)
-        .with_meta(job.facts.meta.as_deref())
-        .with_attempt(job.attempt.unsigned_abs(), max_retries)
-        .with_enqueued_at(Some(job.enqueued_at))
-        .with_plugins(&program.plugins);
-    ended(program, &view, &outcome);
+    let view = view_of(job, max_retries, database, &program.plugins);
+    ended(program, hooks, view, &outcome);
 }
 
 /// The `post_enqueue` hooks of jobs that took the place of another.
 pub(super) fn enqueued(
     program: &Program,
+    hooks: &HookSet,
     replacements: &[JobRecord],
     without: &[JobId],
     database: &str,
 ) {
-    let hooks = program.hooks();
     for job in replacements.iter().filter(|job| !without.contains(&job.id)) {
-        call_post_enqueue(program, &hooks, job, database);
+        call_post_enqueue(program, hooks, job, database);
     }
 }
 
 /// The `post_settle` hooks of a run whose outcome is committed.
-pub(super) fn ended(program: &Program, view: &JobView<'_>, outcome: &Outcome) {
-    let (hooks, id) = (program.hooks(), view.id());
-    // What was kept for the settlement says another thing of each job.
-    let view = view.clone().with_arg(view.codec(), &[]);
-    let ours = hooks_of(program, view.ability(), &hooks).unwrap_or_else(|(hook, panic)| {
+pub(super) fn ended(program: &Program, hooks: &HookSet, view: JobView<'_>, outcome: &Outcome) {
+    let id = view.id();
+    // Some settlements keep the argument and others do not: hooks see none of them.
+    let codec = view.codec();
+    let view = view.with_arg(codec, &[]);
+    let ours = hooks_of(program, view.ability(), hooks).unwrap_or_else(|(hook, panic)| {
         log::error!("the hook {hook:?}, applies_to, after job {id} was settled: {panic}");
         Vec::new()
     });
@@ -143,7 +135,7 @@ mod tests {
         hooks.insert(Arc::new(heard.clone()), SourceLocation::new("here", 1)).expect("is new");
         let program = fixture::program_with(AbilitySet::default(), hooks, Options::default());
         for one in settlements {
-            settled(&program, one, without, "one");
+            settled(&program, &program.hooks(), one, without, "one");
         }
         let lines = heard.0.lock().expect("no panic");
         lines.clone()

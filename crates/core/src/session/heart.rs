@@ -19,11 +19,11 @@ pub(crate) struct Heart {
     /// In milliseconds, how often beats are needed to be sure that a silent worker is dead; 0 when
     /// there is none.
     beat_every: AtomicU64,
-    /// How many beats looked at the tables or might have.
-    looks: AtomicU64,
+    /// How many beats there were.
+    beats: AtomicU64,
 }
 
-/// Every so many beats looks whether the tables may still be worked on: once a minute.
+/// One beat of this number looks whether the tables may still be worked on: once a minute by default.
 pub(super) const LOOK_EVERY: u64 = 12;
 
 impl Heart {
@@ -34,7 +34,7 @@ impl Heart {
             last: AtomicU64::new(NEVER),
             declared_dead: AtomicU64::new(NEVER),
             beat_every: AtomicU64::new(0),
-            looks: AtomicU64::new(1),
+            beats: AtomicU64::new(0),
         }
     }
 
@@ -52,9 +52,9 @@ impl Heart {
         self.last.swap(self.millis_at(begun), Ordering::AcqRel) == NEVER
     }
 
-    /// Whether this beat is to look at the tables.
+    /// Whether this beat is to look at the tables, as the first one is; counts it.
     pub(crate) fn looks_at_schema(&self) -> bool {
-        self.looks.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
+        self.beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
     }
 
     pub(crate) fn has_beaten(&self) -> bool {

@@ -142,9 +142,9 @@ pub(crate) fn run_job(
     if settled && !hooks.is_empty() {
         say(|| {
             if let Some(extras) = &extras {
-                aftermath::enqueued(program, &extras.replacements, &[], &job.post.database);
+                aftermath::enqueued(program, hooks, &extras.replacements, &[], &job.post.database);
             }
-            aftermath::ended(program, &job.view(), &outcome);
+            aftermath::ended(program, hooks, job.view(), &outcome);
         });
     }
     if verdict == Verdict::Complete && extras.is_none() {

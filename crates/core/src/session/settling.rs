@@ -173,8 +173,12 @@ impl Settling<'_> {
     /// Tells hooks of what is committed: after all others, for they may take their time.
     pub(super) fn tell_hooks(&self, group: &[Settlement], answers: &[Settled]) {
         let (program, name) = (&self.client.program, &self.database.name);
+        let hooks = program.hooks();
+        if hooks.is_empty() {
+            return;
+        }
         for (settlement, answer) in group.iter().zip(answers).filter(|(_, one)| one.is_done()) {
-            aftermath::settled(program, settlement, answer.without(), name);
+            aftermath::settled(program, &hooks, settlement, answer.without(), name);
         }
     }
 

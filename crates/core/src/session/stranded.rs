@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use crate::driver::{DriverError, Head, WorkerSeen};
+use crate::lack::{Lack, lack};
 use crate::session::lane::Lane;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
@@ -57,44 +58,25 @@ fn warn_of(lane: &Lane) -> Result<(), DriverError> {
     Ok(())
 }
 
-/// Those that none of these workers can do, and why.
+/// The heads whose jobs no live worker process can do, and why.
 fn stranded<'h>(heads: &'h [Head], workers: &[WorkerSeen]) -> Vec<(&'h Head, &'static str)> {
-    let lives = |one: &&WorkerSeen| one.silent <= one.info.dead_after;
-    let live: Vec<_> = workers.iter().filter(lives).collect();
-    let why = |head: &'h Head| {
-        let mut able = live
-            .iter()
-            .filter(|one| one.info.abilities.iter().any(|name| **name == *head.ability))
-            .peekable();
-        if able.peek().is_none() {
-            return Some((head, "no running worker process has this ability"));
-        }
-        let works = able.any(|one| one.info.queues.iter().any(|queue| **queue == *head.queue));
-        let reason = "no running worker process that has this ability works this queue";
-        (!works).then_some((head, reason))
+    let reason = |head: &'h Head| {
+        let reason = match lack(workers, &head.ability, &head.queue)? {
+            Lack::Worker | Lack::Ability => "no running worker process has this ability",
+            Lack::Queue => "no running worker process that has this ability works this queue",
+        };
+        Some((head, reason))
     };
-    heads.iter().filter_map(why).collect()
+    heads.iter().filter_map(reason).collect()
 }
 
 #[cfg(test)]
 mod tests {
-    use chrono::Utc;
-
     use super::*;
-    use crate::driver::WorkerInfo;
-    use crate::fixture::SOON;
+    use crate::fixture::{SOON, seen};
 
     fn head(queue: &str, ability: &str) -> Head {
         Head { queue: queue.to_owned(), ability: ability.to_owned(), count: 1 }
-    }
-
-    fn seen(queue: &str, ability: &str, silent: Duration) -> WorkerSeen {
-        let info = WorkerInfo {
-            abilities: vec![ability.into()].into(),
-            queues: vec![queue.into()].into(),
-            ..WorkerInfo::new("host:1", SOON)
-        };
-        WorkerSeen { info, seen_at: Utc::now(), silent }
     }
 
     #[test]
@@ -112,5 +94,7 @@ mod tests {
             found,
             [("scale", queue), ("mial", "no running worker process has this ability")]
         );
+        let ability = "no running worker process has this ability";
+        assert_eq!(stranded(&heads[..1], &[])[0].1, ability, "nor any other");
     }
 }

@@ -119,9 +119,9 @@ impl Drop for WorkHandle {
     }
 }
 
-/// Works until SIGTERM or SIGINT: the first stops softly, a second one at once, a third one ends the process. During the start their default action ends
-/// the process: to take them before would leave a start that hangs to SIGKILL alone, and a program whose start fails
-/// deaf, for they are never given back.
+/// Works until SIGTERM or SIGINT: the first signal stops softly, the second one at once, the third one ends the process.
+/// During the start the default action of the signals ends the process: if they were taken before, only SIGKILL would end
+/// a start that hangs, and a program whose start failed would be deaf, because they are never given back.
 pub(crate) fn work(handle: WorkHandle) -> Result<(), Error> {
     let session = Arc::clone(&handle.session);
     let mut signals = Signals::new([SIGTERM, SIGINT])

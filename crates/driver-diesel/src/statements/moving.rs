@@ -460,14 +460,12 @@ pub(crate) fn trail<E: Engine>(
         E::NOW
     );
     let last = conn.row::<Step>(&sql, &[Bind::Id(job)])?;
-    Ok(last.map(|Step { leg, other, mover, age }| Trail {
-        // Only what left by itself has no mover: a copy that was taken back says nothing of the job's life.
-        age: if leg != "arrived" && !mover.is_nil() {
-            Duration::MAX
-        } else {
-            Duration::from_micros(u64::try_from(age).unwrap_or(0))
-        },
-        to: (leg != "arrived").then_some(other),
+    Ok(last.map(|Step { leg, other, mover, age }| {
+        let to = (leg != "arrived").then_some(other);
+        // Only a job that left this database has no mover: a copy that was taken back says nothing of the job's life.
+        let was_copy = to.is_some() && !mover.is_nil();
+        let age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
+        Trail { to, age: (!was_copy).then_some(age) }
     }))
 }
 

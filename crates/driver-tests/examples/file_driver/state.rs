@@ -3,7 +3,6 @@
 #![expect(unreachable_pub, reason = "its test has it as a module of its own")]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo::JobId;
@@ -564,7 +563,7 @@ impl State {
         let came = self.mark(id, Trace::Arrived).map(|mark| (mark.at, None, false));
         let (at, to, was_copy) = went.into_iter().chain(came).max()?;
         let age = (self.now - at).to_std().unwrap_or_default();
-        Some(Trail { to, age: if was_copy { Duration::MAX } else { age } })
+        Some(Trail { to, age: (!was_copy).then_some(age) })
     }
 
     pub fn cancel_move_in(&mut self, mover: Uuid, id: JobId) -> bool {

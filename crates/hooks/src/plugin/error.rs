@@ -48,7 +48,7 @@ pub enum PluginError {
         known: String,
     },
     /// Its options do not fit, or it could not be built from them.
-    #[error("the plugin {name:?} cannot be built")]
+    #[error("the plugin {name:?} cannot be built: {source}")]
     Build {
         /// Its name.
         name: String,
