@@ -3,7 +3,7 @@
 #![allow(missing_docs, reason = "a test is read, not called")]
 
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 /// The example that cargo built beside this test.
@@ -92,38 +92,95 @@ fn slow(job: &qudo::Job) -> qudo::JobResult {
 #[test]
 fn service() {
     let Ok(place) = std::env::var("QUDO_SERVICE") else { return };
-    let manager = qudo::Manager::builder()
+    let builder = qudo::Manager::builder()
         .database(format!("sqlite:{place}/jobs.db"))
         .linked(false)
-        .ability::<slow>()
-        .build()
-        .expect("valid");
-    manager.work().expect("stops softly");
+        .ability::<slow>();
+    let builder = if Path::new(&place).join("hangs").exists() {
+        builder.hook(Hangs(PathBuf::from(place)))
+    } else {
+        builder
+    };
+    builder.build().expect("valid").work().expect("stops softly");
+}
+
+/// Does not come back from the stop of the work.
+struct Hangs(PathBuf);
+
+impl qudo::hook::Hook for Hangs {
+    fn name(&self) -> &'static str {
+        "hangs"
+    }
+
+    fn worker_stop(&self, _: &qudo::hook::WorkerView<'_>) {
+        std::fs::write(self.0.join("stopping"), "").expect("writes a file");
+        loop {
+            std::thread::park();
+        }
+    }
+}
+
+/// A service with one job, whose run has begun.
+fn serve(place: &Path) -> (qudo::Manager, qudo::Ticket<()>, Child) {
+    let dsn = format!("sqlite:{}/jobs.db", place.display());
+    let manager = qudo::Manager::builder().database(dsn).linked(false).build().expect("valid");
+    manager.migrate().expect("migrates");
+    let sent = manager.enqueue(slow::job()).expect("stored").ticket().expect("new").clone();
+    let child = Command::new(std::env::current_exe().expect("a test has a path"))
+        .args(["--exact", "service"])
+        .env("QUDO_SERVICE", place)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    wait_for(&place.join("started"));
+    (manager, sent, child)
+}
+
+fn wait_for(file: &Path) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !file.exists() {
+        assert!(Instant::now() < deadline, "{} is not written", file.display());
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+}
+
+fn terminate(child: &Child) {
+    let told = Command::new("kill").arg(child.id().to_string()).status().expect("kills");
+    assert!(told.success());
 }
 
 #[test]
 fn sigterm_lets_the_running_job_finish_and_gives_nothing_up() {
     let place = tempfile::tempdir().expect("a temporary directory");
-    let dsn = format!("sqlite:{}/jobs.db", place.path().display());
-    let manager = qudo::Manager::builder().database(dsn).linked(false).build().expect("valid");
-    manager.migrate().expect("migrates");
-    let sent = manager.enqueue(slow::job()).expect("stored");
-    let mut child = Command::new(std::env::current_exe().expect("a test has a path"))
-        .args(["--exact", "service"])
-        .env("QUDO_SERVICE", place.path())
-        .stdout(Stdio::null())
-        .spawn()
-        .expect("starts");
-    let deadline = Instant::now() + Duration::from_secs(20);
-    while !place.path().join("started").exists() {
-        assert!(Instant::now() < deadline, "the job does not start");
-        std::thread::park_timeout(Duration::from_millis(5));
-    }
-    let told = Command::new("kill").arg(child.id().to_string()).status().expect("kills");
-    assert!(told.success());
+    let (manager, sent, mut child) = serve(place.path());
+    terminate(&child);
     assert!(child.wait().expect("ends").success(), "work() returned without an error");
     assert!(place.path().join("finished").exists());
-    sent.wait_as::<()>(Duration::ZERO).expect("settled before the process ended");
+    sent.wait(Duration::ZERO).expect("settled before the process ended");
     let workers = manager.workers().remove(0).answer.expect("up");
     assert!(workers.is_empty(), "the worker's row is removed");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_third_sigterm_ends_a_process_whose_stop_hangs() {
+    use std::os::unix::process::ExitStatusExt;
+
+    let place = tempfile::tempdir().expect("a temporary directory");
+    std::fs::write(place.path().join("hangs"), "").expect("writes a file");
+    let (_, sent, mut child) = serve(place.path());
+    terminate(&child);
+    wait_for(&place.path().join("stopping"));
+    sent.wait(Duration::ZERO).expect("settled before the stop of the hook");
+    // Signals of one kind that come while one is handled may count once: so more than two may be needed.
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let ended = loop {
+        terminate(&child);
+        std::thread::park_timeout(Duration::from_millis(20));
+        if let Some(status) = child.try_wait().expect("asks") {
+            break status;
+        }
+        assert!(Instant::now() < deadline, "it does not end");
+    };
+    assert_eq!(ended.signal(), Some(15), "by the default action of SIGTERM");
 }
