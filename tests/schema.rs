@@ -140,7 +140,7 @@ fn a_migration_that_was_broken_off_is_missing_and_is_applied_again() {
         assert_eq!(applied.len(), 1);
         assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
         driver.remains(qudo::JobId::new()).expect("the table is there again");
-        // And one that was broken off before it made anything can be reverted.
+        // A migration that was only begun can be reverted too.
         sql_query("UPDATE qudo_schema_migrations SET applied_at = 0")
             .execute(&mut conn)
             .expect("sets");

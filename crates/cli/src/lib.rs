@@ -77,7 +77,7 @@ fn add_database(builder: qudo::ManagerBuilder, text: &str) -> qudo::ManagerBuild
 /// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
 /// `audit` answers 0 when all is as it should be, 1 when something is wrong, and 2 when it could not
 /// look at all of it. `why` answers 0 when a database knows the job, 1 when no database knows it, and 2 when
-/// one that did not answer may know it.
+/// a database that did not answer may know it.
 pub fn run() -> ExitCode {
     let level = env_logger::Env::default().default_filter_or("warn");
     drop(env_logger::Builder::from_env(level).try_init());

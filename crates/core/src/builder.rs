@@ -116,8 +116,8 @@ impl ManagerBuilder {
         self
     }
 
-    /// Adds an object that abilities reach by its type with [`Job::plugin`](crate::Job::plugin). One that is to start and
-    /// stop with the work goes to [`live_plugin`](Self::live_plugin).
+    /// Adds an object that abilities reach by its type with [`Job::plugin`](crate::Job::plugin). A plugin that has
+    /// to start and stop with the work goes to [`live_plugin`](Self::live_plugin).
     pub fn plugin<P: Send + Sync + 'static>(mut self, plugin: P) -> Self {
         if let Err(error) = self.plugins.insert(plugin) {
             self.plugin_error.get_or_insert(error);
@@ -386,7 +386,7 @@ impl ManagerBuilder {
     }
 }
 
-/// Refuses a limit that ends only after the lease. One that is as long is let through, although the lease counts from
+/// Refuses a time limit that ends only after the lease. A limit as long as the lease is let through, although the lease counts from
 /// the claim and the limit from the start of the run: by how much they differ no option tells.
 fn check_time_limit(entry: &AbilityEntry, grab_for: Duration) -> Result<(), Error> {
     let (option, lease) = ("time_limit", entry.options.grab_for.unwrap_or(grab_for));

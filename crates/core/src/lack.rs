@@ -7,9 +7,9 @@ use crate::driver::WorkerSeen;
 pub(crate) enum Lack {
     /// No process lives.
     Worker,
-    /// None of those that live has the ability.
+    /// No live process has the ability.
     Ability,
-    /// None of those that have the ability works the queue.
+    /// No live process that has the ability works the queue.
     Queue,
 }
 

@@ -228,8 +228,8 @@ impl Manager {
     }
 
     /// Why a job does not run, or how it ended: the one reason, and what the databases know of the job. All
-    /// databases are asked at the same time; the first one that knows the job answers, so that one that is down hides
-    /// only its own jobs.
+    /// databases are asked at the same time; the first one that knows the job answers, so that a database that is
+    /// down hides only its own jobs.
     ///
     /// ```
     /// use qudo_core::{Manager, NewJob, Reason};

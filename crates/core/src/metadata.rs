@@ -9,7 +9,7 @@ use crate::names::check_name;
 /// The largest metadata of a job, in bytes as it is stored.
 const MAX_META: usize = 64 * 1024;
 
-/// What is nested deeper would not be read back: readers stop at 128 levels.
+/// Values nested on more levels would not be read back: JSON readers stop at 128 levels.
 const MAX_DEPTH: usize = 64;
 
 /// As it is stored; `None` if there is nothing in it.

@@ -106,7 +106,7 @@ impl Cursors {
                 cursors.insert(queue.clone(), State::Backlog(backlog));
             }
             (Some(took), state, _) if is_dear(took, found.round_trip) => {
-                // Of several at one time the first, or those that overlap for ever would never count.
+                // Of several looks at one time the first counts, or looks that overlap for ever would never count.
                 let now = match state {
                     Some(State::Once { ended }) if found.now >= *ended => {
                         State::Dear(Box::new(Dear::new(found)))
@@ -223,7 +223,7 @@ mod tests {
         note(&cursors, &fails, &[], true);
         note(&cursors, &other, &rows, false);
         assert_eq!(cursors.plan(QUEUE, false).0, start.0, "both were made at the same time");
-        // One that began after the failure saw what it had left.
+        // A claim that began after the failure saw the jobs that the failed claim had left.
         let (now, round_trip) = (1_795_000_001_000_000, Duration::from_millis(1));
         let looks = [Look { took: round_trip, rows: 1, bytes: 0 }];
         let (full, failed, ends_looks) = (true, false, true);

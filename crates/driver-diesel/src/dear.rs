@@ -267,7 +267,7 @@ impl Dear {
             wait_its_share(&mut self.news_due, took);
             known.new_at = self.news_due;
         }
-        // Of several at one time the first, or those that overlap for ever would never count.
+        // Of several looks at one time the first counts, or looks that overlap for ever would never count.
         let first = known.long_until.filter(|until| now < *until);
         // Its clock may have gone back since.
         known.long_until = is_long.then_some(first.map_or(ended, |until| until.min(ended)));

@@ -80,7 +80,7 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
         let text = version.to_string();
         let at = E::migrations().iter().position(|step| step.version() == text).unwrap_or(0);
         let oldest = E::migrations()[at].oldest;
-        // A whole one is not forgotten: whoever comes too late fails at its key.
+        // A completed record stays: a migrator that comes too late fails at its key.
         let forget = "DELETE FROM qudo_schema_migrations WHERE version = ? AND applied_at = 0";
         self.conn.run(forget, &[Bind::Text(&text)])?;
         let begin = "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
@@ -144,8 +144,8 @@ impl Applied {
         self.at != 0
     }
 
-    /// Whether this program carries it and it was applied to its end. Of one that was begun nothing but its oldest
-    /// programs is known to those that do not carry it: they take it for applied.
+    /// Whether this is the record of the step, which was applied to its end. A program that does not carry a migration
+    /// takes it for applied even if it was only begun.
     fn has(&self, step: &Step) -> bool {
         self.is_whole() && self.version == step.version()
     }
@@ -254,7 +254,7 @@ pub(crate) fn apply<E: Engine>(
     force: bool,
 ) -> std::result::Result<Vec<String>, DriverError> {
     match state(engine)? {
-        // Whoever made the tables has done the rest.
+        // The program that applied the newer migrations has done the rest.
         SchemaState::Newer(_) => return Ok(Vec::new()),
         SchemaState::Ahead(unknown) => {
             return Err(DriverError::new(ErrorKind::Schema, ahead(&unknown)));

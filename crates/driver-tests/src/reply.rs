@@ -63,7 +63,7 @@ pub fn a_removed_job_leaves_a_tombstone_as_long_as_replies(bed: &Bed) {
     let driver = bed.driver();
     let remains = driver.remains(id).expect("answers");
     assert_eq!((remains.replies.len(), remains.ending), (0, Some(Ending::Removed)));
-    // Removed without a tombstone, as one that lives elsewhere.
+    // Removed without a tombstone, as a job that lives in another database.
     let other = manager.enqueue(no_argument::job().database(bed.first())).expect("stored");
     let other = other.id().expect("id");
     assert!(driver.dequeue(other, None).expect("answers"));

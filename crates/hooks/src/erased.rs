@@ -41,7 +41,7 @@ impl<'v> Visit<'v> {
         Self(take)
     }
 
-    /// Takes the value out of this deserializer, which is that of the codec of this name.
+    /// Takes the value out of this deserializer of the codec of this name.
     ///
     /// # Errors
     ///

@@ -15,7 +15,7 @@ use crate::error::Error;
 use crate::lack::{Lack, lack};
 use crate::tools::time::utc_now;
 
-/// The jobs ahead of one that waits are counted up to this: asking costs the same for a million of them.
+/// The jobs ahead of a waiting job are counted up to this number: asking costs the same for a million jobs.
 const AHEAD_BOUND: u64 = 10_000;
 
 /// What [`Manager::why`](crate::Manager::why) answers: where a job stands, and the one reason for it.
@@ -36,7 +36,7 @@ pub struct Explanation {
 
 /// Why a job does not run, or how it ended.
 ///
-/// Of several reasons it is the one that has to go first: a job that is not due waits for its time whether or not
+/// Of several reasons it is the reason that has to go first: a job that is not due waits for its time whether or not
 /// its database is paused.
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -202,7 +202,7 @@ fn ended(known: Known) -> Reason {
     }
 }
 
-/// What became of a failure, and what is in the way of a redrive.
+/// Under which id a failed job was redriven, and which live job forbids a redrive.
 fn failed(driver: &dyn Driver, failure: &Exception) -> Result<Reason, DriverError> {
     let key_held_by = match &failure.facts.uniqkey {
         Some(key) => driver.holder(&failure.facts.ability, key)?,

@@ -70,7 +70,7 @@ fn here(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
     Ok(failed.map(|exception| Known::Failed(Box::new(exception))))
 }
 
-/// What the last row of a job's history says of its end, when replies are kept for so long.
+/// What the last row of a job's history says of its end; replies are kept for the time `kept`.
 fn told_by(last: &StatusRow, now: DateTime<Utc>, kept: Duration) -> Option<Known> {
     if !matches!(&*last.status, "completed" | "replaced") {
         return None;

@@ -309,7 +309,7 @@ mod tests {
         let begun = Instant::now();
         std::thread::sleep(Duration::from_millis(500));
         let asked = bed.asked.0.load(Ordering::SeqCst) - before;
-        // One for each of those that wait would be five thousand.
+        // One question for each waiting thread would be five thousand.
         let few = begun.elapsed().as_millis() as usize / 10;
         assert!(asked <= few, "{asked} questions in {:?}", begun.elapsed());
         assert_eq!(ended.load(Ordering::SeqCst), 0);

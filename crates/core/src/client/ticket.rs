@@ -354,7 +354,7 @@ mod tests {
         }
     }
 
-    /// As a purge does it when its time has come: what is left of moves goes, and nothing else.
+    /// Removes the rows that moves left, as a purge does after `keep_replies`, and no others.
     fn purge_trails(manager: &Manager, database: &str) {
         let driver = Arc::clone(manager.set().find(database).expect("is there").driver());
         let keep = crate::driver::Keep {

@@ -16,7 +16,7 @@ use crate::tools::awake;
 use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
 
-/// While nobody says where the job is, it is looked for everywhere this often.
+/// While no database says where the job is, all databases are asked with this pause.
 const LOST: Duration = Duration::from_millis(100);
 
 /// The longest that anybody waits, where no end of it can be reckoned.
@@ -28,18 +28,18 @@ const CHECK_WITHIN: Duration = Duration::from_secs(10);
 /// A job that was moved more often is not followed further.
 const MAX_MOVES: usize = 10;
 
-/// What is known of a job after a look at all places where it may be.
+/// What is known of a job after all databases were asked where it may be.
 pub(super) enum Found {
     Lives(JobState),
     Completed(Vec<ReplyRow>),
-    /// It completed, so long ago that replies are gone, if there were any.
+    /// It completed longer ago than replies are kept.
     Expired,
     Failed(Box<Exception>),
     Removed(Ending),
     Unknown,
 }
 
-/// A job that completed, as those who waited for it are told.
+/// A job that completed, as a caller who waited for it is told.
 pub(super) enum Done {
     Replies(Vec<ReplyRow>),
     Expired,
@@ -51,8 +51,8 @@ pub(super) struct Tracked {
     pub(super) id: JobId,
     /// Where it was stored, or its key was found.
     pub(super) database: Option<Arc<Database>>,
-    /// Where it was seen last, if that is another one. What is known of when it was alive is known of this place: to
-    /// conclude from its absence elsewhere would be wrong.
+    /// The database where the job was seen last, if that is another one. The time in `alive` belongs to this database:
+    /// that another database does not have the job says nothing.
     place: Mutex<Option<Arc<Database>>>,
     /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
     alive: AtomicU64,
@@ -68,7 +68,7 @@ impl Clone for Tracked {
 }
 
 impl Tracked {
-    /// One that was stored there, or was found there by its key, after this instant by [`awake::now`].
+    /// A job that was stored there, or was found there by its key, after this instant by [`awake::now`].
     pub(super) fn stored(
         client: &Arc<Client>,
         id: JobId,
@@ -78,7 +78,7 @@ impl Tracked {
         Self::new(client, id, Some(database), millis(asked))
     }
 
-    /// One of which nothing is known but its id.
+    /// A job of which only the id is known.
     pub(super) fn of_id(client: &Arc<Client>, id: JobId) -> Self {
         Self::new(client, id, None, 0)
     }
@@ -88,7 +88,7 @@ impl Tracked {
         Self { client: Arc::clone(client), id, database, place, alive }
     }
 
-    /// Where it is looked for first.
+    /// The database that is asked first.
     fn place(&self) -> Option<Arc<Database>> {
         self.place.lock().clone().or_else(|| self.database.clone())
     }
@@ -128,7 +128,7 @@ impl Tracked {
                 return Err(Error::WaitTimeout { job, after: limit, database, state: seen });
             }
             let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
-            // One that is on its way from the spool is in no place where it could be waited for.
+            // A job that is moving out of the spool is in no database where its end could be awaited.
             let is_lost = |one: &Arc<Database>| seen == Some(JobState::Moving) && is_spool(one);
             match database.filter(|one| !is_lost(one)) {
                 Some(database) => {
@@ -145,7 +145,7 @@ impl Tracked {
     /// on.
     fn look(&self, limit: Duration) -> Result<Found, Error> {
         let (begun, place) = (awake::now(), self.place());
-        // As it was before: whoever shares this ticket may see the job alive after this look found nothing.
+        // As it was before: a thread that shares this ticket may see the job alive after this look found nothing.
         let mut alive = self.alive.load(Ordering::Relaxed);
         let mut found = match &place {
             Some(place) => self.follow(Arc::clone(place), limit, begun, &mut alive)?,
@@ -177,7 +177,7 @@ impl Tracked {
         is_certain(alive, millis(awake::now()), self.client.program.options.keep.replies)
     }
 
-    /// Asks this database, and those to which it says that the job was moved.
+    /// Asks this database, and the databases to which it says that the job was moved.
     fn follow(
         &self,
         mut database: Arc<Database>,
@@ -236,7 +236,7 @@ impl Tracked {
                 self.follow(self.behind(&trail, alive)?, limit, begun, alive)
             }
             Some((name, found)) => {
-                // One that is on its way is in two databases, and it is not known which one it stays in.
+                // A moving job is in two databases, and it is not known in which of them it stays.
                 if matches!(&found, Known::Lives(state) if *state != JobState::Moving)
                     && let Ok(database) = databases.found(&name)
                 {

@@ -144,7 +144,7 @@ impl Database {
         }
     }
 
-    /// Whether nobody asked this before: for what is said once.
+    /// Whether this is the first call: the log says it once.
     pub(crate) fn is_newer_for_the_first_time(&self) -> bool {
         !self.told_newer.swap(true, Ordering::Relaxed)
     }

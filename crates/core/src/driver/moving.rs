@@ -66,7 +66,7 @@ impl Leg {
 /// What a database tells of a job that was moved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trail {
-    /// The identity of the database where it went; `None` of one that came back here.
+    /// The identity of the database where the job went; `None` for a job that came back here.
     pub to: Option<String>,
     /// How long ago that was, by the database's clock: then the job was alive. `None` where that is not known: for a
     /// copy that a mover brought here and that was [taken back](Moves::cancel_move_in).

@@ -579,7 +579,7 @@ impl Dispatch {
     }
 
     #[expect(clippy::vec_box, reason = "the boxes are those of the queue, handed on")]
-    /// As [`take_back`](Self::take_back), if no worker thread took anything for so long: the threads are
+    /// As [`take_back`](Self::take_back), if no worker thread took a job for longer than `limit`: the threads are
     /// busy with long jobs, and another process may be free.
     pub(crate) fn take_back_stuck(&self, lane: usize, limit: Duration) -> Vec<Box<ClaimedJob>> {
         let inner = self.inner.lock();

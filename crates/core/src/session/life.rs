@@ -12,7 +12,7 @@ use crate::tools::guard::guard;
 /// What was started and is to be stopped, in the order in which it was.
 pub(crate) struct Life {
     plugins: usize,
-    /// As they were at the start: those that are registered later were not started.
+    /// As they were at the start: hooks that are registered later were not started.
     hooks: Arc<HookSet>,
     started: usize,
 }
@@ -22,7 +22,8 @@ fn view<'a>(program: &'a Program, worker: &'a WorkerInfo) -> WorkerView<'a> {
 }
 
 impl Life {
-    /// Starts plugins in the order of their names and then hooks in theirs; if one fails, stops those that started.
+    /// Starts plugins in the order of their names and then hooks in theirs; if one fails, stops the plugins and hooks
+    /// that started.
     pub(crate) fn start(program: &Program, worker: &WorkerInfo) -> Result<Self, Error> {
         let mut life = Self { plugins: 0, hooks: program.hooks(), started: 0 };
         let started = life.start_all(program, &view(program, worker));

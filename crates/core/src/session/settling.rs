@@ -170,7 +170,7 @@ impl Settling<'_> {
         answered
     }
 
-    /// Tells hooks of what is committed: after all others, for they may take their time.
+    /// Tells hooks of committed settlements: after all else, because hooks may take long.
     pub(super) fn tell_hooks(&self, group: &[Settlement], answers: &[Settled]) {
         let (program, name) = (&self.client.program, &self.database.name);
         let hooks = program.hooks();

@@ -9,17 +9,18 @@ use crate::session::lane::Lane;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
-/// How often it is looked.
+/// The pause between two looks.
 const EVERY: Duration = Duration::from_secs(60);
 
-/// And never for more than a twentieth of the time: dead rows may lie at the start of a queue.
+/// A look takes at most a twentieth of the time: the pause is this many times as long as the look. Dead rows may lie
+/// at the start of a queue.
 const SHARE: u32 = 20;
 
-/// So much is looked at.
+/// The first queues by name that are looked at, and the first jobs of each.
 const MAX_QUEUES: u32 = 64;
 const MAX_ROWS: u32 = 100;
 
-/// Longer, and it is abandoned: nothing waits for it, and that it takes long says nothing of the database.
+/// A look that takes longer is abandoned: nothing waits for it, and it does not show that the database is down.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// An abandoned look goes on at the server, for up to two minutes where that ends it itself: a twentieth of the time is

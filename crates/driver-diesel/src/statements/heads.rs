@@ -18,7 +18,7 @@ impl FromRow for Ability {
 /// The abilities of the first ready jobs of each queue, in the order of the claim. From queue to queue the index is
 /// entered anew: `DISTINCT` would read all of it.
 ///
-/// Locking: none. Dead rows at the start of a queue are stepped over, so whoever asks asks seldom.
+/// Locking: none. Dead rows at the start of a queue are stepped over, so callers ask seldom.
 pub(crate) fn heads<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     queues: u32,

@@ -189,7 +189,7 @@ fn remove_all<E: Engine>(
     }
     let message = "its facts are missing; an audit removed what was left of it";
     note::<E>(conn, &Place { id, ..Place::from(&first.stand) }, message)?;
-    // One that went elsewhere lives there; one that came here does not.
+    // A job that went to another database lives there; a job that came here by a move does not.
     if trail::<E>(conn, id)?.is_none_or(|trail| trail.to.is_none()) {
         write_tombstone::<E>(conn, id, Ending::Removed)?;
     }

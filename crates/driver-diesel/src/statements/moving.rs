@@ -516,12 +516,12 @@ pub(crate) fn cancel<E: Engine>(
     let mover = [Bind::Id(mover)];
     let arriving = Keyed::table("qudo_moving").only("leg = 'arriving' AND mover = ?", &mover);
     let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &arriving, &uuids(jobs), E::FOR_UPDATE)?;
-    // That a job went on from here tells more than that a late mover brought it again.
+    // A trail of a job that went on from here stays: a late mover's copy says less.
     let gone: HashSet<Uuid> =
         E::rows_by_id(conn, "id", &at(Leg::Gone), &ids, "")?.into_iter().collect();
     let (known, fresh): (Vec<_>, Vec<_>) = ids.iter().partition(|id| gone.contains(*id));
     balance("cancel", known.len(), E::delete_by_id(conn, &at(Leg::Arriving), &known)?)?;
-    // Of now, so that it stays as long as somebody may ask. The mover stays too: it tells that this was a copy.
+    // Dated now, so that it is kept for a whole `keep_replies`. The mover's id stays: it tells that this was a copy.
     let set = format!("leg = '{}', moved_at = {}", Leg::Gone.as_str(), E::NOW);
     balance("cancel", fresh.len(), E::update_by_id(conn, &set, &[], &at(Leg::Arriving), &fresh)?)?;
     remove_facts::<E>(conn, &ids)?;

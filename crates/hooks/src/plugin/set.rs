@@ -68,7 +68,7 @@ impl PluginSet {
         }
     }
 
-    /// Those that start and stop with the work, in the order of their names.
+    /// The plugins that start and stop with the work, in the order of their names.
     pub fn live(&self) -> Vec<LivePlugin<'_>> {
         let mut all = Vec::new();
         for one in self.plugins.values() {

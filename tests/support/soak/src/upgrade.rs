@@ -101,7 +101,7 @@ fn migrate(program: &Path, world: &World, breaks: bool, force: bool) -> Result<O
     Ok(command.output()?)
 }
 
-/// On each of so many databases something was applied.
+/// A migration was applied to each database.
 fn succeed(output: &Output, databases: usize, what: &str) -> Result<()> {
     let told = String::from_utf8_lossy(&output.stdout);
     if !output.status.success() || told.matches(": applied ").count() != databases {
@@ -112,7 +112,7 @@ fn succeed(output: &Output, databases: usize, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// So many databases refused, and none did anything.
+/// Each database refused and did nothing.
 fn fail(output: &Output, databases: usize, because: &str, what: &str) -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr);
     let done = String::from_utf8_lossy(&output.stdout).contains("applied");
@@ -123,7 +123,7 @@ fn fail(output: &Output, databases: usize, because: &str, what: &str) -> Result<
     Ok(())
 }
 
-/// Waits until so many more enqueues were answered.
+/// Waits until `count` more enqueues were answered.
 fn more(load: &Load, count: usize) -> Result<()> {
     let goal = load.count() + count;
     until("clients go on", || Ok(load.count() >= goal))
