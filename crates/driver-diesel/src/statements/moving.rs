@@ -507,7 +507,7 @@ pub(crate) fn of_leg<E: Engine>(
     Ok(conn.rows::<Marked>(&sql, &binds)?.into_iter().map(|row| (row.0, row.1)).collect())
 }
 
-/// Removes what a mover brought and nobody can claim yet. A trail leads back: who saw the job here is to find it there.
+/// Removes what a mover brought and nobody can claim yet. A trail leads back, so that a ticket that saw the copy finds the job.
 pub(crate) fn cancel<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     mover: &Uuid,
