@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo::driver::{JobInside, Driver, ExceptionFilter};
+use qudo::driver::{Driver, ExceptionFilter, JobInside};
 use qudo::hook::{Hook, HookError, JobDraft, JobView, WorkerView};
 use qudo::plugin::{Plugin, PluginError, PluginNeed};
 use qudo::{Error, JobId, JobResult, Manager, ManagerBuilder, Outcome};
@@ -81,9 +81,9 @@ pub fn post_settle_is_told_of_each_end_when_it_is_committed(bed: &Bed) {
 
 #[qudo::ability]
 fn robbed(job: &qudo::Job) -> JobResult {
-    // Its lease ends, and somebody else takes the job away while it runs.
-    std::thread::sleep(Duration::from_millis(20));
-    job.driver().rescue(&[], true, 10)?;
+    // Its lease ends, and another process takes the job back while it runs.
+    let rescue = || job.driver().rescue(&[], true, 10).expect("answers");
+    eventually("its lease ends", || rescue().iter().any(|one| one.id == job.id()));
     Ok(())
 }
 
