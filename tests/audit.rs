@@ -111,7 +111,7 @@ fn flaws() -> Vec<(&'static str, NewJob, Vec<&'static str>)> {
         ("DELETE FROM qudo_job WHERE id = {ID}", later(), vec!["no_facts"]),
         // That it came here by a move does not mean that it lives elsewhere.
         (
-            "INSERT INTO qudo_moving (id, queue, claim_rank, ability, attempt, crashes, flags, leg, other, mover, \
+            "INSERT INTO qudo_moving (id, queue, claim_rank, ability, attempt, crashes, flags, leg, other, departure, \
              moved_at) SELECT id, queue, claim_rank, ability, attempt, crashes, flags, 'arrived', 'x', id, 1 \
              FROM qudo_ready WHERE id = {ID}; DELETE FROM qudo_job WHERE id = {ID}",
             job(),
@@ -324,9 +324,9 @@ fn a_job_in_two_databases_is_found_unless_it_is_on_its_way() {
     let (one, two) = (databases[0].driver(), databases[1].driver());
     let ids: Vec<_> = (0..3).map(|_| store(&manager, job().database("one"))).collect();
     let there = two.identity().expect("answers").to_string();
-    let moving = one.move_out(&there, Some(&ids[..1]), 1).expect("moves out");
+    let moving = one.move_out(&there, uuid::Uuid::now_v7(), Some(&ids[..1]), 1).expect("moves out");
     let here = one.identity().expect("answers").to_string();
-    two.move_in(&here, uuid::Uuid::now_v7(), &moving).expect("moves in");
+    two.move_in(&here, &moving).expect("moves in");
     let report = manager.audit(AuditOptions::default());
     assert!(report.is_clean(), "a leg of a move is legal: {report}");
     let record = manager.prepare_record(job().with_id(ids[2])).expect("valid").expect("kept");

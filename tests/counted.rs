@@ -12,7 +12,7 @@ use diesel::{Connection, SqliteConnection};
 use qudo::admin::AuditOptions;
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
-    ErrorKind, Settlement, Verdict, WorkerId, WorkerInfo,
+    ErrorKind, MovingJob, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::{Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
@@ -293,13 +293,14 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
     let first = claimed[0].id;
     let later = Due::In(Duration::from_secs(60));
     refused("qudo_scheduled", "reschedule", &|| driver.reschedule(first, later).map(drop));
-    refused("qudo_moving", "move out", &|| driver.move_out("there", None, 10).map(drop));
-    let moving = driver.move_out("there", None, 10).expect("moves");
-    let ids: Vec<_> = moving.iter().map(|job| job.record.id).collect();
+    let departure = uuid::Uuid::now_v7();
+    let move_out = || driver.move_out("there", departure, None, 10);
+    refused("qudo_moving", "move out", &|| move_out().map(drop));
+    let moving = move_out().expect("moves");
+    let ids: Vec<_> = moving.iter().map(MovingJob::departed).collect();
     refused("qudo_ready", "move back", &|| driver.move_back(&ids).map(drop));
     let Some(other) = Fresh::on(engine) else { return };
     let there = other.driver();
-    let mover = uuid::Uuid::now_v7();
     for (table, step) in [("qudo_job", "facts"), ("qudo_moving", "places")] {
         let spoil = spoil.replace("qudo_lease", table);
         let by_rank = "NEW.claim_rank = -7";
@@ -308,12 +309,12 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
         } else {
             spoil
         });
-        let error = there.move_in("here", mover, &moving).expect_err(step);
+        let error = there.move_in("here", &moving).expect_err(step);
         other.sql(&mend.replace("qudo_lease", table));
         assert!(error.to_string().contains("do not add up"), "{step}: {error}");
         assert_eq!(places(&*there), [0; 4], "{step}");
     }
-    there.move_in("here", mover, &moving).expect("arrives");
+    there.move_in("here", &moving).expect("arrives");
     other.sql(&spoil.replace("qudo_lease", "qudo_ready"));
     let error = there.moved_in(&ids).expect_err("a row is missing");
     other.sql(&mend.replace("qudo_lease", "qudo_ready"));

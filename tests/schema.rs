@@ -79,7 +79,7 @@ fn up_down_up(dsn: &str) {
     let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
     let up = || manager.migrate().expect("migrates").remove(0).answer.expect("applied");
     let first = up();
-    assert_eq!(first, ["2026-11-30-000001_create_tables"], "the same on every engine");
+    assert_eq!(first, ["2026-11-30-000002_create_tables"], "the same on every engine");
     let driver = qudo::driver::DriverRegistration::open_linked(dsn).expect("opens").driver;
     let mut down = driver.revert().expect("reverts");
     down.reverse();

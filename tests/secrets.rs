@@ -233,6 +233,7 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
             crashes: 0,
             flags: Flags::NONE,
             enqueued_at: now,
+            departure: uuid::Uuid::nil(),
         },
     );
     hidden("ReplyRow", &ReplyRow { codec: "json".to_owned(), body: arg() });

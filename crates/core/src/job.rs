@@ -277,6 +277,7 @@ pub(crate) fn view_of<'a>(
     plugins: &'a PluginSet,
 ) -> JobView<'a> {
     JobView::new(job.id, &job.facts.ability, &job.facts.queue)
+        .with_arg(&job.facts.codec, &[])
         .with_database(database)
         .with_uniqkey(job.facts.uniqkey.as_deref())
         .with_priority(job.facts.priority)

@@ -1,4 +1,4 @@
-use qudo_core::driver::{DriverError, Inserted, Leg, Moves, MovingJob, Trail};
+use qudo_core::driver::{Arrival, Departure, DriverError, Leg, Moves, MovingJob, Trail};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -13,10 +13,11 @@ impl<E: Engine> Moves for DieselDriver<E> {
     fn move_out(
         &self,
         to: &str,
+        departure: Uuid,
         only: Option<&[JobId]>,
         limit: u32,
     ) -> Result<Vec<MovingJob>, DriverError> {
-        self.write_transaction(|conn| moving::move_out::<E>(conn, to, only, limit))
+        self.write_transaction(|conn| moving::move_out::<E>(conn, to, departure, only, limit))
     }
 
     fn moving_out(
@@ -28,24 +29,18 @@ impl<E: Engine> Moves for DieselDriver<E> {
         self.engine.read(|conn| moving::moving_out::<E>(conn, to, after.as_uuid(), limit))
     }
 
-    fn move_in(
-        &self,
-        from: &str,
-        mover: Uuid,
-        jobs: &[MovingJob],
-    ) -> Result<Vec<Inserted>, DriverError> {
+    fn move_in(&self, from: &str, jobs: &[MovingJob]) -> Result<Vec<Arrival>, DriverError> {
         self.engine
             .check_size(jobs.iter().map(|job| job.record.facts.size()).max().unwrap_or(0))?;
         self.engine.write(|conn| {
-            let mut move_in =
-                || conn.transaction(|conn| moving::move_in::<E>(conn, from, &mover, jobs));
+            let mut move_in = || conn.transaction(|conn| moving::move_in::<E>(conn, from, jobs));
             let answers = match move_in() {
                 // Another mover brought one of them at this moment; now it is seen.
                 Err(error) if classify(&error) == Class::Unique => move_in(),
                 other => other,
             }?;
             // The other database is about to remove them.
-            let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Inserted::New);
+            let new = jobs.iter().zip(&answers).filter(|(_, answer)| **answer == Arrival::Here);
             let ids: Vec<_> = new.map(|(job, _)| *job.record.id.as_uuid()).collect();
             let tables = [Keyed::table("qudo_job"), moving::at(Leg::Arrived)];
             self.engine.confirm(conn, &tables, &ids)?;
@@ -53,11 +48,11 @@ impl<E: Engine> Moves for DieselDriver<E> {
         })
     }
 
-    fn moved_out(&self, jobs: &[JobId]) -> Result<Vec<JobId>, DriverError> {
+    fn moved_out(&self, jobs: &[Departure]) -> Result<Vec<Departure>, DriverError> {
         self.write_transaction(|conn| moving::moved_out::<E>(conn, jobs))
     }
 
-    fn moved_in(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
+    fn moved_in(&self, jobs: &[Departure]) -> Result<usize, DriverError> {
         let mut most = 0;
         self.engine.write(|conn| {
             let put = conn.transaction(|conn| moving::put_back::<E>(conn, Leg::Arriving, jobs))?;
@@ -69,7 +64,7 @@ impl<E: Engine> Moves for DieselDriver<E> {
         Ok(most)
     }
 
-    fn leave_trail(&self, jobs: &[JobId]) -> Result<(), DriverError> {
+    fn leave_trail(&self, jobs: &[Departure]) -> Result<(), DriverError> {
         self.write_transaction(|conn| moving::leave_trail::<E>(conn, jobs))
     }
 
@@ -77,21 +72,21 @@ impl<E: Engine> Moves for DieselDriver<E> {
         self.engine.read(|conn| moving::trail::<E>(conn, job.as_uuid()))
     }
 
-    fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError> {
+    fn move_back(&self, jobs: &[Departure]) -> Result<usize, DriverError> {
         let put_back =
             |conn: &mut Sql<'_, E::Conn>| moving::put_back::<E>(conn, Leg::Leaving, jobs);
         Ok(self.write_transaction(put_back)?.len())
     }
 
-    fn legs(&self, jobs: &[JobId]) -> Result<Vec<(JobId, Leg)>, DriverError> {
+    fn legs(&self, jobs: &[JobId]) -> Result<Vec<(Departure, Leg)>, DriverError> {
         self.engine.read(|conn| moving::legs::<E>(conn, jobs))
     }
 
-    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<JobId>, DriverError> {
+    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<Departure>, DriverError> {
         let of_leg = |conn: &mut Sql<'_, E::Conn>| {
             moving::of_leg::<E>(conn, Leg::Left, to, after.as_uuid(), limit)
         };
-        Ok(self.engine.read(of_leg)?.into_iter().map(|(id, _)| id).collect())
+        self.engine.read(of_leg)
     }
 
     fn moving_in(
@@ -99,12 +94,12 @@ impl<E: Engine> Moves for DieselDriver<E> {
         from: &str,
         after: JobId,
         limit: u32,
-    ) -> Result<Vec<(JobId, Uuid)>, DriverError> {
+    ) -> Result<Vec<Departure>, DriverError> {
         self.engine
             .read(|conn| moving::of_leg::<E>(conn, Leg::Arriving, from, after.as_uuid(), limit))
     }
 
-    fn cancel_move_in(&self, mover: Uuid, jobs: &[JobId]) -> Result<usize, DriverError> {
-        self.write_transaction(|conn| moving::cancel::<E>(conn, &mover, jobs))
+    fn cancel_move_in(&self, jobs: &[Departure]) -> Result<usize, DriverError> {
+        self.write_transaction(|conn| moving::cancel::<E>(conn, jobs))
     }
 }

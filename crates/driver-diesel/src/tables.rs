@@ -227,7 +227,7 @@ mod tests {
 
     #[test]
     fn a_function_that_is_missing_is_told_as_one_of_ours() {
-        let made = include_str!("../migrations/postgres/2026-11-30-000001_create_tables/up.sql");
+        let made = include_str!("../migrations/postgres/2026-11-30-000002_create_tables/up.sql");
         let functions: Vec<_> = made
             .split("CREATE FUNCTION qudo_")
             .skip(1)

@@ -5,7 +5,7 @@ use std::fmt;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use qudo::driver::{DeadWorker, Driver, DriverRegistration, Rescued};
+use qudo::driver::{DeadWorker, Departure, Driver, DriverRegistration, MovingJob, Rescued};
 use qudo::{Ability, Manager, ManagerBuilder};
 
 /// Every wait for a condition ends here.
@@ -174,4 +174,9 @@ pub fn run_all(manager: &Manager) -> usize {
         worked += 1;
     }
     worked
+}
+
+/// The departures of jobs that were taken out.
+pub fn departed(jobs: &[MovingJob]) -> Vec<Departure> {
+    jobs.iter().map(MovingJob::departed).collect()
 }

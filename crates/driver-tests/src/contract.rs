@@ -2,8 +2,8 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, ControlFlag, DeadWorker, Deadline, Driver, Due,
-    ExceptionFilter, ExceptionRecord, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Place,
+    AbilityLease, Arrival, ClaimRequest, ClaimedJob, ControlFlag, DeadWorker, Deadline, Driver, Due,
+    ExceptionFilter, ExceptionRecord, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Leg, Place,
     Redrive, ReplyRecord, SchemaState, Settled, Settlement, StatusRecord, Verdict, WorkerId,
     WorkerInfo,
 };
@@ -11,7 +11,7 @@ use qudo::hook::FailureKind;
 use qudo::JobId;
 use uuid::Uuid;
 
-use crate::{Bed, eventually};
+use crate::{Bed, departed, eventually};
 
 const HOUR: Duration = Duration::from_secs(3600);
 
@@ -425,25 +425,90 @@ pub fn a_delay_of_nothing_makes_a_job_ready_at_once(bed: &Bed) {
     }
 }
 
+fn nobody() -> JobId {
+    JobId::from_uuid(Uuid::nil())
+}
+
 pub fn what_arrived_once_is_not_brought_again(bed: &Bed) {
     let (from, to) = (bed.another(), bed.driver());
     let from = from.driver();
     let job = record("a", Some("k"));
     insert(&*from, std::slice::from_ref(&job));
-    let leaving = from.move_out("there", None, 9).expect("moves");
-    to.move_in("here", Uuid::now_v7(), &leaving).expect("moves");
+    let leaving = from.move_out("there", Uuid::now_v7(), None, 9).expect("moves");
+    let gone = departed(&leaving);
+    to.move_in("here", &leaving).expect("moves");
     assert_eq!(ready(&*to), 0, "it cannot be claimed yet");
-    from.moved_out(&[job.id]).expect("moves");
-    assert_eq!(to.moved_in(&[job.id]).expect("moves"), 1);
+    from.moved_out(&gone).expect("moves");
+    assert_eq!(to.moved_in(&gone).expect("moves"), 1);
     let worker = beating(&*to);
     let claimed = claim(&*to, &worker, HOUR);
     assert_eq!(claimed.len(), 1);
     to.settle(worker.id, &ends(claimed, Verdict::Complete)).expect("settles");
     // Another mover was overtaken, and comes when all is over.
-    to.move_in("here", Uuid::now_v7(), &leaving).expect("moves");
-    to.moved_in(&[job.id]).expect("moves");
+    to.move_in("here", &leaving).expect("moves");
+    to.moved_in(&gone).expect("moves");
     assert_eq!(to.state(job.id).expect("answers"), None, "it is not run twice");
     assert_eq!(to.holder("a", "k").expect("answers"), None);
+}
+
+pub fn a_mover_that_was_overtaken_ends_no_departure_but_its_own(bed: &Bed) {
+    let (from, one, other) = (bed.driver(), bed.another(), bed.another());
+    let (one, other) = (one.driver(), other.driver());
+    let job = record("a", Some("k"));
+    insert(&*from, std::slice::from_ref(&job));
+    // It goes to one, comes back since that is its home no more, and goes to the other.
+    let slow = from.move_out("one", Uuid::now_v7(), None, 9).expect("leaves");
+    assert_eq!(one.move_in("from", &slow).expect("is brought"), [Arrival::Here]);
+    assert_eq!(from.move_back(&departed(&slow)).expect("stays"), 1);
+    assert_eq!(from.move_back(&departed(&slow)).expect("answers"), 0, "once");
+    assert_eq!(one.cancel_move_in(&departed(&slow)).expect("is taken back"), 1);
+    let fast = from.move_out("other", Uuid::now_v7(), None, 9).expect("leaves again");
+    assert_eq!(other.move_in("from", &fast).expect("is brought"), [Arrival::Here]);
+    // Whoever carried it to one goes on.
+    assert_eq!(from.moved_out(&departed(&slow)).expect("answers"), [], "it left by another one");
+    assert_eq!(from.move_back(&departed(&slow)).expect("answers"), 0);
+    from.leave_trail(&departed(&slow)).expect("answers");
+    assert_eq!(one.moved_in(&departed(&slow)).expect("answers"), 0);
+    let marks = from.legs(&[job.id]).expect("answers");
+    assert_eq!(marks, [(departed(&fast)[0], Leg::Leaving)]);
+    // And so does the faster one.
+    assert_eq!(from.moved_out(&departed(&fast)).expect("answers"), departed(&fast));
+    assert_eq!(other.moved_in(&departed(&fast)).expect("answers"), 1);
+    assert_eq!((ready(&*from), ready(&*one), ready(&*other)), (0, 0, 1), "it is in one place");
+}
+
+pub fn two_departures_of_a_job_do_not_meet_in_one_place(bed: &Bed) {
+    let (from, to) = (bed.another(), bed.driver());
+    let from = from.driver();
+    let job = record("a", None);
+    insert(&*from, std::slice::from_ref(&job));
+    let slow = from.move_out("to", Uuid::now_v7(), None, 9).expect("leaves");
+    from.move_back(&departed(&slow)).expect("stays");
+    to.move_in("from", &slow).expect("comes too late");
+    let fast = from.move_out("to", Uuid::now_v7(), None, 9).expect("leaves again");
+    assert_eq!(to.move_in("from", &fast).expect("answers"), [Arrival::Busy], "a copy lies there");
+    assert_eq!(to.cancel_move_in(&departed(&fast)).expect("answers"), 0, "that is not its own");
+    assert_eq!(to.moving_in("from", nobody(), 9).expect("answers"), departed(&slow));
+    assert_eq!(to.cancel_move_in(&departed(&slow)).expect("answers"), 1);
+    assert_eq!(to.move_in("from", &fast).expect("answers"), [Arrival::Here]);
+    assert_eq!(from.moved_out(&departed(&fast)).expect("answers"), departed(&fast));
+    assert_eq!(to.moved_in(&departed(&fast)).expect("answers"), 1);
+    assert_eq!(ready(&*to), 1);
+}
+
+pub fn a_job_of_an_id_that_arrived_before_is_moved_like_any_other(bed: &Bed) {
+    let (from, to) = (bed.another(), bed.driver());
+    let from = from.driver();
+    let job = record("a", None);
+    for _ in 0..2 {
+        insert(&*from, std::slice::from_ref(&job));
+        let leaving = from.move_out("to", Uuid::now_v7(), None, 9).expect("leaves");
+        assert_eq!(to.move_in("from", &leaving).expect("is brought"), [Arrival::Here]);
+        assert_eq!(from.moved_out(&departed(&leaving)).expect("left").len(), 1);
+        assert_eq!(to.moved_in(&departed(&leaving)).expect("arrives"), 1);
+        from.leave_trail(&departed(&leaving)).expect("is over");
+        assert!(to.dequeue(job.id, None).expect("answers"), "it is there");
+    }
 }
 
 pub fn of_a_job_that_went_long_ago_and_came_back_only_the_old_trail_is_purged(bed: &Bed) {
@@ -452,11 +517,12 @@ pub fn of_a_job_that_went_long_ago_and_came_back_only_the_old_trail_is_purged(be
     let (job, age) = (record("a", None), Duration::from_secs(4));
     insert(&*here, std::slice::from_ref(&job));
     let carry = |from: &dyn Driver, to: &dyn Driver| {
-        let leaving = from.move_out("to", None, 9).expect("leaves");
-        to.move_in("from", Uuid::now_v7(), &leaving).expect("is brought");
-        from.moved_out(&[job.id]).expect("left");
-        assert_eq!(to.moved_in(&[job.id]).expect("arrives"), 1);
-        from.leave_trail(&[job.id]).expect("is over");
+        let leaving = from.move_out("to", Uuid::now_v7(), None, 9).expect("leaves");
+        let gone = departed(&leaving);
+        to.move_in("from", &leaving).expect("is brought");
+        from.moved_out(&gone).expect("left");
+        assert_eq!(to.moved_in(&gone).expect("arrives"), 1);
+        from.leave_trail(&gone).expect("is over");
     };
     carry(&*here, &*there);
     let trail = || here.trail(job.id).expect("answers").expect("is kept");
@@ -475,8 +541,7 @@ pub fn each_live_job_is_told_with_its_one_place(bed: &Bed) {
     insert(driver, std::slice::from_ref(&leased));
     assert_eq!(claim(driver, &worker, HOUR).len(), 1);
     insert(driver, &[later.clone(), keyed.clone()]);
-    let nobody = JobId::from_uuid(Uuid::nil());
-    let traces = driver.traces(nobody, 100).expect("looks");
+    let traces = driver.traces(nobody(), 100).expect("looks");
     let places: HashSet<_> = traces.iter().map(|one| (one.id, one.places.clone())).collect();
     let expected = [
         (leased.id, vec![Place::Leased]),

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use qudo::admin::DatabaseState;
 use qudo::driver::{
-    Bounded, Deadline, Driver, DriverRegistration, Inserted, JobRecord, JobState, Keep, Leg, ManagerInside,
+    Arrival, Bounded, Deadline, Driver, DriverRegistration, JobRecord, JobState, Keep, Leg, ManagerInside,
     SchemaState,
 };
 use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
 use crate::abilities::{double, echo, stumble};
-use crate::{Bed, run_all, eventually};
+use crate::{Bed, departed, eventually, run_all};
 
 /// A second database beside the bed's.
 struct Pair<'a> {
@@ -251,19 +251,19 @@ pub fn a_key_moves_only_to_its_home(bed: &Bed) {
 fn break_off(pair: &Pair<'_>, steps: usize) {
     let (from, to) = pair.drivers();
     let there = to.identity().expect("answers").to_string();
-    let jobs = from.move_out(&there, None, 4).expect("step 1");
-    let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
-    assert_eq!(ids.len(), 4);
+    let jobs = from.move_out(&there, Uuid::now_v7(), None, 4).expect("step 1");
+    let gone = departed(&jobs);
+    assert_eq!(gone.len(), 4);
     if steps >= 2 {
         let here = from.identity().expect("answers").to_string();
-        let answers = to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
-        assert_eq!(answers, vec![Inserted::New; 4]);
+        let answers = to.move_in(&here, &jobs).expect("step 2");
+        assert_eq!(answers, vec![Arrival::Here; 4]);
     }
     if steps >= 3 {
-        assert_eq!(from.moved_out(&ids).expect("step 3").len(), 4);
+        assert_eq!(from.moved_out(&gone).expect("step 3").len(), 4);
     }
     if steps >= 4 {
-        assert_eq!(to.moved_in(&ids).expect("step 4"), 4);
+        assert_eq!(to.moved_in(&gone).expect("step 4"), 4);
     }
 }
 
@@ -293,24 +293,23 @@ pub fn what_an_overtaken_mover_brings_too_late_is_removed(bed: &Bed) {
     let (from, to) = pair.drivers();
     let (here, there) =
         (from.identity().expect("known").to_string(), to.identity().expect("known").to_string());
-    let jobs = from.move_out(&there, None, 4).expect("the slow mover begins");
-    let id = jobs[0].record.id;
+    let jobs = from.move_out(&there, Uuid::now_v7(), None, 4).expect("the slow mover begins");
+    let (id, gone) = (jobs[0].record.id, departed(&jobs));
     manager.move_jobs(bed.first(), "other").expect("the fast one ends it");
     assert_eq!(run_all(&manager), 1);
     // What arrived once is not brought again, even after it ended.
-    let slow = Uuid::now_v7();
-    to.move_in(&here, slow, &jobs).expect("late");
+    to.move_in(&here, &jobs).expect("late");
     assert!(to.lookup(id).expect("answers").is_none(), "it arrived before");
-    assert_eq!(to.moved_in(&[id]).expect("answers"), 0);
+    assert_eq!(to.moved_in(&gone).expect("answers"), 0);
     // Days later nobody remembers that it arrived.
     to.purge(&Keep::all(Duration::ZERO), 100).expect("purges");
     eventually("the mark is old enough", || {
         to.purge(&Keep::all(Duration::ZERO), 100).expect("purges");
         from.purge(&Keep::all(Duration::ZERO), 100).expect("purges");
-        to.move_in(&here, slow, &jobs).expect("late");
+        to.move_in(&here, &jobs).expect("late");
         to.lookup(id).expect("answers").is_some()
     });
-    assert_eq!(from.moved_out(&[id]).expect("answers"), [], "it was not the one who moved it");
+    assert_eq!(from.moved_out(&gone).expect("answers"), [], "it was not the one who moved it");
     assert!(from.legs(&[id]).expect("answers").iter().all(|(_, leg)| *leg != Leg::Leaving));
     // The slow one dies here; the next move clears up.
     manager.move_jobs(bed.first(), "other").expect("moves");
@@ -475,16 +474,16 @@ pub fn a_forward_that_was_killed_half_way_goes_on_when_the_process_is_back(bed: 
             from.identity().expect("known").to_string(),
             to.identity().expect("known").to_string(),
         );
-        let jobs = from.move_out(&there, None, 4).expect("step 1");
-        let ids: Vec<_> = jobs.iter().map(|job| job.record.id).collect();
+        let jobs = from.move_out(&there, Uuid::now_v7(), None, 4).expect("step 1");
+        let gone = departed(&jobs);
         if steps >= 2 {
-            to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
+            to.move_in(&here, &jobs).expect("step 2");
         }
         if steps >= 3 {
-            from.moved_out(&ids).expect("step 3");
+            from.moved_out(&gone).expect("step 3");
         }
         if steps >= 4 {
-            to.moved_in(&ids).expect("step 4");
+            to.moved_in(&gone).expect("step 4");
         }
         // A process starts that has nothing to enqueue.
         let dsn = &spool.databases[0].1;
@@ -536,8 +535,8 @@ pub fn a_spooled_job_that_a_drained_database_has_half_is_not_lost(bed: &Bed) {
             from.identity().expect("known").to_string(),
             to.identity().expect("known").to_string(),
         );
-        let jobs = from.move_out(&there, Some(&[id]), 4).expect("step 1");
-        to.move_in(&here, Uuid::now_v7(), &jobs).expect("step 2");
+        let jobs = from.move_out(&there, Uuid::now_v7(), Some(&[id]), 4).expect("step 1");
+        to.move_in(&here, &jobs).expect("step 2");
     });
     let working = manager.start().expect("starts");
     let report = || manager.spool().expect("on").expect("set");

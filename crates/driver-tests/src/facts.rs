@@ -10,7 +10,7 @@ use qudo::{Job, JobId, JobResult};
 use uuid::Uuid;
 
 use crate::abilities::{echo, other_echo};
-use crate::{Bed, Log, eventually, run_all};
+use crate::{Bed, Log, departed, eventually, run_all};
 
 fn record(due: Due) -> JobRecord {
     let facts = JobFacts {
@@ -98,11 +98,11 @@ pub fn a_job_that_moves_takes_what_it_is_with_it(bed: &Bed) {
     for due in [Due::Now, Due::In(Duration::from_millis(1))] {
         let stored = JobRecord { id: JobId::new(), ..record(due) };
         from.insert(std::slice::from_ref(&stored), Deadline::NONE).expect("stores");
-        let leaving = from.move_out("there", None, 9).expect("moves");
+        let leaving = from.move_out("there", Uuid::now_v7(), None, 9).expect("moves");
         assert_eq!((&leaving[0].record.facts, leaving[0].flags), (&stored.facts, Flags::KEYED));
-        to.move_in("here", Uuid::now_v7(), &leaving).expect("moves");
-        from.moved_out(&[stored.id]).expect("moves");
-        to.moved_in(&[stored.id]).expect("moves");
+        to.move_in("here", &leaving).expect("moves");
+        from.moved_out(&departed(&leaving)).expect("moves");
+        to.moved_in(&departed(&leaving)).expect("moves");
         let worker = worker(&*to);
         eventually("it is due", || {
             to.promote_due(9).expect("promotes");

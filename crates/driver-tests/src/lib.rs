@@ -27,7 +27,7 @@
 
 mod bed;
 
-pub use bed::{Bed, DEADLINE, Fresh, Log, eventually, rescue_silent, run_all};
+pub use bed::{Bed, DEADLINE, Fresh, Log, departed, eventually, rescue_silent, run_all};
 
 macro_rules! groups {
     ($($(#[$doc:meta])* $group:ident,)*) => {
@@ -103,6 +103,9 @@ macro_rules! suite {
             what_is_kept_is_kept_for_its_time,
             a_delay_of_nothing_makes_a_job_ready_at_once,
             what_arrived_once_is_not_brought_again,
+            a_mover_that_was_overtaken_ends_no_departure_but_its_own,
+            two_departures_of_a_job_do_not_meet_in_one_place,
+            a_job_of_an_id_that_arrived_before_is_moved_like_any_other,
             of_a_job_that_went_long_ago_and_came_back_only_the_old_trail_is_purged,
             each_live_job_is_told_with_its_one_place,
             tables_are_made_and_removed_as_they_are_told,

@@ -190,7 +190,7 @@ pub fn a_job_on_its_way_and_a_job_in_the_spool_say_so(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
     let job = double::job(1).database(bed.first());
     let id = manager.enqueue(job).expect("stored").id().expect("id");
-    bed.driver().move_out("there", None, 9).expect("moves");
+    bed.driver().move_out("there", uuid::Uuid::now_v7(), None, 9).expect("moves");
     assert_eq!(reason(&manager, id), Reason::Moving);
     let spool = bed.spool();
     let (manager, _) = bed.with(|builder| builder.spool(&spool.databases[0].1, 3));

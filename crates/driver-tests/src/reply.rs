@@ -1,10 +1,12 @@
 use std::time::Duration;
 
-use qudo::driver::{Ending, Keep, Remains};
+use qudo::driver::{Ending, Keep, MovingJob, Remains};
 use qudo::{Error, ManagerBuilder, Progress};
 
 use crate::abilities::{double, echo, no_argument, noted, replies, stumble};
-use crate::{Bed, DEADLINE, run_all, eventually};
+use uuid::Uuid;
+
+use crate::{Bed, DEADLINE, departed, eventually, run_all};
 
 pub fn the_return_value_reaches_the_client(bed: &Bed) {
     let (manager, _) = bed.manager::<double>();
@@ -117,12 +119,12 @@ pub fn a_trail_tells_when_the_job_went_however_late_its_move_is_ended(bed: &Bed)
     let (manager, _) = bed.with(|builder| builder);
     let job = qudo::NewJob::named("nobody", 1.into()).database(bed.first());
     let id = manager.enqueue(job).expect("stored").id().expect("id");
-    driver.move_out("elsewhere", None, 9).expect("leaves");
-    driver.moved_out(&[id]).expect("left");
+    let gone = departed(&driver.move_out("elsewhere", Uuid::now_v7(), None, 9).expect("leaves"));
+    driver.moved_out(&gone).expect("left");
     let old = Duration::from_millis(30);
     let trail = || driver.trail(id).expect("answers").expect("it went");
     eventually("it is some time ago", || trail().age > Some(old));
-    driver.leave_trail(&[id]).expect("is over");
+    driver.leave_trail(&gone).expect("is over");
     let trail = trail();
     assert!(trail.age > Some(old), "{trail:?}");
     assert_eq!(trail.to.as_deref(), Some("elsewhere"));
@@ -136,13 +138,12 @@ pub fn a_copy_that_was_brought_and_taken_back_leads_to_where_the_job_stayed(bed:
     let job = double::job(1).database(bed.first());
     let id = manager.enqueue(job).expect("stored").id().expect("id");
     let identity = |driver: &dyn qudo::driver::Driver| driver.identity().expect("answers").to_string();
-    let jobs = from.move_out(&identity(&*to), None, 9).expect("leaves");
-    let mover = uuid::Uuid::now_v7();
-    to.move_in(&identity(&*from), mover, &jobs).expect("is brought");
+    let jobs = from.move_out(&identity(&*to), Uuid::now_v7(), None, 9).expect("leaves");
+    to.move_in(&identity(&*from), &jobs).expect("is brought");
     let ticket = manager.ticket(id);
     assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "in both, on its way");
-    assert_eq!(to.cancel_move_in(mover, &[id]).expect("answers"), 1);
-    assert_eq!(from.move_back(&[id]).expect("answers"), 1);
+    assert_eq!(to.cancel_move_in(&departed(&jobs)).expect("answers"), 1);
+    assert_eq!(from.move_back(&departed(&jobs)).expect("answers"), 1);
     let trail = to.trail(id).expect("answers").expect("was seen here");
     assert_eq!((trail.to, trail.age), (Some(identity(&*from)), None), "no proof of life");
     assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "it lives");
@@ -154,20 +155,21 @@ pub fn a_late_copy_does_not_hide_where_the_job_went_on(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<double>());
     let job = double::job(1).database(bed.first());
     let id = manager.enqueue(job).expect("stored").id().expect("id");
-    let jobs = from.move_out("there", None, 9).expect("leaves");
-    let bring = || {
-        let mover = uuid::Uuid::now_v7();
-        to.move_in("here", mover, &jobs).expect("is brought");
-        mover
-    };
-    bring();
-    assert_eq!(from.moved_out(&[id]).expect("answers"), [id]);
-    assert_eq!(to.moved_in(&[id]).expect("answers"), 1);
-    to.move_out("third", Some(&[id]), 1).expect("goes on");
-    assert_eq!(to.moved_out(&[id]).expect("answers"), [id]);
-    to.leave_trail(&[id]).expect("is over");
-    let late = bring();
-    assert_eq!(to.cancel_move_in(late, &[id]).expect("answers"), 1);
+    let jobs = from.move_out("there", Uuid::now_v7(), None, 9).expect("leaves");
+    let first = departed(&jobs);
+    to.move_in("here", &jobs).expect("is brought");
+    assert_eq!(from.moved_out(&first).expect("answers"), first);
+    assert_eq!(to.moved_in(&first).expect("answers"), 1);
+    let on = departed(&to.move_out("third", Uuid::now_v7(), Some(&[id]), 1).expect("goes on"));
+    assert_eq!(to.moved_out(&on).expect("answers"), on);
+    to.leave_trail(&on).expect("is over");
+    // Of another departure: that it came by this one is remembered.
+    to.move_in("here", &jobs).expect("is late");
+    assert!(to.lookup(id).expect("answers").is_none(), "and brings nothing");
+    let late: Vec<_> =
+        jobs.iter().map(|job| MovingJob { departure: Uuid::now_v7(), ..job.clone() }).collect();
+    to.move_in("here", &late).expect("is brought");
+    assert_eq!(to.cancel_move_in(&departed(&late)).expect("answers"), 1);
     assert!(to.lookup(id).expect("answers").is_none(), "the copy is gone");
     let trail = to.trail(id).expect("answers").expect("it went on");
     assert_eq!(trail.to.as_deref(), Some("third"));
@@ -184,11 +186,11 @@ pub fn a_move_that_is_taken_back_keeps_that_the_job_came_here(bed: &Bed) {
     manager.move_jobs(bed.first(), "other").expect("goes");
     manager.move_jobs("other", bed.first()).expect("comes back");
     let driver = bed.driver();
-    driver.move_out("nowhere", Some(&[id]), 1).expect("is to leave");
-    driver.move_back(&[id]).expect("and stays");
+    let jobs = driver.move_out("nowhere", Uuid::now_v7(), Some(&[id]), 1).expect("is to leave");
+    driver.move_back(&departed(&jobs)).expect("and stays");
     assert_eq!(run_all(&manager), 1);
     sent.wait(DEADLINE).expect("it completed");
-    // Once it is gone it came to this place no more: another mover may bring it back.
+    // That it came here once does not keep it from coming back.
     let again = manager.enqueue(no_argument::job().database(bed.first())).expect("stored");
     let again = again.id().expect("id");
     manager.move_jobs(bed.first(), "other").expect("goes");

@@ -146,18 +146,34 @@ struct Explained {
     info: Option<JobInfo>,
     failure: Option<Exception>,
     reason: Reason,
+    /// It had a copy of the job, which was taken back: that the job was ever on its way from there is not said.
+    was_copy: bool,
 }
+
+/// A job that is moved while it is looked for is followed so many times.
+const MAX_MOVES: usize = 16;
 
 /// Asks all databases at the same time.
 pub(crate) fn why(client: &Client, id: JobId) -> Result<Explanation, Error> {
     let (databases, kept) = (&client.databases, client.program.options.keep.replies);
     let is_trail = |one: &Explained| matches!(one.reason, Reason::Moved { .. });
     let ask = move |driver: &dyn Driver| ask(driver, id, kept);
-    let found = databases.best("explain a job", ask, is_trail, None)?;
-    let Some((name, Explained { info, failure, mut reason })) = found else {
-        let (database, info, failure, reason) = (None, None, None, Reason::Unknown);
-        return Ok(Explanation { job: id, database, info, failure, reason });
+    let unknown =
+        Explanation { job: id, database: None, info: None, failure: None, reason: Reason::Unknown };
+    let Some((mut name, mut found)) = databases.best("explain a job", ask, is_trail, None)? else {
+        return Ok(unknown);
     };
+    // The database where a trail leads may be the one that did not answer, or was asked before the job came there.
+    for _ in 0..MAX_MOVES {
+        let Reason::Moved { to } = &found.reason else { break };
+        let Some(database) = databases.find_identity(to) else { break };
+        match database.begin("explain a job", ask).wait()? {
+            Some(next) => (name, found) = (database.name.to_string(), next),
+            None if found.was_copy => return Ok(unknown),
+            None => break,
+        }
+    }
+    let Explained { info, failure, mut reason, .. } = found;
     let is_spool = databases.found(&name).is_ok_and(|database| databases.is_spool(&database));
     if is_spool && info.is_some() && reason != Reason::Moving {
         reason = Reason::Spooled;
@@ -172,6 +188,7 @@ pub(crate) fn why(client: &Client, id: JobId) -> Result<Explanation, Error> {
 
 /// What this database says. A job that ends between two questions is asked for again.
 fn ask(driver: &dyn Driver, id: JobId, kept: Duration) -> Result<Option<Explained>, DriverError> {
+    let mut was_copy = false;
     let (failure, reason) = loop {
         let Some(known) = known::ask(driver, id, Some(kept))? else { return Ok(None) };
         break match known {
@@ -183,10 +200,13 @@ fn ask(driver: &dyn Driver, id: JobId, kept: Duration) -> Result<Option<Explaine
                 let reason = failed(driver, &failure)?;
                 (Some(*failure), reason)
             }
-            other => (last_failure(driver, id)?, ended(other)),
+            other => {
+                was_copy = matches!(&other, Known::Moved(trail) if trail.age.is_none());
+                (last_failure(driver, id)?, ended(other))
+            }
         };
     };
-    Ok(Some(Explained { info: None, failure, reason }))
+    Ok(Some(Explained { info: None, failure, reason, was_copy }))
 }
 
 /// How a job ended that did not fail, or where it went.
@@ -232,7 +252,7 @@ fn alive(driver: &dyn Driver, info: JobInfo) -> Result<Explained, DriverError> {
             None => Reason::Queued { ahead: driver.ahead(&info, AHEAD_BOUND)? },
         },
     };
-    Ok(Explained { info: Some(info), failure, reason })
+    Ok(Explained { info: Some(info), failure, reason, was_copy: false })
 }
 
 /// Who waits for a retry failed in its last run; who was put off after a failure, in an earlier one.

@@ -1,7 +1,7 @@
 //! Waiting jobs on their way from one database to another; see [`Moves`](crate::driver::Moves) for
 //! the protocol and why it loses and doubles nothing.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use qudo_hooks::JobId;
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Database;
 use super::set::Databases;
-use crate::driver::{Driver, DriverError, Inserted, Leg, MovingJob, Place, Traces};
+use crate::driver::{Arrival, Departure, Driver, DriverError, Leg, MovingJob, Place, Traces};
 use crate::error::Error;
 use crate::tools::random::new_id;
 
@@ -43,8 +43,6 @@ pub(crate) struct Move<'a> {
     to: &'a Arc<Database>,
     from_id: String,
     to_id: String,
-    /// Who moves: what it brings is told from what another mover brought before or after.
-    mover: Uuid,
     done: MoveReport,
     /// How many jobs the next step takes.
     batch: u32,
@@ -79,9 +77,9 @@ impl<'a> Move<'a> {
             });
         }
         let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
-        let (mover, done) = (new_id(), MoveReport::default());
-        let (batch, stayed, taken) = (FIRST_BATCH, HashSet::new(), Vec::new());
-        Ok(Self { databases, from, to, from_id, to_id, mover, done, batch, stayed, taken })
+        let (done, batch) = (MoveReport::default(), FIRST_BATCH);
+        let (stayed, taken) = (HashSet::new(), Vec::new());
+        Ok(Self { databases, from, to, from_id, to_id, done, batch, stayed, taken })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
@@ -106,7 +104,7 @@ impl<'a> Move<'a> {
         self.resume()?;
         while self.stayed.is_empty() {
             let (name, batch) = (self.to_id.clone(), self.batch);
-            let jobs = at(self.from, move |driver| driver.move_out(&name, None, batch))?;
+            let jobs = at(self.from, move |driver| driver.move_out(&name, new_id(), None, batch))?;
             if jobs.is_empty() {
                 return Ok(());
             }
@@ -154,7 +152,9 @@ impl<'a> Move<'a> {
             let (ids, later) = rest.split_at(rest.len().min(self.batch as usize));
             rest = later;
             let (name, ids, batch) = (self.to_id.clone(), ids.to_vec(), self.batch);
-            let jobs = at(self.from, move |driver| driver.move_out(&name, Some(&ids), batch))?;
+            let take =
+                move |driver: &dyn Driver| driver.move_out(&name, new_id(), Some(&ids), batch);
+            let jobs = at(self.from, take)?;
             self.carry(jobs)?;
         }
         Ok(())
@@ -179,7 +179,7 @@ impl<'a> Move<'a> {
         jobs.retain(|job| {
             let goes = self.may_go(&job.record.facts.ability, job.record.facts.uniqkey.as_deref());
             if !goes {
-                back.push(job.record.id);
+                back.push(job.departed());
             }
             goes
         });
@@ -187,32 +187,34 @@ impl<'a> Move<'a> {
         if back.is_empty() {
             return carried;
         }
-        self.stayed.extend(&back);
+        self.stayed.extend(back.iter().map(|one| one.job));
         let put_back = at(self.from, move |driver| driver.move_back(&back));
         carried.and(put_back.map(drop))
     }
 
-    fn bring(&mut self, jobs: Vec<MovingJob>, back: &mut Vec<JobId>) -> Result<(), Error> {
-        let mut ids: Vec<JobId> = jobs.iter().map(|job| job.record.id).collect();
-        let (name, mover) = (self.from_id.clone(), self.mover);
-        let answers = at(self.to, move |driver| driver.move_in(&name, mover, &jobs))?;
+    fn bring(&mut self, jobs: Vec<MovingJob>, back: &mut Vec<Departure>) -> Result<(), Error> {
+        let mut brought: Vec<_> = jobs.iter().map(MovingJob::departed).collect();
+        let name = self.from_id.clone();
+        let answers = at(self.to, move |driver| driver.move_in(&name, &jobs))?;
         let mut answers = answers.into_iter();
-        ids.retain(|id| {
-            let arrived = answers.next() == Some(Inserted::New);
+        brought.retain(|one| {
+            let answer = answers.next();
+            if matches!(answer, Some(Arrival::KeyHeld(_))) {
+                self.taken.push(one.job);
+            }
+            let arrived = answer == Some(Arrival::Here);
             if !arrived {
-                self.taken.push(*id);
-                back.push(*id);
+                back.push(*one);
             }
             arrived
         });
-        let asked = ids.clone();
+        let asked = brought.clone();
         let left = at(self.from, move |driver| driver.moved_out(&asked))?;
-        if left.len() < ids.len() {
-            // Another mover was faster: these are there by its doing, and may have ended since. What
-            // we brought of them came too late.
-            let left: HashSet<_> = left.iter().copied().collect();
-            let late: Vec<_> = ids.iter().copied().filter(|id| !left.contains(id)).collect();
-            at(self.to, move |driver| driver.cancel_move_in(mover, &late))?;
+        if left.len() < brought.len() {
+            // These departures are over: another mover ended them, or took them back. What we brought came too late.
+            let known: HashSet<_> = left.iter().copied().collect();
+            let late: Vec<_> = brought.into_iter().filter(|one| !known.contains(one)).collect();
+            at(self.to, move |driver| driver.cancel_move_in(&late))?;
         }
         self.done.moved += left.len();
         self.finish(left)
@@ -225,10 +227,10 @@ impl<'a> Move<'a> {
     }
 
     /// The steps after a batch surely arrived.
-    fn finish(&self, ids: Vec<JobId>) -> Result<(), Error> {
-        let arrived = ids.clone();
+    fn finish(&self, left: Vec<Departure>) -> Result<(), Error> {
+        let arrived = left.clone();
         at(self.to, move |driver| driver.moved_in(&arrived))?;
-        at(self.from, move |driver| driver.leave_trail(&ids))
+        at(self.from, move |driver| driver.leave_trail(&left))
     }
 
     /// Goes on with what a move that was killed left in either database.
@@ -237,11 +239,11 @@ impl<'a> Move<'a> {
         let mut after = first;
         loop {
             let (name, from) = (self.to_id.clone(), after);
-            let ids = at(self.from, move |driver| driver.left_for(&name, from, BATCH))?;
-            let Some(last) = ids.last() else { break };
-            after = *last;
-            self.done.moved += ids.len();
-            self.finish(ids)?;
+            let left = at(self.from, move |driver| driver.left_for(&name, from, BATCH))?;
+            let Some(last) = left.last() else { break };
+            after = last.job;
+            self.done.moved += left.len();
+            self.finish(left)?;
         }
         after = first;
         loop {
@@ -255,23 +257,20 @@ impl<'a> Move<'a> {
         self.cancel_ghosts(first)
     }
 
-    /// What arrives without a mark where it came from was brought by a mover that had been
-    /// overtaken and then died.
+    /// What arrives without a mark of its departure where it came from was brought by a mover that had been
+    /// overtaken and then died. The look at the arrivals comes first: a departure is marked before anything arrives by it.
     fn cancel_ghosts(&self, mut after: JobId) -> Result<(), Error> {
         loop {
             let (name, from) = (self.from_id.clone(), after);
             let rows = at(self.to, move |driver| driver.moving_in(&name, from, BATCH))?;
             let Some(last) = rows.last() else { return Ok(()) };
-            after = last.0;
-            let ids: Vec<_> = rows.iter().map(|(id, _)| *id).collect();
+            after = last.job;
+            let ids: Vec<_> = rows.iter().map(|one| one.job).collect();
             let legs = at(self.from, move |driver| driver.legs(&ids))?;
-            let known: HashSet<_> = legs.into_iter().map(|(id, _): (_, Leg)| id).collect();
-            let mut ghosts: HashMap<Uuid, Vec<JobId>> = HashMap::new();
-            for (id, mover) in rows.into_iter().filter(|(id, _)| !known.contains(id)) {
-                ghosts.entry(mover).or_default().push(id);
-            }
-            for (mover, ids) in ghosts {
-                at(self.to, move |driver| driver.cancel_move_in(mover, &ids))?;
+            let known: HashSet<_> = legs.into_iter().map(|(one, _): (_, Leg)| one).collect();
+            let ghosts: Vec<_> = rows.into_iter().filter(|one| !known.contains(one)).collect();
+            if !ghosts.is_empty() {
+                at(self.to, move |driver| driver.cancel_move_in(&ghosts))?;
             }
         }
     }
@@ -286,7 +285,7 @@ fn at<T: Send + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Condvar, Mutex};
 
     use super::*;
     use crate::driver::{ControlFlag, ErrorKind};
@@ -423,6 +422,134 @@ mod tests {
             }
         }
         panic!("a move of three jobs has fewer steps");
+    }
+
+    /// Two movers, one of which does something at a time: so many calls of the first, then so many of the second, then the
+    /// rest of the first, then the rest of the second.
+    struct Turns {
+        /// Whose turn it is, and how many calls are left of it.
+        turn: Mutex<(usize, u32)>,
+        next: Mutex<Vec<(usize, u32)>>,
+        passed: Condvar,
+    }
+
+    impl Turns {
+        fn new(first: u32, second: u32) -> Arc<Self> {
+            let next = vec![(1, u32::MAX), (0, u32::MAX), (1, second)];
+            let (turn, next, passed) = (Mutex::new((0, first)), Mutex::new(next), Condvar::new());
+            Arc::new(Self { turn, next, passed })
+        }
+
+        fn pass(&self, turn: &mut (usize, u32)) {
+            *turn = self.next.lock().expect("no panic").pop().unwrap_or((usize::MAX, 0));
+            self.passed.notify_all();
+        }
+
+        /// A mover is about to call; what it called before is done.
+        fn call(&self, who: usize) {
+            let mut turn = self.turn.lock().expect("no panic");
+            if *turn == (who, 0) {
+                self.pass(&mut turn);
+            }
+            while turn.0 != who && turn.0 != usize::MAX {
+                turn = self.passed.wait(turn).expect("no panic");
+            }
+            turn.1 = turn.1.saturating_sub(1);
+        }
+
+        /// A mover is at its end.
+        fn end(&self, who: usize) {
+            let mut turn = self.turn.lock().expect("no panic");
+            let mut next = self.next.lock().expect("no panic");
+            next.retain(|(of, _)| *of != who);
+            drop(next);
+            if turn.0 == who {
+                self.pass(&mut turn);
+            }
+        }
+    }
+
+    /// A spool and the databases it is for, as one process sees them.
+    fn process(
+        drivers: &[Arc<dyn Driver>],
+        watch: impl Fn() + Send + Sync + Clone + 'static,
+    ) -> Databases {
+        let settings = settings(SOON);
+        let open = |(name, driver): (&str, &Arc<dyn Driver>)| {
+            let watch = watch.clone();
+            let fault = move |call: &str| {
+                if call.contains("mov") || matches!(call, "legs" | "left_for" | "leave_trail") {
+                    watch();
+                }
+                Ok(())
+            };
+            let driver = FaultyDriver::new(Arc::clone(driver)).with_fault(fault);
+            database_with(name, Arc::new(driver), &settings)
+        };
+        let mut opened: Vec<_> =
+            ["from", "one", "two"].into_iter().zip(drivers).map(open).collect();
+        let spool = opened.remove(0);
+        Databases::new(opened, Some(spool), settings.clone())
+    }
+
+    /// All moves out of the spool, as far as the process knows the homes.
+    fn forward(set: &Databases) {
+        let all = set.everywhere();
+        let spool = all.iter().find(|one| set.is_spool(one)).expect("there is one");
+        for to in all.iter().filter(|one| !set.is_spool(one)) {
+            Move::new(set, spool, to).expect("two").run().expect("answers");
+        }
+    }
+
+    /// Where a keyed job of a spool can be claimed after two processes moved it at the same time, of which the second
+    /// knows that the home of its key is drained.
+    fn after_two_movers(first: u32, second: u32) -> Vec<String> {
+        let drivers: Vec<_> = (0..3).map(|_| memory()).collect();
+        let turns = Turns::new(first, second);
+        let watched = |who: usize| {
+            let turns = Arc::clone(&turns);
+            process(&drivers, move || turns.call(who))
+        };
+        let (slow, fast) = (watched(0), watched(1));
+        let last = process(&drivers, || ());
+        let record = crate::fixture::keyed("k");
+        let job = record.id;
+        drivers[0].insert(&[record], Deadline::NONE).expect("stored");
+        let home = slow.home_of("mail", "k").expect("there are two").name.to_string();
+        for set in [&fast, &last] {
+            set.find(&home).expect("is there").order(ControlFlag::Draining, true).expect("answers");
+        }
+        std::thread::scope(|scope| {
+            for (who, set) in [&slow, &fast].into_iter().enumerate() {
+                let turns = &turns;
+                scope.spawn(move || {
+                    forward(set);
+                    turns.end(who);
+                });
+            }
+        });
+        forward(&last);
+        let all = last.everywhere();
+        for one in &all {
+            let depth = one.driver().depth(9).expect("answers");
+            assert_eq!(depth.moving.count, 0, "{first} and {second} calls: {} is clear", one.name);
+        }
+        let waits = |one: &&Arc<Database>| {
+            let state = one.driver().state(job).expect("answers");
+            matches!(state, Some(JobState::Ready | JobState::Scheduled { .. }))
+        };
+        all.iter().filter(waits).map(|one| one.name.to_string()).collect()
+    }
+
+    #[test]
+    fn two_movers_who_know_different_homes_lose_and_double_nothing_however_they_overtake_each_other()
+     {
+        for first in 0..24 {
+            for second in 0..24 {
+                let places = after_two_movers(first, second);
+                assert_eq!(places.len(), 1, "after {first} and {second} calls: {places:?}");
+            }
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ pub use listing::{
     CountRow, Ending, Exception, ExceptionFilter, Head, JobFilter, JobInfo, JobState, Redrive,
     Remains, ReplyRow, StatusRow,
 };
-pub use moving::{Leg, Moves, MovingJob, Trail};
+pub use moving::{Arrival, Departure, Leg, Moves, MovingJob, Trail};
 pub use name::Name;
 pub use password::{Password, PasswordError};
 pub use qudo_hooks::Due;

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
-use super::{DriverError, Flags, Inserted, JobRecord};
+use super::{DriverError, Flags, JobRecord};
 
 /// A waiting job on its way from one database to another.
 #[derive(Clone)]
@@ -21,6 +21,36 @@ pub struct MovingJob {
     pub flags: Flags,
     /// When it was enqueued, by its first database's clock.
     pub enqueued_at: DateTime<Utc>,
+    /// The id of its [`Departure`].
+    pub departure: Uuid,
+}
+
+impl MovingJob {
+    /// The job and the id of its departure.
+    pub fn departed(&self) -> Departure {
+        Departure { job: self.record.id, id: self.departure }
+    }
+}
+
+/// A job that leaves a database. Each time it leaves it has another id, so that a mover that was overtaken cannot go on
+/// with a departure of somebody else, or with one that came to nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Departure {
+    /// The job.
+    pub job: JobId,
+    /// Which of its departures it is.
+    pub id: Uuid,
+}
+
+/// What became of a job that was brought.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Arrival {
+    /// It is here, out of reach of claims or not.
+    Here,
+    /// This job holds its unique key; nothing was stored.
+    KeyHeld(JobId),
+    /// A copy of it from another departure lies here, whose mover has not taken it back yet; nothing was stored.
+    Busy,
 }
 
 /// Without the argument, which may hold secrets.
@@ -46,8 +76,10 @@ pub enum Leg {
     Arriving,
     /// In the database it left: the move is over; the trail tells tickets where to look.
     Gone,
-    /// In the database it came to: it can be claimed, or was; another mover must not bring it again.
+    /// In the database it came to: it can be claimed, or was; another mover of the same departure must not bring it again.
     Arrived,
+    /// In a database where a copy of it came to, that was [taken back](Moves::cancel_move_in): it is where the copy came from.
+    Cancelled,
 }
 
 impl Leg {
@@ -59,6 +91,7 @@ impl Leg {
             Self::Arriving => "arriving",
             Self::Gone => "gone",
             Self::Arrived => "arrived",
+            Self::Cancelled => "cancelled",
         }
     }
 }
@@ -88,14 +121,16 @@ pub struct Trail {
 /// | [`moved_in`](Self::moved_in) | to | arriving → ready or scheduled, marked arrived | harmless to repeat |
 /// | [`leave_trail`](Self::leave_trail) | from | left → gone, which tickets follow | done |
 ///
-/// The mark `left` outlives the job's arrival: a job that arrives without a mark comes from the late
+/// Every step but the first names the [`Departure`] and does nothing to a job whose mark is of another one. So a mover that was
+/// overtaken, with a job that went back and perhaps left again, changes nothing: its departure never comes to life again.
+///
+/// The mark `left` outlives the job's arrival: a job that arrives without a mark of its departure comes from the late
 /// write of a mover that was overtaken, and its arrival is [cancelled](Self::cancel_move_in). The mark
 /// `arrived` keeps such a mover from bringing the job a second time, because the job may have ended by
-/// then; the mark is removed when the job leaves again. Databases are told apart by their
-/// [identity](super::Admin::identity).
+/// then. Databases are told apart by their [identity](super::Admin::identity).
 pub trait Moves {
     /// Takes at most `limit` waiting jobs out of reach of claims, for a move to `to`: `only` these,
-    /// or any.
+    /// or any. The departure is one that was never used before.
     ///
     /// # Errors
     ///
@@ -103,6 +138,7 @@ pub trait Moves {
     fn move_out(
         &self,
         to: &str,
+        departure: Uuid,
         only: Option<&[JobId]>,
         limit: u32,
     ) -> Result<Vec<MovingJob>, DriverError>;
@@ -116,39 +152,34 @@ pub trait Moves {
     -> Result<Vec<MovingJob>, DriverError>;
 
     /// Stores jobs that come from `from`, out of reach of claims; returns one answer for each job,
-    /// in order. [`Inserted::Existing`] means that another job holds the unique key here. A job
-    /// that is here already stays as it is.
+    /// in order. A job that is here already stays as it is, and that it is here must be certain: the other database is about
+    /// to remove it.
     ///
     /// # Errors
     ///
     /// When nothing was stored, or it is not known whether the jobs are stored.
-    fn move_in(
-        &self,
-        from: &str,
-        mover: Uuid,
-        jobs: &[MovingJob],
-    ) -> Result<Vec<Inserted>, DriverError>;
+    fn move_in(&self, from: &str, jobs: &[MovingJob]) -> Result<Vec<Arrival>, DriverError>;
 
-    /// Removes jobs that are leaving, all but their mark; returns those that had one.
+    /// Removes jobs that are leaving, all but their mark; returns those that left by this departure, now or before.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn moved_out(&self, jobs: &[JobId]) -> Result<Vec<JobId>, DriverError>;
+    fn moved_out(&self, jobs: &[Departure]) -> Result<Vec<Departure>, DriverError>;
 
     /// Lets arrived jobs be claimed.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn moved_in(&self, jobs: &[JobId]) -> Result<usize, DriverError>;
+    fn moved_in(&self, jobs: &[Departure]) -> Result<usize, DriverError>;
 
     /// Ends the move of jobs that left. Where they went is kept as long as replies are.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn leave_trail(&self, jobs: &[JobId]) -> Result<(), DriverError>;
+    fn leave_trail(&self, jobs: &[Departure]) -> Result<(), DriverError>;
 
     /// The last move of a job from here or back to here; `None` if none is kept.
     ///
@@ -157,29 +188,28 @@ pub trait Moves {
     /// When the database does not answer.
     fn trail(&self, job: JobId) -> Result<Option<Trail>, DriverError>;
 
-    /// Lets jobs that were leaving be claimed again; they must not have arrived anywhere.
+    /// Lets jobs that were leaving be claimed again: their departure comes to nothing.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn move_back(&self, jobs: &[JobId]) -> Result<usize, DriverError>;
+    fn move_back(&self, jobs: &[Departure]) -> Result<usize, DriverError>;
 
-    /// Which of these jobs are marked here as [`Leg::Leaving`] or [`Leg::Left`].
+    /// Which of these jobs are marked here as [`Leg::Leaving`] or [`Leg::Left`], and by which departure.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn legs(&self, jobs: &[JobId]) -> Result<Vec<(JobId, Leg)>, DriverError>;
+    fn legs(&self, jobs: &[JobId]) -> Result<Vec<(Departure, Leg)>, DriverError>;
 
     /// Jobs marked [`Leg::Left`] for `to`, after this id, in order.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<JobId>, DriverError>;
+    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Result<Vec<Departure>, DriverError>;
 
-    /// Jobs that come from `from` and cannot be claimed yet, with who moved them, after this id, in
-    /// order.
+    /// Jobs that come from `from` and cannot be claimed yet, after this id, in order.
     ///
     /// # Errors
     ///
@@ -189,12 +219,12 @@ pub trait Moves {
         from: &str,
         after: JobId,
         limit: u32,
-    ) -> Result<Vec<(JobId, Uuid)>, DriverError>;
+    ) -> Result<Vec<Departure>, DriverError>;
 
-    /// Removes jobs that this mover brought and that cannot be claimed yet.
+    /// Removes jobs that were brought by these departures and that cannot be claimed yet.
     ///
     /// # Errors
     ///
     /// When the database does not answer.
-    fn cancel_move_in(&self, mover: Uuid, jobs: &[JobId]) -> Result<usize, DriverError>;
+    fn cancel_move_in(&self, jobs: &[Departure]) -> Result<usize, DriverError>;
 }

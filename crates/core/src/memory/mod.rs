@@ -275,7 +275,7 @@ mod tests {
     use super::*;
     use crate::admin::audit::flaws;
     use crate::clock::SettableClock;
-    use crate::driver::{Audit, ExceptionRecord, Extras, Moves, Verdict};
+    use crate::driver::{Audit, ExceptionRecord, Extras, Leg, Moves, MovingJob, Verdict};
     use crate::fixture::{record, worker};
 
     /// What may happen to a database, by numbers that choose among what is there.
@@ -470,20 +470,23 @@ mod tests {
                 Step::Redrive { nth } => self.redrive(nth),
                 Step::MoveOut { nth } => {
                     if let Some(id) = Self::pick(&self.live, nth) {
-                        driver.move_out("elsewhere", Some(&[id]), 5).expect("answers");
+                        driver.move_out("elsewhere", new_id(), Some(&[id]), 5).expect("answers");
                     }
                 }
                 Step::MoveBack => {
-                    driver.move_back(&self.live).expect("answers");
+                    let live = driver.legs(&self.live).expect("answers").into_iter();
+                    let leaving = live.filter(|(_, leg)| *leg == Leg::Leaving);
+                    let leaving: Vec<_> = leaving.map(|(one, _)| one).collect();
+                    driver.move_back(&leaving).expect("answers");
                 }
                 Step::Arrive => {
                     let nobody = JobId::from_uuid(Uuid::nil());
                     let out = driver.moving_out("elsewhere", nobody, 5).expect("answers");
-                    let ids: Vec<_> = out.iter().map(|job| job.record.id).collect();
-                    let gone = driver.moved_out(&ids).expect("answers");
+                    let leaving: Vec<_> = out.iter().map(MovingJob::departed).collect();
+                    let gone = driver.moved_out(&leaving).expect("answers");
                     driver.leave_trail(&gone).expect("answers");
-                    for id in gone {
-                        self.end(id);
+                    for one in gone {
+                        self.end(one.job);
                     }
                 }
                 Step::Pass { seconds } => self.clock.advance(Duration::from_secs(seconds.into())),

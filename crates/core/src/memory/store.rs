@@ -45,7 +45,7 @@ pub(super) struct Stand {
 #[derive(Clone)]
 pub(super) struct Moving {
     pub(super) other: String,
-    pub(super) mover: Uuid,
+    pub(super) departure: Uuid,
     pub(super) stand: Stand,
     pub(super) due: Due,
     pub(super) at: DateTime<Utc>,
@@ -390,8 +390,11 @@ impl Store {
 
     pub(super) fn depth(&self, bound: u64) -> Depth {
         let bounded = |rows: usize| Bounded::new(rows as u64, bound);
-        let moving =
-            self.moving.keys().filter(|(_, leg)| !matches!(leg, Leg::Gone | Leg::Arrived)).count();
+        let moving = self
+            .moving
+            .keys()
+            .filter(|(_, leg)| matches!(leg, Leg::Leaving | Leg::Left | Leg::Arriving))
+            .count();
         Depth::new(
             bounded(self.ready.len()),
             bounded(self.scheduled.len()),
@@ -487,7 +490,8 @@ impl Store {
             age.is_none_or(|age| row.failed_at + age >= now)
         });
         self.moving.retain(|(_, leg), row| {
-            !matches!(leg, Leg::Gone | Leg::Arrived) || row.at + keep.replies >= now
+            !matches!(leg, Leg::Gone | Leg::Arrived | Leg::Cancelled)
+                || row.at + keep.replies >= now
         });
         before - count(self)
     }

@@ -568,12 +568,32 @@ mod tests {
 
     #[test]
     fn nothing_is_claimed_from_a_paused_database() {
-        let bed = Bed::with(SOON);
-        bed.database.order(crate::driver::ControlFlag::Paused, true).expect("answers");
+        use crate::driver::{Admin as _, ControlFlag, Deadline};
+        let (claims, beats) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+        let (claimed, beaten) = (Arc::clone(&claims), Arc::clone(&beats));
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+            let calls = match call {
+                "claim" => &claimed,
+                "heartbeat" => &beaten,
+                _ => return Ok(()),
+            };
+            calls.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        driver.set_control(ControlFlag::Paused, true, Deadline::NONE).expect("answers");
+        let bed = Bed::over(Arc::new(driver), SOON);
         bed.insert(1);
-        std::thread::sleep(Duration::from_millis(50));
-        assert_eq!(bed.left().0, 1);
-        bed.database.order(crate::driver::ControlFlag::Paused, false).expect("answers");
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        // In the time of many beats it would have claimed.
+        eventually(|| {
+            bed.database.bell.ring();
+            lane.heartbeat_bell.ring();
+            lane.heart.beat_at_least_every(Some(Duration::from_millis(1)));
+            beats.load(Ordering::SeqCst) > 20
+        });
+        assert_eq!((bed.left().0, claims.load(Ordering::SeqCst)), (1, 0));
+        lane.heart.beat_at_least_every(None);
+        bed.database.order(ControlFlag::Paused, false).expect("answers");
         end(&bed, 1);
     }
 

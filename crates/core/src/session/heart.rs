@@ -19,8 +19,8 @@ pub(crate) struct Heart {
     /// In milliseconds, how often beats are needed to be sure that a silent worker is dead; 0 when
     /// there is none.
     beat_every: AtomicU64,
-    /// How many beats there were.
-    beats: AtomicU64,
+    /// How many beats there were since the tables were found usable; [`NEVER`] before that.
+    since_look: AtomicU64,
 }
 
 /// One beat of this number looks whether the tables may still be worked on: once a minute by default.
@@ -34,7 +34,7 @@ impl Heart {
             last: AtomicU64::new(NEVER),
             declared_dead: AtomicU64::new(NEVER),
             beat_every: AtomicU64::new(0),
-            beats: AtomicU64::new(0),
+            since_look: AtomicU64::new(NEVER),
         }
     }
 
@@ -52,9 +52,16 @@ impl Heart {
         self.last.swap(self.millis_at(begun), Ordering::AcqRel) == NEVER
     }
 
-    /// Whether this beat is to look at the tables, as the first one is; counts it.
+    /// Whether a beat is to look at the tables: until one found them usable, and again after a number of beats.
     pub(crate) fn looks_at_schema(&self) -> bool {
-        self.beats.fetch_add(1, Ordering::Relaxed).is_multiple_of(LOOK_EVERY)
+        self.since_look.load(Ordering::Relaxed) >= LOOK_EVERY - 1
+    }
+
+    /// Notes a beat that arrived; whether it looked at the tables, and they may be worked on.
+    pub(crate) fn note_look(&self, looked: bool) {
+        let since = self.since_look.load(Ordering::Relaxed);
+        let since = if looked { 0 } else { since.saturating_add(1) };
+        self.since_look.store(since, Ordering::Relaxed);
     }
 
     pub(crate) fn has_beaten(&self) -> bool {

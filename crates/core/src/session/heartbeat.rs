@@ -66,15 +66,16 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     if !*may_beat {
         return Ok(());
     }
-    let looks = lane.heart.looks_at_schema();
+    let looks = first || lane.heart.looks_at_schema();
     let ask = move |driver: &dyn Driver| {
         let known = driver.heartbeat(&worker)?;
         // After the row is there: who migrates sees the row, or we see the new tables.
-        let tables = if looks || !known { usable(driver) } else { Ok(()) };
-        Ok((known, driver.control()?, tables))
+        let looked = looks || !known;
+        let tables = if looked { usable(driver) } else { Ok(()) };
+        Ok((known, driver.control()?, looked, tables))
     };
     let asked = database.ask_within(limit, ask, Box::new(|_, _| {}));
-    let (known, control, tables) = asked.inspect_err(|error| {
+    let (known, control, looked, tables) = asked.inspect_err(|error| {
         // Tables that do not even take a heartbeat any more.
         if error.kind() == ErrorKind::Schema {
             database.mark_down(error);
@@ -99,12 +100,15 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
             lane.give_back(job);
         }
     }
-    if let Err(error) = tables
-        && error.kind() == ErrorKind::Schema
-    {
-        // A migration did not see this process, or was forced.
-        database.mark_down(&error);
-        return Ok(());
+    match tables {
+        Err(error) if error.kind() == ErrorKind::Schema => {
+            // A migration did not see this process, or was forced.
+            database.mark_down(&error);
+            return Ok(());
+        }
+        // Nothing is claimed from tables that this process has not looked at.
+        Err(error) if first => return Err(error),
+        tables => lane.heart.note_look(looked && tables.is_ok()),
     }
     if lane.heart.note(begun_awake) {
         // The fetcher waits for the first one: leases without a worker's row are swept.
@@ -119,7 +123,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;
     use crate::driver::{ControlFlag, Deadline};
@@ -217,5 +221,30 @@ mod tests {
             eventually(|| bed.database.is_up());
             shut_down(&bed.session);
         }
+    }
+
+    #[test]
+    fn a_first_beat_that_is_broken_off_leaves_the_look_at_the_tables_to_the_next_one() {
+        let (beats, may_answer) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+        let (counted, answers) = (Arc::clone(&beats), Arc::clone(&may_answer));
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| match call {
+            // The row is stored, and then the call goes wrong.
+            "control" if !answers.load(Ordering::Acquire) => {
+                counted.fetch_add(1, Ordering::AcqRel);
+                Err(DriverError::new(ErrorKind::Contention, "lock timeout"))
+            }
+            "schema" => Err(DriverError::new(ErrorKind::Schema, "newer than this program")),
+            _ => Ok(()),
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| beats.load(Ordering::Acquire) > 0);
+        may_answer.store(true, Ordering::Release);
+        eventually(|| {
+            lane.heartbeat_bell.ring();
+            !bed.database.is_up() || lane.heart.has_beaten()
+        });
+        assert!(!lane.heart.has_beaten(), "nothing may be claimed");
+        shut_down(&bed.session);
     }
 }

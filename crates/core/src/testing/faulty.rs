@@ -5,12 +5,12 @@ use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    AbilityLease, Admin, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, Ending, Exception, ExceptionFilter,
-    ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep, KeyRow,
-    Leg, Moves, MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
-    Settlement, StatusRow, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes, Work,
-    WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag,
+    CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception,
+    ExceptionFilter, ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState,
+    Keep, KeyRow, Leg, Moves, MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState,
+    Settled, Settlement, StatusRow, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes,
+    Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -216,18 +216,18 @@ impl Wakes for FaultyDriver {
 
 impl Moves for FaultyDriver {
     calls! {
-        fn move_out(to: &str, only: Option<&[JobId]>, limit: u32) -> Vec<MovingJob>;
+        fn move_out(to: &str, departure: Uuid, only: Option<&[JobId]>, limit: u32) -> Vec<MovingJob>;
         fn moving_out(to: &str, after: JobId, limit: u32) -> Vec<MovingJob>;
-        fn move_in(from: &str, mover: Uuid, jobs: &[MovingJob]) -> Vec<Inserted>;
-        fn moved_out(jobs: &[JobId]) -> Vec<JobId>;
-        fn moved_in(jobs: &[JobId]) -> usize;
-        fn leave_trail(jobs: &[JobId]) -> ();
+        fn move_in(from: &str, jobs: &[MovingJob]) -> Vec<Arrival>;
+        fn moved_out(jobs: &[Departure]) -> Vec<Departure>;
+        fn moved_in(jobs: &[Departure]) -> usize;
+        fn leave_trail(jobs: &[Departure]) -> ();
         fn trail(job: JobId) -> Option<Trail>;
-        fn move_back(jobs: &[JobId]) -> usize;
-        fn legs(jobs: &[JobId]) -> Vec<(JobId, Leg)>;
-        fn left_for(to: &str, after: JobId, limit: u32) -> Vec<JobId>;
-        fn moving_in(from: &str, after: JobId, limit: u32) -> Vec<(JobId, Uuid)>;
-        fn cancel_move_in(mover: Uuid, jobs: &[JobId]) -> usize;
+        fn move_back(jobs: &[Departure]) -> usize;
+        fn legs(jobs: &[JobId]) -> Vec<(Departure, Leg)>;
+        fn left_for(to: &str, after: JobId, limit: u32) -> Vec<Departure>;
+        fn moving_in(from: &str, after: JobId, limit: u32) -> Vec<Departure>;
+        fn cancel_move_in(jobs: &[Departure]) -> usize;
     }
 }
 

@@ -147,7 +147,7 @@ impl Engine for Postgres {
     }
 
     fn migrations() -> &'static [Step] {
-        const CREATE: Step = step!("postgres", "2026-11-30-000001_create_tables", oldest: 1);
+        const CREATE: Step = step!("postgres", "2026-11-30-000002_create_tables", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
         const ALL: &[Step] = &[CREATE];
         #[cfg(qudo_upgrade_test)]

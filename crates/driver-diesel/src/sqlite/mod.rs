@@ -209,7 +209,7 @@ impl Engine for Sqlite {
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 
     fn migrations() -> &'static [Step] {
-        const CREATE: Step = step!("sqlite", "2026-11-30-000001_create_tables", oldest: 1);
+        const CREATE: Step = step!("sqlite", "2026-11-30-000002_create_tables", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
         const ALL: &[Step] = &[CREATE];
         #[cfg(qudo_upgrade_test)]

@@ -7,7 +7,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Due, Flags, Inserted, JobFacts, JobRecord, Leg, MovingJob, Trail};
+use qudo_core::driver::{
+    Arrival, Departure, Due, Flags, JobFacts, JobRecord, Leg, MovingJob, Trail,
+};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -50,7 +52,7 @@ impl FromRow for Filed {
     }
 }
 
-const SELECT: &str = "SELECT m.attempt, m.crashes, m.flags, m.run_after, j.id, j.enqueued_at, j.ability, \
+const SELECT: &str = "SELECT m.attempt, m.crashes, m.flags, m.run_after, m.departure, j.id, j.enqueued_at, j.ability, \
     j.queue, j.codec, j.arg, j.uniqkey, j.priority, j.meta FROM qudo_moving m JOIN qudo_job j ON j.id = m.id";
 
 struct Moving(MovingJob);
@@ -60,18 +62,15 @@ impl FromRow for Moving {
         let (attempt, crashes) = (columns.int()?, columns.int()?);
         let flags = Flags::from_bits(columns.int()?);
         let due = due(columns.opt_big()?);
+        let departure = columns.id()?;
         let Record { record, enqueued_at } = Record::from_row(columns)?;
         let record = JobRecord { due, ..record };
-        Ok(Self(MovingJob { record, attempt, crashes, flags, enqueued_at }))
+        Ok(Self(MovingJob { record, attempt, crashes, flags, enqueued_at, departure }))
     }
 }
 
-fn uuids(jobs: &[JobId]) -> Vec<Uuid> {
-    let mut ids: Vec<_> = jobs.iter().map(|id| *id.as_uuid()).collect();
-    // In the order of their keys, as everywhere, so that two movers wait rather than deadlock.
-    ids.sort_unstable();
-    ids.dedup();
-    ids
+fn uuids(jobs: &[Departure]) -> Vec<Uuid> {
+    jobs.iter().map(|one| *one.job.as_uuid()).collect()
 }
 
 /// Waiting rows from the start of both tables, locked. Rows that a claim holds are passed over.
@@ -144,18 +143,22 @@ fn ready_each<E: Engine>(
 pub(crate) fn move_out<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     to: &str,
+    departure: Uuid,
     only: Option<&[JobId]>,
     limit: u32,
 ) -> QueryResult<Vec<MovingJob>> {
     let mut rows = match only {
         None => first_waiting::<E>(conn, limit)?,
         Some(only) => {
-            let ids = uuids(only);
+            let mut ids: Vec<_> = only.iter().map(|id| *id.as_uuid()).collect();
+            // In the order of their keys, as everywhere, so that two movers wait rather than deadlock.
+            ids.sort_unstable();
+            ids.dedup();
             waiting_each::<E>(conn, &ids[..ids.len().min(limit as usize)])?
         }
     };
     let found = rows.len();
-    let mut jobs = with_facts::<E>(conn, &mut rows)?;
+    let mut jobs = with_facts::<E>(conn, departure, &mut rows)?;
     if rows.is_empty() && found > 0 {
         // To go on would look as if nothing were left behind them.
         let message = format!(
@@ -176,8 +179,9 @@ pub(crate) fn move_out<E: Engine>(
     }
     scheduled.sort_unstable();
     taken += E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &scheduled)?;
-    let moving: Vec<_> = rows.iter().map(|row| (Place::from(&row.stand), row.run_after)).collect();
-    balance("move out", taken, mark::<E>(conn, Leg::Leaving, to, None, &moving)?)?;
+    let moving: Vec<_> =
+        rows.iter().map(|row| (Place::from(&row.stand), row.run_after, departure)).collect();
+    balance("move out", taken, mark::<E>(conn, Leg::Leaving, to, &moving)?)?;
     jobs.sort_unstable_by_key(|job| job.record.id);
     Ok(jobs)
 }
@@ -189,6 +193,7 @@ pub(crate) fn move_out<E: Engine>(
 /// behind because a view of the data does not show it yet.
 fn with_facts<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
+    departure: Uuid,
     rows: &mut Vec<Waiting>,
 ) -> QueryResult<Vec<MovingJob>> {
     let ids: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
@@ -208,7 +213,7 @@ fn with_facts<E: Engine>(
         };
         let record = JobRecord { due: due(*run_after), ..record };
         let Stand { attempt, crashes, flags, .. } = *stand;
-        jobs.push(MovingJob { record, attempt, crashes, flags, enqueued_at });
+        jobs.push(MovingJob { record, attempt, crashes, flags, enqueued_at, departure });
         true
     });
     Ok(jobs)
@@ -237,22 +242,19 @@ fn mark<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
     other: &str,
-    mover: Option<&Uuid>,
-    jobs: &[(Place<'_>, Option<i64>)],
+    jobs: &[(Place<'_>, Option<i64>, Uuid)],
 ) -> QueryResult<usize> {
-    let nil = Uuid::nil();
     let rows: Vec<_> = jobs
         .iter()
-        .map(|(place, run_after)| {
+        .map(|(place, run_after, departure)| {
             let mut binds = place.binds().to_vec();
-            let mover = mover.unwrap_or(&nil);
-            binds.extend([Bind::Text(leg.as_str()), Bind::Text(other), Bind::Id(mover)]);
+            binds.extend([Bind::Text(leg.as_str()), Bind::Text(other), Bind::Id(departure)]);
             binds.push(Bind::OptBig(*run_after));
             binds
         })
         .collect();
     let head = format!(
-        "INSERT INTO qudo_moving ({STAND}, leg, other, mover, run_after, moved_at) VALUES "
+        "INSERT INTO qudo_moving ({STAND}, leg, other, departure, run_after, moved_at) VALUES "
     );
     let row = format!("(?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
     insert_rows(conn, &head, &row, &rows, "")
@@ -272,27 +274,43 @@ pub(crate) fn moving_out<E: Engine>(
     Ok(conn.rows::<Moving>(&sql, &binds)?.into_iter().map(|job| job.0).collect())
 }
 
-/// Stores arriving jobs. One that is here already only changes hands, if it is still arriving.
+/// Stores arriving jobs. One that is here already stays as it is.
+///
+/// Locking: the copies that arrive, then facts. Who takes a copy back holds its row, so afterwards the facts show
+/// whether it did; on MySQL they are read with a lock, because a view of the data may be older than a lock. Without these
+/// locks a job was taken for here whose copy went at that moment, and the other database removed it.
 pub(crate) fn move_in<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     from: &str,
-    mover: &Uuid,
     jobs: &[MovingJob],
-) -> QueryResult<Vec<Inserted>> {
+) -> QueryResult<Vec<Arrival>> {
     let ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
-    let job = Keyed::table("qudo_job");
-    let mut here: Vec<Uuid> = E::rows_by_id(conn, "id", &job, &ids, "")?;
-    here.extend(E::rows_by_id::<Uuid>(conn, "id", &at(Leg::Arrived), &ids, "")?);
-    E::update_by_id(conn, "mover = ?", &[Bind::Id(mover)], &at(Leg::Arriving), &here)?;
-    let mut answers = vec![Inserted::New; jobs.len()];
+    let arriving = departures::<E>(conn, Leg::Arriving, &ids)?;
+    let arrived = departures::<E>(conn, Leg::Arrived, &ids)?;
+    let here: HashSet<Uuid> =
+        E::rows_by_id::<Uuid>(conn, "id", &Keyed::table("qudo_job"), &ids, E::CURRENT)?
+            .into_iter()
+            .collect();
+    let mut answers: Vec<Option<Arrival>> = jobs
+        .iter()
+        .map(|job| {
+            let one = job.departed();
+            let other = |copy: &Departure| copy.job == one.job && copy.id != one.id;
+            if arriving.iter().any(other) {
+                return Some(Arrival::Busy);
+            }
+            let is_here = arrived.contains(&one) || here.contains(one.job.as_uuid());
+            is_here.then_some(Arrival::Here)
+        })
+        .collect();
     let mut fresh: Vec<_> =
-        jobs.iter().enumerate().filter(|(at, _)| !here.contains(&ids[*at])).collect();
+        jobs.iter().enumerate().filter(|(at, _)| answers[*at].is_none()).collect();
     let records: Vec<(usize, &JobRecord)> =
         fresh.iter().map(|(at, job)| (*at, &job.record)).collect();
     let taken = take_keys::<E>(conn, &records)?;
     fresh.retain(|(at, _)| match taken.get(at) {
         Some(holder) => {
-            answers[*at] = Inserted::Existing(JobId::from_uuid(*holder));
+            answers[*at] = Some(Arrival::KeyHeld(JobId::from_uuid(*holder)));
             false
         }
         None => true,
@@ -319,11 +337,11 @@ pub(crate) fn move_in<E: Engine>(
             // Those of a driver that is not ours may not say what the facts do.
             let flags = job.flags.with(job.record.facts.flags());
             let place = Place { attempt, crashes, flags, ..place(&job.record) };
-            (place, run_after)
+            (place, run_after, job.departure)
         })
         .collect();
-    balance("move in", stored, mark::<E>(conn, Leg::Arriving, from, Some(mover), &moving)?)?;
-    Ok(answers)
+    balance("move in", stored, mark::<E>(conn, Leg::Arriving, from, &moving)?)?;
+    Ok(answers.into_iter().map(|answer| answer.unwrap_or(Arrival::Here)).collect())
 }
 
 struct Key(String, Option<String>, Uuid);
@@ -350,12 +368,35 @@ fn remove_facts<E: Engine>(conn: &mut Sql<'_, E::Conn>, ids: &[Uuid]) -> QueryRe
     Ok(())
 }
 
-fn marked<E: Engine>(
+impl FromRow for Departure {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self { job: JobId::from_uuid(columns.id()?), id: columns.id()? })
+    }
+}
+
+/// The departures of jobs on this leg, locked.
+fn departures<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
     ids: &[Uuid],
-) -> QueryResult<Vec<Uuid>> {
-    E::rows_by_id(conn, "id", &at(leg), ids, E::FOR_UPDATE)
+) -> QueryResult<Vec<Departure>> {
+    let mut ids = ids.to_vec();
+    // In the order of their keys, as everywhere, so that two movers wait rather than deadlock.
+    ids.sort_unstable();
+    ids.dedup();
+    E::rows_by_id(conn, "id, departure", &at(leg), &ids, E::FOR_UPDATE)
+}
+
+/// Those of these that are on this leg by their departure, locked.
+fn marked<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    leg: Leg,
+    jobs: &[Departure],
+) -> QueryResult<Vec<Departure>> {
+    let wanted: HashSet<_> = jobs.iter().collect();
+    let mut marked = departures::<E>(conn, leg, &uuids(jobs))?;
+    marked.retain(|one| wanted.contains(one));
+    Ok(marked)
 }
 
 /// The rows of jobs on this leg.
@@ -366,6 +407,7 @@ pub(crate) const fn at(leg: Leg) -> Keyed<'static> {
         Leg::Arriving => "leg = 'arriving'",
         Leg::Gone => "leg = 'gone'",
         Leg::Arrived => "leg = 'arrived'",
+        Leg::Cancelled => "leg = 'cancelled'",
     };
     Keyed::table("qudo_moving").only(only, &[])
 }
@@ -384,30 +426,27 @@ fn change<E: Engine>(
     balance("change the leg", ids.len(), E::update_by_id(conn, &set, &[], &at(from), ids)?)
 }
 
-/// Leaving → left, without facts. The row's lock decides between two movers.
+/// Leaving → left, without facts. The row's lock decides between two movers, and its departure between one and another
+/// who was overtaken.
 pub(crate) fn moved_out<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    jobs: &[JobId],
-) -> QueryResult<Vec<JobId>> {
-    let ids = uuids(jobs);
-    let leaving = marked::<E>(conn, Leg::Leaving, &ids)?;
+    jobs: &[Departure],
+) -> QueryResult<Vec<Departure>> {
+    let leaving = uuids(&marked::<E>(conn, Leg::Leaving, jobs)?);
     change::<E>(conn, Leg::Leaving, Leg::Left, &leaving)?;
-    // Another mover may bring it back one day. Not before it left: a job that stays after all came here.
-    E::delete_by_id(conn, &at(Leg::Arrived), &leaving)?;
     remove_facts::<E>(conn, &leaving)?;
-    Ok(marked::<E>(conn, Leg::Left, &ids)?.into_iter().map(JobId::from_uuid).collect())
+    marked::<E>(conn, Leg::Left, jobs)
 }
 
 /// Arriving or leaving → ready or scheduled. Returns those that were on this leg.
 pub(crate) fn put_back<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
-    jobs: &[JobId],
+    jobs: &[Departure],
 ) -> QueryResult<Vec<Uuid>> {
-    let ids = uuids(jobs);
+    let found = uuids(&marked::<E>(conn, leg, jobs)?);
     let columns = format!("{STAND}, run_after");
-    let rows: Vec<Waiting> = E::rows_by_id(conn, &columns, &at(leg), &ids, E::FOR_UPDATE)?;
-    let found: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
+    let rows: Vec<Waiting> = E::rows_by_id(conn, &columns, &at(leg), &found, E::FOR_UPDATE)?;
     if leg == Leg::Arriving {
         change::<E>(conn, Leg::Arriving, Leg::Arrived, &found)?;
     } else {
@@ -421,109 +460,90 @@ pub(crate) fn put_back<E: Engine>(
         .map(|row| (Place::from(&row.stand), RunAfter::at(row.run_after.unwrap_or_default())))
         .collect();
     put += put_scheduled::<E>(conn, &scheduled)?;
-    balance("end a move", rows.len(), put)?;
+    balance("end a move", found.len(), put)?;
     Ok(found)
 }
 
 /// Left → gone.
 pub(crate) fn leave_trail<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    jobs: &[JobId],
+    jobs: &[Departure],
 ) -> QueryResult<()> {
-    let left = marked::<E>(conn, Leg::Left, &uuids(jobs))?;
+    let left = uuids(&marked::<E>(conn, Leg::Left, jobs)?);
     change::<E>(conn, Leg::Left, Leg::Gone, &left)
 }
 
 struct Step {
     leg: String,
     other: String,
-    mover: Uuid,
     age: i64,
 }
 
 impl FromRow for Step {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let (leg, other) = (columns.text()?, columns.text()?);
-        Ok(Self { leg, other, mover: columns.id()?, age: columns.big()? })
+        Ok(Self { leg: columns.text()?, other: columns.text()?, age: columns.big()? })
     }
 }
 
 /// The last move of a job, from here or back to here. Of two at one time the one away from here counts: `left` and `gone`
-/// sort behind `arrived`.
+/// sort behind `arrived`. A copy that was taken back says less than any of them, and nothing of the job's life.
 pub(crate) fn trail<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     job: &Uuid,
 ) -> QueryResult<Option<Trail>> {
     let sql = format!(
-        "SELECT leg, other, mover, (SELECT {}) - moved_at FROM qudo_moving WHERE id = ? \
-         AND leg IN ('left', 'gone', 'arrived') ORDER BY moved_at DESC, leg DESC LIMIT 1",
+        "SELECT leg, other, (SELECT {}) - moved_at FROM qudo_moving WHERE id = ? \
+         AND leg IN ('left', 'gone', 'arrived', 'cancelled') \
+         ORDER BY CASE WHEN leg = 'cancelled' THEN 1 ELSE 0 END, moved_at DESC, leg DESC LIMIT 1",
         E::NOW
     );
     let last = conn.row::<Step>(&sql, &[Bind::Id(job)])?;
-    Ok(last.map(|Step { leg, other, mover, age }| {
-        let to = (leg != "arrived").then_some(other);
-        // Only a job that left this database has no mover: a copy that was taken back says nothing of the job's life.
-        let was_copy = to.is_some() && !mover.is_nil();
+    Ok(last.map(|Step { leg, other, age }| {
         let age = Duration::from_micros(u64::try_from(age).unwrap_or(0));
-        Trail { to, age: (!was_copy).then_some(age) }
+        let is_known = leg != Leg::Cancelled.as_str();
+        let to = (leg != Leg::Arrived.as_str()).then_some(other);
+        Trail { to, age: is_known.then_some(age) }
     }))
 }
 
-/// Which of these jobs are leaving or left.
+/// Which of these jobs are leaving or left, and by which departure.
 pub(crate) fn legs<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     jobs: &[JobId],
-) -> QueryResult<Vec<(JobId, Leg)>> {
+) -> QueryResult<Vec<(Departure, Leg)>> {
+    let ids: Vec<_> = jobs.iter().map(|id| *id.as_uuid()).collect();
     let mut legs = Vec::new();
     for leg in [Leg::Leaving, Leg::Left] {
-        let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &at(leg), &uuids(jobs), "")?;
-        legs.extend(ids.into_iter().map(|id| (JobId::from_uuid(id), leg)));
+        let marked: Vec<Departure> = E::rows_by_id(conn, "id, departure", &at(leg), &ids, "")?;
+        legs.extend(marked.into_iter().map(|one| (one, leg)));
     }
     Ok(legs)
 }
 
-struct Marked(JobId, Uuid);
-
-impl FromRow for Marked {
-    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(JobId::from_uuid(columns.id()?), columns.id()?))
-    }
-}
-
-/// Jobs of one leg with their movers, in the order of their ids: a range of an index.
+/// Jobs of one leg with their departures, in the order of their ids: a range of an index.
 pub(crate) fn of_leg<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
     other: &str,
     after: &Uuid,
     limit: u32,
-) -> QueryResult<Vec<(JobId, Uuid)>> {
+) -> QueryResult<Vec<Departure>> {
     let sql = format!(
-        "SELECT id, mover FROM qudo_moving WHERE leg = '{}' AND other = ? AND id > ? ORDER BY id \
+        "SELECT id, departure FROM qudo_moving WHERE leg = '{}' AND other = ? AND id > ? ORDER BY id \
          LIMIT ?",
         leg.as_str()
     );
-    let binds = [Bind::Text(other), Bind::Id(after), Bind::Big(limit.into())];
-    Ok(conn.rows::<Marked>(&sql, &binds)?.into_iter().map(|row| (row.0, row.1)).collect())
+    conn.rows(&sql, &[Bind::Text(other), Bind::Id(after), Bind::Big(limit.into())])
 }
 
-/// Removes what a mover brought and nobody can claim yet. A trail leads back, so that a ticket that saw the copy finds the job.
+/// Removes what was brought and nobody can claim yet. A trail leads back, so that a ticket that saw the copy finds the job; it is
+/// dated now, so that it is kept for a whole `keep_replies`.
 pub(crate) fn cancel<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    mover: &Uuid,
-    jobs: &[JobId],
+    jobs: &[Departure],
 ) -> QueryResult<usize> {
-    let mover = [Bind::Id(mover)];
-    let arriving = Keyed::table("qudo_moving").only("leg = 'arriving' AND mover = ?", &mover);
-    let ids: Vec<Uuid> = E::rows_by_id(conn, "id", &arriving, &uuids(jobs), E::FOR_UPDATE)?;
-    // A trail of a job that went on from here stays: a late mover's copy says less.
-    let gone: HashSet<Uuid> =
-        E::rows_by_id(conn, "id", &at(Leg::Gone), &ids, "")?.into_iter().collect();
-    let (known, fresh): (Vec<_>, Vec<_>) = ids.iter().partition(|id| gone.contains(*id));
-    balance("cancel", known.len(), E::delete_by_id(conn, &at(Leg::Arriving), &known)?)?;
-    // Dated now, so that it is kept for a whole `keep_replies`. The mover's id stays: it tells that this was a copy.
-    let set = format!("leg = '{}', moved_at = {}", Leg::Gone.as_str(), E::NOW);
-    balance("cancel", fresh.len(), E::update_by_id(conn, &set, &[], &at(Leg::Arriving), &fresh)?)?;
+    let ids = uuids(&marked::<E>(conn, Leg::Arriving, jobs)?);
+    change::<E>(conn, Leg::Arriving, Leg::Cancelled, &ids)?;
     remove_facts::<E>(conn, &ids)?;
     Ok(ids.len())
 }

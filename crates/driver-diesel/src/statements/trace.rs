@@ -156,7 +156,7 @@ pub(crate) fn purge<E: Engine>(
     for (table, only, key, time, age) in [
         ("qudo_reply", "", "job_id", "created_at", keep.replies),
         ("qudo_job_status", "", "id", "finished_at", keep.status),
-        ("qudo_moving", "leg IN ('gone', 'arrived')", "id", "moved_at", keep.replies),
+        ("qudo_moving", "leg IN ('gone', 'arrived', 'cancelled')", "id", "moved_at", keep.replies),
     ] {
         let sql = format!(
             "SELECT {key} FROM {table} WHERE {only}{and}{time} < (SELECT {}) - ? ORDER BY {time} LIMIT ?",

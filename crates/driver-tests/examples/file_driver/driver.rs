@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use qudo::JobId;
 use qudo::driver::{
-    AbilityLease, Admin, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, ErrorKind,
-    Exception, ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter, JobInfo, JobRecord,
-    JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion, Purged, Redrive,
-    Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StrayCursor, Strays, Traces,
-    Trail, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag,
+    CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, DriverRegistration, Due,
+    Ending, ErrorKind, Exception, ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter,
+    JobInfo, JobRecord, JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion,
+    Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StrayCursor,
+    Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -260,70 +260,81 @@ impl Wakes for FileDriver {
 }
 
 impl Moves for FileDriver {
-    fn move_out(&self, to: &str, only: Option<&[JobId]>, limit: u32) -> Answer<Vec<MovingJob>> {
-        self.0.step(Deadline::NONE, |state| state.move_out(to, only, limit))
+    fn move_out(
+        &self,
+        to: &str,
+        departure: Uuid,
+        only: Option<&[JobId]>,
+        limit: u32,
+    ) -> Answer<Vec<MovingJob>> {
+        self.0.step(Deadline::NONE, |state| state.move_out(to, departure, only, limit))
     }
 
     fn moving_out(&self, to: &str, after: JobId, limit: u32) -> Answer<Vec<MovingJob>> {
         self.0.read(|state| state.moving_out(to, after, limit))
     }
 
-    fn move_in(&self, from: &str, mover: Uuid, jobs: &[MovingJob]) -> Answer<Vec<Inserted>> {
+    fn move_in(&self, from: &str, jobs: &[MovingJob]) -> Answer<Vec<Arrival>> {
+        self.0
+            .step(Deadline::NONE, |state| jobs.iter().map(|job| state.move_in(from, job)).collect())
+    }
+
+    fn moved_out(&self, jobs: &[Departure]) -> Answer<Vec<Departure>> {
         self.0.step(Deadline::NONE, |state| {
-            jobs.iter().map(|job| state.move_in(from, mover, job)).collect()
+            jobs.iter().copied().filter(|one| state.moved_out(*one)).collect()
         })
     }
 
-    fn moved_out(&self, jobs: &[JobId]) -> Answer<Vec<JobId>> {
+    fn moved_in(&self, jobs: &[Departure]) -> Answer<usize> {
         self.0.step(Deadline::NONE, |state| {
-            jobs.iter().copied().filter(|id| state.moved_out(*id)).collect()
+            jobs.iter().filter(|one| state.put_back(**one, true)).count()
         })
     }
 
-    fn moved_in(&self, jobs: &[JobId]) -> Answer<usize> {
-        self.0.step(Deadline::NONE, |state| {
-            jobs.iter().filter(|id| state.put_back(**id, true)).count()
-        })
-    }
-
-    fn leave_trail(&self, jobs: &[JobId]) -> Answer<()> {
-        self.0.step(Deadline::NONE, |state| jobs.iter().for_each(|id| state.leave_trail(*id)))
+    fn leave_trail(&self, jobs: &[Departure]) -> Answer<()> {
+        self.0.step(Deadline::NONE, |state| jobs.iter().for_each(|one| state.leave_trail(*one)))
     }
 
     fn trail(&self, job: JobId) -> Answer<Option<Trail>> {
         self.0.read(|state| state.trail(job))
     }
 
-    fn move_back(&self, jobs: &[JobId]) -> Answer<usize> {
+    fn move_back(&self, jobs: &[Departure]) -> Answer<usize> {
         self.0.step(Deadline::NONE, |state| {
-            jobs.iter().filter(|id| state.put_back(**id, false)).count()
+            jobs.iter().filter(|one| state.put_back(**one, false)).count()
         })
     }
 
-    fn legs(&self, jobs: &[JobId]) -> Answer<Vec<(JobId, Leg)>> {
+    fn legs(&self, jobs: &[JobId]) -> Answer<Vec<(Departure, Leg)>> {
         self.0.read(|state| {
-            let leaves = |id: &JobId| {
-                let row = state.jobs.get(id)?;
-                matches!(row.place, Place::Leaving { .. }).then_some((*id, Leg::Leaving))
+            let leaves = |job: JobId| match state.jobs.get(&job)?.place {
+                Place::Leaving { departure: id, .. } => Some((Departure { job, id }, Leg::Leaving)),
+                _ => None,
             };
-            let left = |id: &JobId| state.mark(*id, Trace::Left).map(|_| (*id, Leg::Left));
-            jobs.iter().filter_map(|id| leaves(id).or_else(|| left(id))).collect()
+            let left = |job: JobId| {
+                let id = state.mark(job, Trace::Left)?.departure;
+                Some((Departure { job, id }, Leg::Left))
+            };
+            jobs.iter().filter_map(|job| leaves(*job).or_else(|| left(*job))).collect()
         })
     }
 
-    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Answer<Vec<JobId>> {
+    fn left_for(&self, to: &str, after: JobId, limit: u32) -> Answer<Vec<Departure>> {
         self.0.read(|state| {
-            let went = |id: &JobId| state.mark(*id, Trace::Left).is_some_and(|one| one.other == to);
-            let ids = state.marks.keys().copied().filter(|id| *id > after && went(id));
-            ids.take(limit as usize).collect()
+            let went = |job: JobId| {
+                let mark = state.mark(job, Trace::Left).filter(|one| one.other == to)?;
+                Some(Departure { job, id: mark.departure })
+            };
+            let later = state.marks.keys().copied().filter(|job| *job > after);
+            later.filter_map(went).take(limit as usize).collect()
         })
     }
 
-    fn moving_in(&self, from: &str, after: JobId, limit: u32) -> Answer<Vec<(JobId, Uuid)>> {
+    fn moving_in(&self, from: &str, after: JobId, limit: u32) -> Answer<Vec<Departure>> {
         self.0.read(|state| {
-            let comes = |(id, row): (&JobId, &Row)| match &row.place {
-                Place::Arriving { from: other, mover, .. } if other == from && *id > after => {
-                    Some((*id, *mover))
+            let comes = |(job, row): (&JobId, &Row)| match &row.place {
+                Place::Arriving { from: other, departure, .. } if other == from && *job > after => {
+                    Some(Departure { job: *job, id: *departure })
                 }
                 _ => None,
             };
@@ -331,9 +342,9 @@ impl Moves for FileDriver {
         })
     }
 
-    fn cancel_move_in(&self, mover: Uuid, jobs: &[JobId]) -> Answer<usize> {
+    fn cancel_move_in(&self, jobs: &[Departure]) -> Answer<usize> {
         self.0.step(Deadline::NONE, |state| {
-            jobs.iter().filter(|id| state.cancel_move_in(mover, **id)).count()
+            jobs.iter().filter(|one| state.cancel_move_in(**one)).count()
         })
     }
 }

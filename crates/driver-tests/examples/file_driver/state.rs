@@ -7,10 +7,10 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use qudo::JobId;
 use qudo::driver::{
-    ClaimRequest, ClaimedJob, DeadWorker, Due, Ending, Exception, ExceptionFilter, ExceptionId,
-    ExceptionRecord, Flags, Inserted, JobFacts, JobFilter, JobInfo, JobRecord, JobState, Keep,
-    MovingJob, Name, Promotion, Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled,
-    Settlement, StatusRow, Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Arrival, ClaimRequest, ClaimedJob, DeadWorker, Departure, Due, Ending, Exception,
+    ExceptionFilter, ExceptionId, ExceptionRecord, Flags, Inserted, JobFacts, JobFilter, JobInfo,
+    JobRecord, JobState, Keep, MovingJob, Name, Promotion, Redrive, Remains, ReplyRecord, ReplyRow,
+    Rescued, Settled, Settlement, StatusRow, Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -51,17 +51,16 @@ pub enum Place {
     Ready,
     Scheduled { at: DateTime<Utc> },
     Leased { worker: WorkerId, claim: i64, until: DateTime<Utc> },
-    Leaving { to: String, due: Option<DateTime<Utc>> },
-    Arriving { from: String, mover: Uuid, due: Option<DateTime<Utc>> },
+    Leaving { to: String, departure: Uuid, due: Option<DateTime<Utc>> },
+    Arriving { from: String, departure: Uuid, due: Option<DateTime<Utc>> },
 }
 
 #[derive(Clone, Serialize, Deserialize)]
 pub struct Mark {
     leg: Trace,
     pub other: String,
+    pub departure: Uuid,
     at: DateTime<Utc>,
-    /// Of a copy that was taken back: it says nothing of the job's life.
-    was_copy: bool,
 }
 
 /// What a job that was moved leaves behind.
@@ -70,6 +69,8 @@ pub enum Trace {
     Left,
     Gone,
     Arrived,
+    /// Of a copy that was taken back: it says nothing of the job's life.
+    Cancelled,
 }
 
 impl Row {
@@ -442,10 +443,14 @@ impl State {
         self.marks.get(&id)?.iter().find(|mark| mark.leg == leg)
     }
 
-    fn set_mark(&mut self, id: JobId, leg: Trace, other: String) {
-        self.unmark(id, leg);
-        let (at, was_copy) = (self.now, false);
-        self.marks.entry(id).or_default().push(Mark { leg, other, at, was_copy });
+    fn set_mark(&mut self, one: Departure, leg: Trace, other: String) {
+        self.unmark(one.job, leg);
+        let mark = Mark { leg, other, departure: one.id, at: self.now };
+        self.marks.entry(one.job).or_default().push(mark);
+    }
+
+    pub fn has_mark(&self, one: Departure, leg: Trace) -> bool {
+        self.mark(one.job, leg).is_some_and(|mark| mark.departure == one.id)
     }
 
     fn unmark(&mut self, id: JobId, leg: Trace) -> Option<Mark> {
@@ -457,23 +462,31 @@ impl State {
     fn moving_job(&self, id: JobId) -> Option<MovingJob> {
         let row = self.jobs.get(&id)?;
         let due = row.due().map_or(Due::Now, Due::At);
+        let Place::Leaving { departure, .. } = row.place else { return None };
         Some(MovingJob {
             record: JobRecord { id, facts: row.facts.clone(), due },
             attempt: row.attempt,
             crashes: row.crashes,
             flags: row.flags,
             enqueued_at: row.enqueued_at,
+            departure,
         })
     }
 
-    pub fn move_out(&mut self, to: &str, only: Option<&[JobId]>, limit: u32) -> Vec<MovingJob> {
+    pub fn move_out(
+        &mut self,
+        to: &str,
+        departure: Uuid,
+        only: Option<&[JobId]>,
+        limit: u32,
+    ) -> Vec<MovingJob> {
         let is_wanted =
             |id: &JobId, row: &Row| row.is_waiting() && only.is_none_or(|only| only.contains(id));
         let wanted = self.jobs.iter().filter(|(id, row)| is_wanted(id, row)).map(|(id, _)| *id);
         let ids: Vec<_> = wanted.take(limit as usize).collect();
         for id in &ids {
             let Some(row) = self.jobs.get_mut(id) else { continue };
-            row.place = Place::Leaving { to: to.to_owned(), due: row.due() };
+            row.place = Place::Leaving { to: to.to_owned(), departure, due: row.due() };
         }
         ids.into_iter().filter_map(|id| self.moving_job(id)).collect()
     }
@@ -486,19 +499,20 @@ impl State {
         ids.take(limit as usize).filter_map(|id| self.moving_job(id)).collect()
     }
 
-    pub fn move_in(&mut self, from: &str, mover: Uuid, job: &MovingJob) -> Inserted {
-        let id = job.record.id;
-        if self.mark(id, Trace::Arrived).is_some() {
-            return Inserted::New;
+    pub fn move_in(&mut self, from: &str, job: &MovingJob) -> Arrival {
+        let (id, departure) = (job.record.id, job.departure);
+        if self.has_mark(job.departed(), Trace::Arrived) {
+            return Arrival::Here;
         }
-        if let Some(row) = self.jobs.get_mut(&id) {
-            if let Place::Arriving { mover: known, .. } = &mut row.place {
-                *known = mover;
+        match self.jobs.get(&id).map(|row| &row.place) {
+            Some(Place::Arriving { departure: other, .. }) if *other != departure => {
+                return Arrival::Busy;
             }
-            return Inserted::New;
+            Some(_) => return Arrival::Here,
+            None => {}
         }
         if let Some(holder) = self.other_holder(id, &job.record.facts) {
-            return Inserted::Existing(holder);
+            return Arrival::KeyHeld(holder);
         }
         let due = match self.waiting(job.record.due) {
             Place::Scheduled { at } => Some(at),
@@ -510,38 +524,51 @@ impl State {
             attempt: job.attempt,
             crashes: job.crashes,
             flags: job.flags.with(job.record.facts.flags()),
-            place: Place::Arriving { from: from.to_owned(), mover, due },
+            place: Place::Arriving { from: from.to_owned(), departure, due },
         };
         self.jobs.insert(id, row);
-        Inserted::New
+        Arrival::Here
     }
 
-    pub fn moved_out(&mut self, id: JobId) -> bool {
-        if let Some(Place::Leaving { to, .. }) = self.jobs.get(&id).map(|row| row.place.clone()) {
-            self.jobs.remove(&id);
-            self.unmark(id, Trace::Arrived);
-            self.set_mark(id, Trace::Left, to);
+    /// The place of a job that is on its way by this departure.
+    fn on_its_way(&self, one: Departure) -> Option<Place> {
+        let place = self.jobs.get(&one.job).map(|row| row.place.clone())?;
+        match &place {
+            Place::Leaving { departure, .. } | Place::Arriving { departure, .. } => {
+                (*departure == one.id).then_some(place)
+            }
+            _ => None,
         }
-        self.mark(id, Trace::Left).is_some()
+    }
+
+    pub fn moved_out(&mut self, one: Departure) -> bool {
+        if let Some(Place::Leaving { to, .. }) = self.on_its_way(one) {
+            self.jobs.remove(&one.job);
+            self.set_mark(one, Trace::Left, to);
+        }
+        self.has_mark(one, Trace::Left)
     }
 
     /// A job that arrived, or that did not leave, may be claimed.
-    pub fn put_back(&mut self, id: JobId, arrived: bool) -> bool {
-        let Some(row) = self.jobs.get(&id) else { return false };
-        let from = match &row.place {
-            Place::Arriving { from, .. } if arrived => Some(from.clone()),
-            Place::Leaving { .. } if !arrived => None,
+    pub fn put_back(&mut self, one: Departure, arrived: bool) -> bool {
+        let (from, due) = match self.on_its_way(one) {
+            Some(Place::Arriving { from, due, .. }) if arrived => (Some(from), due),
+            Some(Place::Leaving { due, .. }) if !arrived => (None, due),
             _ => return false,
         };
-        let place = self.waiting(row.due().map_or(Due::Now, Due::At));
-        self.jobs.entry(id).and_modify(|row| row.place = place);
+        let place = self.waiting(due.map_or(Due::Now, Due::At));
+        self.jobs.entry(one.job).and_modify(|row| row.place = place);
         if let Some(from) = from {
-            self.set_mark(id, Trace::Arrived, from);
+            self.set_mark(one, Trace::Arrived, from);
         }
         true
     }
 
-    pub fn leave_trail(&mut self, id: JobId) {
+    pub fn leave_trail(&mut self, one: Departure) {
+        if !self.has_mark(one, Trace::Left) {
+            return;
+        }
+        let id = one.job;
         if let Some(mark) = self.unmark(id, Trace::Left) {
             self.unmark(id, Trace::Gone);
             // It tells when the job went, however much later its move was ended.
@@ -559,24 +586,20 @@ impl State {
 
     pub fn trail(&self, id: JobId) -> Option<Trail> {
         let went = self.mark(id, Trace::Left).or_else(|| self.mark(id, Trace::Gone));
-        let went = went.map(|mark| (mark.at, Some(mark.other.clone()), mark.was_copy));
-        let came = self.mark(id, Trace::Arrived).map(|mark| (mark.at, None, false));
-        let (at, to, was_copy) = went.into_iter().chain(came).max()?;
-        let age = (self.now - at).to_std().unwrap_or_default();
-        Some(Trail { to, age: (!was_copy).then_some(age) })
+        let went = went.map(|mark| (mark.at, Some(mark.other.clone())));
+        let came = self.mark(id, Trace::Arrived).map(|mark| (mark.at, None));
+        if let Some((at, to)) = went.into_iter().chain(came).max() {
+            return Some(Trail { to, age: Some((self.now - at).to_std().unwrap_or_default()) });
+        }
+        let copy = self.mark(id, Trace::Cancelled)?;
+        Some(Trail { to: Some(copy.other.clone()), age: None })
     }
 
-    pub fn cancel_move_in(&mut self, mover: Uuid, id: JobId) -> bool {
-        let from = match self.jobs.get(&id).map(|row| &row.place) {
-            Some(Place::Arriving { mover: other, from, .. }) if *other == mover => from.clone(),
-            _ => return false,
-        };
-        self.jobs.remove(&id);
-        // Who saw the job here is to find it there, unless it went on from here before.
-        if self.mark(id, Trace::Gone).is_none() {
-            let mark = Mark { leg: Trace::Gone, other: from, at: self.now, was_copy: true };
-            self.marks.entry(id).or_default().push(mark);
-        }
+    pub fn cancel_move_in(&mut self, one: Departure) -> bool {
+        let Some(Place::Arriving { from, .. }) = self.on_its_way(one) else { return false };
+        self.jobs.remove(&one.job);
+        // Who saw the job here is to find where it came from.
+        self.set_mark(one, Trace::Cancelled, from);
         true
     }
 }

@@ -148,12 +148,13 @@ CREATE TABLE IF NOT EXISTS qudo_control (
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 -- Jobs on their way from one database to another; a job that is moving is in no other narrow table. leg is
--- leaving, left or gone in the database it goes from, arriving or arrived in the one it goes to.
+-- leaving, left or gone in the database it goes from, arriving, arrived or cancelled in the one it goes to; departure
+-- tells each time that a job leaves from the others.
 CREATE TABLE IF NOT EXISTS qudo_moving (
     id BINARY(16) NOT NULL,
     leg VARCHAR(100) NOT NULL,
     other VARCHAR(100) NOT NULL,
-    mover BINARY(16),
+    departure BINARY(16) NOT NULL,
     moved_at BIGINT NOT NULL,
     queue VARCHAR(100) NOT NULL,
     claim_rank INT NOT NULL,

@@ -156,12 +156,13 @@ CREATE TABLE qudo_control (
 );
 
 -- Jobs on their way from one database to another; a job that is moving is in no other narrow table. leg is
--- leaving, left or gone in the database it goes from, arriving or arrived in the one it goes to.
+-- leaving, left or gone in the database it goes from, arriving, arrived or cancelled in the one it goes to; departure
+-- tells each time that a job leaves from the others.
 CREATE TABLE qudo_moving (
     id UUID NOT NULL,
     leg TEXT COLLATE "C" NOT NULL,
     other TEXT COLLATE "C" NOT NULL,
-    mover UUID,
+    departure UUID NOT NULL,
     moved_at BIGINT NOT NULL,
     queue TEXT COLLATE "C" NOT NULL,
     claim_rank INTEGER NOT NULL,

@@ -144,12 +144,13 @@ CREATE TABLE qudo_control (
 ) WITHOUT ROWID;
 
 -- Jobs on their way from one database to another; a job that is moving is in no other narrow table. leg is
--- leaving, left or gone in the database it goes from, arriving or arrived in the one it goes to.
+-- leaving, left or gone in the database it goes from, arriving, arrived or cancelled in the one it goes to; departure
+-- tells each time that a job leaves from the others.
 CREATE TABLE qudo_moving (
     id BLOB NOT NULL,
     leg TEXT NOT NULL,
     other TEXT NOT NULL,
-    mover BLOB,
+    departure BLOB NOT NULL,
     moved_at INTEGER NOT NULL,
     queue TEXT NOT NULL,
     claim_rank INTEGER NOT NULL,
