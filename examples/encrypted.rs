@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use qudo::admin::{JobFilter, Paging};
 use qudo::codec::{Encrypted, Json};
-use qudo::driver::JobFilter;
 use qudo::{JobResult, Manager};
 use serde::{Deserialize, Serialize};
 
@@ -28,7 +28,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     manager.migrate()?;
     let order = Transfer { iban: "NL00QUDO0123456789".to_owned(), cents: 99_500 };
     let sent = manager.enqueue(transfer::job(order))?;
-    for on in manager.jobs(&JobFilter::default()) {
+    for on in manager.jobs(&JobFilter::all(), &Paging::default()) {
         for job in on.answer? {
             let readable = String::from_utf8_lossy(&job.facts.arg).contains("NL00");
             println!(

@@ -79,13 +79,14 @@ pub mod plugin {
 /// What operators ask for, and the answers: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        Bounded, Ending, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo, JobState,
-        StatusRow, WorkerId, WorkerInfo, WorkerSeen,
+        Bounded, Ending, Exception, ExceptionId, JobInfo, JobState, StatusId, StatusRow, WorkerId,
+        WorkerInfo, WorkerSeen,
     };
     pub use qudo_core::{
-        AbilityInfo, AuditOptions, AuditReport, DatabaseReport, DatabaseState, DownReason,
-        Explanation, Finding, Flaw, JobCount, LoopReport, MoveReport, PerDatabase, Placed, Reason,
-        SpoolReport, Unworkable,
+        AbilityInfo, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport, DatabaseState,
+        DownReason, ExceptionFilter, Explanation, Filter, FilterError, Filtered, Finding, Flaw,
+        JobCount, JobFilter, Listing, LoopReport, MoveReport, Page, Paging, PerDatabase, Placed,
+        Reason, SpoolReport, StatusFilter, Unworkable, fields,
     };
 }
 

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use qudo::admin::{ExceptionFilter, JobFilter, Paging};
 use qudo::driver::Driver;
-use qudo::driver::{Due, ErrorKind, JobFilter};
+use qudo::driver::{Due, ErrorKind};
 use qudo::{Enqueued, Job, JobError, Manager, ManagerBuilder, NewJob, driver};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
@@ -340,23 +341,17 @@ fn may_operate(engine: &'static str) {
         .database_as("two", other.dsn())
         .build()
         .expect("valid");
-    let all = |answers: Vec<qudo::admin::PerDatabase<Vec<_>>>| {
-        answers.into_iter().map(|on| on.answer.expect("answers").len()).sum::<usize>()
-    };
-    assert_eq!(all(operator.jobs(&JobFilter { limit: 100, ..JobFilter::default() })), 22);
+    let listed = operator.jobs(&JobFilter::all(), &Paging::default());
+    assert_eq!((listed.rows().count(), listed.errors().count()), (22, 0));
     operator.job_count().into_iter().for_each(|on| drop(on.answer.expect("answers")));
     operator.workers().into_iter().for_each(|on| drop(on.answer.expect("answers")));
     assert!(operator.database_reports().iter().all(|one| one.depth.is_some()));
     let id = waiting.id().expect("stored");
     assert!(operator.reschedule(id, Due::Now).expect("changes"));
     assert!(operator.dequeue(id).expect("removes"));
-    let failed = operator.exceptions(&driver::ExceptionFilter {
-        discarded_only: true,
-        limit: 9,
-        ..Default::default()
-    });
-    let row =
-        failed.into_iter().find_map(|on| on.answer.expect("answers").pop()).expect("one failed");
+    let failed = operator.exceptions(&ExceptionFilter::discarded(), &Paging::default());
+    assert_eq!(failed.errors().count(), 0);
+    let (_, row) = failed.rows().next().expect("one failed");
     operator.redrive(row.id).expect("redrives");
     operator.pause("one").expect("pauses");
     operator.resume("one").expect("resumes");

@@ -10,6 +10,7 @@ use std::time::Duration;
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
 use qudo::admin::{AuditOptions, Ending, Flaw};
+use qudo::driver::ExceptionScan;
 use qudo::driver::{
     AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, ManagerInside,
     Place, WorkerInfo,
@@ -163,8 +164,7 @@ fn each_flaw_is_found_and_put_right(engine: &str) {
         assert!(manager.lookup(sound).expect("answers").is_some(), "the other is left alone");
         // What is put back is told in the exception log, and runs.
         let driver = fresh.driver();
-        let filter = qudo::driver::ExceptionFilter { job: Some(id), ..Default::default() };
-        let told = driver.exceptions(&filter).expect("answers");
+        let told = driver.scan_exceptions(&ExceptionScan::last_of(id)).expect("answers");
         match expected[0].1 {
             "no_place" => {
                 assert!(told[0].message.contains("an audit made it ready"), "{}", told[0].message);

@@ -4,6 +4,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use qudo::admin::{ExceptionFilter, Paging};
 use qudo::driver::MemoryDriver;
 use qudo::driver::{DriverError, ErrorKind};
 use qudo::hook::{FailureKind, Hook, HookError, JobDraft, JobView};
@@ -25,8 +26,9 @@ fn run_all(manager: &Manager) -> usize {
 }
 
 fn messages(manager: &Manager) -> Vec<(FailureKind, String)> {
-    let rows = manager.exceptions(&qudo::driver::ExceptionFilter::default()).remove(0).answer;
-    rows.expect("answers").into_iter().map(|row| (row.kind, row.message)).collect()
+    let listing = manager.exceptions(&ExceptionFilter::all(), &Paging::default());
+    assert_eq!(listing.errors().count(), 0);
+    listing.rows().map(|(_, row)| (row.kind, row.message.clone())).collect()
 }
 
 #[qudo::ability(name = "second_shape", version = 2, upgrade = refuse)]

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 #[cfg(feature = "mysql")]
 use diesel::{Connection, MysqlConnection, connection::SimpleConnection};
 use qudo::admin::DatabaseState;
-use qudo::driver::ExceptionFilter;
+use qudo::admin::{ExceptionFilter, Paging};
 use qudo::{Job, Manager, Outcome};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
@@ -44,13 +44,14 @@ fn a_listing_that_is_ended_leaves_its_database_up(engine: &str, sleeps: &str, en
     sql("ALTER TABLE qudo_exception_log RENAME TO hidden");
     sql(&format!("CREATE VIEW qudo_exception_log AS SELECT * FROM hidden WHERE {sleeps}"));
     std::thread::scope(|scope| {
-        let listing = scope.spawn(|| manager.exceptions(&ExceptionFilter::default()));
+        let listing =
+            scope.spawn(|| manager.exceptions(&ExceptionFilter::all(), &Paging::default()));
         wait_until("the listing is found and ended", || {
             end(fresh.url());
             listing.is_finished()
         });
         let listed = listing.join().expect("no panic");
-        let error = listed[0].answer.as_ref().expect_err("was ended").to_string();
+        let error = listed.pages[0].answer.as_ref().expect_err("was ended").to_string();
         assert!(["interrupted", "canceling"].iter().any(|word| error.contains(word)), "{error}");
     });
     assert_eq!(manager.database_reports()[0].state, DatabaseState::Up, "it was the listing's time");

@@ -5,7 +5,7 @@
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection};
-use qudo::driver::JobFilter;
+use qudo::admin::{JobFilter, Paging};
 use qudo::{Manager, NewJob};
 use qudo_test_servers::FreshDatabase;
 
@@ -31,9 +31,12 @@ impl Fresh {
     }
 
     fn priorities(&self) -> Vec<i32> {
-        let mut answers = self.manager.jobs(&JobFilter::default());
-        let jobs = answers.remove(0).answer.expect("lists");
-        jobs.iter().map(|job| job.facts.priority).collect()
+        let listing = self.manager.jobs(&JobFilter::all(), &Paging::default());
+        assert_eq!(listing.errors().count(), 0);
+        let mut jobs: Vec<_> =
+            listing.rows().map(|(_, job)| (job.id, job.facts.priority)).collect();
+        jobs.sort_unstable();
+        jobs.into_iter().map(|(_, priority)| priority).collect()
     }
 }
 

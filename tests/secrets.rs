@@ -46,7 +46,7 @@ const HIDING: [&str; 20] = [
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 27] = [
+const PLAIN: [&str; 28] = [
     "AbilityRegistration",
     "AbilitySet",
     "CodecSet",
@@ -55,6 +55,7 @@ const PLAIN: [&str; 27] = [
     "DieselDriver",
     "Enqueued",
     "FaultyDriver",
+    "Filter",
     "HookRegistration",
     "HookSet",
     "Job",
@@ -269,7 +270,7 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
     hidden("Meta", &meta);
     hidden("ManagerBuilder", &Manager::builder().database(format!("postgres://u:{SECRET}@h/d")));
     let stored: Vec<JobInfo> = manager
-        .jobs(&qudo::driver::JobFilter { limit: 9, ..Default::default() })
+        .jobs(&qudo::admin::JobFilter::all(), &qudo::admin::Paging::default())
         .into_iter()
         .flat_map(|on| on.answer.expect("answers"))
         .collect();

@@ -1,5 +1,5 @@
 use qudo::Manager;
-use qudo::driver::ExceptionFilter;
+use qudo::admin::{ExceptionFilter, Paging};
 
 use crate::with_causes;
 
@@ -9,9 +9,9 @@ const FAILURES: u32 = 5;
 /// Shows each database, whatever becomes of the others; `false` if one did not answer.
 pub(crate) fn run(manager: &Manager) -> bool {
     let mut complete = true;
-    let filter = ExceptionFilter { discarded_only: true, limit: FAILURES, ..Default::default() };
     let (counts, workers) = (manager.job_count(), manager.workers());
-    let failures = manager.exceptions(&filter);
+    let failures =
+        manager.exceptions(&ExceptionFilter::discarded(), &Paging::default().limit(FAILURES));
     for ((counts, workers), failures) in counts.into_iter().zip(workers).zip(failures) {
         println!("{}", counts.database);
         let parts =

@@ -14,6 +14,7 @@ use crate::ability::AbilityInfo;
 use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
 use crate::admin::listing::{JobCount, Unworkable};
+use crate::admin::page::{Listing, Paging};
 use crate::admin::why::Explanation;
 use crate::builder::ManagerBuilder;
 use crate::client::enqueued::Enqueued;
@@ -26,10 +27,10 @@ use crate::database::set::Databases;
 use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
-    ControlFlag, Driver, Due, Exception, ExceptionFilter, ExceptionId, JobFilter, JobInfo,
-    JobRecord, StatusRow, WorkerSeen,
+    ControlFlag, Driver, Due, Exception, ExceptionId, JobInfo, JobRecord, StatusRow, WorkerSeen,
 };
 use crate::error::Error;
+use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
 use crate::inside::ManagerInside;
 use crate::job::{Host, Job};
 use crate::new_job::NewJob;
@@ -213,9 +214,23 @@ impl Manager {
         admin::listing::job_count(self.set())
     }
 
-    /// Live jobs, one list per database. `limit` and `offset` count in each database.
-    pub fn jobs(&self, filter: &JobFilter) -> Vec<PerDatabase<Vec<JobInfo>>> {
-        admin::listing::jobs(self.set(), filter)
+    /// Live jobs that a [filter](crate::Filter) means, a page of each database: those that run, then those that are
+    /// ready, in the order in which they are claimed, then those that are scheduled, by their due time, then those that
+    /// move. What may take long ends after half of the time that a listing has, and tells where to go on.
+    ///
+    /// ```
+    /// use qudo_core::{Manager, NewJob, Paging};
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:listed").build()?;
+    /// manager.enqueue(NewJob::named("mail", "ada@example.org".into()).meta("tenant", 7))?;
+    /// let found = manager.jobs(&"ability:m* meta.tenant=7 age<1h".parse()?, &Paging::default());
+    /// let (database, job) = found.rows().next().expect("it waits");
+    /// assert_eq!((database, &*job.facts.ability), ("listed", "mail"));
+    /// assert!(found.next.is_none() && found.errors().next().is_none());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn jobs(&self, filter: &JobFilter, paging: &Paging) -> Listing<JobInfo> {
+        admin::listing::jobs(self.client(), filter, paging)
     }
 
     /// A live job with the short name of its database.
@@ -266,9 +281,17 @@ impl Manager {
         admin::listing::job_status(self.set(), job)
     }
 
-    /// The exception log, newest first, one list per database. `limit` and `offset` count in each.
-    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<PerDatabase<Vec<Exception>>> {
-        admin::listing::exceptions(self.set(), filter)
+    /// Rows of the job status that a [filter](crate::Filter) means, newest first, a page of each database: what became of
+    /// the runs of abilities that ask for it with `job_status`.
+    #[doc(alias = "job_status_list")]
+    pub fn job_statuses(&self, filter: &StatusFilter, paging: &Paging) -> Listing<StatusRow> {
+        admin::listing::statuses(self.client(), filter, paging)
+    }
+
+    /// Rows of the exception log that a [filter](crate::Filter) means, newest first, a page of each database.
+    #[doc(alias = "exception_list")]
+    pub fn exceptions(&self, filter: &ExceptionFilter, paging: &Paging) -> Listing<Exception> {
+        admin::listing::exceptions(self.client(), filter, paging)
     }
 
     /// The worker processes that each database knows, with how long they have been silent.

@@ -6,9 +6,10 @@ use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
     DeadWorker, Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception,
-    ExceptionFilter, ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState,
-    Keep, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState,
+    Keep, Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
+    Settlement, StatusRow, StatusScan, Verdict, Wake, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -23,7 +24,7 @@ use crate::migrate;
 use crate::share::{is_dear, its_share};
 use crate::sql::Sql;
 use crate::statements::ledger::{Orphans, inner};
-use crate::statements::{control, exception, heads, lookup, schedule, settle, trace, worker};
+use crate::statements::{control, exception, heads, lookup, scan, schedule, settle, trace, worker};
 
 /// The driver of one database on the engine `E`.
 ///
@@ -384,8 +385,13 @@ impl<E: Engine> Inspect for DieselDriver<E> {
         Ok(holder.map(JobId::from_uuid))
     }
 
-    fn list(&self, filter: &JobFilter) -> Result<Vec<JobInfo>, DriverError> {
-        self.engine.read(|conn| lookup::list::<E>(conn, filter))
+    fn jobs(&self, ids: &[JobId], args: bool) -> Result<Vec<JobInfo>, DriverError> {
+        let ids: Vec<_> = ids.iter().map(|id| *id.as_uuid()).collect();
+        self.engine.read(|conn| lookup::jobs::<E>(conn, &ids, args))
+    }
+
+    fn scan_jobs(&self, scan: &JobScan<'_>) -> Result<Vec<PlacedJob>, DriverError> {
+        self.engine.read(|conn| scan::scan_jobs::<E>(conn, scan))
     }
 
     fn count(&self) -> Result<Vec<CountRow>, DriverError> {
@@ -396,8 +402,16 @@ impl<E: Engine> Inspect for DieselDriver<E> {
         self.engine.read(|conn| control::depth::<E>(conn, bound))
     }
 
-    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
-        self.engine.read(|conn| exception::exceptions::<E>(conn, filter))
+    fn scan_exceptions(&self, scan: &ExceptionScan) -> Result<Vec<Exception>, DriverError> {
+        self.engine.read(|conn| exception::scan::<E>(conn, scan))
+    }
+
+    fn scan_status(&self, scan: &StatusScan) -> Result<Vec<StatusRow>, DriverError> {
+        self.engine.read(|conn| trace::scan_status::<E>(conn, scan))
+    }
+
+    fn count_past(&self, of: Past, bound: u64) -> Result<Bounded, DriverError> {
+        self.engine.read(|conn| scan::count_past::<E>(conn, of, bound))
     }
 
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {

@@ -3,7 +3,7 @@ use std::time::{Duration, Instant};
 
 use qudo::driver::{
     AbilityLease, Arrival, ClaimRequest, ClaimedJob, ControlFlag, DeadWorker, Deadline, Driver, Due,
-    ExceptionFilter, ExceptionRecord, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Leg, Place,
+    ExceptionRecord, ExceptionScan, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Leg, Place,
     Redrive, ReplyRecord, SchemaState, Settled, Settlement, StatusRecord, Verdict, WorkerId,
     WorkerInfo,
 };
@@ -13,7 +13,7 @@ use uuid::Uuid;
 
 use crate::{Bed, departed, eventually};
 
-const HOUR: Duration = Duration::from_secs(3600);
+pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
 fn record(ability: &str, key: Option<&str>) -> JobRecord {
     let facts = JobFacts {
@@ -28,7 +28,7 @@ fn insert(driver: &dyn Driver, jobs: &[JobRecord]) {
     assert_eq!(answers, vec![Inserted::New; jobs.len()]);
 }
 
-fn beating(driver: &dyn Driver) -> WorkerInfo {
+pub(crate) fn beating(driver: &dyn Driver) -> WorkerInfo {
     let worker = WorkerInfo::new("it", HOUR);
     assert!(!driver.heartbeat(&worker).expect("beats"), "its row was not there");
     worker
@@ -55,7 +55,7 @@ fn claim_until(
 }
 
 /// All that there are: a claim may return fewer than it was asked for.
-fn claim(driver: &dyn Driver, worker: &WorkerInfo, grab_for: Duration) -> Vec<ClaimedJob> {
+pub(crate) fn claim(driver: &dyn Driver, worker: &WorkerInfo, grab_for: Duration) -> Vec<ClaimedJob> {
     let mut all = Vec::new();
     loop {
         let some = claim_until(driver, worker.id, grab_for, Deadline::NONE).expect("claims");
@@ -133,7 +133,7 @@ pub fn a_lease_past_its_end_is_taken_when_that_is_asked_for(bed: &Bed) {
     taken.extend(claim(driver, &worker, HOUR));
     let [again] = &taken[..] else { panic!("it is ready again") };
     assert_eq!((again.attempt, again.crashes), (2, 1));
-    let log = driver.exceptions(&ExceptionFilter::default()).expect("reads");
+    let log = driver.scan_exceptions(&ExceptionScan::all(30)).expect("reads");
     assert_eq!((log.len(), log[0].kind), (1, FailureKind::LeaseExpired));
     assert_eq!(log[0].facts.uniqkey, job.facts.uniqkey);
     assert_eq!(log[0].facts.meta, job.facts.meta);
@@ -295,7 +295,7 @@ pub fn a_group_of_every_kind_is_settled_and_what_lies_between_its_jobs_stays(bed
     let snoozed = jobs.iter().find(|job| matches!(end_of(numbers[&job.id]).0, Verdict::Snooze(_)));
     let snoozed = driver.lookup(snoozed.expect("there are").id).expect("answers");
     assert_eq!(snoozed.expect("lives").attempt, 0, "and here it is not");
-    let log = driver.exceptions(&ExceptionFilter { limit: 1_000, ..Default::default() });
+    let log = driver.scan_exceptions(&ExceptionScan::all(1_000));
     let log = log.expect("answers");
     let discarded = log.iter().filter(|one| one.discarded);
     assert!(discarded.clone().all(|one| one.facts.arg == b"1" && one.facts.codec == "json"));
@@ -393,7 +393,7 @@ pub fn what_is_kept_is_kept_for_its_time(bed: &Bed) {
     fail(Verdict::Retry(HOUR));
     fail(Verdict::Discard);
     fail(Verdict::Discard);
-    let log = || driver.exceptions(&ExceptionFilter::default()).expect("reads");
+    let log = || driver.scan_exceptions(&ExceptionScan::all(30)).expect("reads");
     let discarded = log().into_iter().find(|row| row.discarded).expect("two");
     let new = JobId::new();
     assert_eq!(driver.redrive(discarded.id, new).expect("answers"), Redrive::Enqueued(new));

@@ -3,7 +3,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use chrono::{TimeDelta, Utc};
-use qudo::driver::{Due, JobFilter, JobState};
+use qudo::driver::{Due, JobState};
 use qudo::{Enqueued, Error, JobId, Manager, ManagerBuilder, NewJob};
 use serde_json::json;
 
@@ -318,27 +318,6 @@ pub fn reenqueue_changes_when_a_waiting_job_runs(bed: &Bed) {
     assert_eq!(run_all(&manager), 1);
     assert_eq!(log.lines(), ["x"]);
     assert!(!manager.reschedule(job, Due::Now).expect("answers"), "gone");
-}
-
-pub fn jobs_are_listed_by_ability_with_limit_and_offset(bed: &Bed) {
-    let (manager, _) = bed.manager::<echo>();
-    let mut ids = Vec::new();
-    for n in 0..6 {
-        let job =
-            if n % 2 == 0 { echo::job(n.to_string()).untyped() } else { other_echo::job(n.to_string()).untyped() };
-        ids.push(id(&manager.enqueue(job.database(bed.first())).expect("stored")));
-    }
-    let list = |filter: JobFilter| -> Vec<JobId> {
-        let answers = manager.jobs(&filter);
-        assert_eq!(answers.len(), bed.databases.len(), "one answer per database");
-        answers.into_iter().flat_map(|on| on.answer.expect("up")).map(|job| job.id).collect()
-    };
-    assert_eq!(list(JobFilter::default()), ids);
-    let echoes = JobFilter { abilities: vec!["echo".to_owned()], ..JobFilter::default() };
-    assert_eq!(list(echoes.clone()), [ids[0], ids[2], ids[4]]);
-    assert_eq!(list(JobFilter { limit: 1, offset: 1, ..echoes }), [ids[2]]);
-    let other = JobFilter { queue: Some("other".to_owned()), ..JobFilter::default() };
-    assert_eq!(list(other), [ids[1], ids[3], ids[5]]);
 }
 
 pub fn jobs_are_counted_by_ability_and_state(bed: &Bed) {

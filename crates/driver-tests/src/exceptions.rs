@@ -1,32 +1,8 @@
-use qudo::driver::ExceptionFilter;
-use qudo::{Error, Manager};
+use qudo::Error;
 
 use crate::abilities::{double, give_up, stumble};
 use crate::{Bed, run_all};
 use crate::work::exceptions;
-
-fn filtered(manager: &Manager, filter: &ExceptionFilter) -> Vec<String> {
-    let answers = manager.exceptions(filter);
-    answers.into_iter().flat_map(|on| on.answer.expect("up")).map(|row| row.message).collect()
-}
-
-pub fn the_log_is_read_newest_first_with_limit_offset_and_ability(bed: &Bed) {
-    let (manager, _) = bed.with(|builder| builder.ability::<stumble>().ability::<give_up>());
-    assert!(manager.enqueue(stumble::job(9).database(bed.first())).expect("stored").is_new());
-    run_all(&manager);
-    assert!(manager.enqueue(give_up::job().database(bed.first())).expect("stored").is_new());
-    run_all(&manager);
-    let all =
-        ["no such user", "stumbled at attempt 3", "stumbled at attempt 2", "stumbled at attempt 1"];
-    assert_eq!(filtered(&manager, &ExceptionFilter::default()), all);
-    let page = ExceptionFilter { limit: 2, offset: 1, ..ExceptionFilter::default() };
-    assert_eq!(filtered(&manager, &page), all[1..3]);
-    let one =
-        ExceptionFilter { abilities: vec!["give_up".to_owned()], ..ExceptionFilter::default() };
-    assert_eq!(filtered(&manager, &one), all[..1]);
-    let last = ExceptionFilter { discarded_only: true, ..ExceptionFilter::default() };
-    assert_eq!(filtered(&manager, &last), all[..2]);
-}
 
 pub fn a_failed_job_is_enqueued_again_once(bed: &Bed) {
     let (manager, log) = bed.manager::<stumble>();

@@ -1,8 +1,8 @@
 use std::time::Duration;
 
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, Due, ExceptionFilter, ExceptionRecord,
-    Extras, Flags, Inserted, JobFacts, JobFilter, JobRecord, Redrive, Settled, Settlement, Verdict,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, Due, ExceptionRecord, ExceptionScan,
+    Extras, Flags, Inserted, JobFacts, JobRecord, Redrive, Settled, Settlement, Verdict,
     WorkerInfo,
 };
 use qudo::hook::{FailureKind, Hook, HookError, JobDraft, JobView};
@@ -74,7 +74,7 @@ pub fn what_a_job_is_stays_the_same_until_its_end(bed: &Bed) {
         job
     };
     assert_eq!(driver.lookup(stored.id).expect("reads").expect("lives").facts, stored.facts);
-    assert_eq!(driver.list(&JobFilter::default()).expect("reads")[0].facts, stored.facts);
+    assert_eq!(driver.jobs(&[stored.id], true).expect("reads")[0].facts, stored.facts);
     // Ready again at once, and by way of the jobs that wait.
     end(driver, &worker, claimed(), Verdict::GiveBack, None);
     end(driver, &worker, claimed(), Verdict::Retry(Duration::ZERO), None);
@@ -85,7 +85,7 @@ pub fn what_a_job_is_stays_the_same_until_its_end(bed: &Bed) {
     // Discarded, and enqueued again from the log.
     let failed = worker.failed(FailureKind::Abort, "no");
     end(driver, &worker, claimed(), Verdict::Discard, Some(failed));
-    let row = driver.exceptions(&ExceptionFilter::default()).expect("reads").remove(0);
+    let row = driver.scan_exceptions(&ExceptionScan::all(30)).expect("reads").remove(0);
     assert_eq!(row.facts, stored.facts);
     let new = JobId::new();
     assert_eq!(driver.redrive(row.id, new).expect("redrives"), Redrive::Enqueued(new));

@@ -56,6 +56,8 @@ groups! {
     hooks,
     /// What hooks and plugins are told after the commit, and when a service starts and stops.
     points,
+    /// Lists of jobs, failures and runs: filters and pages.
+    lists,
     /// Why a job does not run, or how it ended.
     reasons,
     /// What comes back to the client.
@@ -82,7 +84,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; contract enqueue work reply facts exceptions reasons hooks points session databases);
+        $crate::suite!($run; contract enqueue work reply facts exceptions lists reasons hooks points session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -132,7 +134,6 @@ macro_rules! suite {
             what_cannot_be_stored_is_refused_by_name,
             a_waiting_job_can_be_dequeued_and_a_running_one_cannot,
             reenqueue_changes_when_a_waiting_job_runs,
-            jobs_are_listed_by_ability_with_limit_and_offset,
             jobs_are_counted_by_ability_and_state,
             threads_that_enqueue_at_once_lose_nothing,
         }
@@ -195,10 +196,20 @@ macro_rules! suite {
     };
     (@ exceptions $run:path) => {
         $crate::tests! { $run; $crate::exceptions:
-            the_log_is_read_newest_first_with_limit_offset_and_ability,
             a_failed_job_is_enqueued_again_once,
             a_failure_that_was_retried_cannot_be_enqueued_again,
             redrive_is_refused_while_a_live_job_holds_the_key,
+        }
+    };
+    (@ lists $run:path) => {
+        $crate::tests! { $run; $crate::lists:
+            jobs_are_found_by_what_they_are_and_where_they_stand,
+            a_running_job_is_found_by_its_worker,
+            pages_lead_through_all_jobs_each_once,
+            a_narrow_table_is_read_in_the_order_of_its_key,
+            failures_are_found_newest_first_by_what_is_stored_of_them,
+            what_became_of_runs_is_a_list_too,
+            a_search_that_looked_at_enough_rows_says_how_many_and_goes_on,
         }
     };
     (@ reasons $run:path) => {

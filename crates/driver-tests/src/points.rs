@@ -1,7 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo::driver::{Driver, ExceptionFilter, JobInside};
+use qudo::admin::{ExceptionFilter, Paging};
+use qudo::driver::{Driver, JobInside};
 use qudo::hook::{Hook, HookError, JobDraft, JobView, WorkerView};
 use qudo::plugin::{Plugin, PluginError, PluginNeed};
 use qudo::{Error, JobId, JobResult, Manager, ManagerBuilder, Outcome};
@@ -137,9 +138,8 @@ pub fn a_redrive_and_a_move_call_no_hook_of_the_enqueue(bed: &Bed) {
     manager.migrate().expect("migrates");
     manager.enqueue(stumble::job(9).database(bed.first())).expect("stored");
     run_all(&manager);
-    let filter = ExceptionFilter { discarded_only: true, ..ExceptionFilter::default() };
-    let rows = manager.exceptions(&filter).into_iter().flat_map(|on| on.answer.expect("answers"));
-    let row = rows.map(|row| row.id).next().expect("failed");
+    let failed = manager.exceptions(&ExceptionFilter::discarded(), &Paging::default());
+    let row = failed.rows().map(|(_, row)| row.id).next().expect("failed");
     let before = told.lines().len();
     manager.redrive(row).expect("redrives");
     manager.move_jobs(bed.first(), "other").expect("moves");

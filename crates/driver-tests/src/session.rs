@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Condvar, LazyLock, Mutex};
 use std::time::{Duration, Instant};
 
+use qudo::admin::{JobFilter, Paging};
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, ExceptionRecord, Extras, JobState,
     ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
@@ -173,7 +174,7 @@ pub fn unstarted_jobs_are_given_back_at_shutdown_with_the_attempt_unspent(bed: &
     eventually("some are worked", || log.lines().len() > 20);
     working.stop();
     let passed = log.lines().iter().filter(|line| *line == "passed").count();
-    let jobs = manager.jobs(&qudo::driver::JobFilter { limit: 1_000, ..Default::default() });
+    let jobs = manager.jobs(&JobFilter::all(), &Paging::default().limit(1_000));
     let left: Vec<_> = jobs.into_iter().flat_map(|on| on.answer.expect("up")).collect();
     assert_eq!(passed + left.len(), 200);
     for job in left {

@@ -1,7 +1,8 @@
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use qudo::driver::{Exception, ExceptionFilter, JobState};
+use qudo::admin::{ExceptionFilter, JobFilter, Paging};
+use qudo::driver::{Exception, JobState};
 use qudo::admin::DatabaseState;
 use qudo::hook::FailureKind;
 use qudo::observe::{Event, Observer};
@@ -15,8 +16,8 @@ use crate::abilities::{
 use crate::{Bed, DEADLINE, Log, run_all, eventually};
 
 pub fn exceptions(manager: &Manager) -> Vec<Exception> {
-    let filter = ExceptionFilter { limit: 100, ..ExceptionFilter::default() };
-    manager.exceptions(&filter).into_iter().flat_map(|on| on.answer.expect("up")).collect()
+    let listing = manager.exceptions(&ExceptionFilter::all(), &Paging::default());
+    listing.into_iter().flat_map(|on| on.answer.expect("up")).collect()
 }
 
 pub fn nothing_to_do_is_no_error(bed: &Bed) {
@@ -190,7 +191,7 @@ pub fn a_replacement_whose_key_is_taken_is_not_told_as_stored(bed: &Bed) {
         // The two that were enqueued, and the replacement whose key was free.
         let told = stored.0.lock().expect("no panic").clone();
         assert_eq!(told.len(), 3, "{told:?}");
-        let live = manager.jobs(&qudo::driver::JobFilter { limit: 10, ..Default::default() });
+        let live = manager.jobs(&JobFilter::all(), &Paging::default());
         let live: Vec<_> =
             live.into_iter().flat_map(|on| on.answer.expect("answers")).map(|job| job.id).collect();
         assert!(

@@ -2,8 +2,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
 use std::path::Path;
 
-use qudo_core::driver::{ExceptionFilter, JobFilter};
 use qudo_core::{Error, Manager};
+use qudo_core::{ExceptionFilter, JobFilter, Paging};
 
 use crate::event::{Answer, Line, Micros, Step};
 
@@ -349,37 +349,28 @@ impl Remains {
     pub fn of(manager: &Manager) -> Result<Self, Error> {
         let mut remains = Self::default();
         let mut live: HashMap<String, u32> = HashMap::new();
-        for offset in (0..).step_by(PAGE as usize) {
-            let filter = JobFilter { limit: PAGE, offset, ..JobFilter::default() };
-            let mut found = 0;
-            for on in manager.jobs(&filter) {
+        let mut paging = Paging::default().limit(PAGE).without_arguments();
+        loop {
+            let listing = manager.jobs(&JobFilter::all(), &paging);
+            let next = listing.next.clone();
+            for on in listing {
                 for job in on.answer? {
                     *live.entry(job.id.to_string()).or_default() += 1;
-                    found += 1;
                 }
             }
-            if found == 0 {
-                break;
-            }
+            let Some(next) = next else { break };
+            paging = paging.after(next);
         }
         remains.live = live.into_keys().collect();
-        for offset in (0..).step_by(PAGE as usize) {
-            let filter = ExceptionFilter {
-                discarded_only: true,
-                limit: PAGE,
-                offset,
-                ..ExceptionFilter::default()
-            };
-            let mut found = 0;
-            for on in manager.exceptions(&filter) {
-                for row in on.answer? {
-                    remains.failed.insert(row.job.to_string());
-                    found += 1;
-                }
+        let mut paging = Paging::default().limit(PAGE).without_arguments();
+        loop {
+            let listing = manager.exceptions(&ExceptionFilter::discarded(), &paging);
+            let next = listing.next.clone();
+            for on in listing {
+                remains.failed.extend(on.answer?.into_iter().map(|row| row.job.to_string()));
             }
-            if found == 0 {
-                break;
-            }
+            let Some(next) = next else { break };
+            paging = paging.after(next);
         }
         Ok(remains)
     }

@@ -60,6 +60,13 @@ pub trait Codec: Send + Sync {
     /// the exception log, because the bytes stay the same. Mark an error that may pass, for instance when a key
     /// could not be fetched, with [`CodecError::readable_elsewhere`].
     fn decode(&self, bytes: &[u8], visit: Visit<'_>) -> Result<(), CodecError>;
+
+    /// Whether the bytes keep the value from people who see them, as those of an encrypting codec do. Then no filter of
+    /// an operator looks into it, also where this program has the key. A codec over another answers as that one, unless it
+    /// hides the value itself. Default: no.
+    fn hides(&self) -> bool {
+        false
+    }
 }
 
 /// Bytes and a type that do not fit each other, or a codec that is not linked.

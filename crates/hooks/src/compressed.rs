@@ -85,6 +85,10 @@ impl Codec for Compressed {
         }
         self.inner.decode(&plain, visit)
     }
+
+    fn hides(&self) -> bool {
+        self.inner.hides()
+    }
 }
 
 #[cfg(test)]

@@ -111,6 +111,10 @@ impl Codec for Encrypted {
             .map_err(|_| wrong(format!("the bytes were changed, or key {id:?} is another")))?;
         self.inner.decode(&plain, visit)
     }
+
+    fn hides(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -1,13 +1,21 @@
 //! Questions to all databases.
 
-use qudo_hooks::JobId;
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use qudo_hooks::{CodecSet, JobId};
+
+use super::jobs::Question;
+use super::page::{Budget, Cursor, Listing, Page, Paging, Position};
+use super::past::{self, Extent};
+use crate::client::Client;
+use crate::database::Database;
+use crate::database::asked::LISTING;
 use crate::database::everywhere::PerDatabase;
 use crate::database::set::Databases;
-use crate::driver::{
-    CountRow, Exception, ExceptionFilter, JobFilter, JobInfo, StatusRow, WorkerSeen,
-};
+use crate::driver::{CountRow, Driver, DriverError, Exception, JobInfo, StatusRow, WorkerSeen};
 use crate::error::Error;
+use crate::filter::{ExceptionFilter, Field, Filter, Filtered, JobFilter, StatusFilter, Value};
 use crate::program::Program;
 
 /// Live jobs of one queue, ability and state, in one database.
@@ -66,10 +74,106 @@ pub(crate) fn holder(
     databases.first("look up a unique key", move |driver| driver.holder(&ability, &uniqkey))
 }
 
-/// Live jobs.
-pub(crate) fn jobs(databases: &Databases, filter: &JobFilter) -> Vec<PerDatabase<Vec<JobInfo>>> {
-    let filter = filter.clone();
-    databases.on_each("list jobs", move |driver| driver.list(&filter))
+/// Live jobs that a filter means.
+pub(crate) fn jobs(client: &Arc<Client>, filter: &JobFilter, paging: &Paging) -> Listing<JobInfo> {
+    list(client, "list jobs", filter, paging, |ask| {
+        let Ask { driver, database, codecs, filter, paging, budget, from } = ask;
+        Question { driver, database, codecs, filter, paging, budget }.page(from)
+    })
+}
+
+/// Rows of the exception log that a filter means, newest first.
+pub(crate) fn exceptions(
+    client: &Arc<Client>,
+    filter: &ExceptionFilter,
+    paging: &Paging,
+) -> Listing<Exception> {
+    list(client, "read the exception log", filter, paging, |ask| {
+        let Ask { driver, database, codecs, filter, paging, budget, from } = ask;
+        past::exceptions(
+            driver,
+            database,
+            codecs,
+            filter,
+            &Extent { paging, budget: &budget, from },
+        )
+    })
+}
+
+/// Rows of the job status that a filter means, newest first.
+pub(crate) fn statuses(
+    client: &Arc<Client>,
+    filter: &StatusFilter,
+    paging: &Paging,
+) -> Listing<StatusRow> {
+    list(client, "read the job status", filter, paging, |ask| {
+        let Ask { driver, database, codecs, filter, paging, budget, from } = ask;
+        past::status(driver, database, codecs, filter, &Extent { paging, budget: &budget, from })
+    })
+}
+
+/// What one database is asked for its page.
+struct Ask<'a, R> {
+    driver: &'a dyn Driver,
+    database: &'a str,
+    codecs: &'a CodecSet,
+    filter: &'a Filter<R>,
+    paging: &'a Paging,
+    budget: Budget,
+    from: Option<&'a Position>,
+}
+
+type Answer<R> = Result<(Page<R>, Option<Position>), DriverError>;
+
+/// Asks all databases at the same time that the filter does not leave out, and that are not at their end.
+fn list<R: Filtered + Send + 'static>(
+    client: &Arc<Client>,
+    action: &'static str,
+    filter: &Filter<R>,
+    paging: &Paging,
+    page: fn(Ask<'_, R>) -> Answer<R>,
+) -> Listing<R> {
+    let wanted = Arc::new((filter.clone(), paging.clone()));
+    let ask = |database: Arc<Database>| {
+        let from = match &paging.after {
+            None => Position::Start,
+            Some(cursor) => cursor.of(&database.name)?.clone(),
+        };
+        let is_left_out = filter.holds(&|field, _| match field {
+            Field::Db => Value::text(&*database.name),
+            _ => Value::Unknown,
+        }) == Some(false);
+        if is_left_out {
+            return None;
+        }
+        // In half of the time that a listing has, so that what was found is told.
+        let time = database.limit().saturating_mul(LISTING) / 2;
+        let (client, name, wanted) =
+            (Arc::clone(client), Arc::clone(&database.name), Arc::clone(&wanted));
+        let start = from.clone();
+        let asked = database.begin(action, move |driver| {
+            let (filter, paging) = &*wanted;
+            let budget = Budget::new(paging.search, time);
+            let (codecs, from) = (&client.program.codecs, Some(&start));
+            page(Ask { driver, database: &name, codecs, filter, paging, budget, from })
+        });
+        Some((database, from, asked))
+    };
+    let begun: Vec<_> = client.databases.everywhere().into_iter().filter_map(ask).collect();
+    let mut of = BTreeMap::new();
+    let pages = begun.into_iter().map(|(database, from, asked)| {
+        let answer = asked.wait();
+        let next = match &answer {
+            Ok((_, next)) => next.clone(),
+            Err(_) => Some(from),
+        };
+        if let Some(next) = next {
+            of.insert(database.name.to_string(), next);
+        }
+        PerDatabase { database: database.name.to_string(), answer: answer.map(|(page, _)| page) }
+    });
+    let pages = pages.collect();
+    Listing { pages, next: Cursor::new(of) }
 }
 
 /// Live jobs, counted.
@@ -80,15 +184,6 @@ pub(crate) fn job_count(databases: &Databases) -> Vec<PerDatabase<Vec<JobCount>>
 /// The worker processes that each database knows.
 pub(crate) fn workers(databases: &Databases) -> Vec<PerDatabase<Vec<WorkerSeen>>> {
     databases.on_each("list worker processes", |driver| driver.workers())
-}
-
-/// The exception log, newest first.
-pub(crate) fn exceptions(
-    databases: &Databases,
-    filter: &ExceptionFilter,
-) -> Vec<PerDatabase<Vec<Exception>>> {
-    let filter = filter.clone();
-    databases.on_each("read the exception log", move |driver| driver.exceptions(&filter))
 }
 
 /// The history of a job, oldest first.

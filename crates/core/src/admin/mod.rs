@@ -2,8 +2,15 @@
 
 pub mod audit;
 pub(crate) mod databases;
+mod jobs;
 pub(crate) mod listing;
 pub(crate) mod moves;
 pub(crate) mod orders;
+pub(crate) mod page;
+mod past;
 pub(crate) mod retire;
+mod row;
 pub(crate) mod why;
+
+#[cfg(test)]
+mod tests;

@@ -70,7 +70,9 @@ mod tests {
 
     use super::*;
     use crate::ability::Ability;
-    use crate::driver::{ExceptionFilter, ExceptionId, JobState};
+    use crate::admin::page::Paging;
+    use crate::driver::{ExceptionId, JobState};
+    use crate::filter::ExceptionFilter;
     use crate::fixture::{SOON, memory};
     use crate::job::Job;
     use crate::job_error::{JobError, JobResult};
@@ -104,7 +106,7 @@ mod tests {
 
     /// The rows of the exception log, of all databases.
     fn log(manager: &Manager) -> Vec<ExceptionId> {
-        let lists = manager.exceptions(&ExceptionFilter::default()).into_iter();
+        let lists = manager.exceptions(&ExceptionFilter::all(), &Paging::default()).into_iter();
         lists.flat_map(|on| on.answer.expect("answers")).map(|row| row.id).collect()
     }
 

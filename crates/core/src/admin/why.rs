@@ -8,7 +8,7 @@ use qudo_hooks::JobId;
 use crate::client::Client;
 use crate::client::known::{self, Known};
 use crate::driver::{
-    Bounded, Driver, DriverError, Ending, Exception, ExceptionFilter, JobInfo, JobState, Trail,
+    Bounded, Driver, DriverError, Ending, Exception, ExceptionScan, JobInfo, JobState, Trail,
     WorkerId, WorkerSeen,
 };
 use crate::error::Error;
@@ -286,8 +286,7 @@ fn held_back(driver: &dyn Driver, job: &JobInfo) -> Result<Option<Reason>, Drive
 }
 
 fn last_failure(driver: &dyn Driver, id: JobId) -> Result<Option<Exception>, DriverError> {
-    let filter = ExceptionFilter { job: Some(id), limit: 1, ..ExceptionFilter::default() };
-    Ok(driver.exceptions(&filter)?.pop())
+    Ok(driver.scan_exceptions(&ExceptionScan::last_of(id))?.pop())
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 
 use crate::driver::{
-    Driver, DriverError, Ending, Exception, ExceptionFilter, JobState, Remains, ReplyRow,
-    StatusRow, Trail,
+    Driver, DriverError, Ending, Exception, ExceptionScan, JobState, Remains, ReplyRow, StatusRow,
+    Trail,
 };
 use crate::tools::time::utc_now;
 
@@ -60,13 +60,7 @@ fn here(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
     if let Some(ending) = ending {
         return Ok(Some(Known::Removed(ending)));
     }
-    let filter = ExceptionFilter {
-        job: Some(job),
-        discarded_only: true,
-        limit: 1,
-        ..ExceptionFilter::default()
-    };
-    let failed = driver.exceptions(&filter)?.pop();
+    let failed = driver.scan_exceptions(&ExceptionScan::last_of(job).discarded())?.pop();
     Ok(failed.map(|exception| Known::Failed(Box::new(exception))))
 }
 
@@ -82,13 +76,18 @@ fn told_by(last: &StatusRow, now: DateTime<Utc>, kept: Duration) -> Option<Known
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::driver::StatusId;
 
     #[test]
     fn a_history_tells_that_a_reply_would_be_gone() {
         let (now, kept) = (utc_now(), Duration::from_secs(1_000));
         let told = |status: &str, ago: u64| {
             let at = now - Duration::from_secs(ago);
-            told_by(&StatusRow::new(JobId::new(), "mail", status, 1, at, at, at), now, kept)
+            told_by(
+                &StatusRow::new(StatusId::new(), JobId::new(), "mail", status, 1, at, at, at),
+                now,
+                kept,
+            )
         };
         assert!(matches!(told("completed", 899), Some(Known::Completed)));
         assert!(matches!(told("replaced", 900), Some(Known::Expired)));

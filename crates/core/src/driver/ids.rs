@@ -66,6 +66,11 @@ id! {
     ExceptionId
 }
 
+id! {
+    /// The id of a row of the job status. They sort by time.
+    StatusId
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -3,8 +3,8 @@ use std::cmp::Reverse;
 use qudo_hooks::JobId;
 
 use super::{
-    Bounded, CountRow, Depth, DriverError, Exception, ExceptionFilter, Head, JobFilter, JobInfo,
-    JobState, Remains, StatusRow,
+    Bounded, CountRow, Depth, DriverError, Exception, ExceptionScan, Head, JobInfo, JobScan,
+    JobState, Past, Place, PlacedJob, Remains, StatusRow, StatusScan,
 };
 
 /// Questions. Nothing is written.
@@ -35,19 +35,24 @@ pub trait Inspect {
     /// The live job that holds a unique key.
     fn holder(&self, ability: &str, uniqkey: &str) -> Result<Option<JobId>, DriverError>;
 
-    /// Live jobs by filter, in the order of their ids.
-    fn list(&self, filter: &JobFilter) -> Result<Vec<JobInfo>, DriverError>;
+    /// Those of these jobs that live, in any order; without their arguments, which are then empty, unless they
+    /// are asked for.
+    fn jobs(&self, ids: &[JobId], args: bool) -> Result<Vec<JobInfo>, DriverError>;
+
+    /// Rows of a narrow table in the order of its key, without the facts of their jobs.
+    fn scan_jobs(&self, scan: &JobScan<'_>) -> Result<Vec<PlacedJob>, DriverError>;
 
     /// Live jobs counted by queue, ability and state.
     fn count(&self) -> Result<Vec<CountRow>, DriverError>;
 
     /// What waits at the heads of the queues: of the first `queues` queues, the abilities of the first `rows` ready jobs
-    /// in the order of the claim. Jobs that no worker takes gather there. By default a look at the first live jobs.
+    /// in the order of the claim. Jobs that no worker takes gather there. By default a look at the first ready jobs of all.
     fn heads(&self, queues: u32, rows: u32) -> Result<Vec<Head>, DriverError> {
-        let filter = JobFilter { limit: queues.saturating_mul(rows), ..JobFilter::default() };
+        let limit = queues.saturating_mul(rows);
+        let ready = JobScan { place: Place::Ready, queue: None, after: None, limit };
         let mut heads: Vec<Head> = Vec::new();
-        for job in self.list(&filter)?.into_iter().filter(|job| job.state == JobState::Ready) {
-            let (queue, ability) = (job.facts.queue.to_string(), job.facts.ability.to_string());
+        for job in self.scan_jobs(&ready)? {
+            let (queue, ability) = (job.queue.to_string(), job.ability.to_string());
             let known = heads.iter_mut().find(|one| one.queue == queue && one.ability == ability);
             match known {
                 Some(head) => head.count += 1,
@@ -58,26 +63,30 @@ pub trait Inspect {
     }
 
     /// How many ready jobs of the queue of a waiting job a claim takes before it, counted up to `bound`: those of a
-    /// higher priority, and those of the same priority with a smaller id. By default counted among the first
-    /// `bound` live jobs of the queue.
+    /// higher priority, and those of the same priority with a smaller id. By default the first ready jobs are read.
     fn ahead(&self, job: &JobInfo, bound: u64) -> Result<Bounded, DriverError> {
-        let limit = u32::try_from(bound).unwrap_or(u32::MAX);
-        let queue = Some(job.facts.queue.to_string());
-        let listed = self.list(&JobFilter { queue, limit, ..JobFilter::default() })?;
-        let rank = |one: &JobInfo| (Reverse(one.facts.priority), one.id);
-        let before =
-            listed.iter().filter(|one| one.state == JobState::Ready && rank(one) < rank(job));
-        let more = listed.len() as u64 >= bound;
-        Ok(Bounded { count: before.count() as u64, more })
+        let limit = u32::try_from(bound.saturating_add(1)).unwrap_or(u32::MAX);
+        let queue = Some(&*job.facts.queue);
+        let ready = JobScan { place: Place::Ready, queue, after: None, limit };
+        let rank = (Reverse(job.facts.priority), job.id);
+        let listed = self.scan_jobs(&ready)?;
+        let before = listed.iter().filter(|one| (Reverse(one.priority), one.at.id()) < rank);
+        Ok(Bounded::new(before.count() as u64, bound))
     }
 
     /// How many live jobs there are, each number counted up to `bound`.
     fn depth(&self, bound: u64) -> Result<Depth, DriverError>;
 
-    /// The exception log, newest first.
-    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError>;
+    /// Rows of the exception log, newest first.
+    fn scan_exceptions(&self, scan: &ExceptionScan) -> Result<Vec<Exception>, DriverError>;
 
-    /// The history of a job whose ability asks for it, oldest first.
+    /// Rows of the job status, newest first.
+    fn scan_status(&self, scan: &StatusScan) -> Result<Vec<StatusRow>, DriverError>;
+
+    /// How many rows a table of what has been has, counted up to `bound`.
+    fn count_past(&self, of: Past, bound: u64) -> Result<Bounded, DriverError>;
+
+    /// The job status of a job, oldest first.
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError>;
 
     /// What a job that is no longer live left: its replies, or how it ended without being run to its end. Nothing

@@ -5,7 +5,7 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
 use serde::{Deserialize, Serialize};
 
-use super::{ExceptionId, JobFacts, WorkerId};
+use super::{ExceptionId, JobFacts, StatusId, WorkerId};
 
 /// Where a live job stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,25 +68,6 @@ impl JobInfo {
         state: JobState,
     ) -> Self {
         Self { id, facts, attempt, enqueued_at, state }
-    }
-}
-
-/// Which live jobs a listing shows.
-#[derive(Debug, Clone)]
-pub struct JobFilter {
-    /// Only these abilities; all when empty.
-    pub abilities: Vec<String>,
-    /// Only this queue.
-    pub queue: Option<String>,
-    /// The most rows to return.
-    pub limit: u32,
-    /// How many rows to skip first.
-    pub offset: u32,
-}
-
-impl Default for JobFilter {
-    fn default() -> Self {
-        Self { abilities: Vec::new(), queue: None, limit: 30, offset: 0 }
     }
 }
 
@@ -181,36 +162,6 @@ impl Exception {
     }
 }
 
-/// Which rows of the exception log a listing shows.
-#[derive(Debug, Clone)]
-pub struct ExceptionFilter {
-    /// Only these abilities; all when empty.
-    pub abilities: Vec<String>,
-    /// Only this job.
-    pub job: Option<JobId>,
-    /// Only this row.
-    pub id: Option<ExceptionId>,
-    /// Only failures with which a job left the queue.
-    pub discarded_only: bool,
-    /// The most rows to return.
-    pub limit: u32,
-    /// How many rows to skip first.
-    pub offset: u32,
-}
-
-impl Default for ExceptionFilter {
-    fn default() -> Self {
-        Self {
-            abilities: Vec::new(),
-            job: None,
-            id: None,
-            discarded_only: false,
-            limit: 30,
-            offset: 0,
-        }
-    }
-}
-
 /// What became of a redrive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Redrive {
@@ -230,6 +181,8 @@ pub enum Redrive {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StatusRow {
+    /// Its id.
+    pub id: StatusId,
     /// The job.
     pub job: JobId,
     /// The kind of work.
@@ -253,7 +206,9 @@ pub struct StatusRow {
 impl StatusRow {
     /// A run that ended with this status, without a key or a message; for drivers, which then set the
     /// other fields that they know.
+    #[expect(clippy::too_many_arguments, reason = "a row with what each of them has")]
     pub fn new(
+        id: StatusId,
         job: JobId,
         ability: impl Into<String>,
         status: impl Into<String>,
@@ -263,6 +218,7 @@ impl StatusRow {
         finished_at: DateTime<Utc>,
     ) -> Self {
         Self {
+            id,
             job,
             ability: ability.into(),
             status: status.into(),

@@ -19,6 +19,7 @@ mod name;
 mod password;
 mod record;
 mod registration;
+mod scan;
 mod wake;
 mod work;
 
@@ -27,12 +28,11 @@ pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, ControlFlag, Depth};
 pub use error::{DriverError, ErrorKind};
 pub use facts::{Flags, JobFacts};
-pub use ids::{ExceptionId, WorkerId};
+pub use ids::{ExceptionId, StatusId, WorkerId};
 pub use inspect::Inspect;
 pub use keep::{Keep, Purged};
 pub use listing::{
-    CountRow, Ending, Exception, ExceptionFilter, Head, JobFilter, JobInfo, JobState, Redrive,
-    Remains, ReplyRow, StatusRow,
+    CountRow, Ending, Exception, Head, JobInfo, JobState, Redrive, Remains, ReplyRow, StatusRow,
 };
 pub use moving::{Arrival, Departure, Leg, Moves, MovingJob, Trail};
 pub use name::Name;
@@ -44,6 +44,7 @@ pub use record::{
     Verdict, WorkerInfo, WorkerSeen,
 };
 pub use registration::{DriverRegistration, NamedDriver};
+pub use scan::{ExceptionScan, JobCursor, JobScan, Past, PlacedJob, StatusScan};
 pub use wake::{Wake, WakeSource, Wakes};
 pub use work::Work;
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod moves;
+mod scan;
 mod store;
 
 use std::collections::HashMap;
@@ -14,11 +15,12 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{
-    AbilityLease, Admin, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception,
-    ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState, Keep,
-    NamedDriver, Password, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
-    Settlement, StatusRow, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
+    DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception,
+    ExceptionId, ExceptionScan, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep,
+    NamedDriver, Password, Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued,
+    SchemaState, Settled, Settlement, StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -181,8 +183,12 @@ impl Inspect for MemoryDriver {
         Ok(self.with(|store| store.holder(ability, uniqkey)))
     }
 
-    fn list(&self, filter: &JobFilter) -> Result<Vec<JobInfo>, DriverError> {
-        Ok(self.with(|store| store.list(filter)))
+    fn jobs(&self, ids: &[JobId], args: bool) -> Result<Vec<JobInfo>, DriverError> {
+        Ok(self.with(|store| store.jobs(ids, args)))
+    }
+
+    fn scan_jobs(&self, scan: &JobScan<'_>) -> Result<Vec<PlacedJob>, DriverError> {
+        Ok(self.with(|store| store.scan_jobs(scan)))
     }
 
     fn count(&self) -> Result<Vec<CountRow>, DriverError> {
@@ -193,8 +199,16 @@ impl Inspect for MemoryDriver {
         Ok(self.with(|store| store.depth(bound)))
     }
 
-    fn exceptions(&self, filter: &ExceptionFilter) -> Result<Vec<Exception>, DriverError> {
-        Ok(self.with(|store| store.exceptions(filter)))
+    fn scan_exceptions(&self, scan: &ExceptionScan) -> Result<Vec<Exception>, DriverError> {
+        Ok(self.with(|store| store.scan_exceptions(scan)))
+    }
+
+    fn scan_status(&self, scan: &StatusScan) -> Result<Vec<StatusRow>, DriverError> {
+        Ok(self.with(|store| store.scan_status(scan)))
+    }
+
+    fn count_past(&self, of: Past, bound: u64) -> Result<Bounded, DriverError> {
+        Ok(self.with(|store| store.count_past(of, bound)))
     }
 
     fn status(&self, job: JobId) -> Result<Vec<StatusRow>, DriverError> {
@@ -389,7 +403,7 @@ mod tests {
         }
 
         fn redrive(&mut self, nth: usize) {
-            let log = self.driver.exceptions(&ExceptionFilter::default()).expect("answers");
+            let log = self.driver.scan_exceptions(&ExceptionScan::all(30)).expect("answers");
             let Some(row) = Self::pick(&log, nth) else { return };
             let new = JobId::new();
             if let Redrive::Enqueued(id) = self.driver.redrive(row.id, new).expect("answers") {

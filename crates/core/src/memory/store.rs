@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::driver::{
     Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Ending,
-    Exception, ExceptionFilter, ExceptionId, ExceptionRecord, Flags, Inserted, JobFilter, JobInfo,
-    JobRecord, JobState, Keep, Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled,
-    Settlement, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Exception, ExceptionId, ExceptionRecord, Flags, Inserted, JobInfo, JobRecord, JobState, Keep,
+    Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled, Settlement, StatusId,
+    StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
@@ -20,8 +20,8 @@ pub(super) struct Store {
     pub(super) scheduled: BTreeMap<(DateTime<Utc>, JobId), Stand>,
     pub(super) leases: BTreeMap<JobId, Lease>,
     pub(super) unique: HashMap<(String, String), JobId>,
-    exceptions: Vec<Exception>,
-    status: Vec<StatusRow>,
+    pub(super) exceptions: Vec<Exception>,
+    pub(super) status: Vec<StatusRow>,
     remains: HashMap<JobId, (DateTime<Utc>, Remains)>,
     pub(super) workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
     pub(super) control: Control,
@@ -54,8 +54,8 @@ pub(super) struct Moving {
 pub(super) struct Lease {
     pub(super) worker: WorkerId,
     pub(super) claim: i64,
-    until: DateTime<Utc>,
-    stand: Stand,
+    pub(super) until: DateTime<Utc>,
+    pub(super) stand: Stand,
 }
 
 impl Store {
@@ -187,6 +187,7 @@ impl Store {
             }
             if let Some(status) = &extras.status {
                 self.status.push(StatusRow {
+                    id: StatusId::new(),
                     job: id,
                     ability: one.job.facts.ability.to_string(),
                     status: status.status.to_owned(),
@@ -356,21 +357,6 @@ impl Store {
         self.unique.get(&(ability.to_owned(), uniqkey.to_owned())).copied()
     }
 
-    pub(super) fn list(&self, filter: &JobFilter) -> Vec<JobInfo> {
-        self.jobs
-            .iter()
-            .filter(|(_, facts)| {
-                let record = &facts.record;
-                (filter.abilities.is_empty()
-                    || filter.abilities.iter().any(|one| record.facts.ability == *one))
-                    && filter.queue.as_ref().is_none_or(|queue| record.facts.queue == *queue)
-            })
-            .skip(filter.offset as usize)
-            .take(filter.limit as usize)
-            .filter_map(|(id, _)| self.lookup(*id))
-            .collect()
-    }
-
     pub(super) fn count(&self) -> Vec<CountRow> {
         let mut counts: BTreeMap<(String, String, &'static str), u64> = BTreeMap::new();
         for (id, facts) in &self.jobs {
@@ -428,23 +414,6 @@ impl Store {
         };
         self.place(id, due, stand);
         true
-    }
-
-    pub(super) fn exceptions(&self, filter: &ExceptionFilter) -> Vec<Exception> {
-        self.exceptions
-            .iter()
-            .rev()
-            .filter(|row| {
-                (filter.abilities.is_empty()
-                    || filter.abilities.iter().any(|one| row.facts.ability == *one))
-                    && filter.job.is_none_or(|job| job == row.job)
-                    && filter.id.is_none_or(|id| id == row.id)
-                    && (row.discarded || !filter.discarded_only)
-            })
-            .skip(filter.offset as usize)
-            .take(filter.limit as usize)
-            .cloned()
-            .collect()
     }
 
     pub(super) fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {

@@ -165,7 +165,7 @@ mod tests {
             bed.pace.begun.load(Ordering::SeqCst) == 3
         });
         eventually(|| bed.left() == (0, 0, 1));
-        let log = bed.database.driver().exceptions(&crate::driver::ExceptionFilter::default());
+        let log = bed.database.driver().scan_exceptions(&crate::driver::ExceptionScan::all(30));
         assert_eq!(log.expect("answers").len(), 3, "a row for each crash");
         shut_down(&bed.session);
     }

@@ -524,8 +524,8 @@ mod tests {
         runs[0].extras = Some(Box::new(Extras { replies: vec![reply], ..Extras::default() }));
         settle(&mut settler, runs);
         assert_eq!(bed.left(), (0, 0));
-        let filter = crate::driver::ExceptionFilter::default();
-        let log = bed.database.driver().exceptions(&filter).expect("answers");
+        let all = crate::driver::ExceptionScan::all(30);
+        let log = bed.database.driver().scan_exceptions(&all).expect("answers");
         assert!(log.len() == 1 && log[0].discarded, "{log:?}");
     }
 

@@ -335,7 +335,8 @@ mod tests {
             assert_eq!(answered(bed.settle(settlement)).brings_work, soon, "{verdict:?}");
             assert_eq!(bed.database.bell.wait(Duration::ZERO), soon, "{verdict:?}");
             bed.database.driver().remove_worker(bed.worker.id).expect("answers");
-            let waits = bed.database.driver().list(&crate::driver::JobFilter::default());
+            let nobody = qudo_hooks::JobId::from_uuid(uuid::Uuid::nil());
+            let waits = bed.database.driver().traces(nobody, 100);
             for job in waits.expect("answers") {
                 bed.database.driver().dequeue(job.id, None).expect("answers");
             }
@@ -421,7 +422,7 @@ mod tests {
         let exception = extras.exception.as_ref().expect("says why");
         assert!(exception.message.contains("too large"), "{}", exception.message);
         answered(bed.settle(discarded));
-        let log = bed.database.driver().exceptions(&crate::driver::ExceptionFilter::default());
+        let log = bed.database.driver().scan_exceptions(&crate::driver::ExceptionScan::all(30));
         assert_eq!(log.expect("answers").len(), 1);
     }
 }

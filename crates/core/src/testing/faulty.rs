@@ -7,10 +7,10 @@ use uuid::Uuid;
 use crate::driver::{
     AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag,
     CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception,
-    ExceptionFilter, ExceptionId, Head, Inserted, Inspect, JobFilter, JobInfo, JobRecord, JobState,
-    Keep, KeyRow, Leg, Moves, MovingJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState,
-    Settled, Settlement, StatusRow, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes,
-    Work, WorkerId, WorkerInfo, WorkerSeen,
+    ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState,
+    Keep, KeyRow, Leg, Moves, MovingJob, Past, PlacedJob, Promotion, Purged, Redrive, Remains,
+    Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, StrayCursor, Strays, Traces,
+    Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -175,10 +175,13 @@ impl Inspect for FaultyDriver {
         fn state(id: JobId) -> Option<JobState>;
         fn live(ids: &[JobId]) -> Vec<JobId>;
         fn holder(ability: &str, uniqkey: &str) -> Option<JobId>;
-        fn list(filter: &JobFilter) -> Vec<JobInfo>;
+        fn jobs(ids: &[JobId], args: bool) -> Vec<JobInfo>;
+        fn scan_jobs(scan: &JobScan<'_>) -> Vec<PlacedJob>;
         fn count() -> Vec<CountRow>;
         fn depth(bound: u64) -> Depth;
-        fn exceptions(filter: &ExceptionFilter) -> Vec<Exception>;
+        fn scan_exceptions(scan: &ExceptionScan) -> Vec<Exception>;
+        fn scan_status(scan: &StatusScan) -> Vec<StatusRow>;
+        fn count_past(of: Past, bound: u64) -> Bounded;
         fn status(job: JobId) -> Vec<StatusRow>;
         fn remains(job: JobId) -> Remains;
         fn heads(queues: u32, rows: u32) -> Vec<Head>;

@@ -47,10 +47,12 @@ use std::time::Duration;
 use qudo_hooks::{Hook, JobView, Outcome};
 
 use crate::ability::Ability;
+use crate::admin::page::Paging;
 use crate::builder::ManagerBuilder;
 use crate::clock::SettableClock;
-use crate::driver::{JobFilter, JobInfo};
+use crate::driver::JobInfo;
 use crate::error::Error;
+use crate::filter::JobFilter;
 use crate::manager::{Manager, WeakManager};
 use crate::memory::MemoryDriver;
 
@@ -122,9 +124,10 @@ impl TestQueue {
 
     /// The live jobs, in the order of their enqueue.
     pub fn jobs(&self) -> Vec<JobInfo> {
-        let filter = JobFilter { limit: ALL, ..JobFilter::default() };
-        let lists = self.manager.jobs(&filter).into_iter();
-        lists.flat_map(|on| on.answer.unwrap_or_default()).collect()
+        let all = self.manager.jobs(&JobFilter::all(), &Paging::default().limit(ALL).search(ALL));
+        let mut jobs: Vec<_> = all.rows().map(|(_, job)| job.clone()).collect();
+        jobs.sort_unstable_by_key(|job| job.id);
+        jobs
     }
 
     /// The live jobs of an ability with their arguments. Those whose argument does not decode are

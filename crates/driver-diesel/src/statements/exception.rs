@@ -1,7 +1,7 @@
 use diesel::deserialize;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    Due, Exception, ExceptionFilter, ExceptionId, Inserted, JobFacts, JobRecord, Keep, Redrive,
+    Due, Exception, ExceptionId, ExceptionScan, Inserted, JobFacts, JobRecord, Keep, Redrive,
     WorkerId,
 };
 use qudo_hooks::{FailureKind, JobId};
@@ -96,31 +96,35 @@ impl FromRow for Row {
     }
 }
 
-/// Reads the exception log, newest first: the ids sort by time.
-pub(crate) fn exceptions<E: Engine>(
+/// Rows of the exception log, newest first: the ids sort by time. Those of one job are found by its index, and are few.
+pub(crate) fn scan<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    filter: &ExceptionFilter,
+    scan: &ExceptionScan,
 ) -> QueryResult<Vec<Exception>> {
-    let mut sql = format!("SELECT {COLUMNS}, {FACTS} FROM qudo_exception_log WHERE 1 = 1");
+    // Of the type of the column, and not read.
+    let facts = if scan.arguments {
+        FACTS.to_owned()
+    } else {
+        FACTS.replace("arg", "CASE WHEN 1 = 0 THEN arg END")
+    };
+    let mut sql = format!("SELECT {COLUMNS}, {facts} FROM qudo_exception_log WHERE 1 = 1");
     let mut binds = Vec::new();
-    if !filter.abilities.is_empty() {
-        let marks = ["?"].repeat(filter.abilities.len()).join(",");
-        sql.push_str(&format!(" AND ability IN ({marks})"));
-        binds.extend(filter.abilities.iter().map(|ability| Bind::Text(ability)));
+    let ids = [
+        (" AND job_id = ?", scan.job.as_ref().map(JobId::as_uuid)),
+        (" AND id = ?", scan.id.as_ref().map(ExceptionId::as_uuid)),
+        (" AND id < ?", scan.before.as_ref().map(ExceptionId::as_uuid)),
+    ];
+    for (condition, id) in ids {
+        if let Some(id) = id {
+            sql.push_str(condition);
+            binds.push(Bind::Id(id));
+        }
     }
-    if let Some(job) = &filter.job {
-        sql.push_str(" AND job_id = ?");
-        binds.push(Bind::Id(job.as_uuid()));
-    }
-    if let Some(id) = &filter.id {
-        sql.push_str(" AND id = ?");
-        binds.push(Bind::Id(id.as_uuid()));
-    }
-    if filter.discarded_only {
+    if scan.discarded_only {
         sql.push_str(" AND discarded = 1");
     }
-    sql.push_str(" ORDER BY id DESC LIMIT ? OFFSET ?");
-    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
+    sql.push_str(" ORDER BY id DESC LIMIT ?");
+    binds.push(Bind::Big(scan.limit.into()));
     let rows: Vec<Row> = conn.rows(&sql, &binds)?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }

@@ -1,11 +1,12 @@
 use chrono::{DateTime, Utc};
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{CountRow, JobFacts, JobFilter, JobInfo, JobState, WorkerId};
+use qudo_core::driver::{CountRow, JobFacts, JobInfo, JobState, WorkerId};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use super::facts::FACTS_OF_J;
+use crate::bulk::rows_in;
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
@@ -99,25 +100,18 @@ pub(crate) fn lookup<E: Engine>(
     Ok(conn.row::<Info>(&sql, &[Bind::Id(id)])?.map(|info| info.0))
 }
 
-/// Live jobs in the order of their ids: the key of the facts.
-pub(crate) fn list<E: Engine>(
+/// Those of these jobs that live; without their arguments if they are not wanted.
+pub(crate) fn jobs<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    filter: &JobFilter,
+    ids: &[Uuid],
+    args: bool,
 ) -> QueryResult<Vec<JobInfo>> {
-    let mut sql = format!("{} WHERE 1 = 1", info_sql::<E>());
-    let mut binds = Vec::new();
-    if !filter.abilities.is_empty() {
-        let marks = ["?"].repeat(filter.abilities.len()).join(",");
-        sql.push_str(&format!(" AND j.ability IN ({marks})"));
-        binds.extend(filter.abilities.iter().map(|ability| Bind::Text(ability)));
-    }
-    if let Some(queue) = &filter.queue {
-        sql.push_str(" AND j.queue = ?");
-        binds.push(Bind::Text(queue));
-    }
-    sql.push_str(" ORDER BY j.id LIMIT ? OFFSET ?");
-    binds.extend([Bind::Big(filter.limit.into()), Bind::Big(filter.offset.into())]);
-    Ok(conn.rows::<Info>(&sql, &binds)?.into_iter().map(|info| info.0).collect())
+    let select = info_sql::<E>();
+    // Of the type of the column, and not read.
+    let select =
+        if args { select } else { select.replace("j.arg", "CASE WHEN 1 = 0 THEN j.arg END") };
+    let rows: Vec<Info> = rows_in(conn, &format!("{select} WHERE j.id IN"), &[], ids, "")?;
+    Ok(rows.into_iter().map(|info| info.0).collect())
 }
 
 struct Count(String, String, i64);

@@ -15,6 +15,7 @@ pub(crate) mod ledger;
 pub(crate) mod lookup;
 pub(crate) mod mend;
 pub(crate) mod moving;
+pub(crate) mod scan;
 pub(crate) mod schedule;
 pub(crate) mod settle;
 pub(crate) mod trace;

@@ -2,7 +2,9 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Ending, Keep, Purged, Remains, ReplyRow, Settlement, StatusRow};
+use qudo_core::driver::{
+    Ending, Keep, Purged, Remains, ReplyRow, Settlement, StatusId, StatusRow, StatusScan,
+};
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
@@ -117,16 +119,20 @@ pub(crate) fn remains<E: Engine>(conn: &mut Sql<'_, E::Conn>, job: &Uuid) -> Que
     Ok(remains)
 }
 
+const STATUS: &str =
+    "id, job_id, ability, status, attempt, uniqkey, enqueued_at, started_at, finished_at, message";
+
 struct Status(StatusRow);
 
 impl FromRow for Status {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        let job = JobId::from_uuid(columns.id()?);
+        let (id, job) = (StatusId::from_uuid(columns.id()?), JobId::from_uuid(columns.id()?));
         let (ability, status) = (columns.text()?, columns.text()?);
         let (attempt, uniqkey) = (columns.int()?.unsigned_abs(), columns.opt_text()?);
         let (enqueued, started) = (instant(columns.big()?), instant(columns.big()?));
         let finished = instant(columns.big()?);
-        let mut row = StatusRow::new(job, ability, status, attempt, enqueued, started, finished);
+        let mut row =
+            StatusRow::new(id, job, ability, status, attempt, enqueued, started, finished);
         row.uniqkey = uniqkey;
         row.message = columns.opt_text()?;
         Ok(Self(row))
@@ -138,9 +144,29 @@ pub(crate) fn status<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     job: &Uuid,
 ) -> QueryResult<Vec<StatusRow>> {
-    let sql = "SELECT job_id, ability, status, attempt, uniqkey, enqueued_at, started_at, \
-               finished_at, message FROM qudo_job_status WHERE job_id = ? ORDER BY id";
-    let rows: Vec<Status> = conn.rows(sql, &[Bind::Id(job)])?;
+    let sql = format!("SELECT {STATUS} FROM qudo_job_status WHERE job_id = ? ORDER BY id");
+    let rows: Vec<Status> = conn.rows(&sql, &[Bind::Id(job)])?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// Rows of the job status, newest first: the ids sort by time.
+pub(crate) fn scan_status<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    scan: &StatusScan,
+) -> QueryResult<Vec<StatusRow>> {
+    let mut sql = format!("SELECT {STATUS} FROM qudo_job_status WHERE 1 = 1");
+    let mut binds = Vec::new();
+    if let Some(job) = &scan.job {
+        sql.push_str(" AND job_id = ?");
+        binds.push(Bind::Id(job.as_uuid()));
+    }
+    if let Some(before) = &scan.before {
+        sql.push_str(" AND id < ?");
+        binds.push(Bind::Id(before.as_uuid()));
+    }
+    sql.push_str(" ORDER BY id DESC LIMIT ?");
+    binds.push(Bind::Big(scan.limit.into()));
+    let rows: Vec<Status> = conn.rows(&sql, &binds)?;
     Ok(rows.into_iter().map(|row| row.0).collect())
 }
 

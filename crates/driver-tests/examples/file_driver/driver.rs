@@ -10,10 +10,11 @@ use qudo::JobId;
 use qudo::driver::{
     AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag,
     CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, DriverRegistration, Due,
-    Ending, ErrorKind, Exception, ExceptionFilter, ExceptionId, Inserted, Inspect, JobFilter,
-    JobInfo, JobRecord, JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Promotion,
-    Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StrayCursor,
-    Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Ending, ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted, Inspect, JobInfo,
+    JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Past,
+    PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, StatusScan, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -143,8 +144,12 @@ impl Inspect for FileDriver {
         self.0.read(|state| state.holder(ability, uniqkey))
     }
 
-    fn list(&self, filter: &JobFilter) -> Answer<Vec<JobInfo>> {
-        self.0.read(|state| state.list(filter))
+    fn jobs(&self, ids: &[JobId], args: bool) -> Answer<Vec<JobInfo>> {
+        self.0.read(|state| state.jobs(ids, args))
+    }
+
+    fn scan_jobs(&self, scan: &JobScan<'_>) -> Answer<Vec<PlacedJob>> {
+        self.0.read(|state| state.scan_jobs(scan))
     }
 
     fn count(&self) -> Answer<Vec<CountRow>> {
@@ -178,8 +183,16 @@ impl Inspect for FileDriver {
         })
     }
 
-    fn exceptions(&self, filter: &ExceptionFilter) -> Answer<Vec<Exception>> {
-        self.0.read(|state| state.exceptions(filter))
+    fn scan_exceptions(&self, scan: &ExceptionScan) -> Answer<Vec<Exception>> {
+        self.0.read(|state| state.scan_exceptions(scan))
+    }
+
+    fn scan_status(&self, scan: &StatusScan) -> Answer<Vec<StatusRow>> {
+        self.0.read(|state| state.scan_status(scan))
+    }
+
+    fn count_past(&self, of: Past, bound: u64) -> Answer<Bounded> {
+        self.0.read(|state| state.count_past(of, bound))
     }
 
     fn status(&self, job: JobId) -> Answer<Vec<StatusRow>> {

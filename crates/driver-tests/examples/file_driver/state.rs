@@ -7,10 +7,11 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use qudo::JobId;
 use qudo::driver::{
-    Arrival, ClaimRequest, ClaimedJob, DeadWorker, Departure, Due, Ending, Exception,
-    ExceptionFilter, ExceptionId, ExceptionRecord, Flags, Inserted, JobFacts, JobFilter, JobInfo,
-    JobRecord, JobState, Keep, MovingJob, Name, Promotion, Redrive, Remains, ReplyRecord, ReplyRow,
-    Rescued, Settled, Settlement, StatusRow, Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Arrival, Bounded, ClaimRequest, ClaimedJob, DeadWorker, Departure, Due, Ending, Exception,
+    ExceptionId, ExceptionRecord, ExceptionScan, Flags, Inserted, JobCursor, JobFacts, JobInfo,
+    JobRecord, JobScan, JobState, Keep, MovingJob, Name, Past, PlacedJob, Promotion, Redrive,
+    Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow, StatusScan,
+    Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -97,6 +98,19 @@ impl Row {
             Place::Scheduled { at } => JobState::Scheduled { run_after: at },
             Place::Leased { worker, until, .. } => JobState::Running { worker, until },
             Place::Leaving { .. } | Place::Arriving { .. } => JobState::Moving,
+        }
+    }
+
+    /// Where it comes in a list.
+    fn cursor(&self, id: JobId) -> JobCursor {
+        match &self.place {
+            Place::Ready => {
+                JobCursor::Ready(self.facts.queue.to_string(), -self.facts.priority, id)
+            }
+            Place::Scheduled { at } => JobCursor::Scheduled(*at, id),
+            Place::Leased { .. } => JobCursor::Leased(id),
+            Place::Leaving { to, .. } => JobCursor::Leaving(to.clone(), id),
+            Place::Arriving { from, .. } => JobCursor::Arriving(from.clone(), id),
         }
     }
 
@@ -244,8 +258,16 @@ impl State {
         if let Some(status) = extras.status {
             let (ability, begun) = (row.facts.ability.as_str(), now - status.took);
             let (enqueued_at, attempt) = (row.enqueued_at, row.attempt.unsigned_abs());
-            let mut kept =
-                StatusRow::new(id, ability, status.status, attempt, enqueued_at, begun, now);
+            let mut kept = StatusRow::new(
+                StatusId::new(),
+                id,
+                ability,
+                status.status,
+                attempt,
+                enqueued_at,
+                begun,
+                now,
+            );
             kept.uniqkey.clone_from(&row.facts.uniqkey);
             kept.message = status.message;
             self.statuses.push(kept);
@@ -348,27 +370,72 @@ impl State {
 
 // Questions and orders.
 impl State {
-    pub fn list(&self, filter: &JobFilter) -> Vec<JobInfo> {
-        let is_wanted = |row: &Row| {
-            (filter.abilities.is_empty()
-                || filter.abilities.iter().any(|one| row.facts.ability == *one))
-                && filter.queue.as_ref().is_none_or(|queue| row.facts.queue == *queue)
+    pub fn jobs(&self, ids: &[JobId], args: bool) -> Vec<JobInfo> {
+        let info = |id: &JobId| {
+            let mut info = self.jobs.get(id)?.info(*id);
+            if !args {
+                info.facts.arg = Vec::new();
+            }
+            Some(info)
         };
-        let wanted = self.jobs.iter().filter(|(_, row)| is_wanted(row));
-        let page = wanted.skip(filter.offset as usize).take(filter.limit as usize);
-        page.map(|(id, row)| row.info(*id)).collect()
+        ids.iter().filter_map(info).collect()
     }
 
-    pub fn exceptions(&self, filter: &ExceptionFilter) -> Vec<Exception> {
-        let is_wanted = |row: &&Exception| {
-            (filter.abilities.is_empty()
-                || filter.abilities.iter().any(|one| row.facts.ability == *one))
-                && filter.job.is_none_or(|job| job == row.job)
-                && filter.id.is_none_or(|id| id == row.id)
-                && (row.discarded || !filter.discarded_only)
+    pub fn scan_jobs(&self, scan: &JobScan<'_>) -> Vec<PlacedJob> {
+        let placed = |(id, row): (&JobId, &Row)| PlacedJob {
+            at: row.cursor(*id),
+            queue: row.facts.queue.clone(),
+            ability: row.facts.ability.clone(),
+            priority: row.facts.priority,
+            attempt: row.attempt.unsigned_abs(),
+            state: row.state(),
         };
-        let wanted = self.exceptions.iter().rev().filter(is_wanted);
-        wanted.skip(filter.offset as usize).take(filter.limit as usize).cloned().collect()
+        let is_wanted = |one: &PlacedJob| {
+            one.at.place() == scan.place
+                && scan.queue.is_none_or(|queue| one.queue == *queue)
+                && scan.after.is_none_or(|after| one.at > *after)
+        };
+        let mut rows: Vec<_> = self.jobs.iter().map(placed).filter(is_wanted).collect();
+        rows.sort_by(|one, other| one.at.cmp(&other.at));
+        rows.truncate(scan.limit as usize);
+        rows
+    }
+
+    pub fn scan_exceptions(&self, scan: &ExceptionScan) -> Vec<Exception> {
+        let is_wanted = |row: &&Exception| {
+            scan.job.is_none_or(|job| job == row.job)
+                && scan.id.is_none_or(|id| id == row.id)
+                && (row.discarded || !scan.discarded_only)
+                && scan.before.is_none_or(|before| row.id < before)
+        };
+        let mut rows: Vec<_> = self.exceptions.iter().filter(is_wanted).cloned().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        rows.truncate(scan.limit as usize);
+        if !scan.arguments {
+            for row in &mut rows {
+                row.facts.arg = Vec::new();
+            }
+        }
+        rows
+    }
+
+    pub fn scan_status(&self, scan: &StatusScan) -> Vec<StatusRow> {
+        let is_wanted = |row: &&StatusRow| {
+            scan.job.is_none_or(|job| job == row.job)
+                && scan.before.is_none_or(|before| row.id < before)
+        };
+        let mut rows: Vec<_> = self.statuses.iter().filter(is_wanted).cloned().collect();
+        rows.sort_by_key(|row| std::cmp::Reverse(row.id));
+        rows.truncate(scan.limit as usize);
+        rows
+    }
+
+    pub fn count_past(&self, of: Past, bound: u64) -> Bounded {
+        let rows = match of {
+            Past::Exceptions => self.exceptions.len(),
+            Past::Status => self.statuses.len(),
+        };
+        Bounded::new(rows as u64, bound)
     }
 
     pub fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {

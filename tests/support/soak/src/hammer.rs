@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
 use qudo::admin::AuditOptions;
+use qudo::admin::{JobFilter, Paging};
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, Due, Extras,
     JobFacts, JobRecord, Name, ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
@@ -243,9 +244,8 @@ fn judge(shared: &Shared, manager: &Manager, took: Duration) -> Outcome {
         std::mem::take(&mut *shared.doubled.lock().unwrap_or_else(PoisonError::into_inner));
     let lost_count = lost.len();
     // Where there are facts, they tell which ids these are.
-    let filter = qudo::driver::JobFilter { limit: 10_000, ..Default::default() };
-    let left: Vec<_> =
-        manager.jobs(&filter).into_iter().flat_map(|on| on.answer.unwrap_or_default()).collect();
+    let listing = manager.jobs(&JobFilter::all(), &Paging::default().limit(10_000));
+    let left: Vec<_> = listing.rows().map(|(_, job)| job).collect();
     let story = |number: usize| match left.iter().find(|job| number_of(job.id) == number) {
         Some(job) => format!("number {number}, job {}, facts are there, {:?}", job.id, job.state),
         None => format!("number {number}, without a trace"),

@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use qudo::Manager;
 use qudo::admin::AuditOptions;
+use qudo::admin::{JobFilter, Paging};
 use qudo::history::{Fault, History, Line, Remains, Rules};
 
 use crate::{Result, World};
@@ -74,7 +75,7 @@ pub fn judge(world: &World, manager: &Manager, rules: &Rules, limit: Duration) -
     while left(manager) != Some(0) {
         if begun.elapsed() > limit {
             let states = manager.database_reports();
-            let left = manager.jobs(&qudo::driver::JobFilter::default());
+            let left = manager.jobs(&JobFilter::all(), &Paging::default().limit(30));
             return Err(format!("not worked off in {limit:?}: {states:#?}\n{left:#?}").into());
         }
         std::thread::sleep(Duration::from_millis(50));

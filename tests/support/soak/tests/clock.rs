@@ -9,7 +9,7 @@ use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
 use qudo::admin::AuditOptions;
-use qudo::driver::ExceptionFilter;
+use qudo::admin::{ExceptionFilter, Paging};
 use qudo::history::History;
 use qudo::hook::FailureKind;
 use qudo::{JobId, Manager, NewJob};
@@ -35,7 +35,8 @@ fn count(manager: &Manager, state: Option<&str>) -> u64 {
 
 /// Jobs that were taken from a worker.
 fn taken(manager: &Manager) -> HashSet<JobId> {
-    let answers = manager.exceptions(&ExceptionFilter { limit: 10_000, ..Default::default() });
+    let paging = Paging::default().limit(10_000);
+    let answers = manager.exceptions(&ExceptionFilter::all(), &paging);
     let rows = answers.into_iter().flat_map(|on| on.answer.expect("answers"));
     let is_taken =
         |kind: &FailureKind| matches!(kind, FailureKind::Crash | FailureKind::LeaseExpired);

@@ -12,7 +12,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use qudo::admin::{AuditOptions, DatabaseState};
-use qudo::driver::{Driver, DriverRegistration, ExceptionFilter, JobFilter};
+use qudo::admin::{ExceptionFilter, JobFilter, Paging};
+use qudo::driver::{Driver, DriverRegistration};
 use qudo::history::{History, Recorder, Remains, Rules, micros};
 use qudo::hook::FailureKind;
 use qudo::{Error, Manager};
@@ -460,8 +461,8 @@ fn a_full_disk_is_a_database_that_is_down_until_there_is_room() {
     assert!(begun.elapsed() < Duration::from_secs(2), "{:?}", begun.elapsed());
     let working = manager.start().expect("starts");
     eventually("all are worked", || {
-        let jobs = manager.jobs(&JobFilter::default());
-        jobs.into_iter().all(|on| on.answer.is_ok_and(|jobs| jobs.is_empty()))
+        let jobs = manager.jobs(&JobFilter::all(), &Paging::default());
+        jobs.errors().next().is_none() && jobs.rows().next().is_none()
     });
     working.stop();
     let remains = Remains::of(&manager).expect("both answer");
@@ -801,13 +802,12 @@ fn a_rolling_restart_costs_no_attempt_and_runs_nothing_twice() {
     }
     let manager = scene.load.manager().clone();
     let history = scene.world.history();
-    let filter = ExceptionFilter { limit: 100_000, ..ExceptionFilter::default() };
     scene.load.phase(Phase::After);
     let (client, phases) = scene.load.stop().expect("ends");
     let verdict = judge(&scene.world, &client, &scene.rules, DEADLINE).expect("worked off");
     assert_eq!((verdict.faults, verdict.audit), (vec![], None));
     assert!(phases.values().all(|tally| tally.failed.is_empty()), "{phases:?}");
-    for on in manager.exceptions(&filter) {
+    for on in manager.exceptions(&ExceptionFilter::all(), &Paging::default().limit(100_000)) {
         for row in on.answer.expect("answers") {
             let lost = matches!(row.kind, FailureKind::Crash | FailureKind::LeaseExpired);
             assert!(!lost, "{row:?}");
@@ -857,9 +857,8 @@ fn a_mover_that_is_killed_again_and_again_loses_and_doubles_nothing() {
     }
     println!("moved after {kills} kills");
     assert!(kills > 0, "it was never interrupted");
-    let filter = JobFilter { limit: 10_000, ..JobFilter::default() };
-    for on in manager.jobs(&filter) {
-        let found: Vec<_> = on.answer.expect("answers");
+    for on in manager.jobs(&JobFilter::all(), &Paging::default().limit(10_000)) {
+        let found = on.answer.expect("answers").rows;
         let expected = if on.database == "mariadb" { jobs.len() } else { 0 };
         assert_eq!(found.len(), expected, "{}", on.database);
         assert!(found.iter().all(|job| jobs.contains(&job.id.to_string())));

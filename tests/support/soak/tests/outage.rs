@@ -6,7 +6,7 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use qudo::driver::ExceptionFilter;
+use qudo::admin::{ExceptionFilter, Paging};
 use qudo::history::{History, Rules};
 use qudo::{JobId, Manager};
 use qudo_soak::{Crew, Effort, Options, World, builder, effort, judge};
@@ -36,7 +36,8 @@ fn running(manager: &Manager) -> u64 {
 
 /// Jobs that crashed, as the exception log tells.
 fn crashed(manager: &Manager) -> HashSet<JobId> {
-    let answers = manager.exceptions(&ExceptionFilter { limit: 1_000, ..Default::default() });
+    let paging = Paging::default().limit(1_000);
+    let answers = manager.exceptions(&ExceptionFilter::all(), &paging);
     answers.into_iter().filter_map(|on| on.answer.ok()).flatten().map(|row| row.job).collect()
 }
 

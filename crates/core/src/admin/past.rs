@@ -1,0 +1,283 @@
+//! Rows of the exception log and of the job status that a filter means, page by page, newest first.
+
+use qudo_hooks::{CodecSet, JobId};
+
+use super::page::{Budget, Page, Paging, Position};
+use super::row::{Asks, Lens};
+use crate::driver::{
+    Driver, DriverError, Exception, ExceptionId, ExceptionScan, Past, StatusId, StatusRow,
+    StatusScan,
+};
+use crate::filter::{Field, Filter};
+
+/// Rows with arguments, which may be large, are read in pieces of so many at most.
+const WITH_ARGUMENTS: u32 = 200;
+
+/// The count that is told where a search was not ended goes up to this.
+const ABOUT: u64 = 5_000_000;
+
+/// Rows of one kind are read by their id, newest first, or those of one job.
+trait Rows {
+    type Row;
+    type Id: Copy + Ord;
+    const OF: Past;
+
+    fn id(row: &Self::Row) -> Self::Id;
+    fn position(id: Self::Id) -> Position;
+    fn at(position: &Position) -> Option<Self::Id>;
+    /// The rows and jobs of which only some can be meant, where the filter says so by id.
+    fn ranges(&self) -> Option<Vec<Range<Self::Id>>>;
+    fn read(
+        &self,
+        range: Range<Self::Id>,
+        before: Option<Self::Id>,
+        limit: u32,
+    ) -> Result<Vec<Self::Row>, DriverError>;
+    /// As [`Filter::holds`].
+    fn is_meant(&self, row: &Self::Row) -> Option<bool>;
+    fn strip(&self, row: Self::Row) -> Self::Row;
+}
+
+#[derive(Clone, Copy)]
+enum Range<I> {
+    All,
+    Job(JobId),
+    Row(I),
+}
+
+/// A page, and its last row if there is more behind it.
+type Found<R> = Result<(Page<<R as Rows>::Row>, Option<<R as Rows>::Id>), DriverError>;
+
+/// What is searched, and how far.
+pub(super) struct Extent<'e> {
+    pub(super) paging: &'e Paging,
+    pub(super) budget: &'e Budget,
+    pub(super) from: Option<&'e Position>,
+}
+
+/// Reads piece after piece until enough rows are found, or too many were read.
+fn search<R: Rows>(
+    rows: &R,
+    driver: &dyn Driver,
+    extent: &Extent<'_>,
+) -> Result<(Page<R::Row>, Option<Position>), DriverError> {
+    let before = extent.from.and_then(R::at);
+    let (mut page, next) = match rows.ranges() {
+        Some(ranges) => of_ranges(rows, &ranges, extent, before)?,
+        None => of_all(rows, extent, before)?,
+    };
+    page.more = next.is_some();
+    if page.more && page.rows.len() < extent.paging.limit as usize {
+        page.about = Some(driver.count_past(R::OF, ABOUT)?.count);
+    }
+    Ok((page, next.map(R::position)))
+}
+
+fn of_all<R: Rows>(rows: &R, extent: &Extent<'_>, mut before: Option<R::Id>) -> Found<R> {
+    let Extent { paging, budget, .. } = extent;
+    let mut page = Page::empty();
+    loop {
+        if budget.is_spent(page.searched) {
+            return Ok((page, before));
+        }
+        let limit = budget.next(page.searched, paging.limit);
+        let limit = if paging.arguments { limit.min(WITH_ARGUMENTS) } else { limit };
+        let read = rows.read(Range::All, before, limit)?;
+        let ends = read.len() < limit as usize;
+        for row in read {
+            if page.rows.len() >= paging.limit as usize {
+                return Ok((page, before));
+            }
+            before = Some(R::id(&row));
+            take(rows, row, &mut page);
+        }
+        if ends {
+            return Ok((page, None));
+        }
+    }
+}
+
+/// Rows of a job are few: they are read whole, and put in order.
+fn of_ranges<R: Rows>(
+    rows: &R,
+    ranges: &[Range<R::Id>],
+    extent: &Extent<'_>,
+    before: Option<R::Id>,
+) -> Found<R> {
+    let mut page = Page::empty();
+    for range in ranges {
+        let mut before = before;
+        loop {
+            let read = rows.read(*range, before, WITH_ARGUMENTS)?;
+            let ends = read.len() < WITH_ARGUMENTS as usize;
+            before = read.last().map(R::id).or(before);
+            for row in read {
+                take(rows, row, &mut page);
+            }
+            if ends {
+                break;
+            }
+        }
+    }
+    page.rows.sort_by_key(|row| std::cmp::Reverse(R::id(row)));
+    let limit = extent.paging.limit as usize;
+    let more = page.rows.len() > limit;
+    page.rows.truncate(limit);
+    let last = page.rows.last().map(R::id);
+    Ok((page, last.filter(|_| more)))
+}
+
+fn take<R: Rows>(rows: &R, row: R::Row, page: &mut Page<R::Row>) {
+    page.searched += 1;
+    match rows.is_meant(&row) {
+        Some(true) => page.rows.push(rows.strip(row)),
+        Some(false) => {}
+        None => page.unreadable += 1,
+    }
+}
+
+/// Rows of the exception log.
+pub(super) fn exceptions(
+    driver: &dyn Driver,
+    database: &str,
+    codecs: &CodecSet,
+    filter: &Filter<Exception>,
+    extent: &Extent<'_>,
+) -> Result<(Page<Exception>, Option<Position>), DriverError> {
+    let asks = Asks::of(filter);
+    let lens = Lens::new(database, codecs, &[], asks);
+    let keeps = extent.paging.arguments;
+    let rows = Exceptions { driver, lens, filter, args: keeps || asks.arg, keeps };
+    search(&rows, driver, extent)
+}
+
+struct Exceptions<'s> {
+    driver: &'s dyn Driver,
+    lens: Lens<'s>,
+    filter: &'s Filter<Exception>,
+    args: bool,
+    keeps: bool,
+}
+
+impl Rows for Exceptions<'_> {
+    type Row = Exception;
+    type Id = ExceptionId;
+    const OF: Past = Past::Exceptions;
+
+    fn id(row: &Exception) -> ExceptionId {
+        row.id
+    }
+
+    fn position(id: ExceptionId) -> Position {
+        Position::Exception(id)
+    }
+
+    fn at(position: &Position) -> Option<ExceptionId> {
+        match position {
+            Position::Exception(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    fn ranges(&self) -> Option<Vec<Range<ExceptionId>>> {
+        if let Some(ids) = self.filter.only_ids(Field::Exception) {
+            return Some(
+                ids.into_iter().map(|id| Range::Row(ExceptionId::from_uuid(id))).collect(),
+            );
+        }
+        self.filter.only_ids(Field::Id).map(of_jobs)
+    }
+
+    fn read(
+        &self,
+        range: Range<ExceptionId>,
+        before: Option<ExceptionId>,
+        limit: u32,
+    ) -> Result<Vec<Exception>, DriverError> {
+        let all = ExceptionScan { before, arguments: self.args, ..ExceptionScan::all(limit) };
+        self.driver.scan_exceptions(&match range {
+            Range::All => all,
+            Range::Job(job) => ExceptionScan { job: Some(job), ..all },
+            Range::Row(id) => ExceptionScan { id: Some(id), ..all },
+        })
+    }
+
+    fn is_meant(&self, row: &Exception) -> Option<bool> {
+        self.lens.exception(self.filter, row)
+    }
+
+    fn strip(&self, mut row: Exception) -> Exception {
+        if !self.keeps {
+            row.facts.arg = Vec::new();
+        }
+        row
+    }
+}
+
+/// Rows of the job status.
+pub(super) fn status(
+    driver: &dyn Driver,
+    database: &str,
+    codecs: &CodecSet,
+    filter: &Filter<StatusRow>,
+    extent: &Extent<'_>,
+) -> Result<(Page<StatusRow>, Option<Position>), DriverError> {
+    let lens = Lens::new(database, codecs, &[], Asks::of(filter));
+    search(&Statuses { driver, lens, filter }, driver, extent)
+}
+
+struct Statuses<'s> {
+    driver: &'s dyn Driver,
+    lens: Lens<'s>,
+    filter: &'s Filter<StatusRow>,
+}
+
+impl Rows for Statuses<'_> {
+    type Row = StatusRow;
+    type Id = StatusId;
+    const OF: Past = Past::Status;
+
+    fn id(row: &StatusRow) -> StatusId {
+        row.id
+    }
+
+    fn position(id: StatusId) -> Position {
+        Position::Status(id)
+    }
+
+    fn at(position: &Position) -> Option<StatusId> {
+        match position {
+            Position::Status(id) => Some(*id),
+            _ => None,
+        }
+    }
+
+    fn ranges(&self) -> Option<Vec<Range<StatusId>>> {
+        self.filter.only_ids(Field::Id).map(of_jobs)
+    }
+
+    fn read(
+        &self,
+        range: Range<StatusId>,
+        before: Option<StatusId>,
+        limit: u32,
+    ) -> Result<Vec<StatusRow>, DriverError> {
+        let job = match range {
+            Range::Job(job) => Some(job),
+            Range::All | Range::Row(_) => None,
+        };
+        self.driver.scan_status(&StatusScan { job, before, limit })
+    }
+
+    fn is_meant(&self, row: &StatusRow) -> Option<bool> {
+        self.lens.status(self.filter, row)
+    }
+
+    fn strip(&self, row: StatusRow) -> StatusRow {
+        row
+    }
+}
+
+fn of_jobs<I>(ids: Vec<uuid::Uuid>) -> Vec<Range<I>> {
+    ids.into_iter().map(|id| Range::Job(JobId::from_uuid(id))).collect()
+}
