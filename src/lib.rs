@@ -84,9 +84,9 @@ pub mod admin {
     };
     pub use qudo_core::{
         AbilityInfo, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport, DatabaseState,
-        DownReason, ExceptionFilter, Explanation, Filter, FilterError, Filtered, Finding, Flaw,
-        JobCount, JobFilter, Listing, LoopReport, MoveReport, Page, Paging, PerDatabase, Placed,
-        Reason, SpoolReport, StatusFilter, Unworkable, fields,
+        DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups, Filter, FilterError,
+        Filtered, Finding, Flaw, JobCount, JobFilter, Listing, LoopReport, MoveReport, Page,
+        Paging, PerDatabase, Placed, Reason, SpoolReport, StatusFilter, Unworkable, fields,
     };
 }
 

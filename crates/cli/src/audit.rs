@@ -4,7 +4,8 @@ use qudo::Manager;
 use qudo::admin::{AuditOptions, AuditReport};
 use serde_json::json;
 
-use crate::{Databases, with_causes};
+use crate::databases::Databases;
+use crate::with_causes;
 
 /// What the command looks for and does.
 #[derive(Debug, clap::Args)]

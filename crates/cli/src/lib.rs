@@ -3,7 +3,14 @@
 
 mod audit;
 mod bench;
+mod count;
+mod databases;
+mod failures;
+mod list;
 mod migrate;
+mod output;
+mod shapes;
+mod show;
 mod status;
 mod why;
 
@@ -11,6 +18,9 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use qudo::{Error, Manager};
+
+use databases::Databases;
+use list::ListArguments;
 
 /// Looks after the databases of a qudo job queue.
 #[derive(Debug, Parser)]
@@ -26,12 +36,26 @@ enum Command {
     /// programs that only enqueue have no row, and are not seen.
     Migrate(Migrate),
     /// Show what waits, runs and failed.
-    Status(Databases),
+    Status(Status),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// List live jobs: those that run, those that are ready in the order of the claim, those that are scheduled.
+    Jobs(ListArguments),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Count live jobs by queue, ability and state.
+    Count(count::Arguments),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Show failures by ability, kind, class of the error and version of the program: how many, since when, a sample.
+    Failures(failures::Arguments),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// List the runs of abilities that keep a job status, newest first.
+    Runs(ListArguments),
+    /// Show all that the databases know of a job, with its argument.
+    Show(show::Arguments),
+    /// Tell why a job does not run, or how it ended: the one reason, from all databases.
+    Why(why::Arguments),
     /// Look whether every live job is in exactly one place of one database, with its facts and its
     /// key.
     Audit(audit::Arguments),
-    /// Tell why a job does not run, or how it ended: the one reason, from all databases.
-    Why(why::Arguments),
     /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
     /// afterwards. Several databases are measured together, as one manager uses them.
     Bench(bench::Arguments),
@@ -46,61 +70,93 @@ struct Migrate {
     force: bool,
 }
 
-/// The databases that a command is for.
 #[derive(Debug, clap::Args)]
-struct Databases {
-    /// A data source name, such as `sqlite:jobs.db` or `postgres://user@host/jobs`;
-    /// several times for several. `NAME=DSN` gives it a short name, by default the file's or the
-    /// database's own.
-    #[arg(long, required = true)]
-    database: Vec<String>,
+struct Status {
+    #[command(flatten)]
+    databases: Databases,
 }
 
-impl Databases {
-    fn manager(&self) -> Result<Manager, Error> {
-        let builder = Manager::builder().linked(false);
-        self.database.iter().fold(builder, |builder, text| add_database(builder, text)).build()
-    }
+/// Why a command did not do what it was for.
+#[derive(Debug)]
+enum Failure {
+    /// The command line, a file or a variable is wrong; nothing was asked.
+    Usage(String),
+    Asked(Error),
 }
 
-/// Adds `DSN`, or `NAME=DSN` under a short name of the operator's.
-fn add_database(builder: qudo::ManagerBuilder, text: &str) -> qudo::ManagerBuilder {
-    match text.split_once('=') {
-        // A data source name has its scheme's colon first.
-        Some((name, dsn)) if !name.contains(':') => builder.database_as(name, dsn),
-        _ => builder.database(text),
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Self::Asked(error)
     }
 }
 
 /// Parses the command line of the process and runs its command.
 ///
 /// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
-/// `audit` answers 0 when all is as it should be, 1 when something is wrong, and 2 when it could not
-/// look at all of it. `why` answers 0 when a database knows the job, 1 when no database knows it, and 2 when
-/// a database that did not answer may know it.
+/// Lists, counts and `show` answer 0 when all databases answered, and 2 when one did not; `show` and `why` 1 when no database
+/// knows the job, and 2 when a database that did not answer may know it. `audit` answers 0 when all is as it should be, 1 when
+/// something is wrong, and 2 when it could not look at all of it.
 pub fn run() -> ExitCode {
+    run_on(None)
+}
+
+/// The same for a program that has its databases: its commands need no `--database`, and look into arguments by the codecs
+/// that the manager has.
+///
+/// ```no_run
+/// # fn main() -> Result<std::process::ExitCode, qudo::Error> {
+/// let manager = qudo::Manager::builder().database("sqlite:jobs.db").build()?;
+/// Ok(qudo_cli::run_with(&manager))
+/// # }
+/// ```
+pub fn run_with(manager: &Manager) -> ExitCode {
+    run_on(Some(manager))
+}
+
+fn run_on(own: Option<&Manager>) -> ExitCode {
     let level = env_logger::Env::default().default_filter_or("warn");
     drop(env_logger::Builder::from_env(level).try_init());
     let command = Arguments::parse().command;
     let after_error = match &command {
-        Command::Audit(_) | Command::Why(_) => ExitCode::from(2),
-        _ => ExitCode::FAILURE,
+        Command::Migrate(_) | Command::Status(_) | Command::Bench(_) => ExitCode::FAILURE,
+        _ => ExitCode::from(2),
     };
-    execute(command).unwrap_or_else(|error| {
-        eprintln!("qudo: {}", with_causes(&error));
-        after_error
+    execute(command, own).unwrap_or_else(|failure| match failure {
+        Failure::Usage(reason) => {
+            eprintln!("qudo: {reason}");
+            ExitCode::from(2)
+        }
+        Failure::Asked(error) => {
+            eprintln!("qudo: {}", with_causes(&error));
+            after_error
+        }
     })
 }
 
-fn execute(command: Command) -> Result<ExitCode, Error> {
+fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure> {
     let code = |done: bool| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     Ok(match command {
         Command::Migrate(Migrate { databases, force }) => {
-            code(migrate::run(&databases.manager()?, force))
+            code(migrate::run(&databases.manager(own)?, force))
         }
-        Command::Status(databases) => code(status::run(&databases.manager()?)),
-        Command::Audit(arguments) => audit::run(&arguments.databases.manager()?, &arguments),
-        Command::Why(arguments) => why::run(&arguments.databases.manager()?, &arguments)?,
+        Command::Status(Status { databases }) => code(status::run(&databases.manager(own)?)),
+        Command::Jobs(arguments) => {
+            let manager = arguments.databases.manager(own)?;
+            let listing = manager.jobs(&arguments.filter(&manager)?, &arguments.paging());
+            list::print(&listing, arguments.json, &shapes::JOBS)
+        }
+        Command::Runs(arguments) => {
+            let manager = arguments.databases.manager(own)?;
+            let listing = manager.job_statuses(&arguments.filter(&manager)?, &arguments.paging());
+            list::print(&listing, arguments.json, &shapes::RUNS)
+        }
+        Command::Count(arguments) => count::run(&arguments.databases.manager(own)?, &arguments)?,
+        Command::Failures(arguments) => {
+            failures::run(&arguments.databases().manager(own)?, &arguments)?
+        }
+        Command::Show(arguments) => show::run(&arguments.databases.manager(own)?, &arguments)?,
+        Command::Audit(arguments) => audit::run(&arguments.databases.manager(own)?, &arguments),
+        Command::Why(arguments) => why::run(&arguments.databases.manager(own)?, &arguments)?,
         Command::Bench(arguments) => code(bench::run(&arguments)?),
     })
 }

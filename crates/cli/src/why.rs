@@ -4,7 +4,7 @@ use qudo::admin::{Bounded, Ending, Exception, Explanation, JobInfo, Reason};
 use qudo::{Error, JobId, Manager};
 use serde_json::{Map, Value, json};
 
-use crate::Databases;
+use crate::databases::Databases;
 
 /// Which job is explained.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
     Ok(ExitCode::from(u8::from(explanation.database.is_none())))
 }
 
-fn as_text(explanation: &Explanation) -> String {
+pub(crate) fn as_text(explanation: &Explanation) -> String {
     let mut lines = vec![match &explanation.database {
         Some(database) => format!("job {} in database {database:?}", explanation.job),
         None => format!("job {}", explanation.job),
@@ -135,7 +135,7 @@ fn counted(count: u64, noun: &str) -> String {
 }
 
 /// `reason` is the word, beside it is what the reason carries, and `text` is the sentence for people.
-fn as_json(explanation: &Explanation) -> Value {
+pub(crate) fn as_json(explanation: &Explanation) -> Value {
     let mut object = Map::new();
     let mut put = |name: &str, value: Value| object.insert(name.to_owned(), value);
     put("job", json!(explanation.job.to_string()));

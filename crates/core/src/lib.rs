@@ -39,6 +39,7 @@ mod clock;
 mod database;
 pub mod driver;
 mod error;
+mod error_class;
 mod filter;
 #[cfg(test)]
 mod fixture;
@@ -62,6 +63,7 @@ pub use ability::{Ability, AbilityInfo, AbilityRegistration, AbilityReturn, Abil
 pub use ability_options::AbilityOptions;
 pub use admin::audit;
 pub use admin::audit::{AuditOptions, AuditReport, Finding, Flaw};
+pub use admin::failures::{FailureGroup, FailureGroups};
 pub use admin::listing::{JobCount, Unworkable};
 pub use admin::page::{Cursor, CursorError, Listing, Page, Paging};
 pub use admin::why::{Explanation, Reason};

@@ -13,6 +13,7 @@ use qudo_hooks::{CodecSet, Hook, JobId, Outcome, PluginSet, SourceLocation};
 use crate::ability::AbilityInfo;
 use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
+use crate::admin::failures::FailureGroups;
 use crate::admin::listing::{JobCount, Unworkable};
 use crate::admin::page::{Listing, Paging};
 use crate::admin::why::Explanation;
@@ -27,7 +28,8 @@ use crate::database::set::Databases;
 use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
-    ControlFlag, Driver, Due, Exception, ExceptionId, JobInfo, JobRecord, StatusRow, WorkerSeen,
+    ControlFlag, Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, StatusRow,
+    WorkerSeen,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
@@ -263,6 +265,12 @@ impl Manager {
         admin::why::why(self.client(), id)
     }
 
+    /// The argument of a job as JSON, for people; `None` where this manager does not have the codec, where the codec
+    /// [hides](qudo_hooks::Codec::hides) what it encodes, or where the bytes are not such a value.
+    pub fn readable_argument(&self, facts: &JobFacts) -> Option<serde_json::Value> {
+        admin::row::readable(&self.program().codecs, facts)
+    }
+
     /// The live job that holds a unique key, with the short name of its database.
     ///
     /// # Errors
@@ -286,6 +294,17 @@ impl Manager {
     #[doc(alias = "job_status_list")]
     pub fn job_statuses(&self, filter: &StatusFilter, paging: &Paging) -> Listing<StatusRow> {
         admin::listing::statuses(self.client(), filter, paging)
+    }
+
+    /// Failures that a [filter](crate::Filter) means, grouped by ability, kind, class of the error and version of the program, one answer for
+    /// each database: what fails, how often, since when. At most `search` rows of each exception log are looked at, the newest
+    /// first, for half of the time that a listing has.
+    pub fn failures(
+        &self,
+        filter: &ExceptionFilter,
+        search: u32,
+    ) -> Vec<PerDatabase<FailureGroups>> {
+        admin::listing::failures(self.client(), filter, search)
     }
 
     /// Rows of the exception log that a [filter](crate::Filter) means, newest first, a page of each database.

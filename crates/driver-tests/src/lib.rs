@@ -208,6 +208,7 @@ macro_rules! suite {
             pages_lead_through_all_jobs_each_once,
             a_narrow_table_is_read_in_the_order_of_its_key,
             failures_are_found_newest_first_by_what_is_stored_of_them,
+            failures_are_grouped_by_what_failed_and_why,
             what_became_of_runs_is_a_list_too,
             a_search_that_looked_at_enough_rows_says_how_many_and_goes_on,
         }

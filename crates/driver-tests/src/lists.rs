@@ -194,6 +194,33 @@ pub fn failures_are_found_newest_first_by_what_is_stored_of_them(bed: &Bed) {
     assert_eq!(one.rows().count(), 1);
 }
 
+pub fn failures_are_grouped_by_what_failed_and_why(bed: &Bed) {
+    let (manager, _) = bed.with(|builder| builder.ability::<stumble>().ability::<give_up>());
+    for _ in 0..2 {
+        stored(&manager, stumble::job(9).database(bed.first()));
+    }
+    stored(&manager, give_up::job().database(bed.first()));
+    run_all(&manager);
+    let groups = |text: &str| {
+        let filter: ExceptionFilter = text.parse().unwrap_or_else(|error| panic!("{error}"));
+        let answers = manager.failures(&filter, 1_000).into_iter();
+        let all = answers.flat_map(|on| on.answer.expect("answers").groups);
+        let told = all.map(|one| (one.ability, one.class.unwrap_or_default(), one.count, one.open));
+        told.collect::<Vec<_>>()
+    };
+    let stumbled = || ("stumble".to_owned(), "stumbled at attempt #".to_owned(), 6, 2);
+    let gave_up = || ("give_up".to_owned(), "no such user".to_owned(), 1, 1);
+    assert_eq!(groups(""), [stumbled(), gave_up()]);
+    assert_eq!(groups("error:\"no such user\""), [gave_up()]);
+    assert_eq!(groups("error:\"stumbled at attempt #\" attempt=1"), [("stumble".to_owned(), stumbled().1, 2, 0)]);
+    let answers = manager.failures(&ExceptionFilter::all(), 3);
+    let first = answers.into_iter().find(|on| on.database == bed.first()).expect("is there");
+    let cut = first.answer.expect("answers");
+    assert_eq!((cut.searched, cut.about), (3, Some(7)), "the newest");
+    let row = manager.failures(&ExceptionFilter::all(), 1_000).remove(0).answer.expect("answers");
+    assert!(row.groups.iter().all(|one| one.first <= one.last && one.sample.facts.arg.is_empty()));
+}
+
 pub fn what_became_of_runs_is_a_list_too(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<noted>().ability::<other_echo>());
     let jobs: Vec<_> = (0..5).map(|_| stored(&manager, noted::job().database(bed.first()))).collect();

@@ -11,13 +11,14 @@ mod processes;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use qudo::{Error, Manager, ManagerBuilder};
+use qudo::{Manager, ManagerBuilder};
 
 use abilities::{Counter, Fail, Nothing, Reply, Retry, Snooze, Stamp, Status};
 use measure::Figure;
 use mix::Mix;
 
-use crate::{Databases, add_database, with_causes};
+use crate::databases::{Databases, add_database};
+use crate::{Failure, with_causes};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -161,10 +162,10 @@ impl Setting {
 }
 
 /// Measures; `false` when a measurement failed. The bench's jobs are removed also then.
-pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
+pub(crate) fn run(arguments: &Arguments) -> Result<bool, Failure> {
     let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get() as u32);
     let setting = Setting {
-        databases: arguments.databases.database.clone(),
+        databases: arguments.databases.names()?,
         queue: arguments.work.clone().unwrap_or_else(measure::own_queue),
         workers: arguments.workers.unwrap_or(cores),
         clients: arguments.clients,
@@ -174,7 +175,8 @@ pub(crate) fn run(arguments: &Arguments) -> Result<bool, Error> {
         processes: arguments.processes,
     };
     if arguments.work.is_some() {
-        return processes::work_until_input_ends(&setting, arguments.report).map(|()| true);
+        processes::work_until_input_ends(&setting, arguments.report)?;
+        return Ok(true);
     }
     let chosen: Vec<Metric> = match arguments.metric {
         Metric::All => Metric::EACH.to_vec(),

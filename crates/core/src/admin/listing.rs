@@ -5,12 +5,13 @@ use std::sync::Arc;
 
 use qudo_hooks::{CodecSet, JobId};
 
+use super::failures::{self, FailureGroups};
 use super::jobs::Question;
 use super::page::{Budget, Cursor, Listing, Page, Paging, Position};
 use super::past::{self, Extent};
 use crate::client::Client;
 use crate::database::Database;
-use crate::database::asked::LISTING;
+use crate::database::asked::{Asked, LISTING};
 use crate::database::everywhere::PerDatabase;
 use crate::database::set::Databases;
 use crate::driver::{CountRow, Driver, DriverError, Exception, JobInfo, StatusRow, WorkerSeen};
@@ -112,6 +113,42 @@ pub(crate) fn statuses(
     })
 }
 
+/// Failures that a filter means, by kind.
+pub(crate) fn failures(
+    client: &Arc<Client>,
+    filter: &ExceptionFilter,
+    search: u32,
+) -> Vec<PerDatabase<FailureGroups>> {
+    let begin = |database: Arc<Database>| {
+        if is_left_out(filter, &database) {
+            return None;
+        }
+        let time = database.limit().saturating_mul(LISTING) / 2;
+        let (client, name, filter) =
+            (Arc::clone(client), Arc::clone(&database.name), filter.clone());
+        let asked = database.begin("group failures", move |driver| {
+            let (codecs, budget) = (&client.program.codecs, Budget::new(search, time));
+            failures::group(driver, &name, codecs, &filter, &budget)
+        });
+        Some((database, asked))
+    };
+    let asked: Vec<_> = client.databases.everywhere().into_iter().filter_map(begin).collect();
+    let answer = |(database, asked): (Arc<Database>, Asked<_>)| PerDatabase {
+        database: database.name.to_string(),
+        answer: asked.wait(),
+    };
+    asked.into_iter().map(answer).collect()
+}
+
+/// Whether no row of a database can be meant.
+fn is_left_out<R>(filter: &Filter<R>, database: &Database) -> bool {
+    let known = |field, _: &[String]| match field {
+        Field::Db => Value::text(&*database.name),
+        _ => Value::Unknown,
+    };
+    filter.holds(&known) == Some(false)
+}
+
 /// What one database is asked for its page.
 struct Ask<'a, R> {
     driver: &'a dyn Driver,
@@ -139,11 +176,7 @@ fn list<R: Filtered + Send + 'static>(
             None => Position::Start,
             Some(cursor) => cursor.of(&database.name)?.clone(),
         };
-        let is_left_out = filter.holds(&|field, _| match field {
-            Field::Db => Value::text(&*database.name),
-            _ => Value::Unknown,
-        }) == Some(false);
-        if is_left_out {
+        if is_left_out(filter, &database) {
             return None;
         }
         // In half of the time that a listing has, so that what was found is told.

@@ -2,6 +2,7 @@
 
 pub mod audit;
 pub(crate) mod databases;
+pub(crate) mod failures;
 mod jobs;
 pub(crate) mod listing;
 pub(crate) mod moves;
@@ -9,7 +10,7 @@ pub(crate) mod orders;
 pub(crate) mod page;
 mod past;
 pub(crate) mod retire;
-mod row;
+pub(crate) mod row;
 pub(crate) mod why;
 
 #[cfg(test)]

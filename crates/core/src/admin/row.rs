@@ -142,19 +142,19 @@ impl<'l> Lens<'l> {
     fn beside(&self, facts: &JobFacts) -> Beside {
         let meta = || Meta::from_text(facts.meta.as_deref());
         Beside {
-            arg: if self.asks.arg { self.arg(facts) } else { None },
+            arg: if self.asks.arg { readable(self.codecs, facts) } else { None },
             meta: if self.asks.meta { meta() } else { Meta::default() },
         }
     }
+}
 
-    /// The argument, if it can be read and may be. Of a failure that was retried there is none.
-    fn arg(&self, facts: &JobFacts) -> Option<Json> {
-        let (codec, _) = split_version(&facts.codec);
-        if self.codecs.get(codec).ok()?.hides() {
-            return None;
-        }
-        self.codecs.decode(codec, &facts.arg).ok()
+/// The argument, if it can be read and may be. Of a failure that was retried there is none.
+pub(crate) fn readable(codecs: &CodecSet, facts: &JobFacts) -> Option<Json> {
+    let (codec, _) = split_version(&facts.codec);
+    if codecs.get(codec).ok()?.hides() {
+        return None;
     }
+    codecs.decode(codec, &facts.arg).ok()
 }
 
 /// What was read of a job's argument and metadata.

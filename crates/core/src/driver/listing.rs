@@ -112,7 +112,8 @@ pub struct Exception {
     pub attempt: u32,
     /// Why.
     pub kind: FailureKind,
-    /// The kind of the error, by which failures are grouped: the name of its type, where that is known.
+    /// The class of the error, by which failures are grouped: the name of its type where that is known, else the first line of its
+    /// message with numbers, ids and quoted values replaced. None of a crash.
     pub class: Option<String>,
     /// The error with its causes.
     pub message: String,

@@ -178,6 +178,12 @@ impl<R> Filter<R> {
         Self { text, expr: Expr::And(vec![self.expr, other.expr]), rows: PhantomData }
     }
 
+    /// The short names of the only databases of which a row can be meant; `None` if it says nothing of databases, or
+    /// uses `*`.
+    pub fn databases(&self) -> Option<Vec<String>> {
+        self.only_texts(Field::Db)
+    }
+
     fn of_ids(field: Field, name: &str, id: Uuid) -> Self {
         let condition = condition::Condition::Ids(vec![id]);
         Self::of(field, condition, format!("{name}:{id}"))

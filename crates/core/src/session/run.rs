@@ -14,6 +14,7 @@ use crate::driver::{
     ClaimedJob, ExceptionRecord, Extras, JobRecord, ReplyRecord, Settled, Settlement, StatusRecord,
     Verdict, WorkerInfo,
 };
+use crate::error_class;
 use crate::job::{Job, Post};
 use crate::job_error::{Unfinished, Wish};
 use crate::observe::Event;
@@ -285,8 +286,12 @@ fn conclude(context: &Context<'_>, job: &mut Job, entry: &AbilityEntry, end: End
         Err(Unfinished { failure, wish }) => {
             let decision = decide(job, entry, context.hooks, &failure, wish);
             let message = storable(failure.message(), MAX_MESSAGE);
+            let class = match failure.class() {
+                Some(class) => storable(class, MAX_CLASS),
+                None => storable(&error_class::of_message(&message), MAX_CLASS),
+            };
             let exception = ExceptionRecord {
-                class: failure.class().map(|class| storable(class, MAX_CLASS).into()),
+                class: Some(class.into()),
                 ..context.worker.failed(failure.kind(), message)
             };
             let extras = Some(Box::new(Extras { exception: Some(exception), ..Extras::default() }));

@@ -1,0 +1,113 @@
+use std::process::ExitCode;
+
+use qudo::Manager;
+use qudo::admin::{Exception, ExceptionFilter, FailureGroup, FailureGroups, PerDatabase};
+use serde_json::{Value, json};
+
+use crate::list::{ListArguments, print};
+use crate::output::{print_rows, say};
+use crate::shapes::{EXCEPTIONS, exception_as_json, time};
+use crate::{Failure, with_causes};
+
+/// So many failures are looked at to count them.
+const SEARCH: u32 = 100_000;
+
+/// What is shown of failures.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    list: ListArguments,
+    /// The single failures, newest first, in the place of groups.
+    #[arg(long)]
+    each: bool,
+}
+
+impl Arguments {
+    pub(crate) fn databases(&self) -> &crate::databases::Databases {
+        &self.list.databases
+    }
+}
+
+/// Shows groups of failures, or each of them; 0 when all databases answered, 2 when one did not.
+pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let filter: ExceptionFilter = arguments.list.filter::<Exception>(manager)?;
+    if arguments.each {
+        let listing = manager.exceptions(&filter, &arguments.list.paging());
+        return Ok(print(&listing, arguments.list.json, &EXCEPTIONS));
+    }
+    let answers = manager.failures(&filter, SEARCH);
+    if arguments.list.json {
+        say(&to_json(&answers).to_string());
+    } else {
+        let head = [
+            "DATABASE", "COUNT", "OPEN", "ABILITY", "KIND", "CLASS", "VERSION", "FIRST", "LAST",
+            "SAMPLE",
+        ];
+        let rows = answers.iter().flat_map(|on| {
+            let groups = on.answer.iter().flat_map(|answer| &answer.groups);
+            groups.map(|group| cells(&on.database, group))
+        });
+        print_rows(&head, rows);
+    }
+    let mut complete = true;
+    for on in &answers {
+        match &on.answer {
+            Ok(FailureGroups { about: Some(about), searched, .. }) if !arguments.list.json => {
+                eprintln!("{}: the newest {searched} of about {about} failures", on.database);
+            }
+            Ok(_) => {}
+            Err(error) => {
+                complete = false;
+                if !arguments.list.json {
+                    eprintln!("qudo: {}", with_causes(error));
+                }
+            }
+        }
+    }
+    Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+fn cells(database: &str, group: &FailureGroup) -> Vec<String> {
+    vec![
+        database.to_owned(),
+        group.count.to_string(),
+        group.open.to_string(),
+        group.ability.clone(),
+        group.kind.as_str().to_owned(),
+        group.class.clone().unwrap_or_default(),
+        group.version.clone().unwrap_or_default(),
+        time(group.first),
+        time(group.last),
+        group.sample.message.clone(),
+    ]
+}
+
+fn to_json(answers: &[PerDatabase<FailureGroups>]) -> Value {
+    let groups = answers.iter().flat_map(|on| {
+        let groups = on.answer.iter().flat_map(|answer| &answer.groups);
+        groups.map(|group| {
+            json!({
+                "database": on.database,
+                "count": group.count,
+                "open": group.open,
+                "ability": group.ability,
+                "kind": group.kind.as_str(),
+                "class": group.class,
+                "version": group.version,
+                "first": group.first.to_rfc3339(),
+                "last": group.last.to_rfc3339(),
+                "sample": exception_as_json(&group.sample),
+            })
+        })
+    });
+    let databases = answers.iter().map(|on| match &on.answer {
+        Ok(answer) => json!({
+            "database": on.database,
+            "searched": answer.searched,
+            "about": answer.about,
+            "unreadable": answer.unreadable,
+        }),
+        Err(error) => json!({ "database": on.database, "error": with_causes(error) }),
+    });
+    json!({ "groups": groups.collect::<Vec<_>>(), "databases": databases.collect::<Vec<_>>() })
+}

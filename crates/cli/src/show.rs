@@ -1,0 +1,100 @@
+use std::process::ExitCode;
+
+use qudo::admin::{Exception, ExceptionFilter, JobInfo, Paging, StatusFilter, StatusRow};
+use qudo::{JobId, Manager};
+use serde_json::{Value, json};
+
+use crate::databases::Databases;
+use crate::output::say;
+use crate::shapes::{exception_as_json, job_as_json, meta_as_json, run_as_json, time};
+use crate::{Failure, why, with_causes};
+
+/// Which job is shown.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    /// The id of the job.
+    job: JobId,
+    /// One JSON object instead of text.
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    pub(crate) databases: Databases,
+}
+
+/// All that the databases know of a job; 0 when a database knows it, 1 when none does, 2 when one did not answer.
+pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
+    let explanation = manager.why(arguments.job)?;
+    let failures = manager.exceptions(&ExceptionFilter::job(arguments.job), &Paging::default());
+    let runs = manager.job_statuses(&StatusFilter::job(arguments.job), &Paging::default());
+    let info = explanation.info.as_ref();
+    let last = failures.rows().map(|(_, row)| row).next();
+    let facts = info
+        .map(|job| &job.facts)
+        .or_else(|| last.filter(|row| row.discarded).map(|row| &row.facts));
+    let argument = facts.and_then(|facts| manager.readable_argument(facts));
+    let (failed, ran): (Vec<&Exception>, Vec<&StatusRow>) =
+        (failures.rows().map(|(_, row)| row).collect(), runs.rows().map(|(_, row)| row).collect());
+    if arguments.json {
+        let object = json!({
+            "why": why::as_json(&explanation),
+            "job": info.map(job_as_json),
+            "argument": argument,
+            "failures": failed.iter().map(|row| exception_as_json(row)).collect::<Vec<_>>(),
+            "runs": ran.iter().map(|row| run_as_json(row)).collect::<Vec<_>>(),
+        });
+        say(&object.to_string());
+    } else {
+        say(&why::as_text(&explanation));
+        for line in
+            lines(info, facts.map(|facts| (&*facts.codec, facts.arg.len())), argument.as_ref())
+        {
+            say(&line);
+        }
+        for row in &failed {
+            say(&format!(
+                "failed {}, attempt {}, {}: {}",
+                time(row.failed_at),
+                row.attempt,
+                row.kind,
+                row.message
+            ));
+        }
+        for row in &ran {
+            say(&format!(
+                "{} {}, attempt {}, took {:.1?}",
+                row.status,
+                time(row.finished_at),
+                row.attempt,
+                row.took()
+            ));
+        }
+    }
+    let mut complete = true;
+    for (_, error) in failures.errors().chain(runs.errors()) {
+        complete = false;
+        eprintln!("qudo: {}", with_causes(error));
+    }
+    Ok(match (complete, explanation.database.is_some()) {
+        (false, _) => ExitCode::from(2),
+        (true, known) => ExitCode::from(u8::from(!known)),
+    })
+}
+
+/// What is beside a job, and its argument.
+fn lines(
+    info: Option<&JobInfo>,
+    stored: Option<(&str, usize)>,
+    argument: Option<&Value>,
+) -> Vec<String> {
+    let meta =
+        info.map(|job| meta_as_json(job.facts.meta.as_deref())).filter(|meta| !meta.is_null());
+    let meta = meta.map(|meta| format!("metadata: {meta}"));
+    let argument = match (argument, stored) {
+        (Some(argument), _) => Some(format!("argument: {argument}")),
+        (None, Some((codec, bytes))) => {
+            Some(format!("argument: {bytes} bytes of the codec {codec:?}, which are not shown"))
+        }
+        (None, None) => None,
+    };
+    meta.into_iter().chain(argument).collect()
+}

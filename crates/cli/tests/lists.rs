@@ -1,0 +1,251 @@
+//! Lists on the command line: what they print, how they are asked, and what they say of wrong questions.
+
+#![cfg(feature = "sqlite")]
+#![allow(missing_docs, reason = "a test is read, not called")]
+
+use std::path::Path;
+use std::process::{Command, Output};
+use std::time::Duration;
+
+use qudo::{Job, JobError, JobId, JobResult, Manager, NewJob};
+use serde_json::Value;
+
+#[qudo::ability(job_status = true)]
+fn billed(_job: &Job, customer: u32) -> JobResult<()> {
+    match customer {
+        13 => Err(JobError::fail(format!("no customer {customer}"))),
+        _ => Ok(()),
+    }
+}
+
+/// Runs the command without the variables of whoever runs the test.
+fn qudo(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qudo"));
+    command.env_remove("QUDO_DATABASES").env_remove("QUDO_CONFIG");
+    command.args(arguments).envs(variables.iter().copied()).output().expect("runs")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).expect("text")
+}
+
+fn lines(output: &Output) -> Vec<Vec<String>> {
+    let rows = text(&output.stdout);
+    rows.lines().map(|line| line.split('\t').map(str::to_owned).collect()).collect()
+}
+
+fn json(output: &Output) -> Value {
+    serde_json::from_slice(&output.stdout).unwrap_or_else(|error| panic!("{error}: {output:?}"))
+}
+
+/// A database with a job that waits, one that is scheduled, one that completed and one that failed.
+struct Bed {
+    place: tempfile::TempDir,
+    waits: JobId,
+    late: JobId,
+    failed: JobId,
+}
+
+impl Bed {
+    fn new() -> Self {
+        let place = tempfile::tempdir().expect("a temporary directory");
+        let builder = Manager::builder().linked(false).ability::<billed>();
+        let manager = builder.database(dsn(place.path())).build().expect("valid");
+        manager.migrate().expect("migrates");
+        let send = |job: NewJob| manager.enqueue(job).expect("stored").id().expect("new");
+        send(billed::job(7).untyped());
+        let failed = send(billed::job(13).tag("eu").untyped());
+        while manager.work_once().expect("answers").is_some() {}
+        let waits = send(
+            NewJob::named("mail", serde_json::json!({ "to": "ada", "text": "a\tb" }))
+                .meta("tenant", 7),
+        );
+        let late =
+            send(NewJob::named("mail", 2.into()).queue("gl.x").delay(Duration::from_secs(3_600)));
+        Self { place, waits, late, failed }
+    }
+
+    fn database(&self) -> String {
+        format!("--database=it={}", dsn(self.place.path()))
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        let database = self.database();
+        let all: Vec<_> = arguments.iter().copied().chain([&*database]).collect();
+        qudo(&all, &[])
+    }
+}
+
+fn dsn(place: &Path) -> String {
+    format!("sqlite:{}", place.join("jobs.db").display())
+}
+
+#[test]
+fn jobs_are_listed_by_a_filter_for_a_pipe_and_as_json() {
+    let bed = Bed::new();
+    let all = bed.run(&["jobs"]);
+    assert_eq!(all.status.code(), Some(0), "{all:?}");
+    let rows = lines(&all);
+    assert_eq!(rows.len(), 2, "{rows:?}");
+    assert_eq!(&rows[0][..4], ["it", "ready", &*bed.waits.to_string(), "mail"]);
+    assert_eq!(&rows[1][..2], ["it", "scheduled"]);
+    assert!(!rows[1][9].is_empty() && rows[0][9].is_empty(), "when it is due: {rows:?}");
+    let some = bed.run(&["jobs", "queue:gl.*", "state:scheduled"]);
+    assert_eq!(lines(&some)[0][2], bed.late.to_string());
+    let told = json(&bed.run(&["jobs", "arg.to:ada", "meta.tenant=7", "--json"]));
+    let row = &told["rows"][0];
+    assert_eq!(row["id"], bed.waits.to_string());
+    assert_eq!((&row["database"], &row["meta"]["tenant"]), (&"it".into(), &7.into()));
+    assert_eq!(
+        (&row["state"], &row["attempt"], &row["uniqkey"]),
+        (&"ready".into(), &0.into(), &Value::Null)
+    );
+    assert!(row.get("arg").is_none(), "arguments are shown by `show` only");
+    assert_eq!((&told["databases"][0]["more"], &told["next"]), (&false.into(), &Value::Null));
+}
+
+#[test]
+fn a_long_list_goes_on_with_the_cursor_that_it_gave() {
+    let bed = Bed::new();
+    let first = json(&bed.run(&["jobs", "--limit=1", "--json"]));
+    let next = first["next"].as_str().expect("there is more");
+    let second = json(&bed.run(&["jobs", "--limit=1", "--json", "--after", next]));
+    assert_eq!(first["rows"][0]["id"], bed.waits.to_string());
+    assert_eq!(second["rows"][0]["id"], bed.late.to_string());
+    let told = bed.run(&["jobs", "--limit=1"]);
+    assert!(text(&told.stderr).contains("there is more: --after '{\"it\":"), "{told:?}");
+    let wrong = bed.run(&["jobs", "--after", "page 2"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(text(&wrong.stderr).contains("not the cursor of a list"), "{wrong:?}");
+}
+
+#[test]
+fn failures_are_shown_by_kind_or_one_by_one() {
+    let bed = Bed::new();
+    let groups = lines(&bed.run(&["failures"]));
+    assert_eq!(groups.len(), 1, "{groups:?}");
+    assert_eq!(
+        &groups[0][..6],
+        ["it", "1", "1", "billed", "error", "no customer #"].map(str::to_owned).as_slice()
+    );
+    let told = json(&bed.run(&["failures", "ability:billed", "tag:eu", "--json"]));
+    let group = &told["groups"][0];
+    assert_eq!((&group["count"], &group["open"]), (&1.into(), &1.into()));
+    assert_eq!(group["sample"]["message"], "no customer 13");
+    assert_eq!(
+        (&told["databases"][0]["searched"], &told["databases"][0]["about"]),
+        (&1.into(), &Value::Null)
+    );
+    let each = lines(&bed.run(&["failures", "--each", "error~CUSTOMER", "discarded:yes"]));
+    assert_eq!((each.len(), &*each[0][3]), (1, &*bed.failed.to_string()));
+    assert_eq!(lines(&bed.run(&["failures", "error:nothing"])).len(), 0);
+}
+
+#[test]
+fn runs_and_counts_are_lists_too() {
+    let bed = Bed::new();
+    let runs = lines(&bed.run(&["runs"]));
+    assert_eq!(runs.iter().map(|row| &*row[4]).collect::<Vec<_>>(), ["failed", "completed"]);
+    assert_eq!(lines(&bed.run(&["runs", "status:completed"])).len(), 1);
+    let counted = lines(&bed.run(&["count"]));
+    assert_eq!(
+        counted,
+        [["it", "1", "ready", "default", "mail"], ["it", "1", "scheduled", "gl.x", "mail"]]
+            .map(|row| row.map(str::to_owned).to_vec())
+    );
+    let some = json(&bed.run(&["count", "arg=2", "--json"]));
+    assert_eq!((&some["rows"][0]["count"], &some["rows"][0]["queue"]), (&1.into(), &"gl.x".into()));
+}
+
+#[test]
+fn one_job_is_shown_with_all_that_is_known_of_it() {
+    let bed = Bed::new();
+    let shown = bed.run(&["show", &bed.waits.to_string()]);
+    assert_eq!(shown.status.code(), Some(0), "{shown:?}");
+    let told = text(&shown.stdout);
+    assert!(
+        told.contains("metadata: {\"tenant\":7}")
+            && told.contains("argument: {\"text\":\"a\\tb\",\"to\":\"ada\"}"),
+        "{told}"
+    );
+    let shown = json(&bed.run(&["show", &bed.failed.to_string(), "--json"]));
+    assert_eq!((&shown["why"]["reason"], &shown["argument"]), (&"failed".into(), &13.into()));
+    assert_eq!(shown["failures"][0]["message"], "no customer 13");
+    assert_eq!(shown["runs"][0]["status"], "failed");
+    assert_eq!(bed.run(&["show", &JobId::new().to_string()]).status.code(), Some(1));
+}
+
+#[test]
+fn databases_come_from_a_variable_or_a_file_too() {
+    let bed = Bed::new();
+    let name = dsn(bed.place.path());
+    let of = |variables: &[(&str, &str)], arguments: &[&str]| {
+        let told = qudo(arguments, variables);
+        assert_eq!(told.status.code(), Some(0), "{told:?}");
+        lines(&told)[0][0].clone()
+    };
+    assert_eq!(of(&[("QUDO_DATABASES", &format!("  mine={name}\n"))], &["jobs"]), "mine");
+    let file = bed.place.path().join("qudo.toml");
+    std::fs::write(&file, format!("[databases]\nfiled = \"{name}\"\n")).expect("writes");
+    let file = file.to_str().expect("text");
+    assert_eq!(of(&[("QUDO_CONFIG", file)], &["jobs"]), "filed");
+    assert_eq!(
+        of(&[("QUDO_DATABASES", "sqlite:nowhere.db")], &["jobs", "--config", file]),
+        "filed"
+    );
+    let none = qudo(&["jobs"], &[]);
+    assert_eq!(none.status.code(), Some(2), "{none:?}");
+    assert!(
+        text(&none.stderr).contains("--database") && text(&none.stderr).contains("QUDO_DATABASES"),
+        "{none:?}"
+    );
+    for (content, line) in [
+        ("[databases]\none = \"sqlite:a\"\ntwo = postgres://u:hidden@h/d\n", "line 3"),
+        ("[databases]\n[other]\nsecret = \"hidden\"\n", "line 2"),
+        ("[databases]\n", "names no database"),
+        ("[databases]\n\"a=b\" = \"sqlite:hidden\"\n", "cannot be a short name"),
+    ] {
+        std::fs::write(file, content).expect("writes");
+        let wrong = qudo(&["jobs", "--config", file], &[]);
+        let told = text(&wrong.stderr);
+        assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+        assert!(told.contains(line) && !told.contains("hidden"), "{told}");
+    }
+}
+
+#[test]
+fn a_wrong_question_is_answered_with_its_place_and_nothing_is_asked() {
+    let bed = Bed::new();
+    let wrong = bed.run(&["jobs", "state:ready", "abilty:mail"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    let told = text(&wrong.stderr);
+    assert!(
+        told.contains("did you mean `ability`?")
+            && told.contains("\n  state:ready abilty:mail\n              ^^^^^^"),
+        "{told}"
+    );
+    let wrong = bed.run(&["failures", "db:nowhere"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(
+        text(&wrong.stderr).contains("no database is called \"nowhere\"; there are: it"),
+        "{wrong:?}"
+    );
+}
+
+#[test]
+fn a_database_that_does_not_answer_is_told_and_the_others_are_listed() {
+    let bed = Bed::new();
+    let away = format!("--database=away=sqlite:{}/none/jobs.db", bed.place.path().display());
+    for command in ["jobs", "failures", "runs", "count"] {
+        let told = bed.run(&[command, &away]);
+        assert_eq!(told.status.code(), Some(2), "{told:?}");
+        assert!(!lines(&told).is_empty() && text(&told.stderr).contains("away"), "{told:?}");
+    }
+    let told = json(&bed.run(&["jobs", &away, "--json"]));
+    assert!(
+        told["databases"][0]["error"].as_str().is_some_and(|error| error.contains("away")),
+        "{told}"
+    );
+    assert_eq!(told["rows"].as_array().map(Vec::len), Some(2));
+    assert!(told["next"].as_str().is_some_and(|next| next.contains("away")), "it is asked again");
+}
