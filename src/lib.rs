@@ -79,8 +79,8 @@ pub mod plugin {
 /// What operators ask for, and the answers: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        Bounded, Ending, Exception, ExceptionId, JobInfo, JobState, StatusId, StatusRow, WorkerId,
-        WorkerInfo, WorkerSeen,
+        Bounded, Ending, Exception, ExceptionId, JobInfo, JobState, Part, Pause, StatusId,
+        StatusRow, WorkerId, WorkerInfo, WorkerSeen,
     };
     pub use qudo_core::{
         AbilityInfo, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport, DatabaseState,

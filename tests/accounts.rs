@@ -202,7 +202,7 @@ fn may_enqueue(engine: &'static str) {
     run_sql(&bed.dsn(), sql).expect_err("arguments are others' business");
     for refused in [
         driver.heartbeat(&worker()).map(drop),
-        driver.set_control(driver::ControlFlag::Paused, true, driver::Deadline::NONE),
+        driver.set_control(&driver::Order::Paused, true, driver::Deadline::NONE),
         driver.remains(qudo::JobId::new()).map(drop),
     ] {
         let error = refused.expect_err("not its business");
@@ -314,7 +314,7 @@ fn may_work(engine: &'static str) {
     driver.rescue(&dead, true, 10).expect("rescues");
     assert_eq!(changes.load(Ordering::Relaxed), 0, "nothing went down");
     for refused in [
-        driver.set_control(driver::ControlFlag::Paused, true, driver::Deadline::NONE),
+        driver.set_control(&driver::Order::Paused, true, driver::Deadline::NONE),
         driver.revert().map(drop),
     ] {
         let error = refused.expect_err("not its business");

@@ -21,10 +21,10 @@ pub(crate) struct Databases {
     /// A data source name, such as `sqlite:jobs.db` or `postgres://user@host/jobs`;
     /// several times for several. `NAME=DSN` gives it a short name, by default the file's or the
     /// database's own. Without it, the variable `QUDO_DATABASES` has the names, separated by spaces.
-    #[arg(long)]
+    #[arg(long, global = true)]
     database: Vec<String>,
     /// A TOML file in whose table `databases` each short name has its data source name. Also the variable `QUDO_CONFIG`.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", global = true)]
     config: Option<PathBuf>,
 }
 

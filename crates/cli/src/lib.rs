@@ -9,10 +9,12 @@ mod failures;
 mod list;
 mod migrate;
 mod output;
+mod parts;
 mod shapes;
 mod show;
 mod status;
 mod why;
+mod workers;
 
 use std::process::ExitCode;
 
@@ -53,6 +55,12 @@ enum Command {
     Show(show::Arguments),
     /// Tell why a job does not run, or how it ended: the one reason, from all databases.
     Why(why::Arguments),
+    /// Show what waits in each queue and whether it is paused; pause and resume queues.
+    Queues(parts::Arguments),
+    /// The same for abilities.
+    Abilities(parts::Arguments),
+    /// Show the worker processes that each database knows, and what they serve.
+    Workers(workers::Arguments),
     /// Look whether every live job is in exactly one place of one database, with its facts and its
     /// key.
     Audit(audit::Arguments),
@@ -154,6 +162,13 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Failures(arguments) => {
             failures::run(&arguments.databases().manager(own)?, &arguments)?
         }
+        Command::Queues(arguments) => {
+            parts::run(&arguments.databases.manager(own)?, &arguments, parts::Kind::Queue)?
+        }
+        Command::Abilities(arguments) => {
+            parts::run(&arguments.databases.manager(own)?, &arguments, parts::Kind::Ability)?
+        }
+        Command::Workers(arguments) => workers::run(&arguments.databases.manager(own)?, &arguments),
         Command::Show(arguments) => show::run(&arguments.databases.manager(own)?, &arguments)?,
         Command::Audit(arguments) => audit::run(&arguments.databases.manager(own)?, &arguments),
         Command::Why(arguments) => why::run(&arguments.databases.manager(own)?, &arguments)?,

@@ -1,6 +1,6 @@
 use std::process::ExitCode;
 
-use qudo::admin::{Bounded, Ending, Exception, Explanation, JobInfo, Reason};
+use qudo::admin::{Bounded, Ending, Exception, Explanation, JobInfo, Pause, Reason};
 use qudo::{Error, JobId, Manager};
 use serde_json::{Map, Value, json};
 
@@ -93,6 +93,10 @@ fn told(reason: &Reason) -> String {
             .to_owned(),
         Reason::Spooled => "it waits in the spool until a database takes it".to_owned(),
         Reason::DatabasePaused => "the database is paused".to_owned(),
+        Reason::PartPaused(Pause { part, reason, since, .. }) => {
+            let why = if reason.is_empty() { String::new() } else { format!(": {reason}") };
+            format!("its {} is paused as {:?} since {since}{why}", part.kind(), part.name())
+        }
         Reason::NoWorker => "no worker process works this database".to_owned(),
         Reason::NoWorkerHasAbility => "no running worker process has this ability".to_owned(),
         Reason::NoWorkerServesQueue => {
@@ -186,6 +190,11 @@ fn fields_of(reason: &Reason) -> Vec<(&'static str, Value)> {
         Reason::NotDue { run_after } | Reason::Retrying { run_after } => {
             vec![("run_after", json!(run_after.to_rfc3339()))]
         }
+        Reason::PartPaused(Pause { part, reason, since, .. }) => vec![
+            ("paused", json!(part.name())),
+            ("paused_since", json!(since.to_rfc3339())),
+            ("paused_because", json!(reason)),
+        ],
         Reason::Queued { ahead } => {
             vec![("ahead", json!(ahead.count)), ("ahead_or_more", json!(ahead.more))]
         }

@@ -249,3 +249,71 @@ fn a_database_that_does_not_answer_is_told_and_the_others_are_listed() {
     assert_eq!(told["rows"].as_array().map(Vec::len), Some(2));
     assert!(told["next"].as_str().is_some_and(|next| next.contains("away")), "it is asked again");
 }
+
+#[test]
+fn a_queue_or_an_ability_is_paused_for_a_reason_and_resumed() {
+    let bed = Bed::new();
+    let row = |arguments: &[&str], name: &str| {
+        let rows = json(&bed.run(arguments))["rows"].as_array().cloned().expect("rows");
+        rows.into_iter()
+            .find(|row| row["name"] == name)
+            .unwrap_or_else(|| panic!("{name} is not there"))
+    };
+    let queue = row(&["queues", "--json"], "gl.x");
+    assert_eq!((&queue["scheduled"], &queue["paused"]), (&1.into(), &false.into()));
+    let paused = bed.run(&["queues", "pause", "gl.*", "--reason", "the ledger is closed"]);
+    assert_eq!(paused.status.code(), Some(0), "{paused:?}");
+    assert_eq!(text(&paused.stdout), "it: queue \"gl.*\" is paused\n");
+    let queue = row(&["queues", "--json"], "gl.x");
+    assert_eq!(
+        (&queue["paused_as"], &queue["paused_because"]),
+        (&"gl.*".into(), &"the ledger is closed".into())
+    );
+    assert_eq!(row(&["queues", "--json"], "default")["paused"], false);
+    assert_eq!(bed.run(&["abilities", "pause", "mail", "--on", "it"]).status.code(), Some(0));
+    assert_eq!(row(&["abilities", "--json"], "mail")["paused"], true);
+    let why = json(&bed.run(&["why", &bed.waits.to_string(), "--json"]));
+    assert_eq!((&why["reason"], &why["paused"]), (&"ability_paused".into(), &"mail".into()));
+    bed.run(&["abilities", "pause", "nobody"]);
+    assert_eq!(
+        lines(&bed.run(&["abilities"])).iter().map(|row| &*row[1]).collect::<Vec<_>>(),
+        ["mail", "nobody"]
+    );
+    for (kind, name) in [("queues", "gl.*"), ("abilities", "mail"), ("abilities", "nobody")] {
+        assert_eq!(bed.run(&[kind, "resume", name]).status.code(), Some(0));
+    }
+    assert_eq!(row(&["abilities", "--json"], "mail")["paused"], false);
+    let wrong = bed.run(&["queues", "pause", "x", "--on", "nowhere"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(text(&wrong.stderr).contains("nowhere"), "{wrong:?}");
+    let away = format!("--database=away=sqlite:{}/none/jobs.db", bed.place.path().display());
+    let half = bed.run(&["queues", "pause", "x", &away]);
+    assert_eq!(
+        (half.status.code(), text(&half.stdout)),
+        (Some(2), "it: queue \"x\" is paused\n".to_owned())
+    );
+    assert!(text(&half.stderr).contains("not done in away"), "{half:?}");
+}
+
+#[test]
+fn worker_processes_are_shown_with_what_they_serve() {
+    let bed = Bed::new();
+    let manager =
+        Manager::builder().linked(false).ability::<billed>().database(dsn(bed.place.path()));
+    let working = manager.build().expect("valid").start().expect("starts");
+    let begun = std::time::Instant::now();
+    let row = loop {
+        let told = json(&bed.run(&["workers", "--json"]));
+        if let Some(row) = told["rows"].get(0) {
+            break row.clone();
+        }
+        assert!(begun.elapsed() < Duration::from_secs(20), "{told}");
+    };
+    assert_eq!(
+        (&row["state"], &row["abilities"][0], &row["queues"][0]),
+        (&"live".into(), &"billed".into(), &"default".into())
+    );
+    assert_eq!(lines(&bed.run(&["workers"]))[0][3], "live");
+    working.stop();
+    assert!(lines(&bed.run(&["workers"])).is_empty());
+}

@@ -28,8 +28,8 @@ use crate::database::set::Databases;
 use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
-    ControlFlag, Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, StatusRow,
-    WorkerSeen,
+    Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, Order, Part, Pause,
+    StatusRow, WorkerSeen,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
@@ -430,7 +430,7 @@ impl Manager {
     ///
     /// When no database has this name or it does not answer.
     pub fn drain(&self, database: &str) -> Result<(), Error> {
-        self.set().find(database)?.order(ControlFlag::Draining, true)
+        self.set().find(database)?.order(Order::Draining, true)
     }
 
     /// Ends [`drain`](Self::drain): the database takes new jobs again.
@@ -439,7 +439,7 @@ impl Manager {
     ///
     /// When no database has this name or it does not answer.
     pub fn undrain(&self, database: &str) -> Result<(), Error> {
-        self.set().find(database)?.order(ControlFlag::Draining, false)
+        self.set().find(database)?.order(Order::Draining, false)
     }
 
     /// Pauses a database: its jobs wait, and it takes new ones. Running jobs end as usual. The
@@ -450,7 +450,56 @@ impl Manager {
     ///
     /// When no database has this name or it does not answer.
     pub fn pause(&self, database: &str) -> Result<(), Error> {
-        self.set().find(database)?.order(ControlFlag::Paused, true)
+        self.set().find(database)?.order(Order::Paused, true)
+    }
+
+    /// Pauses a queue or an ability, in one database or in all: its jobs wait, and new ones are taken. Running jobs end as
+    /// usual. In the name, `*` stands for any characters. Every process follows within 5 seconds or at its next
+    /// heartbeat, whichever is later; an order that is stored already has this reason then.
+    ///
+    /// A claim steps over the jobs of a paused ability that lie before others in a queue. Where there may be many,
+    /// give the ability a queue of its own and pause that.
+    ///
+    /// ```
+    /// use qudo_core::driver::Part;
+    /// use qudo_core::Manager;
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:half paused").build()?;
+    /// manager.pause_part(&Part::Queue("gl.*".to_owned()), None, "the ledger is closed")?;
+    /// let paused = manager.pauses().remove(0).answer?;
+    /// assert_eq!((paused[0].part.name(), &*paused[0].reason), ("gl.*", "the ledger is closed"));
+    /// manager.resume_part(&Part::Queue("gl.*".to_owned()), None)?;
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the name cannot be one, or no database has the name that is asked for. One that does not answer has its error in the list.
+    pub fn pause_part(
+        &self,
+        part: &Part,
+        database: Option<&str>,
+        reason: &str,
+    ) -> Result<Vec<PerDatabase<()>>, Error> {
+        admin::pauses::order(self.set(), part, Some(reason), database)
+    }
+
+    /// Ends [`pause_part`](Self::pause_part) of the same name.
+    ///
+    /// # Errors
+    ///
+    /// As there.
+    pub fn resume_part(
+        &self,
+        part: &Part,
+        database: Option<&str>,
+    ) -> Result<Vec<PerDatabase<()>>, Error> {
+        admin::pauses::order(self.set(), part, None, database)
+    }
+
+    /// The queues and abilities that are paused in each database, by name, with the reasons.
+    pub fn pauses(&self) -> Vec<PerDatabase<Vec<Pause>>> {
+        admin::pauses::pauses(self.set())
     }
 
     /// Ends [`pause`](Self::pause): the database's jobs are worked again.
@@ -459,7 +508,7 @@ impl Manager {
     ///
     /// When no database has this name or it does not answer.
     pub fn resume(&self, database: &str) -> Result<(), Error> {
-        self.set().find(database)?.order(ControlFlag::Paused, false)
+        self.set().find(database)?.order(Order::Paused, false)
     }
 
     /// Takes a database into use while the manager works, under the short name that its data

@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use diesel::result::Error;
 use qudo_core::driver::{
-    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception,
-    ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState,
-    Keep, Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
+    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
+    Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionId,
+    ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, Order,
+    Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
     Settlement, StatusRow, StatusScan, Verdict, Wake, WakeSource, Wakes, Work, WorkerId,
     WorkerInfo, WorkerSeen,
 };
@@ -453,16 +453,11 @@ impl<E: Engine> Admin for DieselDriver<E> {
         self.engine.read(control::control::<E>)
     }
 
-    fn set_control(
-        &self,
-        flag: ControlFlag,
-        on: bool,
-        deadline: Deadline,
-    ) -> Result<(), DriverError> {
+    fn set_control(&self, order: &Order, on: bool, deadline: Deadline) -> Result<(), DriverError> {
         self.engine.within(deadline, |window| {
             self.engine.write(|conn| {
                 E::transaction_within(conn, window, |conn| {
-                    control::set_control::<E>(conn, flag, on)
+                    control::set_control::<E>(conn, order, on)
                 })
             })
         })

@@ -2,7 +2,7 @@ use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
-    AbilityLease, Arrival, ClaimRequest, ClaimedJob, ControlFlag, DeadWorker, Deadline, Driver, Due,
+    AbilityLease, Arrival, ClaimRequest, ClaimedJob, Order, DeadWorker, Deadline, Driver, Due,
     ExceptionRecord, ExceptionScan, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Leg, Place,
     Redrive, ReplyRecord, SchemaState, Settled, Settlement, StatusRecord, Verdict, WorkerId,
     WorkerInfo,
@@ -94,7 +94,7 @@ pub fn nothing_is_stored_leased_or_ordered_after_its_deadline(bed: &Bed) {
     let worker = beating(driver);
     let claimed = claim_until(driver, worker.id, HOUR, over()).unwrap_or_default();
     assert_eq!((claimed.len(), ready(driver)), (0, 1));
-    assert!(driver.set_control(ControlFlag::Draining, true, over()).is_err());
+    assert!(driver.set_control(&Order::Draining, true, over()).is_err());
     assert!(!driver.control().expect("answers").draining);
 }
 

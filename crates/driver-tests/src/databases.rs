@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo::admin::DatabaseState;
+use qudo::admin::{DatabaseState, Part};
 use qudo::driver::{
     Arrival, Bounded, Deadline, Driver, DriverRegistration, JobRecord, JobState, Keep, Leg, ManagerInside,
     SchemaState,
@@ -12,7 +12,7 @@ use qudo::driver::{
 use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
-use crate::abilities::{double, echo, stumble};
+use crate::abilities::{double, echo, other_echo, stumble};
 use crate::{Bed, departed, eventually, run_all};
 
 /// A second database beside the bed's.
@@ -569,4 +569,56 @@ pub fn a_spool_must_be_local_and_have_a_name_of_its_own(bed: &Bed) {
         let error = bed.builder().spool(dsn, 9).build().expect_err("not local");
         assert!(error.to_string().contains("local"), "{error}");
     }
+}
+
+pub fn jobs_of_a_paused_queue_or_ability_wait_until_it_is_resumed(bed: &Bed) {
+    let (manager, log) = bed.with(|builder| builder.ability::<echo>().ability::<other_echo>().queues(["default", "other", "gl.tax"]));
+    let lines = || {
+        let mut lines = log.lines();
+        lines.sort();
+        lines
+    };
+    let paused = |parts: &[Part]| {
+        let told = manager.pauses().into_iter().map(|on| on.answer.expect("answers"));
+        for pauses in told {
+            let named: Vec<_> = pauses.into_iter().map(|one| one.part).collect();
+            assert_eq!(named, parts);
+        }
+    };
+    let order = |answers: Result<Vec<qudo::admin::PerDatabase<()>>, Error>| {
+        let answers = answers.expect("valid");
+        assert_eq!(answers.len(), bed.databases.len());
+        for on in answers {
+            on.answer.expect("stored");
+        }
+    };
+    let (ledger, sound) = (Part::Queue("gl.*".to_owned()), Part::Ability("other-echo".to_owned()));
+    order(manager.pause_part(&ledger, None, "closed"));
+    order(manager.pause_part(&sound, None, "too\nloud"));
+    order(manager.pause_part(&ledger, None, "closed for good"));
+    paused(&[sound.clone(), ledger.clone()]);
+    let on = manager.pauses().remove(0).answer.expect("answers");
+    assert_eq!((&*on[0].reason, &*on[1].reason), ("tooloud", "closed for good"));
+    let at = bed.first();
+    manager.enqueue(echo::job("tax".to_owned()).queue("gl.tax").database(at)).expect("stored");
+    manager.enqueue(other_echo::job("loud".to_owned()).database(at)).expect("stored");
+    manager.enqueue(echo::job("open".to_owned()).database(at)).expect("stored");
+    assert_eq!((run_all(&manager), lines()), (1, vec!["open".to_owned()]));
+    // Another process learns of it with its first heartbeat, and of the end of it with a later one.
+    let (service, told) = bed.with(|builder| builder.ability::<echo>().ability::<other_echo>().queues(["default", "other", "gl.tax"]).heartbeat(Duration::from_millis(50), Duration::from_secs(5)));
+    let working = service.start().expect("starts");
+    service.enqueue(echo::job("second".to_owned()).database(at)).expect("stored");
+    eventually("what is open is worked", || told.lines() == ["second"]);
+    order(manager.resume_part(&sound, None));
+    eventually("the ability is open", || told.lines().len() == 2);
+    assert_eq!(told.lines()[1], "other loud");
+    order(manager.resume_part(&ledger, None));
+    order(manager.resume_part(&ledger, None));
+    eventually("the queue too", || told.lines().len() == 3);
+    working.stop();
+    paused(&[]);
+    let unknown = manager.pause_part(&ledger, Some("nowhere"), "");
+    assert!(matches!(unknown, Err(Error::UnknownDatabase { .. })), "{unknown:?}");
+    let no_name = manager.pause_part(&Part::Queue(" x".to_owned()), None, "");
+    assert!(matches!(no_name, Err(Error::InvalidName { .. })), "{no_name:?}");
 }

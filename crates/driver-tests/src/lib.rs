@@ -223,6 +223,7 @@ macro_rules! suite {
             a_job_that_failed_for_good_tells_of_its_redrive_or_of_the_key_that_forbids_it,
             a_job_that_was_moved_is_explained_where_it_went,
             a_job_on_its_way_and_a_job_in_the_spool_say_so,
+            a_job_of_a_paused_queue_or_ability_says_by_which_order_it_waits,
             a_database_that_does_not_answer_hides_only_its_own_jobs,
         }
     };
@@ -288,6 +289,7 @@ macro_rules! suite {
             a_move_that_was_killed_anywhere_goes_on_and_doubles_nothing,
             what_an_overtaken_mover_brings_too_late_is_removed,
             two_movers_at_once_move_every_job_once,
+            jobs_of_a_paused_queue_or_ability_wait_until_it_is_resumed,
             databases_are_added_and_removed_while_the_manager_works,
             a_database_without_tables_is_not_added,
             the_spool_takes_jobs_while_no_database_can_and_forwards_them,

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use qudo::admin::{Ending, Explanation, Reason};
+use qudo::admin::{Ending, Explanation, Part, Reason};
 use qudo::driver::{
     AbilityLease, Bounded, ClaimRequest, Deadline, Driver, Due, MemoryDriver, WorkerId,
     WorkerInfo,
@@ -219,4 +219,19 @@ pub fn a_database_that_does_not_answer_hides_only_its_own_jobs(bed: &Bed) {
     let error = manager.why(JobId::new()).expect_err("the one that is away may know it");
     assert!(matches!(&error, Error::DatabaseDown { .. } | Error::Database { .. }), "{error:?}");
     assert!(error.to_string().contains("away"), "{error}");
+}
+
+pub fn a_job_of_a_paused_queue_or_ability_says_by_which_order_it_waits(bed: &Bed) {
+    let (manager, _) = bed.manager::<double>();
+    let job = || double::job(1).database(bed.first());
+    let id = manager.enqueue(job()).expect("stored").id().expect("id");
+    let later = manager.enqueue(job().delay(Duration::from_secs(3_600))).expect("stored").id().expect("id");
+    for part in [Part::Queue("def*".to_owned()), Part::Ability("double".to_owned())] {
+        manager.pause_part(&part, Some(bed.first()), "by hand").expect("valid");
+        let Reason::PartPaused(pause) = reason(&manager, id) else { panic!("{part}") };
+        assert_eq!((&pause.part, &*pause.reason), (&part, "by hand"));
+        assert!(matches!(reason(&manager, later), Reason::NotDue { .. }), "that comes first");
+        manager.resume_part(&part, Some(bed.first())).expect("valid");
+        assert!(!matches!(reason(&manager, id), Reason::PartPaused(_)));
+    }
 }

@@ -9,6 +9,7 @@ pub(crate) mod moves;
 pub(crate) mod orders;
 pub(crate) mod page;
 mod past;
+pub(crate) mod pauses;
 pub(crate) mod retire;
 pub(crate) mod row;
 pub(crate) mod why;

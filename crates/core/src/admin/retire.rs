@@ -8,7 +8,7 @@ use crate::database::Database;
 use crate::database::orders::FRESH_FOR;
 use crate::database::set::Databases;
 use crate::database::transfer::{Move, MoveReport};
-use crate::driver::ControlFlag;
+use crate::driver::Order;
 use crate::error::Error;
 use crate::session::work::AtWork;
 use crate::tools::threads::sleep;
@@ -30,7 +30,7 @@ pub(crate) fn retire(
         return Err(Error::NoDatabase);
     }
     let begun = Instant::now();
-    leaving.order(ControlFlag::Draining, true)?;
+    leaving.order(Order::Draining, true)?;
     let late = FRESH_FOR + leaving.limit() * 2;
     let (mut done, mut empty_since) = (MoveReport::default(), Instant::now());
     loop {

@@ -8,8 +8,8 @@ use qudo_hooks::JobId;
 use crate::client::Client;
 use crate::client::known::{self, Known};
 use crate::driver::{
-    Bounded, Driver, DriverError, Ending, Exception, ExceptionScan, JobInfo, JobState, Trail,
-    WorkerId, WorkerSeen,
+    Bounded, Driver, DriverError, Ending, Exception, ExceptionScan, JobInfo, JobState, Part, Pause,
+    Trail, WorkerId, WorkerSeen,
 };
 use crate::error::Error;
 use crate::lack::{Lack, lack};
@@ -79,6 +79,9 @@ pub enum Reason {
     Spooled,
     /// The database is paused: [`Manager::resume`](crate::Manager::resume) ends that.
     DatabasePaused,
+    /// Its queue or its ability is paused in the database: [`Manager::resume_part`](crate::Manager::resume_part)
+    /// ends that.
+    PartPaused(Pause),
     /// No worker process works the database.
     NoWorker,
     /// No worker process that works the database has the ability.
@@ -128,6 +131,8 @@ impl Reason {
             Self::Moving => "moving",
             Self::Spooled => "spooled",
             Self::DatabasePaused => "database_paused",
+            Self::PartPaused(Pause { part: Part::Queue(_), .. }) => "queue_paused",
+            Self::PartPaused(_) => "ability_paused",
             Self::NoWorker => "no_worker",
             Self::NoWorkerHasAbility => "no_worker_has_ability",
             Self::NoWorkerServesQueue => "no_worker_serves_queue",
@@ -274,8 +279,12 @@ fn running(worker: WorkerId, until: DateTime<Utc>, workers: &[WorkerSeen]) -> Re
 
 /// Why nobody takes a job that is due.
 fn held_back(driver: &dyn Driver, job: &JobInfo) -> Result<Option<Reason>, DriverError> {
-    if driver.control()?.paused {
+    let control = driver.control()?;
+    if control.paused {
         return Ok(Some(Reason::DatabasePaused));
+    }
+    if let Some(pause) = control.pause_of(&job.facts.queue, &job.facts.ability) {
+        return Ok(Some(Reason::PartPaused(pause.clone())));
     }
     let lack = lack(&driver.workers()?, &job.facts.ability, &job.facts.queue);
     Ok(lack.map(|lack| match lack {

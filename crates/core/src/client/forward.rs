@@ -216,7 +216,7 @@ mod tests {
     use std::sync::atomic::AtomicBool;
 
     use super::*;
-    use crate::driver::{ControlFlag, Deadline, Driver, DriverError, ErrorKind};
+    use crate::driver::{Deadline, Driver, DriverError, ErrorKind, Order};
     use crate::fixture::eventually;
     use crate::fixture::memory;
     use crate::inside::ManagerInside;
@@ -319,7 +319,7 @@ mod tests {
         let Bed { manager, away, inner } = bed("spool-drained");
         let jobs: Vec<_> = (0..8).map(|_| NewJob::named("anything", 1.into())).collect();
         manager.enqueue_many(jobs).expect("the spool takes them");
-        inner[0].set_control(ControlFlag::Draining, true, Deadline::NONE).expect("answers");
+        inner[0].set_control(&Order::Draining, true, Deadline::NONE).expect("answers");
         away.store(false, Ordering::Relaxed);
         eventually("all are forwarded", || waiting_in(&manager) == 0);
         let ready = |driver: &Arc<dyn Driver>| driver.depth(100).expect("answers").ready.count;

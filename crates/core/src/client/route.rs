@@ -98,7 +98,7 @@ impl Route {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::{ControlFlag, DriverError, ErrorKind};
+    use crate::driver::{DriverError, ErrorKind, Order};
     use crate::fixture::{SOON, client, databases};
 
     const NAMES: [&str; 3] = ["one", "two", "three"];
@@ -158,13 +158,13 @@ mod tests {
     fn a_drained_home_is_asked_whether_it_holds_the_key_still() {
         let set = databases(&NAMES);
         let home = set.home_of("mail", "k").expect("there are some");
-        home.order(ControlFlag::Draining, true).expect("answers");
+        home.order(Order::Draining, true).expect("answers");
         let route = route_of(&set, &job().uniqkey("k"));
         assert!(route.former_homes.len() == 1 && Arc::ptr_eq(&route.former_homes[0], &home));
         assert!(route.candidates.len() == 1 && !Arc::ptr_eq(&route.candidates[0], &home));
         for name in NAMES {
             let database = set.find(name).expect("is there");
-            database.order(ControlFlag::Draining, true).expect("answers");
+            database.order(Order::Draining, true).expect("answers");
         }
         let route = route_of(&set, &job().uniqkey("k"));
         assert_eq!((route.candidates.len(), route.former_homes.len()), (0, 3));

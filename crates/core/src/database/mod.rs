@@ -26,7 +26,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use uuid::Uuid;
 
 use crate::driver::{
-    Control, ControlFlag, Deadline, Driver, DriverError, Due, Inserted, JobRecord, Name,
+    Control, Deadline, Driver, DriverError, Due, Inserted, JobRecord, Name, Order,
 };
 use crate::error::Error;
 use crate::tools::bell::Bell;
@@ -395,11 +395,12 @@ impl Database {
     }
 
     /// Stores an order.
-    pub(crate) fn order(self: &Arc<Self>, flag: ControlFlag, on: bool) -> Result<(), Error> {
+    pub(crate) fn order(self: &Arc<Self>, order: Order, on: bool) -> Result<(), Error> {
         // Were it carried out after its time, it could undo an order that came later.
         let deadline = Deadline::within(self.limit());
+        let name = order.name();
         let ordered = move |driver: &dyn Driver| {
-            driver.set_control(flag, on, deadline)?;
+            driver.set_control(&order, on, deadline)?;
             // What others read before may be from before the order.
             let begun = Instant::now();
             Ok((driver.control()?, begun))
@@ -411,7 +412,7 @@ impl Database {
         let (control, begun) = self.ask(ordered).map_err(failed)?;
         self.note_control(control, begun).map_err(failed)?;
         let word = if on { "now" } else { "no longer" };
-        log::info!("database {:?} is {word} {}", &*self.name, flag.as_str());
+        log::info!("database {:?} is {word} {name}", &*self.name);
         self.bell.ring();
         Ok(())
     }
@@ -433,12 +434,13 @@ impl Database {
         control: Control,
         begun: Instant,
     ) -> Result<(), DriverError> {
+        let identity = control.identity;
         let is_latest = self.orders.note(control, begun);
         if !is_latest && self.orders.known().identity.is_some() {
             return Ok(());
         }
         let member = Arc::clone(self) as Arc<dyn Member>;
-        let Some(identity) = control.identity else {
+        let Some(identity) = identity else {
             self.settings.identities.forget(&*member);
             return Ok(());
         };
@@ -462,7 +464,7 @@ impl Database {
             };
             Ok(Control { identity: Some(identity), ..control })
         })?;
-        self.note_control(told, begun)?;
+        self.note_control(told.clone(), begun)?;
         Ok(told)
     }
 
@@ -763,13 +765,13 @@ mod tests {
     #[test]
     fn a_database_that_is_down_or_drained_is_not_asked() {
         let database = database("one", memory());
-        database.order(ControlFlag::Draining, true).expect("answers");
+        database.order(Order::Draining, true).expect("answers");
         assert!(matches!(store(&database).outcome, Attempt::Away(reason) if reason == DRAINING));
-        database.order(ControlFlag::Draining, false).expect("answers");
+        database.order(Order::Draining, false).expect("answers");
         database.mark_down(&error(ErrorKind::Down));
         assert!(matches!(store(&database).outcome, Attempt::Away(reason) if reason == "no"));
         assert_eq!(database.driver().depth(100).expect("answers").ready.count, 0);
-        assert!(database.order(ControlFlag::Paused, true).is_err_and(|error| error.is_down()));
+        assert!(database.order(Order::Paused, true).is_err_and(|error| error.is_down()));
     }
 
     #[test]
@@ -802,7 +804,7 @@ mod tests {
         let database = database("one", Arc::new(driver));
         assert!(matches!(store(&database).outcome, Attempt::Stored(_)));
         may_hang.store(true, Ordering::Release);
-        database.driver().set_control(ControlFlag::Draining, true, Deadline::NONE).expect("stored");
+        database.driver().set_control(&Order::Draining, true, Deadline::NONE).expect("stored");
         database.orders.age(orders::FRESH_FOR * 11 / 20);
         for _ in 0..3 {
             assert!(matches!(store(&database).outcome, Attempt::Stored(_)), "as it was known");
@@ -818,7 +820,7 @@ mod tests {
     fn an_order_of_our_own_is_not_undone_by_an_answer_from_before_it() {
         let database = database("one", memory());
         let before = Instant::now();
-        database.order(ControlFlag::Draining, true).expect("ordered");
+        database.order(Order::Draining, true).expect("ordered");
         database.note_control(Control::default(), before).expect("noted");
         assert!(database.orders.known().draining);
     }

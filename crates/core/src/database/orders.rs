@@ -1,5 +1,5 @@
 //! What an operator ordered for a database, stored in the database itself so that every process
-//! follows it: drain (no new jobs), pause (no claims).
+//! follows it: drain (no new jobs), pause (no claims, or none of a queue or an ability).
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ struct Asking {
 }
 
 /// What is known of the orders, by its age.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Look {
     /// They were read a moment ago.
     Fresh(Control),
@@ -47,7 +47,7 @@ pub(crate) enum Look {
 impl Orders {
     /// The orders as last read; none before the first time.
     pub(crate) fn known(&self) -> Control {
-        self.known.lock().0
+        self.known.lock().0.clone()
     }
 
     /// Notes what was answered to a question of this instant, unless a later one was answered before; tells
@@ -63,7 +63,7 @@ impl Orders {
 
     /// The orders as last read, and whether they may be followed.
     pub(crate) fn look(&self) -> Look {
-        let (control, read) = *self.known.lock();
+        let (control, read) = self.known.lock().clone();
         match read.map(|at| at.elapsed()) {
             Some(age) if age < ASK_AFTER => Look::Fresh(control),
             Some(age) if age < FRESH_FOR => Look::Old(control),
@@ -129,19 +129,19 @@ mod tests {
     #[test]
     fn orders_are_followed_for_a_while_and_asked_for_before_they_are_too_old() {
         let orders = Orders::default();
-        let none = Control::default();
-        assert_eq!(orders.look(), Look::TooOld(none), "nothing is known");
-        let control = Control { draining: true, ..none };
-        orders.note(control, Instant::now());
-        assert_eq!(orders.look(), Look::Fresh(control));
+        let none = Control::default;
+        assert_eq!(orders.look(), Look::TooOld(none()), "nothing is known");
+        let control = Control { draining: true, ..none() };
+        orders.note(control.clone(), Instant::now());
+        assert_eq!(orders.look(), Look::Fresh(control.clone()));
         orders.age(ASK_AFTER);
-        assert_eq!(orders.look(), Look::Old(control));
+        assert_eq!(orders.look(), Look::Old(control.clone()));
         orders.age(FRESH_FOR);
-        assert_eq!(orders.look(), Look::TooOld(control));
+        assert_eq!(orders.look(), Look::TooOld(control.clone()));
         let begun = Instant::now();
-        assert!(orders.note(none, Instant::now()));
+        assert!(orders.note(none(), Instant::now()));
         assert!(!orders.note(control, begun));
-        assert_eq!(orders.look(), Look::Fresh(none), "the answer was overtaken");
+        assert_eq!(orders.look(), Look::Fresh(none()), "the answer was overtaken");
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl Databases {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::driver::ControlFlag;
+    use crate::driver::Order;
     use crate::fixture::{database, databases, memory, settings};
 
     #[test]
@@ -185,7 +185,7 @@ mod tests {
         let set = databases(&["one", "two", "three"]);
         let home = set.home_of("mail", "k").expect("there are some");
         assert!(set.former_homes("mail", "k").is_empty());
-        home.order(ControlFlag::Draining, true).expect("answers");
+        home.order(Order::Draining, true).expect("answers");
         let next = set.home_of("mail", "k").expect("there are others");
         assert!(!Arc::ptr_eq(&home, &next));
         let former = set.former_homes("mail", "k");

@@ -288,8 +288,8 @@ mod tests {
     use std::sync::{Condvar, Mutex};
 
     use super::*;
-    use crate::driver::{ControlFlag, ErrorKind};
     use crate::driver::{Deadline, Due, JobRecord, JobState};
+    use crate::driver::{ErrorKind, Order};
     use crate::fixture::{SOON, database_with, memory, record, settings};
     use crate::testing::FaultyDriver;
 
@@ -384,7 +384,7 @@ mod tests {
             let home = bed.set.home_of("mail", &n.to_string()).expect("there are two");
             assert_eq!(bed.places(*id), [&*home.name]);
         }
-        bed.from.order(ControlFlag::Draining, true).expect("answers");
+        bed.from.order(Order::Draining, true).expect("answers");
         let rest = bed.run().expect("answers");
         assert_eq!((rest.moved, rest.stayed), (moved.stayed, 0));
     }
@@ -393,7 +393,7 @@ mod tests {
     fn a_key_that_another_job_holds_there_stays() {
         let bed = Bed::new();
         let keyed = || crate::fixture::keyed("k");
-        bed.from.order(ControlFlag::Draining, true).expect("answers");
+        bed.from.order(Order::Draining, true).expect("answers");
         let ours = bed.store(keyed());
         bed.to.driver().insert(&[keyed()], Deadline::NONE).expect("stored");
         let moved = bed.run().expect("answers");
@@ -517,7 +517,7 @@ mod tests {
         drivers[0].insert(&[record], Deadline::NONE).expect("stored");
         let home = slow.home_of("mail", "k").expect("there are two").name.to_string();
         for set in [&fast, &last] {
-            set.find(&home).expect("is there").order(ControlFlag::Draining, true).expect("answers");
+            set.find(&home).expect("is there").order(Order::Draining, true).expect("answers");
         }
         std::thread::scope(|scope| {
             for (who, set) in [&slow, &fast].into_iter().enumerate() {

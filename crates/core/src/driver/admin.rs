@@ -1,7 +1,7 @@
 use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
-use super::{Control, ControlFlag, Deadline, DriverError, Ending, ExceptionId, Redrive};
+use super::{Control, Deadline, DriverError, Ending, ExceptionId, Order, Redrive};
 
 /// A schema compared with what this driver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,12 +49,7 @@ pub trait Admin {
     fn control(&self) -> Result<Control, DriverError>;
 
     /// Stores an order, or removes it; not after the deadline.
-    fn set_control(
-        &self,
-        flag: ControlFlag,
-        on: bool,
-        deadline: Deadline,
-    ) -> Result<(), DriverError>;
+    fn set_control(&self, order: &Order, on: bool, deadline: Deadline) -> Result<(), DriverError>;
 
     /// Removes a live job that is not running; tells whether it did. Clients that wait for the job learn of this
     /// ending from a row that is kept as long as replies; with `None` no row is left, for a job that lives in another

@@ -15,10 +15,10 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{
-    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag, CountRow,
-    DeadWorker, Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception,
-    ExceptionId, ExceptionScan, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep,
-    NamedDriver, Password, Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued,
+    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
+    Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception, ExceptionId,
+    ExceptionScan, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, NamedDriver,
+    Order, Password, Past, Pause, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued,
     SchemaState, Settled, Settlement, StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId,
     WorkerInfo, WorkerSeen,
 };
@@ -239,21 +239,24 @@ impl Admin for MemoryDriver {
     }
 
     fn control(&self) -> Result<Control, DriverError> {
-        Ok(self.with(|store| Control { identity: store.identity, ..store.control }))
+        Ok(self.with(|store| Control { identity: store.identity, ..store.control.clone() }))
     }
 
-    fn set_control(
-        &self,
-        flag: ControlFlag,
-        on: bool,
-        deadline: Deadline,
-    ) -> Result<(), DriverError> {
+    fn set_control(&self, order: &Order, on: bool, deadline: Deadline) -> Result<(), DriverError> {
         if deadline.is_over() {
             return Err(DriverError::too_late());
         }
-        self.with(|store| match flag {
-            ControlFlag::Draining => store.control.draining = on,
-            ControlFlag::Paused => store.control.paused = on,
+        self.with(|store| match order {
+            Order::Draining => store.control.draining = on,
+            Order::Paused => store.control.paused = on,
+            Order::PausedPart(part, reason) => {
+                let others = store.control.pauses.iter().flat_map(|all| all.iter());
+                let mut all: Vec<_> = others.filter(|one| one.part != *part).cloned().collect();
+                if on {
+                    all.push(Pause::new(part.clone(), &**reason, store.now));
+                }
+                store.control.pauses = (!all.is_empty()).then(|| all.into());
+            }
         });
         Ok(())
     }

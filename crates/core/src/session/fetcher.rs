@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::driver::{ClaimedJob, DriverError, ErrorKind, WakeSource};
 use crate::session::Session;
+use crate::session::claimable::Claimable;
 use crate::session::claiming::Claiming;
 use crate::session::dispatch::{Claimer, STALE_RESERVATION};
 use crate::session::lane::Lane;
@@ -71,6 +72,8 @@ struct Fetcher<'a> {
     blocked: bool,
     /// The last look at every queue found nothing.
     idle: bool,
+    /// What is not paused.
+    claimable: Claimable,
     /// Something woke the fetcher: it may be a job that is due before the next promotion.
     woken: bool,
 }
@@ -102,6 +105,11 @@ fn fetch(session: &Arc<Session>, lane: &Arc<Lane>, kind: Kind) {
         handed_over: 0,
         blocked: false,
         idle: false,
+        claimable: Claimable::under(
+            &lane.database.orders.known(),
+            &session.queues,
+            &session.abilities,
+        ),
         woken: false,
     };
     supervise(lane, kind, || {
@@ -122,7 +130,12 @@ impl Fetcher<'_> {
     fn fetch_on(&mut self) {
         let lane = self.lane;
         while !lane.is_stopping() {
-            let paused = lane.database.orders.known().paused;
+            let control = lane.database.orders.known();
+            let paused = control.paused;
+            if self.claimable.is_outdated(&control) {
+                self.claimable =
+                    Claimable::under(&control, &self.session.queues, &self.session.abilities);
+            }
             if !lane.database.is_trusted() || !lane.heart.holds_leases() || paused {
                 if paused && lane.database.is_trusted() {
                     lane.pulses.beat(self.kind);
@@ -365,7 +378,7 @@ impl Fetcher<'_> {
     /// Claims up to `wanted` jobs, queue after queue. What was claimed before an error is kept.
     fn claim(&mut self, wanted: u32) -> Result<Vec<ClaimedJob>, (Vec<ClaimedJob>, DriverError)> {
         let (session, database) = (self.session, &self.lane.database);
-        let (worker, abilities) = (session.worker.id, &session.abilities);
+        let (worker, abilities) = (session.worker.id, &self.claimable.abilities);
         let claiming = Claiming {
             program: &session.client.program,
             worker,
@@ -373,7 +386,7 @@ impl Fetcher<'_> {
             database,
             thorough: false,
         };
-        let queues = &session.queues;
+        let queues = &self.claimable.queues;
         let mut jobs = Vec::new();
         for step in 0..queues.len() {
             let queue = &queues[(self.turn + step) % queues.len()];
@@ -414,7 +427,7 @@ impl Fetcher<'_> {
             WakeSource::Listen => None,
         };
         let until = Instant::now() + pause;
-        let queues: Vec<&str> = self.session.queues.iter().map(AsRef::as_ref).collect();
+        let queues: Vec<&str> = self.claimable.queues.iter().map(AsRef::as_ref).collect();
         let longest = at_most.unwrap_or(pause).min(pause);
         while !self.lane.is_stopping() {
             let left = until.saturating_duration_since(Instant::now());
@@ -428,12 +441,12 @@ impl Fetcher<'_> {
             // An error shows again in the next round, where it is dealt with.
             let changed = if at_most.is_some() {
                 // So cheap that it waits for nothing.
-                self.lane.database.driver().changed(&queues, &self.session.abilities)
+                self.lane.database.driver().changed(&queues, &self.claimable.abilities)
             } else if !self.lane.database.is_trusted() {
                 break;
             } else {
-                let queues = self.session.queues.clone();
-                let abilities = Arc::clone(&self.session.abilities);
+                let queues = Arc::clone(&self.claimable.queues);
+                let abilities = Arc::clone(&self.claimable.abilities);
                 self.lane.database.ask(move |driver| {
                     let queues: Vec<_> = queues.iter().map(AsRef::as_ref).collect();
                     driver.changed(&queues, &abilities)
@@ -568,7 +581,7 @@ mod tests {
 
     #[test]
     fn nothing_is_claimed_from_a_paused_database() {
-        use crate::driver::{Admin as _, ControlFlag, Deadline};
+        use crate::driver::{Admin as _, Deadline, Order};
         let (claims, beats) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
         let (claimed, beaten) = (Arc::clone(&claims), Arc::clone(&beats));
         let driver = FaultyDriver::new(memory()).with_fault(move |call| {
@@ -580,7 +593,7 @@ mod tests {
             calls.fetch_add(1, Ordering::SeqCst);
             Ok(())
         });
-        driver.set_control(ControlFlag::Paused, true, Deadline::NONE).expect("answers");
+        driver.set_control(&Order::Paused, true, Deadline::NONE).expect("answers");
         let bed = Bed::over(Arc::new(driver), SOON);
         bed.insert(1);
         let lane = Arc::clone(&bed.session.lanes()[0]);
@@ -593,7 +606,7 @@ mod tests {
         });
         assert_eq!((bed.left().0, claims.load(Ordering::SeqCst)), (1, 0));
         lane.heart.beat_at_least_every(None);
-        bed.database.order(ControlFlag::Paused, false).expect("answers");
+        bed.database.order(Order::Paused, false).expect("answers");
         end(&bed, 1);
     }
 

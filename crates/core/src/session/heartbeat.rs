@@ -61,7 +61,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         database.meet()?;
     }
     let (begun, begun_awake) = (Instant::now(), awake::now());
-    let (worker, was_paused) = (session.worker.clone(), database.orders.known().paused);
+    let (worker, before) = (session.worker.clone(), database.orders.known());
     let may_beat = lane.may_beat.lock();
     if !*may_beat {
         return Ok(());
@@ -83,8 +83,9 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     })?;
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
+    let has_resumed = before.paused && !control.paused || before.pauses != control.pauses;
     database.note_control(control, begun)?;
-    if was_paused && !control.paused {
+    if has_resumed {
         database.bell.ring();
     }
     if !known && !first {
@@ -126,7 +127,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
     use super::*;
-    use crate::driver::{ControlFlag, Deadline};
+    use crate::driver::{Deadline, Order};
     use crate::fixture::{SOON, memory, records};
     use crate::session::bed::{Bed, eventually};
     use crate::session::heart::LOOK_EVERY;
@@ -185,11 +186,11 @@ mod tests {
         eventually(|| lane.heart.has_beaten());
         let driver = bed.database.driver();
         // By another process: this one learns of it with its next beat.
-        driver.set_control(ControlFlag::Paused, true, Deadline::NONE).expect("answers");
+        driver.set_control(&Order::Paused, true, Deadline::NONE).expect("answers");
         beat(&bed.session, &lane, SOON).expect("answers");
         assert!(bed.database.orders.known().paused);
         driver.insert(&records(1), Deadline::NONE).expect("stored");
-        driver.set_control(ControlFlag::Paused, false, Deadline::NONE).expect("answers");
+        driver.set_control(&Order::Paused, false, Deadline::NONE).expect("answers");
         beat(&bed.session, &lane, SOON).expect("answers");
         bed.pace.may_end.ring();
         bed.begun(1);

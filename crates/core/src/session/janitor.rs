@@ -154,9 +154,9 @@ mod tests {
         let bed = Bed::with(SOON);
         eventually(|| bed.left().2 == 1);
         // Nothing is claimed here meanwhile.
-        bed.database.order(crate::driver::ControlFlag::Paused, true).expect("answers");
+        bed.database.order(crate::driver::Order::Paused, true).expect("answers");
         silent(&bed, 3);
-        bed.database.order(crate::driver::ControlFlag::Paused, false).expect("answers");
+        bed.database.order(crate::driver::Order::Paused, false).expect("answers");
         bed.pace.may_end.ring();
         let lanes = bed.session.lanes();
         eventually(|| {

@@ -3,6 +3,7 @@
 mod aftermath;
 #[cfg(test)]
 mod bed;
+mod claimable;
 mod claiming;
 pub(crate) mod dispatch;
 mod fetcher;

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use qudo_hooks::{Failure, FailureKind, Outcome};
 
+use super::claimable::Claimable;
 use super::claiming::Claiming;
 use super::rhythm::{MIN_WAIT, Rhythm};
 use super::run::{Begun, Context, Ran, run_job};
@@ -12,7 +13,7 @@ use super::settling::{Ended, One, Settling};
 use crate::client::Client;
 use crate::database::Database;
 use crate::database::schema::check_schema;
-use crate::driver::{ClaimedJob, Driver, DriverError, ErrorKind, Settlement, WorkerInfo};
+use crate::driver::{ClaimedJob, Control, Driver, DriverError, ErrorKind, Settlement, WorkerInfo};
 use crate::error::{DownReason, Error};
 use crate::job::{Host, Post, Tenure};
 use crate::tools::causes::with_causes;
@@ -86,7 +87,8 @@ impl Once<'_> {
     fn at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
         let worker = self.client.program.worker_info();
         let failed = |error| Error::database(&database.name, "work once", error);
-        if database.meet().map_err(failed)?.paused {
+        let control = database.meet().map_err(failed)?;
+        if control.paused {
             return Ok(None);
         }
         let (info, begun) = (worker.clone(), Instant::now());
@@ -105,7 +107,7 @@ impl Once<'_> {
             watch.judge(&others, self.client.program.options.dead_after, begun, now).dead
         };
         database.ask(move |driver| driver.rescue(&dead, true, MAX_PROMOTE)).map_err(failed)?;
-        let ended = self.claim_and_run(database, &worker);
+        let ended = self.claim_and_run(database, &worker, &control);
         // Whatever happened, the row of this worker must not wait to be declared dead.
         let removed = database.ask(move |driver| driver.remove_worker(worker.id));
         let ended = ended.map_err(failed)?;
@@ -121,14 +123,16 @@ impl Once<'_> {
         &self,
         database: &Arc<Database>,
         worker: &WorkerInfo,
+        control: &Control,
     ) -> Result<Option<Outcome>, DriverError> {
         let program = &self.client.program;
-        let abilities = &program.leases();
+        let claimable = Claimable::under(control, &program.queues(), &program.leases());
+        let abilities = &claimable.abilities;
         // Nobody comes again for what this claim does not see.
         let claiming = Claiming { program, worker: worker.id, abilities, database, thorough: true };
-        for (number, queue) in (1..).zip(program.queues()) {
+        for (number, queue) in (1..).zip(&*claimable.queues) {
             let deadline = Instant::now() + database.limit();
-            if let Some(job) = claiming.claim(&queue, number, 1, deadline)?.pop() {
+            if let Some(job) = claiming.claim(queue, number, 1, deadline)?.pop() {
                 return self.run_and_settle(database, worker, job).map(Some);
             }
         }

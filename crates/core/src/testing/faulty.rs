@@ -5,12 +5,12 @@ use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag,
-    CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception,
-    ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState,
-    Keep, KeyRow, Leg, Moves, MovingJob, Past, PlacedJob, Promotion, Purged, Redrive, Remains,
-    Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, StrayCursor, Strays, Traces,
-    Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, CountRow,
+    DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception, ExceptionId,
+    ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow,
+    Leg, Moves, MovingJob, Order, Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued,
+    SchemaState, Settled, Settlement, StatusRow, StatusScan, StrayCursor, Strays, Traces, Trail,
+    Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -196,7 +196,7 @@ impl Admin for FaultyDriver {
         fn revert() -> Vec<String>;
         fn identity() -> Uuid;
         fn control() -> Control;
-        fn set_control(flag: ControlFlag, on: bool, deadline: Deadline) -> ();
+        fn set_control(order: &Order, on: bool, deadline: Deadline) -> ();
         fn dequeue(id: JobId, leaves: Option<Ending>) -> bool;
         fn reschedule(id: JobId, due: Due) -> bool;
         fn redrive(exception: ExceptionId, new: JobId) -> Redrive;

@@ -6,6 +6,7 @@ pub(crate) mod awake;
 pub(crate) mod bell;
 pub(crate) mod causes;
 pub(crate) mod guard;
+pub(crate) mod pattern;
 pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod secret;

@@ -1,48 +1,75 @@
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Bounded, Control, ControlFlag, Depth};
+use qudo_core::driver::{Bounded, Control, Depth, Order, Pause};
 use uuid::Uuid;
 
+use super::lookup::instant;
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
-struct Row(String, Option<String>);
+struct Row {
+    name: String,
+    value: Option<String>,
+    changed_at: i64,
+}
 
 impl FromRow for Row {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.text()?, columns.opt_text()?))
+        Ok(Self { name: columns.text()?, value: columns.opt_text()?, changed_at: columns.big()? })
     }
 }
 
 /// The orders, of which a row means yes, and the database's own id.
 pub(crate) fn control<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Control> {
-    let rows: Vec<Row> = conn.rows("SELECT name, value FROM qudo_control", &[])?;
-    let has = |flag: ControlFlag| rows.iter().any(|row| row.0 == flag.as_str());
-    let identity = rows.iter().find(|row| row.0 == IDENTITY).and_then(|row| row.1.as_deref());
-    Ok(Control {
-        draining: has(ControlFlag::Draining),
-        paused: has(ControlFlag::Paused),
-        identity: identity.and_then(|text| Uuid::parse_str(text).ok()),
-    })
+    let sql = "SELECT name, value, changed_at FROM qudo_control ORDER BY name";
+    let rows: Vec<Row> = conn.rows(sql, &[])?;
+    let mut control = Control::default();
+    let mut pauses = Vec::new();
+    for Row { name, value, changed_at } in rows {
+        match &*name {
+            IDENTITY => control.identity = value.and_then(|text| Uuid::parse_str(&text).ok()),
+            name if name == Order::Draining.name() => control.draining = true,
+            name if name == Order::Paused.name() => control.paused = true,
+            // An order of a later version is not known here.
+            name => pauses.extend(
+                Order::part_of(name)
+                    .map(|part| Pause::new(part, value.unwrap_or_default(), instant(changed_at))),
+            ),
+        }
+    }
+    control.pauses = (!pauses.is_empty()).then(|| pauses.into());
+    Ok(control)
 }
 
 /// The row with the database's own id.
 const IDENTITY: &str = "identity";
 
-/// Stores an order or removes it; twice is the same as once.
+/// Stores an order or removes it; twice is the same as once. The reason of a pause is that of the last order.
+///
+/// Locking: the row of the order, by its key.
 pub(crate) fn set_control<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    flag: ControlFlag,
+    order: &Order,
     on: bool,
 ) -> QueryResult<()> {
-    let name = [Bind::Text(flag.as_str())];
+    let (name, reason) = (
+        order.name(),
+        match order {
+            Order::PausedPart(_, reason) => Some(&**reason),
+            _ => None,
+        },
+    );
+    if !on || reason.is_some() {
+        conn.run("DELETE FROM qudo_control WHERE name = ?", &[Bind::Text(&name)])?;
+    }
     if !on {
-        return conn.run("DELETE FROM qudo_control WHERE name = ?", &name).map(drop);
+        return Ok(());
     }
     let (words, tail) = E::INSERT_IGNORE;
     let now = E::NOW;
-    let sql = format!("{words} INTO qudo_control (name, changed_at) VALUES (?, {now}){tail}");
-    conn.run(&sql, &name).map(drop)
+    let sql =
+        format!("{words} INTO qudo_control (name, value, changed_at) VALUES (?, ?, {now}){tail}");
+    conn.run(&sql, &[Bind::Text(&name), Bind::OptText(reason)]).map(drop)
 }
 
 /// The database's own id. Of two processes that make one at once, the first wins.

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use qudo::JobId;
 use qudo::driver::{
-    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, ControlFlag,
-    CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, DriverRegistration, Due,
-    Ending, ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted, Inspect, JobInfo,
-    JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Past,
-    PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, StatusScan, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId,
-    WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, CountRow,
+    DeadWorker, Deadline, Departure, Depth, Driver, DriverError, DriverRegistration, Due, Ending,
+    ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted, Inspect, JobInfo, JobRecord,
+    JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Order, Past, PlacedJob,
+    Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow,
+    StatusScan, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -227,14 +227,21 @@ impl Admin for FileDriver {
         self.0.read(|state| Control {
             draining: state.draining,
             paused: state.paused,
+            pauses: state.paused_parts(),
             identity: state.identity,
         })
     }
 
-    fn set_control(&self, flag: ControlFlag, on: bool, deadline: Deadline) -> Answer<()> {
-        self.0.step(deadline, |state| match flag {
-            ControlFlag::Draining => state.draining = on,
-            ControlFlag::Paused => state.paused = on,
+    fn set_control(&self, order: &Order, on: bool, deadline: Deadline) -> Answer<()> {
+        self.0.step(deadline, |state| match order {
+            Order::Draining => state.draining = on,
+            Order::Paused => state.paused = on,
+            Order::PausedPart(_, reason) => {
+                state.pauses.retain(|(name, ..)| *name != order.name());
+                if on {
+                    state.pauses.push((order.name(), reason.clone(), state.now));
+                }
+            }
         })
     }
 

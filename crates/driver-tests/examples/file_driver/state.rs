@@ -9,9 +9,9 @@ use qudo::JobId;
 use qudo::driver::{
     Arrival, Bounded, ClaimRequest, ClaimedJob, DeadWorker, Departure, Due, Ending, Exception,
     ExceptionId, ExceptionRecord, ExceptionScan, Flags, Inserted, JobCursor, JobFacts, JobInfo,
-    JobRecord, JobScan, JobState, Keep, MovingJob, Name, Past, PlacedJob, Promotion, Redrive,
-    Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow, StatusScan,
-    Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    JobRecord, JobScan, JobState, Keep, MovingJob, Name, Order, Past, Pause, PlacedJob, Promotion,
+    Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow,
+    StatusScan, Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -26,6 +26,8 @@ pub struct State {
     pub identity: Option<Uuid>,
     pub draining: bool,
     pub paused: bool,
+    /// Under which words each is stored, why, and since when.
+    pub pauses: Vec<(String, String, DateTime<Utc>)>,
     pub jobs: BTreeMap<JobId, Row>,
     /// With their last heartbeats.
     pub workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
@@ -370,6 +372,14 @@ impl State {
 
 // Questions and orders.
 impl State {
+    pub fn paused_parts(&self) -> Option<std::sync::Arc<[Pause]>> {
+        let part = |(name, reason, since): &(String, String, DateTime<Utc>)| {
+            Some(Pause::new(Order::part_of(name)?, &**reason, *since))
+        };
+        let all: Vec<_> = self.pauses.iter().filter_map(part).collect();
+        (!all.is_empty()).then(|| all.into())
+    }
+
     pub fn jobs(&self, ids: &[JobId], args: bool) -> Vec<JobInfo> {
         let info = |id: &JobId| {
             let mut info = self.jobs.get(id)?.info(*id);
