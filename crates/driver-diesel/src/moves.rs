@@ -49,7 +49,15 @@ impl<E: Engine> Moves for DieselDriver<E> {
     }
 
     fn moved_out(&self, jobs: &[Departure]) -> Result<Vec<Departure>, DriverError> {
-        self.write_transaction(|conn| moving::moved_out::<E>(conn, jobs))
+        let mut left = Vec::new();
+        self.engine.write(|conn| {
+            left = conn.transaction(|conn| moving::moved_out::<E>(conn, jobs))?;
+            // From here on the job is in the other database only: it must not come back here.
+            let ids: Vec<_> = left.iter().map(|one| *one.job.as_uuid()).collect();
+            let marks = [moving::at(Leg::Left), moving::at(Leg::Gone)];
+            self.engine.confirm(conn, &marks, &ids)
+        })?;
+        Ok(left)
     }
 
     fn moved_in(&self, jobs: &[Departure]) -> Result<usize, DriverError> {

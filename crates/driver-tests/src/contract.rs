@@ -1,8 +1,9 @@
 use std::collections::{HashMap, HashSet};
+use std::sync::Barrier;
 use std::time::{Duration, Instant};
 
 use qudo::driver::{
-    AbilityLease, Arrival, ClaimRequest, ClaimedJob, Order, DeadWorker, Deadline, Driver, Due,
+    AbilityLease, Arrival, ClaimRequest, ClaimedJob, Order, DeadWorker, Deadline, Departure, Driver, Due,
     ExceptionRecord, ExceptionScan, Extras, Inserted, JobFacts, JobRecord, JobState, Keep, Leg, Place,
     Redrive, ReplyRecord, SchemaState, Settled, Settlement, StatusRecord, Verdict, WorkerId,
     WorkerInfo,
@@ -494,6 +495,66 @@ pub fn two_departures_of_a_job_do_not_meet_in_one_place(bed: &Bed) {
     assert_eq!(from.moved_out(&departed(&fast)).expect("answers"), departed(&fast));
     assert_eq!(to.moved_in(&departed(&fast)).expect("answers"), 1);
     assert_eq!(ready(&*to), 1);
+}
+
+pub fn two_departures_that_are_brought_at_the_same_time_leave_each_job_in_one_place(bed: &Bed) {
+    const ROUNDS: usize = 20;
+    let (from, to) = (bed.another(), bed.driver());
+    let from = from.driver();
+    for round in 0..ROUNDS {
+        let jobs: Vec<_> = (0..30).map(|_| record("a", None)).collect();
+        insert(&*from, &jobs);
+        let slow = from.move_out("to", Uuid::now_v7(), None, 99).expect("leaves");
+        from.move_back(&departed(&slow)).expect("stays");
+        let fast = from.move_out("to", Uuid::now_v7(), None, 99).expect("leaves again");
+        let at_once = Barrier::new(2);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                at_once.wait();
+                to.move_in("from", &slow).expect("answers");
+                assert_eq!(from.moved_out(&departed(&slow)).expect("answers"), []);
+                to.cancel_move_in(&departed(&slow)).expect("answers");
+            });
+            scope.spawn(|| {
+                at_once.wait();
+                let answers = to.move_in("from", &fast).expect("answers");
+                let (here, back): (Vec<_>, Vec<_>) = departed(&fast)
+                    .into_iter()
+                    .zip(answers)
+                    .partition(|(_, answer)| *answer == Arrival::Here);
+                let only = |all: Vec<(Departure, Arrival)>| -> Vec<_> {
+                    all.into_iter().map(|(one, _)| one).collect()
+                };
+                let (here, back) = (only(here), only(back));
+                assert_eq!(from.moved_out(&here).expect("leaves").len(), here.len());
+                assert_eq!(to.moved_in(&here).expect("arrives"), here.len());
+                from.leave_trail(&here).expect("is over");
+                assert_eq!(from.move_back(&back).expect("stays"), back.len());
+            });
+        });
+        let waits = |driver: &dyn Driver, id| driver.state(id).expect("answers") == Some(JobState::Ready);
+        for job in &jobs {
+            let places = [waits(&*from, job.id), waits(&*to, job.id)];
+            assert!(places[0] != places[1], "round {round}: {places:?}");
+            assert!(from.dequeue(job.id, None).expect("answers") != to.dequeue(job.id, None).expect("answers"));
+        }
+    }
+}
+
+pub fn a_job_that_leaves_is_not_taken_for_arrived(bed: &Bed) {
+    let (one, two) = (bed.another(), bed.driver());
+    let one = one.driver();
+    // A full copy in each of two databases, as after an enqueue whose answer was lost; both are moved to the other.
+    let job = record("a", None);
+    insert(&*one, std::slice::from_ref(&job));
+    insert(&*two, std::slice::from_ref(&job));
+    let there = one.move_out("two", Uuid::now_v7(), None, 9).expect("leaves");
+    let here = two.move_out("one", Uuid::now_v7(), None, 9).expect("leaves");
+    assert_eq!(two.move_in("one", &there).expect("answers"), [Arrival::Busy]);
+    assert_eq!(one.move_back(&departed(&there)).expect("stays"), 1);
+    assert_eq!(one.move_in("two", &here).expect("answers"), [Arrival::Here]);
+    assert_eq!(two.moved_out(&departed(&here)).expect("leaves").len(), 1);
+    assert_eq!((ready(&*one), ready(&*two)), (1, 0));
 }
 
 pub fn a_job_of_an_id_that_arrived_before_is_moved_like_any_other(bed: &Bed) {

@@ -49,7 +49,8 @@ pub enum Arrival {
     Here,
     /// This job holds its unique key; nothing was stored.
     KeyHeld(JobId),
-    /// A copy of it from another departure lies here, whose mover has not taken it back yet; nothing was stored.
+    /// A copy of it from another departure lies here, whose mover has not taken it back yet, or it is leaving this
+    /// database itself; nothing was stored.
     Busy,
 }
 

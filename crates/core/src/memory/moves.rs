@@ -165,6 +165,9 @@ impl Store {
         if of(Leg::Arrived) == Some(departure) {
             return Arrival::Here;
         }
+        if of(Leg::Leaving).is_some() {
+            return Arrival::Busy;
+        }
         match of(Leg::Arriving) {
             Some(other) if other != departure => return Arrival::Busy,
             Some(_) => return Arrival::Here,

@@ -276,27 +276,30 @@ pub(crate) fn moving_out<E: Engine>(
 
 /// Stores arriving jobs. One that is here already stays as it is.
 ///
-/// Locking: the copies that arrive, then facts. Who takes a copy back holds its row, so afterwards the facts show
-/// whether it did; on MySQL they are read with a lock, because a view of the data may be older than a lock. Without these
-/// locks a job was taken for here whose copy went at that moment, and the other database removed it.
+/// Locking: facts first, of what is here; then how it came to be here, or that it is leaving. The answer that a job is here makes the
+/// other database remove it, so nothing of that may change before this commits: who takes a copy back, and who lets a job leave, needs the
+/// facts. The marks are read after the facts, since a copy of another departure may come in between; read before them, as
+/// on MySQL, where the facts wait for whoever brings that copy, they lost 30 jobs of 30. What is not seen here is stored, and a copy that
+/// comes meanwhile is a duplicate key.
 pub(crate) fn move_in<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     from: &str,
     jobs: &[MovingJob],
 ) -> QueryResult<Vec<Arrival>> {
-    let ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
+    let mut ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
+    ids.sort_unstable();
+    let job = Keyed::table("qudo_job");
+    let here: HashSet<Uuid> =
+        E::rows_by_id::<Uuid>(conn, "id", &job, &ids, E::FOR_UPDATE)?.into_iter().collect();
     let arriving = departures::<E>(conn, Leg::Arriving, &ids)?;
     let arrived = departures::<E>(conn, Leg::Arrived, &ids)?;
-    let here: HashSet<Uuid> =
-        E::rows_by_id::<Uuid>(conn, "id", &Keyed::table("qudo_job"), &ids, E::CURRENT)?
-            .into_iter()
-            .collect();
+    let leaving = departures::<E>(conn, Leg::Leaving, &ids)?;
     let mut answers: Vec<Option<Arrival>> = jobs
         .iter()
         .map(|job| {
             let one = job.departed();
             let other = |copy: &Departure| copy.job == one.job && copy.id != one.id;
-            if arriving.iter().any(other) {
+            if arriving.iter().chain(&leaving).any(other) {
                 return Some(Arrival::Busy);
             }
             let is_here = arrived.contains(&one) || here.contains(one.job.as_uuid());

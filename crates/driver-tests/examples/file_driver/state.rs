@@ -585,6 +585,7 @@ impl State {
             Some(Place::Arriving { departure: other, .. }) if *other != departure => {
                 return Arrival::Busy;
             }
+            Some(Place::Leaving { .. }) => return Arrival::Busy,
             Some(_) => return Arrival::Here,
             None => {}
         }
