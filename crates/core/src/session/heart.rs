@@ -1,6 +1,7 @@
 //! The heartbeats of this process at one database, and whether others may have taken its jobs.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use crate::tools::awake;
@@ -19,6 +20,8 @@ pub(crate) struct Heart {
     /// In milliseconds, how often beats are needed to be sure that a silent worker is dead; 0 when
     /// there is none.
     beat_every: AtomicU64,
+    /// A beat made the row anew, so that others may have taken our jobs before: until that was dealt with.
+    pub(super) is_anew: Arc<AtomicBool>,
     /// How many beats there were since the tables were found usable; [`NEVER`] before that.
     since_look: AtomicU64,
 }
@@ -34,6 +37,7 @@ impl Heart {
             last: AtomicU64::new(NEVER),
             declared_dead: AtomicU64::new(NEVER),
             beat_every: AtomicU64::new(0),
+            is_anew: Arc::default(),
             since_look: AtomicU64::new(NEVER),
         }
     }
@@ -57,10 +61,13 @@ impl Heart {
         self.since_look.load(Ordering::Relaxed) >= LOOK_EVERY - 1
     }
 
-    /// Notes a beat that arrived; whether it looked at the tables, and they may be worked on.
-    pub(crate) fn note_look(&self, looked: bool) {
-        let since = self.since_look.load(Ordering::Relaxed);
-        let since = if looked { 0 } else { since.saturating_add(1) };
+    /// Notes a beat that arrived: whether it looked at the tables, and whether they may be worked on.
+    pub(crate) fn note_look(&self, looked: bool, usable: bool) {
+        let since = match (looked, usable) {
+            (true, true) => 0,
+            (true, false) => NEVER,
+            (false, _) => self.since_look.load(Ordering::Relaxed).saturating_add(1),
+        };
         self.since_look.store(since, Ordering::Relaxed);
     }
 

@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::database::schema::usable;
@@ -66,9 +67,15 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     if !*may_beat {
         return Ok(());
     }
-    let looks = first || lane.heart.looks_at_schema();
+    let is_anew = Arc::clone(&lane.heart.is_anew);
+    let was_anew = is_anew.load(Ordering::Acquire);
+    let looks = first || was_anew || lane.heart.looks_at_schema();
     let ask = move |driver: &dyn Driver| {
         let known = driver.heartbeat(&worker)?;
+        if !known {
+            // Known also if the rest of this beat goes wrong: the next one finds the row.
+            is_anew.store(true, Ordering::Release);
+        }
         // After the row is there: who migrates sees the row, or we see the new tables.
         let looked = looks || !known;
         let tables = if looked { usable(driver) } else { Ok(()) };
@@ -88,6 +95,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     if has_resumed {
         database.bell.ring();
     }
+    let known = known && !was_anew;
     if !known && !first {
         lane.heart.note_death();
         // We were silent for so long that others took our jobs. What is not started must not be.
@@ -109,7 +117,11 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         }
         // Nothing is claimed from tables that this process has not looked at.
         Err(error) if first => return Err(error),
-        tables => lane.heart.note_look(looked && tables.is_ok()),
+        tables => lane.heart.note_look(looked, tables.is_ok()),
+    }
+    if !known && looked {
+        // What it means was dealt with, and the tables were looked at since.
+        lane.heart.is_anew.store(false, Ordering::Release);
     }
     if lane.heart.note(begun_awake) {
         // The fetcher waits for the first one: leases without a worker's row are swept.
@@ -124,7 +136,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+    use std::sync::atomic::{AtomicBool, AtomicU64};
 
     use super::*;
     use crate::driver::{Deadline, Order};
@@ -246,6 +258,32 @@ mod tests {
             !bed.database.is_up() || lane.heart.has_beaten()
         });
         assert!(!lane.heart.has_beaten(), "nothing may be claimed");
+        shut_down(&bed.session);
+    }
+
+    #[test]
+    fn a_beat_that_is_broken_off_after_it_made_the_row_anew_is_no_less_a_sign_of_death() {
+        let breaks = Arc::new(AtomicBool::new(false));
+        let broken = Arc::clone(&breaks);
+        let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+            if call == "control" && broken.swap(false, Ordering::AcqRel) {
+                return Err(DriverError::new(ErrorKind::Contention, "lock timeout"));
+            }
+            Ok(())
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| lane.heart.has_beaten());
+        let before = lane.heart.death();
+        bed.database.driver().remove_worker(bed.session.worker.id).expect("answers");
+        breaks.store(true, Ordering::Release);
+        let broken_off = beat(&bed.session, &lane, SOON);
+        // The loop of the session may have been the one that was broken off.
+        drop(broken_off);
+        eventually(|| {
+            drop(beat(&bed.session, &lane, SOON));
+            lane.heart.death() != before
+        });
         shut_down(&bed.session);
     }
 }
