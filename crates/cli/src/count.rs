@@ -31,7 +31,7 @@ type Key = (String, String, String, String);
 /// Counts; 0 when all databases answered, 2 when one did not.
 pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let filter: JobFilter = parse::<JobInfo>(&arguments.filter, manager)?;
-    let (counts, errors) =
+    let Counted { counts, unreadable, errors } =
         if arguments.filter.is_empty() { all(manager) } else { some(manager, &filter) };
     if arguments.json {
         let rows = counts.iter().map(|((database, queue, ability, state), count)| {
@@ -42,6 +42,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
         say(&json!({
             "rows": rows.collect::<Vec<_>>(),
             "databases": errors.collect::<Vec<_>>(),
+                "unreadable": unreadable,
         })
         .to_string());
     } else {
@@ -49,6 +50,11 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
             vec![database, count.to_string(), state, queue, ability]
         });
         print_rows(&["DATABASE", "COUNT", "STATE", "QUEUE", "ABILITY"], rows);
+        if unreadable > 0 {
+            eprintln!(
+                "{unreadable} jobs hang on arguments that cannot be read here, and are not counted"
+            );
+        }
         for (_, error) in &errors {
             eprintln!("qudo: {error}");
         }
@@ -56,10 +62,16 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
     Ok(if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) })
 }
 
-type Counted = (BTreeMap<Key, u64>, Vec<(String, String)>);
+#[derive(Default)]
+struct Counted {
+    counts: BTreeMap<Key, u64>,
+    /// Jobs that hang on arguments that cannot be read.
+    unreadable: u64,
+    errors: Vec<(String, String)>,
+}
 
 fn all(manager: &Manager) -> Counted {
-    let (mut counts, mut errors) = (BTreeMap::new(), Vec::new());
+    let Counted { mut counts, mut errors, .. } = Counted::default();
     for on in manager.job_count() {
         match on.answer {
             Ok(rows) => {
@@ -71,13 +83,13 @@ fn all(manager: &Manager) -> Counted {
             Err(error) => errors.push((on.database, with_causes(&error))),
         }
     }
-    (counts, errors)
+    Counted { counts, errors, unreadable: 0 }
 }
 
 /// Page after page: a job that moves on meanwhile may be counted twice, or not at all.
 fn some(manager: &Manager, filter: &JobFilter) -> Counted {
-    let mut counts: BTreeMap<Key, u64> = BTreeMap::new();
-    let mut paging = Paging::default().limit(PAGE).without_arguments();
+    let Counted { mut counts, mut unreadable, .. } = Counted::default();
+    let mut paging = Paging::default().limit(PAGE).without_arguments().without_estimate();
     loop {
         let listing = manager.jobs(filter, &paging);
         for (database, job) in listing.rows() {
@@ -85,13 +97,15 @@ fn some(manager: &Manager, filter: &JobFilter) -> Counted {
             let key = (database.to_owned(), queue, ability, job.state.as_str().to_owned());
             *counts.entry(key).or_default() += 1;
         }
+        let pages = listing.pages.iter().flat_map(|on| &on.answer);
+        unreadable += pages.map(|page| page.unreadable).sum::<u64>();
         let errors: Vec<_> = listing
             .errors()
             .map(|(database, error)| (database.to_owned(), with_causes(error)))
             .collect();
         match listing.next {
             Some(next) if errors.is_empty() => paging = paging.after(next),
-            _ => return (counts, errors),
+            _ => return Counted { counts, unreadable, errors },
         }
     }
 }

@@ -1,10 +1,8 @@
 //! Which databases a command is for.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use qudo::{Manager, ManagerBuilder};
-use serde::Deserialize;
 
 use crate::Failure;
 
@@ -28,18 +26,16 @@ pub(crate) struct Databases {
     config: Option<PathBuf>,
 }
 
-/// The file that `--config` names.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    databases: BTreeMap<String, String>,
-}
-
 impl Databases {
     /// The manager that the program itself has, or one of the databases that are named.
     pub(crate) fn manager(&self, own: Option<&Manager>) -> Result<Manager, Failure> {
         if let Some(manager) = own {
-            return Ok(manager.clone());
+            // Whoever names others must not be answered of these.
+            if self.database.is_empty() && self.config.is_none() {
+                return Ok(manager.clone());
+            }
+            let reason = "this program has its own databases: --database and --config are for the command `qudo`";
+            return Err(Failure::Usage(reason.to_owned()));
         }
         let builder = Manager::builder().linked(false);
         Ok(self
@@ -68,29 +64,36 @@ impl Databases {
     }
 }
 
-/// The databases of a file. A line of it may have a password, so no error quotes one.
+/// The databases of a file. Names and values may have been swapped and a line may have a password, so no error quotes any of
+/// it, nor what the parser says.
 fn read(path: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(path)
-        .map_err(|error| Failure::Usage(format!("cannot read {}: {error}", path.display())))?;
-    let config: Config = toml::from_str(&text).map_err(|error| {
-        let line = error
-            .span()
-            .map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
-        Failure::Usage(format!("{}, line {line}: {}", path.display(), error.message()))
+    let wrong = |reason: &str| Failure::Usage(format!("{}: {reason}", path.display()));
+    let text = std::fs::read_to_string(path).map_err(|error| wrong(&error.to_string()))?;
+    let config: toml::Table = text.parse().map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        wrong(&format!("line {} is not TOML", before.matches('\n').count() + 1))
     })?;
-    if config.databases.is_empty() {
-        return Err(Failure::Usage(format!("{} names no database", path.display())));
+    if config.keys().any(|key| key != "databases") {
+        return Err(wrong("there is something beside the table `databases`"));
     }
-    let named = config.databases.iter().map(|(name, dsn)| {
-        if name.contains([':', '=']) {
-            return Err(Failure::Usage(format!(
-                "{}: {name:?} cannot be a short name",
-                path.display()
+    let named = config.get("databases").and_then(toml::Value::as_table);
+    let named = named.filter(|named| !named.is_empty());
+    let named = named.ok_or_else(|| {
+        wrong("it needs a table `databases` with a data source name for each short name")
+    })?;
+    let entry = |(place, (name, dsn)): (usize, (&String, &toml::Value))| {
+        let place = place + 1;
+        if name.contains([':', '=', '/', '@']) {
+            return Err(wrong(&format!(
+                "the name of database {place}, in alphabetical order, is not a short name"
             )));
         }
+        let dsn = dsn
+            .as_str()
+            .ok_or_else(|| wrong(&format!("database {name:?} is not a text in quotes")))?;
         Ok(format!("{name}={dsn}"))
-    });
-    named.collect()
+    };
+    named.iter().enumerate().map(entry).collect()
 }
 
 /// Adds `DSN`, or `NAME=DSN` under a short name of the operator's.
@@ -99,5 +102,25 @@ pub(crate) fn add_database(builder: ManagerBuilder, text: &str) -> ManagerBuilde
         // A data source name has its scheme's colon first.
         Some((name, dsn)) if !name.contains(':') => builder.database_as(name, dsn),
         _ => builder.database(text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_program_with_databases_of_its_own_is_not_asked_for_others() {
+        let own = Manager::builder().linked(false).database("memory:own").build().expect("valid");
+        let of = |database: &[&str]| Databases {
+            database: database.iter().map(|&name| name.to_owned()).collect(),
+            config: None,
+        };
+        let manager = of(&[]).manager(Some(&own)).expect("its own");
+        assert_eq!(manager.database_names(), ["own"]);
+        let refused = of(&["memory:other"]).manager(Some(&own));
+        assert!(matches!(refused, Err(Failure::Usage(_))), "{refused:?}");
+        let manager = of(&["x=memory:other"]).manager(None).expect("named");
+        assert_eq!(manager.database_names(), ["x"]);
     }
 }

@@ -35,7 +35,14 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
         let listing = manager.exceptions(&filter, &arguments.list.paging());
         return Ok(print(&listing, arguments.list.json, &EXCEPTIONS));
     }
-    let answers = manager.failures(&filter, SEARCH);
+    if arguments.list.after.is_some() {
+        let reason = "groups have no pages: --after goes with --each";
+        return Err(Failure::Usage(reason.to_owned()));
+    }
+    let mut answers = manager.failures(&filter, SEARCH);
+    for answer in answers.iter_mut().filter_map(|on| on.answer.as_mut().ok()) {
+        answer.groups.truncate(arguments.list.limit as usize);
+    }
     if arguments.list.json {
         say(&to_json(&answers).to_string());
     } else {
@@ -52,9 +59,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
     let mut complete = true;
     for on in &answers {
         match &on.answer {
-            Ok(FailureGroups { about: Some(about), searched, .. }) if !arguments.list.json => {
-                eprintln!("{}: the newest {searched} of about {about} failures", on.database);
-            }
+            Ok(answer) if !arguments.list.json => tell(&on.database, answer),
             Ok(_) => {}
             Err(error) => {
                 complete = false;
@@ -65,6 +70,22 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
         }
     }
     Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(2) })
+}
+
+/// What the groups do not say, for people.
+fn tell(database: &str, answer: &FailureGroups) {
+    if let Some(about) = answer.about {
+        eprintln!("{database}: the newest {} of about {about} failures", answer.searched);
+    }
+    if answer.unreadable > 0 {
+        eprintln!(
+            "{database}: {} failures hang on arguments that cannot be read here",
+            answer.unreadable
+        );
+    }
+    if answer.ungrouped > 0 {
+        eprintln!("{database}: {} failures are of more kinds than are counted", answer.ungrouped);
+    }
 }
 
 fn cells(database: &str, group: &FailureGroup) -> Vec<String> {
@@ -106,6 +127,7 @@ fn to_json(answers: &[PerDatabase<FailureGroups>]) -> Value {
             "searched": answer.searched,
             "about": answer.about,
             "unreadable": answer.unreadable,
+            "ungrouped": answer.ungrouped,
         }),
         Err(error) => json!({ "database": on.database, "error": with_causes(error) }),
     });

@@ -37,11 +37,11 @@ pub(crate) struct ListArguments {
     /// has the language.
     filter: Vec<String>,
     /// How many rows of each database at most.
-    #[arg(long, default_value_t = 100)]
-    limit: u32,
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) limit: u32,
     /// Goes on behind a page, with the cursor that it gave.
     #[arg(long, value_name = "CURSOR")]
-    after: Option<Cursor>,
+    pub(crate) after: Option<Cursor>,
     /// One JSON object instead of a table.
     #[arg(long)]
     pub(crate) json: bool,
@@ -66,6 +66,11 @@ pub(crate) fn parse<R: Filtered>(
     words: &[String],
     manager: &Manager,
 ) -> Result<Filter<R>, Failure> {
+    // A word with a space is a part of its own: `db:one "state:ready OR state:running"`.
+    let part = |word: &String| {
+        if word.trim().contains(char::is_whitespace) { format!("({word})") } else { word.clone() }
+    };
+    let words: Vec<_> = words.iter().map(part).collect();
     let filter: Filter<R> = words
         .join(" ")
         .parse()
@@ -130,6 +135,8 @@ fn tell<R>(listing: &Listing<R>) {
         }
     }
     if let Some(next) = &listing.next {
+        // Names of queues may have quotes.
+        let next = next.to_string().replace('\'', "'\\''");
         eprintln!("there is more: --after '{next}'");
     }
 }

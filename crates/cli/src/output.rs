@@ -1,6 +1,6 @@
 //! How rows are shown: a table on a terminal, tabs in a pipe, JSON where it is asked for.
 
-use std::io::{IsTerminal, Write, stdout};
+use std::io::{ErrorKind, IsTerminal, Write, stdout};
 
 use comfy_table::{ContentArrangement, Table, presets::NOTHING};
 
@@ -28,10 +28,15 @@ pub(crate) fn print_rows(head: &[&str], rows: impl IntoIterator<Item = Vec<Strin
     }
 }
 
-/// Prints a line. A reader that has gone, as `head` goes, ends the command.
+/// Prints a line. A reader that has gone, as `head` goes, ends the command; what cannot be written is an error.
 pub(crate) fn say(line: &str) {
-    if writeln!(stdout(), "{line}").is_err() {
-        std::process::exit(0);
+    match writeln!(stdout(), "{line}") {
+        Ok(()) => {}
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => {
+            eprintln!("qudo: cannot write the answer: {error}");
+            std::process::exit(2);
+        }
     }
 }
 

@@ -9,6 +9,9 @@ use crate::output::say;
 use crate::shapes::{exception_as_json, job_as_json, meta_as_json, run_as_json, time};
 use crate::{Failure, why, with_causes};
 
+/// So many failures and runs are shown, the newest.
+const MOST: u32 = 1_000;
+
 /// Which job is shown.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -24,16 +27,20 @@ pub(crate) struct Arguments {
 /// All that the databases know of a job; 0 when a database knows it, 1 when none does, 2 when one did not answer.
 pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let explanation = manager.why(arguments.job)?;
-    let failures = manager.exceptions(&ExceptionFilter::job(arguments.job), &Paging::default());
-    let runs = manager.job_statuses(&StatusFilter::job(arguments.job), &Paging::default());
+    let paging = Paging::default().limit(MOST);
+    let failures = manager.exceptions(&ExceptionFilter::job(arguments.job), &paging);
+    let runs = manager.job_statuses(&StatusFilter::job(arguments.job), &paging);
     let info = explanation.info.as_ref();
-    let last = failures.rows().map(|(_, row)| row).next();
+    // A job that was moved may have failed in several databases.
+    let mut failed: Vec<&Exception> = failures.rows().map(|(_, row)| row).collect();
+    failed.sort_by_key(|row| std::cmp::Reverse((row.failed_at, row.id)));
+    let mut ran: Vec<&StatusRow> = runs.rows().map(|(_, row)| row).collect();
+    ran.sort_by_key(|row| std::cmp::Reverse((row.finished_at, row.id)));
+    let last = failed.first().copied();
     let facts = info
         .map(|job| &job.facts)
         .or_else(|| last.filter(|row| row.discarded).map(|row| &row.facts));
     let argument = facts.and_then(|facts| manager.readable_argument(facts));
-    let (failed, ran): (Vec<&Exception>, Vec<&StatusRow>) =
-        (failures.rows().map(|(_, row)| row).collect(), runs.rows().map(|(_, row)| row).collect());
     if arguments.json {
         let object = json!({
             "why": why::as_json(&explanation),

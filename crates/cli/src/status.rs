@@ -10,8 +10,10 @@ const FAILURES: u32 = 5;
 pub(crate) fn run(manager: &Manager) -> bool {
     let mut complete = true;
     let (counts, workers) = (manager.job_count(), manager.workers());
-    let failures =
-        manager.exceptions(&ExceptionFilter::discarded(), &Paging::default().limit(FAILURES));
+    let failures = manager.exceptions(
+        &ExceptionFilter::discarded(),
+        &Paging::default().limit(FAILURES).without_arguments().without_estimate(),
+    );
     for ((counts, workers), failures) in counts.into_iter().zip(workers).zip(failures) {
         println!("{}", counts.database);
         let parts =

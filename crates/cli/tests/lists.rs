@@ -92,6 +92,8 @@ fn jobs_are_listed_by_a_filter_for_a_pipe_and_as_json() {
     assert!(!rows[1][9].is_empty() && rows[0][9].is_empty(), "when it is due: {rows:?}");
     let some = bed.run(&["jobs", "queue:gl.*", "state:scheduled"]);
     assert_eq!(lines(&some)[0][2], bed.late.to_string());
+    let words = bed.run(&["jobs", "ability:sms", "state:ready OR state:scheduled"]);
+    assert!(lines(&words).is_empty(), "a word is a part of its own: {words:?}");
     let told = json(&bed.run(&["jobs", "arg.to:ada", "meta.tenant=7", "--json"]));
     let row = &told["rows"][0];
     assert_eq!(row["id"], bed.waits.to_string());
@@ -139,6 +141,15 @@ fn failures_are_shown_by_kind_or_one_by_one() {
     let each = lines(&bed.run(&["failures", "--each", "error~CUSTOMER", "discarded:yes"]));
     assert_eq!((each.len(), &*each[0][3]), (1, &*bed.failed.to_string()));
     assert_eq!(lines(&bed.run(&["failures", "error:nothing"])).len(), 0);
+    let of_job = format!("id:{0},{0}", bed.failed);
+    assert_eq!(lines(&bed.run(&["failures", "--each", &of_job])).len(), 1, "once");
+    assert_eq!(lines(&bed.run(&["failures", &of_job]))[0][1], "1");
+    let next = "{\"it\":\"start\"}";
+    assert_eq!(
+        bed.run(&["failures", "--after", next]).status.code(),
+        Some(2),
+        "groups have no pages"
+    );
 }
 
 #[test]
@@ -200,10 +211,16 @@ fn databases_come_from_a_variable_or_a_file_too() {
         "{none:?}"
     );
     for (content, line) in [
-        ("[databases]\none = \"sqlite:a\"\ntwo = postgres://u:hidden@h/d\n", "line 3"),
-        ("[databases]\n[other]\nsecret = \"hidden\"\n", "line 2"),
-        ("[databases]\n", "names no database"),
-        ("[databases]\n\"a=b\" = \"sqlite:hidden\"\n", "cannot be a short name"),
+        ("[databases]\none = \"sqlite:a\"\ntwo = postgres://u:hidden@h/d\n", "line 3 is not TOML"),
+        (
+            "[databases]\none = \"sqlite:a\"\n[other]\nsecret = \"hidden\"\n",
+            "something beside the table",
+        ),
+        ("[databases]\n", "needs a table `databases`"),
+        ("databases = \"postgres://u:hidden@h/d\"\n", "needs a table `databases`"),
+        ("[databases]\none = [\"hidden\"]\n", "database \"one\" is not a text"),
+        ("[databases]\n\"postgres://u:hidden@h/d\" = \"one\"\n", "the name of database 1"),
+        ("\"postgres://u:hidden@h/d\" = \"one\"\n", "something beside the table"),
     ] {
         std::fs::write(file, content).expect("writes");
         let wrong = qudo(&["jobs", "--config", file], &[]);
@@ -316,4 +333,16 @@ fn worker_processes_are_shown_with_what_they_serve() {
     assert_eq!(lines(&bed.run(&["workers"]))[0][3], "live");
     working.stop();
     assert!(lines(&bed.run(&["workers"])).is_empty());
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn an_answer_that_cannot_be_written_is_no_success() {
+    let bed = Bed::new();
+    let full = std::fs::File::options().write(true).open("/dev/full").expect("opens");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_qudo"));
+    let written = command.args(["jobs", "--json", &bed.database()]).stdout(full).output();
+    let written = written.expect("runs");
+    assert_eq!(written.status.code(), Some(2), "{written:?}");
+    assert!(text(&written.stderr).contains("cannot write the answer"), "{written:?}");
 }

@@ -6,12 +6,19 @@ use chrono::{DateTime, Utc};
 use qudo_hooks::{CodecSet, FailureKind};
 
 use super::page::Budget;
+use super::past::{self, Range};
 use super::row::{Asks, Lens};
 use crate::driver::{Driver, DriverError, Exception, ExceptionId, ExceptionScan, Past};
-use crate::filter::{ExceptionFilter, Field};
+use crate::filter::ExceptionFilter;
 
 /// So many rows are read at once.
 const PIECE: u32 = 2_000;
+
+/// More groups tell nobody anything.
+const MAX_GROUPS: usize = 10_000;
+
+/// So many characters of a sample's message are kept.
+const SAMPLE: usize = 2_000;
 
 /// The count that is told where a search was not ended goes up to this.
 const ABOUT: u64 = 5_000_000;
@@ -36,7 +43,7 @@ pub struct FailureGroup {
     pub first: DateTime<Utc>,
     /// When the last one was.
     pub last: DateTime<Utc>,
-    /// The last one, without its job's argument.
+    /// The last one, without its job's argument and with the first 2,000 characters of its message.
     pub sample: Exception,
 }
 
@@ -52,6 +59,8 @@ pub struct FailureGroups {
     pub about: Option<u64>,
     /// How many rows were passed over because they hang on an argument that cannot be read.
     pub unreadable: u64,
+    /// How many rows are meant and in none of the groups, because there would be more than 10,000 groups.
+    pub ungrouped: u64,
 }
 
 type Key = (String, FailureKind, Option<String>, Option<String>);
@@ -68,43 +77,55 @@ pub(super) fn group(
     let lens = Lens::new(database, codecs, &[], asks);
     let mut groups: HashMap<Key, FailureGroup> = HashMap::new();
     let mut answer = FailureGroups::default();
-    let mut before: Option<ExceptionId> = None;
-    let ids = filter.only_ids(Field::Exception);
     let longest = if asks.arg { PIECE / 10 } else { PIECE };
-    while !budget.is_spent(answer.searched) {
-        let piece = budget.next(answer.searched, longest).min(longest);
-        let scan = ExceptionScan { before, arguments: asks.arg, ..ExceptionScan::all(piece) };
-        let rows = driver.scan_exceptions(&scan)?;
-        let ends = rows.len() < piece as usize;
-        before = rows.last().map(|row| row.id).or(before);
-        for row in rows {
-            answer.searched += 1;
-            if ids.as_ref().is_some_and(|ids| !ids.contains(row.id.as_uuid())) {
-                continue;
+    let mut is_ended = true;
+    for range in past::ranges(filter).unwrap_or_else(|| vec![Range::All]) {
+        let mut before: Option<ExceptionId> = None;
+        loop {
+            if budget.is_spent(answer.searched) {
+                is_ended = false;
+                break;
             }
-            match lens.exception(filter, &row) {
-                Some(true) => add(&mut groups, row),
-                Some(false) => {}
-                None => answer.unreadable += 1,
+            let piece = budget.next(answer.searched, longest).min(longest);
+            let all = ExceptionScan { before, arguments: asks.arg, ..ExceptionScan::all(piece) };
+            let rows = driver.scan_exceptions(&past::of_range(filter, range, all))?;
+            let ends = rows.len() < piece as usize;
+            before = rows.last().map(|row| row.id).or(before);
+            for row in rows {
+                answer.searched += 1;
+                match lens.exception(filter, &row) {
+                    Some(true) if !add(&mut groups, row) => answer.ungrouped += 1,
+                    Some(_) => {}
+                    None => answer.unreadable += 1,
+                }
             }
-        }
-        if ends {
-            answer.groups = sorted(groups);
-            return Ok(answer);
+            if ends {
+                break;
+            }
         }
     }
     answer.groups = sorted(groups);
-    let about = driver.count_past(Past::Exceptions, ABOUT)?.count;
-    answer.about = Some(about).filter(|about| *about > answer.searched);
+    if !is_ended {
+        // What was found is told also if the count is not.
+        let about = driver.count_past(Past::Exceptions, ABOUT).ok().map(|about| about.count);
+        answer.about = about.filter(|about| *about > answer.searched);
+    }
     Ok(answer)
 }
 
-fn add(groups: &mut HashMap<Key, FailureGroup>, mut row: Exception) {
+/// Adds a failure to its group; not if that were one group too many.
+fn add(groups: &mut HashMap<Key, FailureGroup>, mut row: Exception) -> bool {
     let key = (row.facts.ability.to_string(), row.kind, row.class.clone(), row.version.clone());
+    if groups.len() >= MAX_GROUPS && !groups.contains_key(&key) {
+        return false;
+    }
     let open = u64::from(row.discarded && row.redriven_as.is_none());
     let (failed_at, ability) = (row.failed_at, key.0.clone());
     let group = groups.entry(key).or_insert_with(|| {
         row.facts.arg = Vec::new();
+        if let Some((at, _)) = row.message.char_indices().nth(SAMPLE) {
+            row.message.truncate(at);
+        }
         FailureGroup {
             ability,
             kind: row.kind,
@@ -121,6 +142,7 @@ fn add(groups: &mut HashMap<Key, FailureGroup>, mut row: Exception) {
     group.open += open;
     group.first = group.first.min(failed_at);
     group.last = group.last.max(failed_at);
+    true
 }
 
 fn sorted(groups: HashMap<Key, FailureGroup>) -> Vec<FailureGroup> {

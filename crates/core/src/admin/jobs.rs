@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use qudo_hooks::{CodecSet, JobId};
 
-use super::page::{Budget, Page, Paging, Position};
+use super::page::{Budget, Page, Paging, Pieces, Position};
 use super::row::{Asks, Lens};
 use crate::driver::{Driver, DriverError, JobCursor, JobInfo, JobScan, Place, PlacedJob};
 use crate::filter::{Field, Filter, Value};
@@ -13,9 +13,8 @@ use crate::filter::{Field, Filter, Value};
 const PLACES: [Place; 5] =
     [Place::Leased, Place::Ready, Place::Scheduled, Place::Leaving, Place::Arriving];
 
-/// Facts are read for so many jobs at once; with their arguments, which may be large, for fewer.
+/// Facts are read for so many jobs at once; with their arguments, for fewer.
 const FACTS: usize = 1_000;
-const FACTS_WITH_ARGUMENTS: usize = 200;
 
 /// A key is looked up for each of so many pairs of ability and key at most; for more, jobs are searched.
 const MAX_KEYS: usize = 100;
@@ -43,12 +42,14 @@ impl Question<'_> {
             arguments: self.paging.arguments || asks.arg,
             of: self,
             lens,
+            pieces: Pieces::new(),
             seen: HashSet::new(),
             page: Page::empty(),
         };
         if let Some(ids) = search.ids()? {
-            search.by_ids(&ids)?;
-            return Ok((search.page, None));
+            let next = search.by_ids(ids, from)?;
+            search.page.more = next.is_some();
+            return Ok((search.page, next.map(Position::Id)));
         }
         let after = match from {
             Some(Position::Job(cursor)) => Some(cursor.clone()),
@@ -57,10 +58,15 @@ impl Question<'_> {
         let next = search.walk(after)?;
         let Search { mut page, of, .. } = search;
         page.more = next.is_some();
-        if page.more && (page.rows.len() as u64) < u64::from(of.paging.limit) {
-            page.about = Some(about(of.driver)?);
+        if page.more && of.paging.estimate && page.rows.len() < of.limit() {
+            // What was found is told also if the count is not.
+            page.about = about(of.driver).ok();
         }
         Ok((page, next.map(Position::Job)))
+    }
+
+    fn limit(&self) -> usize {
+        self.paging.limit.max(1) as usize
     }
 }
 
@@ -74,6 +80,7 @@ struct Search<'q> {
     of: Question<'q>,
     lens: Lens<'q>,
     arguments: bool,
+    pieces: Pieces,
     /// A job that moved on while the page was read would be in it twice.
     seen: HashSet<JobId>,
     page: Page<JobInfo>,
@@ -100,21 +107,45 @@ impl Search<'_> {
         Ok(Some(ids))
     }
 
-    fn by_ids(&mut self, ids: &[JobId]) -> Result<(), DriverError> {
-        let mut ids = ids.to_vec();
+    /// Looks up these jobs, in the order of their ids. Returns the last one that was looked at, if there are more.
+    fn by_ids(
+        &mut self,
+        mut ids: Vec<JobId>,
+        from: Option<&Position>,
+    ) -> Result<Option<JobId>, DriverError> {
         ids.sort_unstable();
         ids.dedup();
-        self.page.searched = ids.len() as u64;
-        let limit = self.of.paging.limit as usize;
-        for some in ids.chunks(FACTS_WITH_ARGUMENTS) {
-            let mut jobs = self.of.driver.jobs(some, self.arguments)?;
-            jobs.sort_unstable_by_key(|job| job.id);
-            for job in jobs {
-                self.take(job);
+        if let Some(Position::Id(after)) = from {
+            ids.retain(|id| id > after);
+        }
+        let mut rest = &*ids;
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(self.step().min(rest.len()));
+            rest = later;
+            let mut jobs = self.facts(some)?;
+            for (at, id) in some.iter().enumerate() {
+                self.page.searched += 1;
+                if let Some(job) = jobs.remove(id) {
+                    self.take(job);
+                }
+                let is_last = at + 1 == some.len() && rest.is_empty();
+                if !is_last && (self.is_full() || self.of.budget.is_spent(self.page.searched)) {
+                    return Ok(Some(*id));
+                }
             }
         }
-        self.page.rows.truncate(limit);
-        Ok(())
+        Ok(None)
+    }
+
+    /// For how many jobs facts are read at once.
+    fn step(&self) -> usize {
+        if self.arguments { self.pieces.size() } else { FACTS }
+    }
+
+    fn facts(&mut self, ids: &[JobId]) -> Result<HashMap<JobId, JobInfo>, DriverError> {
+        let jobs = self.of.driver.jobs(ids, self.arguments)?;
+        self.pieces.note(jobs.len(), jobs.iter().map(|job| job.facts.size()).sum());
+        Ok(jobs.into_iter().map(|job| (job.id, job)).collect())
     }
 
     /// Whether a job is in the page; notes it if it is meant.
@@ -132,7 +163,7 @@ impl Search<'_> {
     }
 
     fn is_full(&self) -> bool {
-        self.page.rows.len() >= self.of.paging.limit as usize
+        self.page.rows.len() >= self.of.limit()
     }
 
     /// Goes through the narrow tables from there. Returns where it ended, unless that was the end.
@@ -180,6 +211,7 @@ impl Search<'_> {
         };
         let Some(mut queues) = queues else { return self.walk_range(place, None, after) };
         queues.sort_unstable();
+        queues.dedup();
         let reached = match &after {
             Some(JobCursor::Ready(queue, ..)) => Some(queue.clone()),
             _ => None,
@@ -224,15 +256,15 @@ impl Search<'_> {
         }
     }
 
-    /// Takes those of these rows that are meant. Returns the last one that was looked at, if the page is full.
+    /// Takes those of these rows that are meant. Returns the last one that was looked at, if the page is full or its time is over.
     fn look_at(&mut self, rows: &[PlacedJob]) -> Result<Option<JobCursor>, DriverError> {
-        let step = if self.arguments { FACTS_WITH_ARGUMENTS } else { FACTS };
         let mut rest = rows;
         while !rest.is_empty() {
+            let step = self.step();
             // The next rows of which something is worth reading.
             let mut wanted = Vec::new();
             let mut looked = 0;
-            let room = self.of.paging.limit as usize - self.page.rows.len();
+            let room = self.of.limit() - self.page.rows.len();
             let mut sure = 0;
             for row in rest {
                 looked += 1;
@@ -247,8 +279,7 @@ impl Search<'_> {
                 }
             }
             let (now, later) = rest.split_at(looked);
-            let jobs = self.of.driver.jobs(&wanted, self.arguments)?;
-            let mut found: HashMap<_, _> = jobs.into_iter().map(|job| (job.id, job)).collect();
+            let mut found = self.facts(&wanted)?;
             for row in now {
                 self.page.searched += 1;
                 let Some(job) = found.remove(&row.at.id()) else { continue };
@@ -256,6 +287,12 @@ impl Search<'_> {
                 if self.is_full() {
                     return Ok(Some(row.at.clone()));
                 }
+            }
+            // Arguments take long to read: what was looked at is told in time.
+            if let Some(last) = now.last()
+                && self.of.budget.is_spent(self.page.searched)
+            {
+                return Ok(Some(last.at.clone()));
             }
             rest = later;
         }

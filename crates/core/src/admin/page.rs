@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use qudo_hooks::JobId;
 use serde::{Deserialize, Serialize};
 
 use crate::database::everywhere::PerDatabase;
@@ -24,19 +25,27 @@ pub struct Paging {
     pub arguments: bool,
     /// How many rows of each database are looked at, at most, for those that the filter means. Default: 100,000.
     pub search: u32,
+    /// Whether [`Page::about`] is told, which takes a count. Default: yes.
+    pub estimate: bool,
 }
 
 impl Default for Paging {
     fn default() -> Self {
-        Self { limit: 100, after: None, arguments: true, search: 100_000 }
+        Self { limit: 100, after: None, arguments: true, search: 100_000, estimate: true }
     }
 }
 
 impl Paging {
-    /// At most this number of rows of each database.
+    /// At most this number of rows of each database; at least one.
     #[must_use]
     pub fn limit(self, limit: u32) -> Self {
-        Self { limit, ..self }
+        Self { limit: limit.max(1), ..self }
+    }
+
+    /// Does not count how many rows a list has whose search was not ended.
+    #[must_use]
+    pub fn without_estimate(self) -> Self {
+        Self { estimate: false, ..self }
     }
 
     /// What follows a page.
@@ -98,7 +107,7 @@ pub struct Listing<R> {
     /// One entry for each database that the filter does not leave out.
     pub pages: Vec<PerDatabase<Page<R>>>,
     /// Where to go on, for [`Paging::after`]; `None` at the end of the list. A database that did not answer is asked
-    /// again for the same page.
+    /// again for the same page: a loop over pages should end at [`errors`](Self::errors), or it goes on as long as one is down.
     pub next: Option<Cursor>,
 }
 
@@ -137,6 +146,8 @@ pub(crate) enum Position {
     /// Nothing of it was seen.
     Start,
     Job(JobCursor),
+    /// Behind the job of this id, of those that the filter names.
+    Id(JobId),
     Exception(ExceptionId),
     Status(StatusId),
 }
@@ -181,6 +192,30 @@ impl FromStr for Cursor {
     }
 }
 
+/// How many rows are read at once with their arguments: few at first, since arguments may be large.
+pub(crate) struct Pieces(usize);
+
+impl Pieces {
+    const MOST: usize = 200;
+
+    /// The arguments of a piece have about so many bytes.
+    const BYTES: usize = 16 * 1024 * 1024;
+
+    pub(crate) fn new() -> Self {
+        Self(Self::MOST / 8)
+    }
+
+    pub(crate) fn size(&self) -> usize {
+        self.0
+    }
+
+    /// After a piece of so many rows that had so many bytes.
+    pub(crate) fn note(&mut self, rows: usize, bytes: usize) {
+        let fits = (rows.max(1) * Self::BYTES).checked_div(bytes).unwrap_or(Self::MOST);
+        self.0 = fits.clamp(1, (self.0 * 2).min(Self::MOST));
+    }
+}
+
 /// How long a search may take and how many rows it may look at.
 pub(crate) struct Budget {
     rows: u64,
@@ -189,11 +224,13 @@ pub(crate) struct Budget {
 
 impl Budget {
     pub(crate) fn new(rows: u32, time: Duration) -> Self {
-        Self { rows: rows.into(), until: Instant::now().checked_add(time) }
+        Self { rows: rows.max(1).into(), until: Instant::now().checked_add(time) }
     }
 
+    /// Not before the first row: each page comes a step further.
     pub(crate) fn is_spent(&self, searched: u64) -> bool {
-        searched >= self.rows || self.until.is_some_and(|until| Instant::now() > until)
+        searched > 0
+            && (searched >= self.rows || self.until.is_some_and(|until| Instant::now() > until))
     }
 
     /// How many rows to read next: few at first, for lists whose first rows are meant.
@@ -205,8 +242,6 @@ impl Budget {
 
 #[cfg(test)]
 mod tests {
-    use qudo_hooks::JobId;
-
     use super::*;
 
     #[test]
@@ -235,6 +270,23 @@ mod tests {
         }
         assert_eq!((reads.iter().sum::<u32>(), reads[0]), (10_000, 50));
         assert!(reads.len() < 12 && reads.iter().all(|read| *read <= 4_000));
-        assert!(Budget::new(10, Duration::ZERO).is_spent(10));
+        assert!(Budget::new(10, Duration::ZERO).is_spent(1));
+        assert!(!Budget::new(0, Duration::ZERO).is_spent(0), "one piece is always read");
+    }
+
+    #[test]
+    fn pieces_grow_with_small_arguments_and_shrink_with_large_ones() {
+        let mut pieces = Pieces::new();
+        assert_eq!(pieces.size(), 25);
+        for size in [50, 100, 200, 200] {
+            pieces.note(pieces.size(), 1_000);
+            assert_eq!(pieces.size(), size);
+        }
+        pieces.note(200, 200 * 8 * 1024 * 1024);
+        assert_eq!(pieces.size(), 2);
+        pieces.note(2, 2 * 64 * 1024 * 1024);
+        assert_eq!(pieces.size(), 1);
+        pieces.note(1, 0);
+        assert_eq!(pieces.size(), 2);
     }
 }

@@ -2,7 +2,7 @@
 
 use qudo_hooks::{CodecSet, JobId};
 
-use super::page::{Budget, Page, Paging, Position};
+use super::page::{Budget, Page, Paging, Pieces, Position};
 use super::row::{Asks, Lens};
 use crate::driver::{
     Driver, DriverError, Exception, ExceptionId, ExceptionScan, Past, StatusId, StatusRow,
@@ -10,8 +10,8 @@ use crate::driver::{
 };
 use crate::filter::{Field, Filter};
 
-/// Rows with arguments, which may be large, are read in pieces of so many at most.
-const WITH_ARGUMENTS: u32 = 200;
+/// Rows of one job are read in pieces of so many.
+const OF_ONE: u32 = 200;
 
 /// The count that is told where a search was not ended goes up to this.
 const ABOUT: u64 = 5_000_000;
@@ -36,10 +36,12 @@ trait Rows {
     /// As [`Filter::holds`].
     fn is_meant(&self, row: &Self::Row) -> Option<bool>;
     fn strip(&self, row: Self::Row) -> Self::Row;
+    /// How many bytes its argument has; `None` where arguments are not read.
+    fn bytes(&self, row: &Self::Row) -> Option<usize>;
 }
 
 #[derive(Clone, Copy)]
-enum Range<I> {
+pub(super) enum Range<I> {
     All,
     Job(JobId),
     Row(I),
@@ -55,6 +57,12 @@ pub(super) struct Extent<'e> {
     pub(super) from: Option<&'e Position>,
 }
 
+impl Extent<'_> {
+    fn limit(&self) -> usize {
+        self.paging.limit.max(1) as usize
+    }
+}
+
 /// Reads piece after piece until enough rows are found, or too many were read.
 fn search<R: Rows>(
     rows: &R,
@@ -67,25 +75,31 @@ fn search<R: Rows>(
         None => of_all(rows, extent, before)?,
     };
     page.more = next.is_some();
-    if page.more && page.rows.len() < extent.paging.limit as usize {
-        page.about = Some(driver.count_past(R::OF, ABOUT)?.count);
+    if page.more && extent.paging.estimate && page.rows.len() < extent.limit() {
+        // What was found is told also if the count is not.
+        page.about = driver.count_past(R::OF, ABOUT).ok().map(|about| about.count);
     }
     Ok((page, next.map(R::position)))
 }
 
 fn of_all<R: Rows>(rows: &R, extent: &Extent<'_>, mut before: Option<R::Id>) -> Found<R> {
     let Extent { paging, budget, .. } = extent;
-    let mut page = Page::empty();
+    let (mut page, mut pieces, mut with_arguments) = (Page::empty(), Pieces::new(), true);
     loop {
         if budget.is_spent(page.searched) {
             return Ok((page, before));
         }
-        let limit = budget.next(page.searched, paging.limit);
-        let limit = if paging.arguments { limit.min(WITH_ARGUMENTS) } else { limit };
+        let mut limit = budget.next(page.searched, paging.limit);
+        if with_arguments {
+            limit = limit.min(pieces.size() as u32);
+        }
         let read = rows.read(Range::All, before, limit)?;
         let ends = read.len() < limit as usize;
+        let bytes: Option<usize> = read.iter().map(|row| rows.bytes(row)).sum();
+        with_arguments = bytes.is_some();
+        pieces.note(read.len(), bytes.unwrap_or_default());
         for row in read {
-            if page.rows.len() >= paging.limit as usize {
+            if page.rows.len() >= extent.limit() {
                 return Ok((page, before));
             }
             before = Some(R::id(&row));
@@ -108,8 +122,8 @@ fn of_ranges<R: Rows>(
     for range in ranges {
         let mut before = before;
         loop {
-            let read = rows.read(*range, before, WITH_ARGUMENTS)?;
-            let ends = read.len() < WITH_ARGUMENTS as usize;
+            let read = rows.read(*range, before, OF_ONE)?;
+            let ends = read.len() < OF_ONE as usize;
             before = read.last().map(R::id).or(before);
             for row in read {
                 take(rows, row, &mut page);
@@ -120,7 +134,7 @@ fn of_ranges<R: Rows>(
         }
     }
     page.rows.sort_by_key(|row| std::cmp::Reverse(R::id(row)));
-    let limit = extent.paging.limit as usize;
+    let limit = extent.limit();
     let more = page.rows.len() > limit;
     page.rows.truncate(limit);
     let last = page.rows.last().map(R::id);
@@ -195,15 +209,15 @@ impl Rows for Exceptions<'_> {
         limit: u32,
     ) -> Result<Vec<Exception>, DriverError> {
         let all = ExceptionScan { before, arguments: self.args, ..ExceptionScan::all(limit) };
-        self.driver.scan_exceptions(&match range {
-            Range::All => all,
-            Range::Job(job) => ExceptionScan { job: Some(job), ..all },
-            Range::Row(id) => ExceptionScan { id: Some(id), ..all },
-        })
+        self.driver.scan_exceptions(&of_range(self.filter, range, all))
     }
 
     fn is_meant(&self, row: &Exception) -> Option<bool> {
         self.lens.exception(self.filter, row)
+    }
+
+    fn bytes(&self, row: &Exception) -> Option<usize> {
+        self.args.then(|| row.facts.size())
     }
 
     fn strip(&self, mut row: Exception) -> Exception {
@@ -211,6 +225,29 @@ impl Rows for Exceptions<'_> {
             row.facts.arg = Vec::new();
         }
         row
+    }
+}
+
+/// The rows and jobs of which only some can be meant, where the filter says so by id.
+pub(super) fn ranges(filter: &Filter<Exception>) -> Option<Vec<Range<ExceptionId>>> {
+    if let Some(ids) = filter.only_ids(Field::Exception) {
+        return Some(ids.into_iter().map(|id| Range::Row(ExceptionId::from_uuid(id))).collect());
+    }
+    filter.only_ids(Field::Id).map(of_jobs)
+}
+
+/// What is read of a range, without what can be told from an index not to be meant.
+pub(super) fn of_range(
+    filter: &Filter<Exception>,
+    range: Range<ExceptionId>,
+    scan: ExceptionScan,
+) -> ExceptionScan {
+    let discarded_only = filter.only_yes_or_no(Field::Discarded) == Some(true);
+    let scan = ExceptionScan { discarded_only, ..scan };
+    match range {
+        Range::All => scan,
+        Range::Job(job) => ExceptionScan { job: Some(job), ..scan },
+        Range::Row(id) => ExceptionScan { id: Some(id), ..scan },
     }
 }
 
@@ -271,6 +308,10 @@ impl Rows for Statuses<'_> {
 
     fn is_meant(&self, row: &StatusRow) -> Option<bool> {
         self.lens.status(self.filter, row)
+    }
+
+    fn bytes(&self, _: &StatusRow) -> Option<usize> {
+        None
     }
 
     fn strip(&self, row: StatusRow) -> StatusRow {

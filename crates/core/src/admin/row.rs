@@ -168,6 +168,8 @@ impl Beside {
         match field {
             Field::Ability => Value::text(&*facts.ability),
             Field::Queue => Value::text(&*facts.queue),
+            // Of a failure that was retried neither is stored.
+            Field::Codec | Field::Arg if facts.codec.is_empty() => Value::Absent,
             Field::Codec => Value::text(&*facts.codec),
             Field::Key => Value::opt_text(facts.uniqkey.as_deref()),
             Field::Priority => Value::Number(facts.priority.into()),

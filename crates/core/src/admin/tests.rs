@@ -130,7 +130,11 @@ fn pages_follow_each_other_through_every_table_without_a_gap() {
             assert_eq!(ids.len(), 20, "{text}, {limit} a page: each once");
             assert_eq!(ids.into_iter().collect::<BTreeSet<_>>(), all, "{text}");
         }
-        assert_eq!(pages(&manager, "queue:q3,q1 state:ready", limit).len(), 6);
+        assert_eq!(pages(&manager, "queue:q3,q1,q3 state:ready", limit).len(), 6);
+        let ids: Vec<_> = all.iter().map(ToString::to_string).collect();
+        let named = format!("id:{},{} ability:x", ids.join(","), ids[0]);
+        let found = pages(&manager, &named, limit);
+        assert_eq!((found.len(), found.into_iter().collect::<BTreeSet<_>>()), (20, all.clone()));
         assert!(pages(&manager, "ability:y", limit).is_empty());
     }
 }
@@ -271,7 +275,7 @@ fn failures_and_runs_are_found_newest_first_by_what_is_stored_of_them() {
     );
     assert_eq!(failed("arg>4 age<1h", &Paging::default()).0, [ids[7], ids[5]]);
     assert_eq!(
-        failed(&format!("id:{},{}", ids[1], ids[3]), &Paging::default()).0,
+        failed(&format!("id:{},{0},{}", ids[1], ids[3]), &Paging::default()).0,
         [ids[3], ids[1]]
     );
     for text in ["", "ability:mail", &format!("id:{},{},{},{}", ids[1], ids[3], ids[5], ids[7])] {
@@ -318,4 +322,42 @@ fn what_takes_too_long_ends_with_what_was_found() {
         next.is_some() && page.more && page.about == Some(200) && page.searched < 200,
         "{page:?}"
     );
+}
+
+#[test]
+fn failures_that_ended_jobs_are_found_behind_any_number_of_those_that_did_not() {
+    struct Stubborn;
+
+    impl Ability for Stubborn {
+        const NAME: &'static str = "stubborn";
+        type Arg = u32;
+        type Reply = ();
+
+        fn options() -> crate::ability_options::AbilityOptions {
+            crate::ability_options::AbilityOptions::default()
+                .max_retries(40)
+                .retry_delay(Duration::ZERO)
+        }
+
+        fn work(_: &Job, _: u32) -> JobResult<()> {
+            Err(JobError::fail("again"))
+        }
+    }
+
+    let builder = Manager::builder().linked(false).ability::<Mail>().ability::<Stubborn>();
+    let manager = builder.driver("one", memory()).build().expect("valid");
+    let failed = stored(&manager, Mail::job(1));
+    while manager.work_once().expect("answers").is_some() {}
+    stored(&manager, Stubborn::job(7));
+    for _ in 0..30 {
+        manager.work_once().expect("answers").expect("is ready");
+    }
+    let paging = Paging::default().search(5);
+    let ended = manager.exceptions(&ExceptionFilter::discarded(), &paging);
+    assert_eq!(ended.rows().map(|(_, row)| row.job).collect::<Vec<_>>(), [failed]);
+    // Of a failure that was retried no argument is stored: that it meets nothing is known.
+    let others = "NOT arg=7 ability:stubborn".parse().expect("is one");
+    let others = manager.exceptions(&others, &Paging::default());
+    let page = others.pages[0].answer.as_ref().expect("answers");
+    assert_eq!((page.rows.len(), page.unreadable), (30, 0));
 }

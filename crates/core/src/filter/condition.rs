@@ -140,6 +140,13 @@ impl Condition {
         patterns.iter().map(exact).collect()
     }
 
+    pub(super) fn yes_or_no(&self) -> Option<bool> {
+        match self {
+            Self::YesNo(wanted) => Some(*wanted),
+            _ => None,
+        }
+    }
+
     /// The ids of which a value is one.
     pub(super) fn ids(&self) -> Option<Vec<Uuid>> {
         match self {

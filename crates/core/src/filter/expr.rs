@@ -60,7 +60,7 @@ impl Expr {
         told: fn(&Condition) -> Option<Vec<T>>,
     ) -> Option<Vec<T>> {
         match self {
-            Self::Term(term) if term.field == field => told(&term.condition),
+            Self::Term(term) if term.field == field => told(&term.condition).map(unique),
             Self::Term(_) | Self::Not(_) => None,
             Self::And(all) => {
                 all.iter().filter_map(|part| part.only(field, told)).reduce(|mut one, other| {
@@ -82,6 +82,14 @@ impl Expr {
         }
     }
 
+    /// Whether this field must be yes, or must be no.
+    pub(super) fn only_yes_or_no(&self, field: Field) -> Option<bool> {
+        match &*self.only(field, |condition| condition.yes_or_no().map(|one| vec![one]))? {
+            [one] => Some(*one),
+            _ => None,
+        }
+    }
+
     /// The texts of which this field must have one.
     pub(super) fn only_texts(&self, field: Field) -> Option<Vec<String>> {
         self.only(field, Condition::exact_texts)
@@ -100,6 +108,17 @@ impl Expr {
             Self::And(parts) | Self::Or(parts) => parts.iter().any(|part| part.asks_for(field)),
         }
     }
+}
+
+/// Each value once.
+fn unique<T: PartialEq>(values: Vec<T>) -> Vec<T> {
+    let mut all = Vec::with_capacity(values.len());
+    for value in values {
+        if !all.contains(&value) {
+            all.push(value);
+        }
+    }
+    all
 }
 
 #[cfg(test)]
@@ -143,6 +162,15 @@ mod tests {
         let other = || term(Field::Ability, &["x"]);
         let texts = |all: &[&str]| Some(all.iter().map(|&one| one.to_owned()).collect::<Vec<_>>());
         assert_eq!(of(&a()), texts(&["a", "b"]));
+        assert_eq!(of(&term(Field::Queue, &["a", "b", "a"])), texts(&["a", "b"]), "each once");
+        let yes = |wanted| {
+            let condition = Condition::YesNo(wanted);
+            Expr::Term(Term { field: Field::Discarded, path: Vec::new(), condition })
+        };
+        let discarded = |expr: Expr| expr.only_yes_or_no(Field::Discarded);
+        assert_eq!(discarded(Expr::And(vec![a(), yes(true)])), Some(true));
+        assert_eq!(discarded(Expr::Or(vec![yes(false), yes(true)])), None);
+        assert_eq!((discarded(a()), discarded(not(yes(true)))), (None, None));
         assert_eq!(of(&Expr::And(vec![a(), other(), b()])), texts(&["b"]));
         assert_eq!(of(&Expr::Or(vec![a(), b()])), texts(&["a", "b", "c"]));
         assert_eq!(of(&Expr::Or(vec![a(), other()])), None);

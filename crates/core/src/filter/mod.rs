@@ -215,6 +215,11 @@ impl<R> Filter<R> {
         self.expr.only_ids(field)
     }
 
+    /// Whether a field must be yes, or must be no, for a row to be meant.
+    pub(crate) fn only_yes_or_no(&self, field: Field) -> Option<bool> {
+        self.expr.only_yes_or_no(field)
+    }
+
     /// Whether any part asks for a field.
     pub(crate) fn asks_for(&self, field: Field) -> bool {
         self.expr.asks_for(field)
