@@ -8,6 +8,7 @@ mod databases;
 mod failures;
 mod list;
 mod migrate;
+mod orders;
 mod output;
 mod parts;
 mod shapes;
@@ -18,7 +19,7 @@ mod workers;
 
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 use qudo::{Error, Manager};
 
 use databases::Databases;
@@ -37,8 +38,8 @@ enum Command {
     /// Create or update the tables. Refuses while worker processes live whose programs must not work on the new tables;
     /// programs that only enqueue have no row, and are not seen.
     Migrate(Migrate),
-    /// Show what waits, runs and failed.
-    Status(Status),
+    /// Show each database at a glance: whether it answers, what waits and runs, for how long, and who works it.
+    Status(status::Arguments),
     #[command(after_long_help = list::LANGUAGE)]
     /// List live jobs: those that run, those that are ready in the order of the claim, those that are scheduled.
     Jobs(ListArguments),
@@ -59,6 +60,16 @@ enum Command {
     Queues(parts::Arguments),
     /// The same for abilities.
     Abilities(parts::Arguments),
+    /// Show the databases; drain, pause, move and retire them.
+    Databases(orders::Arguments),
+    /// Print the completions for a shell.
+    Completions {
+        /// The shell.
+        shell: clap_complete::Shell,
+    },
+    /// Print the manual page, for `man -l -`.
+    #[command(hide = true)]
+    Man,
     /// Show the worker processes that each database knows, and what they serve.
     Workers(workers::Arguments),
     /// Look whether every live job is in exactly one place of one database, with its facts and its
@@ -78,12 +89,6 @@ struct Migrate {
     force: bool,
 }
 
-#[derive(Debug, clap::Args)]
-struct Status {
-    #[command(flatten)]
-    databases: Databases,
-}
-
 /// Why a command did not do what it was for.
 #[derive(Debug)]
 enum Failure {
@@ -101,7 +106,7 @@ impl From<Error> for Failure {
 /// Parses the command line of the process and runs its command.
 ///
 /// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
-/// Lists, counts and `show` answer 0 when all databases answered, and 2 when one did not; `show` and `why` 1 when no database
+/// `status`, lists, counts, `show` and orders answer 0 when all databases answered, and 2 when one did not; `show` and `why` 1 when no database
 /// knows the job, and 2 when a database that did not answer may know it. `audit` answers 0 when all is as it should be, 1 when
 /// something is wrong, and 2 when it could not look at all of it.
 pub fn run() -> ExitCode {
@@ -126,7 +131,7 @@ fn run_on(own: Option<&Manager>) -> ExitCode {
     drop(env_logger::Builder::from_env(level).try_init());
     let command = Arguments::parse().command;
     let after_error = match &command {
-        Command::Migrate(_) | Command::Status(_) | Command::Bench(_) => ExitCode::FAILURE,
+        Command::Migrate(_) | Command::Bench(_) => ExitCode::FAILURE,
         _ => ExitCode::from(2),
     };
     execute(command, own).unwrap_or_else(|failure| match failure {
@@ -147,7 +152,7 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Migrate(Migrate { databases, force }) => {
             code(migrate::run(&databases.manager(own)?, force))
         }
-        Command::Status(Status { databases }) => code(status::run(&databases.manager(own)?)),
+        Command::Status(arguments) => status::run(&arguments.databases.manager(own)?, &arguments),
         Command::Jobs(arguments) => {
             let manager = arguments.databases.manager(own)?;
             let listing = manager.jobs(&arguments.filter(&manager)?, &arguments.paging());
@@ -167,6 +172,18 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         }
         Command::Abilities(arguments) => {
             parts::run(&arguments.databases.manager(own)?, &arguments, parts::Kind::Ability)?
+        }
+        Command::Databases(arguments) => {
+            orders::run(&arguments.databases.manager(own)?, &arguments)?
+        }
+        Command::Completions { shell } => {
+            let mut command = Arguments::command();
+            clap_complete::generate(shell, &mut command, "qudo", &mut std::io::stdout());
+            ExitCode::SUCCESS
+        }
+        Command::Man => {
+            let page = clap_mangen::Man::new(Arguments::command());
+            code(page.render(&mut std::io::stdout()).is_ok())
         }
         Command::Workers(arguments) => workers::run(&arguments.databases.manager(own)?, &arguments),
         Command::Show(arguments) => show::run(&arguments.databases.manager(own)?, &arguments)?,

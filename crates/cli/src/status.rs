@@ -1,47 +1,168 @@
-use qudo::Manager;
-use qudo::admin::{ExceptionFilter, Paging};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
 
+use qudo::Manager;
+use qudo::admin::{Overview, PerDatabase};
+use serde_json::{Value, json};
+
+use crate::databases::Databases;
+use crate::output::{print_rows, say};
 use crate::with_causes;
 
-/// How many of the last failures are shown.
-const FAILURES: u32 = 5;
+/// How databases are shown, and how often.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) databases: Databases,
+    /// How many seconds a database has to answer.
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    timeout: Duration,
+    /// Shows it again every two seconds, or as often as is said, until it is ended.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    watch: Option<Duration>,
+    /// One JSON object instead of a table; with --watch one a line.
+    #[arg(long)]
+    json: bool,
+}
 
-/// Shows each database, whatever becomes of the others; `false` if one did not answer.
-pub(crate) fn run(manager: &Manager) -> bool {
-    let mut complete = true;
-    let (counts, workers) = (manager.job_count(), manager.workers());
-    let failures = manager.exceptions(
-        &ExceptionFilter::discarded(),
-        &Paging::default().limit(FAILURES).without_arguments().without_estimate(),
-    );
-    for ((counts, workers), failures) in counts.into_iter().zip(workers).zip(failures) {
-        println!("{}", counts.database);
-        let parts =
-            counts.answer.and_then(|counts| Ok((counts, workers.answer?, failures.answer?)));
-        let (counts, workers, failures) = match parts {
-            Ok(parts) => parts,
-            Err(error) => {
-                eprintln!("qudo: {}", with_causes(&error));
-                complete = false;
-                continue;
-            }
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
+    let in_range = (0.01..=3_600.0).contains(&seconds);
+    if in_range {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("from 0.01 to 3600".to_owned())
+    }
+}
+
+/// Shows each database, whatever becomes of the others; 0 when all answered, 2 when one did not.
+pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
+    loop {
+        let begun = Instant::now();
+        let answers = manager.overview(arguments.timeout);
+        if arguments.json {
+            say(&to_json(&answers).to_string());
+        } else {
+            print(&answers);
+        }
+        let Some(every) = arguments.watch else {
+            let complete = answers.iter().all(|on| on.answer.is_ok());
+            return if complete { ExitCode::SUCCESS } else { ExitCode::from(2) };
         };
-        if counts.is_empty() {
-            println!("  no jobs");
-        }
-        for row in counts {
-            println!("  {:>9} {:<9} {} / {}", row.count, row.state, row.queue, row.ability);
-        }
-        for worker in workers {
-            let (name, silent) = (&worker.info.name, worker.silent.as_secs_f32());
-            println!("  worker {name} seen {silent:.0} s ago");
-        }
-        for row in failures {
-            println!(
-                "  failed {} job {} ({}): {}",
-                row.failed_at, row.job, row.facts.ability, row.message
-            );
+        std::thread::sleep(every.saturating_sub(begun.elapsed()));
+        if !arguments.json {
+            say("");
         }
     }
-    complete
+}
+
+const HEAD: [&str; 11] = [
+    "DATABASE",
+    "STATE",
+    "READY",
+    "SCHEDULED",
+    "RUNNING",
+    "MOVING",
+    "OLDEST READY",
+    "LEASE OVERDUE",
+    "WORKERS",
+    "SILENT",
+    "PAUSED PARTS",
+];
+
+fn print(answers: &[PerDatabase<Overview>]) {
+    let rows = answers.iter().map(|on| {
+        if let Ok(one) = &on.answer {
+            return cells(&on.database, one);
+        }
+        let mut cells = vec![on.database.clone(), "down".to_owned()];
+        cells.resize(HEAD.len(), String::new());
+        cells
+    });
+    print_rows(&HEAD, rows);
+    for error in answers.iter().filter_map(|on| on.answer.as_ref().err()) {
+        eprintln!("qudo: {}", with_causes(error));
+    }
+}
+
+fn cells(database: &str, one: &Overview) -> Vec<String> {
+    let age = |age: Option<Duration>| age.map_or_else(String::new, span);
+    let parts =
+        one.pauses.iter().map(|pause| format!("{} {}", pause.part.kind(), pause.part.name()));
+    vec![
+        database.to_owned(),
+        one.verdict().to_owned(),
+        one.depth.ready.to_string(),
+        one.depth.scheduled.to_string(),
+        one.depth.running.to_string(),
+        one.depth.moving.to_string(),
+        age(one.ages.ready),
+        age(one.ages.overdue),
+        one.workers.to_string(),
+        one.silent_workers.to_string(),
+        parts.collect::<Vec<_>>().join(", "),
+    ]
+}
+
+/// A span of time in its two largest units.
+fn span(span: Duration) -> String {
+    let seconds = span.as_secs();
+    match seconds {
+        0 => format!("{}ms", span.subsec_millis()),
+        1..60 => format!("{seconds}s"),
+        60..3_600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3_600..86_400 => format!("{}h{:02}m", seconds / 3_600, seconds % 3_600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86_400, seconds % 86_400 / 3_600),
+    }
+}
+
+fn to_json(answers: &[PerDatabase<Overview>]) -> Value {
+    let databases = answers.iter().map(|on| match &on.answer {
+        Ok(one) => {
+            let bounded =
+                |count: qudo::admin::Bounded| json!({ "count": count.count, "more": count.more });
+            let seconds = |age: Option<Duration>| age.map(|age| age.as_secs_f64());
+            let pauses = one.pauses.iter().map(|pause| {
+                json!({
+                    "kind": pause.part.kind(),
+                    "name": pause.part.name(),
+                    "since": pause.since.to_rfc3339(),
+                    "because": pause.reason,
+                })
+            });
+            json!({
+                "database": on.database,
+                "state": one.verdict(),
+                "draining": one.draining,
+                "paused": one.paused,
+                "ready": bounded(one.depth.ready),
+                "scheduled": bounded(one.depth.scheduled),
+                "running": bounded(one.depth.running),
+                "moving": bounded(one.depth.moving),
+                "oldest_ready_seconds": seconds(one.ages.ready),
+                "lease_overdue_seconds": seconds(one.ages.overdue),
+                "workers": one.workers,
+                "silent_workers": one.silent_workers,
+                "pauses": pauses.collect::<Vec<_>>(),
+            })
+        }
+        Err(error) => {
+            json!({ "database": on.database, "state": "down", "error": with_causes(error) })
+        }
+    });
+    json!({ "databases": databases.collect::<Vec<_>>() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spans_have_their_two_largest_units() {
+        let of = |seconds: u64| span(Duration::from_secs(seconds));
+        assert_eq!(span(Duration::from_millis(7)), "7ms");
+        assert_eq!([of(59), of(61), of(3_700), of(90_000)], ["59s", "1m01s", "1h01m", "1d01h"]);
+        assert!(seconds("0").is_err() && seconds("x").is_err() && seconds("nan").is_err());
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+    }
 }

@@ -335,6 +335,68 @@ fn worker_processes_are_shown_with_what_they_serve() {
     assert!(lines(&bed.run(&["workers"])).is_empty());
 }
 
+#[test]
+fn the_status_tells_each_database_at_a_glance() {
+    let bed = Bed::new();
+    let told = bed.run(&["status"]);
+    assert_eq!(told.status.code(), Some(0), "{told:?}");
+    let rows = lines(&told);
+    assert_eq!(
+        (rows.len(), &rows[0][..6]),
+        (1, ["it", "up", "1", "1", "0", "0"].map(str::to_owned).as_slice())
+    );
+    assert!(!rows[0][6].is_empty() && rows[0][7].is_empty(), "how long it waits: {rows:?}");
+    bed.run(&["queues", "pause", "x", "--reason", "why"]);
+    bed.run(&["databases", "pause", "it"]);
+    let away = format!("--database=away=sqlite:{}/none/jobs.db", bed.place.path().display());
+    let told = bed.run(&["status", &away, "--json", "--timeout=0.9"]);
+    assert_eq!(told.status.code(), Some(2), "{told:?}");
+    let told = json(&told);
+    let of = |name: &str| {
+        let mut all = told["databases"].as_array().expect("rows").iter();
+        all.find(|one| one["database"] == name).cloned().expect("is there")
+    };
+    assert_eq!(
+        (&of("it")["state"], &of("it")["pauses"][0]["name"]),
+        (&"paused".into(), &"x".into())
+    );
+    assert_eq!((&of("it")["ready"]["count"], &of("it")["workers"]), (&1.into(), &0.into()));
+    assert_eq!(of("away")["state"], "down");
+    assert!(of("away")["error"].as_str().is_some_and(|error| error.contains("away")));
+    assert_eq!(bed.run(&["status", "--timeout=0"]).status.code(), Some(2), "no time at all");
+}
+
+#[test]
+fn databases_are_drained_moved_and_shown() {
+    let bed = Bed::new();
+    let other = format!("sqlite:{}", bed.place.path().join("other.db").display());
+    let manager = Manager::builder().linked(false).database(&*other).build().expect("valid");
+    manager.migrate().expect("migrates");
+    let other = format!("--database=other={other}");
+    let run = |arguments: &[&str]| bed.run(&[arguments, &[&*other]].concat());
+    assert_eq!(run(&["databases", "drain", "it"]).status.code(), Some(0));
+    let moved = json(&run(&["databases", "move", "it", "other", "--json"]));
+    assert_eq!((&moved["moved"], &moved["stayed"]), (&2.into(), &0.into()));
+    let shown = json(&run(&["databases", "--json"]));
+    let rows = shown["rows"].as_array().expect("rows").iter();
+    let states: Vec<_> = rows.map(|row| row["state"].as_str().expect("text")).collect();
+    assert!(
+        states.contains(&"up") && states.iter().any(|state| state.contains("draining")),
+        "{states:?}"
+    );
+    let wrong = run(&["databases", "pause", "nowhere"]);
+    assert_eq!(wrong.status.code(), Some(2), "{wrong:?}");
+    assert!(text(&wrong.stderr).contains("nowhere"), "{wrong:?}");
+}
+
+#[test]
+fn shells_and_readers_are_told_of_the_commands() {
+    let told = qudo(&["completions", "bash"], &[]);
+    assert!(told.status.success() && text(&told.stdout).contains("failures"), "{told:?}");
+    let told = qudo(&["man"], &[]);
+    assert!(told.status.success() && text(&told.stdout).contains(".TH qudo"), "{told:?}");
+}
+
 #[cfg(target_os = "linux")]
 #[test]
 fn an_answer_that_cannot_be_written_is_no_success() {

@@ -15,6 +15,7 @@ use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
 use crate::admin::failures::FailureGroups;
 use crate::admin::listing::{JobCount, Unworkable};
+use crate::admin::overview::Overview;
 use crate::admin::page::{Listing, Paging};
 use crate::admin::why::Explanation;
 use crate::builder::ManagerBuilder;
@@ -209,6 +210,23 @@ impl Manager {
     #[doc(alias = "databases")]
     pub fn database_reports(&self) -> Vec<DatabaseReport> {
         admin::databases::reports(self.set())
+    }
+
+    /// Each database at a glance, the spool included: depth, ages, orders, workers. All are asked at the same time, and who has
+    /// not answered within this time has an error.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use qudo_core::{Manager, NewJob};
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:glanced at").build()?;
+    /// manager.enqueue(NewJob::named("mail", "ada@example.org".into()))?;
+    /// let one = manager.overview(Duration::from_secs(1)).remove(0).answer?;
+    /// assert_eq!((one.depth.ready.count, one.workers, one.verdict()), (1, 0, "up"));
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    pub fn overview(&self, limit: Duration) -> Vec<PerDatabase<Overview>> {
+        admin::overview::overview(self.set(), limit)
     }
 
     /// Live jobs counted by queue, ability and state, one list per database.

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use diesel::result::Error;
 use qudo_core::driver::{
-    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
+    AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionId,
     ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, Order,
     Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
@@ -424,6 +424,10 @@ impl<E: Engine> Inspect for DieselDriver<E> {
 
     fn ahead(&self, job: &JobInfo, bound: u64) -> Result<Bounded, DriverError> {
         self.engine.read(|conn| heads::ahead::<E>(conn, job, bound))
+    }
+
+    fn ages(&self) -> Result<Ages, DriverError> {
+        self.engine.read(heads::ages::<E>)
     }
 
     fn remains(&self, job: JobId) -> Result<Remains, DriverError> {

@@ -13,7 +13,8 @@ use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
 use uuid::Uuid;
 
 use crate::abilities::{double, echo, other_echo, stumble};
-use crate::{Bed, departed, eventually, run_all};
+use crate::contract::{beating, claim};
+use crate::{Bed, DEADLINE, departed, eventually, run_all};
 
 /// A second database beside the bed's.
 struct Pair<'a> {
@@ -621,4 +622,40 @@ pub fn jobs_of_a_paused_queue_or_ability_wait_until_it_is_resumed(bed: &Bed) {
     assert!(matches!(unknown, Err(Error::UnknownDatabase { .. })), "{unknown:?}");
     let no_name = manager.pause_part(&Part::Queue(" x".to_owned()), None, "");
     assert!(matches!(no_name, Err(Error::InvalidName { .. })), "{no_name:?}");
+}
+
+pub fn the_whole_is_seen_at_a_glance(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let at = bed.first();
+    let glance = || {
+        let all = manager.overview(DEADLINE).into_iter();
+        all.map(|on| (on.database, on.answer.expect("answers"))).find(|(name, _)| name == at).expect("is there").1
+    };
+    let empty = glance();
+    assert!(empty.depth.is_empty() && empty.ages.ready.is_none() && empty.ages.overdue.is_none());
+    assert_eq!((empty.verdict(), empty.workers, empty.silent_workers), ("up", 0, 0));
+    // The first of them waits behind others of another queue and of a higher priority.
+    let job = |queue: &'static str, priority| qudo::NewJob::named("a", 1.into()).queue(queue).priority(priority).database(at);
+    manager.enqueue(job("default", -1)).expect("stored");
+    let old = Duration::from_millis(40);
+    eventually("it has waited", || glance().ages.ready > Some(old));
+    for (queue, priority) in [("default", 0), ("default", 5), ("another", 0), ("zebra", 1)] {
+        manager.enqueue(job(queue, priority)).expect("stored");
+    }
+    let seen = glance();
+    assert!(seen.ages.ready > Some(old) && seen.ages.ready < Some(DEADLINE), "{seen:?}");
+    assert_eq!((seen.depth.ready.count, seen.depth.running.count), (5, 0));
+    let driver = bed.driver();
+    let worker = beating(&*driver);
+    assert_eq!(claim(&*driver, &worker, Duration::from_millis(1)).len(), 3);
+    eventually("a lease is over", || glance().ages.overdue.is_some());
+    let seen = glance();
+    assert_eq!((seen.workers, seen.silent_workers, seen.depth.running.count), (1, 0, 3));
+    manager.drain(at).expect("drains");
+    assert_eq!((glance().verdict(), glance().draining), ("draining", true));
+    manager.pause(at).expect("pauses");
+    assert_eq!((glance().verdict(), glance().paused), ("paused", true));
+    let reports = manager.database_reports();
+    let report = reports.iter().find(|one| one.name == at).expect("is there");
+    assert!(report.paused && report.draining);
 }

@@ -292,6 +292,7 @@ macro_rules! suite {
             what_an_overtaken_mover_brings_too_late_is_removed,
             two_movers_at_once_move_every_job_once,
             jobs_of_a_paused_queue_or_ability_wait_until_it_is_resumed,
+            the_whole_is_seen_at_a_glance,
             databases_are_added_and_removed_while_the_manager_works,
             a_database_without_tables_is_not_added,
             the_spool_takes_jobs_while_no_database_can_and_forwards_them,

@@ -8,6 +8,7 @@ use crate::database::open::open;
 use crate::database::schema::check_schema;
 use crate::database::set::Databases;
 use crate::database::{Database, DatabaseReport};
+use crate::driver::{Control, Depth, Driver};
 use crate::error::Error;
 use crate::session::shutdown::remove_lane;
 use crate::session::start::add_lane;
@@ -22,13 +23,17 @@ pub(crate) fn reports(databases: &Databases) -> Vec<DatabaseReport> {
         .everywhere()
         .into_iter()
         .map(|database| {
-            let depth = database.begin("count jobs", |driver| driver.depth(DEPTH_BOUND));
-            (database, depth)
+            let ask = |driver: &dyn Driver| Ok((driver.depth(DEPTH_BOUND)?, driver.control()?));
+            let asked = database.begin("count jobs", ask);
+            (database, asked)
         })
         .collect();
-    let report = |(database, depth): (Arc<Database>, Asked<_>)| {
-        let depth = depth.wait().ok();
-        DatabaseReport { depth, ..database.report() }
+    let report = |(database, asked): (Arc<Database>, Asked<(Depth, Control)>)| {
+        let told = asked.wait().ok();
+        let report = database.report();
+        let Some((depth, Control { draining, paused, .. })) = told else { return report };
+        // As they are stored: a program that does not work may not have read them.
+        DatabaseReport { depth: Some(depth), draining, paused, ..report }
     };
     asked.into_iter().map(report).collect()
 }

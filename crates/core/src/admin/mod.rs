@@ -7,6 +7,7 @@ mod jobs;
 pub(crate) mod listing;
 pub(crate) mod moves;
 pub(crate) mod orders;
+pub(crate) mod overview;
 pub(crate) mod page;
 mod past;
 pub(crate) mod pauses;

@@ -3,9 +3,11 @@ use std::cmp::Reverse;
 use qudo_hooks::JobId;
 
 use super::{
-    Bounded, CountRow, Depth, DriverError, Exception, ExceptionScan, Head, JobInfo, JobScan,
+    Ages, Bounded, CountRow, Depth, DriverError, Exception, ExceptionScan, Head, JobInfo, JobScan,
     JobState, Past, Place, PlacedJob, Remains, StatusRow, StatusScan,
 };
+
+use crate::tools::time::utc_now;
 
 /// Questions. Nothing is written.
 ///
@@ -72,6 +74,22 @@ pub trait Inspect {
         let listed = self.scan_jobs(&ready)?;
         let before = listed.iter().filter(|one| (Reverse(one.priority), one.at.id()) < rank);
         Ok(Bounded::new(before.count() as u64, bound))
+    }
+
+    /// How long the work has waited. By default a look at the first ready jobs and leases, by this machine's clock.
+    fn ages(&self) -> Result<Ages, DriverError> {
+        const LOOK: u32 = 1_000;
+        let first =
+            |place| self.scan_jobs(&JobScan { place, queue: None, after: None, limit: LOOK });
+        let now = utc_now();
+        let since = |at| now.signed_duration_since(at).to_std().ok();
+        let ids: Vec<_> = first(Place::Ready)?.iter().map(|job| job.at.id()).collect();
+        let ready = self.jobs(&ids, false)?.iter().map(|job| job.enqueued_at).min();
+        let ends = first(Place::Leased)?.into_iter().filter_map(|job| match job.state {
+            JobState::Running { until, .. } => Some(until),
+            _ => None,
+        });
+        Ok(Ages::new(ready.map(|at| since(at).unwrap_or_default()), ends.min().and_then(since)))
     }
 
     /// How many live jobs there are, each number counted up to `bound`.

@@ -259,6 +259,23 @@ impl Head {
     }
 }
 
+/// How long the work of a database has waited, by its clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Ages {
+    /// How long ago the ready job was enqueued that was enqueued first, as far as the heads of the queues tell.
+    pub ready: Option<Duration>,
+    /// For how long the lease is over that ended first and was not taken back.
+    pub overdue: Option<Duration>,
+}
+
+impl Ages {
+    /// Of these times.
+    pub fn new(ready: Option<Duration>, overdue: Option<Duration>) -> Self {
+        Self { ready, overdue }
+    }
+}
+
 /// How a job ended that was not run to its end: the content of its tombstone, a row that is kept as long as
 /// replies.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]

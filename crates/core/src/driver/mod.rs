@@ -32,7 +32,8 @@ pub use ids::{ExceptionId, StatusId, WorkerId};
 pub use inspect::Inspect;
 pub use keep::{Keep, Purged};
 pub use listing::{
-    CountRow, Ending, Exception, Head, JobInfo, JobState, Redrive, Remains, ReplyRow, StatusRow,
+    Ages, CountRow, Ending, Exception, Head, JobInfo, JobState, Redrive, Remains, ReplyRow,
+    StatusRow,
 };
 pub use moving::{Arrival, Departure, Leg, Moves, MovingJob, Trail};
 pub use name::Name;

@@ -5,12 +5,12 @@ use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, CountRow,
-    DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception, ExceptionId,
-    ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow,
-    Leg, Moves, MovingJob, Order, Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued,
-    SchemaState, Settled, Settlement, StatusRow, StatusScan, StrayCursor, Strays, Traces, Trail,
-    Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Admin, Ages, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control,
+    CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception,
+    ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState,
+    Keep, KeyRow, Leg, Moves, MovingJob, Order, Past, PlacedJob, Promotion, Purged, Redrive,
+    Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, StrayCursor, Strays,
+    Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -186,6 +186,7 @@ impl Inspect for FaultyDriver {
         fn remains(job: JobId) -> Remains;
         fn heads(queues: u32, rows: u32) -> Vec<Head>;
         fn ahead(job: &JobInfo, bound: u64) -> Bounded;
+        fn ages() -> Ages;
     }
 }
 

@@ -2,8 +2,11 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Bounded, Head, JobInfo};
+use qudo_core::driver::{Ages, Bounded, Head, JobInfo};
+use std::time::Duration;
+use uuid::Uuid;
 
+use crate::bulk::rows_in;
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
@@ -63,4 +66,55 @@ pub(crate) fn ahead<E: Engine>(
     let binds = [Bind::Text(queue), Bind::Big(rank), Bind::Id(id), Bind::Big(limit - higher)];
     let older = conn.row::<i64>(older, &binds)?.unwrap_or_default();
     Ok(Bounded::new((higher + older).unsigned_abs(), bound))
+}
+
+/// The first ready job of a queue and a priority.
+struct First {
+    queue: String,
+    rank: i32,
+    id: Uuid,
+}
+
+impl FromRow for First {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self { queue: columns.text()?, rank: columns.int()?, id: columns.id()? })
+    }
+}
+
+/// So many queues and priorities are looked at for the job that waits longest.
+const MAX_GROUPS: usize = 64;
+
+/// How long the job that waits longest has waited, and for how long the first lease is over. Within a queue and a priority ids sort by
+/// their time, so that the first of each tells; the key is entered anew for each.
+///
+/// Locking: none.
+pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Ages> {
+    let mut firsts: Vec<First> = Vec::new();
+    while firsts.len() < MAX_GROUPS {
+        let head = "SELECT queue, claim_rank, id FROM qudo_ready WHERE";
+        let tail = "ORDER BY queue, claim_rank, id LIMIT 1";
+        let mut next: Option<First> = None;
+        let last = firsts.last().map_or(("", i32::MIN), |last| (&*last.queue, last.rank));
+        if !firsts.is_empty() {
+            let sql = format!("{head} queue = ? AND claim_rank > ? {tail}");
+            next = conn.row(&sql, &[Bind::Text(last.0), Bind::Int(last.1)])?;
+        }
+        if next.is_none() {
+            next = conn.row(&format!("{head} queue > ? {tail}"), &[Bind::Text(last.0)])?;
+        }
+        match next {
+            Some(first) => firsts.push(first),
+            None => break,
+        }
+    }
+    let ids: Vec<_> = firsts.iter().map(|first| first.id).collect();
+    let since = format!("SELECT {} - enqueued_at FROM qudo_job WHERE id IN", E::NOW);
+    let ready = rows_in::<_, i64>(conn, &since, &[], &ids, "")?.into_iter().max();
+    let overdue = format!(
+        "SELECT {now} - leased_until FROM qudo_lease WHERE leased_until < {now} ORDER BY leased_until LIMIT 1",
+        now = E::NOW
+    );
+    let overdue = conn.row::<i64>(&overdue, &[])?;
+    let time = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or_default());
+    Ok(Ages::new(ready.map(time), overdue.map(time)))
 }
