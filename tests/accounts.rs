@@ -8,9 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use qudo::admin::{ExceptionFilter, JobFilter, Paging};
-use qudo::driver::Driver;
-use qudo::driver::{Due, ErrorKind};
-use qudo::{Enqueued, Job, JobError, Manager, ManagerBuilder, NewJob, driver};
+use qudo::driver::{Driver, Due, ErrorKind, Flags, JobFacts, JobRecord, MovingJob};
+use qudo::{Enqueued, Job, JobError, JobId, Manager, ManagerBuilder, NewJob, driver};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
 macro_rules! grants {
@@ -238,9 +237,27 @@ fn may_empty_its_spool(engine: &'static str) {
         }
         assert!(begun.elapsed() < Duration::from_secs(30), "it is never spooled");
     }
+    // What a mover that was overtaken left: a copy of which the spool knows nothing.
+    let open = |dsn: &str| driver::DriverRegistration::open_linked(dsn).expect("valid").driver;
+    let (here, there) = (bed.driver(), open(&file));
+    let late = JobRecord {
+        id: JobId::new(),
+        facts: JobFacts::new("act", "default", "json", b"1".to_vec()),
+        due: Due::Now,
+    };
+    let ghost = MovingJob {
+        record: late.clone(),
+        attempt: 0,
+        crashes: 0,
+        flags: Flags::NONE,
+        enqueued_at: chrono::Utc::now(),
+        departure: uuid::Uuid::now_v7(),
+    };
+    let from = there.identity().expect("answers").to_string();
+    here.move_in(&from, &[ghost]).expect("is brought");
     owner.undrain("jobs").expect("undrains");
     let begun = Instant::now();
-    while waiting() > 0 {
+    while waiting() > 0 || owner.lookup(late.id).expect("answers").is_some() {
         assert!(begun.elapsed() < Duration::from_secs(30), "it stays in the spool");
         std::thread::sleep(Duration::from_millis(20));
     }

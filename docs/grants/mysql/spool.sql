@@ -5,6 +5,8 @@
 -- The names are those of the default: another table_prefix stands in the place of qudo_.
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO 'qudo_account'@'%';
-GRANT SELECT ON qudo_job TO 'qudo_account'@'%';
+-- A copy that came too late is taken back.
+GRANT SELECT, DELETE ON qudo_job TO 'qudo_account'@'%';
+GRANT SELECT, DELETE ON qudo_unique TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_ready TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_scheduled TO 'qudo_account'@'%';

@@ -6,6 +6,8 @@
 -- and another schema in that of public and before the names.
 
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO qudo_account;
-GRANT SELECT ON qudo_job TO qudo_account;
+-- A copy that came too late is taken back.
+GRANT SELECT, DELETE ON qudo_job TO qudo_account;
+GRANT SELECT, DELETE ON qudo_unique TO qudo_account;
 GRANT SELECT ON qudo_ready TO qudo_account;
 GRANT SELECT ON qudo_scheduled TO qudo_account;

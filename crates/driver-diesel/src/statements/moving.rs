@@ -238,6 +238,7 @@ impl FromRow for Record {
     }
 }
 
+/// Marks jobs, as far as they have no mark of this leg yet; returns how many it marked.
 fn mark<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     leg: Leg,
@@ -253,11 +254,12 @@ fn mark<E: Engine>(
             binds
         })
         .collect();
+    let (words, tail) = E::INSERT_IGNORE;
     let head = format!(
-        "INSERT INTO qudo_moving ({STAND}, leg, other, departure, run_after, moved_at) VALUES "
+        "{words} INTO qudo_moving ({STAND}, leg, other, departure, run_after, moved_at) VALUES "
     );
     let row = format!("(?,?,?,?,?,?,?,?,?,?,?,{})", E::NOW);
-    insert_rows(conn, &head, &row, &rows, "")
+    insert_rows(conn, &head, &row, &rows, tail)
 }
 
 /// Jobs that are leaving for a database, in the order of their ids.
@@ -276,75 +278,105 @@ pub(crate) fn moving_out<E: Engine>(
 
 /// Stores arriving jobs. One that is here already stays as it is.
 ///
-/// Locking: facts first, of what is here; then how it came to be here, or that it is leaving. The answer that a job is here makes the
-/// other database remove it, so nothing of that may change before this commits: who takes a copy back, and who lets a job leave, needs the
-/// facts. The marks are read after the facts, since a copy of another departure may come in between; read before them, as
-/// on MySQL, where the facts wait for whoever brings that copy, they lost 30 jobs of 30. What is not seen here is stored, and a copy that
-/// comes meanwhile is a duplicate key.
+/// Locking: the mark first, each by its key and in the order of the ids. A job has one mark as arriving, so from then on nobody else brings a copy of
+/// it or takes one back, until this commits; the answer that it is here makes the other database remove it. Only then it is looked
+/// whether there are facts, and whether the job is leaving. The mark before the facts, because an account that only empties its spool may
+/// lock no facts; the facts before the mark, as on MySQL, where they waited for whoever brought another copy, lost 30 jobs of 30.
 pub(crate) fn move_in<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     from: &str,
     jobs: &[MovingJob],
 ) -> QueryResult<Vec<Arrival>> {
-    let mut ids: Vec<_> = jobs.iter().map(|job| *job.record.id.as_uuid()).collect();
-    ids.sort_unstable();
-    let job = Keyed::table("qudo_job");
-    let here: HashSet<Uuid> =
-        E::rows_by_id::<Uuid>(conn, "id", &job, &ids, E::FOR_UPDATE)?.into_iter().collect();
-    let arriving = departures::<E>(conn, Leg::Arriving, &ids)?;
-    let arrived = departures::<E>(conn, Leg::Arrived, &ids)?;
-    let leaving = departures::<E>(conn, Leg::Leaving, &ids)?;
-    let mut answers: Vec<Option<Arrival>> = jobs
-        .iter()
-        .map(|job| {
-            let one = job.departed();
-            let other = |copy: &Departure| copy.job == one.job && copy.id != one.id;
-            if arriving.iter().chain(&leaving).any(other) {
-                return Some(Arrival::Busy);
+    let mut answers = vec![Arrival::Here; jobs.len()];
+    let mut order: Vec<usize> = (0..jobs.len()).collect();
+    order.sort_unstable_by_key(|at| jobs[*at].record.id);
+    let (mut fresh, mut marked) = (Vec::new(), 0);
+    for at in order {
+        match mark_arriving::<E>(conn, from, &jobs[at])? {
+            None => {
+                marked += 1;
+                fresh.push(at);
             }
-            let is_here = arrived.contains(&one) || here.contains(one.job.as_uuid());
-            is_here.then_some(Arrival::Here)
-        })
-        .collect();
-    let mut fresh: Vec<_> =
-        jobs.iter().enumerate().filter(|(at, _)| answers[*at].is_none()).collect();
+            // Brought before: perhaps by another mover of the same departure.
+            Some(other) if other == jobs[at].departure => {}
+            Some(_) => answers[at] = Arrival::Busy,
+        }
+    }
+    let ids: Vec<_> = fresh.iter().map(|at| *jobs[*at].record.id.as_uuid()).collect();
+    let arrived = departures::<E>(conn, Leg::Arrived, &ids)?;
+    let here: HashSet<Uuid> =
+        E::rows_by_id::<Uuid>(conn, "id", &Keyed::table("qudo_job"), &ids, E::CURRENT)?
+            .into_iter()
+            .collect();
+    let leaving = departures::<E>(conn, Leg::Leaving, &ids)?;
+    let mut unused = Vec::new();
+    fresh.retain(|at| {
+        let one = jobs[*at].departed();
+        let is_leaving = leaving.iter().any(|other| other.job == one.job);
+        let is_here = arrived.contains(&one) || here.contains(one.job.as_uuid());
+        if is_leaving {
+            answers[*at] = Arrival::Busy;
+        }
+        if is_leaving || is_here {
+            unused.push(*one.job.as_uuid());
+        }
+        !is_leaving && !is_here
+    });
     let records: Vec<(usize, &JobRecord)> =
-        fresh.iter().map(|(at, job)| (*at, &job.record)).collect();
+        fresh.iter().map(|at| (*at, &jobs[*at].record)).collect();
     let taken = take_keys::<E>(conn, &records)?;
-    fresh.retain(|(at, _)| match taken.get(at) {
+    fresh.retain(|at| match taken.get(at) {
         Some(holder) => {
-            answers[*at] = Some(Arrival::KeyHeld(JobId::from_uuid(*holder)));
+            answers[*at] = Arrival::KeyHeld(JobId::from_uuid(*holder));
+            unused.push(*jobs[*at].record.id.as_uuid());
             false
         }
         None => true,
     });
     let mut stored = 0;
-    for (_, job) in &fresh {
+    for at in &fresh {
         // One by one: arguments may be large, and a move is not in a hurry.
-        let record = &job.record;
+        let record = &jobs[*at].record;
         let mut binds = vec![Bind::Id(record.id.as_uuid())];
         binds.extend(facts::binds(&record.facts));
-        binds.push(Bind::Big(job.enqueued_at.timestamp_micros()));
+        binds.push(Bind::Big(jobs[*at].enqueued_at.timestamp_micros()));
         let sql =
             format!("INSERT INTO qudo_job (id, {FACTS}, enqueued_at) VALUES (?,?,?,?,?,?,?,?,?)");
         stored += conn.run(&sql, &binds)?;
     }
-    let moving: Vec<_> = fresh
-        .iter()
-        .map(|(_, job)| {
-            let run_after = match job.record.due {
-                Due::At(at) => Some(at.timestamp_micros()),
-                _ => None,
-            };
-            let (attempt, crashes) = (job.attempt, job.crashes);
-            // Those of a driver that is not ours may not say what the facts do.
-            let flags = job.flags.with(job.record.facts.flags());
-            let place = Place { attempt, crashes, flags, ..place(&job.record) };
-            (place, run_after, job.departure)
-        })
-        .collect();
-    balance("move in", stored, mark::<E>(conn, Leg::Arriving, from, &moving)?)?;
-    Ok(answers.into_iter().map(|answer| answer.unwrap_or(Arrival::Here)).collect())
+    unused.sort_unstable();
+    marked -= E::delete_by_id(conn, &at(Leg::Arriving), &unused)?;
+    balance("move in", marked, stored)?;
+    balance("move in", fresh.len(), stored)?;
+    Ok(answers)
+}
+
+/// Marks a job as arriving, unless it is marked so already; tells by which departure then, under the lock of that mark.
+fn mark_arriving<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    from: &str,
+    job: &MovingJob,
+) -> QueryResult<Option<Uuid>> {
+    let run_after = match job.record.due {
+        Due::At(at) => Some(at.timestamp_micros()),
+        _ => None,
+    };
+    let (attempt, crashes) = (job.attempt, job.crashes);
+    // Those of a driver that is not ours may not say what the facts do.
+    let flags = job.flags.with(job.record.facts.flags());
+    let place = Place { attempt, crashes, flags, ..place(&job.record) };
+    let row = [(place, run_after, job.departure)];
+    // A mark that is taken back between the insert and the look leaves room for ours.
+    for _ in 0..2 {
+        if mark::<E>(conn, Leg::Arriving, from, &row)? > 0 {
+            return Ok(None);
+        }
+        let known = departures::<E>(conn, Leg::Arriving, &[*job.record.id.as_uuid()])?;
+        if let Some(known) = known.first() {
+            return Ok(Some(known.id));
+        }
+    }
+    balance("move in", 1, 0).map(|()| None)
 }
 
 struct Key(String, Option<String>, Uuid);
