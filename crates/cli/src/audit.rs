@@ -5,6 +5,7 @@ use qudo::admin::{AuditOptions, AuditReport};
 use serde_json::json;
 
 use crate::databases::Databases;
+use crate::output::say;
 use crate::with_causes;
 
 /// What the command looks for and does.
@@ -30,7 +31,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
         AuditOptions::default().repair(arguments.repair).keys_may_double(arguments.keys_may_double);
     let report = manager.audit(options);
     let text = if arguments.json { as_json(&report).to_string() } else { report.to_string() };
-    println!("{text}");
+    say(&text);
     if report.failures.is_empty() {
         ExitCode::from(u8::from(!report.is_clean()))
     } else {

@@ -88,7 +88,7 @@ fn all(manager: &Manager) -> Counted {
 
 /// Page after page: a job that moves on meanwhile may be counted twice, or not at all.
 fn some(manager: &Manager, filter: &JobFilter) -> Counted {
-    let Counted { mut counts, mut unreadable, .. } = Counted::default();
+    let Counted { mut counts, mut unreadable, mut errors } = Counted::default();
     let mut paging = Paging::default().limit(PAGE).without_arguments().without_estimate();
     loop {
         let listing = manager.jobs(filter, &paging);
@@ -99,13 +99,20 @@ fn some(manager: &Manager, filter: &JobFilter) -> Counted {
         }
         let pages = listing.pages.iter().flat_map(|on| &on.answer);
         unreadable += pages.map(|page| page.unreadable).sum::<u64>();
-        let errors: Vec<_> = listing
+        let failed: Vec<_> = listing
             .errors()
             .map(|(database, error)| (database.to_owned(), with_causes(error)))
             .collect();
-        match listing.next {
-            Some(next) if errors.is_empty() => paging = paging.after(next),
-            _ => return Counted { counts, unreadable, errors },
+        let mut next = listing.next;
+        for (database, _) in &failed {
+            // Part of its jobs is no count of them.
+            counts.retain(|(of, ..), _| of != database);
+            next = next.and_then(|next| next.without(database));
+        }
+        errors.extend(failed);
+        match next {
+            Some(next) => paging = paging.after(next),
+            None => return Counted { counts, unreadable, errors },
         }
     }
 }

@@ -40,11 +40,13 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
         return Err(Failure::Usage(reason.to_owned()));
     }
     let mut answers = manager.failures(&filter, SEARCH);
+    let mut hidden = 0;
     for answer in answers.iter_mut().filter_map(|on| on.answer.as_mut().ok()) {
-        answer.groups.truncate(arguments.list.limit as usize);
+        let shown = (arguments.list.limit as usize).min(answer.groups.len());
+        hidden += answer.groups.split_off(shown).len();
     }
     if arguments.list.json {
-        say(&to_json(&answers).to_string());
+        say(&to_json(&answers, hidden).to_string());
     } else {
         let head = [
             "DATABASE", "COUNT", "OPEN", "ABILITY", "KIND", "CLASS", "VERSION", "FIRST", "LAST",
@@ -55,6 +57,9 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
             groups.map(|group| cells(&on.database, group))
         });
         print_rows(&head, rows);
+    }
+    if hidden > 0 && !arguments.list.json {
+        eprintln!("{hidden} more groups: --limit shows more");
     }
     let mut complete = true;
     for on in &answers {
@@ -74,8 +79,9 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
 
 /// What the groups do not say, for people.
 fn tell(database: &str, answer: &FailureGroups) {
-    if let Some(about) = answer.about {
-        eprintln!("{database}: the newest {} of about {about} failures", answer.searched);
+    if answer.more {
+        let about = answer.about.map_or_else(String::new, |about| format!(" of about {about}"));
+        eprintln!("{database}: the newest {}{about} failures", answer.searched);
     }
     if answer.unreadable > 0 {
         eprintln!(
@@ -103,7 +109,7 @@ fn cells(database: &str, group: &FailureGroup) -> Vec<String> {
     ]
 }
 
-fn to_json(answers: &[PerDatabase<FailureGroups>]) -> Value {
+fn to_json(answers: &[PerDatabase<FailureGroups>], hidden: usize) -> Value {
     let groups = answers.iter().flat_map(|on| {
         let groups = on.answer.iter().flat_map(|answer| &answer.groups);
         groups.map(|group| {
@@ -127,9 +133,14 @@ fn to_json(answers: &[PerDatabase<FailureGroups>]) -> Value {
             "searched": answer.searched,
             "about": answer.about,
             "unreadable": answer.unreadable,
+            "more": answer.more,
             "ungrouped": answer.ungrouped,
         }),
         Err(error) => json!({ "database": on.database, "error": with_causes(error) }),
     });
-    json!({ "groups": groups.collect::<Vec<_>>(), "databases": databases.collect::<Vec<_>>() })
+    json!({
+        "groups": groups.collect::<Vec<_>>(),
+        "hidden": hidden,
+        "databases": databases.collect::<Vec<_>>(),
+    })
 }

@@ -84,7 +84,30 @@ pub(crate) fn run(
         Some(Order::Resume { name, on }) => {
             let part = kind.part(name);
             let ordered = manager.resume_part(&part, on.as_deref())?;
-            Ok(told(&ordered, &format!("{part} is not paused any more"), arguments.json))
+            let done = format!("{part} has no order to pause any more");
+            let code = told(&ordered, &done, arguments.json);
+            if !arguments.json {
+                tell_of_others(manager, &part, &ordered);
+            }
+            Ok(code)
+        }
+    }
+}
+
+/// Other orders may mean what was resumed: `gl.*` means `gl.tax` too.
+fn tell_of_others(manager: &Manager, part: &Part, ordered: &[PerDatabase<()>]) {
+    let is_asked = |name: &str| ordered.iter().any(|on| on.database == name);
+    for on in manager.pauses().into_iter().filter(|on| is_asked(&on.database)) {
+        let pauses = on.answer.unwrap_or_default().into_iter();
+        for pause in
+            pauses.filter(|pause| pause.part.kind() == part.kind() && pause.part.is(part.name()))
+        {
+            eprintln!(
+                "{}: {} is still paused, by the order for {:?}",
+                on.database,
+                part,
+                pause.part.name()
+            );
         }
     }
 }
@@ -120,7 +143,8 @@ fn code(complete: bool) -> ExitCode {
 #[derive(Default)]
 struct Row {
     counts: BTreeMap<&'static str, u64>,
-    pause: Option<Pause>,
+    /// The orders that mean it.
+    pauses: Vec<Pause>,
 }
 
 const STATES: [&str; 4] = ["ready", "scheduled", "running", "moving"];
@@ -162,7 +186,8 @@ fn show(manager: &Manager, as_json: bool, kind: Kind) -> ExitCode {
             "SCHEDULED",
             "RUNNING",
             "MOVING",
-            "PAUSED SINCE",
+            "PAUSED AS",
+            "SINCE",
             "BECAUSE",
         ];
         print_rows(
@@ -174,10 +199,12 @@ fn show(manager: &Manager, as_json: bool, kind: Kind) -> ExitCode {
                         row.counts.get(state).copied().unwrap_or_default().to_string()
                     }),
                 );
-                cells.push(row.pause.as_ref().map_or_else(String::new, |pause| time(pause.since)));
-                cells.push(
-                    row.pause.as_ref().map_or_else(String::new, |pause| pause.reason.clone()),
-                );
+                let of = |told: fn(&Pause) -> String| {
+                    row.pauses.iter().map(told).collect::<Vec<_>>().join(", ")
+                };
+                cells.push(of(|pause| pause.part.name().to_owned()));
+                cells.push(of(|pause| time(pause.since)));
+                cells.push(of(|pause| pause.reason.clone()));
                 cells
             }),
         );
@@ -199,12 +226,12 @@ fn note(
         for ((of, name), row) in rows.iter_mut() {
             if of == database && pause.part.is(name) {
                 is_met = true;
-                row.pause = Some(pause.clone());
+                row.pauses.push(pause.clone());
             }
         }
         if !is_met {
             let name = pause.part.name().to_owned();
-            rows.entry((database.to_owned(), name)).or_default().pause = Some(pause);
+            rows.entry((database.to_owned(), name)).or_default().pauses.push(pause);
         }
     }
 }
@@ -215,15 +242,15 @@ fn to_json(
 ) -> serde_json::Value {
     let rows = rows.iter().map(|((database, name), row)| {
         let mut object =
-            json!({ "database": database, "name": name, "paused": row.pause.is_some() });
+            json!({ "database": database, "name": name, "paused": !row.pauses.is_empty() });
         for state in STATES {
             object[state] = json!(row.counts.get(state).copied().unwrap_or_default());
         }
-        if let Some(pause) = &row.pause {
-            object["paused_as"] = json!(pause.part.name());
-            object["paused_since"] = json!(pause.since.to_rfc3339());
-            object["paused_because"] = json!(pause.reason);
-        }
+        let pauses = row.pauses.iter().map(|pause| {
+            let since = pause.since.to_rfc3339();
+            json!({ "name": pause.part.name(), "since": since, "because": pause.reason })
+        });
+        object["pauses"] = pauses.collect();
         object
     });
     let errors =

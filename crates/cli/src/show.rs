@@ -46,6 +46,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
             "why": why::as_json(&explanation),
             "job": info.map(job_as_json),
             "argument": argument,
+            "more": failures.next.is_some() || runs.next.is_some(),
             "failures": failed.iter().map(|row| exception_as_json(row)).collect::<Vec<_>>(),
             "runs": ran.iter().map(|row| run_as_json(row)).collect::<Vec<_>>(),
         });
@@ -75,6 +76,9 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
                 row.took()
             ));
         }
+    }
+    if !arguments.json && (failures.next.is_some() || runs.next.is_some()) {
+        eprintln!("of its failures and runs the newest {MOST} of each database are shown");
     }
     let mut complete = true;
     for (_, error) in failures.errors().chain(runs.errors()) {

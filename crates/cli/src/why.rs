@@ -5,6 +5,7 @@ use qudo::{Error, JobId, Manager};
 use serde_json::{Map, Value, json};
 
 use crate::databases::Databases;
+use crate::output::say;
 
 /// Which job is explained.
 #[derive(Debug, clap::Args)]
@@ -27,7 +28,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
     let explanation = manager.why(arguments.job)?;
     let text =
         if arguments.json { as_json(&explanation).to_string() } else { as_text(&explanation) };
-    println!("{text}");
+    say(&text);
     Ok(ExitCode::from(u8::from(explanation.database.is_none())))
 }
 

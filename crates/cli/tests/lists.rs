@@ -282,10 +282,16 @@ fn a_queue_or_an_ability_is_paused_for_a_reason_and_resumed() {
     assert_eq!(paused.status.code(), Some(0), "{paused:?}");
     assert_eq!(text(&paused.stdout), "it: queue \"gl.*\" is paused\n");
     let queue = row(&["queues", "--json"], "gl.x");
+    let pause = &queue["pauses"][0];
     assert_eq!(
-        (&queue["paused_as"], &queue["paused_because"]),
+        (&pause["name"], &pause["because"]),
         (&"gl.*".into(), &"the ledger is closed".into())
     );
+    // What was resumed may be paused by another order.
+    bed.run(&["queues", "pause", "gl.x"]);
+    assert_eq!(row(&["queues", "--json"], "gl.x")["pauses"].as_array().map(Vec::len), Some(2));
+    let half = bed.run(&["queues", "resume", "gl.x"]);
+    assert!(text(&half.stderr).contains("still paused, by the order for \"gl.*\""), "{half:?}");
     assert_eq!(row(&["queues", "--json"], "default")["paused"], false);
     assert_eq!(bed.run(&["abilities", "pause", "mail", "--on", "it"]).status.code(), Some(0));
     assert_eq!(row(&["abilities", "--json"], "mail")["paused"], true);

@@ -473,7 +473,8 @@ impl Manager {
 
     /// Pauses a queue or an ability, in one database or in all: its jobs wait, and new ones are taken. Running jobs end as
     /// usual. In the name, `*` stands for any characters. Every process follows within 5 seconds or at its next
-    /// heartbeat, whichever is later; an order that is stored already has this reason then.
+    /// heartbeat, whichever is later; an order that is stored already has this reason then, of which 200 characters are kept. An order stays in
+    /// its database: jobs that are moved to another one, or a database that is added later, have none of it.
     ///
     /// A claim steps over the jobs of a paused ability that lie before others in a queue. Where there may be many,
     /// give the ability a queue of its own and pause that.

@@ -502,7 +502,8 @@ pub fn two_departures_that_are_brought_at_the_same_time_leave_each_job_in_one_pl
     let (from, to) = (bed.another(), bed.driver());
     let from = from.driver();
     for round in 0..ROUNDS {
-        let jobs: Vec<_> = (0..30).map(|_| record("a", None)).collect();
+        let key = |n: usize| n.is_multiple_of(2).then(|| format!("{round} {n}"));
+        let jobs: Vec<_> = (0..30).map(|n| record("a", key(n).as_deref())).collect();
         insert(&*from, &jobs);
         let slow = from.move_out("to", Uuid::now_v7(), None, 99).expect("leaves");
         from.move_back(&departed(&slow)).expect("stays");
@@ -536,6 +537,10 @@ pub fn two_departures_that_are_brought_at_the_same_time_leave_each_job_in_one_pl
         for job in &jobs {
             let places = [waits(&*from, job.id), waits(&*to, job.id)];
             assert!(places[0] != places[1], "round {round}: {places:?}");
+            if let Some(key) = &job.facts.uniqkey {
+                let there = if places[0] { &*from } else { &*to };
+                assert_eq!(there.holder("a", key).expect("answers"), Some(job.id), "its key is with it");
+            }
             assert!(from.dequeue(job.id, None).expect("answers") != to.dequeue(job.id, None).expect("answers"));
         }
     }

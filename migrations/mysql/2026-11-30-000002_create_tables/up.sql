@@ -96,7 +96,8 @@ CREATE TABLE IF NOT EXISTS qudo_exception_log (
     codec VARCHAR(100),
     arg LONGBLOB,
     meta MEDIUMTEXT,
-    KEY ix_qudo_exception_log_job (job_id)
+    KEY ix_qudo_exception_log_job (job_id, id),
+    KEY ix_qudo_exception_log_discarded (discarded, id)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
 CREATE TABLE IF NOT EXISTS qudo_job_status (
@@ -110,7 +111,7 @@ CREATE TABLE IF NOT EXISTS qudo_job_status (
     started_at BIGINT NOT NULL,
     finished_at BIGINT NOT NULL,
     message MEDIUMTEXT,
-    KEY ix_qudo_job_status_job (job_id),
+    KEY ix_qudo_job_status_job (job_id, id),
     KEY ix_qudo_job_status_finished (finished_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 

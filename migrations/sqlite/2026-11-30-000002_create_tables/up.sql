@@ -91,7 +91,8 @@ CREATE TABLE qudo_exception_log (
     meta TEXT
 );
 
-CREATE INDEX ix_qudo_exception_log_job ON qudo_exception_log (job_id);
+CREATE INDEX ix_qudo_exception_log_job ON qudo_exception_log (job_id, id);
+CREATE INDEX ix_qudo_exception_log_discarded ON qudo_exception_log (discarded, id) WHERE discarded = 1;
 
 CREATE TABLE qudo_job_status (
     id BLOB NOT NULL PRIMARY KEY,
@@ -106,7 +107,7 @@ CREATE TABLE qudo_job_status (
     message TEXT
 );
 
-CREATE INDEX ix_qudo_job_status_job ON qudo_job_status (job_id);
+CREATE INDEX ix_qudo_job_status_job ON qudo_job_status (job_id, id);
 CREATE INDEX ix_qudo_job_status_finished ON qudo_job_status (finished_at);
 
 -- What a job left for those who wait for it: its replies from seq 0 on, or, of one that nobody ran to its end,

@@ -55,7 +55,9 @@ pub struct FailureGroups {
     pub groups: Vec<FailureGroup>,
     /// How many rows were looked at, from the newest on.
     pub searched: u64,
-    /// About how many rows the exception log has, if not all of them were looked at.
+    /// Whether the search ended before the list did.
+    pub more: bool,
+    /// About how many rows the exception log has then, as far as they can be counted.
     pub about: Option<u64>,
     /// How many rows were passed over because they hang on an argument that cannot be read.
     pub unreadable: u64,
@@ -108,7 +110,8 @@ pub(super) fn group(
     if !is_ended {
         // What was found is told also if the count is not.
         let about = driver.count_past(Past::Exceptions, ABOUT).ok().map(|about| about.count);
-        answer.about = about.filter(|about| *about > answer.searched);
+        answer.more = about.is_none_or(|about| about > answer.searched);
+        answer.about = about.filter(|_| answer.more);
     }
     Ok(answer)
 }

@@ -167,6 +167,12 @@ impl Cursor {
         (!of.is_empty()).then_some(Self { of })
     }
 
+    /// The same without a database, which is not asked any more; `None` if none is left.
+    pub fn without(mut self, database: &str) -> Option<Self> {
+        self.of.remove(database);
+        Self::new(self.of)
+    }
+
     pub(crate) fn of(&self, database: &str) -> Option<&Position> {
         self.of.get(database)
     }
@@ -211,7 +217,10 @@ impl Pieces {
 
     /// After a piece of so many rows that had so many bytes.
     pub(crate) fn note(&mut self, rows: usize, bytes: usize) {
-        let fits = (rows.max(1) * Self::BYTES).checked_div(bytes).unwrap_or(Self::MOST);
+        if rows == 0 {
+            return;
+        }
+        let fits = (rows * Self::BYTES).checked_div(bytes).unwrap_or(Self::MOST);
         self.0 = fits.clamp(1, (self.0 * 2).min(Self::MOST));
     }
 }
@@ -286,6 +295,8 @@ mod tests {
         assert_eq!(pieces.size(), 2);
         pieces.note(2, 2 * 64 * 1024 * 1024);
         assert_eq!(pieces.size(), 1);
+        pieces.note(0, 0);
+        assert_eq!(pieces.size(), 1, "nothing was seen");
         pieces.note(1, 0);
         assert_eq!(pieces.size(), 2);
     }

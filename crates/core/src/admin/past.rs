@@ -111,16 +111,18 @@ fn of_all<R: Rows>(rows: &R, extent: &Extent<'_>, mut before: Option<R::Id>) -> 
     }
 }
 
-/// Rows of a job are few: they are read whole, and put in order.
+/// Of each job or row as many as a page has, the newest, put in order.
 fn of_ranges<R: Rows>(
     rows: &R,
     ranges: &[Range<R::Id>],
     extent: &Extent<'_>,
-    before: Option<R::Id>,
+    from: Option<R::Id>,
 ) -> Found<R> {
-    let mut page = Page::empty();
+    let (mut page, limit) = (Page::empty(), extent.limit());
+    // Down to there every range was read.
+    let mut reached: Option<R::Id> = None;
     for range in ranges {
-        let mut before = before;
+        let (mut before, found) = (from, page.rows.len());
         loop {
             let read = rows.read(*range, before, OF_ONE)?;
             let ends = read.len() < OF_ONE as usize;
@@ -131,14 +133,19 @@ fn of_ranges<R: Rows>(
             if ends {
                 break;
             }
+            if page.rows.len() - found > limit || extent.budget.is_spent(page.searched) {
+                reached = reached.max(before);
+                break;
+            }
         }
     }
     page.rows.sort_by_key(|row| std::cmp::Reverse(R::id(row)));
-    let limit = extent.limit();
-    let more = page.rows.len() > limit;
+    // What lies behind may belong between rows that were not read.
+    page.rows.retain(|row| reached.is_none_or(|reached| R::id(row) >= reached));
+    let is_cut = page.rows.len() > limit;
     page.rows.truncate(limit);
     let last = page.rows.last().map(R::id);
-    Ok((page, last.filter(|_| more)))
+    Ok((page, if is_cut { last } else { reached }))
 }
 
 fn take<R: Rows>(rows: &R, row: R::Row, page: &mut Page<R::Row>) {

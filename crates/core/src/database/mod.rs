@@ -435,7 +435,13 @@ impl Database {
         begun: Instant,
     ) -> Result<(), DriverError> {
         let identity = control.identity;
+        let before = self.orders.known();
+        let has_resumed = before.paused && !control.paused || before.pauses != control.pauses;
         let is_latest = self.orders.note(control, begun);
+        if is_latest && has_resumed {
+            // Whoever learns of it first: the fetcher may sleep for long.
+            self.bell.ring();
+        }
         if !is_latest && self.orders.known().identity.is_some() {
             return Ok(());
         }
@@ -700,7 +706,7 @@ mod tests {
     use std::sync::mpsc;
 
     use super::*;
-    use crate::driver::{ErrorKind, WorkerId};
+    use crate::driver::{ErrorKind, Part, WorkerId};
     use crate::fixture::{SOON, database, database_with, eventually, memory, records, settings};
     use crate::testing::FaultyDriver;
 
@@ -788,6 +794,29 @@ mod tests {
             store(&database);
         }
         assert_eq!(asked.try_iter().count(), 1);
+    }
+
+    #[test]
+    fn whoever_learns_first_that_something_is_resumed_wakes_the_fetcher() {
+        let database = database_with("one", memory(), &settings(SOON));
+        let part = Part::Queue("gl.*".to_owned());
+        let order = Order::PausedPart(part, "why".to_owned());
+        let rings = || database.bell.wait(Duration::ZERO);
+        for (order, on, wakes) in [
+            (order.clone(), true, true),
+            (order.clone(), true, true),
+            (order, false, true),
+            (Order::Paused, true, false),
+            (Order::Paused, false, true),
+            (Order::Draining, true, false),
+        ] {
+            rings();
+            database.driver().set_control(&order, on, Deadline::NONE).expect("stored");
+            // As an enqueue asks for them, when they are old.
+            database.orders.age(orders::FRESH_FOR * 2);
+            database.orders().expect("answers");
+            assert_eq!(rings(), wakes, "{order:?} {on}");
+        }
     }
 
     #[test]

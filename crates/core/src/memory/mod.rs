@@ -280,8 +280,8 @@ impl Wakes for MemoryDriver {
         WakeSource::Poll { at_most: Some(Duration::from_millis(5)) }
     }
 
-    fn changed(&self, queues: &[&str], _: &[AbilityLease]) -> Result<bool, DriverError> {
-        Ok(self.with(|store| store.has_ready(queues)))
+    fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError> {
+        Ok(self.with(|store| store.has_ready(queues, abilities)))
     }
 }
 

@@ -5,9 +5,9 @@ use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due, Ending,
-    Exception, ExceptionId, ExceptionRecord, Flags, Inserted, JobInfo, JobRecord, JobState, Keep,
-    Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled, Settlement, StatusId,
+    AbilityLease, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due,
+    Ending, Exception, ExceptionId, ExceptionRecord, Flags, Inserted, JobInfo, JobRecord, JobState,
+    Keep, Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled, Settlement, StatusId,
     StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 
@@ -465,11 +465,16 @@ impl Store {
         before - count(self)
     }
 
-    pub(super) fn has_ready(&self, queues: &[&str]) -> bool {
+    pub(super) fn has_ready(&self, queues: &[&str], abilities: &[AbilityLease]) -> bool {
         let nil = JobId::from_uuid(Uuid::nil());
+        let is_ours = |id: &JobId| {
+            let ability = &self.jobs[id].record.facts.ability;
+            abilities.iter().any(|one| one.name == *ability)
+        };
         queues.iter().any(|queue| {
-            let mut from = self.ready.range(((*queue).to_owned(), i32::MIN, nil)..);
-            from.next().is_some_and(|((other, ..), _)| other == queue)
+            let from = self.ready.range(((*queue).to_owned(), i32::MIN, nil)..);
+            let mut of_queue = from.take_while(|((other, ..), _)| other == queue);
+            of_queue.any(|((_, _, id), _)| is_ours(id))
         }) || self.scheduled.keys().next().is_some_and(|(at, _)| *at <= self.now)
     }
 }

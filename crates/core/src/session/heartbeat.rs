@@ -62,7 +62,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         database.meet()?;
     }
     let (begun, begun_awake) = (Instant::now(), awake::now());
-    let (worker, before) = (session.worker.clone(), database.orders.known());
+    let worker = session.worker.clone();
     let may_beat = lane.may_beat.lock();
     if !*may_beat {
         return Ok(());
@@ -90,11 +90,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     })?;
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
-    let has_resumed = before.paused && !control.paused || before.pauses != control.pauses;
     database.note_control(control, begun)?;
-    if has_resumed {
-        database.bell.ring();
-    }
     let known = known && !was_anew;
     if !known && !first {
         lane.heart.note_death();
