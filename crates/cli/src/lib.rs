@@ -177,13 +177,17 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
             orders::run(&arguments.databases.manager(own)?, &arguments)?
         }
         Command::Completions { shell } => {
-            let mut command = Arguments::command();
-            clap_complete::generate(shell, &mut command, "qudo", &mut std::io::stdout());
+            let (mut command, mut script) = (Arguments::command(), Vec::new());
+            clap_complete::generate(shell, &mut command, "qudo", &mut script);
+            output::say(String::from_utf8_lossy(&script).trim_end());
             ExitCode::SUCCESS
         }
         Command::Man => {
-            let page = clap_mangen::Man::new(Arguments::command());
-            code(page.render(&mut std::io::stdout()).is_ok())
+            let mut page = Vec::new();
+            // Writing to memory cannot fail.
+            let _ = clap_mangen::Man::new(Arguments::command()).render(&mut page);
+            output::say(String::from_utf8_lossy(&page).trim_end());
+            ExitCode::SUCCESS
         }
         Command::Workers(arguments) => workers::run(&arguments.databases.manager(own)?, &arguments),
         Command::Show(arguments) => show::run(&arguments.databases.manager(own)?, &arguments)?,

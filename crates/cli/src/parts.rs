@@ -86,9 +86,7 @@ pub(crate) fn run(
             let ordered = manager.resume_part(&part, on.as_deref())?;
             let done = format!("{part} has no order to pause any more");
             let code = told(&ordered, &done, arguments.json);
-            if !arguments.json {
-                tell_of_others(manager, &part, &ordered);
-            }
+            tell_of_others(manager, &part, &ordered);
             Ok(code)
         }
     }
@@ -98,7 +96,13 @@ pub(crate) fn run(
 fn tell_of_others(manager: &Manager, part: &Part, ordered: &[PerDatabase<()>]) {
     let is_asked = |name: &str| ordered.iter().any(|on| on.database == name);
     for on in manager.pauses().into_iter().filter(|on| is_asked(&on.database)) {
-        let pauses = on.answer.unwrap_or_default().into_iter();
+        let pauses = match on.answer {
+            Ok(pauses) => pauses.into_iter(),
+            Err(error) => {
+                eprintln!("qudo: {}", with_causes(&error));
+                continue;
+            }
+        };
         for pause in
             pauses.filter(|pause| pause.part.kind() == part.kind() && pause.part.is(part.name()))
         {

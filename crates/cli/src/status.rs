@@ -75,13 +75,21 @@ fn print(answers: &[PerDatabase<Overview>]) {
         if let Ok(one) = &on.answer {
             return cells(&on.database, one);
         }
-        let mut cells = vec![on.database.clone(), "down".to_owned()];
+        let mut cells = vec![on.database.clone(), absence(on).to_owned()];
         cells.resize(HEAD.len(), String::new());
         cells
     });
     print_rows(&HEAD, rows);
     for error in answers.iter().filter_map(|on| on.answer.as_ref().err()) {
         eprintln!("qudo: {}", with_causes(error));
+    }
+}
+
+/// What is said of a database without an answer: it is down, or it did not tell all in time, or not at all.
+fn absence(on: &PerDatabase<Overview>) -> &'static str {
+    match &on.answer {
+        Err(error) if error.is_down() => "down",
+        _ => "no answer",
     }
 }
 
@@ -147,7 +155,7 @@ fn to_json(answers: &[PerDatabase<Overview>]) -> Value {
             })
         }
         Err(error) => {
-            json!({ "database": on.database, "state": "down", "error": with_causes(error) })
+            json!({ "database": on.database, "state": absence(on), "error": with_causes(error) })
         }
     });
     json!({ "databases": databases.collect::<Vec<_>>() })

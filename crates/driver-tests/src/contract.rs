@@ -562,6 +562,39 @@ pub fn a_job_that_leaves_is_not_taken_for_arrived(bed: &Bed) {
     assert_eq!((ready(&*one), ready(&*two)), (1, 0));
 }
 
+pub fn full_copies_that_are_moved_to_each_other_at_the_same_time_leave_one_at_least(bed: &Bed) {
+    const ROUNDS: usize = 20;
+    let (one, two) = (bed.another(), bed.driver());
+    let one = one.driver();
+    for round in 0..ROUNDS {
+        let jobs: Vec<_> = (0..30).map(|_| record("a", None)).collect();
+        insert(&*one, &jobs);
+        insert(&*two, &jobs);
+        let at_once = Barrier::new(2);
+        let carry = |from: &dyn Driver, to: &dyn Driver, names: [&str; 2]| {
+            at_once.wait();
+            let out = from.move_out(names[1], Uuid::now_v7(), None, 99).expect("leaves");
+            let answers = to.move_in(names[0], &out).expect("answers");
+            let all = departed(&out).into_iter().zip(answers);
+            let (here, back): (Vec<_>, Vec<_>) = all.partition(|(_, one)| *one == Arrival::Here);
+            let only = |all: Vec<(Departure, Arrival)>| all.into_iter().map(|(one, _)| one).collect::<Vec<_>>();
+            let (here, back) = (only(here), only(back));
+            let left = from.moved_out(&here).expect("answers");
+            to.moved_in(&left).expect("answers");
+            from.leave_trail(&left).expect("answers");
+            from.move_back(&back).expect("answers");
+        };
+        std::thread::scope(|scope| {
+            scope.spawn(|| carry(&*one, &*two, ["one", "two"]));
+            scope.spawn(|| carry(&*two, &*one, ["two", "one"]));
+        });
+        for job in &jobs {
+            let there = [one.dequeue(job.id, None), two.dequeue(job.id, None)].map(|there| there.expect("answers"));
+            assert!(there[0] || there[1], "round {round}: job {} is nowhere", job.id);
+        }
+    }
+}
+
 pub fn a_job_of_an_id_that_arrived_before_is_moved_like_any_other(bed: &Bed) {
     let (from, to) = (bed.another(), bed.driver());
     let from = from.driver();

@@ -109,6 +109,7 @@ macro_rules! suite {
             two_departures_of_a_job_do_not_meet_in_one_place,
             two_departures_that_are_brought_at_the_same_time_leave_each_job_in_one_place,
             a_job_that_leaves_is_not_taken_for_arrived,
+            full_copies_that_are_moved_to_each_other_at_the_same_time_leave_one_at_least,
             a_job_of_an_id_that_arrived_before_is_moved_like_any_other,
             of_a_job_that_went_long_ago_and_came_back_only_the_old_trail_is_purged,
             each_live_job_is_told_with_its_one_place,

@@ -10,3 +10,5 @@ GRANT SELECT, DELETE ON qudo_job TO 'qudo_account'@'%';
 GRANT SELECT, DELETE ON qudo_unique TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_ready TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_scheduled TO 'qudo_account'@'%';
+-- Whether a job that waits in the spool lives here already.
+GRANT SELECT (id, worker, leased_until, attempt) ON qudo_lease TO 'qudo_account'@'%';

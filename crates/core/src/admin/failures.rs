@@ -109,9 +109,9 @@ pub(super) fn group(
     answer.groups = sorted(groups);
     if !is_ended {
         // What was found is told also if the count is not.
-        let about = driver.count_past(Past::Exceptions, ABOUT).ok().map(|about| about.count);
-        answer.more = about.is_none_or(|about| about > answer.searched);
-        answer.about = about.filter(|_| answer.more);
+        let about = driver.count_past(Past::Exceptions, ABOUT).ok();
+        answer.more = about.is_none_or(|about| about.more || about.count > answer.searched);
+        answer.about = about.map(|about| about.count).filter(|_| answer.more);
     }
     Ok(answer)
 }

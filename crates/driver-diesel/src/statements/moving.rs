@@ -280,8 +280,9 @@ pub(crate) fn moving_out<E: Engine>(
 ///
 /// Locking: the mark first, each by its key and in the order of the ids. A job has one mark as arriving, so from then on nobody else brings a copy of
 /// it or takes one back, until this commits; the answer that it is here makes the other database remove it. Only then it is looked
-/// whether there are facts, and whether the job is leaving. The mark before the facts, because an account that only empties its spool may
-/// lock no facts; the facts before the mark, as on MySQL, where they waited for whoever brought another copy, lost 30 jobs of 30.
+/// whether the job is leaving, and then whether there are facts: who has left before the one look has none at the other, so that "here and not
+/// leaving" was true at one moment. Rejected: facts under a lock, for which an account that only empties its spool has no right; facts before the
+/// mark of the arrival, which waited on MySQL for whoever brought another copy, and lost 30 jobs of 30.
 pub(crate) fn move_in<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     from: &str,
@@ -304,11 +305,11 @@ pub(crate) fn move_in<E: Engine>(
     }
     let ids: Vec<_> = fresh.iter().map(|at| *jobs[*at].record.id.as_uuid()).collect();
     let arrived = departures::<E>(conn, Leg::Arrived, &ids)?;
+    let leaving = departures::<E>(conn, Leg::Leaving, &ids)?;
     let here: HashSet<Uuid> =
         E::rows_by_id::<Uuid>(conn, "id", &Keyed::table("qudo_job"), &ids, E::CURRENT)?
             .into_iter()
             .collect();
-    let leaving = departures::<E>(conn, Leg::Leaving, &ids)?;
     let mut unused = Vec::new();
     fresh.retain(|at| {
         let one = jobs[*at].departed();
