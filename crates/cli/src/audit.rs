@@ -4,8 +4,8 @@ use qudo::Manager;
 use qudo::admin::{AuditOptions, AuditReport};
 use serde_json::json;
 
-use crate::databases::Databases;
 use crate::output::say;
+use crate::sources::Databases;
 use crate::with_causes;
 
 /// What the command looks for and does.

@@ -5,9 +5,9 @@ use qudo::Manager;
 use qudo::admin::{JobFilter, JobInfo, Paging};
 use serde_json::json;
 
-use crate::databases::Databases;
 use crate::list::parse;
 use crate::output::{print_rows, say};
+use crate::sources::Databases;
 use crate::{Failure, with_causes};
 
 /// So many rows are read at once.

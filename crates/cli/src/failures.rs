@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 }
 
 impl Arguments {
-    pub(crate) fn databases(&self) -> &crate::databases::Databases {
+    pub(crate) fn databases(&self) -> &crate::sources::Databases {
         &self.list.databases
     }
 }

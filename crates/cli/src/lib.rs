@@ -8,11 +8,11 @@ mod databases;
 mod failures;
 mod list;
 mod migrate;
-mod orders;
 mod output;
 mod parts;
 mod shapes;
 mod show;
+mod sources;
 mod status;
 mod why;
 mod workers;
@@ -22,8 +22,8 @@ use std::process::ExitCode;
 use clap::{CommandFactory, Parser, Subcommand};
 use qudo::{Error, Manager};
 
-use databases::Databases;
 use list::ListArguments;
+use sources::Databases;
 
 /// Looks after the databases of a qudo job queue.
 #[derive(Debug, Parser)]
@@ -61,7 +61,7 @@ enum Command {
     /// The same for abilities.
     Abilities(parts::Arguments),
     /// Show the databases; drain, pause, move and retire them.
-    Databases(orders::Arguments),
+    Databases(databases::Arguments),
     /// Print the completions for a shell.
     Completions {
         /// The shell.
@@ -174,7 +174,7 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
             parts::run(&arguments.databases.manager(own)?, &arguments, parts::Kind::Ability)?
         }
         Command::Databases(arguments) => {
-            orders::run(&arguments.databases.manager(own)?, &arguments)?
+            databases::run(&arguments.databases.manager(own)?, &arguments)?
         }
         Command::Completions { shell } => {
             let (mut command, mut script) = (Arguments::command(), Vec::new());

@@ -6,8 +6,8 @@ use qudo::Manager;
 use qudo::admin::{Cursor, Filter, Filtered, Listing, Paging};
 use serde_json::{Value, json};
 
-use crate::databases::Databases;
 use crate::output::{print_rows, say};
+use crate::sources::Databases;
 use crate::{Failure, with_causes};
 
 /// The filter language, at the end of the long help.

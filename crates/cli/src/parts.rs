@@ -8,9 +8,9 @@ use qudo::Manager;
 use qudo::admin::{Part, Pause, PerDatabase};
 use serde_json::json;
 
-use crate::databases::Databases;
 use crate::output::{print_rows, say};
 use crate::shapes::time;
+use crate::sources::Databases;
 use crate::{Failure, with_causes};
 
 /// What is shown or ordered of queues, or of abilities.

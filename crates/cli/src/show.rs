@@ -4,9 +4,9 @@ use qudo::admin::{Exception, ExceptionFilter, JobInfo, Paging, StatusFilter, Sta
 use qudo::{JobId, Manager};
 use serde_json::{Value, json};
 
-use crate::databases::Databases;
 use crate::output::say;
 use crate::shapes::{exception_as_json, job_as_json, meta_as_json, run_as_json, time};
+use crate::sources::Databases;
 use crate::{Failure, why, with_causes};
 
 /// So many failures and runs are shown, the newest.

@@ -5,8 +5,8 @@ use qudo::Manager;
 use qudo::admin::{Overview, PerDatabase};
 use serde_json::{Value, json};
 
-use crate::databases::Databases;
 use crate::output::{print_rows, say};
+use crate::sources::Databases;
 use crate::with_causes;
 
 /// How databases are shown, and how often.

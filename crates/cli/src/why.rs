@@ -4,8 +4,8 @@ use qudo::admin::{Bounded, Ending, Exception, Explanation, JobInfo, Pause, Reaso
 use qudo::{Error, JobId, Manager};
 use serde_json::{Map, Value, json};
 
-use crate::databases::Databases;
 use crate::output::say;
+use crate::sources::Databases;
 
 /// Which job is explained.
 #[derive(Debug, clap::Args)]

@@ -4,9 +4,9 @@ use qudo::Manager;
 use qudo::admin::WorkerSeen;
 use serde_json::json;
 
-use crate::databases::Databases;
 use crate::output::{print_rows, say};
 use crate::shapes::time;
+use crate::sources::Databases;
 use crate::with_causes;
 
 /// How worker processes are shown.

@@ -17,7 +17,7 @@ use abilities::{Counter, Fail, Nothing, Reply, Retry, Snooze, Stamp, Status};
 use measure::Figure;
 use mix::Mix;
 
-use crate::databases::{Databases, add_database};
+use crate::sources::{Databases, add_database};
 use crate::{Failure, with_causes};
 
 #[derive(Debug, clap::Args)]
