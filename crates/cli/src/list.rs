@@ -165,3 +165,31 @@ fn to_json<R>(listing: &Listing<R>, shape: &Shape<R>) -> Value {
         "next": listing.next.as_ref().map(ToString::to_string),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use qudo::admin::{Exception, JobInfo, StatusRow, fields};
+
+    use super::LANGUAGE;
+
+    #[test]
+    fn the_help_names_every_field_of_every_list() {
+        let of = |list: &str| {
+            let from = LANGUAGE.find(list).expect("is in the help") + list.len();
+            let text = &LANGUAGE[from..];
+            let end = text.find("Fields of").or_else(|| text.find("Exit codes")).expect("goes on");
+            text[..end].split_whitespace().collect::<Vec<_>>()
+        };
+        for (told, has) in [
+            (of("Fields of jobs:"), fields::<JobInfo>()),
+            (of("Fields of failures:"), fields::<Exception>()),
+            (of("Fields of runs:"), fields::<StatusRow>()),
+        ] {
+            for name in &has {
+                let named = |word: &&str| word == name || word.strip_suffix(".NAME") == Some(name);
+                assert!(told.iter().any(named), "{name} is not in the help: {told:?}");
+            }
+            assert_eq!(told.len(), has.len(), "{told:?}");
+        }
+    }
+}
