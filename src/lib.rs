@@ -79,14 +79,16 @@ pub mod plugin {
 /// What operators ask for, and the answers: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        Ages, Bounded, Depth, Ending, Exception, ExceptionId, JobInfo, JobState, Part, Pause,
-        StatusId, StatusRow, WorkerId, WorkerInfo, WorkerSeen,
+        Acted, Ages, Bounded, Counts, Depth, Ending, Exception, ExceptionId, JobInfo, JobState,
+        OperationId, OperationRow, Part, Pause, StatusId, StatusRow, WorkerId, WorkerInfo,
+        WorkerSeen,
     };
     pub use qudo_core::{
         AbilityInfo, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport, DatabaseState,
         DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups, Filter, FilterError,
-        Filtered, Finding, Flaw, JobCount, JobFilter, Listing, LoopReport, MoveReport, Overview,
-        Page, Paging, PerDatabase, Placed, Reason, SpoolReport, StatusFilter, Unworkable, fields,
+        Filtered, Finding, Flaw, JobCount, JobFilter, Listing, LoopReport, MoveReport, Operation,
+        OperationReport, Overview, Page, Paging, PerDatabase, Placed, Preview, Reason, Slice,
+        SpoolReport, StatusFilter, Treated, UnknownVerb, Unworkable, Verb, fields,
     };
 }
 

@@ -329,6 +329,13 @@ fn may_work(engine: &'static str) {
         .map(|one| driver::DeadWorker { id: one.info.id, seen_at: one.seen_at })
         .collect();
     driver.rescue(&dead, true, 10).expect("rescues");
+    // A job that was ordered to end ends, here where it waits.
+    let waits = manager.enqueue(arg("waits").delay(Duration::from_secs(60))).expect("stored");
+    assert!(driver.cancels(driver::WorkerId::new()).expect("answers").is_empty());
+    assert!(driver.open_cancels(10).expect("answers").is_empty());
+    let cancel = driver::Act::Cancel { reason: "enough".to_owned(), by_force: false };
+    let ended = driver.act(&cancel, &[waits.id().expect("new")], None).expect("cancels");
+    assert_eq!(ended, Some(vec![driver::Acted::Done]));
     assert_eq!(changes.load(Ordering::Relaxed), 0, "nothing went down");
     for refused in [
         driver.set_control(&driver::Order::Paused, true, driver::Deadline::NONE),
@@ -370,6 +377,26 @@ fn may_operate(engine: &'static str) {
     assert_eq!(failed.errors().count(), 0);
     let (_, row) = failed.rows().next().expect("one failed");
     operator.redrive(row.id).expect("redrives");
+    let driver = bed.driver();
+    let operation = driver::OperationRecord {
+        id: driver::OperationId::new(),
+        verb: "prioritize 3".to_owned(),
+        filter: String::new(),
+        operator: "it".to_owned(),
+        reason: String::new(),
+        at_most: None,
+        asked_at: chrono::Utc::now(),
+    };
+    driver.begin_operation(&operation).expect("stores");
+    let step = driver::Step { operation: operation.id, from: "", to: "end", ends: true };
+    let one = owner.enqueue(arg("cancelled")).expect("stored").id().expect("new");
+    for act in [driver::Act::Prioritize(3), driver::Act::Requeue("elsewhere".into())] {
+        let step = matches!(act, driver::Act::Prioritize(_)).then_some(&step);
+        let done = driver.act(&act, &[one], step).expect("changes");
+        assert_eq!(done, Some(vec![driver::Acted::Done]));
+    }
+    assert_eq!(driver.operations(None, 10).expect("lists").len(), 1);
+    assert_eq!(operator.cancel(one, "enough").expect("cancels"), driver::Acted::Done);
     operator.pause("one").expect("pauses");
     operator.resume("one").expect("resumes");
     operator.drain("one").expect("drains");

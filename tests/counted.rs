@@ -11,8 +11,9 @@ use diesel::connection::SimpleConnection;
 use diesel::{Connection, SqliteConnection};
 use qudo::admin::AuditOptions;
 use qudo::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration, Due,
-    ErrorKind, MovingJob, Settlement, Verdict, WorkerId, WorkerInfo,
+    AbilityLease, Act, ClaimRequest, ClaimedJob, DeadWorker, Deadline, Driver, DriverRegistration,
+    Due, ErrorKind, MovingJob, OperationId, OperationRecord, Settlement, Step, Verdict, WorkerId,
+    WorkerInfo,
 };
 use qudo::{Manager, NewJob};
 use qudo_test_servers::{FreshDatabase, run_sql};
@@ -293,6 +294,20 @@ fn a_step_that_puts_less_than_it_took_is_rolled_back(engine: &str) {
     let first = claimed[0].id;
     let later = Due::In(Duration::from_secs(60));
     refused("qudo_scheduled", "reschedule", &|| driver.reschedule(first, later).map(drop));
+    let operation = OperationRecord {
+        id: OperationId::new(),
+        verb: "requeue other".to_owned(),
+        filter: String::new(),
+        operator: "it".to_owned(),
+        reason: String::new(),
+        at_most: None,
+        asked_at: chrono::Utc::now(),
+    };
+    let begun = driver.begin_operation(&operation).expect("stored");
+    let step = Step { operation: operation.id, from: "", to: "end", ends: true };
+    let requeue = Act::Requeue("other".into());
+    refused("qudo_ready", "requeue", &|| driver.act(&requeue, &[first], Some(&step)).map(drop));
+    assert_eq!(driver.operation(operation.id).expect("answers"), Some(begun), "nothing is done");
     let departure = uuid::Uuid::now_v7();
     let move_out = || driver.move_out("there", departure, None, 10);
     refused("qudo_moving", "move out", &|| move_out().map(drop));

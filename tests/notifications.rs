@@ -3,9 +3,12 @@
 #![cfg(feature = "postgres")]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
+use std::time::{Duration, Instant};
+
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
-use qudo::{EnqueueIn, Manager, NewJob};
+use qudo::admin::{Acted, Part};
+use qudo::{EnqueueIn, Error, Job, JobError, JobResult, Manager, NewJob};
 use qudo_test_servers::{Options, PostgresServer, can_start};
 
 /// Before this version the queue's length is 8 GiB, which no test fills.
@@ -71,4 +74,53 @@ fn a_full_queue_of_notifications_keeps_no_job_out() {
     });
     stored.expect("stored");
     assert_eq!(server.query("SELECT count(*) FROM qudo_ready").expect("counts"), "12");
+}
+
+/// Runs until it is cancelled.
+#[qudo::ability]
+fn endures(job: &Job) -> JobResult {
+    while !job.is_cancelled() {
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    Err(JobError::fail("gave up"))
+}
+
+#[test]
+fn orders_reach_a_worker_long_before_its_next_heartbeat() {
+    if !can_start("postgres") {
+        return;
+    }
+    let server = PostgresServer::start(Options::default()).expect("starts");
+    let (every, dead_after) = (Duration::from_secs(120), Duration::from_secs(600));
+    let manager = || {
+        let builder = Manager::builder().linked(false).database_as("it", server.url());
+        builder.ability::<endures>().heartbeat(every, dead_after).build().expect("valid")
+    };
+    let (worker, operator) = (manager(), manager());
+    worker.migrate().expect("migrates");
+    let working = worker.start().expect("starts");
+    let sent = operator.enqueue(endures::job()).expect("stored");
+    let id = sent.id().expect("is new");
+    let deadline = Instant::now() + every / 2;
+    let runs = || {
+        let job = operator.lookup(id).expect("answers").expect("it lives").1;
+        matches!(job.state, qudo::admin::JobState::Running { .. })
+    };
+    while !runs() {
+        assert!(Instant::now() < deadline, "it does not begin");
+        std::thread::park_timeout(Duration::from_millis(5));
+    }
+    let asked = Instant::now();
+    assert_eq!(operator.cancel(id, "enough").expect("answers"), Acted::Asked);
+    let error = sent.wait_done(every / 2).expect_err("it never ends by itself");
+    assert!(matches!(error, Error::JobCancelled { .. }), "{error}");
+    println!("cancelled after {:?}", asked.elapsed());
+
+    // A pause too: the next job is not begun, though an enqueue wakes the worker.
+    operator
+        .pause_part(&Part::Ability("endures".to_owned()), None, "closed")
+        .expect("one database");
+    let paused = || worker.pauses().remove(0).answer.expect("answers").len() == 1;
+    assert!(paused());
+    working.stop();
 }

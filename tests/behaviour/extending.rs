@@ -367,6 +367,45 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
     assert!(all.iter().any(told), "{all:?}");
 }
 
+/// Says that it began, and then only what becomes of it when it is dropped.
+struct Dropped(Log);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        self.0.add("dropped");
+    }
+}
+
+#[qudo::ability]
+async fn waits_for_ever(job: &Job) -> JobResult {
+    let log = job.plugin::<Log>()?;
+    let _dropped = Dropped(log.clone());
+    log.add("began");
+    std::future::pending::<()>().await;
+    Ok(())
+}
+
+pub fn an_async_body_is_dropped_when_its_job_is_cancelled(bed: &Bed) {
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    let handle = runtime.handle().clone();
+    let (manager, log) = bed.with(|builder| {
+        builder
+            .ability::<waits_for_ever>()
+            .plugin(handle)
+            .heartbeat(Duration::from_millis(300), Duration::from_secs(30))
+    });
+    let sent = manager.enqueue(waits_for_ever::job()).expect("stored");
+    let working = manager.start().expect("starts");
+    eventually("it began", || log.lines() == ["began"]);
+    let id = sent.id().expect("is new");
+    assert_eq!(manager.cancel(id, "enough").expect("answers"), qudo::admin::Acted::Asked);
+    let error = sent.wait_done(Duration::from_secs(30)).expect_err("it never ends");
+    assert!(matches!(&error, Error::JobCancelled { reason, .. } if reason == "enough"), "{error}");
+    assert_eq!(log.lines(), ["began", "dropped"]);
+    working.stop();
+}
+
 // Qudo's t/011plugin: a plugin is a function, an object, or is made with options.
 
 type Shout = fn(&str) -> String;

@@ -39,6 +39,9 @@ pub(crate) fn as_text(explanation: &Explanation) -> String {
     }];
     lines.extend(explanation.info.as_ref().map(said_of_job));
     lines.push(told(&explanation.reason));
+    let cancelling =
+        |why| format!("it is cancelled ({why}): its worker is told, and ends it if it listens");
+    lines.extend(explanation.cancelling.as_ref().map(cancelling));
     lines.extend(explanation.failure.as_ref().map(said_of_failure));
     lines.join("\n")
 }
@@ -118,6 +121,12 @@ fn told(reason: &Reason) -> String {
             format!("it failed for good; a redrive is refused while job {job} holds its unique key")
         }
         Reason::Failed { .. } => "it failed for good; `Manager::redrive` enqueues it again".to_owned(),
+        Reason::Cancelled { reason, redriven_as: Some(job) } => {
+            format!("it was cancelled ({reason}) and was enqueued again as job {job}")
+        }
+        Reason::Cancelled { reason, .. } => {
+            format!("it was cancelled ({reason}); `Manager::redrive` enqueues it again")
+        }
         Reason::Removed { ending: Ending::Superseded } => {
             "it waited in the spool, and another job held its unique key when it was to leave".to_owned()
         }
@@ -149,6 +158,9 @@ pub(crate) fn as_json(explanation: &Explanation) -> Value {
     put("text", json!(told(&explanation.reason)));
     for (name, value) in fields_of(&explanation.reason) {
         put(name, value);
+    }
+    if let Some(why) = &explanation.cancelling {
+        put("cancelled_for", json!(why));
     }
     if let Some(job) = &explanation.info {
         put("state", json!(job.state.as_str()));
@@ -203,6 +215,10 @@ fn fields_of(reason: &Reason) -> Vec<(&'static str, Value)> {
         Reason::Failed { redriven_as, key_held_by } => vec![
             ("redriven_as", json!(redriven_as.map(|job| job.to_string()))),
             ("key_held_by", json!(key_held_by.map(|job| job.to_string()))),
+        ],
+        Reason::Cancelled { reason, redriven_as } => vec![
+            ("cancelled_for", json!(reason)),
+            ("redriven_as", json!(redriven_as.map(|job| job.to_string()))),
         ],
         Reason::Removed { ending } => vec![("ending", json!(ending.as_str()))],
         Reason::Moved { to } => vec![("to", json!(to))],

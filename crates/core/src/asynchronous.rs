@@ -36,25 +36,83 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, Waker};
 
 use tokio::runtime::Handle;
 
 use crate::job::Job;
 use crate::job_error::JobError;
 
-/// Waits for a future on the runtime whose handle the manager has as a plugin. At the ability's
-/// time limit the future is dropped, at its next `await`.
+/// Waits for a future on the runtime whose handle the manager has as a plugin. When the ability's
+/// time limit is over, or the job [is cancelled](Job::is_cancelled), the future is dropped, at its next `await`.
 ///
 /// # Errors
 ///
-/// When the manager has no handle, or the time limit is over.
+/// When the manager has no handle, the time limit is over, or the job is cancelled.
 pub fn block_on<F: Future>(job: &Job, future: F) -> Result<F::Output, JobError> {
     let handle = job.plugin::<Handle>()?;
+    let future = unless_cancelled(job, future);
     match job.time_left() {
-        None => Ok(handle.block_on(future)),
+        None => handle.block_on(future),
         Some(left) => handle
             .block_on(async { tokio::time::timeout(left, future).await })
-            .map_err(|_| JobError::fail("the time limit is over")),
+            .unwrap_or_else(|_| Err(JobError::fail("the time limit is over"))),
+    }
+}
+
+/// The future's output, unless the job is cancelled while it waits.
+async fn unless_cancelled<F: Future>(job: &Job, future: F) -> Result<F::Output, JobError> {
+    let (mut future, mut cancelled) = (pin!(future), pin!(cancelled(job)));
+    poll_fn(|context| {
+        if let Poll::Ready(output) = future.as_mut().poll(context) {
+            return Poll::Ready(Ok(output));
+        }
+        let cancelled = cancelled.as_mut().poll(context);
+        cancelled.map(|()| Err(JobError::fail("the job was cancelled")))
+    })
+    .await
+}
+
+/// Ends when an operator cancelled the job: for a `select!`, where something is to be put in order before the
+/// run ends. A body that does nothing of the kind need not wait for it, since [`block_on`] does.
+pub fn cancelled(job: &Job) -> impl Future<Output = ()> + '_ {
+    static NEXT: AtomicU64 = AtomicU64::new(0);
+    Cancelled { job, number: NEXT.fetch_add(1, Ordering::Relaxed), waker: None }
+}
+
+struct Cancelled<'j> {
+    job: &'j Job,
+    number: u64,
+    /// The one that will be woken.
+    waker: Option<Waker>,
+}
+
+impl Cancelled<'_> {
+    fn watch(&self, waker: Option<&Waker>) {
+        self.job.post.tenure.watch_cancel(self.job.id(), self.number, waker);
+    }
+}
+
+impl Future for Cancelled<'_> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        if self.waker.as_ref().is_none_or(|waker| !waker.will_wake(context.waker())) {
+            self.watch(Some(context.waker()));
+            self.waker = Some(context.waker().clone());
+        }
+        // After it will be woken, so that no order comes in between.
+        if self.job.is_cancelled() { Poll::Ready(()) } else { Poll::Pending }
+    }
+}
+
+impl Drop for Cancelled<'_> {
+    fn drop(&mut self) {
+        if self.waker.is_some() {
+            self.watch(None);
+        }
     }
 }

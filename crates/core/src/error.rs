@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use qudo_hooks::{CodecError, HookError, HookSetError, JobId, PluginError, SourceLocation};
 
-use crate::driver::{DriverError, Ending, ExceptionId, JobState};
+use crate::driver::{DriverError, Ending, ExceptionId, JobState, OperationId};
 use crate::tools::causes::with_causes;
 
 /// What can go wrong with a manager. Every message names the thing and what to do.
@@ -257,6 +257,28 @@ pub enum Error {
         job: JobId,
         /// How it ended.
         ending: Ending,
+    },
+    /// An operator cancelled the job.
+    #[error("job {job} was cancelled: {reason}")]
+    JobCancelled {
+        /// The job.
+        job: JobId,
+        /// Why.
+        reason: String,
+    },
+    /// An operation cannot be begun, or gone on with.
+    #[error("operation {operation}: {reason}")]
+    UnreadableOperation {
+        /// The operation.
+        operation: OperationId,
+        /// Why.
+        reason: String,
+    },
+    /// An operation was stopped before it came to its end in this database; it can be gone on with.
+    #[error("database {database:?}: the operation was stopped before its end")]
+    OperationStopped {
+        /// The short name of the database.
+        database: String,
     },
     /// The job is not alive, and nothing tells how it ended.
     #[error(

@@ -1,6 +1,7 @@
 use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -43,6 +44,13 @@ pub(crate) trait Tenure: Send + Sync {
 
     /// Whether others may hold the lease of a run that began then, by [`awake::now`].
     fn may_have_lost(&self, begun: Duration) -> bool;
+
+    /// Why a run under this claim is to end, if an operator cancelled its job.
+    fn cancelled(&self, job: JobId, claim: i64) -> Option<Arc<str>>;
+
+    /// Wakes the future of this number when the job is cancelled; `None` when it does not wait any more.
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only futures are woken"))]
+    fn watch_cancel(&self, job: JobId, number: u64, waker: Option<&Waker>);
 }
 
 /// Where jobs run one after the other: a thread keeps one for each database, and hands it from job to job, so that no
@@ -159,10 +167,25 @@ impl Job {
         Meta::from_text(self.claimed.facts.meta.as_deref())
     }
 
-    /// Whether the worker process is stopping, the job's database is being removed, or the ability's
-    /// time limit is over; long work may end early, with a snooze or an error.
+    /// Whether the worker process is stopping, the job's database is being removed, the ability's
+    /// time limit is over, or the job [is cancelled](Self::is_cancelled); long work may end early, with a snooze or an
+    /// error.
     pub fn is_stopping(&self) -> bool {
-        self.post.tenure.is_stopping() || self.is_overdue()
+        self.post.tenure.is_stopping() || self.is_overdue() || self.is_cancelled()
+    }
+
+    /// Whether an operator [cancelled](crate::Manager::cancel) the job. An ability that sees it returns any error, and the outcome is
+    /// [`Cancelled`](qudo_hooks::Outcome::Cancelled): no retry, no failure. One that returns `Ok` all the same has done its work, and
+    /// is completed. The process learns of it within a second on PostgreSQL, where it listens, and in the process that
+    /// cancels; with the next heartbeat elsewhere, and not at all during
+    /// [`work_once`](crate::Manager::work_once). Asks no database; call it as often as you like.
+    pub fn is_cancelled(&self) -> bool {
+        self.cancel_reason().is_some()
+    }
+
+    /// Why an operator cancelled the job; `None` when nobody did.
+    pub fn cancel_reason(&self) -> Option<Arc<str>> {
+        self.post.tenure.cancelled(self.claimed.id, self.claimed.claim)
     }
 
     /// Whether another worker may run this job by now: the lease is over, or this process was silent towards the

@@ -60,6 +60,11 @@ impl Unfinished {
         Self { failure: Failure::new(kind, message), wish: Wish::Abort }
     }
 
+    /// One that an operator ended.
+    pub(crate) fn cancelled(reason: &str) -> Self {
+        Self::aborted(FailureKind::Cancelled, reason)
+    }
+
     /// One that runs later, without an attempt spent.
     pub(crate) fn snoozed(delay: Duration) -> Self {
         JobError::snooze(delay).into()

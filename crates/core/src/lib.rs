@@ -65,6 +65,9 @@ pub use admin::audit;
 pub use admin::audit::{AuditOptions, AuditReport, Finding, Flaw};
 pub use admin::failures::{FailureGroup, FailureGroups};
 pub use admin::listing::{JobCount, Unworkable};
+pub use admin::operations::{
+    Operation, OperationReport, Preview, Slice, Treated, UnknownVerb, Verb,
+};
 pub use admin::overview::Overview;
 pub use admin::page::{Cursor, CursorError, Listing, Page, Paging};
 pub use admin::why::{Explanation, Reason};

@@ -5,6 +5,7 @@
 
 use std::any::Any;
 use std::fmt;
+use std::ops::ControlFlow;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
 use crate::admin::failures::FailureGroups;
 use crate::admin::listing::{JobCount, Unworkable};
+use crate::admin::operations::{Operation, OperationReport, Preview, Slice};
 use crate::admin::overview::Overview;
 use crate::admin::page::{Listing, Paging};
 use crate::admin::why::Explanation;
@@ -29,8 +31,8 @@ use crate::database::set::Databases;
 use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
-    Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, Order, Part, Pause,
-    StatusRow, WorkerSeen,
+    Acted, Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, OperationId,
+    OperationRow, Order, Part, Pause, StatusRow, WorkerSeen,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
@@ -375,6 +377,55 @@ impl Manager {
         admin::orders::dequeue(self.client(), id)
     }
 
+    /// Cancels a job, for a reason that its clients and the exception log are told.
+    ///
+    /// A job that waits ends now ([`Acted::Done`]). One that runs is told ([`Acted::Asked`]): its ability sees it by
+    /// [`Job::is_cancelled`], and an `async` ability is dropped at its next `await`; within a second on PostgreSQL, where it
+    /// listens, and in this process, else with the next heartbeat. If it then returns an error, or does not start before it
+    /// is told, the job ends; if it completes all the same, it is completed. If its process dies, or the run ends in a retry before it is
+    /// told, the job ends before its next run, or that run is told.
+    ///
+    /// A job that was cancelled is no failure: it counts in no group of failures, clients get
+    /// [`Error::JobCancelled`], hooks [`post_cancel`](qudo_hooks::Hook::post_cancel). It stays in the exception log, with the kind
+    /// `cancelled`, and [`redrive`](Self::redrive) enqueues it again.
+    ///
+    /// ```
+    /// use qudo_core::driver::Acted;
+    /// use qudo_core::{Manager, NewJob};
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:cancelled").build()?;
+    /// let id = manager.enqueue(NewJob::named("mail", "ada@example.org".into()))?.id().expect("stored");
+    /// assert_eq!(manager.cancel(id, "sent by hand")?, Acted::Done);
+    /// assert_eq!(manager.cancel(id, "sent by hand")?, Acted::Gone);
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// When the reason is empty, or no database knows the job and one did not answer.
+    pub fn cancel(&self, id: JobId, reason: &str) -> Result<Acted, Error> {
+        self.cancel_job(id, reason, false)
+    }
+
+    /// Cancels a job also if it runs, without waiting for its worker: its lease is taken away, its unique key is free, its clients are told now. The
+    /// run itself goes on until it ends, and its end changes nothing: for a job that does not listen to
+    /// [`cancel`](Self::cancel).
+    ///
+    /// # Errors
+    ///
+    /// As [`cancel`](Self::cancel).
+    pub fn cancel_by_force(&self, id: JobId, reason: &str) -> Result<Acted, Error> {
+        self.cancel_job(id, reason, true)
+    }
+
+    fn cancel_job(&self, id: JobId, reason: &str, by_force: bool) -> Result<Acted, Error> {
+        let (acted, database) = admin::orders::cancel(self.client(), id, reason, by_force)?;
+        if let (Acted::Asked, Some(name), Some(session)) = (acted, database, self.session()) {
+            session.note_order(&name);
+        }
+        Ok(acted)
+    }
+
     /// Changes when a waiting job runs, keeping its id and its attempts; tells whether it did.
     /// A running job is not changed; a delay of more than a year counts as one year.
     ///
@@ -396,6 +447,70 @@ impl Manager {
     #[doc(alias = "enqueue_from_failed_job")]
     pub fn redrive(&self, exception: ExceptionId) -> Result<Ticket, Error> {
         admin::orders::redrive(self.client(), exception)
+    }
+
+    /// What an [`Operation`] would be about in each database: how many jobs, and this number of them as a sample. Nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// When the operation cannot be: a cancel without a reason, a name that is none.
+    pub fn preview(
+        &self,
+        operation: &Operation,
+        sample: u32,
+    ) -> Result<Vec<PerDatabase<Preview>>, Error> {
+        admin::operations::preview(self.client(), operation, sample)
+    }
+
+    /// Carries an [`Operation`] out in all databases at the same time, or goes on with one that was stopped. Blocks until
+    /// its end.
+    ///
+    /// It is done in slices of up to 500 jobs, each of them one transaction, and about the jobs that were there when it
+    /// began. Each database has a row of it, which says how far it has come: if this process dies, or a database does not answer, the
+    /// rest is done by [`find_operation`](Self::find_operation) and another call of this method, by whichever process. Two processes that do the
+    /// same operation at the same time share its slices; two operations over the same jobs do nothing twice.
+    ///
+    /// After each slice `tell` is called on the calling thread with what became of its jobs; `Break` stops the operation, but for
+    /// slices that are under way.
+    ///
+    /// # Errors
+    ///
+    /// When the operation cannot be begun: a cancel without a reason, a name that is none, a limit that could not be kept. That
+    /// a database did not come to its end is said in the report.
+    pub fn operate(
+        &self,
+        operation: &Operation,
+        mut tell: impl FnMut(&Slice) -> ControlFlow<()>,
+    ) -> Result<OperationReport, Error> {
+        let tell = |slice: Slice| {
+            // A job that runs in this process is told now, not with the next heartbeat.
+            if slice.treated.iter().any(|one| one.acted == Acted::Asked)
+                && let Some(session) = self.session()
+            {
+                session.note_order(&slice.database);
+            }
+            tell(&slice)
+        };
+        admin::operations::operate(self.client(), operation, tell)
+    }
+
+    /// An operation that is stored, to go on with it; `None` when no database knows it, as when it is older than
+    /// [`keep_exceptions`](crate::ManagerBuilder::keep_exceptions). The rate is the default one again.
+    ///
+    /// # Errors
+    ///
+    /// When no database knows it and one did not answer, or it was stored by a later version of this library.
+    pub fn find_operation(&self, id: OperationId) -> Result<Option<Operation>, Error> {
+        admin::operations::find(self.client(), id)
+    }
+
+    /// The operations that each database knows, the last that was begun first: at most this number, of those with a smaller id.
+    pub fn operations(
+        &self,
+        before: Option<OperationId>,
+        limit: u32,
+    ) -> Vec<PerDatabase<Vec<OperationRow>>> {
+        admin::operations::list(self.client(), before, limit)
     }
 
     /// Moves the waiting jobs of one database to another, in bounded batches; running jobs stay.

@@ -95,10 +95,20 @@ impl Program {
         }
     }
 
+    /// How many retries an ability allows; 0 of one that is not known here.
+    pub(crate) fn max_retries(&self, ability: &str) -> u32 {
+        self.abilities.get(ability).map_or(0, |entry| entry.options.max_retries)
+    }
+
+    /// Host and number of this process.
+    pub(crate) fn process_name() -> String {
+        let host = gethostname::gethostname();
+        format!("{}:{}", host.to_string_lossy(), std::process::id())
+    }
+
     /// A new worker process, or one call of `work_once`.
     pub(crate) fn worker_info(&self) -> WorkerInfo {
-        let host = gethostname::gethostname();
-        let name = format!("{}:{}", host.to_string_lossy(), std::process::id());
+        let name = Self::process_name();
         WorkerInfo {
             version: self.options.version.clone(),
             abilities: self.abilities.names().map(|(name, _)| name.clone()).collect(),

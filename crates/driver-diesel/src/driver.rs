@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, Due, Ending, ErrorKind, Exception, ExceptionId,
-    ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, Order,
-    Past, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled,
-    Settlement, StatusRow, StatusScan, Verdict, Wake, WakeSource, Wakes, Work, WorkerId,
-    WorkerInfo, WorkerSeen,
+    Deadline, Depth, Driver, DriverError, ErrorKind, Exception, ExceptionScan, Head, Inserted,
+    Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, PlacedJob, Promotion,
+    Purged, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, Verdict,
+    Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -169,7 +168,7 @@ impl<E: Engine> DieselDriver<E> {
     }
 
     /// Tells other processes of jobs that became ready, by the queue of each; how many there are.
-    fn tell(&self, jobs: &[String]) -> usize {
+    pub(crate) fn tell(&self, jobs: &[String]) -> usize {
         let mut queues: Vec<&str> = jobs.iter().map(String::as_str).collect();
         queues.sort_unstable();
         queues.dedup();
@@ -199,7 +198,7 @@ impl<E: Engine> DieselDriver<E> {
 
     /// As [`write_transaction`](Self::write_transaction), and made again where a cluster undid it: if
     /// neither `there` finds what it changed nor the connection has a new commit.
-    fn write_that_stands<T>(
+    pub(crate) fn write_that_stands<T>(
         &self,
         there: impl Fn(&mut Sql<'_, E::Conn>, &T) -> diesel::QueryResult<bool>,
         mut act: impl FnMut(&mut Sql<'_, E::Conn>) -> diesel::QueryResult<T>,
@@ -458,39 +457,17 @@ impl<E: Engine> Admin for DieselDriver<E> {
     }
 
     fn set_control(&self, order: &Order, on: bool, deadline: Deadline) -> Result<(), DriverError> {
-        self.engine.within(deadline, |window| {
+        let set = self.engine.within(deadline, |window| {
             self.engine.write(|conn| {
                 E::transaction_within(conn, window, |conn| {
                     control::set_control::<E>(conn, order, on)
                 })
             })
-        })
-    }
-
-    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError> {
-        let dequeue =
-            |conn: &mut Sql<'_, E::Conn>| schedule::dequeue::<E>(conn, id.as_uuid(), leaves);
-        let gone = |conn: &mut Sql<'_, E::Conn>, done: &bool| {
-            Ok(!done || lookup::state::<E>(conn, id.as_uuid())?.is_none())
-        };
-        self.write_that_stands(gone, dequeue)
-    }
-
-    fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError> {
-        let reschedule =
-            |conn: &mut Sql<'_, E::Conn>| schedule::reschedule::<E>(conn, id.as_uuid(), due);
-        // To do it twice is to do it once.
-        self.write_that_stands(|_, done| Ok(!done), reschedule)
-    }
-
-    fn redrive(&self, exception: ExceptionId, new: JobId) -> Result<Redrive, DriverError> {
-        let redrive =
-            |conn: &mut Sql<'_, E::Conn>| exception::redrive::<E>(conn, exception.as_uuid(), new);
-        let noted = |conn: &mut Sql<'_, E::Conn>, done: &Redrive| {
-            let Redrive::Enqueued(new) = done else { return Ok(true) };
-            exception::is_redriven_as::<E>(conn, exception.as_uuid(), *new)
-        };
-        self.write_that_stands(noted, redrive)
+        });
+        if set.is_ok() {
+            self.engine.notify_orders();
+        }
+        set
     }
 }
 

@@ -330,6 +330,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
         Ok(())
     }
 
+    /// Tells other processes that orders were stored, where the engine can.
+    fn notify_orders(&self) {}
+
     /// Whether the queues may have work since the last call.
     fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError>;
 

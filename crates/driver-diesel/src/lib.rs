@@ -29,6 +29,7 @@ mod migrate;
 mod moves;
 #[cfg(feature = "mysql")]
 mod mysql;
+mod operate;
 mod options;
 #[cfg(any(feature = "postgres", feature = "mysql"))]
 mod plan;

@@ -33,7 +33,7 @@ const MISSING: [&str; 6] = [
 ];
 
 /// What our names end with.
-const NOUNS: [&str; 21] = [
+const NOUNS: [&str; 23] = [
     "job",
     "ready",
     "scheduled",
@@ -43,6 +43,8 @@ const NOUNS: [&str; 21] = [
     "reply",
     "worker",
     "moving",
+    "cancel",
+    "operation",
     "control",
     "schema_migrations",
     "insert",

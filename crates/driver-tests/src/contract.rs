@@ -16,7 +16,7 @@ use crate::{Bed, departed, eventually};
 
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-fn record(ability: &str, key: Option<&str>) -> JobRecord {
+pub(crate) fn record(ability: &str, key: Option<&str>) -> JobRecord {
     let facts = JobFacts {
         uniqkey: key.map(str::to_owned),
         ..JobFacts::new(ability, "default", "json", b"1".to_vec())
@@ -24,7 +24,7 @@ fn record(ability: &str, key: Option<&str>) -> JobRecord {
     JobRecord { id: JobId::new(), facts, due: Due::Now }
 }
 
-fn insert(driver: &dyn Driver, jobs: &[JobRecord]) {
+pub(crate) fn insert(driver: &dyn Driver, jobs: &[JobRecord]) {
     let answers = driver.insert(jobs, Deadline::NONE).expect("stores");
     assert_eq!(answers, vec![Inserted::New; jobs.len()]);
 }

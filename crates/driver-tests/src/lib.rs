@@ -46,6 +46,8 @@ groups! {
     contract,
     /// Databases that are drained, paused, added, removed, and moved between.
     databases,
+    /// Jobs that an operator cancels.
+    cancels,
     /// What becomes of a job that is enqueued.
     enqueue,
     /// The log of failed attempts.
@@ -56,6 +58,8 @@ groups! {
     hooks,
     /// What hooks and plugins are told after the commit, and when a service starts and stops.
     points,
+    /// Verbs over many jobs.
+    operations,
     /// Lists of jobs, failures and runs: filters and pages.
     lists,
     /// Why a job does not run, or how it ended.
@@ -84,7 +88,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; contract enqueue work reply facts exceptions lists reasons hooks points session databases);
+        $crate::suite!($run; contract enqueue work reply facts exceptions lists reasons cancels operations hooks points session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -228,6 +232,28 @@ macro_rules! suite {
             a_job_on_its_way_and_a_job_in_the_spool_say_so,
             a_job_of_a_paused_queue_or_ability_says_by_which_order_it_waits,
             a_database_that_does_not_answer_hides_only_its_own_jobs,
+        }
+    };
+    (@ cancels $run:path) => {
+        $crate::tests! { $run; $crate::cancels:
+            a_waiting_job_that_is_cancelled_ends_at_once_and_can_be_enqueued_again,
+            a_running_job_is_told_and_is_cancelled_when_it_gives_up,
+            a_running_job_that_completes_all_the_same_is_completed,
+            a_job_that_is_cancelled_before_its_thread_begins_it_does_not_run,
+            a_job_that_does_not_listen_is_ended_by_force,
+            a_job_whose_order_outlived_its_run_ends_before_the_next,
+            a_job_that_is_to_end_stays_where_its_order_is,
+            an_order_for_a_job_that_ended_is_forgotten,
+            a_job_of_which_no_database_knows_is_gone,
+            a_ticket_follows_a_job_that_is_enqueued_again,
+        }
+    };
+    (@ operations $run:path) => {
+        $crate::tests! { $run; $crate::operations:
+            jobs_that_wait_are_changed_many_at_a_time_and_each_is_answered,
+            a_changed_priority_or_queue_is_that_of_the_next_claim,
+            a_step_is_done_once_by_whoever_is_first,
+            discarded_jobs_are_enqueued_again_many_at_a_time_each_once,
         }
     };
     (@ hooks $run:path) => {

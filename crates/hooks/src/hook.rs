@@ -103,6 +103,17 @@ pub trait Hook: Send + Sync {
         let _ = (job, outcome);
     }
 
+    /// Called after it was committed that a job ended because an operator cancelled it: where it ran, after
+    /// [`post_settle`](Self::post_settle) and on the same thread; where it waited, or was ended by force, in the process that did
+    /// it, on the thread that called [`cancel`] or a verb over many jobs, or on the thread that cleans up.
+    ///
+    /// The argument is empty. It may be missed where `post_settle` may be. A panic is logged.
+    ///
+    /// [`cancel`]: https://docs.rs/qudo/latest/qudo/struct.Manager.html#method.cancel
+    fn post_cancel(&self, job: &JobView<'_>, reason: &str) {
+        let _ = (job, reason);
+    }
+
     /// Called when the manager begins to work, after its plugins are started and before it claims a job, on the thread
     /// that calls `work()` or `start()`. Not called by `work_once`, nor for a hook that is registered later.
     ///
@@ -182,6 +193,10 @@ impl<H: Hook + ?Sized> Hook for std::sync::Arc<H> {
 
     fn post_settle(&self, job: &JobView<'_>, outcome: &Outcome) {
         (**self).post_settle(job, outcome);
+    }
+
+    fn post_cancel(&self, job: &JobView<'_>, reason: &str) {
+        (**self).post_cancel(job, reason);
     }
 
     fn worker_start(&self, worker: &WorkerView<'_>) -> Result<(), HookError> {

@@ -27,6 +27,8 @@ pub enum FailureKind {
     Abort,
     /// The run failed after its ability's time limit was over.
     Timeout,
+    /// An operator cancelled the job: no failure, but kept like one, so that it can be enqueued again.
+    Cancelled,
 }
 
 impl FailureKind {
@@ -41,6 +43,7 @@ impl FailureKind {
             Self::Hook => "hook",
             Self::Abort => "abort",
             Self::Timeout => "timeout",
+            Self::Cancelled => "cancelled",
         }
     }
 
@@ -54,6 +57,7 @@ impl FailureKind {
             "hook" => Self::Hook,
             "abort" => Self::Abort,
             "timeout" => Self::Timeout,
+            "cancelled" => Self::Cancelled,
             _ => Self::Error,
         }
     }
@@ -177,6 +181,9 @@ pub enum Outcome {
     Discarded(Failure),
     /// The job runs later; no attempt was spent.
     Snoozed(Duration),
+    /// An operator cancelled the job, for this reason, and the ability did not do its work. The job is kept in the exception log, from which it
+    /// can be enqueued again.
+    Cancelled(String),
 }
 
 impl Outcome {
@@ -193,6 +200,14 @@ impl Outcome {
         }
     }
 
+    /// What the job status keeps of it: the message of the failure, or the reason of the cancel.
+    pub fn message(&self) -> Option<&str> {
+        match self {
+            Self::Cancelled(reason) => Some(reason),
+            _ => self.failure().map(Failure::message),
+        }
+    }
+
     /// The word that logs and the job status use.
     pub fn as_str(&self) -> &'static str {
         match self {
@@ -201,6 +216,7 @@ impl Outcome {
             Self::Retried(..) => "retried",
             Self::Discarded(_) => "failed",
             Self::Snoozed(_) => "snoozed",
+            Self::Cancelled(_) => "cancelled",
         }
     }
 }

@@ -1,5 +1,5 @@
 -- An account for people and their tools: it looks at everything, gives orders to databases, moves,
--- removes and redrives jobs, and repairs. It runs none.
+-- changes, cancels, removes and redrives jobs, and repairs. It runs none.
 -- Run it in the database of the jobs, as the owner of its tables, with the account's name in place of
 -- qudo_account.
 -- The names are those of the default: another table_prefix stands in the place of qudo_,
@@ -18,5 +18,7 @@ GRANT SELECT, INSERT, UPDATE ON qudo_exception_log TO qudo_account;
 GRANT SELECT, INSERT, DELETE ON qudo_reply TO qudo_account;
 GRANT SELECT ON qudo_job_status TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO qudo_account;
+GRANT SELECT, INSERT, DELETE ON qudo_cancel TO qudo_account;
+GRANT SELECT, INSERT, UPDATE ON qudo_operation TO qudo_account;
 GRANT SELECT ON qudo_jobs TO qudo_account;
 GRANT SELECT ON qudo_exceptions TO qudo_account;

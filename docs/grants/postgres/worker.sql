@@ -18,3 +18,6 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_exception_log TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_reply TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_job_status TO qudo_account;
 GRANT SELECT, UPDATE, DELETE ON qudo_moving TO qudo_account;
+-- Jobs that are cancelled, and the clean-up of what operators did.
+GRANT SELECT, INSERT, DELETE ON qudo_cancel TO qudo_account;
+GRANT SELECT, UPDATE, DELETE ON qudo_operation TO qudo_account;

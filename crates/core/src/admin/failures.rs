@@ -9,7 +9,7 @@ use super::page::Budget;
 use super::past::{self, Range};
 use super::row::{Asks, Lens};
 use crate::driver::{Driver, DriverError, Exception, ExceptionId, ExceptionScan, Past};
-use crate::filter::ExceptionFilter;
+use crate::filter::{ExceptionFilter, Field};
 
 /// So many rows are read at once.
 const PIECE: u32 = 2_000;
@@ -76,7 +76,8 @@ pub(super) fn group(
     budget: &Budget,
 ) -> Result<FailureGroups, DriverError> {
     let asks = Asks::of(filter);
-    let lens = Lens::new(database, codecs, &[], asks);
+    let by_kind = filter.asks_for(Field::Kind);
+    let lens = Lens::new(database, codecs, &[], asks, None);
     let mut groups: HashMap<Key, FailureGroup> = HashMap::new();
     let mut answer = FailureGroups::default();
     let longest = if asks.arg { PIECE / 10 } else { PIECE };
@@ -95,6 +96,10 @@ pub(super) fn group(
             before = rows.last().map(|row| row.id).or(before);
             for row in rows {
                 answer.searched += 1;
+                // A cancel is no failure, unless it is asked for.
+                if row.kind == FailureKind::Cancelled && !by_kind {
+                    continue;
+                }
                 match lens.exception(filter, &row) {
                     Some(true) if !add(&mut groups, row) => answer.ungrouped += 1,
                     Some(_) => {}

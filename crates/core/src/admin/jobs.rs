@@ -37,7 +37,7 @@ impl Question<'_> {
     ) -> Result<(Page<JobInfo>, Option<Position>), DriverError> {
         let asks = Asks::of(self.filter);
         let workers = if asks.worker { self.driver.workers()? } else { Vec::new() };
-        let lens = Lens::new(self.database, self.codecs, &workers, asks);
+        let lens = Lens::new(self.database, self.codecs, &workers, asks, self.paging.now);
         let mut search = Search {
             arguments: self.paging.arguments || asks.arg,
             of: self,

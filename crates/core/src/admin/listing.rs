@@ -141,7 +141,7 @@ pub(crate) fn failures(
 }
 
 /// Whether no row of a database can be meant.
-fn is_left_out<R>(filter: &Filter<R>, database: &Database) -> bool {
+pub(super) fn is_left_out<R>(filter: &Filter<R>, database: &Database) -> bool {
     let known = |field, _: &[String]| match field {
         Field::Db => Value::text(&*database.name),
         _ => Value::Unknown,

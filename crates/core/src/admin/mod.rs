@@ -6,6 +6,7 @@ pub(crate) mod failures;
 mod jobs;
 pub(crate) mod listing;
 pub(crate) mod moves;
+pub(crate) mod operations;
 pub(crate) mod orders;
 pub(crate) mod overview;
 pub(crate) mod page;

@@ -5,10 +5,10 @@ use std::sync::Arc;
 use qudo_hooks::JobId;
 
 use crate::backoff::MAX_DELAY;
-use crate::client::Client;
 use crate::client::ticket::Ticket;
+use crate::client::{Client, cancelled};
 use crate::database::set::Databases;
-use crate::driver::{Due, Ending, ExceptionId, Redrive};
+use crate::driver::{Acted, Due, Ending, ExceptionId, Redrive};
 use crate::error::Error;
 use crate::observe::Event;
 use crate::tools::awake;
@@ -38,6 +38,40 @@ pub(crate) fn reschedule(databases: &Databases, id: JobId, due: Due) -> Result<b
     };
     databases.found(&name)?.bell.ring();
     Ok(true)
+}
+
+/// Cancels a job. Also tells in which database it is.
+pub(crate) fn cancel(
+    client: &Client,
+    id: JobId,
+    reason: &str,
+    by_force: bool,
+) -> Result<(Acted, Option<String>), Error> {
+    let has_hooks = !client.program.hooks().is_empty();
+    let reason = check_reason(reason)?;
+    let why = reason.clone();
+    let found = client.databases.first("cancel a job", move |driver| {
+        let act = |act: &_| driver.act(act, &[id], None);
+        let ended = cancelled::ask(driver, &[id], &why, by_force, has_hooks, act)?;
+        Ok(ended.filter(|ended| ended.answers != [Acted::Gone]))
+    })?;
+    let Some((name, ended)) = found else { return Ok((Acted::Gone, None)) };
+    cancelled::tell(client, &client.databases.found(&name)?, &[id], &ended, &reason);
+    Ok((ended.answers.first().copied().unwrap_or(Acted::Gone), Some(name)))
+}
+
+/// The longest reason that is kept, in characters.
+const MAX_REASON: usize = 1_000;
+
+/// A reason as it is stored.
+pub(crate) fn check_reason(reason: &str) -> Result<String, Error> {
+    let text: String = reason.chars().filter(|one| !one.is_control()).take(MAX_REASON).collect();
+    let text = text.trim().to_owned();
+    if text.is_empty() {
+        let reason = "a job is cancelled for a reason, which its clients are told".to_owned();
+        return Err(Error::InvalidOption { option: "reason", reason });
+    }
+    Ok(text)
 }
 
 /// Enqueues a discarded job again from the exception log.

@@ -5,6 +5,7 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
 use serde::{Deserialize, Serialize};
 
@@ -27,11 +28,20 @@ pub struct Paging {
     pub search: u32,
     /// Whether [`Page::about`] is told, which takes a count. Default: yes.
     pub estimate: bool,
+    /// When a row is as old as a filter says; `None` is now.
+    pub(crate) now: Option<DateTime<Utc>>,
 }
 
 impl Default for Paging {
     fn default() -> Self {
-        Self { limit: 100, after: None, arguments: true, search: 100_000, estimate: true }
+        Self {
+            limit: 100,
+            after: None,
+            arguments: true,
+            search: 100_000,
+            estimate: true,
+            now: None,
+        }
     }
 }
 

@@ -166,7 +166,7 @@ pub(super) fn exceptions(
     extent: &Extent<'_>,
 ) -> Result<(Page<Exception>, Option<Position>), DriverError> {
     let asks = Asks::of(filter);
-    let lens = Lens::new(database, codecs, &[], asks);
+    let lens = Lens::new(database, codecs, &[], asks, extent.paging.now);
     let keeps = extent.paging.arguments;
     let rows = Exceptions { driver, lens, filter, args: keeps || asks.arg, keeps };
     search(&rows, driver, extent)
@@ -266,7 +266,7 @@ pub(super) fn status(
     filter: &Filter<StatusRow>,
     extent: &Extent<'_>,
 ) -> Result<(Page<StatusRow>, Option<Position>), DriverError> {
-    let lens = Lens::new(database, codecs, &[], Asks::of(filter));
+    let lens = Lens::new(database, codecs, &[], Asks::of(filter), extent.paging.now);
     search(&Statuses { driver, lens, filter }, driver, extent)
 }
 

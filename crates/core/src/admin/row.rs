@@ -45,8 +45,9 @@ impl<'l> Lens<'l> {
         codecs: &'l CodecSet,
         workers: &'l [WorkerSeen],
         asks: Asks,
+        now: Option<DateTime<Utc>>,
     ) -> Self {
-        Self { database, codecs, workers, now: utc_now(), asks }
+        Self { database, codecs, workers, now: now.unwrap_or_else(utc_now), asks }
     }
 
     /// Whether a job is meant, as far as its row of a narrow table tells.

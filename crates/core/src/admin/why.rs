@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use qudo_hooks::JobId;
+use qudo_hooks::{FailureKind, JobId};
 
 use crate::client::Client;
 use crate::client::known::{self, Known};
@@ -32,6 +32,8 @@ pub struct Explanation {
     pub failure: Option<Exception>,
     /// Why the job does not run, or how it ended.
     pub reason: Reason,
+    /// Why an operator cancelled the job, which runs still: its worker is told.
+    pub cancelling: Option<String>,
 }
 
 /// Why a job does not run, or how it ended.
@@ -105,6 +107,13 @@ pub enum Reason {
         /// The live job that holds its unique key: a redrive is refused as long as it lives.
         key_held_by: Option<JobId>,
     },
+    /// An operator cancelled it; [`Explanation::failure`] tells more.
+    Cancelled {
+        /// Why.
+        reason: String,
+        /// The id under which it was enqueued again.
+        redriven_as: Option<JobId>,
+    },
     /// It ended without being run to its end.
     Removed {
         /// How.
@@ -139,6 +148,7 @@ impl Reason {
             Self::Queued { .. } => "queued",
             Self::Completed { .. } => "completed",
             Self::Failed { .. } => "failed",
+            Self::Cancelled { .. } => "cancelled",
             Self::Removed { .. } => "removed",
             Self::Moved { .. } => "moved",
             Self::Unknown => "unknown",
@@ -151,6 +161,7 @@ struct Explained {
     info: Option<JobInfo>,
     failure: Option<Exception>,
     reason: Reason,
+    cancelling: Option<String>,
     /// It had a copy of the job, which was taken back: that the job was ever on its way from there is not said.
     was_copy: bool,
 }
@@ -163,8 +174,14 @@ pub(crate) fn why(client: &Client, id: JobId) -> Result<Explanation, Error> {
     let (databases, kept) = (&client.databases, client.program.options.keep.replies);
     let is_trail = |one: &Explained| matches!(one.reason, Reason::Moved { .. });
     let ask = move |driver: &dyn Driver| ask(driver, id, kept);
-    let unknown =
-        Explanation { job: id, database: None, info: None, failure: None, reason: Reason::Unknown };
+    let unknown = Explanation {
+        job: id,
+        database: None,
+        info: None,
+        failure: None,
+        reason: Reason::Unknown,
+        cancelling: None,
+    };
     let Some((mut name, mut found)) = databases.best("explain a job", ask, is_trail, None)? else {
         return Ok(unknown);
     };
@@ -178,7 +195,7 @@ pub(crate) fn why(client: &Client, id: JobId) -> Result<Explanation, Error> {
             None => break,
         }
     }
-    let Explained { info, failure, mut reason, .. } = found;
+    let Explained { info, failure, mut reason, cancelling, .. } = found;
     let is_spool = databases.found(&name).is_ok_and(|database| databases.is_spool(&database));
     if is_spool && info.is_some() && reason != Reason::Moving {
         reason = Reason::Spooled;
@@ -188,7 +205,7 @@ pub(crate) fn why(client: &Client, id: JobId) -> Result<Explanation, Error> {
     {
         *to = database.name.to_string();
     }
-    Ok(Explanation { job: id, database: Some(name), info, failure, reason })
+    Ok(Explanation { job: id, database: Some(name), info, failure, reason, cancelling })
 }
 
 /// What this database says. A job that ends between two questions is asked for again.
@@ -211,7 +228,7 @@ fn ask(driver: &dyn Driver, id: JobId, kept: Duration) -> Result<Option<Explaine
             }
         };
     };
-    Ok(Some(Explained { info: None, failure, reason, was_copy }))
+    Ok(Some(Explained { info: None, failure, reason, cancelling: None, was_copy }))
 }
 
 /// How a job ended that did not fail, or where it went.
@@ -229,6 +246,10 @@ fn ended(known: Known) -> Reason {
 
 /// Under which id a failed job was redriven, and which live job forbids a redrive.
 fn failed(driver: &dyn Driver, failure: &Exception) -> Result<Reason, DriverError> {
+    if failure.kind == FailureKind::Cancelled {
+        let (reason, redriven_as) = (failure.message.clone(), failure.redriven_as);
+        return Ok(Reason::Cancelled { reason, redriven_as });
+    }
     let key_held_by = match &failure.facts.uniqkey {
         Some(key) => driver.holder(&failure.facts.ability, key)?,
         None => None,
@@ -240,6 +261,13 @@ fn alive(driver: &dyn Driver, info: JobInfo) -> Result<Explained, DriverError> {
     let failure = match info.attempt {
         0 => None,
         _ => last_failure(driver, info.id)?,
+    };
+    let cancelling = match info.state {
+        JobState::Running { worker, .. } => {
+            let orders = driver.cancels(worker)?.into_iter();
+            orders.filter(|order| order.job == info.id).map(|order| order.reason).next()
+        }
+        _ => None,
     };
     let reason = match info.state {
         JobState::Running { worker, until } => running(worker, until, &driver.workers()?),
@@ -257,7 +285,7 @@ fn alive(driver: &dyn Driver, info: JobInfo) -> Result<Explained, DriverError> {
             None => Reason::Queued { ahead: driver.ahead(&info, AHEAD_BOUND)? },
         },
     };
-    Ok(Explained { info: Some(info), failure, reason, was_copy: false })
+    Ok(Explained { info: Some(info), failure, reason, cancelling, was_copy: false })
 }
 
 /// Who waits for a retry failed in its last run; who was put off after a failure, in an earlier one.

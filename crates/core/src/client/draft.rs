@@ -123,6 +123,25 @@ pub(crate) fn call_post_enqueue(
     }
 }
 
+/// The `post_cancel` hooks of a job that ended so.
+pub(crate) fn call_post_cancel(
+    program: &Program,
+    hooks: &HookSet,
+    view: &JobView<'_>,
+    reason: &str,
+) {
+    let id = view.id();
+    let ours = hooks_of(program, view.ability(), hooks).unwrap_or_else(|(hook, panic)| {
+        log::error!("the hook {hook:?}, applies_to, after job {id} was cancelled: {panic}");
+        Vec::new()
+    });
+    for hook in ours {
+        if let Err(panic) = guard(|| hook.post_cancel(view, reason)) {
+            log::error!("the hook {:?} after job {id} was cancelled: {panic}", hook.name());
+        }
+    }
+}
+
 pub(super) fn encode(program: &Program, mut job: NewJob) -> Result<JobRecord, Error> {
     check_name("ability", &job.ability)?;
     check_name("queue", job.fields.queue())?;

@@ -1,6 +1,7 @@
 //! What enqueues, and what waits for the ends of jobs.
 
 pub(crate) mod batch;
+pub(crate) mod cancelled;
 pub(crate) mod draft;
 pub(crate) mod enqueue;
 pub(crate) mod enqueued;

@@ -15,7 +15,8 @@ use crate::error::Error;
 
 /// What a client holds to await the reply of a job. `R` is the type of the reply.
 ///
-/// Rebuilt from a job id after a restart with [`Manager::ticket`](crate::Manager::ticket).
+/// Rebuilt from a job id after a restart with [`Manager::ticket`](crate::Manager::ticket). It follows the job to the database to which
+/// it is moved, and from a failure for good, or a cancel, to the job that it was enqueued again as; errors name that job then.
 pub struct Ticket<R = Value> {
     job: Tracked,
     reply: PhantomData<fn() -> R>,
@@ -29,7 +30,7 @@ pub enum Progress {
     Waiting(JobState),
     /// It completed, and this many replies of it are kept: 0 also if it ended longer ago than replies are.
     Completed(usize),
-    /// It failed for good.
+    /// It failed for good, or was cancelled: [`Exception::kind`].
     Failed(Box<Exception>),
     /// It ended before it completed, and will not run.
     Removed(Ending),
@@ -127,8 +128,8 @@ impl<R> Ticket<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::WaitTimeout`], [`Error::JobFailed`], [`Error::JobRemoved`], [`Error::OutcomeUnknown`],
-    /// [`Error::ReplyExpired`], or a reply that is not of this type.
+    /// [`Error::WaitTimeout`], [`Error::JobFailed`], [`Error::JobCancelled`], [`Error::JobRemoved`],
+    /// [`Error::OutcomeUnknown`], [`Error::ReplyExpired`], or a reply that is not of this type.
     pub fn wait(&self, limit: Duration) -> Result<R, Error>
     where
         R: DeserializeOwned,

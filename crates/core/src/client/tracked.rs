@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use qudo_hooks::JobId;
+use qudo_hooks::{FailureKind, JobId};
 
 use super::Client;
 use super::known::{self, Known};
@@ -56,6 +56,8 @@ pub(super) struct Tracked {
     place: Mutex<Option<Arc<Database>>>,
     /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
     alive: AtomicU64,
+    /// The job that it was enqueued again as, after it failed for good.
+    next: Mutex<Option<Arc<Tracked>>>,
 }
 
 impl Clone for Tracked {
@@ -63,6 +65,7 @@ impl Clone for Tracked {
         let alive = self.alive.load(Ordering::Relaxed);
         let job = Self::new(&self.client, self.id, self.database.clone(), alive);
         job.place.lock().clone_from(&self.place.lock());
+        job.next.lock().clone_from(&self.next.lock());
         job
     }
 }
@@ -84,8 +87,20 @@ impl Tracked {
     }
 
     fn new(client: &Arc<Client>, id: JobId, database: Option<Arc<Database>>, alive: u64) -> Self {
-        let (place, alive) = (Mutex::default(), AtomicU64::new(alive));
-        Self { client: Arc::clone(client), id, database, place, alive }
+        let (place, next, alive) = (Mutex::default(), Mutex::default(), AtomicU64::new(alive));
+        Self { client: Arc::clone(client), id, database, place, alive, next }
+    }
+
+    /// The job that this one was enqueued again as, if a look found that out.
+    fn next(&self) -> Option<Arc<Self>> {
+        self.next.lock().clone()
+    }
+
+    /// Notes as which job this one was enqueued again, after it failed for good; it is in the same database then.
+    fn note_redrive(&self, failure: &Exception) -> Option<Arc<Self>> {
+        let id = failure.redriven_as?;
+        let new = || Arc::new(Self::new(&self.client, id, self.place(), 0));
+        Some(Arc::clone(self.next.lock().get_or_insert_with(new)))
     }
 
     /// The database that is asked first.
@@ -93,13 +108,28 @@ impl Tracked {
         self.place.lock().clone().or_else(|| self.database.clone())
     }
 
-    /// Looks once how the job fares.
+    /// Looks once how the job fares, or the one that it was enqueued again as.
     pub(super) fn look_once(&self) -> Result<Found, Error> {
-        self.look(CHECK_WITHIN)
+        let mut next = self.next();
+        if next.is_none() {
+            match self.look(CHECK_WITHIN)? {
+                Found::Failed(failure) => {
+                    next = self.note_redrive(&failure);
+                    if next.is_none() {
+                        return Ok(Found::Failed(failure));
+                    }
+                }
+                found => return Ok(found),
+            }
+        }
+        next.map_or(Ok(Found::Unknown), |next| next.look_once())
     }
 
-    /// Waits until the job completed; returns its replies.
+    /// Waits until the job completed, or the one that it was enqueued again as; returns its replies.
     pub(super) fn wait_for_end(&self, limit: Duration) -> Result<Done, Error> {
+        if let Some(next) = self.next() {
+            return next.wait_for_end(limit);
+        }
         let begun = Instant::now();
         let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
         let mut seen = None;
@@ -112,7 +142,14 @@ impl Tracked {
                 Ok(Found::Completed(replies)) => return Ok(Done::Replies(replies)),
                 Ok(Found::Expired) => return Ok(Done::Expired),
                 Ok(Found::Failed(exception)) => {
-                    let Exception { attempt, message, .. } = *exception;
+                    if let Some(next) = self.note_redrive(&exception) {
+                        drop(watch);
+                        return next.wait_for_end(limit.saturating_sub(begun.elapsed()));
+                    }
+                    let Exception { attempt, message, kind, .. } = *exception;
+                    if kind == FailureKind::Cancelled {
+                        return Err(Error::JobCancelled { job, reason: message });
+                    }
                     return Err(Error::JobFailed { job, attempt, message });
                 }
                 Ok(Found::Removed(ending)) => return Err(Error::JobRemoved { job, ending }),

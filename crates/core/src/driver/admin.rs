@@ -1,7 +1,6 @@
-use qudo_hooks::{Due, JobId};
 use uuid::Uuid;
 
-use super::{Control, Deadline, DriverError, Ending, ExceptionId, Order, Redrive};
+use super::{Control, Deadline, DriverError, Order};
 
 /// A schema compared with what this driver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,15 +49,4 @@ pub trait Admin {
 
     /// Stores an order, or removes it; not after the deadline.
     fn set_control(&self, order: &Order, on: bool, deadline: Deadline) -> Result<(), DriverError>;
-
-    /// Removes a live job that is not running; tells whether it did. Clients that wait for the job learn of this
-    /// ending from a row that is kept as long as replies; with `None` no row is left, for a job that lives in another
-    /// database.
-    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError>;
-
-    /// Changes when a waiting job runs; tells whether it did (running jobs are left alone).
-    fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError>;
-
-    /// Enqueues a discarded job again from the exception log, under the new id, once.
-    fn redrive(&self, exception: ExceptionId, new: JobId) -> Result<Redrive, DriverError>;
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::Name;
 
-/// What a job is: written when it is enqueued, and the same until its end.
+/// What a job is: written when it is enqueued, and the same until its end, unless an operator puts the job into another
+/// queue or changes its priority.
 ///
 /// One type wherever a job appears: to be stored, claimed, on its way to another database, listed, or in the
 /// exception log.

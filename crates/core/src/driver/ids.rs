@@ -71,6 +71,11 @@ id! {
     StatusId
 }
 
+id! {
+    /// The id of an operation: a verb over the jobs or failures that a filter means. They sort by time.
+    OperationId
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

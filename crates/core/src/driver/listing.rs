@@ -188,7 +188,7 @@ pub struct StatusRow {
     pub job: JobId,
     /// The kind of work.
     pub ability: String,
-    /// How the run ended: `completed`, `replaced`, `retried`, `failed` or `snoozed`.
+    /// How the run ended: `completed`, `replaced`, `retried`, `failed`, `snoozed` or `cancelled`.
     pub status: String,
     /// Which run it was.
     pub attempt: u32,

@@ -16,6 +16,7 @@ mod keep;
 mod listing;
 mod moving;
 mod name;
+mod operate;
 mod password;
 mod record;
 mod registration;
@@ -28,7 +29,7 @@ pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
 pub use control::{Bounded, Control, Depth, Order, Part, Pause};
 pub use error::{DriverError, ErrorKind};
 pub use facts::{Flags, JobFacts};
-pub use ids::{ExceptionId, StatusId, WorkerId};
+pub use ids::{ExceptionId, OperationId, StatusId, WorkerId};
 pub use inspect::Inspect;
 pub use keep::{Keep, Purged};
 pub use listing::{
@@ -37,6 +38,7 @@ pub use listing::{
 };
 pub use moving::{Arrival, Departure, Leg, Moves, MovingJob, Trail};
 pub use name::Name;
+pub use operate::{Act, Acted, CancelOrder, Counts, Operate, OperationRecord, OperationRow, Step};
 pub use password::{Password, PasswordError};
 pub use qudo_hooks::Due;
 pub use record::{
@@ -59,7 +61,7 @@ pub use work::Work;
 /// * "Now" is the database's clock.
 /// * An id is in exactly one of: ready, scheduled, leased, moving.
 pub trait Driver:
-    Work + Inspect + Admin + Wakes + Moves + Audit + std::any::Any + Send + Sync + 'static
+    Work + Inspect + Admin + Operate + Wakes + Moves + Audit + std::any::Any + Send + Sync + 'static
 {
     /// The engine's name for logs and reports: `sqlite`, `postgres`, `mysql`, `memory`.
     fn engine(&self) -> &'static str;

@@ -24,6 +24,8 @@ pub enum Wake {
     Connected,
     /// Something was enqueued to this queue.
     Queue(String),
+    /// An order was stored: to pause something, to cancel a job.
+    Orders,
     /// Nothing happened for a while; a chance to stop.
     Tick,
 }

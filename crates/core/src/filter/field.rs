@@ -73,7 +73,7 @@ pub(super) enum Kind {
 }
 
 const STATES: &[&str] = &["ready", "scheduled", "running", "moving"];
-const STATUSES: &[&str] = &["completed", "replaced", "retried", "failed", "snoozed"];
+const STATUSES: &[&str] = &["completed", "replaced", "retried", "failed", "snoozed", "cancelled"];
 const KINDS: &[&str] = &[
     FailureKind::Error.as_str(),
     FailureKind::Panic.as_str(),
@@ -83,6 +83,7 @@ const KINDS: &[&str] = &[
     FailureKind::Hook.as_str(),
     FailureKind::Abort.as_str(),
     FailureKind::Timeout.as_str(),
+    FailureKind::Cancelled.as_str(),
 ];
 
 const J: u8 = 1;

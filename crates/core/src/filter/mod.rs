@@ -13,6 +13,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
+use chrono::{DateTime, Utc};
 use uuid::Uuid;
 
 pub(crate) use condition::Value;
@@ -87,7 +88,7 @@ impl list::OfList for StatusRow {
 /// | `ability`, `key`, `db`, `attempt` | yes | yes | yes | `key` is the unique key, `db` the short name of the database |
 /// | `queue`, `priority`, `codec`, `tag`, `meta.…`, `arg.…` | yes | yes | | |
 /// | `state` | yes | | | `ready`, `scheduled`, `running`, `moving` |
-/// | `status` | | | yes | `completed`, `replaced`, `retried`, `failed`, `snoozed` |
+/// | `status` | | | yes | `completed`, `replaced`, `retried`, `failed`, `snoozed`, `cancelled` |
 /// | `due` | yes | | | when a scheduled job becomes ready |
 /// | `enqueued` | yes | | yes | |
 /// | `started`, `finished`, `took` | | | yes | of the run |
@@ -147,7 +148,14 @@ impl<R: Filtered> FromStr for Filter<R> {
     type Err = FilterError;
 
     fn from_str(text: &str) -> Result<Self, FilterError> {
-        let expr = parse::parse(R::LIST, text, utc_now())?;
+        Self::parse_at(text, utc_now())
+    }
+}
+
+impl<R: Filtered> Filter<R> {
+    /// Reads a filter as it was meant at an earlier time.
+    pub(crate) fn parse_at(text: &str, now: DateTime<Utc>) -> Result<Self, FilterError> {
+        let expr = parse::parse(R::LIST, text, now)?;
         Ok(Self { text: text.to_owned(), expr, rows: PhantomData })
     }
 }

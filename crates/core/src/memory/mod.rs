@@ -2,6 +2,7 @@
 
 mod audit;
 mod moves;
+mod operate;
 mod scan;
 mod store;
 
@@ -16,11 +17,10 @@ use uuid::Uuid;
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{
     AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, DriverRegistration, Due, Ending, Exception, ExceptionId,
-    ExceptionScan, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, NamedDriver,
-    Order, Password, Past, Pause, PlacedJob, Promotion, Purged, Redrive, Remains, Rescued,
-    SchemaState, Settled, Settlement, StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId,
-    WorkerInfo, WorkerSeen,
+    Deadline, Depth, Driver, DriverError, DriverRegistration, Exception, ExceptionScan, Inserted,
+    Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, NamedDriver, Order, Password, Past,
+    Pause, PlacedJob, Promotion, Purged, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -260,18 +260,6 @@ impl Admin for MemoryDriver {
         });
         Ok(())
     }
-
-    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Result<bool, DriverError> {
-        Ok(self.with(|store| store.dequeue(id, leaves)))
-    }
-
-    fn reschedule(&self, id: JobId, due: Due) -> Result<bool, DriverError> {
-        Ok(self.with(|store| store.reschedule(id, due)))
-    }
-
-    fn redrive(&self, exception: ExceptionId, new: JobId) -> Result<Redrive, DriverError> {
-        Ok(self.with(|store| store.redrive(exception, new)))
-    }
 }
 
 impl Wakes for MemoryDriver {
@@ -292,7 +280,9 @@ mod tests {
     use super::*;
     use crate::admin::audit::flaws;
     use crate::clock::SettableClock;
-    use crate::driver::{Audit, ExceptionRecord, Extras, Leg, Moves, MovingJob, Verdict};
+    use crate::driver::{
+        Audit, Due, ExceptionRecord, Extras, Leg, Moves, MovingJob, Operate, Redrive, Verdict,
+    };
     use crate::fixture::{record, worker};
 
     /// What may happen to a database, by numbers that choose among what is there.

@@ -118,7 +118,9 @@ impl Store {
     ) -> Vec<MovingJob> {
         let ready = self.ready.iter().map(|((_, _, id), stand)| (*id, *stand, Due::Now));
         let scheduled = self.scheduled.iter().map(|((at, id), stand)| (*id, *stand, Due::At(*at)));
-        let wanted = |id: &JobId| only.is_none_or(|only| only.contains(id));
+        let wanted = |id: &JobId| {
+            only.is_none_or(|only| only.contains(id)) && !self.cancels.contains_key(id)
+        };
         let picked: Vec<_> =
             ready.chain(scheduled).filter(|(id, ..)| wanted(id)).take(limit).collect();
         let at = self.now;

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use crate::driver::{
     AbilityLease, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due,
-    Ending, Exception, ExceptionId, ExceptionRecord, Flags, Inserted, JobInfo, JobRecord, JobState,
-    Keep, Leg, Name, Promotion, Redrive, Remains, ReplyRow, Rescued, Settled, Settlement, StatusId,
-    StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Exception, ExceptionRecord, Flags, Inserted, JobInfo, JobRecord, JobState, Keep, Leg, Name,
+    OperationId, OperationRow, Promotion, Remains, ReplyRow, Rescued, Settled, Settlement,
+    StatusId, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
@@ -22,11 +22,14 @@ pub(super) struct Store {
     pub(super) unique: HashMap<(String, String), JobId>,
     pub(super) exceptions: Vec<Exception>,
     pub(super) status: Vec<StatusRow>,
-    remains: HashMap<JobId, (DateTime<Utc>, Remains)>,
+    pub(super) remains: HashMap<JobId, (DateTime<Utc>, Remains)>,
     pub(super) workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
     pub(super) control: Control,
     pub(super) identity: Option<Uuid>,
     pub(super) moving: BTreeMap<(JobId, Leg), Moving>,
+    /// Orders to end jobs, with their reasons.
+    pub(super) cancels: BTreeMap<JobId, String>,
+    pub(super) operations: BTreeMap<OperationId, OperationRow>,
 }
 
 pub(super) struct Facts {
@@ -220,7 +223,7 @@ impl Store {
         Settled::done_without(refused.map(|new| new.id).collect())
     }
 
-    fn log_exception(
+    pub(super) fn log_exception(
         &mut self,
         id: JobId,
         worker: WorkerId,
@@ -389,54 +392,6 @@ impl Store {
         )
     }
 
-    fn take_waiting(&mut self, id: JobId) -> Option<Stand> {
-        let record = &self.jobs.get(&id)?.record;
-        let key = (record.facts.queue.to_string(), -record.facts.priority, id);
-        if let Some(stand) = self.ready.remove(&key) {
-            return Some(stand);
-        }
-        let key = *self.scheduled.keys().find(|(_, other)| *other == id)?;
-        self.scheduled.remove(&key)
-    }
-
-    pub(super) fn dequeue(&mut self, id: JobId, leaves: Option<Ending>) -> bool {
-        let removed = self.take_waiting(id).is_some() && self.remove(id).is_some();
-        if removed && leaves.is_some() {
-            let remains = Remains { replies: Vec::new(), ending: leaves };
-            self.remains.insert(id, (self.now, remains));
-        }
-        removed
-    }
-
-    pub(super) fn reschedule(&mut self, id: JobId, due: Due) -> bool {
-        let Some(stand) = self.take_waiting(id) else {
-            return false;
-        };
-        self.place(id, due, stand);
-        true
-    }
-
-    pub(super) fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {
-        let Some(at) = self.exceptions.iter().position(|row| row.id == exception) else {
-            return Redrive::NotFound;
-        };
-        let row = self.exceptions[at].clone();
-        if let Some(job) = row.redriven_as {
-            return Redrive::Already(job);
-        }
-        if !row.discarded {
-            return Redrive::NotDiscarded;
-        }
-        let record = JobRecord { id: new, facts: row.facts, due: Due::Now };
-        match self.insert(&record) {
-            Inserted::Existing(holder) => Redrive::Conflict(holder),
-            Inserted::New => {
-                self.exceptions[at].redriven_as = Some(new);
-                Redrive::Enqueued(new)
-            }
-        }
-    }
-
     pub(super) fn status(&self, job: JobId) -> Vec<StatusRow> {
         self.status.iter().filter(|row| row.job == job).cloned().collect()
     }
@@ -448,7 +403,11 @@ impl Store {
     pub(super) fn purge(&mut self, keep: &Keep) -> usize {
         let now = self.now;
         let count = |store: &Self| {
-            store.remains.len() + store.status.len() + store.exceptions.len() + store.moving.len()
+            store.remains.len()
+                + store.status.len()
+                + store.exceptions.len()
+                + store.moving.len()
+                + store.operations.len()
         };
         let before = count(self);
         self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
@@ -462,6 +421,7 @@ impl Store {
             !matches!(leg, Leg::Gone | Leg::Arrived | Leg::Cancelled)
                 || row.at + keep.replies >= now
         });
+        self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
         before - count(self)
     }
 

@@ -2,7 +2,7 @@
 
 use qudo_hooks::{Failure, FailureKind, HookSet, JobId, JobView, Outcome};
 
-use crate::client::draft::{call_post_enqueue, hooks_of};
+use crate::client::draft::{call_post_cancel, call_post_enqueue, hooks_of};
 use crate::driver::{Extras, JobRecord, Settlement, Verdict};
 use crate::job::view_of;
 use crate::program::Program;
@@ -21,8 +21,7 @@ pub(super) fn settled(
     }
     let Some(outcome) = outcome_of(settlement) else { return };
     let job = &settlement.job;
-    let entry = program.abilities.get(&job.facts.ability);
-    let max_retries = entry.map_or(0, |entry| entry.options.max_retries);
+    let max_retries = program.max_retries(&job.facts.ability);
     let view = view_of(job, max_retries, database, &program.plugins);
     ended(program, hooks, view, &outcome);
 }
@@ -55,6 +54,9 @@ pub(super) fn ended(program: &Program, hooks: &HookSet, view: JobView<'_>, outco
             log::error!("the hook {:?} after job {id} was settled: {panic}", hook.name());
         }
     }
+    if let Outcome::Cancelled(reason) = outcome {
+        call_post_cancel(program, hooks, &view, reason);
+    }
 }
 
 /// What a settlement says of how the run ended; `None` of a job that was not run. The outcome itself is not kept
@@ -68,7 +70,13 @@ fn outcome_of(settlement: &Settlement) -> Option<Outcome> {
         },
         Verdict::Retry(delay) => Outcome::Retried(failure_of(extras), delay),
         Verdict::Snooze(delay) => Outcome::Snoozed(delay),
-        Verdict::Discard => Outcome::Discarded(failure_of(extras)),
+        Verdict::Discard => {
+            let failure = failure_of(extras);
+            match failure.kind() {
+                FailureKind::Cancelled => Outcome::Cancelled(failure.message().to_owned()),
+                _ => Outcome::Discarded(failure),
+            }
+        }
         Verdict::GiveBack => return None,
     })
 }

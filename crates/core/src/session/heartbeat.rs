@@ -3,7 +3,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::database::schema::usable;
-use crate::driver::{Driver, DriverError, ErrorKind};
+use crate::driver::{CancelOrder, Driver, DriverError, ErrorKind};
 use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
@@ -15,6 +15,9 @@ use crate::tools::time::Instant;
 
 /// Jobs claimed ahead that no thread started for so long go back for others.
 const STUCK_AFTER: Duration = Duration::from_secs(1);
+
+/// An order that is told of makes a heartbeat this long after the last one, however many are told of.
+const ORDERED: Duration = Duration::from_millis(100);
 
 /// Says that the process lives. Nothing else is done between two beats: what may take long is the
 /// janitor's.
@@ -31,12 +34,17 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let (mut next_beat, mut begun) = (Instant::now(), Instant::now());
     // Until the last job ended its lease must be kept alive, also while stopping.
     while !lane.is_done() {
-        let due = lane.heart.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
+        let mut due =
+            lane.heart.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
+        if lane.is_ordered() {
+            due = due.min(begun + ORDERED);
+        }
         // A beat that the outage swallowed is made as soon as the database is back. While it is found
         // out if the database hangs this loop asks all the same: if it is merely slow, a beat that
         // waited would come too late for those who think this process dead.
         if Instant::now() >= due && lane.database.is_up() {
             begun = Instant::now();
+            lane.reads_orders();
             next_beat = begun + every.mul_f64(0.8 + fraction() / 5.0);
             if let Err(error) = beat(session, lane, limit) {
                 next_beat = begun + again;
@@ -48,7 +56,11 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         for job in session.dispatch.take_back_stuck(lane.index, STUCK_AFTER) {
             lane.give_back(job);
         }
-        let due = lane.heart.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
+        let mut due =
+            lane.heart.beat_every().map_or(next_beat, |every| next_beat.min(begun + every));
+        if lane.is_ordered() {
+            due = due.min(begun + ORDERED);
+        }
         let pause = due.saturating_duration_since(Instant::now());
         lane.heartbeat_bell.wait(pause.clamp(MIN_WAIT, STUCK_AFTER / 2));
     }
@@ -79,10 +91,10 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         // After the row is there: who migrates sees the row, or we see the new tables.
         let looked = looks || !known;
         let tables = if looked { usable(driver) } else { Ok(()) };
-        Ok((known, driver.control()?, looked, tables))
+        Ok((known, driver.control()?, looked, tables, driver.cancels(worker.id)))
     };
     let asked = database.ask_within(limit, ask, Box::new(|_, _| {}));
-    let (known, control, looked, tables) = asked.inspect_err(|error| {
+    let (known, control, looked, tables, cancels) = asked.inspect_err(|error| {
         // Tables that do not even take a heartbeat any more.
         if error.kind() == ErrorKind::Schema {
             database.mark_down(error);
@@ -91,6 +103,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
     database.note_control(control, begun)?;
+    note_cancels(lane, cancels);
     let known = known && !was_anew;
     if !known && !first {
         lane.heart.note_death();
@@ -128,6 +141,20 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         session.stop.note();
     }
     Ok(())
+}
+
+/// A look that fails says nothing of the heartbeat, which is stored: an account may lack the right to read orders.
+fn note_cancels(lane: &Lane, cancels: Result<Vec<CancelOrder>, DriverError>) {
+    match cancels {
+        Ok(orders) => lane.cancels.note(orders),
+        Err(error) if error.is_down() => {}
+        Err(error) => {
+            if lane.cancels.note_failure() {
+                let name = &*lane.database.name;
+                log::warn!("database {name:?}: orders to cancel jobs cannot be read: {error}");
+            }
+        }
+    }
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::client::cancelled::carry_out;
 use crate::driver::{Driver, DriverError};
 use crate::session::Session;
 use crate::session::lane::Lane;
@@ -48,6 +49,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         if lane.database.is_trusted() && lane.heart.has_beaten() {
             let done = rescue(session, lane).and_then(|next| {
                 pause = next.map_or(pause, |next| next.min(pause)).max(MIN_PAUSE);
+                carry_out(&session.client, &lane.database)?;
                 if Instant::now() >= next_purge {
                     next_purge = Instant::now() + purge(session, lane)?;
                 }

@@ -2,8 +2,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
+use qudo_hooks::JobId;
+
+use super::cancels::Cancels;
 use super::heart::Heart;
 use super::pulses::{Kind, LoopReport, Pulses};
 use super::settle_queue::SettleQueue;
@@ -25,6 +29,10 @@ pub(crate) struct Lane {
     pub(crate) pulses: Pulses,
     /// Wakes the second fetcher when a claim beside the first one's is worth it.
     pub(crate) beside_bell: Bell,
+    /// Jobs that are to end.
+    pub(crate) cancels: Cancels,
+    /// Somebody stored an order: the next heartbeat is due.
+    ordered: AtomicBool,
     /// Wakes the heartbeat thread before its time, at shutdown.
     pub(crate) heartbeat_bell: Bell,
     /// The same for the janitor.
@@ -68,6 +76,8 @@ impl Lane {
             heart: Heart::new(dead_after),
             pulses: Pulses::default(),
             beside_bell: Bell::default(),
+            cancels: Cancels::default(),
+            ordered: AtomicBool::new(false),
             heartbeat_bell: Bell::default(),
             janitor_bell: Bell::default(),
             listener_bell: Bell::default(),
@@ -151,6 +161,24 @@ impl Lane {
         }
     }
 
+    // Orders of operators.
+
+    /// Somebody stored an order: it is read now, and not with the next regular heartbeat.
+    pub(crate) fn note_order(&self) {
+        self.ordered.store(true, Ordering::Release);
+        self.heartbeat_bell.ring();
+    }
+
+    /// Whether an order was stored that was not read yet.
+    pub(crate) fn is_ordered(&self) -> bool {
+        self.ordered.load(Ordering::Acquire)
+    }
+
+    /// From here on it is read.
+    pub(crate) fn reads_orders(&self) {
+        self.ordered.store(false, Ordering::Release);
+    }
+
     // What it has.
 
     /// Whether it has leases, or may have in a moment.
@@ -218,5 +246,13 @@ impl Tenure for Lane {
 
     fn may_have_lost(&self, begun: Duration) -> bool {
         self.heart.may_have_lost(begun)
+    }
+
+    fn cancelled(&self, job: JobId, claim: i64) -> Option<Arc<str>> {
+        self.cancels.reason(job, claim)
+    }
+
+    fn watch_cancel(&self, job: JobId, number: u64, waker: Option<&Waker>) {
+        self.cancels.watch(job, number, waker);
     }
 }

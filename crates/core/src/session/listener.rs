@@ -38,12 +38,14 @@ fn listen_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             let ended = lane.database.driver().listen(&mut |wake| {
                 lane.pulses.beat(Kind::Listen);
                 match wake {
-                    // Whatever was enqueued before the connection stood made no sound.
+                    // Whatever was enqueued or ordered before the connection stood made no sound.
                     Wake::Connected => {
                         (pause, was_told) = (FIRST_PAUSE, false);
                         lane.listening.store(true, Ordering::Release);
                         lane.database.bell.ring();
+                        lane.note_order();
                     }
+                    Wake::Orders => lane.note_order(),
                     Wake::Queue(queue) => {
                         if session.queues.iter().any(|ours| **ours == *queue) {
                             lane.database.bell.ring();

@@ -3,6 +3,7 @@
 mod aftermath;
 #[cfg(test)]
 mod bed;
+mod cancels;
 mod claimable;
 mod claiming;
 pub(crate) mod dispatch;
@@ -85,6 +86,13 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Somebody stored an order in this database.
+    pub(crate) fn note_order(&self, database: &str) {
+        for lane in self.lanes().iter().filter(|lane| *lane.database.name == *database) {
+            lane.note_order();
+        }
+    }
+
     pub(crate) fn new(client: &Arc<Client>, host: Arc<dyn Host>) -> Self {
         let program = &client.program;
         let options = &program.options;

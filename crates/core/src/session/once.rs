@@ -1,9 +1,10 @@
 //! One job on the calling thread, for tests and cron: the same claim, run and settle as a service's.
 
 use std::sync::Arc;
+use std::task::Waker;
 use std::time::Duration;
 
-use qudo_hooks::{Failure, FailureKind, Outcome};
+use qudo_hooks::{Failure, FailureKind, JobId, Outcome};
 
 use super::claimable::Claimable;
 use super::claiming::Claiming;
@@ -76,6 +77,12 @@ impl Tenure for Alone {
     fn may_have_lost(&self, _begun: Duration) -> bool {
         false
     }
+
+    fn cancelled(&self, _job: JobId, _claim: i64) -> Option<Arc<str>> {
+        None
+    }
+
+    fn watch_cancel(&self, _job: JobId, _number: u64, _waker: Option<&Waker>) {}
 }
 
 struct Once<'a> {

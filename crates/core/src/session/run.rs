@@ -119,7 +119,11 @@ pub(crate) fn run_job(
         );
         Err(Unfinished::aborted(FailureKind::Crash, message))
     } else {
-        perform(&job, entry, hooks)
+        match job.cancel_reason() {
+            // Before it began.
+            Some(reason) => Err(Unfinished::cancelled(&reason)),
+            None => cancelled(&job, perform(&job, entry, hooks)),
+        }
     };
     let end = if job.written.get_mut().completed { Ok(committed(&mut job, end)) } else { end };
     let (outcome, verdict, mut extras) = conclude(context, &mut job, entry, end);
@@ -130,7 +134,7 @@ pub(crate) fn run_job(
         extras.get_or_insert_default().status = Some(StatusRecord {
             status: outcome.as_str(),
             took: begun.at.elapsed(),
-            message: outcome.failure().map(|failure| storable(failure.message(), MAX_MESSAGE)),
+            message: outcome.message().map(|message| storable(message, MAX_MESSAGE)),
         });
     }
     let settled = job.written.get_mut().completed;
@@ -156,6 +160,18 @@ pub(crate) fn run_job(
     let Job { claimed, post, .. } = job;
     let settlement = (!settled).then_some(Settlement { job: claimed, verdict, extras });
     Ran { settlement, outcome, post }
+}
+
+/// A run that was cancelled and did not do its work is cancelled, whatever else it says of its end.
+fn cancelled(job: &Job, end: End) -> End {
+    match (end, job.cancel_reason()) {
+        (Err(unfinished), Some(reason)) => {
+            let (id, message) = (job.id(), unfinished.failure.message());
+            log::debug!("job {id} was cancelled, and its run ended with: {message}");
+            Err(Unfinished::cancelled(&reason))
+        }
+        (end, _) => end,
+    }
 }
 
 fn tell_end(program: &Program, job: &Job, outcome: &Outcome, settled: bool) {
@@ -283,6 +299,12 @@ fn conclude(context: &Context<'_>, job: &mut Job, entry: &AbilityEntry, end: End
                 .then(|| Box::new(Extras { replies, replacements, ..Extras::default() }));
             (outcome, Verdict::Complete, extras)
         }
+        Err(Unfinished { failure, .. }) if failure.kind() == FailureKind::Cancelled => {
+            let reason = storable(failure.message(), MAX_MESSAGE);
+            let exception = context.worker.failed(FailureKind::Cancelled, reason.clone());
+            let extras = Extras { exception: Some(exception), ..Extras::default() };
+            (Outcome::Cancelled(reason), Verdict::Discard, Some(Box::new(extras)))
+        }
         Err(Unfinished { failure, wish }) => {
             let decision = decide(job, entry, context.hooks, &failure, wish);
             let message = storable(failure.message(), MAX_MESSAGE);
@@ -373,6 +395,9 @@ fn log_outcome(job: &Job, outcome: &Outcome) {
             delay.as_secs_f32(),
             failure.message()
         ),
+        Outcome::Cancelled(reason) => {
+            log::info!("job {id} ({ability}) attempt {attempt} was cancelled: {reason}");
+        }
         Outcome::Discarded(failure) => log::error!(
             "job {id} ({ability}) attempt {attempt} failed for good: {}",
             failure.message()
@@ -475,6 +500,12 @@ mod tests {
         fn may_have_lost(&self, _: Duration) -> bool {
             false
         }
+
+        fn cancelled(&self, _: JobId, _: i64) -> Option<Arc<str>> {
+            None
+        }
+
+        fn watch_cancel(&self, _: JobId, _: u64, _: Option<&std::task::Waker>) {}
     }
 
     fn program(hooks: HookSet) -> Program {

@@ -1,15 +1,16 @@
 use std::fmt;
 use std::sync::Arc;
 
-use qudo_hooks::{Due, JobId};
+use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::driver::{
-    AbilityLease, Admin, Ages, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control,
-    CountRow, DeadWorker, Deadline, Departure, Depth, Driver, DriverError, Ending, Exception,
-    ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo, JobRecord, JobScan, JobState,
-    Keep, KeyRow, Leg, Moves, MovingJob, Order, Past, PlacedJob, Promotion, Purged, Redrive,
-    Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, StrayCursor, Strays,
+    AbilityLease, Act, Acted, Admin, Ages, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
+    ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
+    DriverError, Exception, ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo,
+    JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, Operate, OperationId,
+    OperationRecord, OperationRow, Order, Past, PlacedJob, Promotion, Purged, Redrive, Remains,
+    Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, Step, StrayCursor, Strays,
     Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 
@@ -198,9 +199,19 @@ impl Admin for FaultyDriver {
         fn identity() -> Uuid;
         fn control() -> Control;
         fn set_control(order: &Order, on: bool, deadline: Deadline) -> ();
-        fn dequeue(id: JobId, leaves: Option<Ending>) -> bool;
-        fn reschedule(id: JobId, due: Due) -> bool;
-        fn redrive(exception: ExceptionId, new: JobId) -> Redrive;
+    }
+}
+
+impl Operate for FaultyDriver {
+    calls! {
+        fn act(act: &Act, jobs: &[JobId], step: Option<&Step<'_>>) -> Option<Vec<Acted>>;
+        fn redrive_each(rows: &[(ExceptionId, JobId)], step: Option<&Step<'_>>) -> Option<Vec<Redrive>>;
+        fn note_step(step: &Step<'_>, counts: Counts) -> bool;
+        fn begin_operation(record: &OperationRecord) -> OperationRow;
+        fn operation(id: OperationId) -> Option<OperationRow>;
+        fn operations(before: Option<OperationId>, limit: u32) -> Vec<OperationRow>;
+        fn cancels(worker: WorkerId) -> Vec<CancelOrder>;
+        fn open_cancels(limit: u32) -> Vec<(JobId, String)>;
     }
 }
 

@@ -148,10 +148,11 @@ impl Engine for Postgres {
 
     fn migrations() -> &'static [Step] {
         const CREATE: Step = step!("postgres", "2026-11-30-000002_create_tables", oldest: 1);
+        const OPERATE: Step = step!("postgres", "2026-11-30-000003_add_operations", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE];
+        const ALL: &[Step] = &[CREATE, OPERATE];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] = &[CREATE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] = &[CREATE, OPERATE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 
@@ -342,6 +343,10 @@ impl Engine for Postgres {
         let channel = conn.tables.channel();
         conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(&channel), Bind::Text(queue)])
             .map(drop)
+    }
+
+    fn notify_orders(&self) {
+        self.notifier.notify(&mut [notify::ORDERS].into_iter());
     }
 
     fn is_dear(&self, queues: &[&str]) -> bool {

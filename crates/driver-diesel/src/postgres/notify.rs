@@ -11,8 +11,11 @@ use diesel::deserialize;
 use super::session::Sessions;
 use crate::sql::{Bind, Columns, FromRow};
 
-/// Inside a caller's transaction: heard at its commit. The payload is the queue's name and nothing else.
+/// Inside a caller's transaction: heard at its commit. The payload is the queue's name and nothing else, or [`ORDERS`].
 pub(super) const NOTIFY: &str = "SELECT pg_notify(?, ?)";
+
+/// The payload that tells of orders. No queue has a space in its name.
+pub(super) const ORDERS: &str = " orders";
 
 /// By itself: losing it in a crash of the server costs a look `delay` later, so it does not wait
 /// for the disk.

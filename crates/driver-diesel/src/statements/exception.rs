@@ -1,3 +1,5 @@
+use std::collections::HashMap;
+
 use diesel::deserialize;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
@@ -140,35 +142,69 @@ pub(crate) fn is_redriven_as<E: Engine>(
     Ok(conn.row::<Uuid>(sql, &binds)?.is_some())
 }
 
-/// Enqueues a discarded job again, once: the row's lock decides between two who try.
+/// So many rows are told in one statement under which ids they were redriven.
+const PIECE: usize = 64;
+
+/// Enqueues discarded jobs again, each once: the row's lock decides between two who try. One answer for each, in order,
+/// and the queues of those that are ready now.
+///
+/// Locking: rows of the log by id, then the keys in their order.
 pub(crate) fn redrive<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    exception: &Uuid,
-    new: JobId,
-) -> QueryResult<Redrive> {
-    let sql =
-        format!("SELECT {COLUMNS}, {FACTS} FROM qudo_exception_log WHERE id = ?{}", E::FOR_UPDATE);
-    let Some(Row(row)) = conn.row(&sql, &[Bind::Id(exception)])? else {
-        return Ok(Redrive::NotFound);
-    };
-    match row.redriven_as {
-        // Our own, if the answer to the first try was lost.
-        Some(job) if job == new => return Ok(Redrive::Enqueued(job)),
-        Some(job) => return Ok(Redrive::Already(job)),
-        None => {}
+    wanted: &[(ExceptionId, JobId)],
+) -> QueryResult<(Vec<Redrive>, Vec<String>)> {
+    let mut ids: Vec<_> = wanted.iter().map(|(row, _)| *row.as_uuid()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    let (columns, log) = (format!("{COLUMNS}, {FACTS}"), Keyed::table("qudo_exception_log"));
+    let rows: Vec<Row> = E::rows_by_id(conn, &columns, &log, &ids, E::FOR_UPDATE)?;
+    let mut rows: HashMap<_, _> = rows.into_iter().map(|Row(row)| (row.id, row)).collect();
+    let mut answers = vec![Redrive::NotFound; wanted.len()];
+    let (mut records, mut places) = (Vec::new(), Vec::new());
+    for (at, (exception, new)) in wanted.iter().enumerate() {
+        // One that is wanted twice is not found the second time.
+        let Some(row) = rows.remove(exception) else { continue };
+        match row.redriven_as {
+            // Our own, if the answer to the first try was lost.
+            Some(job) if job == *new => answers[at] = Redrive::Enqueued(job),
+            Some(job) => answers[at] = Redrive::Already(job),
+            None if !row.discarded => answers[at] = Redrive::NotDiscarded,
+            None => {
+                records.push(JobRecord { id: *new, facts: row.facts, due: Due::Now });
+                places.push(at);
+            }
+        }
     }
-    if !row.discarded {
-        return Ok(Redrive::NotDiscarded);
+    let mut redriven = Vec::with_capacity(records.len());
+    let mut queues = Vec::new();
+    for ((at, record), inserted) in
+        places.iter().zip(&records).zip(insert_within::<E>(conn, &records)?)
+    {
+        answers[*at] = match inserted {
+            Inserted::Existing(holder) => Redrive::Conflict(holder),
+            Inserted::New => {
+                redriven.push((*wanted[*at].0.as_uuid(), *record.id.as_uuid()));
+                queues.push(record.facts.queue.to_string());
+                Redrive::Enqueued(record.id)
+            }
+        };
     }
-    let record = JobRecord { id: new, facts: row.facts, due: Due::Now };
-    if let Inserted::Existing(holder) = insert_within::<E>(conn, &[record])?[0] {
-        return Ok(Redrive::Conflict(holder));
+    for piece in redriven.chunks(PIECE) {
+        note_redriven::<E>(conn, piece)?;
     }
-    conn.run(
-        "UPDATE qudo_exception_log SET redriven_as = ? WHERE id = ?",
-        &[Bind::Id(new.as_uuid()), Bind::Id(exception)],
-    )?;
-    Ok(Redrive::Enqueued(new))
+    Ok((answers, queues))
+}
+
+/// Notes under which id each row was redriven.
+fn note_redriven<E: Engine>(conn: &mut Sql<'_, E::Conn>, rows: &[(Uuid, Uuid)]) -> QueryResult<()> {
+    let cases = ["WHEN ? THEN ?"].repeat(rows.len()).join(" ");
+    let set = format!("redriven_as = CASE id {cases} END");
+    let binds: Vec<_> = rows.iter().flat_map(|(row, new)| [Bind::Id(row), Bind::Id(new)]).collect();
+    let mut ids: Vec<_> = rows.iter().map(|(row, _)| *row).collect();
+    ids.sort_unstable();
+    let log = Keyed::table("qudo_exception_log");
+    let noted = E::update_by_id(conn, &set, &binds, &log, &ids)?;
+    balance("note a redrive", rows.len(), noted)
 }
 
 /// What a purge has to know of an exception.

@@ -11,7 +11,7 @@ use super::exception::{NewException, log_exceptions};
 use super::keys::{free_keys, take_key};
 use super::ledger::balance;
 use super::moving::trail;
-use super::trace::write_tombstone;
+use super::trace::write_tombstones;
 use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
@@ -191,7 +191,7 @@ fn remove_all<E: Engine>(
     note::<E>(conn, &Place { id, ..Place::from(&first.stand) }, message)?;
     // A job that went to another database lives there; a job that came here by a move does not.
     if trail::<E>(conn, id)?.is_none_or(|trail| trail.to.is_none()) {
-        write_tombstone::<E>(conn, id, Ending::Removed)?;
+        write_tombstones::<E>(conn, std::slice::from_ref(id), Ending::Removed)?;
     }
     Ok(true)
 }

@@ -4,7 +4,9 @@
 //! words) comes from [`Engine`](crate::engine::Engine). Lock order, everywhere: lease before ready
 //! or scheduled before job before unique; rows of one table in the order of their keys.
 
+pub(crate) mod act;
 pub(crate) mod audit;
+pub(crate) mod cancel;
 pub(crate) mod control;
 pub(crate) mod exception;
 pub(crate) mod facts;
@@ -15,10 +17,12 @@ pub(crate) mod ledger;
 pub(crate) mod lookup;
 pub(crate) mod mend;
 pub(crate) mod moving;
+pub(crate) mod operation;
 pub(crate) mod scan;
 pub(crate) mod schedule;
 pub(crate) mod settle;
 pub(crate) mod trace;
+mod waiting;
 pub(crate) mod worker;
 
 use diesel::deserialize;

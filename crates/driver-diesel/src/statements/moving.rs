@@ -1,7 +1,7 @@
 //! Jobs on their way between databases; the protocol is that of
 //! [`Moves`](qudo_core::driver::Moves). Every function runs inside a transaction.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -17,40 +17,12 @@ use super::facts::{self, FACTS};
 use super::keys::{free_keys, take_keys};
 use super::ledger::balance;
 use super::lookup::instant;
+use super::waiting::{Waiting, take, waiting_each};
 use super::{Place, RunAfter, STAND, Stand, place, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::Engine;
 use crate::held_key::HeldKey;
 use crate::sql::{Bind, Columns, FromRow, Sql};
-
-/// A narrow row with the time until which it waits.
-struct Waiting {
-    stand: Stand,
-    run_after: Option<i64>,
-}
-
-impl FromRow for Waiting {
-    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self { stand: Stand::from_row(columns)?, run_after: columns.opt_big()? })
-    }
-}
-
-/// The key of a ready row, for a job of which only the id is known.
-struct ReadyKey(String, i32);
-
-impl FromRow for ReadyKey {
-    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.text()?, -columns.int()?))
-    }
-}
-
-struct Filed(Uuid, ReadyKey);
-
-impl FromRow for Filed {
-    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.id()?, ReadyKey::from_row(columns)?))
-    }
-}
 
 const SELECT: &str = "SELECT m.attempt, m.crashes, m.flags, m.run_after, m.departure, j.id, j.enqueued_at, j.ability, \
     j.queue, j.codec, j.arg, j.uniqkey, j.priority, j.meta FROM qudo_moving m JOIN qudo_job j ON j.id = m.id";
@@ -73,68 +45,26 @@ fn uuids(jobs: &[Departure]) -> Vec<Uuid> {
     jobs.iter().map(|one| *one.job.as_uuid()).collect()
 }
 
+/// A job that is to end stays where its order is.
+const NOT_ORDERED: &str = "id NOT IN (SELECT id FROM qudo_cancel)";
+
 /// Waiting rows from the start of both tables, locked. Rows that a claim holds are passed over.
 fn first_waiting<E: Engine>(conn: &mut Sql<'_, E::Conn>, limit: u32) -> QueryResult<Vec<Waiting>> {
     let ready = format!(
-        "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready ORDER BY queue, claim_rank, id \
-         LIMIT ?{skip}",
+        "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready WHERE {NOT_ORDERED} \
+         ORDER BY queue, claim_rank, id LIMIT ?{skip}",
         big = E::BIG,
         skip = E::SKIP_LOCKED
     );
     let mut rows: Vec<Waiting> = conn.rows(&ready, &[Bind::Big(limit.into())])?;
     if rows.len() < limit as usize {
         let scheduled = format!(
-            "SELECT {STAND}, run_after FROM qudo_scheduled ORDER BY run_after, id LIMIT ?{}",
+            "SELECT {STAND}, run_after FROM qudo_scheduled WHERE {NOT_ORDERED} \
+             ORDER BY run_after, id LIMIT ?{}",
             E::SKIP_LOCKED
         );
         let left = Bind::Big(i64::from(limit) - rows.len() as i64);
         rows.extend(conn.rows::<Waiting>(&scheduled, &[left])?);
-    }
-    Ok(rows)
-}
-
-/// The waiting rows of these jobs, locked; a claim that locks one first wins. Two questions for all of
-/// them, and one or two for each queue and priority.
-fn waiting_each<E: Engine>(conn: &mut Sql<'_, E::Conn>, ids: &[Uuid]) -> QueryResult<Vec<Waiting>> {
-    let job = Keyed::table("qudo_job");
-    let facts: Vec<(Uuid, ReadyKey)> =
-        E::rows_by_id::<Filed>(conn, "id, queue, priority", &job, ids, "")?
-            .into_iter()
-            .map(|Filed(id, key)| (id, key))
-            .collect();
-    let mut rows = ready_each::<E>(conn, &facts)?;
-    let mut found: HashSet<Uuid> = rows.iter().map(|row| row.stand.id).collect();
-    let rest: Vec<_> = facts.iter().map(|(id, _)| *id).filter(|id| !found.contains(id)).collect();
-    let (columns, scheduled) = (format!("{STAND}, run_after"), Keyed::table("qudo_scheduled"));
-    rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &scheduled, &rest, E::FOR_UPDATE)?);
-    found.extend(rows.iter().map(|row| row.stand.id));
-    // They may have become due between the two looks.
-    let rest: Vec<_> = facts.into_iter().filter(|(id, _)| !found.contains(id)).collect();
-    rows.extend(ready_each::<E>(conn, &rest)?);
-    Ok(rows)
-}
-
-/// Ready rows by their keys, locked.
-fn ready_each<E: Engine>(
-    conn: &mut Sql<'_, E::Conn>,
-    facts: &[(Uuid, ReadyKey)],
-) -> QueryResult<Vec<Waiting>> {
-    let mut groups: BTreeMap<(&str, i32), Vec<Uuid>> = BTreeMap::new();
-    for (id, ReadyKey(queue, rank)) in facts {
-        groups.entry((queue, *rank)).or_default().push(*id);
-    }
-    let columns = format!("{STAND}, CAST(NULL AS {})", E::BIG);
-    let mut rows = Vec::with_capacity(facts.len());
-    for ((queue, rank), mut ids) in groups {
-        ids.sort_unstable();
-        let key = [Bind::Text(queue), Bind::Int(rank)];
-        let ready = Keyed::table("qudo_ready").only("queue = ? AND claim_rank = ?", &key);
-        if E::LOCKS_INDEXES {
-            // As in schedule.rs: what is left of rows that are gone is not to be locked.
-            ids = E::rows_by_id::<Uuid>(conn, "id", &ready, &ids, "")?;
-            ids.sort_unstable();
-        }
-        rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &ready, &ids, E::FOR_UPDATE)?);
     }
     Ok(rows)
 }
@@ -154,7 +84,13 @@ pub(crate) fn move_out<E: Engine>(
             // In the order of their keys, as everywhere, so that two movers wait rather than deadlock.
             ids.sort_unstable();
             ids.dedup();
-            waiting_each::<E>(conn, &ids[..ids.len().min(limit as usize)])?
+            let mut rows = waiting_each::<E>(conn, &ids[..ids.len().min(limit as usize)])?;
+            // After the locks: an order is stored before its job can wait again.
+            let found: Vec<_> = rows.iter().map(|row| row.stand.id).collect();
+            let ordered = Keyed::table("qudo_cancel");
+            let ordered: Vec<Uuid> = E::rows_by_id(conn, "id", &ordered, &found, "")?;
+            rows.retain(|row| !ordered.contains(&row.stand.id));
+            rows
         }
     };
     let found = rows.len();
@@ -166,19 +102,7 @@ pub(crate) fn move_out<E: Engine>(
         );
         return Err(diesel::result::Error::QueryBuilderError(message.into()));
     }
-    let (mut scheduled, mut taken) = (Vec::new(), 0);
-    for Waiting { stand, run_after } in &rows {
-        if run_after.is_some() {
-            scheduled.push(stand.id);
-            continue;
-        }
-        taken += conn.run(
-            "DELETE FROM qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?",
-            &[Bind::Text(&stand.queue), Bind::Int(stand.claim_rank), Bind::Id(&stand.id)],
-        )?;
-    }
-    scheduled.sort_unstable();
-    taken += E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &scheduled)?;
+    let taken = take::<E>(conn, &rows)?;
     let moving: Vec<_> =
         rows.iter().map(|row| (Place::from(&row.stand), row.run_after, departure)).collect();
     balance("move out", taken, mark::<E>(conn, Leg::Leaving, to, &moving)?)?;

@@ -2,18 +2,15 @@ use std::time::{Duration, Instant};
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{DriverError, Due, Ending, Promotion};
+use qudo_core::driver::{DriverError, Promotion};
 use uuid::Uuid;
 
-use super::keys::free_keys;
 use super::ledger::balance;
-use super::trace::write_tombstone;
-use super::{Place, STAND, Stand, put_ready, put_scheduled};
+use super::{Place, STAND, Stand, put_ready};
 use crate::bulk::Keyed;
 use crate::clock::ServerClock;
 use crate::due_floor::{ALL, DueFloor, HORIZON, Range};
 use crate::engine::Engine;
-use crate::held_key::HeldKey;
 use crate::share::is_dear;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
@@ -273,104 +270,4 @@ fn promote_in<E: Engine>(
     look.rest = Some(rest);
     look.is_in_vain = moved < limit && rest.left().is_some_and(|left| left <= 0);
     Ok((moved, rest.left()))
-}
-
-struct Facts {
-    queue: String,
-    ability: String,
-    priority: i32,
-    uniqkey: Option<String>,
-}
-
-impl FromRow for Facts {
-    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self {
-            queue: columns.text()?,
-            ability: columns.text()?,
-            priority: columns.int()?,
-            uniqkey: columns.opt_text()?,
-        })
-    }
-}
-
-/// Takes a waiting job out of ready or scheduled. A claim that locks the row first wins, and then
-/// the job is not found waiting.
-fn take_waiting<E: Engine>(
-    conn: &mut Sql<'_, E::Conn>,
-    id: &Uuid,
-) -> QueryResult<Option<(Facts, Stand)>> {
-    let Some(facts) = conn.row::<Facts>(
-        "SELECT queue, ability, priority, uniqkey FROM qudo_job WHERE id = ?",
-        &[Bind::Id(id)],
-    )?
-    else {
-        return Ok(None);
-    };
-    let ready = "qudo_ready WHERE queue = ? AND claim_rank = ? AND id = ?";
-    let key = [Bind::Text(&facts.queue), Bind::Int(-facts.priority), Bind::Id(id)];
-    let mut stand = take_row::<E>(conn, ready, &key)?;
-    if stand.is_none() {
-        stand = take_row::<E>(conn, "qudo_scheduled WHERE id = ?", &key[2..])?;
-    }
-    if stand.is_none() {
-        // It may have become due between the two looks.
-        stand = take_row::<E>(conn, ready, &key)?;
-    }
-    Ok(stand.map(|stand| (facts, stand)))
-}
-
-fn take_row<E: Engine>(
-    conn: &mut Sql<'_, E::Conn>,
-    place: &str,
-    key: &[Bind<'_>],
-) -> QueryResult<Option<Stand>> {
-    // A look that locks also locks what is left of a row that is gone, and whoever holds the row where it
-    // is now may want to put it back there.
-    if E::LOCKS_INDEXES && conn.row::<Uuid>(&format!("SELECT id FROM {place}"), key)?.is_none() {
-        return Ok(None);
-    }
-    let sql = format!("SELECT {STAND} FROM {place}{}", E::FOR_UPDATE);
-    let stand = conn.row::<Stand>(&sql, key)?;
-    if stand.is_some() {
-        let taken = conn.run(&format!("DELETE FROM {place}"), key)?;
-        balance("take a waiting job", 1, taken)?;
-    }
-    Ok(stand)
-}
-
-/// Removes a waiting job with its facts and its unique key, and leaves a tombstone.
-pub(crate) fn dequeue<E: Engine>(
-    conn: &mut Sql<'_, E::Conn>,
-    id: &Uuid,
-    leaves: Option<Ending>,
-) -> QueryResult<bool> {
-    let Some((facts, _)) = take_waiting::<E>(conn, id)? else {
-        return Ok(false);
-    };
-    conn.run("DELETE FROM qudo_job WHERE id = ?", &[Bind::Id(id)])?;
-    if let Some(key) = &facts.uniqkey {
-        free_keys::<E>(conn, vec![HeldKey { ability: &facts.ability, uniqkey: key, id }])?;
-    }
-    if let Some(ending) = leaves {
-        write_tombstone::<E>(conn, id, ending)?;
-    }
-    Ok(true)
-}
-
-/// Changes when a waiting job runs.
-pub(crate) fn reschedule<E: Engine>(
-    conn: &mut Sql<'_, E::Conn>,
-    id: &Uuid,
-    due: Due,
-) -> QueryResult<bool> {
-    let Some((_, stand)) = take_waiting::<E>(conn, id)? else {
-        return Ok(false);
-    };
-    let place = Place::from(&stand);
-    let put = match due {
-        Due::Now => put_ready::<E>(conn, &[place])?,
-        due => put_scheduled::<E>(conn, &[(place, due.into())])?,
-    };
-    balance("reschedule", 1, put)?;
-    Ok(true)
 }

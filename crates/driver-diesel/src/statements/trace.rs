@@ -51,17 +51,18 @@ fn insert_replies<E: Engine>(
 /// are purged together.
 const TOMBSTONE: i32 = -1;
 
-/// Says how a job ended that nobody ran to its end; in the transaction that removes it. What an earlier job with this id
+/// Says how jobs ended that nobody ran to their end; in the transaction that removes them. What an earlier job with this id
 /// left gives way, or it would be taken for this one's, and be purged before this one's time.
-pub(crate) fn write_tombstone<E: Engine>(
+pub(crate) fn write_tombstones<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    job: &Uuid,
+    jobs: &[Uuid],
     ending: Ending,
 ) -> QueryResult<()> {
-    conn.run("DELETE FROM qudo_reply WHERE job_id = ?", &[Bind::Id(job)])?;
-    let row =
-        vec![Bind::Id(job), Bind::Int(TOMBSTONE), Bind::Text(ending.as_str()), Bind::Bytes(&[])];
-    insert_replies::<E>(conn, &[row])
+    E::delete_by_id(conn, &Keyed { key: "job_id", ..Keyed::table("qudo_reply") }, jobs)?;
+    let row = |job| {
+        vec![Bind::Id(job), Bind::Int(TOMBSTONE), Bind::Text(ending.as_str()), Bind::Bytes(&[])]
+    };
+    insert_replies::<E>(conn, &jobs.iter().map(row).collect::<Vec<_>>())
 }
 
 /// Writes the history of settled jobs whose ability asks for it.
@@ -183,6 +184,7 @@ pub(crate) fn purge<E: Engine>(
         ("qudo_reply", "", "job_id", "created_at", keep.replies),
         ("qudo_job_status", "", "id", "finished_at", keep.status),
         ("qudo_moving", "leg IN ('gone', 'arrived', 'cancelled')", "id", "moved_at", keep.replies),
+        ("qudo_operation", "", "id", "changed_at", keep.exceptions),
     ] {
         let sql = format!(
             "SELECT {key} FROM {table} WHERE {only}{and}{time} < (SELECT {}) - ? ORDER BY {time} LIMIT ?",

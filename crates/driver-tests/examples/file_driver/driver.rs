@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use qudo::JobId;
 use qudo::driver::{
-    AbilityLease, Admin, Arrival, Audit, Bounded, ClaimRequest, ClaimedJob, Control, CountRow,
-    DeadWorker, Deadline, Departure, Depth, Driver, DriverError, DriverRegistration, Due, Ending,
-    ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted, Inspect, JobInfo, JobRecord,
-    JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, NamedDriver, Order, Past, PlacedJob,
+    AbilityLease, Act, Acted, Admin, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
+    ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
+    DriverError, DriverRegistration, ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted,
+    Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
+    NamedDriver, Operate, OperationId, OperationRecord, OperationRow, Order, Past, PlacedJob,
     Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow,
-    StatusScan, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
-    WorkerSeen,
+    StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -244,17 +245,73 @@ impl Admin for FileDriver {
             }
         })
     }
+}
 
-    fn dequeue(&self, id: JobId, leaves: Option<Ending>) -> Answer<bool> {
-        self.0.step(Deadline::NONE, |state| state.dequeue(id, leaves))
+impl Operate for FileDriver {
+    fn act(
+        &self,
+        act: &Act,
+        jobs: &[JobId],
+        step: Option<&Step<'_>>,
+    ) -> Answer<Option<Vec<Acted>>> {
+        self.0.step(Deadline::NONE, |state| {
+            state.step(step).then(|| {
+                let answers: Vec<_> = jobs.iter().map(|id| state.act(act, *id)).collect();
+                let counts = Counts::of(&answers);
+                state.count_step(step, counts);
+                answers
+            })
+        })
     }
 
-    fn reschedule(&self, id: JobId, due: Due) -> Answer<bool> {
-        self.0.step(Deadline::NONE, |state| state.reschedule(id, due))
+    fn redrive_each(
+        &self,
+        rows: &[(ExceptionId, JobId)],
+        step: Option<&Step<'_>>,
+    ) -> Answer<Option<Vec<Redrive>>> {
+        self.0.step(Deadline::NONE, |state| {
+            state.step(step).then(|| {
+                let redrive = |(row, new): &(ExceptionId, JobId)| state.redrive(*row, *new);
+                let answers: Vec<_> = rows.iter().map(redrive).collect();
+                let counts = Counts::of_redrives(&answers);
+                state.count_step(step, counts);
+                answers
+            })
+        })
     }
 
-    fn redrive(&self, exception: ExceptionId, new: JobId) -> Answer<Redrive> {
-        self.0.step(Deadline::NONE, |state| state.redrive(exception, new))
+    fn note_step(&self, step: &Step<'_>, counts: Counts) -> Answer<bool> {
+        self.0.step(Deadline::NONE, |state| {
+            let stood = state.step(Some(step));
+            if stood {
+                state.count_step(Some(step), counts);
+            }
+            stood
+        })
+    }
+
+    fn begin_operation(&self, record: &OperationRecord) -> Answer<OperationRow> {
+        self.0.step(Deadline::NONE, |state| state.begin_operation(record))
+    }
+
+    fn operation(&self, id: OperationId) -> Answer<Option<OperationRow>> {
+        self.0.read(|state| state.operations.get(&id).cloned())
+    }
+
+    fn operations(&self, before: Option<OperationId>, limit: u32) -> Answer<Vec<OperationRow>> {
+        self.0.read(|state| {
+            let all = state.operations.iter().rev();
+            let wanted = all.filter(|(id, _)| before.is_none_or(|before| **id < before));
+            wanted.map(|(_, row)| row.clone()).take(limit as usize).collect()
+        })
+    }
+
+    fn cancels(&self, worker: WorkerId) -> Answer<Vec<CancelOrder>> {
+        self.0.read(|state| state.cancels(worker))
+    }
+
+    fn open_cancels(&self, limit: u32) -> Answer<Vec<(JobId, String)>> {
+        self.0.read(|state| state.open_cancels(limit))
     }
 }
 

@@ -7,11 +7,12 @@ use std::collections::BTreeMap;
 use chrono::{DateTime, Utc};
 use qudo::JobId;
 use qudo::driver::{
-    Arrival, Bounded, ClaimRequest, ClaimedJob, DeadWorker, Departure, Due, Ending, Exception,
-    ExceptionId, ExceptionRecord, ExceptionScan, Flags, Inserted, JobCursor, JobFacts, JobInfo,
-    JobRecord, JobScan, JobState, Keep, MovingJob, Name, Order, Past, Pause, PlacedJob, Promotion,
-    Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow,
-    StatusScan, Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Act, Acted, Arrival, Bounded, CancelOrder, ClaimRequest, ClaimedJob, Counts, DeadWorker,
+    Departure, Due, Exception, ExceptionId, ExceptionRecord, ExceptionScan, Flags, Inserted,
+    JobCursor, JobFacts, JobInfo, JobRecord, JobScan, JobState, Keep, MovingJob, Name, OperationId,
+    OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Redrive, Remains,
+    ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow, StatusScan, Step,
+    Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -36,6 +37,9 @@ pub struct State {
     remains: BTreeMap<JobId, (DateTime<Utc>, Remains)>,
     /// What is left of jobs that were moved.
     pub marks: BTreeMap<JobId, Vec<Mark>>,
+    /// Orders to end jobs, with their reasons.
+    cancels: BTreeMap<JobId, String>,
+    pub operations: BTreeMap<OperationId, OperationRow>,
 }
 
 /// A live job. It is in exactly one place, because it has one: several tables would have to take care of that.
@@ -448,12 +452,93 @@ impl State {
         Bounded::new(rows as u64, bound)
     }
 
+    pub fn status(&self, job: JobId) -> Vec<StatusRow> {
+        self.statuses.iter().filter(|row| row.job == job).cloned().collect()
+    }
+
+    pub fn remains(&self, job: JobId) -> Remains {
+        self.remains.get(&job).map(|(_, remains)| remains.clone()).unwrap_or_default()
+    }
+
+    pub fn purge(&mut self, keep: &Keep) -> usize {
+        let now = self.now;
+        let count = |state: &Self| {
+            let marks: usize = state.marks.values().map(Vec::len).sum();
+            let kept = state.exceptions.len() + state.operations.len();
+            state.remains.len() + state.statuses.len() + kept + marks
+        };
+        let before = count(self);
+        self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
+        self.statuses.retain(|row| row.finished_at + keep.status >= now);
+        self.exceptions.retain(|row| {
+            let is_last = row.discarded && row.redriven_as.is_none();
+            let age = if is_last { keep.discarded } else { Some(keep.exceptions) };
+            age.is_none_or(|age| row.failed_at + age >= now)
+        });
+        for marks in self.marks.values_mut() {
+            marks.retain(|mark| mark.leg == Trace::Left || mark.at + keep.replies >= now);
+        }
+        self.marks.retain(|_, marks| !marks.is_empty());
+        self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
+        before - count(self)
+    }
+}
+
+// What operators do.
+impl State {
+    pub fn act(&mut self, act: &Act, id: JobId) -> Acted {
+        let Some(row) = self.jobs.get(&id).cloned() else {
+            self.cancels.remove(&id);
+            return Acted::Gone;
+        };
+        let kept = match (act, &row.place) {
+            (_, Place::Leaving { .. } | Place::Arriving { .. }) => return Acted::Moving,
+            (Act::Cancel { reason, by_force: false }, Place::Leased { .. }) => {
+                self.cancels.entry(id).or_insert_with(|| reason.clone());
+                return Acted::Asked;
+            }
+            (Act::Cancel { reason, .. }, place) => {
+                let worker = match place {
+                    Place::Leased { worker, .. } => *worker,
+                    _ => WorkerId::from_uuid(Uuid::nil()),
+                };
+                let record = match self.workers.get(&worker) {
+                    Some((info, _)) => info.failed(FailureKind::Cancelled, reason),
+                    None => ExceptionRecord::new(FailureKind::Cancelled, reason),
+                };
+                self.log(id, &row, worker, &record, true);
+                self.cancels.remove(&id);
+                None
+            }
+            (_, Place::Leased { .. }) => return Acted::Running,
+            (Act::Remove(leaves), _) => {
+                if let Some(ending) = leaves {
+                    self.remains.insert(id, (self.now, Remains::ending(*ending)));
+                }
+                None
+            }
+            (Act::Reschedule(due), _) => Some(Row { place: self.waiting(*due), ..row }),
+            (Act::Prioritize(priority), _) => {
+                Some(Row { facts: JobFacts { priority: *priority, ..row.facts }, ..row })
+            }
+            (Act::Requeue(queue), _) => {
+                Some(Row { facts: JobFacts { queue: queue.clone(), ..row.facts }, ..row })
+            }
+        };
+        match kept {
+            Some(row) => drop(self.jobs.insert(id, row)),
+            None => drop(self.jobs.remove(&id)),
+        }
+        Acted::Done
+    }
+
     pub fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {
         let Some(at) = self.exceptions.iter().position(|row| row.id == exception) else {
             return Redrive::NotFound;
         };
         let row = &self.exceptions[at];
         match row.redriven_as {
+            Some(job) if job == new => return Redrive::Enqueued(job),
             Some(job) => return Redrive::Already(job),
             None if !row.discarded => return Redrive::NotDiscarded,
             None => {}
@@ -468,49 +553,46 @@ impl State {
         }
     }
 
-    pub fn status(&self, job: JobId) -> Vec<StatusRow> {
-        self.statuses.iter().filter(|row| row.job == job).cloned().collect()
-    }
-
-    pub fn remains(&self, job: JobId) -> Remains {
-        self.remains.get(&job).map(|(_, remains)| remains.clone()).unwrap_or_default()
-    }
-
-    pub fn dequeue(&mut self, id: JobId, leaves: Option<Ending>) -> bool {
-        let removed =
-            self.jobs.get(&id).is_some_and(Row::is_waiting) && self.jobs.remove(&id).is_some();
-        if removed && let Some(ending) = leaves {
-            let remains = Remains::ending(ending);
-            self.remains.insert(id, (self.now, remains));
+    /// Whether the operation stands where this step begins; if so, it stands where the step ends.
+    pub fn step(&mut self, step: Option<&Step<'_>>) -> bool {
+        let Some(step) = step else { return true };
+        let Some(row) = self.operations.get_mut(&step.operation) else { return false };
+        if row.place != step.from || row.finished_at.is_some() {
+            return false;
         }
-        removed
+        (row.place, row.changed_at) = (step.to.to_owned(), self.now);
+        row.finished_at = step.ends.then_some(self.now);
+        true
     }
 
-    pub fn reschedule(&mut self, id: JobId, due: Due) -> bool {
-        let place = self.waiting(due);
-        let row = self.jobs.get_mut(&id).filter(|row| row.is_waiting());
-        row.map(|row| row.place = place).is_some()
+    pub fn count_step(&mut self, step: Option<&Step<'_>>, counts: Counts) {
+        if let Some(row) = step.and_then(|step| self.operations.get_mut(&step.operation)) {
+            row.counts += counts;
+        }
     }
 
-    pub fn purge(&mut self, keep: &Keep) -> usize {
+    pub fn begin_operation(&mut self, record: &OperationRecord) -> OperationRow {
         let now = self.now;
-        let count = |state: &Self| {
-            let marks: usize = state.marks.values().map(Vec::len).sum();
-            state.remains.len() + state.statuses.len() + state.exceptions.len() + marks
+        let new = || OperationRow::new(record.clone(), now);
+        self.operations.entry(record.id).or_insert_with(new).clone()
+    }
+
+    /// Orders of jobs of this worker.
+    pub fn cancels(&self, of: WorkerId) -> Vec<CancelOrder> {
+        let order = |(id, reason): (&JobId, &String)| match self.jobs.get(id)?.place {
+            Place::Leased { worker, claim, .. } if worker == of => {
+                Some(CancelOrder { job: *id, claim, reason: reason.clone() })
+            }
+            _ => None,
         };
-        let before = count(self);
-        self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
-        self.statuses.retain(|row| row.finished_at + keep.status >= now);
-        self.exceptions.retain(|row| {
-            let is_last = row.discarded && row.redriven_as.is_none();
-            let age = if is_last { keep.discarded } else { Some(keep.exceptions) };
-            age.is_none_or(|age| row.failed_at + age >= now)
-        });
-        for marks in self.marks.values_mut() {
-            marks.retain(|mark| mark.leg == Trace::Left || mark.at + keep.replies >= now);
-        }
-        self.marks.retain(|_, marks| !marks.is_empty());
-        before - count(self)
+        self.cancels.iter().filter_map(order).collect()
+    }
+
+    pub fn open_cancels(&self, limit: u32) -> Vec<(JobId, String)> {
+        let is_leased =
+            |id| self.jobs.get(id).is_some_and(|row| matches!(row.place, Place::Leased { .. }));
+        let open = self.cancels.iter().filter(|(id, _)| !is_leased(id));
+        open.map(|(id, reason)| (*id, reason.clone())).take(limit as usize).collect()
     }
 }
 
@@ -557,8 +639,12 @@ impl State {
         only: Option<&[JobId]>,
         limit: u32,
     ) -> Vec<MovingJob> {
-        let is_wanted =
-            |id: &JobId, row: &Row| row.is_waiting() && only.is_none_or(|only| only.contains(id));
+        let is_wanted = |id: &JobId, row: &Row| {
+            // One that is to end stays where its order is.
+            row.is_waiting()
+                && only.is_none_or(|only| only.contains(id))
+                && !self.cancels.contains_key(id)
+        };
         let wanted = self.jobs.iter().filter(|(id, row)| is_wanted(id, row)).map(|(id, _)| *id);
         let ids: Vec<_> = wanted.take(limit as usize).collect();
         for id in &ids {

@@ -102,7 +102,10 @@ impl Hook for CircuitBreaker {
                         state.open_until = Some(Instant::now() + self.pause);
                     }
                 }
-                Outcome::Retried(..) | Outcome::Discarded(_) | Outcome::Snoozed(_) => {
+                Outcome::Retried(..)
+                | Outcome::Discarded(_)
+                | Outcome::Snoozed(_)
+                | Outcome::Cancelled(_) => {
                     if was_trial && state.open_until.is_some() {
                         // It was not tried, so the next one is.
                         state.open_until = Some(Instant::now());

@@ -14,6 +14,8 @@ use qudo_core::driver::{DriverError, ErrorKind, Wake};
 
 use login::ListenLogin;
 
+use super::notify::ORDERS;
+
 /// How often the listener looks up from its socket to see whether it should stop.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -49,7 +51,10 @@ pub(super) fn listen(
     let mut pinged = Instant::now();
     loop {
         let next = client.notifications().timeout_iter(TICK).next().map_err(lost)?;
-        let wake = next.map_or(Wake::Tick, |sent| Wake::Queue(sent.payload().to_owned()));
+        let wake = next.map_or(Wake::Tick, |sent| match sent.payload() {
+            ORDERS => Wake::Orders,
+            queue => Wake::Queue(queue.to_owned()),
+        });
         if !on_wake(wake) {
             return Ok(());
         }

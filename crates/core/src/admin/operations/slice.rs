@@ -1,0 +1,310 @@
+//! One slice of an operation in one database: what it is about, and what became of it.
+
+use std::sync::Arc;
+
+use qudo_hooks::{FailureKind, JobId};
+
+use super::{Operation, Verb, What};
+use crate::admin::jobs::Question;
+use crate::admin::page::{Budget, Paging, Position};
+use crate::admin::past::{self, Extent};
+use crate::client::{Client, cancelled};
+use crate::database::Database;
+use crate::database::asked::LISTING;
+use crate::database::set::Databases;
+use crate::database::transfer::Move;
+use crate::driver::{
+    Act, Acted, Counts, Driver, DriverError, Exception, ExceptionId, JobInfo, OperationRow,
+    Redrive, Step,
+};
+use crate::error::Error;
+use crate::filter::{ExceptionFilter, Field, JobFilter};
+
+/// A slice of an operation that is done, as [`Manager::operate`](crate::Manager::operate) tells it.
+#[derive(Debug, Clone)]
+#[non_exhaustive]
+pub struct Slice {
+    /// The short name of the database.
+    pub database: String,
+    /// What became of each of its jobs.
+    pub treated: Vec<Treated>,
+    /// What became of the jobs of this database so far.
+    pub counts: Counts,
+}
+
+/// What became of one job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Treated {
+    /// The job.
+    pub job: JobId,
+    /// What became of it.
+    pub acted: Acted,
+    /// Under which id it was enqueued again, by a redrive.
+    pub redriven_as: Option<JobId>,
+}
+
+impl Treated {
+    const fn new(job: JobId, acted: Acted) -> Self {
+        Self { job, acted, redriven_as: None }
+    }
+}
+
+/// Jobs and rows that a slice is about.
+pub(super) enum Wanted {
+    Jobs(Vec<JobInfo>),
+    Failures(Vec<Exception>),
+}
+
+impl Wanted {
+    pub(super) const fn len(&self) -> usize {
+        match self {
+            Self::Jobs(jobs) => jobs.len(),
+            Self::Failures(rows) => rows.len(),
+        }
+    }
+
+    pub(super) fn truncate(&mut self, most: usize) {
+        match self {
+            Self::Jobs(jobs) => jobs.truncate(most),
+            Self::Failures(rows) => rows.truncate(most),
+        }
+    }
+}
+
+/// What was found for the next slice.
+pub(super) struct Found {
+    pub(super) wanted: Wanted,
+    pub(super) searched: u64,
+    pub(super) unreadable: u64,
+    /// Where the next slice begins; `None` at the end.
+    pub(super) next: Option<Position>,
+}
+
+/// Of a verb that moves arguments about, one slice has at most so many jobs; of others, so many.
+const WITH_ARGUMENTS: u32 = 100;
+const WITHOUT: u32 = 500;
+
+impl Operation {
+    /// How many jobs one slice has at most.
+    pub(super) const fn largest_slice(&self) -> u32 {
+        match &self.what {
+            What::Jobs(Verb::Retry | Verb::Reschedule(_), _)
+            | What::Jobs(Verb::Prioritize(_) | Verb::MoveToQueue(_) | Verb::Delete, _) => WITHOUT,
+            What::Jobs(..) | What::Redrive(_) => WITH_ARGUMENTS,
+        }
+    }
+
+    /// Looks for the next jobs in one database, those that were stored before the operation was: it is not to run after
+    /// what comes meanwhile, nor after what it made itself.
+    pub(super) fn find(
+        &self,
+        client: &Arc<Client>,
+        database: &Arc<Database>,
+        started: Option<&OperationRow>,
+        from: Position,
+        limit: u32,
+    ) -> Result<Found, Error> {
+        let (client, name) = (Arc::clone(client), Arc::clone(&database.name));
+        let time = database.limit().saturating_mul(LISTING) / 2;
+        let (what, now) = (self.what.clone(), self.asked_at);
+        let before = started.map(|row| row.started_at);
+        database.call("look for what a verb is about", move |driver| {
+            let mut paging = Paging::default().limit(limit).without_arguments().without_estimate();
+            paging.now = Some(now);
+            let budget = Budget::new(paging.search, time);
+            let codecs = &client.program.codecs;
+            match &what {
+                What::Jobs(verb, filter) => {
+                    let (paging, database) = (&paging, &*name);
+                    let question = Question { driver, database, codecs, filter, paging, budget };
+                    let (page, next) = question.page(Some(&from))?;
+                    let (searched, unreadable) = (page.searched, page.unreadable);
+                    let is_wanted = |job: &JobInfo| {
+                        before.is_none_or(|before| job.enqueued_at <= before) && verb.concerns(job)
+                    };
+                    let jobs = page.rows.into_iter().filter(is_wanted).collect();
+                    Ok(Found { wanted: Wanted::Jobs(jobs), searched, unreadable, next })
+                }
+                What::Redrive(filter) => {
+                    let by_kind = filter.asks_for(Field::Kind);
+                    let filter = ExceptionFilter::discarded().and(filter.clone());
+                    let extent = Extent { paging: &paging, budget: &budget, from: Some(&from) };
+                    let (page, next) = past::exceptions(driver, &name, codecs, &filter, &extent)?;
+                    let (searched, unreadable) = (page.searched, page.unreadable);
+                    let is_wanted = |row: &Exception| {
+                        row.redriven_as.is_none()
+                            && before.is_none_or(|before| row.failed_at <= before)
+                            && (by_kind || row.kind != FailureKind::Cancelled)
+                    };
+                    let rows = page.rows.into_iter().filter(is_wanted).collect();
+                    Ok(Found { wanted: Wanted::Failures(rows), searched, unreadable, next })
+                }
+            }
+        })
+    }
+
+    /// Does a slice; `None` where the operation does not stand where the step begins.
+    pub(super) fn treat(
+        &self,
+        client: &Arc<Client>,
+        database: &Arc<Database>,
+        wanted: &Wanted,
+        step: &OwnStep,
+    ) -> Result<Option<Vec<Treated>>, Error> {
+        match (wanted, &self.what) {
+            (Wanted::Failures(rows), _) => redrive(client, database, rows, step),
+            (Wanted::Jobs(jobs), What::Jobs(Verb::MoveToDatabase(to), _)) => {
+                move_to(&client.databases, database, to, jobs, step)
+            }
+            (Wanted::Jobs(jobs), What::Jobs(verb, _)) => {
+                let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+                let Some(act) = verb.act(&self.reason) else { return Ok(None) };
+                treat(client, database, act, &ids, step)
+            }
+            (Wanted::Jobs(_), What::Redrive(_)) => Ok(None),
+        }
+    }
+}
+
+/// A step that can be handed to another thread.
+#[derive(Clone)]
+pub(super) struct OwnStep {
+    pub(super) operation: crate::driver::OperationId,
+    pub(super) from: String,
+    pub(super) to: String,
+    pub(super) ends: bool,
+}
+
+impl OwnStep {
+    fn with<T>(&self, act: impl FnOnce(&Step<'_>) -> T) -> T {
+        act(&Step { operation: self.operation, from: &self.from, to: &self.to, ends: self.ends })
+    }
+}
+
+const ACTION: &str = "carry out a verb";
+
+/// What one database does by itself.
+fn treat(
+    client: &Arc<Client>,
+    database: &Arc<Database>,
+    act: Act,
+    jobs: &[JobId],
+    step: &OwnStep,
+) -> Result<Option<Vec<Treated>>, Error> {
+    let (ids, own) = (jobs.to_vec(), step.clone());
+    let done = |answers: &[Acted]| {
+        jobs.iter().zip(answers).map(|(job, acted)| Treated::new(*job, *acted)).collect()
+    };
+    if let Act::Cancel { reason, by_force } = act {
+        let (why, has_hooks) = (reason.clone(), !client.program.hooks().is_empty());
+        let ended = database.call(ACTION, move |driver| {
+            let act = |act: &Act| own.with(|step| driver.act(act, &ids, Some(step)));
+            cancelled::ask(driver, &ids, &why, by_force, has_hooks, act)
+        })?;
+        return Ok(ended.map(|ended| {
+            cancelled::tell(client, database, jobs, &ended, &reason);
+            done(&ended.answers)
+        }));
+    }
+    let removes = matches!(act, Act::Remove(_));
+    let answers =
+        database.call(ACTION, move |driver| own.with(|step| driver.act(&act, &ids, Some(step))))?;
+    Ok(answers.map(|answers| {
+        if removes {
+            client.waiters.note(jobs.iter().copied());
+        } else {
+            database.bell.ring();
+        }
+        done(&answers)
+    }))
+}
+
+/// Enqueues discarded jobs again.
+fn redrive(
+    client: &Arc<Client>,
+    database: &Arc<Database>,
+    rows: &[Exception],
+    step: &OwnStep,
+) -> Result<Option<Vec<Treated>>, Error> {
+    let wanted: Vec<(ExceptionId, JobId)> = rows.iter().map(|row| (row.id, JobId::new())).collect();
+    let own = step.clone();
+    let answers = database
+        .call(ACTION, move |driver| own.with(|step| driver.redrive_each(&wanted, Some(step))))?;
+    let Some(answers) = answers else { return Ok(None) };
+    database.bell.ring();
+    // Their tickets follow them.
+    client.waiters.note(rows.iter().map(|row| row.job));
+    let treated = |(row, answer): (&Exception, &Redrive)| match answer {
+        Redrive::Enqueued(new) => {
+            Treated { redriven_as: Some(*new), ..Treated::new(row.job, Acted::Done) }
+        }
+        Redrive::Conflict(_) => Treated::new(row.job, Acted::KeyHeld),
+        Redrive::Already(_) | Redrive::NotDiscarded | Redrive::NotFound => {
+            Treated::new(row.job, Acted::Gone)
+        }
+    };
+    Ok(Some(rows.iter().zip(&answers).map(treated).collect()))
+}
+
+/// Moves jobs to another database, and notes it. Two databases have no transaction in common: what a crash kept from being
+/// noted is not met again, since it is not there any more, and is not counted.
+fn move_to(
+    databases: &Databases,
+    from: &Arc<Database>,
+    to: &str,
+    jobs: &[JobInfo],
+    step: &OwnStep,
+) -> Result<Option<Vec<Treated>>, Error> {
+    let to = databases.find(to)?;
+    let ids: Vec<_> = jobs.iter().map(|job| job.id).collect();
+    let mut treated = Vec::new();
+    if !Arc::ptr_eq(from, &to) && !ids.is_empty() {
+        // One after the other would be a move for each; together nobody tells which of them went.
+        let (_, taken) = Move::new(databases, from, &to)?.run_these(&ids)?;
+        let asked = ids.clone();
+        let states = from.call(ACTION, move |driver| states(driver, &asked))?;
+        let acted = |job: &JobId, stays: Option<Acted>| match stays {
+            Some(_) if taken.contains(job) => Acted::KeyHeld,
+            Some(acted) => acted,
+            None => Acted::Done,
+        };
+        let each = ids.iter().zip(states);
+        treated = each.map(|(job, stays)| Treated::new(*job, acted(job, stays))).collect();
+        to.bell.ring();
+    }
+    let counts = Counts::of(treated.iter().map(|one| &one.acted));
+    let own = step.clone();
+    let noted = from.call(ACTION, move |driver| own.with(|step| driver.note_step(step, counts)))?;
+    Ok(noted.then_some(treated))
+}
+
+/// Why jobs are still there; `None` of those that went. One that waits may not go there: it is not the home of its key.
+fn states(driver: &dyn Driver, jobs: &[JobId]) -> Result<Vec<Option<Acted>>, DriverError> {
+    use crate::driver::JobState;
+    let live = driver.live(jobs)?;
+    let state = |job: &JobId| {
+        if !live.contains(job) {
+            return Ok(None);
+        }
+        Ok(driver.state(*job)?.map(|state| match state {
+            JobState::Moving => Acted::Moving,
+            JobState::Running { .. } => Acted::Running,
+            JobState::Ready | JobState::Scheduled { .. } => Acted::KeyHeld,
+        }))
+    };
+    jobs.iter().map(state).collect()
+}
+
+/// Whether no job of a database can be meant.
+pub(super) fn leaves_out(operation: &Operation, database: &Arc<Database>, is_spool: bool) -> bool {
+    use crate::admin::listing::is_left_out;
+    match &operation.what {
+        // The spool empties itself, and no job goes to where it is.
+        What::Jobs(Verb::MoveToDatabase(to), filter) => {
+            is_spool || *database.name == **to || is_left_out(filter, database)
+        }
+        What::Jobs(_, filter) => is_left_out::<JobInfo>(filter as &JobFilter, database),
+        What::Redrive(filter) => is_left_out::<Exception>(filter, database),
+    }
+}

@@ -1,0 +1,165 @@
+//! Operations over databases that fail, forget their answers, and come back.
+
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use super::{Operation, OperationReport, Verb};
+use crate::driver::{
+    Act, Audit, Deadline, Driver, DriverError, ErrorKind, Inspect, Operate, Step, Work,
+};
+use crate::fixture::{memory, records};
+use crate::manager::Manager;
+use crate::memory::MemoryDriver;
+use crate::testing::FaultyDriver;
+
+const JOBS: usize = 1_200;
+
+fn filled() -> Arc<MemoryDriver> {
+    let driver = Arc::new(MemoryDriver::default());
+    driver.insert(&records(JOBS), Deadline::NONE).expect("stored");
+    driver
+}
+
+fn manager(one: Arc<dyn Driver>, two: Arc<dyn Driver>) -> Manager {
+    Manager::builder().linked(false).driver("one", one).driver("two", two).build().expect("valid")
+}
+
+fn delete() -> Operation {
+    Operation::on("".parse().expect("all"), Verb::Delete).rate(None)
+}
+
+fn run(manager: &Manager, operation: &Operation) -> OperationReport {
+    manager.operate(operation, |_| ControlFlow::Continue(())).expect("can be begun")
+}
+
+fn left(driver: &dyn Driver) -> u64 {
+    driver.depth(100_000).expect("answers").ready.count
+}
+
+#[test]
+fn the_part_of_a_database_that_fails_is_not_done_and_is_gone_on_with() {
+    let (one, two) = (filled(), filled());
+    let fails = Arc::new(AtomicBool::new(true));
+    let (still, slices) = (Arc::clone(&fails), AtomicU32::new(0));
+    let faulty = FaultyDriver::new(Arc::clone(&two) as Arc<dyn Driver>).with_fault(move |call| {
+        let third = call == "act" && slices.fetch_add(1, Ordering::AcqRel) == 2;
+        if third && still.load(Ordering::Acquire) {
+            return Err(DriverError::new(ErrorKind::Other, "the disk is full"));
+        }
+        Ok(())
+    });
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, Arc::new(faulty));
+    let operation = delete().reason("no longer wanted").operator("ada");
+    let report = run(&manager, &operation);
+    assert!(!report.is_done());
+    assert_eq!((left(&*one), left(&*two), report.counts().done), (0, 200, JOBS as u64));
+    let failed = report.databases[1].answer.as_ref().expect_err("the disk is full").to_string();
+    assert!(failed.contains("two") && failed.contains("the disk is full"), "{failed}");
+    fails.store(false, Ordering::Release);
+    let again = manager.find_operation(operation.id()).expect("answers").expect("is stored");
+    let report = run(&manager, &again);
+    assert!(report.is_done());
+    assert_eq!((left(&*two), report.counts().done), (0, 2 * JOBS as u64));
+    let row = report.databases[1].answer.as_ref().expect("done");
+    let record = &row.record;
+    assert_eq!((&*record.operator, &*record.reason), ("ada", "no longer wanted"));
+    // What is done stays done.
+    one.insert(&records(1), Deadline::NONE).expect("stored");
+    assert_eq!(run(&manager, &again).counts().done, 2 * JOBS as u64);
+    assert_eq!(left(&*one), 1);
+}
+
+#[test]
+fn a_slice_whose_answer_was_lost_is_counted_once() {
+    let (one, two) = (filled(), memory());
+    let inside = Arc::clone(&one);
+    let calls = AtomicU32::new(0);
+    let place = std::sync::Mutex::new(String::new());
+    let operation = delete();
+    let id = operation.id();
+    // The first call of each slice is carried out, with its step, and its answer is lost.
+    let faulty = FaultyDriver::new(Arc::clone(&one) as Arc<dyn Driver>).with_fault(move |call| {
+        if call != "act" || calls.fetch_add(1, Ordering::AcqRel) % 2 == 1 {
+            return Ok(());
+        }
+        let row = inside.operation(id).expect("answers").expect("is begun");
+        let mut known = place.lock().expect("no panic");
+        let jobs = inside.traces(qudo_hooks::JobId::from_uuid(uuid::Uuid::nil()), 500);
+        let jobs: Vec<_> = jobs.expect("answers").iter().map(|one| one.id).collect();
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let to = format!("\"start\"{}", " ".repeat(known.len()));
+        let step = Step { operation: id, from: &row.place, to: &to, ends: false };
+        inside.act(&Act::Remove(None), &jobs, Some(&step)).expect("answers").expect("stands there");
+        *known = to;
+        let lost = DriverError::new(ErrorKind::Contention, "the answer was lost");
+        Err(lost.ambiguous(true))
+    });
+    let manager = manager(Arc::new(faulty), two);
+    let report = run(&manager, &operation);
+    assert!(report.is_done(), "{:?}", report.databases);
+    assert_eq!((left(&*one), report.counts().sum()), (0, JOBS as u64));
+}
+
+#[test]
+fn a_limit_is_kept_and_without_all_answers_not_gone_on_with() {
+    let (one, two) = (filled(), filled());
+    let is_away = Arc::new(AtomicBool::new(false));
+    let away = Arc::clone(&is_away);
+    let faulty = FaultyDriver::new(Arc::clone(&two) as Arc<dyn Driver>).with_fault(move |_| {
+        if away.load(Ordering::Acquire) {
+            return Err(DriverError::new(ErrorKind::Other, "away"));
+        }
+        Ok(())
+    });
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, Arc::new(faulty));
+    let operation = delete().limit(1_000).rate(Some(400));
+    let mut slices = 0;
+    let stop = |_: &_| {
+        slices += 1;
+        ControlFlow::Break(())
+    };
+    let report = manager.operate(&operation, stop).expect("can be begun");
+    let done = 2 * JOBS as u64 - left(&*one) - left(&*two);
+    assert!(!report.is_done() && done < 1_000 && slices > 0, "{done} of {slices} slices");
+    is_away.store(true, Ordering::Release);
+    let again = manager.find_operation(operation.id()).expect("one knows").expect("is stored");
+    let refused = manager.operate(&again, |_| ControlFlow::Continue(()));
+    let refused = refused.expect_err("the other's count is not known").to_string();
+    assert!(refused.contains("limit") && refused.contains("two"), "{refused}");
+    is_away.store(false, Ordering::Release);
+    let report = run(&manager, &again);
+    assert!(report.is_done());
+    assert_eq!(report.counts().done, 1_000);
+    assert_eq!(left(&*one) + left(&*two), 2 * JOBS as u64 - 1_000);
+}
+
+#[test]
+fn another_operation_of_the_same_id_is_refused() {
+    let manager = manager(filled(), memory());
+    let operation = delete();
+    run(&manager, &operation);
+    let other =
+        Operation { what: super::What::Jobs(Verb::Retry, "".parse().expect("all")), ..operation };
+    let error = manager.operate(&other, |_| ControlFlow::Continue(())).expect_err("is another");
+    assert!(error.to_string().contains("delete"), "{error}");
+}
+
+#[test]
+fn each_job_is_told_of_once() {
+    let manager = manager(filled(), filled());
+    let (mut told, mut last) = (BTreeSet::new(), BTreeSet::new());
+    let report = manager.operate(&delete(), |slice| {
+        for one in &slice.treated {
+            assert!(told.insert(one.job), "twice");
+        }
+        last.insert((slice.database.clone(), slice.counts.done));
+        ControlFlow::Continue(())
+    });
+    assert!(report.expect("can be begun").is_done());
+    assert_eq!(told.len(), 2 * JOBS);
+    assert!(last.contains(&("one".to_owned(), JOBS as u64)));
+}

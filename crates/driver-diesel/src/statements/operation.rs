@@ -1,0 +1,109 @@
+//! Verbs over filters, as far as they have come. Every function runs inside a transaction.
+
+use diesel::deserialize;
+use diesel::result::QueryResult;
+use qudo_core::driver::{Counts, OperationId, OperationRecord, OperationRow, Step};
+use uuid::Uuid;
+
+use super::lookup::instant;
+use crate::engine::Engine;
+use crate::sql::{Bind, Columns, FromRow, Sql};
+
+const COLUMNS: &str = "id, verb, filter, operator, reason, at_most, asked_at, started_at, changed_at, finished_at, \
+                       place, done, conflicts, gone";
+
+struct Row(OperationRow);
+
+impl FromRow for Row {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let record = OperationRecord {
+            id: OperationId::from_uuid(columns.id()?),
+            verb: columns.text()?,
+            filter: columns.text()?,
+            operator: columns.text()?,
+            reason: columns.text()?,
+            at_most: columns.opt_big()?.map(i64::unsigned_abs),
+            asked_at: instant(columns.big()?),
+        };
+        let mut row = OperationRow::new(record, instant(columns.big()?));
+        row.changed_at = instant(columns.big()?);
+        row.finished_at = columns.opt_big()?.map(instant);
+        row.place = columns.text()?;
+        let mut count = || columns.big().map(i64::unsigned_abs);
+        row.counts = Counts::new(count()?, count()?, count()?);
+        Ok(Self(row))
+    }
+}
+
+/// Stores an operation, unless it is there; twice is once.
+pub(crate) fn begin<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    record: &OperationRecord,
+) -> QueryResult<Option<OperationRow>> {
+    let (words, tail) = E::INSERT_IGNORE;
+    let now = E::NOW;
+    let sql = format!(
+        "{words} INTO qudo_operation (id, verb, filter, operator, reason, at_most, asked_at, started_at, changed_at, \
+         place, done, conflicts, gone) VALUES (?,?,?,?,?,?,?,{now},{now},'',0,0,0){tail}"
+    );
+    let binds = [
+        Bind::Id(record.id.as_uuid()),
+        Bind::Text(&record.verb),
+        Bind::Text(&record.filter),
+        Bind::Text(&record.operator),
+        Bind::Text(&record.reason),
+        Bind::OptBig(record.at_most.map(|most| i64::try_from(most).unwrap_or(i64::MAX))),
+        Bind::Big(record.asked_at.timestamp_micros()),
+    ];
+    conn.run(&sql, &binds)?;
+    operation::<E>(conn, record.id.as_uuid())
+}
+
+/// An operation as it stands.
+pub(crate) fn operation<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    id: &Uuid,
+) -> QueryResult<Option<OperationRow>> {
+    let sql = format!("SELECT {COLUMNS} FROM qudo_operation WHERE id = ?");
+    Ok(conn.row::<Row>(&sql, &[Bind::Id(id)])?.map(|row| row.0))
+}
+
+/// Operations, newest first: the ids sort by time.
+pub(crate) fn operations<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    before: Option<OperationId>,
+    limit: u32,
+) -> QueryResult<Vec<OperationRow>> {
+    let before = before.map_or(Uuid::max(), |id| *id.as_uuid());
+    let sql = format!("SELECT {COLUMNS} FROM qudo_operation WHERE id < ? ORDER BY id DESC LIMIT ?");
+    let rows: Vec<Row> = conn.rows(&sql, &[Bind::Id(&before), Bind::Big(limit.into())])?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
+}
+
+/// Moves an operation on, if it stands where the step begins; the row's lock decides between two who try. First of
+/// all in a transaction, so that the second changes no job.
+pub(crate) fn step<E: Engine>(conn: &mut Sql<'_, E::Conn>, step: &Step<'_>) -> QueryResult<bool> {
+    let ends = if step.ends { E::NOW } else { "NULL" };
+    let sql = format!(
+        "UPDATE qudo_operation SET place = ?, changed_at = {}, finished_at = {ends} \
+         WHERE id = ? AND place = ? AND finished_at IS NULL",
+        E::NOW
+    );
+    let binds = [Bind::Text(step.to), Bind::Id(step.operation.as_uuid()), Bind::Text(step.from)];
+    Ok(conn.run(&sql, &binds)? == 1)
+}
+
+/// Counts what the step did.
+pub(crate) fn count<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    step: &Step<'_>,
+    counts: Counts,
+) -> QueryResult<()> {
+    if counts.sum() == 0 {
+        return Ok(());
+    }
+    let sql = "UPDATE qudo_operation SET done = done + ?, conflicts = conflicts + ?, gone = gone + ? WHERE id = ?";
+    let number = |count: u64| Bind::Big(i64::try_from(count).unwrap_or(i64::MAX));
+    let [done, conflicts, gone] = [counts.done, counts.conflicts, counts.gone].map(number);
+    conn.run(sql, &[done, conflicts, gone, Bind::Id(step.operation.as_uuid())]).map(drop)
+}
