@@ -88,7 +88,7 @@ pub mod admin {
         DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups, Filter, FilterError,
         Filtered, Finding, Flaw, JobCount, JobFilter, Listing, LoopReport, MoveReport, Operation,
         OperationReport, Overview, Page, Paging, PerDatabase, Placed, Preview, Reason, Slice,
-        SpoolReport, StatusFilter, Treated, UnknownVerb, Unworkable, Verb, fields,
+        SpoolReport, StatusFilter, Treated, UnknownVerb, Unworkable, Verb, fields, read_due,
     };
 }
 

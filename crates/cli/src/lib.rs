@@ -8,12 +8,14 @@ mod databases;
 mod failures;
 mod list;
 mod migrate;
+mod operations;
 mod output;
 mod parts;
 mod shapes;
 mod show;
 mod sources;
 mod status;
+mod verbs;
 mod why;
 mod workers;
 
@@ -24,6 +26,7 @@ use qudo::{Error, Manager};
 
 use list::ListArguments;
 use sources::Databases;
+use verbs::OnFilter;
 
 /// Looks after the databases of a qudo job queue.
 #[derive(Debug, Parser)]
@@ -56,6 +59,29 @@ enum Command {
     Show(show::Arguments),
     /// Tell why a job does not run, or how it ended: the one reason, from all databases.
     Why(why::Arguments),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Let jobs that wait for their next attempt run now.
+    Retry(verbs::Retry),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Enqueue jobs again that failed for good, each once; of cancelled ones those that the filter asks for by `kind`.
+    Redrive(verbs::Redrive),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Cancel jobs, for a --reason: those that wait end now, those that run are told.
+    Cancel(verbs::Cancel),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Remove jobs that wait. They are not kept; `cancel` keeps them for a redrive.
+    Delete(verbs::Delete),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Let jobs that wait run at another time.
+    Reschedule(verbs::Reschedule),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Change the priority of jobs that wait.
+    Prioritize(verbs::Prioritize),
+    #[command(after_long_help = list::LANGUAGE)]
+    /// Move jobs that wait to another queue or another database.
+    Move(verbs::Move),
+    /// Show the verbs that were begun, by whom and how far they have come; go on with one.
+    Operations(operations::Arguments),
     /// Show what waits in each queue and whether it is paused; pause and resume queues.
     Queues(parts::Arguments),
     /// The same for abilities.
@@ -167,6 +193,14 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Failures(arguments) => {
             failures::run(&arguments.databases().manager(own)?, &arguments)?
         }
+        Command::Retry(arguments) => arguments.run(own)?,
+        Command::Redrive(arguments) => arguments.run(own)?,
+        Command::Cancel(arguments) => arguments.run(own)?,
+        Command::Delete(arguments) => arguments.run(own)?,
+        Command::Reschedule(arguments) => arguments.run(own)?,
+        Command::Prioritize(arguments) => arguments.run(own)?,
+        Command::Move(arguments) => arguments.run(own)?,
+        Command::Operations(arguments) => operations::run(own, &arguments)?,
         Command::Queues(arguments) => {
             parts::run(&arguments.databases.manager(own)?, &arguments, parts::Kind::Queue)?
         }

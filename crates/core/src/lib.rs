@@ -84,7 +84,9 @@ pub use database::health::DatabaseState;
 pub use database::transfer::MoveReport;
 pub use driver::{Driver, DriverError, DriverRegistration};
 pub use error::{DownReason, Error, Placed};
-pub use filter::{ExceptionFilter, Filter, FilterError, Filtered, JobFilter, StatusFilter, fields};
+pub use filter::{
+    ExceptionFilter, Filter, FilterError, Filtered, JobFilter, StatusFilter, fields, read_due,
+};
 pub use inside::{JobInside, ManagerInside};
 pub use job::Job;
 pub use job_error::{JobError, JobResult, abort, snooze};

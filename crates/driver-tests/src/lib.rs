@@ -254,6 +254,14 @@ macro_rules! suite {
             a_changed_priority_or_queue_is_that_of_the_next_claim,
             a_step_is_done_once_by_whoever_is_first,
             discarded_jobs_are_enqueued_again_many_at_a_time_each_once,
+            a_preview_tells_what_an_operation_would_do_and_does_nothing,
+            each_verb_does_to_the_jobs_of_a_filter_what_it_says,
+            jobs_that_come_while_an_operation_runs_are_left_alone,
+            an_operation_that_was_stopped_is_gone_on_with_by_its_id,
+            two_redrives_of_the_same_failures_enqueue_each_once,
+            jobs_of_a_filter_move_to_another_database,
+            jobs_of_a_filter_are_cancelled_where_they_wait_and_where_they_run,
+            operations_are_kept_for_as_long_as_failures,
         }
     };
     (@ hooks $run:path) => {

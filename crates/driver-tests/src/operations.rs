@@ -1,13 +1,21 @@
+use std::ops::ControlFlow;
 use std::sync::Barrier;
+use std::time::Duration;
 
-use qudo::JobId;
+use qudo::admin::{
+    ExceptionFilter, JobFilter, Operation, OperationReport, Paging, Preview, Treated, Verb,
+};
 use qudo::driver::{
     Act, Acted, Counts, Driver, Due, Ending, ExceptionId, ExceptionRecord, Extras,
-    JobRecord, JobState, OperationId, OperationRecord, Redrive, Settlement, Step, Verdict,
+    JobRecord, JobState, OperationId, OperationRecord, Keep, Redrive, Settlement, Step, Verdict,
 };
 use qudo::hook::FailureKind;
+use qudo::{Error, JobId, Manager};
 
-use crate::Bed;
+use crate::abilities::{echo, give_up};
+use crate::session::claim_as_stranger;
+use crate::work::exceptions;
+use crate::{Bed, run_all};
 use crate::contract::{HOUR, beating, claim, insert, record};
 
 /// So many that each statement over them is made more than once.
@@ -214,4 +222,259 @@ pub fn discarded_jobs_are_enqueued_again_many_at_a_time_each_once(bed: &Bed) {
     let again = driver.redrive_each(&others, None).expect("answers").expect("without a step");
     let already = again.iter().filter(|one| matches!(one, Redrive::Already(_))).count();
     assert_eq!(already, MANY - 1);
+}
+
+/// What a filter means.
+fn jobs(manager: &Manager, filter: &str) -> Vec<JobId> {
+    let filter: JobFilter = filter.parse().expect("a filter");
+    let found = manager.jobs(&filter, &Paging::default().limit(10_000));
+    assert_eq!(found.errors().count(), 0);
+    found.rows().map(|(_, job)| job.id).collect()
+}
+
+fn count(manager: &Manager, filter: &str) -> usize {
+    jobs(manager, filter).len()
+}
+
+/// Jobs of all databases: each has `each` that are ready, and as many that are scheduled.
+fn fill(manager: &Manager, bed: &Bed, each: usize) -> usize {
+    for (name, _) in &bed.databases {
+        let new = |n: usize| {
+            let job = echo::job(format!("{n}")).database(name).meta("tenant", n % 2);
+            if n % 4 < 2 { job } else { job.delay(HOUR) }
+        };
+        manager.enqueue_many((0..2 * each).map(new)).expect("stored");
+    }
+    2 * each * bed.databases.len()
+}
+
+fn operation_on(filter: &str, verb: Verb) -> Operation {
+    Operation::on(filter.parse().expect("a filter"), verb).rate(None).reason("to see")
+}
+
+fn run(manager: &Manager, operation: &Operation) -> OperationReport {
+    manager.operate(operation, |_| ControlFlow::Continue(())).expect("can be begun")
+}
+
+fn done(manager: &Manager, operation: &Operation) -> Counts {
+    let report = run(manager, operation);
+    assert!(report.is_done(), "{:?}", report.databases);
+    report.counts()
+}
+
+fn previewed(manager: &Manager, operation: &Operation) -> Preview {
+    let mut all = Preview::default();
+    for on in manager.preview(operation, 3).expect("can be asked") {
+        let one = on.answer.expect("answers");
+        all.count += one.count;
+        all.running += one.running;
+        all.jobs.extend(one.jobs);
+        all.failures.extend(one.failures);
+    }
+    all
+}
+
+pub fn a_preview_tells_what_an_operation_would_do_and_does_nothing(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let all = fill(&manager, bed, 20);
+    let (_, claimed) = claim_as_stranger(bed, "echo", 2);
+    let cancel = operation_on("meta.tenant=1", Verb::Cancel);
+    let preview = previewed(&manager, &cancel);
+    let running = claimed.iter().filter(|job| job.facts.meta.as_deref() == Some(r#"{"tenant":1}"#));
+    assert_eq!((preview.count, preview.running), (all as u64 / 2, running.count() as u64));
+    assert_eq!(preview.jobs.len(), 3 * bed.databases.len());
+    let retry = operation_on("", Verb::Retry);
+    assert_eq!(previewed(&manager, &retry).count, 0, "none waits for its next attempt");
+    assert_eq!(count(&manager, ""), all);
+    assert!(manager.operations(None, 10).into_iter().all(|on| on.answer.expect("answers").is_empty()));
+    // What cannot be is refused before anything is done.
+    for refused in [
+        Operation::on("".parse().expect("all"), Verb::Cancel),
+        operation_on("", Verb::MoveToQueue(" no queue".to_owned())),
+        operation_on("", Verb::MoveToDatabase("nowhere".to_owned())),
+    ] {
+        assert!(manager.preview(&refused, 1).is_err());
+        let error = manager.operate(&refused, |_| ControlFlow::Continue(()));
+        assert!(error.is_err_and(|error| error.is_invalid()));
+    }
+    assert!(manager.operations(None, 10).into_iter().all(|on| on.answer.expect("answers").is_empty()));
+}
+
+pub fn each_verb_does_to_the_jobs_of_a_filter_what_it_says(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let half = fill(&manager, bed, 30) / 2;
+    let (worker, claimed) = claim_as_stranger(bed, "echo", 3);
+    let runs = claimed.len();
+    let run = |filter: &str, verb| {
+        let counts = done(&manager, &operation_on(filter, verb));
+        (counts.done as usize, counts.conflicts as usize, counts.gone)
+    };
+    assert_eq!(run("state:ready", Verb::Reschedule(Due::In(HOUR * 2))), (half - runs, 0, 0));
+    assert_eq!((count(&manager, "state:ready"), count(&manager, "state:scheduled")), (0, 2 * half - runs));
+    assert_eq!(run("", Verb::Reschedule(Due::Now)), (2 * half - runs, runs, 0));
+    assert_eq!(run("", Verb::Reschedule(Due::Now)), (0, runs, 0), "what is ready is passed over");
+    assert_eq!(run("meta.tenant=1", Verb::Prioritize(9)).2, 0);
+    let urgent = count(&manager, "priority:9");
+    assert!((half - runs..=half).contains(&urgent), "{urgent}");
+    assert_eq!(run("priority:9", Verb::MoveToQueue("fast".to_owned())), (urgent, 0, 0));
+    assert_eq!(count(&manager, "queue:fast"), urgent);
+    assert_eq!(run("queue:fast", Verb::Delete), (urgent, 0, 0));
+    assert_eq!(count(&manager, ""), 2 * half - urgent);
+    // Those that ran fail, and wait for their next attempt.
+    let retried = |job| Settlement { job: Box::new(job), verdict: Verdict::Retry(HOUR), extras: None };
+    let ends: Vec<_> = claimed.into_iter().map(retried).collect();
+    bed.driver().settle(worker, &ends).expect("settles");
+    let later = echo::job("later".to_owned()).delay(HOUR).database(bed.first());
+    manager.enqueue(later).expect("stored");
+    assert_eq!(run("", Verb::Retry), (runs, 0, 0));
+    assert_eq!(count(&manager, "state:scheduled"), 1, "what was never tried waits for its time");
+    let left = count(&manager, "");
+    assert_eq!(run("", Verb::Delete), (left, 0, 0));
+    assert_eq!(count(&manager, ""), 0);
+    // All of them were written down, in each database.
+    for on in manager.operations(None, 100) {
+        let rows = on.answer.expect("answers");
+        assert_eq!(rows.len(), 8);
+        assert!(rows.iter().all(|row| row.finished_at.is_some() && row.record.reason == "to see"));
+        let verbs: Vec<_> = rows.iter().rev().map(|row| &*row.record.verb).collect();
+        assert_eq!(verbs[3..6], ["prioritize 9", "move to queue fast", "delete"]);
+    }
+}
+
+pub fn jobs_that_come_while_an_operation_runs_are_left_alone(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let all = fill(&manager, bed, 20);
+    let mut new = 0;
+    let report = manager.operate(&operation_on("", Verb::Delete).rate(Some(200)), |_| {
+        new += 1;
+        manager.enqueue(echo::job("new".to_owned())).expect("stored");
+        ControlFlow::Continue(())
+    });
+    let report = report.expect("can be begun");
+    assert!(report.is_done() && new >= bed.databases.len());
+    assert_eq!((report.counts().done as usize, count(&manager, "")), (all, new));
+}
+
+pub fn an_operation_that_was_stopped_is_gone_on_with_by_its_id(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let all = fill(&manager, bed, 100);
+    let operation = operation_on("age<1h", Verb::Delete).rate(Some(200)).operator("ada");
+    let report = manager.operate(&operation, |_| ControlFlow::Break(())).expect("can be begun");
+    assert!(!report.is_done());
+    let stopped = report.databases.iter().filter_map(|on| on.answer.as_ref().err());
+    assert!(stopped.into_iter().all(|error| matches!(error, Error::OperationStopped { .. })));
+    let left = count(&manager, "");
+    assert!(left > 0 && left < all, "{left} of {all}");
+    // By another process, and by two at the same time.
+    let (others, barrier) = ([bed.manager::<echo>().0, bed.manager::<echo>().0], Barrier::new(2));
+    std::thread::scope(|scope| {
+        for other in &others {
+            scope.spawn(|| {
+                let again = other.find_operation(operation.id()).expect("answers");
+                let again = again.expect("is stored").rate(None);
+                assert_eq!(again.to_string(), "delete age<1h");
+                barrier.wait();
+                assert_eq!(done(other, &again), Counts::new(all as u64, 0, 0), "nothing twice");
+            });
+        }
+    });
+    assert_eq!(count(&manager, ""), 0);
+    assert!(manager.find_operation(OperationId::new()).expect("all answer").is_none());
+}
+
+pub fn two_redrives_of_the_same_failures_enqueue_each_once(bed: &Bed) {
+    let (manager, _) = bed.manager::<give_up>();
+    for (name, _) in &bed.databases {
+        for n in 0..30 {
+            let job = give_up::job().database(name).uniqkey(format!("{name}{n}"));
+            manager.enqueue(job).expect("stored");
+        }
+    }
+    let all = run_all(&manager);
+    let failed = exceptions(&manager);
+    assert_eq!((all, failed.len()), (30 * bed.databases.len(), all));
+    // One whose key is held again, and one that was cancelled.
+    let held = format!("{}7", bed.first());
+    manager.enqueue(give_up::job().database(bed.first()).uniqkey(&held)).expect("stored");
+    let unwanted = manager.enqueue(give_up::job().database(bed.first())).expect("stored");
+    manager.cancel(unwanted.id().expect("new"), "wrong").expect("answers");
+    let filter = || -> ExceptionFilter { "ability:give_up".parse().expect("a filter") };
+    assert_eq!(previewed(&manager, &Operation::redrive(filter())).count, all as u64);
+    let (other, barrier) = (bed.manager::<give_up>().0, Barrier::new(2));
+    let redrive = |manager: &Manager| {
+        barrier.wait();
+        let mut all = Vec::new();
+        let operation = Operation::redrive(filter()).rate(None);
+        let report = manager.operate(&operation, |slice| {
+            all.extend(slice.treated.iter().copied());
+            ControlFlow::Continue(())
+        });
+        assert!(report.expect("can be begun").is_done());
+        all
+    };
+    let treated: Vec<Treated> = std::thread::scope(|scope| {
+        let threads = [scope.spawn(|| redrive(&manager)), scope.spawn(|| redrive(&other))];
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let again: Vec<_> = treated.iter().filter(|one| one.acted == Acted::Done).collect();
+    assert_eq!(again.len(), all - 1, "each once");
+    assert!(again.iter().all(|one| one.redriven_as.is_some()));
+    assert!(treated.iter().any(|one| one.acted == Acted::KeyHeld));
+    // They, and the one that holds the key.
+    assert_eq!(count(&manager, ""), all);
+    let ticket = manager.ticket(again[0].job);
+    assert!(matches!(ticket.check(), Ok(qudo::Progress::Waiting(_))), "it follows");
+}
+
+pub fn jobs_of_a_filter_move_to_another_database(bed: &Bed) {
+    let other = bed.another();
+    let (from, to) = (&bed.databases[0], &other.databases[0]);
+    let manager = Manager::builder().linked(false).ability::<echo>();
+    let manager = manager.database_as("from", &from.1).database_as("to", &to.1);
+    let manager = manager.build().expect("valid");
+    let jobs = (0..300).map(|n| echo::job(n.to_string()).database("from").meta("tenant", n % 3));
+    manager.enqueue_many(jobs).expect("stored");
+    let (_, claimed) = claim_as_stranger(bed, "echo", 1);
+    assert_eq!(claimed.len(), 1);
+    let verb = Verb::MoveToDatabase("to".to_owned());
+    let counts = done(&manager, &operation_on("meta.tenant=0", verb.clone()));
+    let runs = u64::from(claimed[0].facts.meta.as_deref() == Some(r#"{"tenant":0}"#));
+    assert_eq!(counts, Counts::new(100 - runs, runs, 0));
+    assert_eq!(count(&manager, "db:to") as u64, 100 - runs);
+    assert_eq!(count(&manager, "db:to meta.tenant=0") as u64, 100 - runs);
+    assert_eq!(done(&manager, &operation_on("meta.tenant=0", verb)), Counts::new(0, runs, 0));
+}
+
+pub fn jobs_of_a_filter_are_cancelled_where_they_wait_and_where_they_run(bed: &Bed) {
+    let (manager, _) = bed.manager::<echo>();
+    let all = fill(&manager, bed, 10);
+    let (worker, claimed) = claim_as_stranger(bed, "echo", 2);
+    let cancel = operation_on("", Verb::Cancel);
+    assert_eq!(done(&manager, &cancel), Counts::new(all as u64, 0, 0));
+    assert_eq!(count(&manager, ""), claimed.len());
+    assert_eq!(bed.driver().cancels(worker).expect("answers").len(), claimed.len());
+    let rows = exceptions(&manager);
+    assert_eq!(rows.len(), all - claimed.len());
+    assert!(rows.iter().all(|row| row.kind == FailureKind::Cancelled && row.message == "to see"));
+    assert_eq!(done(&manager, &operation_on("", Verb::CancelByForce)).done, claimed.len() as u64);
+    assert_eq!((count(&manager, ""), exceptions(&manager).len()), (0, all));
+    // All of them again, since it is asked for by name.
+    let all_failures = Operation::redrive(ExceptionFilter::all()).rate(None);
+    assert_eq!(done(&manager, &all_failures).done, 0);
+    let cancelled: ExceptionFilter = "kind:cancelled".parse().expect("a filter");
+    assert_eq!(done(&manager, &Operation::redrive(cancelled).rate(None)).done, all as u64);
+    assert_eq!(count(&manager, ""), all);
+}
+
+pub fn operations_are_kept_for_as_long_as_failures(bed: &Bed) {
+    let driver = &*bed.driver();
+    let record = operation(driver);
+    let keep = |age| Keep { exceptions: age, ..Keep::all(HOUR) };
+    driver.purge(&keep(HOUR), 100).expect("purges");
+    assert!(driver.operation(record.id).expect("answers").is_some());
+    let is_gone = || {
+        driver.purge(&keep(Duration::ZERO), 100).expect("purges");
+        driver.operation(record.id).expect("answers").is_none()
+    };
+    crate::eventually("it is a moment old", is_gone);
 }

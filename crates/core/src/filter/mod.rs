@@ -24,7 +24,7 @@ use field::List;
 
 use crate::driver::{Exception, ExceptionId, JobInfo, StatusRow};
 use crate::tools::time::utc_now;
-use qudo_hooks::JobId;
+use qudo_hooks::{Due, JobId};
 
 /// Which live jobs a list shows or a command changes.
 pub type JobFilter = Filter<JobInfo>;
@@ -251,6 +251,28 @@ impl Filter<Exception> {
     pub fn discarded() -> Self {
         Self::of(Field::Discarded, condition::Condition::YesNo(true), "discarded:yes".to_owned())
     }
+}
+
+/// When a job is to run, as people write it: `now`, a span of time such as `10m` or `1h30m`, or a time such as
+/// `2026-12-01T10:00`, in UTC unless an offset follows; the begin of what is written, so that `2026-12-01` is midnight. `None` of another text.
+///
+/// ```
+/// use std::time::Duration;
+/// use qudo_core::driver::Due;
+/// use qudo_core::read_due;
+///
+/// assert_eq!(read_due("1h30m"), Some(Due::In(Duration::from_secs(5_400))));
+/// assert_eq!(read_due("2026-12-01"), Some(Due::At("2026-12-01T00:00:00Z".parse()?)));
+/// assert_eq!(read_due("soon"), None);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn read_due(text: &str) -> Option<Due> {
+    if text.eq_ignore_ascii_case("now") {
+        return Some(Due::Now);
+    }
+    let span = instant::span(text).and_then(|span| span.to_std().ok());
+    let at = || instant::instant(text, utc_now()).map(|written| Due::At(written.from));
+    span.map(Due::In).or_else(at)
 }
 
 /// The fields of a kind of row, for help and completion.

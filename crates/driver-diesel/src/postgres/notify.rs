@@ -14,7 +14,7 @@ use crate::sql::{Bind, Columns, FromRow};
 /// Inside a caller's transaction: heard at its commit. The payload is the queue's name and nothing else, or [`ORDERS`].
 pub(super) const NOTIFY: &str = "SELECT pg_notify(?, ?)";
 
-/// The payload that tells of orders. No queue has a space in its name.
+/// The payload that tells of orders. The name of no queue begins with a space.
 pub(super) const ORDERS: &str = " orders";
 
 /// By itself: losing it in a crash of the server costs a look `delay` later, so it does not wait

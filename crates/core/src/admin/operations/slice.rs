@@ -89,9 +89,9 @@ impl Operation {
     /// How many jobs one slice has at most.
     pub(super) const fn largest_slice(&self) -> u32 {
         match &self.what {
-            What::Jobs(Verb::Retry | Verb::Reschedule(_), _)
-            | What::Jobs(Verb::Prioritize(_) | Verb::MoveToQueue(_) | Verb::Delete, _) => WITHOUT,
-            What::Jobs(..) | What::Redrive(_) => WITH_ARGUMENTS,
+            What::Jobs(Verb::Cancel | Verb::CancelByForce | Verb::MoveToDatabase(_), _)
+            | What::Redrive(_) => WITH_ARGUMENTS,
+            What::Jobs(..) => WITHOUT,
         }
     }
 

@@ -6,9 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::{Operation, OperationReport, Verb};
-use crate::driver::{
-    Act, Audit, Deadline, Driver, DriverError, ErrorKind, Inspect, Operate, Step, Work,
-};
+use crate::driver::{Act, Audit, Deadline, Driver, DriverError, ErrorKind, Operate, Step, Work};
 use crate::fixture::{memory, records};
 use crate::manager::Manager;
 use crate::memory::MemoryDriver;
