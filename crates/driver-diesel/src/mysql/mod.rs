@@ -133,6 +133,7 @@ impl Engine for Mysql {
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
     const LOCKS_INDEXES: bool = true;
     const BY_KEY: &'static str = " FORCE INDEX (PRIMARY)";
+    const BY_DISCARDED: &'static str = " FORCE INDEX (ix_qudo_exception_log_discarded)";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
     fn rows_by_id<T: FromRow>(

@@ -109,7 +109,9 @@ pub(crate) fn scan<E: Engine>(
     } else {
         FACTS.replace("arg", "CASE WHEN 1 = 0 THEN arg END")
     };
-    let mut sql = format!("SELECT {COLUMNS}, {facts} FROM qudo_exception_log WHERE 1 = 1");
+    let is_all = scan.discarded_only && scan.job.is_none() && scan.id.is_none();
+    let by = if is_all { E::BY_DISCARDED } else { "" };
+    let mut sql = format!("SELECT {COLUMNS}, {facts} FROM qudo_exception_log{by} WHERE 1 = 1");
     let mut binds = Vec::new();
     let ids = [
         (" AND job_id = ?", scan.job.as_ref().map(JobId::as_uuid)),
