@@ -87,8 +87,8 @@ pub mod admin {
         AbilityInfo, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport, DatabaseState,
         DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups, Filter, FilterError,
         Filtered, Finding, Flaw, JobCount, JobFilter, Listing, LoopReport, MoveReport, Operation,
-        OperationReport, Overview, Page, Paging, PerDatabase, Placed, Preview, Reason, Slice,
-        SpoolReport, StatusFilter, Treated, UnknownVerb, Unworkable, Verb, fields, read_due,
+        OperationReport, Overview, Page, Paging, PartReport, PerDatabase, Placed, Preview, Reason,
+        Slice, SpoolReport, StatusFilter, Treated, UnknownVerb, Unworkable, Verb, fields, read_due,
     };
 }
 

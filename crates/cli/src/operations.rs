@@ -60,12 +60,17 @@ pub(crate) fn run(own: Option<&Manager>, arguments: &Arguments) -> Result<ExitCo
     }
 }
 
+/// Operations that are open are looked for among so many.
+const OPEN_AMONG: u32 = 10_000;
+
 fn show(manager: &Manager, arguments: &Arguments) -> ExitCode {
-    let lists = manager.operations(None, arguments.limit);
+    // Those that are open may lie behind many that are not.
+    let read = if arguments.open { OPEN_AMONG } else { arguments.limit };
+    let lists = manager.operations(None, read);
     let wanted = |finished: bool| !(arguments.open && finished);
     let rows = lists.iter().flat_map(|on| {
-        let rows = on.answer.iter().flatten();
-        rows.filter(|row| wanted(row.finished_at.is_some())).map(|row| (&*on.database, row))
+        let rows = on.answer.iter().flatten().filter(|row| wanted(row.finished_at.is_some()));
+        rows.take(arguments.limit as usize).map(|row| (&*on.database, row))
     });
     let errors = || lists.iter().filter_map(|on| Some((&*on.database, on.answer.as_ref().err()?)));
     if arguments.json {

@@ -66,7 +66,7 @@ pub use admin::audit::{AuditOptions, AuditReport, Finding, Flaw};
 pub use admin::failures::{FailureGroup, FailureGroups};
 pub use admin::listing::{JobCount, Unworkable};
 pub use admin::operations::{
-    Operation, OperationReport, Preview, Slice, Treated, UnknownVerb, Verb,
+    Operation, OperationReport, PartReport, Preview, Slice, Treated, UnknownVerb, Verb,
 };
 pub use admin::overview::Overview;
 pub use admin::page::{Cursor, CursorError, Listing, Page, Paging};

@@ -23,7 +23,9 @@ use crate::migrate;
 use crate::share::{is_dear, its_share};
 use crate::sql::Sql;
 use crate::statements::ledger::{Orphans, inner};
-use crate::statements::{control, exception, heads, lookup, scan, schedule, settle, trace, worker};
+use crate::statements::{
+    control, exception, heads, lookup, operation, scan, schedule, settle, trace, worker,
+};
 
 /// The driver of one database on the engine `E`.
 ///
@@ -358,6 +360,14 @@ impl<E: Engine> Work for DieselDriver<E> {
         *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner) = next;
         done.removed += exceptions;
         done.more |= !next.is_nil();
+        // Apart: an account that was given its rights before there were these tables removes the rest all the same.
+        match self.write_transaction(|conn| operation::purge::<E>(conn, keep, limit)) {
+            Ok(removed) => done.removed += removed,
+            Err(error) if error.kind() == ErrorKind::Permission => {
+                log::debug!("{}: old operations stay: {error}", self.engine.describe());
+            }
+            Err(error) => return Err(error),
+        }
         Ok(done)
     }
 }

@@ -24,10 +24,8 @@ impl<E: Engine> DieselDriver<E> {
     ) -> Result<Option<T>, DriverError> {
         let there = |conn: &mut Sql<'_, E::Conn>, done: &Option<T>| match (step, done) {
             (_, None) => Ok(true),
-            (Some(step), Some(_)) => {
-                let row = operation::operation::<E>(conn, step.operation.as_uuid())?;
-                Ok(row.is_some_and(|row| row.place == step.to))
-            }
+            // That the operation stands there may be another's doing: the commit itself is looked for.
+            (Some(_), Some(_)) => Ok(false),
             (None, Some(done)) => there(conn, done),
         };
         self.write_that_stands(there, |conn| {
@@ -114,7 +112,10 @@ impl<E: Engine> Operate for DieselDriver<E> {
     }
 
     fn begin_operation(&self, record: &OperationRecord) -> Result<OperationRow, DriverError> {
-        let row = self.write_transaction(|conn| operation::begin::<E>(conn, record))?;
+        let there = |conn: &mut Sql<'_, E::Conn>, _: &Option<OperationRow>| {
+            Ok(operation::operation::<E>(conn, record.id.as_uuid())?.is_some())
+        };
+        let row = self.write_that_stands(there, |conn| operation::begin::<E>(conn, record))?;
         let lost = || DriverError::new(ErrorKind::Other, "a stored operation is not there");
         row.ok_or_else(lost)
     }

@@ -3,7 +3,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use qudo::admin::{ExceptionFilter, Paging, Reason};
-use qudo::driver::{Acted, Driver, JobState, WorkerId};
+use qudo::driver::{Acted, Driver, JobState, Settlement, Verdict, WorkerId};
 use qudo::hook::{FailureKind, Hook, JobView, Outcome};
 use qudo::{Error, Job, JobError, JobId, JobResult, Manager, Ticket};
 
@@ -316,4 +316,36 @@ pub fn a_ticket_follows_a_job_that_is_enqueued_again(bed: &Bed) {
         let error = ticket.wait(DEADLINE).expect_err("it was cancelled");
         assert!(matches!(error, Error::JobCancelled { job, .. } if job == again.id()), "{error}");
     }
+}
+
+pub fn an_order_is_not_for_a_later_job_of_the_same_id(bed: &Bed) {
+    let (manager, _, _, ends) = manager(bed, false);
+    ends.now();
+    let ticket = sent(&manager, bed, "it");
+    let (worker, claimed) = claim_as_stranger(bed, "endures", 1);
+    assert_eq!(manager.cancel(ticket.id(), "wrong").expect("answers"), Acted::Asked);
+    let driver = bed.driver();
+    let end = |job| Settlement { job: Box::new(job), verdict: Verdict::Complete, extras: None };
+    let ends: Vec<_> = claimed.into_iter().map(end).collect();
+    driver.settle(worker, &ends).expect("settles");
+    let again = endures::job("again".to_owned()).with_id(ticket.id()).database(bed.first());
+    assert!(manager.enqueue(again).expect("stored").is_new());
+    assert!(driver.open_cancels(10).expect("answers").is_empty());
+    let (worker, claimed) = claim_as_stranger(bed, "endures", 1);
+    assert_eq!((claimed.len(), orders(&*driver, worker)), (1, Vec::new()));
+    // It can be cancelled itself, for a reason of its own.
+    assert_eq!(manager.cancel(ticket.id(), "this too").expect("answers"), Acted::Asked);
+    let told = orders(&*driver, worker);
+    assert_eq!(told, [(ticket.id(), claimed[0].claim, "this too".to_owned())]);
+}
+
+pub fn an_order_is_carried_out_where_jobs_are_worked_one_by_one(bed: &Bed) {
+    let (manager, log, _, ends) = manager(bed, true);
+    ends.now();
+    let ticket = sent(&manager, bed, "it");
+    let (worker, _) = claim_as_stranger(bed, "endures", 1);
+    assert_eq!(manager.cancel(ticket.id(), "wrong").expect("answers"), Acted::Asked);
+    bed.driver().remove_worker(worker).expect("gives back");
+    while manager.work_once().expect("works").is_some() {}
+    assert_eq!((cancelled(&ticket), log.lines()), ("wrong".to_owned(), Vec::<String>::new()));
 }

@@ -245,6 +245,8 @@ macro_rules! suite {
             a_job_that_is_to_end_stays_where_its_order_is,
             an_order_for_a_job_that_ended_is_forgotten,
             a_job_of_which_no_database_knows_is_gone,
+            an_order_is_not_for_a_later_job_of_the_same_id,
+            an_order_is_carried_out_where_jobs_are_worked_one_by_one,
             a_ticket_follows_a_job_that_is_enqueued_again,
         }
     };

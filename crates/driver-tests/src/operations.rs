@@ -361,7 +361,7 @@ pub fn an_operation_that_was_stopped_is_gone_on_with_by_its_id(bed: &Bed) {
     let operation = operation_on("age<1h", Verb::Delete).rate(Some(200)).operator("ada");
     let report = manager.operate(&operation, |_| ControlFlow::Break(())).expect("can be begun");
     assert!(!report.is_done());
-    let stopped = report.databases.iter().filter_map(|on| on.answer.as_ref().err());
+    let stopped = report.databases.iter().filter_map(|on| on.error.as_ref());
     assert!(stopped.into_iter().all(|error| matches!(error, Error::OperationStopped { .. })));
     let left = count(&manager, "");
     assert!(left > 0 && left < all, "{left} of {all}");

@@ -101,12 +101,18 @@ pub(super) fn say_each(slice: &Slice, as_json: bool) {
     }
 }
 
-/// Prints what an operation did; 0 when it is done, 2 when a database did not do its part.
+/// Prints what an operation did; 0 when it is done, 2 when a database did not do its part, or of some rows nobody could tell whether they
+/// were meant.
 pub(crate) fn report(report: &OperationReport, as_json: bool) -> ExitCode {
     if as_json {
-        let of_each = report.databases.iter().map(|on| match &on.answer {
-            Ok(row) => row_as_json(&on.database, row),
-            Err(error) => json!({ "database": on.database, "error": with_causes(error) }),
+        let of_each = report.databases.iter().map(|on| {
+            let mut object = match &on.row {
+                Some(row) => row_as_json(&on.database, row),
+                None => json!({ "database": on.database }),
+            };
+            object["unreadable"] = json!(on.unreadable);
+            object["error"] = json!(on.error.as_ref().map(|error| with_causes(error)));
+            object
         });
         let databases: Vec<_> = of_each.collect();
         let all = json!({
@@ -119,19 +125,28 @@ pub(crate) fn report(report: &OperationReport, as_json: bool) -> ExitCode {
         print_rows(
             &["DATABASE", "DONE", "IN CONFLICT", "GONE"],
             report.databases.iter().filter_map(|on| {
-                let Counts { done, conflicts, gone, .. } = on.answer.as_ref().ok()?.counts;
+                let Counts { done, conflicts, gone, .. } = on.row.as_ref()?.counts;
                 let numbers = [done, conflicts, gone].map(|number| number.to_string());
                 Some([on.database.clone()].into_iter().chain(numbers).collect())
             }),
         );
-        for error in report.databases.iter().filter_map(|on| on.answer.as_ref().err()) {
-            eprintln!("qudo: {}", with_causes(error));
+        for on in &report.databases {
+            if on.unreadable > 0 {
+                eprintln!(
+                    "{}: {} rows hang on an argument that cannot be read, and were left",
+                    on.database, on.unreadable
+                );
+            }
+            if let Some(error) = &on.error {
+                eprintln!("qudo: {}", with_causes(error));
+            }
         }
         if !report.is_done() {
             eprintln!("not all is done; go on with it: qudo operations resume {}", report.id);
         }
     }
-    if report.is_done() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    let is_whole = report.is_done() && report.unreadable() == 0;
+    if is_whole { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
 
 /// An operation as far as a database has come with it.

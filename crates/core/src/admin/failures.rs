@@ -9,7 +9,7 @@ use super::page::Budget;
 use super::past::{self, Range};
 use super::row::{Asks, Lens};
 use crate::driver::{Driver, DriverError, Exception, ExceptionId, ExceptionScan, Past};
-use crate::filter::{ExceptionFilter, Field};
+use crate::filter::ExceptionFilter;
 
 /// So many rows are read at once.
 const PIECE: u32 = 2_000;
@@ -76,7 +76,7 @@ pub(super) fn group(
     budget: &Budget,
 ) -> Result<FailureGroups, DriverError> {
     let asks = Asks::of(filter);
-    let by_kind = filter.asks_for(Field::Kind);
+    let by_kind = filter.means_cancelled();
     let lens = Lens::new(database, codecs, &[], asks, None);
     let mut groups: HashMap<Key, FailureGroup> = HashMap::new();
     let mut answer = FailureGroups::default();

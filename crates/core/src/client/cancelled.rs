@@ -1,6 +1,7 @@
 //! Jobs that end because an operator cancelled them, where they do not run.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use qudo_hooks::{JobId, JobView};
 
@@ -9,6 +10,7 @@ use super::draft::call_post_cancel;
 use crate::database::Database;
 use crate::driver::{Act, Acted, Driver, DriverError, JobInfo};
 use crate::observe::Event;
+use crate::tools::time::Instant;
 
 /// What a cancel of jobs did in one database, and what hooks have to know of those that ended.
 pub(crate) struct Ended {
@@ -69,20 +71,28 @@ pub(crate) fn tell(
 /// At most so many orders are carried out in one pass.
 const MAX_ORDERS: u32 = 100;
 
+/// One pass begins no other order after so long: hooks are called in between, and others wait for the thread.
+const PASS: Duration = Duration::from_secs(1);
+
 /// Ends the jobs that were ordered to end while they ran, and do not run any more: they were retried, put off, or taken
-/// back from a worker that died. Returns how many.
-pub(crate) fn carry_out(client: &Client, database: &Arc<Database>) -> Result<usize, DriverError> {
-    let has_hooks = !client.program.hooks().is_empty();
+/// back from a worker that died. An order that cannot be carried out keeps no other from it; the first error is told.
+pub(crate) fn carry_out(client: &Client, database: &Arc<Database>) -> Result<(), DriverError> {
+    let (begun, has_hooks) = (Instant::now(), !client.program.hooks().is_empty());
     let open = database.ask(|driver| driver.open_cancels(MAX_ORDERS))?;
-    let count = open.len();
+    let mut failed = Ok(());
     for (job, reason) in open {
         let why = reason.clone();
         let ended = database.ask(move |driver| {
             ask(driver, &[job], &why, false, has_hooks, |act| driver.act(act, &[job], None))
-        })?;
-        if let Some(ended) = ended {
-            tell(client, database, &[job], &ended, &reason);
+        });
+        match ended {
+            Ok(Some(ended)) => tell(client, database, &[job], &ended, &reason),
+            Ok(None) => {}
+            Err(error) => failed = failed.and(Err(error)),
+        }
+        if begun.elapsed() > PASS {
+            break;
         }
     }
-    Ok(count)
+    failed
 }

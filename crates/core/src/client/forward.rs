@@ -11,7 +11,7 @@ use super::Client;
 use super::spool::{LOOK_EVERY, Spool, waiting};
 use crate::database::Database;
 use crate::database::set::Databases;
-use crate::database::transfer::Move;
+use crate::database::transfer::{Move, MovedThese};
 use crate::driver::{Ending, JobState, Place, Traces};
 use crate::error::Error;
 use crate::observe::Event;
@@ -198,7 +198,9 @@ fn forward_to(
     target: &Arc<Database>,
     ids: &[JobId],
 ) -> Result<usize, Error> {
-    let (moved, taken) = Move::new(&client.databases, &spool.database, target)?.run_these(ids)?;
+    let MovedThese { moved, taken } =
+        Move::new(&client.databases, &spool.database, target)?.run_these(ids)?;
+    let moved = moved.len();
     if moved > 0 {
         log::info!("{moved} jobs forwarded from the spool to database {:?}", &*target.name);
         target.bell.ring();

@@ -14,7 +14,7 @@ use crate::driver::{Driver, DriverError, Ending, Exception, JobState, ReplyRow, 
 use crate::error::Error;
 use crate::tools::awake;
 use crate::tools::sync::Mutex;
-use crate::tools::time::Instant;
+use crate::tools::time::{Instant, utc_now};
 
 /// While no database says where the job is, all databases are asked with this pause.
 const LOST: Duration = Duration::from_millis(100);
@@ -99,7 +99,10 @@ impl Tracked {
     /// Notes as which job this one was enqueued again, after it failed for good; it is in the same database then.
     fn note_redrive(&self, failure: &Exception) -> Option<Arc<Self>> {
         let id = failure.redriven_as?;
-        let new = || Arc::new(Self::new(&self.client, id, self.place(), 0));
+        // It was alive after that failure, which says something if that was since this machine's clock began.
+        let age = (utc_now() - failure.failed_at).to_std().unwrap_or_default();
+        let alive = awake::now().checked_sub(age).map_or(0, millis);
+        let new = || Arc::new(Self::new(&self.client, id, self.place(), alive));
         Some(Arc::clone(self.next.lock().get_or_insert_with(new)))
     }
 

@@ -50,6 +50,16 @@ pub(crate) struct Move<'a> {
     stayed: HashSet<JobId>,
     /// Those of them whose key another job holds there.
     taken: Vec<JobId>,
+    /// Jobs that are in the other database now, where they are asked for.
+    moved: Option<Vec<JobId>>,
+}
+
+/// What became of a move of some jobs.
+pub(crate) struct MovedThese {
+    /// Those that are in the other database now.
+    pub(crate) moved: Vec<JobId>,
+    /// Those whose key another job holds there.
+    pub(crate) taken: Vec<JobId>,
 }
 
 /// How many jobs the next step takes after one of so many that had so many bytes, as if the next were as
@@ -78,8 +88,8 @@ impl<'a> Move<'a> {
         }
         let (from_id, to_id) = (from_id.to_string(), to_id.to_string());
         let (done, batch) = (MoveReport::default(), FIRST_BATCH);
-        let (stayed, taken) = (HashSet::new(), Vec::new());
-        Ok(Self { databases, from, to, from_id, to_id, done, batch, stayed, taken })
+        let (stayed, taken, moved) = (HashSet::new(), Vec::new(), None);
+        Ok(Self { databases, from, to, from_id, to_id, done, batch, stayed, taken, moved })
     }
 
     /// Finishes what an earlier move left, then moves batch after batch.
@@ -89,12 +99,12 @@ impl<'a> Move<'a> {
         Ok(self.done)
     }
 
-    /// As [`run`](Self::run), for some jobs only. Returns how many were moved, and those whose key
-    /// another job holds.
-    pub(crate) fn run_these(mut self, jobs: &[JobId]) -> Result<(usize, Vec<JobId>), Error> {
+    /// As [`run`](Self::run), for some jobs only.
+    pub(crate) fn run_these(mut self, jobs: &[JobId]) -> Result<MovedThese, Error> {
+        self.moved = Some(Vec::new());
         let ended = self.move_these(jobs);
         self.end(ended)?;
-        Ok((self.done.moved, self.taken))
+        Ok(MovedThese { moved: self.moved.unwrap_or_default(), taken: self.taken })
     }
 
     /// Takes jobs out as they come, until some of a batch may not go. From then on it goes through the
@@ -216,8 +226,15 @@ impl<'a> Move<'a> {
             let late: Vec<_> = brought.into_iter().filter(|one| !known.contains(one)).collect();
             at(self.to, move |driver| driver.cancel_move_in(&late))?;
         }
-        self.done.moved += left.len();
+        self.note_moved(&left);
         self.finish(left)
+    }
+
+    fn note_moved(&mut self, left: &[Departure]) {
+        self.done.moved += left.len();
+        if let Some(moved) = &mut self.moved {
+            moved.extend(left.iter().map(|one| one.job));
+        }
     }
 
     /// A key's job goes to the key's home only.
@@ -242,7 +259,7 @@ impl<'a> Move<'a> {
             let left = at(self.from, move |driver| driver.left_for(&name, from, BATCH))?;
             let Some(last) = left.last() else { break };
             after = last.job;
-            self.done.moved += left.len();
+            self.note_moved(&left);
             self.finish(left)?;
         }
         after = first;

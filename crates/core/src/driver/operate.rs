@@ -1,6 +1,10 @@
+use std::time::Duration;
+
 use chrono::{DateTime, Utc};
 use qudo_hooks::{Due, JobId};
 use serde::{Deserialize, Serialize};
+
+use crate::tools::time::utc_now;
 
 use super::{DriverError, Ending, ExceptionId, Name, OperationId, Redrive, WorkerId};
 
@@ -168,7 +172,7 @@ pub struct OperationRecord {
 pub struct OperationRow {
     /// What it is.
     pub record: OperationRecord,
-    /// When the database heard of it, by its clock.
+    /// When it was asked for, by the database's clock, also where the database heard of it later: what was stored after that is not meant.
     pub started_at: DateTime<Utc>,
     /// When the last slice was done.
     pub changed_at: DateTime<Utc>,
@@ -180,13 +184,21 @@ pub struct OperationRow {
     pub counts: Counts,
 }
 
+impl OperationRecord {
+    /// How long ago it was asked for, by this machine's clock.
+    pub fn age(&self) -> Duration {
+        (utc_now() - self.asked_at).to_std().unwrap_or_default()
+    }
+}
+
 impl OperationRow {
-    /// One that was begun at this time, by the database's clock.
-    pub const fn new(record: OperationRecord, started_at: DateTime<Utc>) -> Self {
+    /// One of which the database hears now, by its clock.
+    pub fn new(record: OperationRecord, now: DateTime<Utc>) -> Self {
+        let started_at = now - record.age();
         Self {
             record,
             started_at,
-            changed_at: started_at,
+            changed_at: now,
             finished_at: None,
             place: String::new(),
             counts: Counts::new(0, 0, 0),

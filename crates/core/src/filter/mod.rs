@@ -24,7 +24,7 @@ use field::List;
 
 use crate::driver::{Exception, ExceptionId, JobInfo, StatusRow};
 use crate::tools::time::utc_now;
-use qudo_hooks::{Due, JobId};
+use qudo_hooks::{Due, FailureKind, JobId};
 
 /// Which live jobs a list shows or a command changes.
 pub type JobFilter = Filter<JobInfo>;
@@ -245,6 +245,12 @@ impl Filter<Exception> {
     /// This row.
     pub fn exception(id: ExceptionId) -> Self {
         Self::of_ids(Field::Exception, "exception", *id.as_uuid())
+    }
+
+    /// Whether jobs that were cancelled are meant, which is not so unless it is said: by `kind:cancelled`, alone or among others.
+    pub(crate) fn means_cancelled(&self) -> bool {
+        let kinds = self.only_texts(Field::Kind);
+        kinds.is_some_and(|kinds| kinds.iter().any(|kind| kind == FailureKind::Cancelled.as_str()))
     }
 
     /// Failures with which jobs left the queue.

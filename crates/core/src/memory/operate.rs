@@ -47,7 +47,7 @@ impl Store {
             }
             Act::Reschedule(due) => self.place(id, *due, stand),
             Act::Prioritize(priority) => {
-                facts.priority = *priority;
+                facts.priority = (*priority).max(-i32::MAX);
                 self.place(id, due, stand);
             }
             Act::Requeue(queue) => {
@@ -82,7 +82,6 @@ impl Store {
         };
         self.log_exception(id, worker, attempt, &record, true);
         self.remove(id);
-        self.cancels.remove(&id);
     }
 
     fn leave(&mut self, id: JobId, ending: Ending) {

@@ -94,6 +94,8 @@ impl Store {
     }
 
     pub(super) fn remove(&mut self, id: JobId) -> Option<Facts> {
+        // A later job of this id is another one.
+        self.cancels.remove(&id);
         let facts = self.jobs.remove(&id)?;
         if let Some(key) = &facts.record.facts.uniqkey {
             self.unique.remove(&(facts.record.facts.ability.to_string(), key.clone()));

@@ -66,11 +66,15 @@ impl Cancels {
     /// Wakes the future of this number at an order for the job; `None` when it does not wait any more.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only futures are woken"))]
     pub(crate) fn watch(&self, job: JobId, number: u64, waker: Option<&Waker>) {
+        let new = waker.cloned();
         let mut inner = self.inner.lock();
-        match waker {
-            Some(waker) => drop(inner.wakers.insert((job, number), waker.clone())),
-            None => drop(inner.wakers.remove(&(job, number))),
-        }
+        let old = match new {
+            Some(waker) => inner.wakers.insert((job, number), waker),
+            None => inner.wakers.remove(&(job, number)),
+        };
+        // A waker may be the last that holds a task, whose end comes here again.
+        drop(inner);
+        drop(old);
     }
 }
 

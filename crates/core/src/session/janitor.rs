@@ -49,7 +49,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         if lane.database.is_trusted() && lane.heart.has_beaten() {
             let done = rescue(session, lane).and_then(|next| {
                 pause = next.map_or(pause, |next| next.min(pause)).max(MIN_PAUSE);
-                carry_out(&session.client, &lane.database)?;
+                note_orders(lane, carry_out(&session.client, &lane.database));
                 if Instant::now() >= next_purge {
                     next_purge = Instant::now() + purge(session, lane)?;
                 }
@@ -70,6 +70,17 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             }
         }
         lane.janitor_bell.wait(pause);
+    }
+}
+
+/// Orders that cannot be carried out keep nothing from being cleaned up: an account may lack the right.
+fn note_orders(lane: &Lane, done: Result<(), DriverError>) {
+    if let Err(error) = done
+        && !error.is_down()
+        && lane.cancels.note_failure()
+    {
+        let name = &*lane.database.name;
+        log::warn!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");
     }
 }
 

@@ -12,6 +12,7 @@ use super::rhythm::{MIN_WAIT, Rhythm};
 use super::run::{Begun, Context, Ran, run_job};
 use super::settling::{Ended, One, Settling};
 use crate::client::Client;
+use crate::client::cancelled::carry_out;
 use crate::database::Database;
 use crate::database::schema::check_schema;
 use crate::driver::{ClaimedJob, Control, Driver, DriverError, ErrorKind, Settlement, WorkerInfo};
@@ -114,6 +115,11 @@ impl Once<'_> {
             watch.judge(&others, self.client.program.options.dead_after, begun, now).dead
         };
         database.ask(move |driver| driver.rescue(&dead, true, MAX_PROMOTE)).map_err(failed)?;
+        // Of jobs that were to end while they ran.
+        if let Err(error) = carry_out(self.client, database) {
+            let name = &*database.name;
+            log::debug!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");
+        }
         let ended = self.claim_and_run(database, &worker, &control);
         // Whatever happened, the row of this worker must not wait to be declared dead.
         let removed = database.ask(move |driver| driver.remove_worker(worker.id));

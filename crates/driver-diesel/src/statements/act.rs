@@ -42,14 +42,20 @@ pub(crate) fn act<E: Engine>(
     ids: &[Uuid],
 ) -> QueryResult<Answers> {
     let mut answers = Answers::default();
-    let mut rest = ids.to_vec();
+    let (mut rest, mut ended) = (ids.to_vec(), Vec::new());
     for _ in 0..LOOKS {
         if let Act::Cancel { reason, by_force } = act {
-            cancel::leased::<E>(conn, reason, *by_force, &rest, &mut answers)?;
+            ended.extend(cancel::leased::<E>(conn, reason, *by_force, &rest, &mut answers)?);
             rest.retain(|id| !answers.of.contains_key(id));
         }
         let rows = waiting_each::<E>(conn, &rest)?;
-        on_waiting::<E>(conn, act, &rows, &mut answers)?;
+        answers.of.extend(rows.iter().map(|row| (row.stand.id, Acted::Done)));
+        if let Act::Cancel { .. } = act {
+            take::<E>(conn, &rows)?;
+            ended.extend(rows.into_iter().map(|row| cancel::Ended::waited(row.stand)));
+        } else {
+            on_waiting::<E>(conn, act, &rows, &mut answers)?;
+        }
         rest.retain(|id| !answers.of.contains_key(id));
         if rest.is_empty() {
             break;
@@ -59,7 +65,9 @@ pub(crate) fn act<E: Engine>(
     }
     // Each look found it elsewhere: it is claimed, ends and is claimed.
     answers.of.extend(rest.into_iter().map(|id| (id, Acted::Running)));
-    if let Act::Cancel { .. } = act {
+    if let Act::Cancel { reason, .. } = act {
+        // Facts and keys after all leases and waiting rows.
+        cancel::end::<E>(conn, reason, ended)?;
         cancel::forget::<E>(conn, &answers.of)?;
     }
     Ok(answers)
@@ -107,11 +115,8 @@ fn on_waiting<E: Engine>(
             remove::<E>(conn, &ids, *leaves)?;
             taken
         }
-        Act::Cancel { reason, .. } => {
-            let ended: Vec<_> = rows.iter().map(|row| cancel::Ended::waited(&row.stand)).collect();
-            cancel::end::<E>(conn, reason, &ended)?;
-            taken
-        }
+        // Its jobs end together.
+        Act::Cancel { .. } => taken,
         Act::Reschedule(due) => {
             let places: Vec<_> = rows.iter().map(|row| Place::from(&row.stand)).collect();
             match due {
@@ -126,9 +131,11 @@ fn on_waiting<E: Engine>(
             }
         }
         Act::Prioritize(priority) => {
-            let binds = [Bind::Int(*priority)];
+            let binds = [Bind::Int((*priority).max(-i32::MAX))];
             E::update_by_id(conn, "priority = ?", &binds, &Keyed::table("qudo_job"), &ids)?;
-            let place = |row| Place { claim_rank: -priority, ..place(row) };
+            // The least number has no opposite.
+            let claim_rank = 0_i32.saturating_sub(*priority);
+            let place = |row| Place { claim_rank, ..place(row) };
             put_where_they_were::<E>(conn, rows, place, answers)?
         }
         Act::Requeue(queue) => {
@@ -139,9 +146,7 @@ fn on_waiting<E: Engine>(
             put_where_they_were::<E>(conn, rows, place, answers)?
         }
     };
-    balance("act on jobs", taken, put)?;
-    answers.of.extend(ids.into_iter().map(|id| (id, Acted::Done)));
-    Ok(())
+    balance("act on jobs", taken, put)
 }
 
 fn place(row: &Waiting) -> Place<'_> {

@@ -24,65 +24,82 @@ use crate::held_key::HeldKey;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// A job that ends, and who held it.
-pub(super) struct Ended<'s> {
-    stand: &'s Stand,
-    worker: Uuid,
-}
-
-impl<'s> Ended<'s> {
-    /// Nobody held it.
-    pub(super) const fn waited(stand: &'s Stand) -> Self {
-        Self { stand, worker: Uuid::nil() }
-    }
-}
-
-struct Lease {
+pub(super) struct Ended {
     stand: Stand,
     worker: Uuid,
 }
 
-impl FromRow for Lease {
+impl Ended {
+    /// Nobody held it.
+    pub(super) const fn waited(stand: Stand) -> Self {
+        Self { stand, worker: Uuid::nil() }
+    }
+}
+
+impl FromRow for Ended {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         Ok(Self { stand: Stand::from_row(columns)?, worker: columns.id()? })
     }
 }
 
-/// Orders those of these jobs to end that run, or ends them by force.
+/// Orders those of these jobs to end that run; by force it takes their leases, and returns them for [`end`].
 pub(super) fn leased<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     reason: &str,
     by_force: bool,
     ids: &[Uuid],
     answers: &mut Answers,
-) -> QueryResult<()> {
+) -> QueryResult<Vec<Ended>> {
     let lease = Keyed::table("qudo_lease");
     // First without locks: most are not there.
     let mut found: Vec<Uuid> = E::rows_by_id(conn, "id", &lease, ids, "")?;
     if found.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
     found.sort_unstable();
     let columns = format!("{STAND}, worker");
-    let leases: Vec<Lease> = E::rows_by_id(conn, &columns, &lease, &found, E::FOR_UPDATE)?;
+    let leases: Vec<Ended> = E::rows_by_id(conn, &columns, &lease, &found, E::FOR_UPDATE)?;
     let mut held: Vec<_> = leases.iter().map(|one| one.stand.id).collect();
     held.sort_unstable();
     if by_force {
         let taken = E::delete_by_id(conn, &lease, &held)?;
         balance("take leases by force", leases.len(), taken)?;
-        let ended: Vec<_> =
-            leases.iter().map(|one| Ended { stand: &one.stand, worker: one.worker }).collect();
-        end::<E>(conn, reason, &ended)?;
         answers.of.extend(held.into_iter().map(|id| (id, Acted::Done)));
-        return Ok(());
+        return Ok(leases);
     }
-    let rows: Vec<_> = held.iter().map(|id| [Bind::Id(id), Bind::Text(reason)]).collect();
-    let (words, tail) = E::INSERT_IGNORE;
-    let into = format!("{words} INTO qudo_cancel (id, reason, asked_at) VALUES ");
-    // One that is ordered already keeps the reason that it has.
-    insert_rows(conn, &into, &format!("(?,?,{})", E::NOW), &rows, tail)?;
+    order::<E>(conn, reason, &held)?;
     answers.ordered |= !held.is_empty();
     answers.of.extend(held.into_iter().map(|id| (id, Acted::Asked)));
-    Ok(())
+    Ok(Vec::new())
+}
+
+struct EnqueuedAt(Uuid, i64);
+
+impl FromRow for EnqueuedAt {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.id()?, columns.big()?))
+    }
+}
+
+/// Stores orders for jobs whose leases are locked. A job that is ordered to end already keeps the reason that it has.
+fn order<E: Engine>(conn: &mut Sql<'_, E::Conn>, reason: &str, ids: &[Uuid]) -> QueryResult<()> {
+    let (columns, job) = ("id, enqueued_at", Keyed::table("qudo_job"));
+    let mut jobs: Vec<EnqueuedAt> = E::rows_by_id(conn, columns, &job, ids, "")?;
+    jobs.sort_unstable_by_key(|job| job.0);
+    // An order for an earlier job of the id must not stand in the way.
+    let over =
+        "NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = x.id AND j.enqueued_at = x.enqueued_at)";
+    let order = Keyed::table("qudo_cancel").only(over, &[]);
+    let mut stale: Vec<Uuid> = E::rows_by_id(conn, "id", &order, ids, "")?;
+    stale.sort_unstable();
+    E::delete_by_id(conn, &Keyed::table("qudo_cancel"), &stale)?;
+    let row = |EnqueuedAt(id, at): &EnqueuedAt| (*id, *at);
+    let jobs: Vec<_> = jobs.iter().map(row).collect();
+    let rows: Vec<_> =
+        jobs.iter().map(|(id, at)| [Bind::Id(id), Bind::Text(reason), Bind::Big(*at)]).collect();
+    let (words, tail) = E::INSERT_IGNORE;
+    let into = format!("{words} INTO qudo_cancel (id, reason, enqueued_at, asked_at) VALUES ");
+    insert_rows(conn, &into, &format!("(?,?,?,{})", E::NOW), &rows, tail).map(drop)
 }
 
 /// A name and a version by the id of a worker.
@@ -102,14 +119,34 @@ impl FromRow for Filed {
     }
 }
 
+/// So many arguments are in memory at once, which may be large.
+const PIECE: usize = 16;
+
 /// Ends jobs whose rows are taken: their facts go to the exception log, from which they can be redriven.
 pub(super) fn end<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     reason: &str,
-    ended: &[Ended<'_>],
+    mut ended: Vec<Ended>,
 ) -> QueryResult<()> {
-    let mut ids: Vec<_> = ended.iter().map(|one| one.stand.id).collect();
-    ids.sort_unstable();
+    ended.sort_unstable_by_key(|one| one.stand.id);
+    let mut keys = Vec::new();
+    for piece in ended.chunks(PIECE) {
+        keys.extend(end_some::<E>(conn, reason, piece)?);
+    }
+    let held = keys.iter().map(|(id, ability, uniqkey)| HeldKey { ability, uniqkey, id });
+    free_keys::<E>(conn, held.collect()).map(drop)
+}
+
+/// A job with its ability and its unique key.
+type Key = (Uuid, String, String);
+
+/// Returns the keys that the jobs held.
+fn end_some<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    reason: &str,
+    ended: &[Ended],
+) -> QueryResult<Vec<Key>> {
+    let ids: Vec<_> = ended.iter().map(|one| one.stand.id).collect();
     let (columns, job) = (format!("id, {FACTS}"), Keyed::table("qudo_job"));
     let facts: Vec<Filed> = E::rows_by_id(conn, &columns, &job, &ids, E::CURRENT)?;
     let facts: BTreeMap<_, _> = facts.into_iter().map(|Filed(id, facts)| (id, facts)).collect();
@@ -146,14 +183,12 @@ pub(super) fn end<E: Engine>(
     if removed != ids.len() {
         log::error!("{} of {} cancelled jobs had no facts", ids.len() - removed, ids.len());
     }
-    let keys = facts.iter().filter_map(|(id, facts)| {
-        Some(HeldKey { ability: &facts.ability, uniqkey: facts.uniqkey.as_deref()?, id })
-    });
-    free_keys::<E>(conn, keys.collect()).map(drop)
+    let key = |(id, facts): (Uuid, JobFacts)| Some((id, facts.ability.to_string(), facts.uniqkey?));
+    Ok(facts.into_iter().filter_map(key).collect())
 }
 
 /// What the rows of those workers say that held jobs.
-fn said<E: Engine>(conn: &mut Sql<'_, E::Conn>, ended: &[Ended<'_>]) -> QueryResult<Vec<Said>> {
+fn said<E: Engine>(conn: &mut Sql<'_, E::Conn>, ended: &[Ended]) -> QueryResult<Vec<Said>> {
     let held = ended.iter().map(|one| one.worker).filter(|worker| !worker.is_nil());
     let mut workers: Vec<_> = held.collect();
     workers.sort_unstable();
@@ -192,7 +227,7 @@ pub(crate) fn cancels<E: Engine>(
     worker: &Uuid,
 ) -> QueryResult<Vec<CancelOrder>> {
     let sql = "SELECT c.id, l.claim, c.reason FROM qudo_cancel c JOIN qudo_lease l ON l.id = c.id \
-               WHERE l.worker = ?";
+               JOIN qudo_job j ON j.id = c.id AND j.enqueued_at = c.enqueued_at WHERE l.worker = ?";
     Ok(conn.rows::<Order>(sql, &[Bind::Id(worker)])?.into_iter().map(|row| row.0).collect())
 }
 
@@ -209,8 +244,20 @@ pub(crate) fn open_cancels<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     limit: u32,
 ) -> QueryResult<Vec<(JobId, String)>> {
-    let sql = "SELECT c.id, c.reason FROM qudo_cancel c WHERE NOT EXISTS \
+    let sql = "SELECT c.id, c.reason FROM qudo_cancel c \
+               JOIN qudo_job j ON j.id = c.id AND j.enqueued_at = c.enqueued_at WHERE NOT EXISTS \
                (SELECT 1 FROM qudo_lease l WHERE l.id = c.id) ORDER BY c.id LIMIT ?";
     let rows: Vec<Open> = conn.rows(sql, &[Bind::Big(limit.into())])?;
     Ok(rows.into_iter().map(|Open(id, reason)| (id, reason)).collect())
+}
+
+/// Removes orders whose jobs are not there any more. Returns how many.
+pub(super) fn forget_over<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    limit: Bind<'_>,
+) -> QueryResult<usize> {
+    let sql = "SELECT c.id FROM qudo_cancel c WHERE NOT EXISTS (SELECT 1 FROM qudo_job j \
+               WHERE j.id = c.id AND j.enqueued_at = c.enqueued_at) ORDER BY c.id LIMIT ?";
+    let ids: Vec<Uuid> = conn.rows(sql, &[limit])?;
+    E::delete_by_id(conn, &Keyed::table("qudo_cancel"), &ids)
 }

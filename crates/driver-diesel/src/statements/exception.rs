@@ -144,14 +144,33 @@ pub(crate) fn is_redriven_as<E: Engine>(
     Ok(conn.row::<Uuid>(sql, &binds)?.is_some())
 }
 
-/// So many rows are told in one statement under which ids they were redriven.
-const PIECE: usize = 64;
-
 /// Enqueues discarded jobs again, each once: the row's lock decides between two who try. One answer for each, in order,
 /// and the queues of those that are ready now.
 ///
 /// Locking: rows of the log by id, then the keys in their order.
 pub(crate) fn redrive<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    wanted: &[(ExceptionId, JobId)],
+) -> QueryResult<(Vec<Redrive>, Vec<String>)> {
+    // In the order of their rows, as everywhere.
+    let mut order: Vec<usize> = (0..wanted.len()).collect();
+    order.sort_unstable_by_key(|at| wanted[*at].0);
+    let (mut answers, mut queues) = (vec![Redrive::NotFound; wanted.len()], Vec::new());
+    for piece in order.chunks(ARGUMENTS) {
+        let some: Vec<_> = piece.iter().map(|at| wanted[*at]).collect();
+        let (of_piece, queues_of_piece) = redrive_some::<E>(conn, &some)?;
+        for (at, answer) in piece.iter().zip(of_piece) {
+            answers[*at] = answer;
+        }
+        queues.extend(queues_of_piece);
+    }
+    Ok((answers, queues))
+}
+
+/// So many arguments are in memory at once, which may be large.
+const ARGUMENTS: usize = 16;
+
+fn redrive_some<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     wanted: &[(ExceptionId, JobId)],
 ) -> QueryResult<(Vec<Redrive>, Vec<String>)> {
@@ -191,8 +210,8 @@ pub(crate) fn redrive<E: Engine>(
             }
         };
     }
-    for piece in redriven.chunks(PIECE) {
-        note_redriven::<E>(conn, piece)?;
+    if !redriven.is_empty() {
+        note_redriven::<E>(conn, &redriven)?;
     }
     Ok((answers, queues))
 }

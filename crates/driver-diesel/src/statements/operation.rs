@@ -2,11 +2,14 @@
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Counts, OperationId, OperationRecord, OperationRow, Step};
+use qudo_core::driver::{Counts, Keep, OperationId, OperationRecord, OperationRow, Step};
 use uuid::Uuid;
 
+use super::cancel;
 use super::lookup::instant;
-use crate::engine::Engine;
+use super::trace::remove_free;
+use crate::bulk::Keyed;
+use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
 const COLUMNS: &str = "id, verb, filter, operator, reason, at_most, asked_at, started_at, changed_at, finished_at, \
@@ -25,7 +28,9 @@ impl FromRow for Row {
             at_most: columns.opt_big()?.map(i64::unsigned_abs),
             asked_at: instant(columns.big()?),
         };
-        let mut row = OperationRow::new(record, instant(columns.big()?));
+        let started_at = instant(columns.big()?);
+        let mut row = OperationRow::new(record, started_at);
+        row.started_at = started_at;
         row.changed_at = instant(columns.big()?);
         row.finished_at = columns.opt_big()?.map(instant);
         row.place = columns.text()?;
@@ -44,7 +49,7 @@ pub(crate) fn begin<E: Engine>(
     let now = E::NOW;
     let sql = format!(
         "{words} INTO qudo_operation (id, verb, filter, operator, reason, at_most, asked_at, started_at, changed_at, \
-         place, done, conflicts, gone) VALUES (?,?,?,?,?,?,?,{now},{now},'',0,0,0){tail}"
+         place, done, conflicts, gone) VALUES (?,?,?,?,?,?,?,{now} - ?,{now},'',0,0,0){tail}"
     );
     let binds = [
         Bind::Id(record.id.as_uuid()),
@@ -54,6 +59,7 @@ pub(crate) fn begin<E: Engine>(
         Bind::Text(&record.reason),
         Bind::OptBig(record.at_most.map(|most| i64::try_from(most).unwrap_or(i64::MAX))),
         Bind::Big(record.asked_at.timestamp_micros()),
+        Bind::Big(micros(record.age())),
     ];
     conn.run(&sql, &binds)?;
     operation::<E>(conn, record.id.as_uuid())
@@ -106,4 +112,21 @@ pub(crate) fn count<E: Engine>(
     let number = |count: u64| Bind::Big(i64::try_from(count).unwrap_or(i64::MAX));
     let [done, conflicts, gone] = [counts.done, counts.conflicts, counts.gone].map(number);
     conn.run(sql, &[done, conflicts, gone, Bind::Id(step.operation.as_uuid())]).map(drop)
+}
+
+/// Removes operations that nobody went on with for as long as failures are kept, and orders to end jobs that are not
+/// there any more. Returns how many rows.
+pub(crate) fn purge<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    keep: &Keep,
+    limit: u32,
+) -> QueryResult<usize> {
+    let sql = format!(
+        "SELECT id FROM qudo_operation WHERE changed_at < (SELECT {}) - ? ORDER BY changed_at LIMIT ?",
+        E::NOW
+    );
+    let limit = Bind::Big(limit.into());
+    let ids: Vec<Uuid> = conn.rows(&sql, &[Bind::Big(micros(keep.exceptions)), limit])?;
+    let removed = remove_free::<E>(conn, &Keyed::table("qudo_operation"), ids)?;
+    Ok(removed + cancel::forget_over::<E>(conn, limit)?)
 }

@@ -184,7 +184,6 @@ pub(crate) fn purge<E: Engine>(
         ("qudo_reply", "", "job_id", "created_at", keep.replies),
         ("qudo_job_status", "", "id", "finished_at", keep.status),
         ("qudo_moving", "leg IN ('gone', 'arrived', 'cancelled')", "id", "moved_at", keep.replies),
-        ("qudo_operation", "", "id", "changed_at", keep.exceptions),
     ] {
         let sql = format!(
             "SELECT {key} FROM {table} WHERE {only}{and}{time} < (SELECT {}) - ? ORDER BY {time} LIMIT ?",

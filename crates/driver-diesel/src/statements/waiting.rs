@@ -55,7 +55,13 @@ pub(super) fn waiting_each<E: Engine>(
             .collect();
     let mut rows = ready_each::<E>(conn, &facts)?;
     let mut found: HashSet<Uuid> = rows.iter().map(|row| row.stand.id).collect();
-    let rest: Vec<_> = facts.iter().map(|(id, _)| *id).filter(|id| !found.contains(id)).collect();
+    let mut rest: Vec<_> =
+        facts.iter().map(|(id, _)| *id).filter(|id| !found.contains(id)).collect();
+    if E::LOCKS_INDEXES {
+        // As with ready rows.
+        rest = E::rows_by_id(conn, "id", &Keyed::table("qudo_scheduled"), &rest, "")?;
+        rest.sort_unstable();
+    }
     let (columns, scheduled) = (format!("{STAND}, run_after"), Keyed::table("qudo_scheduled"));
     rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &scheduled, &rest, E::FOR_UPDATE)?);
     found.extend(rows.iter().map(|row| row.stand.id));

@@ -289,7 +289,11 @@ impl State {
                 let (place, attempt) = (self.waiting(due), row.attempt - unspent);
                 self.jobs.insert(id, Row { attempt, place, ..row });
             }
-            None => drop(self.jobs.remove(&id)),
+            None => {
+                self.jobs.remove(&id);
+                // A later job of this id is another one.
+                self.cancels.remove(&id);
+            }
         }
         // Last, so that a replacement may take the unique key of the job that it replaces.
         let new = extras.replacements.iter();

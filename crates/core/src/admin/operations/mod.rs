@@ -12,7 +12,7 @@ use chrono::{DateTime, Utc};
 
 pub use preview::Preview;
 pub(crate) use preview::preview;
-pub use run::OperationReport;
+pub use run::{OperationReport, PartReport};
 pub(crate) use run::{find, list, operate};
 pub use slice::{Slice, Treated};
 pub use verb::{UnknownVerb, Verb};

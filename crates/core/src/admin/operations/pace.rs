@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use crate::tools::sync::Mutex;
 use crate::tools::threads::sleep;
 use crate::tools::time::Instant;
 
@@ -15,9 +16,16 @@ pub(super) struct Pace {
     rate: Option<u32>,
     /// How many jobs were looked at that there was something to do about.
     met: AtomicU64,
-    /// How many may still be done; `u64::MAX` without a limit.
-    left: AtomicU64,
+    /// `None` without a limit.
+    budget: Option<Mutex<Budget>>,
     stopped: AtomicBool,
+}
+
+struct Budget {
+    /// How many may still be done.
+    left: u64,
+    /// How many more are tried at this moment, and may turn out not to be done.
+    tried: u64,
 }
 
 impl Pace {
@@ -26,7 +34,7 @@ impl Pace {
             begun: Instant::now(),
             rate,
             met: AtomicU64::new(0),
-            left: AtomicU64::new(left.unwrap_or(u64::MAX)),
+            budget: left.map(|left| Mutex::new(Budget { left, tried: 0 })),
             stopped: AtomicBool::new(false),
         }
     }
@@ -36,22 +44,34 @@ impl Pace {
         self.rate.map_or(most, |rate| (rate / 4).clamp(1, most))
     }
 
-    /// Takes so many of those that may be done, or as many as are left.
-    pub(super) fn take(&self, wanted: u64) -> u64 {
-        let mut taken = 0;
-        let take = |left: u64| {
-            taken = wanted.min(left);
-            Some(if left == u64::MAX { left } else { left - taken })
-        };
-        // It always changes something, if only to the same.
-        let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, take);
-        taken
+    /// Takes so many of those that may be done, or as many as are left; 0 when all are done. While the other
+    /// databases try those that are left it waits, because they may give some back. `None` when it was stopped meanwhile.
+    pub(super) fn take(&self, wanted: u64) -> Option<u64> {
+        let Some(budget) = &self.budget else { return Some(wanted) };
+        if wanted == 0 {
+            return Some(0);
+        }
+        while !self.is_stopped() {
+            let mut now = budget.lock();
+            if now.left > 0 || now.tried == 0 {
+                let taken = wanted.min(now.left);
+                now.left -= taken;
+                now.tried += taken;
+                return Some(taken);
+            }
+            drop(now);
+            sleep(LOOK);
+        }
+        None
     }
 
-    /// Gives back what was not done after all.
-    pub(super) fn give_back(&self, unused: u64) {
-        let give = |left: u64| Some(if left == u64::MAX { left } else { left + unused });
-        let _ = self.left.fetch_update(Ordering::AcqRel, Ordering::Acquire, give);
+    /// Of so many that were taken so many were done: the others may be done elsewhere. More than were taken may have been done, by
+    /// another process.
+    pub(super) fn settle(&self, taken: u64, done: u64) {
+        let Some(budget) = &self.budget else { return };
+        let mut now = budget.lock();
+        now.tried -= taken;
+        now.left = (now.left + taken).saturating_sub(done);
     }
 
     /// Waits until so many more were not too fast.
@@ -84,11 +104,32 @@ mod tests {
     #[test]
     fn no_more_are_taken_than_may_be_done() {
         let pace = Pace::new(None, Some(10));
-        assert_eq!((pace.take(4), pace.take(4)), (4, 4));
-        pace.give_back(1);
-        assert_eq!((pace.take(4), pace.take(4)), (3, 0));
+        assert_eq!((pace.take(4), pace.take(4), pace.take(4)), (Some(4), Some(4), Some(2)));
+        // Two of them were not done.
+        pace.settle(4, 2);
+        assert_eq!(pace.take(9), Some(2));
+        for (taken, done) in [(4, 4), (2, 2), (2, 2)] {
+            pace.settle(taken, done);
+        }
+        assert_eq!(pace.take(1), Some(0), "all are done");
         let free = Pace::new(None, None);
-        assert_eq!((free.take(1_000), free.take(u64::MAX)), (1_000, u64::MAX));
+        assert_eq!(free.take(1_000), Some(1_000));
+        free.settle(1_000, 0);
+    }
+
+    #[test]
+    fn who_finds_none_left_waits_for_those_that_are_tried() {
+        let pace = Pace::new(None, Some(5));
+        assert_eq!(pace.take(5), Some(5));
+        let late = crate::tools::threads::scope(|scope| {
+            let waits = scope.spawn(|| pace.take(3));
+            // Another process did one of them.
+            pace.settle(5, 3);
+            waits.join().expect("no panic")
+        });
+        assert_eq!(late, Some(2));
+        pace.stop();
+        assert_eq!(pace.take(1), None);
     }
 
     #[test]

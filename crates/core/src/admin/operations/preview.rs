@@ -5,10 +5,12 @@ use super::{Operation, What};
 use crate::admin::page::Position;
 use crate::client::Client;
 use crate::database::Database;
+use crate::database::asked::LISTING;
 use crate::database::everywhere::PerDatabase;
 use crate::driver::{Exception, JobInfo, JobState};
 use crate::error::Error;
 use crate::tools::threads::scope;
+use crate::tools::time::Instant;
 
 /// So many jobs are counted in one look.
 const PIECE: u32 = 5_000;
@@ -69,6 +71,7 @@ fn of_one(
     sample: usize,
 ) -> Result<Preview, Error> {
     let (mut preview, mut from) = (Preview::default(), Position::Start);
+    let (begun, time) = (Instant::now(), database.limit().saturating_mul(LISTING));
     loop {
         let Found { wanted, next, searched, unreadable } =
             operation.find(client, database, None, from, PIECE)?;
@@ -89,7 +92,7 @@ fn of_one(
         }
         match next {
             None => return Ok(preview),
-            Some(_) if preview.count >= BOUND => {
+            Some(_) if preview.count >= BOUND || begun.elapsed() > time => {
                 preview.more = true;
                 return Ok(preview);
             }

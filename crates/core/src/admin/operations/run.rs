@@ -1,17 +1,21 @@
 //! An operation from its begin to its end, in all databases at the same time.
 
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use qudo_hooks::JobId;
+use serde::{Deserialize, Serialize};
+
 use super::pace::Pace;
-use super::slice::{Found, OwnStep, Slice, Wanted, leaves_out};
+use super::slice::{Found, OwnStep, Slice, Treated, Wanted, leaves_out};
 use super::{Operation, Verb, What};
 use crate::admin::page::Position;
 use crate::client::Client;
 use crate::database::Database;
 use crate::database::everywhere::PerDatabase;
-use crate::driver::{Counts, Driver, ErrorKind, OperationId, OperationRow};
+use crate::driver::{Acted, Counts, Driver, ErrorKind, OperationId, OperationRow};
 use crate::error::Error;
 use crate::program::Program;
 use crate::tools::sync::mpsc;
@@ -23,22 +27,39 @@ const TRIES: u32 = 5;
 /// With this pause.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// The jobs are gone through again until nothing new is found among them, and so often at most: a job that was claimed, given back
+/// or became due while they were gone through was not met.
+const PASSES: u32 = 10;
+
 /// What became of an operation.
 #[derive(Debug)]
 #[non_exhaustive]
 pub struct OperationReport {
     /// Its id.
     pub id: OperationId,
-    /// How far each database has come, or why it has not come to its end. The databases that the filter leaves out are not
-    /// among them.
-    pub databases: Vec<PerDatabase<OperationRow>>,
+    /// The databases that the filter does not leave out.
+    pub databases: Vec<PartReport>,
+}
+
+/// What became of an operation in one database.
+#[derive(Debug)]
+#[non_exhaustive]
+pub struct PartReport {
+    /// The short name of the database.
+    pub database: String,
+    /// How far it has come, as far as is known.
+    pub row: Option<OperationRow>,
+    /// How many rows were passed over by this process because they hang on an argument that it cannot read.
+    pub unreadable: u64,
+    /// Why it has not come to its end.
+    pub error: Option<Error>,
 }
 
 impl OperationReport {
-    /// What became of the jobs of the databases that came to their end.
+    /// What became of the jobs of all databases, as far as is known.
     pub fn counts(&self) -> Counts {
         let mut counts = Counts::default();
-        for row in self.databases.iter().filter_map(|on| on.answer.as_ref().ok()) {
+        for row in self.databases.iter().filter_map(|on| on.row.as_ref()) {
             counts += row.counts;
         }
         counts
@@ -47,7 +68,12 @@ impl OperationReport {
     /// Whether each database came to its end.
     pub fn is_done(&self) -> bool {
         let ended = |row: &OperationRow| row.finished_at.is_some();
-        self.databases.iter().all(|on| on.answer.as_ref().is_ok_and(ended))
+        self.databases.iter().all(|on| on.error.is_none() && on.row.as_ref().is_some_and(ended))
+    }
+
+    /// How many rows were passed over by this process because they hang on an argument that it cannot read.
+    pub fn unreadable(&self) -> u64 {
+        self.databases.iter().map(|on| on.unreadable).sum()
     }
 }
 
@@ -77,8 +103,8 @@ pub(crate) fn operate(
         let (sender, told) = mpsc::channel();
         let (mut parts, pace) = (Vec::new(), &pace);
         for (database, row) in meant.iter().zip(begun) {
-            let part = Part { client, database, operation, pace, slices: sender.clone() };
-            parts.push((database, scope.spawn(move || row.and_then(|row| part.run(row)))));
+            let part = Part::new(client, database, operation, pace, sender.clone());
+            parts.push((database, scope.spawn(move || part.run(row))));
         }
         drop(sender);
         // Until the last part has ended.
@@ -87,18 +113,15 @@ pub(crate) fn operate(
                 pace.stop();
             }
         }
-        let answer = |database: &Arc<Database>, answer| PerDatabase {
+        // A part that panicked has been told of by the panic itself.
+        let stopped = |database: &Arc<Database>| PartReport {
             database: database.name.to_string(),
-            answer,
-        };
-        let stopped = |database: &Arc<Database>| {
-            Err(Error::OperationStopped { database: database.name.to_string() })
+            row: None,
+            unreadable: 0,
+            error: Some(Error::OperationStopped { database: database.name.to_string() }),
         };
         let parts = parts.into_iter();
-        // A part that panicked has been told of by the panic itself.
-        let ended =
-            parts.map(|(one, part)| answer(one, part.join().unwrap_or_else(|_| stopped(one))));
-        ended.collect()
+        parts.map(|(one, part)| part.join().unwrap_or_else(|_| stopped(one))).collect()
     });
     Ok(OperationReport { id: operation.id, databases: answers })
 }
@@ -130,20 +153,49 @@ fn begin(
 /// How many jobs were done before. What a database that does not answer has done is not known, so that a limit could not be
 /// kept.
 fn done_before(operation: &Operation, begun: &[Result<OperationRow, Error>]) -> Result<u64, Error> {
-    let mut done = 0;
-    for row in begun {
-        match row {
-            Ok(row) => done += row.counts.done,
-            Err(error) if operation.is_known => {
-                let reason = format!(
-                    "an operation with a limit is gone on with only when all its databases answer: {error}"
-                );
-                return Err(Error::UnreadableOperation { operation: operation.id, reason });
-            }
-            Err(_) => {}
+    let is_begun = |row: &OperationRow| !row.place.is_empty() || row.finished_at.is_some();
+    let is_known = operation.is_known || begun.iter().flatten().any(is_begun);
+    match begun.iter().find_map(|row| row.as_ref().err()) {
+        Some(error) if is_known => {
+            let reason = format!(
+                "an operation with a limit is gone on with only when all its databases answer: {error}"
+            );
+            Err(Error::UnreadableOperation { operation: operation.id, reason })
         }
+        _ => Ok(begun.iter().flatten().map(|row| row.counts.done).sum()),
     }
-    Ok(done)
+}
+
+/// Where an operation stands in a database.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct Place {
+    /// How often the jobs were gone through.
+    pass: u32,
+    at: Position,
+    /// How often a slice was cut short there.
+    cut: u64,
+}
+
+/// The place of an operation that came to its end.
+const END: &str = "end";
+
+impl Place {
+    fn of(row: &OperationRow) -> Result<Self, Error> {
+        if row.place.is_empty() {
+            return Ok(Self { pass: 1, at: Position::Start, cut: 0 });
+        }
+        serde_json::from_str(&row.place).map_err(|error| Error::UnreadableOperation {
+            operation: row.record.id,
+            reason: format!("its place cannot be read: {error}"),
+        })
+    }
+
+    /// As it is stored.
+    fn text(place: Option<&Self>) -> String {
+        // Of names, numbers and ids a JSON text can always be made.
+        let text = |place| serde_json::to_string(place).unwrap_or_default();
+        place.map_or_else(|| END.to_owned(), text)
+    }
 }
 
 /// The part of one database.
@@ -153,61 +205,138 @@ struct Part<'p> {
     operation: &'p Operation,
     pace: &'p Pace,
     slices: mpsc::Sender<Slice>,
+    /// What this process met: done, or what was in the way. A job that is met again is left alone, unless that is over.
+    met: HashMap<JobId, Acted>,
+    /// How many jobs of this pass there was something to do about. After a stop nobody knows, and the jobs are gone through once more.
+    news: u64,
+    unreadable: u64,
 }
 
-impl Part<'_> {
-    /// Slice after slice until the end.
-    fn run(&self, mut row: OperationRow) -> Result<OperationRow, Error> {
-        while row.finished_at.is_none() {
-            if self.pace.is_stopped() {
-                let database = self.database.name.to_string();
-                return Err(Error::OperationStopped { database });
-            }
-            row = self.slice(row)?;
-        }
-        Ok(row)
+impl<'p> Part<'p> {
+    fn new(
+        client: &'p Arc<Client>,
+        database: &'p Arc<Database>,
+        operation: &'p Operation,
+        pace: &'p Pace,
+        slices: mpsc::Sender<Slice>,
+    ) -> Self {
+        let (met, news, unreadable) = (HashMap::new(), 0, 0);
+        Self { client, database, operation, pace, slices, met, news, unreadable }
     }
 
-    fn slice(&self, row: OperationRow) -> Result<OperationRow, Error> {
-        let (operation, database) = (self.operation, self.database);
-        let from = position(&row)?;
-        let size = self.pace.slice(operation.largest_slice());
-        let Found { mut wanted, next, .. } =
-            operation.find(self.client, database, Some(&row), from, size)?;
-        let taken = self.pace.take(wanted.len() as u64);
+    /// Slice after slice until the end.
+    fn run(mut self, begun: Result<OperationRow, Error>) -> PartReport {
+        let (row, error) = match begun {
+            Err(error) => (None, Some(error)),
+            Ok(mut row) => {
+                self.news = u64::from(!row.place.is_empty());
+                let error = self.to_the_end(&mut row).err();
+                (Some(row), error)
+            }
+        };
+        let (database, unreadable) = (self.database.name.to_string(), self.unreadable);
+        PartReport { database, row, unreadable, error }
+    }
+
+    fn to_the_end(&mut self, row: &mut OperationRow) -> Result<(), Error> {
+        while row.finished_at.is_none() {
+            if self.pace.is_stopped() {
+                return Err(self.stopped());
+            }
+            self.slice(row)?;
+        }
+        Ok(())
+    }
+
+    fn stopped(&self) -> Error {
+        Error::OperationStopped { database: self.database.name.to_string() }
+    }
+
+    fn slice(&mut self, row: &mut OperationRow) -> Result<(), Error> {
+        let from = Place::of(row)?;
+        let size = self.pace.slice(self.operation.largest_slice());
+        let (client, database, at) = (self.client, self.database, from.at.clone());
+        let found = self.operation.find(client, database, Some(row), at, size)?;
+        let Found { mut wanted, next, unreadable, .. } = found;
+        if from.pass == 1 {
+            self.unreadable += unreadable;
+        }
+        wanted.leave_out(&self.met);
+        let taken = self.pace.take(wanted.len() as u64).ok_or_else(|| self.stopped())?;
         let is_cut = taken < wanted.len() as u64;
         wanted.truncate(taken as usize);
-        // At the limit it ends, in each database that meets it.
-        let next = next.filter(|_| !is_cut);
+        let pass = from.pass;
+        let next = self.behind(from, next, is_cut, taken);
         let step = OwnStep {
-            operation: operation.id,
+            operation: self.operation.id,
             from: row.place.clone(),
-            to: next.as_ref().map_or_else(|| END.to_owned(), place),
+            to: Place::text(next.as_ref()),
             ends: next.is_none(),
         };
-        let Some(treated) = self.treat(&wanted, &step)? else {
-            // Another process did it, or we did and the answer was lost.
-            self.pace.give_back(taken);
-            return self.row_again();
+        let treated = match self.treat(&wanted, &step) {
+            Ok(Some(treated)) => treated,
+            Ok(None) => {
+                // Another process did it, or we did and the answer was lost.
+                let before = row.counts.done;
+                let again = self.row_again();
+                let done =
+                    again.as_ref().map_or(taken, |row| row.counts.done.saturating_sub(before));
+                self.pace.settle(taken, done);
+                // What was met in it is not known.
+                self.news += 1;
+                *row = again?;
+                return Ok(());
+            }
+            Err(error) => {
+                // Whether they were done may not be known.
+                self.pace.settle(taken, taken);
+                return Err(error);
+            }
         };
         let counts = Counts::of(treated.iter().map(|one| &one.acted));
-        self.pace.give_back(taken - counts.done.min(taken));
-        let mut row = row;
+        self.pace.settle(taken, counts.done);
+        self.met.extend(treated.iter().map(|one| (one.job, one.acted)));
+        let goes_on = next.as_ref().is_some_and(|next| next.pass == pass);
+        self.news = if goes_on { self.news + treated.len() as u64 } else { 0 };
         row.counts += counts;
         row.place = step.to;
-        let slice = Slice { database: database.name.to_string(), treated, counts: row.counts };
+        if step.ends {
+            // With its time, by the database's clock.
+            *row = self.row_again()?;
+        }
+        let met = treated.len() as u64;
+        let name = database.name.to_string();
         // Who does not listen any more has stopped it.
-        let _gone = self.slices.send(slice);
-        self.pace.wait(wanted.len() as u64);
-        if step.ends { self.row_again() } else { Ok(row) }
+        let _gone = self.slices.send(Slice { database: name, treated, counts: row.counts });
+        self.pace.wait(met);
+        Ok(())
+    }
+
+    /// Where the next slice begins; `None` at the end.
+    fn behind(
+        &self,
+        from: Place,
+        next: Option<Position>,
+        is_cut: bool,
+        taken: u64,
+    ) -> Option<Place> {
+        match next {
+            // All that may be done is done.
+            _ if is_cut && taken == 0 => None,
+            // Those that were left out come next; some may be left for them.
+            _ if is_cut => Some(Place { cut: from.cut + 1, ..from }),
+            Some(at) => Some(Place { pass: from.pass, at, cut: 0 }),
+            None => {
+                let again = self.news + taken > 0
+                    && from.pass < PASSES
+                    && self.operation.is_over_live_jobs();
+                again.then(|| Place { pass: from.pass + 1, at: Position::Start, cut: 0 })
+            }
+        }
     }
 
     /// Once more where somebody's locks are in the way.
-    fn treat(
-        &self,
-        wanted: &Wanted,
-        step: &OwnStep,
-    ) -> Result<Option<Vec<super::slice::Treated>>, Error> {
+    fn treat(&self, wanted: &Wanted, step: &OwnStep) -> Result<Option<Vec<Treated>>, Error> {
         let mut tries = 0;
         loop {
             let treated = self.operation.treat(self.client, self.database, wanted, step);
@@ -233,24 +362,6 @@ impl Part<'_> {
             reason: format!("database {:?} does not know it any more", &*self.database.name),
         })
     }
-}
-
-/// The place of an operation that came to its end.
-const END: &str = "end";
-
-fn place(position: &Position) -> String {
-    // Of names, numbers and ids a JSON text can always be made.
-    serde_json::to_string(position).unwrap_or_default()
-}
-
-fn position(row: &OperationRow) -> Result<Position, Error> {
-    if row.place.is_empty() {
-        return Ok(Position::Start);
-    }
-    serde_json::from_str(&row.place).map_err(|error| Error::UnreadableOperation {
-        operation: row.record.id,
-        reason: format!("its place cannot be read: {error}"),
-    })
 }
 
 /// An operation that is stored, to be gone on with.

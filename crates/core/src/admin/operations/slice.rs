@@ -1,7 +1,10 @@
 //! One slice of an operation in one database: what it is about, and what became of it.
 
+use std::collections::HashMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
 
 use super::{Operation, Verb, What};
@@ -14,11 +17,13 @@ use crate::database::asked::LISTING;
 use crate::database::set::Databases;
 use crate::database::transfer::Move;
 use crate::driver::{
-    Act, Acted, Counts, Driver, DriverError, Exception, ExceptionId, JobInfo, OperationRow,
-    Redrive, Step,
+    Act, Acted, Counts, Driver, DriverError, Exception, ExceptionId, JobInfo, JobState,
+    OperationRow, Redrive, Step,
 };
 use crate::error::Error;
-use crate::filter::{ExceptionFilter, Field, JobFilter};
+use crate::filter::{ExceptionFilter, JobFilter};
+use crate::observe::Event;
+use crate::tools::time::Instant;
 
 /// A slice of an operation that is done, as [`Manager::operate`](crate::Manager::operate) tells it.
 #[derive(Debug, Clone)]
@@ -64,6 +69,19 @@ impl Wanted {
         }
     }
 
+    /// Leaves out jobs that were met, unless they run no more, or move no more, where that was in the way.
+    pub(super) fn leave_out(&mut self, met: &HashMap<JobId, Acted>) {
+        let is_new = |job: &JobInfo| match (met.get(&job.id), &job.state) {
+            (None, _) => true,
+            (Some(Acted::Running), state) => !matches!(state, JobState::Running { .. }),
+            (Some(Acted::Moving), state) => *state != JobState::Moving,
+            (Some(_), _) => false,
+        };
+        if let Self::Jobs(jobs) = self {
+            jobs.retain(is_new);
+        }
+    }
+
     pub(super) fn truncate(&mut self, most: usize) {
         match self {
             Self::Jobs(jobs) => jobs.truncate(most),
@@ -86,6 +104,11 @@ const WITH_ARGUMENTS: u32 = 100;
 const WITHOUT: u32 = 500;
 
 impl Operation {
+    /// Whether its jobs move on while they are gone through.
+    pub(super) const fn is_over_live_jobs(&self) -> bool {
+        matches!(self.what, What::Jobs(..))
+    }
+
     /// How many jobs one slice has at most.
     pub(super) const fn largest_slice(&self) -> u32 {
         match &self.what {
@@ -109,36 +132,20 @@ impl Operation {
         let time = database.limit().saturating_mul(LISTING) / 2;
         let (what, now) = (self.what.clone(), self.asked_at);
         let before = started.map(|row| row.started_at);
+        let begun = Instant::now();
         database.call("look for what a verb is about", move |driver| {
-            let mut paging = Paging::default().limit(limit).without_arguments().without_estimate();
-            paging.now = Some(now);
-            let budget = Budget::new(paging.search, time);
-            let codecs = &client.program.codecs;
-            match &what {
-                What::Jobs(verb, filter) => {
-                    let (paging, database) = (&paging, &*name);
-                    let question = Question { driver, database, codecs, filter, paging, budget };
-                    let (page, next) = question.page(Some(&from))?;
-                    let (searched, unreadable) = (page.searched, page.unreadable);
-                    let is_wanted = |job: &JobInfo| {
-                        before.is_none_or(|before| job.enqueued_at <= before) && verb.concerns(job)
-                    };
-                    let jobs = page.rows.into_iter().filter(is_wanted).collect();
-                    Ok(Found { wanted: Wanted::Jobs(jobs), searched, unreadable, next })
-                }
-                What::Redrive(filter) => {
-                    let by_kind = filter.asks_for(Field::Kind);
-                    let filter = ExceptionFilter::discarded().and(filter.clone());
-                    let extent = Extent { paging: &paging, budget: &budget, from: Some(&from) };
-                    let (page, next) = past::exceptions(driver, &name, codecs, &filter, &extent)?;
-                    let (searched, unreadable) = (page.searched, page.unreadable);
-                    let is_wanted = |row: &Exception| {
-                        row.redriven_as.is_none()
-                            && before.is_none_or(|before| row.failed_at <= before)
-                            && (by_kind || row.kind != FailureKind::Cancelled)
-                    };
-                    let rows = page.rows.into_iter().filter(is_wanted).collect();
-                    Ok(Found { wanted: Wanted::Failures(rows), searched, unreadable, next })
+            let what = &what;
+            let look = Look { client: &client, database: &name, what, now, before, limit };
+            let (mut from, mut searched, mut unreadable) = (from, 0, 0);
+            loop {
+                let left = time.saturating_sub(begun.elapsed());
+                let found = of_page(driver, &look, from, left)?;
+                searched += found.searched;
+                unreadable += found.unreadable;
+                match found.next {
+                    // Whole pages of which none is to be changed make no slice.
+                    Some(next) if found.wanted.len() == 0 && begun.elapsed() < time => from = next,
+                    _ => return Ok(Found { searched, unreadable, ..found }),
                 }
             }
         })
@@ -163,6 +170,59 @@ impl Operation {
                 treat(client, database, act, &ids, step)
             }
             (Wanted::Jobs(_), What::Redrive(_)) => Ok(None),
+        }
+    }
+}
+
+/// What the pages of one look have in common.
+struct Look<'l> {
+    client: &'l Client,
+    database: &'l str,
+    what: &'l What,
+    /// What spans of time count from.
+    now: DateTime<Utc>,
+    /// Only what was stored before that.
+    before: Option<DateTime<Utc>>,
+    limit: u32,
+}
+
+/// The next page in one database, within this time.
+fn of_page(
+    driver: &dyn Driver,
+    look: &Look<'_>,
+    from: Position,
+    time: Duration,
+) -> Result<Found, DriverError> {
+    let Look { client, database, what, now, before, limit } = *look;
+    let mut paging = Paging::default().limit(limit).without_arguments().without_estimate();
+    paging.now = Some(now);
+    let budget = Budget::new(paging.search, time);
+    let codecs = &client.program.codecs;
+    match what {
+        What::Jobs(verb, filter) => {
+            let paging = &paging;
+            let question = Question { driver, database, codecs, filter, paging, budget };
+            let (page, next) = question.page(Some(&from))?;
+            let (searched, unreadable) = (page.searched, page.unreadable);
+            let is_wanted = |job: &JobInfo| {
+                before.is_none_or(|before| job.enqueued_at <= before) && verb.concerns(job)
+            };
+            let jobs = page.rows.into_iter().filter(is_wanted).collect();
+            Ok(Found { wanted: Wanted::Jobs(jobs), searched, unreadable, next })
+        }
+        What::Redrive(filter) => {
+            let with_cancelled = filter.means_cancelled();
+            let filter = ExceptionFilter::discarded().and(filter.clone());
+            let extent = Extent { paging: &paging, budget: &budget, from: Some(&from) };
+            let (page, next) = past::exceptions(driver, database, codecs, &filter, &extent)?;
+            let (searched, unreadable) = (page.searched, page.unreadable);
+            let is_wanted = |row: &Exception| {
+                row.redriven_as.is_none()
+                    && before.is_none_or(|before| row.failed_at <= before)
+                    && (with_cancelled || row.kind != FailureKind::Cancelled)
+            };
+            let rows = page.rows.into_iter().filter(is_wanted).collect();
+            Ok(Found { wanted: Wanted::Failures(rows), searched, unreadable, next })
         }
     }
 }
@@ -212,6 +272,10 @@ fn treat(
         database.call(ACTION, move |driver| own.with(|step| driver.act(&act, &ids, Some(step))))?;
     Ok(answers.map(|answers| {
         if removes {
+            let gone = jobs.iter().zip(&answers).filter(|(_, acted)| **acted == Acted::Done);
+            for (job, _) in gone {
+                client.program.tell(|| Event::Dropped { job: *job });
+            }
             client.waiters.note(jobs.iter().copied());
         } else {
             database.bell.ring();
@@ -261,13 +325,11 @@ fn move_to(
     let mut treated = Vec::new();
     if !Arc::ptr_eq(from, &to) && !ids.is_empty() {
         // One after the other would be a move for each; together nobody tells which of them went.
-        let (_, taken) = Move::new(databases, from, &to)?.run_these(&ids)?;
+        let done = Move::new(databases, from, &to)?.run_these(&ids)?;
         let asked = ids.clone();
         let states = from.call(ACTION, move |driver| states(driver, &asked))?;
-        let acted = |job: &JobId, stays: Option<Acted>| match stays {
-            Some(_) if taken.contains(job) => Acted::KeyHeld,
-            Some(acted) => acted,
-            None => Acted::Done,
+        let acted = |job: &JobId, stays: Option<Acted>| {
+            if done.moved.contains(job) { Acted::Done } else { stays.unwrap_or(Acted::Gone) }
         };
         let each = ids.iter().zip(states);
         treated = each.map(|(job, stays)| Treated::new(*job, acted(job, stays))).collect();
@@ -279,9 +341,8 @@ fn move_to(
     Ok(noted.then_some(treated))
 }
 
-/// Why jobs are still there; `None` of those that went. One that waits may not go there: it is not the home of its key.
+/// Why jobs are still there; `None` of those that are not. One that waits may not go there: it is not the home of its key.
 fn states(driver: &dyn Driver, jobs: &[JobId]) -> Result<Vec<Option<Acted>>, DriverError> {
-    use crate::driver::JobState;
     let live = driver.live(jobs)?;
     let state = |job: &JobId| {
         if !live.contains(job) {

@@ -6,7 +6,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::{Operation, OperationReport, Verb};
-use crate::driver::{Act, Audit, Deadline, Driver, DriverError, ErrorKind, Operate, Step, Work};
+use crate::driver::{
+    Act, Audit, Deadline, Driver, DriverError, Due, ErrorKind, Inspect, JobRecord, Operate,
+    Settlement, Step, Verdict, Work,
+};
 use crate::fixture::{memory, records};
 use crate::manager::Manager;
 use crate::memory::MemoryDriver;
@@ -52,15 +55,15 @@ fn the_part_of_a_database_that_fails_is_not_done_and_is_gone_on_with() {
     let operation = delete().reason("no longer wanted").operator("ada");
     let report = run(&manager, &operation);
     assert!(!report.is_done());
-    assert_eq!((left(&*one), left(&*two), report.counts().done), (0, 200, JOBS as u64));
-    let failed = report.databases[1].answer.as_ref().expect_err("the disk is full").to_string();
+    assert_eq!((left(&*one), left(&*two), report.counts().done), (0, 200, JOBS as u64 + 1_000));
+    let failed = report.databases[1].error.as_ref().expect("the disk is full").to_string();
     assert!(failed.contains("two") && failed.contains("the disk is full"), "{failed}");
     fails.store(false, Ordering::Release);
     let again = manager.find_operation(operation.id()).expect("answers").expect("is stored");
     let report = run(&manager, &again);
     assert!(report.is_done());
     assert_eq!((left(&*two), report.counts().done), (0, 2 * JOBS as u64));
-    let row = report.databases[1].answer.as_ref().expect("done");
+    let row = report.databases[1].row.as_ref().expect("done");
     let record = &row.record;
     assert_eq!((&*record.operator, &*record.reason), ("ada", "no longer wanted"));
     // What is done stays done.
@@ -89,7 +92,7 @@ fn a_slice_whose_answer_was_lost_is_counted_once() {
         if jobs.is_empty() {
             return Ok(());
         }
-        let to = format!("\"start\"{}", " ".repeat(known.len()));
+        let to = format!(r#"{{"pass":1,"at":"start","cut":{}}}"#, known.len());
         let step = Step { operation: id, from: &row.place, to: &to, ends: false };
         inside.act(&Act::Remove(None), &jobs, Some(&step)).expect("answers").expect("stands there");
         *known = to;
@@ -160,4 +163,90 @@ fn each_job_is_told_of_once() {
     assert!(report.expect("can be begun").is_done());
     assert_eq!(told.len(), 2 * JOBS);
     assert!(last.contains(&("one".to_owned(), JOBS as u64)));
+}
+
+/// Jobs that are scheduled.
+fn scheduled(driver: &dyn Driver, count: usize) -> Vec<qudo_hooks::JobId> {
+    let late = |job: &JobRecord| JobRecord { due: Due::In(HOUR), ..job.clone() };
+    let jobs: Vec<_> = records(count).iter().map(late).collect();
+    driver.insert(&jobs, Deadline::NONE).expect("stored");
+    jobs.iter().map(|job| job.id).collect()
+}
+
+const HOUR: std::time::Duration = std::time::Duration::from_secs(3_600);
+
+#[test]
+fn a_job_that_moves_to_where_the_operation_was_already_is_met_all_the_same() {
+    let one = Arc::new(MemoryDriver::default());
+    one.insert(&records(300), Deadline::NONE).expect("stored");
+    let late = scheduled(&*one, 300);
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, memory());
+    let operation = Operation::on("".parse().expect("all"), Verb::Prioritize(-3)).rate(Some(800));
+    let mut moved = false;
+    let report = manager.operate(&operation, |slice| {
+        // The ready ones are done, and some of the others become due.
+        if slice.counts.done >= 300 && !std::mem::replace(&mut moved, true) {
+            let due = Act::Reschedule(Due::Now);
+            one.act(&due, &late[250..], None).expect("answers");
+        }
+        ControlFlow::Continue(())
+    });
+    assert_eq!(report.expect("can be begun").counts().done, 600);
+    let infos = one.jobs(&late, false).expect("answers");
+    assert!(moved && infos.iter().all(|job| job.facts.priority == -3));
+}
+
+#[test]
+fn a_job_that_fails_again_meanwhile_is_retried_once() {
+    let one = Arc::new(MemoryDriver::default());
+    one.insert(&records(400), Deadline::NONE).expect("stored");
+    let worker = crate::fixture::worker();
+    one.heartbeat(&worker).expect("beats");
+    let claims = std::cell::Cell::new(0);
+    let fail_all = || loop {
+        claims.set(claims.get() + 1);
+        let jobs = crate::fixture::claim(&*one, &worker, claims.get());
+        if jobs.is_empty() {
+            return;
+        }
+        let again = Verdict::Retry(HOUR);
+        let end = |job| Settlement { job: Box::new(job), verdict: again, extras: None };
+        let ends: Vec<_> = jobs.into_iter().map(end).collect();
+        one.settle(worker.id, &ends).expect("settles");
+    };
+    fail_all();
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, memory());
+    let operation = Operation::on("".parse().expect("all"), Verb::Retry).rate(Some(400));
+    let report = manager.operate(&operation, |_| {
+        fail_all();
+        ControlFlow::Continue(())
+    });
+    assert_eq!(report.expect("can be begun").counts().done, 400);
+    fail_all();
+    assert_eq!(one.depth(1_000).expect("answers").scheduled.count, 400);
+}
+
+#[test]
+fn jobs_that_were_enqueued_after_it_was_asked_for_are_not_meant_where_it_is_begun_later() {
+    let one = filled();
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, memory());
+    let operation = Operation { asked_at: crate::tools::time::utc_now() - HOUR, ..delete() };
+    assert_eq!(run(&manager, &operation).counts().done, 0);
+    assert_eq!(left(&*one), JOBS as u64);
+}
+
+#[test]
+fn what_is_in_the_way_in_one_database_is_left_for_the_others() {
+    let (one, two) = (filled(), filled());
+    let worker = crate::fixture::worker();
+    one.heartbeat(&worker).expect("beats");
+    let runs = crate::fixture::claim(&*one, &worker, 1).len() as u64;
+    assert!(runs > 5);
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, Arc::clone(&two) as Arc<dyn Driver>);
+    let operation = Operation::on("state:running".parse().expect("a filter"), Verb::Delete);
+    let counts = run(&manager, &operation.limit(5).rate(None)).counts();
+    assert_eq!((counts.done, counts.conflicts), (0, runs), "all are told, none is done");
+    let report = run(&manager, &delete().limit(2_000));
+    assert_eq!((report.counts().done, report.is_done()), (2_000, true));
+    assert_eq!(left(&*one) + left(&*two), 2 * JOBS as u64 - 2_000 - runs);
 }

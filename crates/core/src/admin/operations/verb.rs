@@ -40,6 +40,8 @@ impl Verb {
                 // A year is far from the end of time.
                 Self::Reschedule(Due::At(now + delay.min(MAX_DELAY)))
             }
+            // Ranks are priorities with the other sign, and the least number has no opposite.
+            Self::Prioritize(priority) => Self::Prioritize(priority.max(-i32::MAX)),
             other => other,
         }
     }
@@ -154,6 +156,7 @@ mod tests {
             Verb::Reschedule(Due::At(at)),
             Verb::Reschedule(Due::In(Duration::from_secs(60))).from(at),
             Verb::Prioritize(-7),
+            Verb::Prioritize(i32::MIN).from(at),
             Verb::MoveToQueue("gl accounts".to_owned()),
             Verb::MoveToDatabase("two".to_owned()),
             Verb::Cancel,
