@@ -32,8 +32,8 @@ impl Bed {
         let place = tempfile::tempdir().expect("a temporary directory");
         let dsn = |name: &str| format!("sqlite:{}", place.path().join(name).display());
         let builder = Manager::builder().linked(false).ability::<billed>();
-        let builder = builder.database_as("one", &dsn("one.db"));
-        let manager = builder.database_as("two", &dsn("two.db")).build().expect("valid");
+        let builder = builder.database_as("one", dsn("one.db"));
+        let manager = builder.database_as("two", dsn("two.db")).build().expect("valid");
         manager.migrate().expect("migrates");
         let send = |job: NewJob| assert!(manager.enqueue(job).expect("stored").is_new());
         for customer in 0..3 {

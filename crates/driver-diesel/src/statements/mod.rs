@@ -2,7 +2,7 @@
 //!
 //! They are plain SQL that the three engines read alike; what differs (the clock, the locking
 //! words) comes from [`Engine`](crate::engine::Engine). Lock order, everywhere: lease before ready
-//! or scheduled before job before unique; rows of one table in the order of their keys.
+//! or scheduled before job before unique, and an operation before all of them; rows of one table in the order of their keys.
 
 pub(crate) mod act;
 pub(crate) mod audit;

@@ -230,7 +230,7 @@ impl<'p> Part<'p> {
             Err(error) => (None, Some(error)),
             Ok(mut row) => {
                 self.news = u64::from(!row.place.is_empty());
-                let error = self.to_the_end(&mut row).err();
+                let error = self.finish(&mut row).err();
                 (Some(row), error)
             }
         };
@@ -238,7 +238,7 @@ impl<'p> Part<'p> {
         PartReport { database, row, unreadable, error }
     }
 
-    fn to_the_end(&mut self, row: &mut OperationRow) -> Result<(), Error> {
+    fn finish(&mut self, row: &mut OperationRow) -> Result<(), Error> {
         while row.finished_at.is_none() {
             if self.pace.is_stopped() {
                 return Err(self.stopped());

@@ -139,7 +139,7 @@ impl Operation {
             let (mut from, mut searched, mut unreadable) = (from, 0, 0);
             loop {
                 let left = time.saturating_sub(begun.elapsed());
-                let found = of_page(driver, &look, from, left)?;
+                let found = of_page(driver, &look, &from, left)?;
                 searched += found.searched;
                 unreadable += found.unreadable;
                 match found.next {
@@ -190,7 +190,7 @@ struct Look<'l> {
 fn of_page(
     driver: &dyn Driver,
     look: &Look<'_>,
-    from: Position,
+    from: &Position,
     time: Duration,
 ) -> Result<Found, DriverError> {
     let Look { client, database, what, now, before, limit } = *look;
@@ -202,7 +202,7 @@ fn of_page(
         What::Jobs(verb, filter) => {
             let paging = &paging;
             let question = Question { driver, database, codecs, filter, paging, budget };
-            let (page, next) = question.page(Some(&from))?;
+            let (page, next) = question.page(Some(from))?;
             let (searched, unreadable) = (page.searched, page.unreadable);
             let is_wanted = |job: &JobInfo| {
                 before.is_none_or(|before| job.enqueued_at <= before) && verb.concerns(job)
@@ -213,7 +213,7 @@ fn of_page(
         What::Redrive(filter) => {
             let with_cancelled = filter.means_cancelled();
             let filter = ExceptionFilter::discarded().and(filter.clone());
-            let extent = Extent { paging: &paging, budget: &budget, from: Some(&from) };
+            let extent = Extent { paging: &paging, budget: &budget, from: Some(from) };
             let (page, next) = past::exceptions(driver, database, codecs, &filter, &extent)?;
             let (searched, unreadable) = (page.searched, page.unreadable);
             let is_wanted = |row: &Exception| {
