@@ -284,16 +284,13 @@ impl State {
             Verdict::Snooze(delay) => (Some(Due::In(delay)), 1),
             Verdict::GiveBack => (Some(Due::Now), 1),
         };
-        match due {
-            Some(due) => {
-                let (place, attempt) = (self.waiting(due), row.attempt - unspent);
-                self.jobs.insert(id, Row { attempt, place, ..row });
-            }
-            None => {
-                self.jobs.remove(&id);
-                // A later job of this id is another one.
-                self.cancels.remove(&id);
-            }
+        if let Some(due) = due {
+            let (place, attempt) = (self.waiting(due), row.attempt - unspent);
+            self.jobs.insert(id, Row { attempt, place, ..row });
+        } else {
+            self.jobs.remove(&id);
+            // A later job of this id is another one.
+            self.cancels.remove(&id);
         }
         // Last, so that a replacement may take the unique key of the job that it replaces.
         let new = extras.replacements.iter();
