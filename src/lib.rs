@@ -84,11 +84,12 @@ pub mod admin {
         WorkerSeen,
     };
     pub use qudo_core::{
-        AbilityInfo, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport, DatabaseState,
-        DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups, Filter, FilterError,
-        Filtered, Finding, Flaw, JobCount, JobFilter, Listing, LoopReport, MoveReport, Operation,
-        OperationReport, Overview, Page, Paging, PartReport, PerDatabase, Placed, Preview, Reason,
-        Slice, SpoolReport, StatusFilter, Treated, UnknownVerb, Unworkable, Verb, fields, read_due,
+        AbilityInfo, Ailment, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport,
+        DatabaseState, DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups,
+        Filter, FilterError, Filtered, Finding, Flaw, HealthLimits, JobCount, JobFilter, Listing,
+        LoopReport, MoveReport, Operation, OperationReport, Overview, Page, Paging, PartReport,
+        PerDatabase, Placed, Preview, Reason, Slice, SpoolReport, StatusFilter, Treated,
+        UnknownVerb, Unworkable, Verb, fields, read_due,
     };
 }
 

@@ -123,6 +123,7 @@ fn to_json(answers: &[PerDatabase<FailureGroups>], hidden: usize) -> Value {
                 "version": group.version,
                 "first": group.first.to_rfc3339(),
                 "last": group.last.to_rfc3339(),
+                "filter": group.filter().to_string(),
                 "sample": exception_as_json(&group.sample),
             })
         })

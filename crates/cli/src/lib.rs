@@ -6,6 +6,7 @@ mod bench;
 mod count;
 mod databases;
 mod failures;
+mod health;
 mod list;
 mod migrate;
 mod operations;
@@ -88,6 +89,8 @@ enum Command {
     Abilities(parts::Arguments),
     /// Show the databases; drain, pause, move and retire them.
     Databases(databases::Arguments),
+    /// Tell whether all is as it should be, for probes and alerts: 0 healthy, 1 not, 2 when a database did not answer.
+    Health(health::Arguments),
     /// Print the completions for a shell.
     Completions {
         /// The shell.
@@ -113,6 +116,12 @@ struct Migrate {
     /// Do not look for worker processes of older programs; their jobs may fail then.
     #[arg(long)]
     force: bool,
+    /// Tell which migrations are missing, and apply none: 0 when none is missing, 1 when one is.
+    #[arg(long, conflicts_with = "force")]
+    dry_run: bool,
+    /// The same, with the statements that would be sent.
+    #[arg(long, conflicts_with = "force")]
+    sql: bool,
 }
 
 /// Why a command did not do what it was for.
@@ -175,7 +184,10 @@ fn run_on(own: Option<&Manager>) -> ExitCode {
 fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure> {
     let code = |done: bool| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     Ok(match command {
-        Command::Migrate(Migrate { databases, force }) => {
+        Command::Migrate(Migrate { databases, dry_run, sql, .. }) if dry_run || sql => {
+            migrate::missing(&databases.manager(own)?, sql)
+        }
+        Command::Migrate(Migrate { databases, force, .. }) => {
             code(migrate::run(&databases.manager(own)?, force))
         }
         Command::Status(arguments) => status::run(&arguments.databases.manager(own)?, &arguments),
@@ -210,6 +222,7 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Databases(arguments) => {
             databases::run(&arguments.databases.manager(own)?, &arguments)?
         }
+        Command::Health(arguments) => health::run(&arguments.databases.manager(own)?, &arguments),
         Command::Completions { shell } => {
             let (mut command, mut script) = (Arguments::command(), Vec::new());
             clap_complete::generate(shell, &mut command, "qudo", &mut script);

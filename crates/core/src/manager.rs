@@ -15,6 +15,7 @@ use crate::ability::AbilityInfo;
 use crate::admin;
 use crate::admin::audit::{AuditOptions, AuditReport};
 use crate::admin::failures::FailureGroups;
+use crate::admin::health::{Ailment, HealthLimits};
 use crate::admin::listing::{JobCount, Unworkable};
 use crate::admin::operations::{Operation, OperationReport, Preview, Slice};
 use crate::admin::overview::Overview;
@@ -229,6 +230,27 @@ impl Manager {
     /// ```
     pub fn overview(&self, limit: Duration) -> Vec<PerDatabase<Overview>> {
         admin::overview::overview(self.set(), limit)
+    }
+
+    /// What is not as it should be in each database, the spool included, within limits of the caller's; an empty list where all is. All
+    /// are asked at the same time. For probes and alerts.
+    ///
+    /// ```
+    /// use qudo_core::{HealthLimits, Manager, NewJob};
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:examined").build()?;
+    /// manager.enqueue(NewJob::named("mail", "ada@example.org".into()))?;
+    /// let (database, ailments) = manager.health(&HealthLimits::default()).remove(0);
+    /// assert_eq!((&*database, ailments[0].as_str()), ("examined", "no_worker"));
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    pub fn health(&self, limits: &HealthLimits) -> Vec<(String, Vec<Ailment>)> {
+        admin::health::health(self.set(), limits)
+    }
+
+    /// The migrations that are missing in each database, with their statements; nothing is applied.
+    pub fn missing_migrations(&self) -> Vec<PerDatabase<Vec<(String, String)>>> {
+        self.set().on_each("look for missing migrations", |driver| driver.missing_migrations())
     }
 
     /// Live jobs counted by queue, ability and state, one list per database.

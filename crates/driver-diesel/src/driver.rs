@@ -454,6 +454,10 @@ impl<E: Engine> Admin for DieselDriver<E> {
         migrate::apply(&self.engine, force)
     }
 
+    fn missing_migrations(&self) -> Result<Vec<(String, String)>, DriverError> {
+        migrate::missing(&self.engine)
+    }
+
     fn revert(&self) -> Result<Vec<String>, DriverError> {
         migrate::revert(&self.engine)
     }

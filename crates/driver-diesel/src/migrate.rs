@@ -248,6 +248,22 @@ fn refusal<E: Engine>(conn: &mut Sql<'_, E::Conn>, force: bool) -> QueryResult<O
     }))
 }
 
+/// What is missing, with its statements as they would be sent.
+pub(crate) fn missing<E: Engine>(
+    engine: &E,
+) -> std::result::Result<Vec<(String, String)>, DriverError> {
+    let names = match state(engine)? {
+        SchemaState::Behind(names) => names,
+        SchemaState::Ahead(unknown) => {
+            return Err(DriverError::new(ErrorKind::Schema, ahead(&unknown)));
+        }
+        _ => return Ok(Vec::new()),
+    };
+    let wanted = E::migrations().iter().filter(|step| names.contains(&step.to_string()));
+    let rendered = |step: &Step| (step.to_string(), engine.tables().render(step.up).into_owned());
+    Ok(wanted.map(rendered).collect())
+}
+
 /// Applies what is missing.
 pub(crate) fn apply<E: Engine>(
     engine: &E,

@@ -9,7 +9,7 @@ use super::page::Budget;
 use super::past::{self, Range};
 use super::row::{Asks, Lens};
 use crate::driver::{Driver, DriverError, Exception, ExceptionId, ExceptionScan, Past};
-use crate::filter::ExceptionFilter;
+use crate::filter::{ExceptionFilter, quote};
 
 /// So many rows are read at once.
 const PIECE: u32 = 2_000;
@@ -45,6 +45,46 @@ pub struct FailureGroup {
     pub last: DateTime<Utc>,
     /// The last one, without its job's argument and with the first 2,000 characters of its message.
     pub sample: Exception,
+}
+
+impl FailureGroup {
+    /// A filter that means the failures of this group: to list them, or for a redrive.
+    ///
+    /// ```
+    /// use qudo_core::{Ability, ExceptionFilter, Job, JobError, JobResult, Manager, Operation};
+    ///
+    /// struct Mail;
+    /// impl Ability for Mail {
+    ///     const NAME: &'static str = "mail";
+    ///     type Arg = u32;
+    ///     type Reply = ();
+    ///     fn work(_: &Job, user: u32) -> JobResult<()> {
+    ///         Err(JobError::fail(format!("no user {user}")))
+    ///     }
+    /// }
+    /// let manager = Manager::builder().linked(false).ability::<Mail>().database("memory:grouped").build()?;
+    /// manager.enqueue(Mail::job(17))?;
+    /// manager.work_once()?;
+    /// let group = manager.failures(&ExceptionFilter::all(), 100).remove(0).answer?.groups.remove(0);
+    /// let again = Operation::redrive(group.filter());
+    /// assert_eq!(manager.preview(&again, 1)?.remove(0).answer?.count, 1);
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    pub fn filter(&self) -> ExceptionFilter {
+        let term = |name: &str, value: Option<&str>| match value {
+            Some(value) => format!("{name}:{}", quote(value)),
+            None => format!("NOT {name}:*"),
+        };
+        let mut terms = vec![
+            term("ability", Some(&self.ability)),
+            format!("kind:{}", self.kind.as_str()),
+            term("version", self.version.as_deref()),
+        ];
+        // The text of an error is never absent: without a class its kind says what there is to say.
+        terms.extend(self.class.as_deref().map(|class| term("error", Some(class))));
+        // Of quoted values a filter can always be made.
+        terms.join(" ").parse().unwrap_or_else(|_| ExceptionFilter::ability(&self.ability))
+    }
 }
 
 /// The failures of one database that a filter means, by group.

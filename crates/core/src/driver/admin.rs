@@ -34,6 +34,21 @@ pub trait Admin {
     /// When the database does not answer, is newer, such workers live, or a migration fails.
     fn migrate(&self, force: bool) -> Result<Vec<String>, DriverError>;
 
+    /// The migrations that are missing, with their names and their statements as they would be sent. Reads only. A driver without statements says only the
+    /// names.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer, or is newer.
+    fn missing_migrations(&self) -> Result<Vec<(String, String)>, DriverError> {
+        match self.schema()? {
+            SchemaState::Behind(names) => {
+                Ok(names.into_iter().map(|name| (name, String::new())).collect())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
     /// Reverts every migration, newest first; returns their names. All jobs are lost.
     ///
     /// # Errors

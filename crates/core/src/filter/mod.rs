@@ -21,6 +21,7 @@ pub use error::FilterError;
 use expr::{Expr, Look};
 pub(crate) use field::Field;
 use field::List;
+pub(crate) use scan::quote;
 
 use crate::driver::{Exception, ExceptionId, JobInfo, StatusRow};
 use crate::tools::time::utc_now;

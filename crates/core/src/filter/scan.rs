@@ -242,6 +242,6 @@ impl Scanner<'_> {
 }
 
 /// A text in quotes, as it can stand in a filter.
-pub(super) fn quote(text: &str) -> String {
+pub(crate) fn quote(text: &str) -> String {
     format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\""))
 }

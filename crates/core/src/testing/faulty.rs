@@ -195,6 +195,7 @@ impl Admin for FaultyDriver {
     calls! {
         fn schema() -> SchemaState;
         fn migrate(force: bool) -> Vec<String>;
+        fn missing_migrations() -> Vec<(String, String)>;
         fn revert() -> Vec<String>;
         fn identity() -> Uuid;
         fn control() -> Control;
