@@ -81,7 +81,7 @@ pub mod admin {
     pub use qudo_core::driver::{
         Acted, Ages, Bounded, Counts, Depth, Ending, Exception, ExceptionId, JobInfo, JobState,
         OperationId, OperationRow, Part, Pause, StatusId, StatusRow, WorkerId, WorkerInfo,
-        WorkerSeen,
+        WorkerOrder, WorkerSeen,
     };
     pub use qudo_core::{
         AbilityInfo, Ailment, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport,

@@ -99,7 +99,7 @@ enum Command {
     /// Print the manual page, for `man -l -`.
     #[command(hide = true)]
     Man,
-    /// Show the worker processes that each database knows, and what they serve.
+    /// Show the worker processes that each database knows, and what they serve; let one be quiet, or stop.
     Workers(workers::Arguments),
     /// Look whether every live job is in exactly one place of one database, with its facts and its
     /// key.

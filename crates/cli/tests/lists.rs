@@ -337,6 +337,13 @@ fn worker_processes_are_shown_with_what_they_serve() {
         (&"live".into(), &"billed".into(), &"default".into())
     );
     assert_eq!(lines(&bed.run(&["workers"]))[0][3], "live");
+    let name = lines(&bed.run(&["workers"]))[0][1].clone();
+    for (order, shown) in [("quiet", "quiet"), ("stop", "stop"), ("resume", "")] {
+        let ordered = bed.run(&["workers", order, &name]);
+        assert_eq!(ordered.status.code(), Some(0), "{ordered:?}");
+        assert_eq!(lines(&bed.run(&["workers"]))[0][4], shown);
+    }
+    assert_eq!(bed.run(&["workers", "stop", "nobody"]).status.code(), Some(1));
     working.stop();
     assert!(lines(&bed.run(&["workers"])).is_empty());
 }

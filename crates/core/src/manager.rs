@@ -33,7 +33,7 @@ use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
     Acted, Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, OperationId,
-    OperationRow, Order, Part, Pause, StatusRow, WorkerSeen,
+    OperationRow, Order, Part, Pause, StatusRow, WorkerId, WorkerOrder, WorkerSeen,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
@@ -358,6 +358,29 @@ impl Manager {
     /// The worker processes that each database knows, with how long they have been silent.
     pub fn workers(&self) -> Vec<PerDatabase<Vec<WorkerSeen>>> {
         admin::listing::workers(self.set())
+    }
+
+    /// Orders a worker process, by its id from [`workers`](Self::workers), to be quiet or to stop, or takes the order back. The order is stored in
+    /// each database that knows the process, which an answer tells; it follows within a second on PostgreSQL, where it listens, else with its next heartbeat. A
+    /// process that is quiet claims nothing from any database, and lives on; what it had claimed and not begun goes back.
+    ///
+    /// To stop is as SIGTERM is: [`work`](Self::work) returns when what runs has ended, or `shutdown_timeout` is over. A process that called
+    /// [`start`](Self::start) only becomes quiet, and looks at
+    /// [`WorkHandle::is_asked_to_stop`].
+    pub fn order_worker(
+        &self,
+        worker: WorkerId,
+        order: WorkerOrder,
+        on: bool,
+    ) -> Vec<PerDatabase<bool>> {
+        admin::workers::order(self.set(), worker, order, on)
+    }
+
+    /// Which worker processes are ordered to be quiet or to stop, in each database.
+    pub fn worker_orders(&self) -> Vec<PerDatabase<Vec<(WorkerId, WorkerOrder)>>> {
+        self.set().on_each("read the orders", |driver| {
+            Ok(driver.control()?.workers.map_or_else(Vec::new, |all| all.to_vec()))
+        })
     }
 
     /// Compares the abilities and queues of this manager with the jobs that wait in the databases:

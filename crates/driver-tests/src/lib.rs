@@ -294,6 +294,8 @@ macro_rules! suite {
     };
     (@ session $run:path) => {
         $crate::tests! { $run; $crate::session:
+            a_worker_that_is_ordered_to_be_quiet_claims_nothing_until_it_may,
+            a_worker_that_is_ordered_to_stop_claims_nothing_and_is_asked,
             every_job_is_worked_once_by_many_threads,
             two_managers_share_the_work_and_nothing_runs_twice,
             a_delayed_job_starts_when_it_is_due,

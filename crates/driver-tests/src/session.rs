@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use qudo::admin::{JobFilter, Paging};
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, ExceptionRecord, Extras, JobState,
-    ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
+    ReplyRecord, Settled, Settlement, Verdict, WorkerId, WorkerInfo, WorkerOrder,
 };
 use qudo::hook::FailureKind;
 use qudo::{Job, JobId, Manager, JobResult};
@@ -539,4 +539,66 @@ pub fn long_jobs_are_not_hoarded(bed: &Bed) {
     first.stop();
     second.stop();
     let _ = no_argument::job();
+}
+
+/// A manager that hears of orders soon.
+fn attentive(bed: &Bed) -> (Manager, Log) {
+    bed.with(|builder| builder.ability::<echo>().heartbeat(Duration::from_millis(200), DEADLINE))
+}
+
+pub fn a_worker_that_is_ordered_to_be_quiet_claims_nothing_until_it_may(bed: &Bed) {
+    let (manager, log) = attentive(bed);
+    let working = manager.start().expect("starts");
+    manager.enqueue(echo::job("before".to_owned())).expect("stored").wait_done(DEADLINE).expect("runs");
+    let (operator, _) = bed.manager::<echo>();
+    let id = working.worker();
+    let answers = operator.order_worker(id, WorkerOrder::Quiet, true);
+    assert!(answers.iter().all(|on| matches!(on.answer, Ok(true))), "{answers:?}");
+    let unknown = operator.order_worker(WorkerId::new(), WorkerOrder::Quiet, true);
+    assert!(unknown.iter().all(|on| matches!(on.answer, Ok(false))), "{unknown:?}");
+    let orders = || {
+        let all = operator.worker_orders().into_iter();
+        all.flat_map(|on| on.answer.expect("answers")).collect::<Vec<_>>()
+    };
+    assert!(!orders().is_empty() && orders().iter().all(|one| *one == (id, WorkerOrder::Quiet)));
+    // From a heartbeat that began after the order on, nothing is claimed.
+    let beats = || {
+        let seen = bed.driver().workers().expect("answers");
+        seen.iter().find(|one| one.info.id == id).map(|one| one.seen_at)
+    };
+    for _ in 0..2 {
+        let before = beats();
+        eventually("it beats", || beats() > before);
+    }
+    let waits = manager.enqueue(echo::job("waits".to_owned())).expect("stored");
+    let held = waits.wait_done(Duration::from_millis(700));
+    assert!(matches!(held, Err(qudo::Error::WaitTimeout { .. })), "{held:?}");
+    assert_eq!(log.lines(), ["before"]);
+    assert!(!working.is_asked_to_stop());
+    operator.order_worker(id, WorkerOrder::Quiet, false);
+    waits.wait_done(DEADLINE).expect("runs now");
+    assert!(orders().is_empty());
+    working.stop();
+}
+
+pub fn a_worker_that_is_ordered_to_stop_claims_nothing_and_is_asked(bed: &Bed) {
+    let (manager, log) = attentive(bed);
+    let working = manager.start().expect("starts");
+    let id = working.worker();
+    eventually("each database knows it", || {
+        let orders = manager.order_worker(id, WorkerOrder::Stop, true);
+        orders.iter().all(|on| matches!(on.answer, Ok(true)))
+    });
+    working.wait_until_asked();
+    assert!(working.is_asked_to_stop());
+    working.stop();
+    // Its order goes with the next one.
+    let (next, _) = attentive(bed);
+    let working = next.start().expect("starts");
+    manager.enqueue(echo::job("next".to_owned())).expect("stored").wait_done(DEADLINE).expect("runs");
+    next.order_worker(working.worker(), WorkerOrder::Quiet, false);
+    let left: usize = next.worker_orders().into_iter().map(|on| on.answer.expect("answers").len()).sum();
+    assert_eq!(left, 0);
+    assert!(log.lines().is_empty(), "the first one took nothing");
+    working.stop();
 }

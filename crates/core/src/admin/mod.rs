@@ -16,6 +16,7 @@ pub(crate) mod pauses;
 pub(crate) mod retire;
 pub(crate) mod row;
 pub(crate) mod why;
+pub(crate) mod workers;
 
 #[cfg(test)]
 mod tests;

@@ -5,6 +5,7 @@ use chrono::{DateTime, Utc};
 
 use uuid::Uuid;
 
+use super::WorkerId;
 use crate::tools::pattern;
 
 /// What an operator ordered for a database, and which database it is.
@@ -16,11 +17,19 @@ pub struct Control {
     pub paused: bool,
     /// Queues and abilities whose jobs are not claimed; `None` without one, so that a copy costs nothing.
     pub pauses: Option<Arc<[Pause]>>,
+    /// Orders for worker processes; `None` without one.
+    pub workers: Option<Arc<[(WorkerId, WorkerOrder)]>>,
     /// The id of the database itself; `None` before it has one.
     pub identity: Option<Uuid>,
 }
 
 impl Control {
+    /// What is ordered of this worker process: to stop, if both are.
+    pub fn order_of(&self, worker: WorkerId) -> Option<WorkerOrder> {
+        let all = self.workers.as_deref().unwrap_or_default();
+        all.iter().filter(|(id, _)| *id == worker).map(|(_, order)| *order).max()
+    }
+
     /// The order because of which jobs of this queue and ability are not claimed, though the database is not paused.
     pub fn pause_of(&self, queue: &str, ability: &str) -> Option<&Pause> {
         let all = self.pauses.as_deref().unwrap_or_default();
@@ -28,6 +37,26 @@ impl Control {
             Part::Queue(_) => pause.part.is(queue),
             Part::Ability(_) => pause.part.is(ability),
         })
+    }
+}
+
+/// What a worker process is ordered to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[non_exhaustive]
+pub enum WorkerOrder {
+    /// Claim no more jobs, of any database, until the order is taken back. Jobs that run may end.
+    Quiet,
+    /// The same, and end the work softly, as after SIGTERM: [`Manager::work`](crate::Manager::work) returns.
+    Stop,
+}
+
+impl WorkerOrder {
+    /// The word for listings.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Quiet => "quiet",
+            Self::Stop => "stop",
+        }
     }
 }
 
@@ -97,6 +126,8 @@ pub enum Order {
     Paused,
     /// [`Control::pauses`]: what is paused, and why. What is paused already has this reason then.
     PausedPart(Part, String),
+    /// [`Control::workers`].
+    Worker(WorkerId, WorkerOrder),
 }
 
 impl Order {
@@ -106,7 +137,17 @@ impl Order {
             Self::Draining => "draining".to_owned(),
             Self::Paused => "paused".to_owned(),
             Self::PausedPart(part, _) => format!("paused {} {}", part.kind(), part.name()),
+            Self::Worker(worker, order) => format!("{} worker {worker}", order.as_str()),
         }
+    }
+
+    /// The worker process whose order is stored under these words.
+    pub fn worker_of(name: &str) -> Option<(WorkerId, WorkerOrder)> {
+        let (order, id) = name.split_once(" worker ")?;
+        let order = [WorkerOrder::Quiet, WorkerOrder::Stop]
+            .into_iter()
+            .find(|one| one.as_str() == order)?;
+        Some((id.parse().ok()?, order))
     }
 
     /// The part of a database whose pause is stored under these words.
@@ -181,6 +222,16 @@ mod tests {
             let order = Order::PausedPart(part.clone(), "why".to_owned());
             assert_eq!(Order::part_of(&order.name()), Some(part));
         }
+        for order in [WorkerOrder::Quiet, WorkerOrder::Stop] {
+            let worker = WorkerId::new();
+            let name = Order::Worker(worker, order).name();
+            assert_eq!(
+                (Order::worker_of(&name), Order::part_of(&name)),
+                (Some((worker, order)), None)
+            );
+            assert!(name.len() <= 200, "as long as every engine can store it");
+        }
+        assert_eq!(Order::worker_of("quiet worker host:1"), None);
         for name in ["paused", "draining", "paused schedule x", "identity", "paused queue"] {
             assert_eq!(Order::part_of(name), None, "{name}");
         }

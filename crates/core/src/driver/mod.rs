@@ -26,7 +26,7 @@ mod work;
 
 pub use admin::{Admin, SchemaState};
 pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
-pub use control::{Bounded, Control, Depth, Order, Part, Pause};
+pub use control::{Bounded, Control, Depth, Order, Part, Pause, WorkerOrder};
 pub use error::{DriverError, ErrorKind};
 pub use facts::{Flags, JobFacts};
 pub use ids::{ExceptionId, OperationId, StatusId, WorkerId};

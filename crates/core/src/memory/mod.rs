@@ -257,6 +257,13 @@ impl Admin for MemoryDriver {
                 }
                 store.control.pauses = (!all.is_empty()).then(|| all.into());
             }
+            Order::Worker(worker, order) => {
+                let new = (*worker, *order);
+                let others = store.control.workers.iter().flat_map(|all| all.iter());
+                let mut all: Vec<_> = others.filter(|one| **one != new).copied().collect();
+                all.extend(on.then_some(new));
+                store.control.workers = (!all.is_empty()).then(|| all.into());
+            }
         });
         Ok(())
     }

@@ -131,7 +131,7 @@ impl Fetcher<'_> {
         let lane = self.lane;
         while !lane.is_stopping() {
             let control = lane.database.orders.known();
-            let paused = control.paused;
+            let paused = control.paused || self.session.is_quiet();
             if self.claimable.is_outdated(&control) {
                 self.claimable =
                     Claimable::under(&control, &self.session.queues, &self.session.abilities);

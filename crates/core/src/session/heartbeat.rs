@@ -102,6 +102,7 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     })?;
     drop((may_beat, joining));
     database.watch.lock().note(begun, Instant::now());
+    session.note_worker_order(lane, control.order_of(session.worker.id));
     database.note_control(control, begun)?;
     note_cancels(lane, cancels);
     let known = known && !was_anew;

@@ -31,6 +31,8 @@ pub(crate) struct Lane {
     pub(crate) beside_bell: Bell,
     /// Jobs that are to end.
     pub(crate) cancels: Cancels,
+    /// This database has an order that the process be quiet, or stop.
+    pub(super) quieted: AtomicBool,
     /// Somebody stored an order: the next heartbeat is due.
     ordered: AtomicBool,
     /// Wakes the heartbeat thread before its time, at shutdown.
@@ -77,6 +79,7 @@ impl Lane {
             pulses: Pulses::default(),
             beside_bell: Bell::default(),
             cancels: Cancels::default(),
+            quieted: AtomicBool::new(false),
             ordered: AtomicBool::new(false),
             heartbeat_bell: Bell::default(),
             janitor_bell: Bell::default(),

@@ -33,7 +33,7 @@ pub(crate) mod work;
 mod worker;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use std::time::Duration;
 
 use uuid::Uuid;
@@ -41,7 +41,7 @@ use uuid::Uuid;
 use crate::client::Client;
 use crate::database::Database;
 use crate::driver::Name;
-use crate::driver::{AbilityLease, WorkerInfo};
+use crate::driver::{AbilityLease, WorkerInfo, WorkerOrder};
 use crate::job::Host;
 use crate::tools::sync::{Mutex, RwLock};
 use crate::tools::time::Instant;
@@ -49,7 +49,7 @@ use dispatch::Dispatch;
 use lane::Lane;
 use life::Life;
 use pulses::LoopReport;
-use stop::Stop;
+use stop::{Phase, Stop};
 use uncertain::Uncertain;
 
 /// At the start the first answer of each database is waited for so long, and its state looked at so often.
@@ -81,6 +81,8 @@ pub(crate) struct Session {
     /// that leaves while it looks for others at the same database and removes the worker's row: else the
     /// row of a lane whose database is not known yet would be removed with its leases.
     pub(crate) joining: Mutex<()>,
+    /// An operator ordered that it claim nothing.
+    quiet: AtomicBool,
     /// What stops with the work.
     pub(crate) life: Mutex<Option<Life>>,
 }
@@ -90,6 +92,32 @@ impl Session {
     pub(crate) fn note_order(&self, database: &str) {
         for lane in self.lanes().iter().filter(|lane| *lane.database.name == *database) {
             lane.note_order();
+        }
+    }
+
+    /// Whether nothing is to be claimed, from any database.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet.load(Ordering::Acquire)
+    }
+
+    /// Notes what one database orders of this process.
+    fn note_worker_order(&self, lane: &Lane, order: Option<WorkerOrder>) {
+        lane.quieted.store(order.is_some(), Ordering::SeqCst);
+        let lanes = self.lanes();
+        let quiet = lanes.iter().any(|lane| lane.quieted.load(Ordering::SeqCst));
+        let was_quiet = self.quiet.swap(quiet, Ordering::AcqRel);
+        if quiet != was_quiet {
+            let what = if quiet { "claims nothing any more" } else { "claims again" };
+            log::info!("worker process {} {what}, as ordered", self.worker.name);
+        }
+        if was_quiet && !quiet {
+            for lane in &lanes {
+                lane.ring_all();
+            }
+        }
+        if order == Some(WorkerOrder::Stop) && self.stop.phase() < Phase::Asked {
+            log::info!("worker process {} is ordered to stop", self.worker.name);
+            self.stop.ask(false);
         }
     }
 
@@ -109,6 +137,7 @@ impl Session {
             lanes: RwLock::default(),
             lost_leases: AtomicU64::new(0),
             joining: Mutex::default(),
+            quiet: AtomicBool::new(false),
             life: Mutex::default(),
         }
     }

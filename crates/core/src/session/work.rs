@@ -10,6 +10,7 @@ use super::Session;
 use super::life::Life;
 use super::shutdown::shut_down;
 use super::start::{add_lane, start_workers};
+use super::stop::Phase;
 use crate::client::Client;
 use crate::database::schema::schema_states;
 use crate::driver::WorkerId;
@@ -93,6 +94,17 @@ impl WorkHandle {
     /// How many settlements came too late because the lease was lost.
     pub fn lost_leases(&self) -> u64 {
         self.session.lost_leases()
+    }
+
+    /// Whether an operator [ordered](crate::Manager::order_worker) this process to stop. It claims nothing any more then, and ends
+    /// with [`stop`](Self::stop).
+    pub fn is_asked_to_stop(&self) -> bool {
+        self.session.stop.phase() >= Phase::Asked
+    }
+
+    /// Blocks until an operator orders this process to stop.
+    pub fn wait_until_asked(&self) {
+        self.session.stop.wait_for_request();
     }
 
     /// Stops softly: running jobs may finish within the shutdown timeout.

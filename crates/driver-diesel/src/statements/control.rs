@@ -24,20 +24,24 @@ pub(crate) fn control<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Con
     let sql = "SELECT name, value, changed_at FROM qudo_control ORDER BY name";
     let rows: Vec<Row> = conn.rows(sql, &[])?;
     let mut control = Control::default();
-    let mut pauses = Vec::new();
+    let (mut pauses, mut workers) = (Vec::new(), Vec::new());
     for Row { name, value, changed_at } in rows {
         match &*name {
             IDENTITY => control.identity = value.and_then(|text| Uuid::parse_str(&text).ok()),
             name if name == Order::Draining.name() => control.draining = true,
             name if name == Order::Paused.name() => control.paused = true,
-            // An order of a later version is not known here.
-            name => pauses.extend(
-                Order::part_of(name)
-                    .map(|part| Pause::new(part, value.unwrap_or_default(), instant(changed_at))),
-            ),
+            name => match (Order::part_of(name), Order::worker_of(name)) {
+                (Some(part), _) => {
+                    pauses.push(Pause::new(part, value.unwrap_or_default(), instant(changed_at)));
+                }
+                (None, Some(order)) => workers.push(order),
+                // An order of a later version is not known here.
+                (None, None) => {}
+            },
         }
     }
     control.pauses = (!pauses.is_empty()).then(|| pauses.into());
+    control.workers = (!workers.is_empty()).then(|| workers.into());
     Ok(control)
 }
 

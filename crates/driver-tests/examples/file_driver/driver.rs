@@ -229,6 +229,7 @@ impl Admin for FileDriver {
             draining: state.draining,
             paused: state.paused,
             pauses: state.paused_parts(),
+            workers: state.ordered_workers(),
             identity: state.identity,
         })
     }
@@ -237,6 +238,12 @@ impl Admin for FileDriver {
         self.0.step(deadline, |state| match order {
             Order::Draining => state.draining = on,
             Order::Paused => state.paused = on,
+            Order::Worker(..) => {
+                state.worker_orders.retain(|name| *name != order.name());
+                if on {
+                    state.worker_orders.push(order.name());
+                }
+            }
             Order::PausedPart(_, reason) => {
                 state.pauses.retain(|(name, ..)| *name != order.name());
                 if on {

@@ -12,7 +12,7 @@ use qudo::driver::{
     JobCursor, JobFacts, JobInfo, JobRecord, JobScan, JobState, Keep, MovingJob, Name, OperationId,
     OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Redrive, Remains,
     ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow, StatusScan, Step,
-    Trail, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    Trail, Verdict, WorkerId, WorkerInfo, WorkerOrder, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -29,6 +29,8 @@ pub struct State {
     pub paused: bool,
     /// Under which words each is stored, why, and since when.
     pub pauses: Vec<(String, String, DateTime<Utc>)>,
+    /// Under which words each order for a worker process is stored.
+    pub worker_orders: Vec<String>,
     pub jobs: BTreeMap<JobId, Row>,
     /// With their last heartbeats.
     pub workers: BTreeMap<WorkerId, (WorkerInfo, DateTime<Utc>)>,
@@ -377,6 +379,12 @@ impl State {
 
 // Questions and orders.
 impl State {
+    pub fn ordered_workers(&self) -> Option<std::sync::Arc<[(WorkerId, WorkerOrder)]>> {
+        let all: Vec<_> =
+            self.worker_orders.iter().filter_map(|name| Order::worker_of(name)).collect();
+        (!all.is_empty()).then(|| all.into())
+    }
+
     pub fn paused_parts(&self) -> Option<std::sync::Arc<[Pause]>> {
         let part = |(name, reason, since): &(String, String, DateTime<Utc>)| {
             Some(Pause::new(Order::part_of(name)?, &**reason, *since))

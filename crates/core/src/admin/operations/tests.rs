@@ -14,6 +14,7 @@ use crate::fixture::{memory, records};
 use crate::manager::Manager;
 use crate::memory::MemoryDriver;
 use crate::testing::FaultyDriver;
+use crate::tools::sync::Mutex;
 
 const JOBS: usize = 1_200;
 
@@ -77,7 +78,7 @@ fn a_slice_whose_answer_was_lost_is_counted_once() {
     let (one, two) = (filled(), memory());
     let inside = Arc::clone(&one);
     let calls = AtomicU32::new(0);
-    let place = std::sync::Mutex::new(String::new());
+    let place = Mutex::new(String::new());
     let operation = delete();
     let id = operation.id();
     // The first call of each slice is carried out, with its step, and its answer is lost.
@@ -86,7 +87,7 @@ fn a_slice_whose_answer_was_lost_is_counted_once() {
             return Ok(());
         }
         let row = inside.operation(id).expect("answers").expect("is begun");
-        let mut known = place.lock().expect("no panic");
+        let mut known = place.lock();
         let jobs = inside.traces(qudo_hooks::JobId::from_uuid(uuid::Uuid::nil()), 500);
         let jobs: Vec<_> = jobs.expect("answers").iter().map(|one| one.id).collect();
         if jobs.is_empty() {
