@@ -88,6 +88,8 @@ fn nothing_is_done_unless_it_is_said_to_whom_and_wanted() {
     for (arguments, says) in [
         (&["delete", "--yes"][..], "<FILTER"),
         (&["delete", "--all"], "--yes"),
+        (&["delete", "--yes", ""], "--all"),
+        (&["redrive", "--yes", " ", ""], "--all"),
         (&["delete", "tenant=7", "--yes"], "tenant"),
         (&["delete", "db:three", "--yes"], "three"),
         (&["cancel", "--all", "--yes"], "reason"),

@@ -465,7 +465,9 @@ impl Manager {
 
     fn cancel_job(&self, id: JobId, reason: &str, by_force: bool) -> Result<Acted, Error> {
         let (acted, database) = admin::orders::cancel(self.client(), id, reason, by_force)?;
-        if let (Acted::Asked, Some(name), Some(session)) = (acted, database, self.session()) {
+        if let (Acted::Asked | Acted::AskedBefore, Some(name), Some(session)) =
+            (acted, database, self.session())
+        {
             session.note_order(&name);
         }
         Ok(acted)

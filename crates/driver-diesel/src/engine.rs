@@ -100,6 +100,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// Words behind a table that make it be read by its primary key, where they are needed.
     const BY_KEY: &'static str = "";
 
+    /// By how many microseconds [`NOW`](Self::NOW) may lie behind the clock, because it counts in larger steps.
+    const NOW_STEP: i64 = 0;
+
     /// The same for the index of discarded rows, behind the exception log. MariaDB reads it from its end to where the
     /// next page begins, 84 ms in the middle of 100,000 rows, unless it is told to use it.
     const BY_DISCARDED: &'static str = "";

@@ -174,7 +174,7 @@ pub fn a_running_job_that_completes_all_the_same_is_completed(bed: &Bed) {
     let working = manager.start().expect("starts");
     eventually("it runs", || log.lines() == ["it"]);
     assert_eq!(manager.cancel(ticket.id(), "wrong").expect("answers"), Acted::Asked);
-    assert_eq!(manager.cancel(ticket.id(), "twice").expect("answers"), Acted::Asked);
+    assert_eq!(manager.cancel(ticket.id(), "twice").expect("answers"), Acted::AskedBefore);
     let told = manager.why(ticket.id()).expect("answers");
     assert!(matches!(told.reason, Reason::Running { .. }), "{:?}", told.reason);
     assert_eq!(told.cancelling.as_deref(), Some("wrong"), "the first reason stays");

@@ -134,7 +134,17 @@ fn due(text: &str) -> Result<Due, String> {
 }
 
 impl Common {
+    /// An unset variable is no filter: all jobs are meant only where that is said.
+    fn check(&self) -> Result<(), Failure> {
+        if !self.all && self.filter.iter().all(|word| word.trim().is_empty()) {
+            let reason = "the filter is empty; --all means all of them";
+            return Err(Failure::Usage(reason.to_owned()));
+        }
+        Ok(())
+    }
+
     fn jobs(&self, manager: &Manager, verb: Verb) -> Result<Operation, Failure> {
+        self.check()?;
         let filter: JobFilter = parse(&self.filter, manager)?;
         Ok(self.with(Operation::on(filter, verb)))
     }
@@ -161,7 +171,8 @@ impl Common {
             if self.dry_run {
                 return Ok(if complete { ExitCode::SUCCESS } else { ExitCode::from(2) });
             }
-            if count == 0 && complete {
+            let may_be_more = preview.iter().any(|on| on.answer.as_ref().is_ok_and(|one| one.more));
+            if count == 0 && complete && !may_be_more {
                 eprintln!("there is nothing to do");
                 return Ok(ExitCode::SUCCESS);
             }
@@ -261,6 +272,7 @@ impl OnFilter for Redrive {
     }
 
     fn operation(&self, manager: &Manager) -> Result<Operation, Failure> {
+        self.common.check()?;
         let filter: ExceptionFilter = parse(&self.common.filter, manager)?;
         Ok(self.common.with(Operation::redrive(filter)))
     }

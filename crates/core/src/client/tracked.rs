@@ -277,10 +277,14 @@ impl Tracked {
             }
             Some((name, found)) => {
                 // A moving job is in two databases, and it is not known in which of them it stays.
-                if matches!(&found, Known::Lives(state) if *state != JobState::Moving)
-                    && let Ok(database) = databases.found(&name)
-                {
-                    self.keep_place(database, millis(begun));
+                let alive = match &found {
+                    Known::Lives(state) if *state != JobState::Moving => Some(millis(begun)),
+                    // A job that it is enqueued again as is there too.
+                    Known::Failed(_) => Some(0),
+                    _ => None,
+                };
+                if let (Some(alive), Ok(database)) = (alive, databases.found(&name)) {
+                    self.keep_place(database, alive);
                 }
                 Ok(Some(found))
             }

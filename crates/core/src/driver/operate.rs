@@ -41,6 +41,8 @@ pub enum Acted {
     Done,
     /// The worker that runs the job is told.
     Asked,
+    /// It was told before: nothing changed.
+    AskedBefore,
     /// Nothing changed: the job runs.
     Running,
     /// Nothing changed: the job is on its way to another database or from one.
@@ -57,6 +59,7 @@ impl Acted {
         match self {
             Self::Done => "done",
             Self::Asked => "asked",
+            Self::AskedBefore => "asked_before",
             Self::Running => "running",
             Self::Moving => "moving",
             Self::KeyHeld => "key_held",
@@ -66,7 +69,7 @@ impl Acted {
 
     /// Whether what was asked for is done, or under way.
     pub const fn is_done(self) -> bool {
-        matches!(self, Self::Done | Self::Asked)
+        matches!(self, Self::Done | Self::Asked | Self::AskedBefore)
     }
 }
 
@@ -120,6 +123,8 @@ impl Counts {
     const fn note(&mut self, acted: Acted) {
         match acted {
             Acted::Done | Acted::Asked => self.done += 1,
+            // Counted when it was told.
+            Acted::AskedBefore => {}
             Acted::Running | Acted::Moving | Acted::KeyHeld => self.conflicts += 1,
             Acted::Gone => self.gone += 1,
         }

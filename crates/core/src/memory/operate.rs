@@ -67,7 +67,10 @@ impl Store {
             return self.act_on_waiting(&act, id);
         }
         if !by_force {
-            self.cancels.entry(id).or_insert_with(|| reason.to_owned());
+            if self.cancels.contains_key(&id) {
+                return Some(Acted::AskedBefore);
+            }
+            self.cancels.insert(id, reason.to_owned());
             return Some(Acted::Asked);
         }
         let Lease { worker, stand, .. } = self.leases.remove(&id)?;

@@ -17,6 +17,8 @@ pub(crate) struct Cancels {
     inner: Mutex<Inner>,
     /// A look failed, and that was said.
     said: AtomicBool,
+    /// Orders could not be carried out, and that was said.
+    said_undone: AtomicBool,
 }
 
 #[derive(Default)]
@@ -51,6 +53,11 @@ impl Cancels {
     /// Notes a look that failed; tells whether that is news.
     pub(crate) fn note_failure(&self) -> bool {
         !self.said.swap(true, Ordering::Relaxed)
+    }
+
+    /// Notes whether orders could be carried out; tells whether a failure is news.
+    pub(crate) fn note_undone(&self, failed: bool) -> bool {
+        !self.said_undone.swap(failed, Ordering::Relaxed) && failed
     }
 
     /// Why this run is to end; `None` when it may go on.

@@ -75,9 +75,9 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
 
 /// Orders that cannot be carried out keep nothing from being cleaned up: an account may lack the right.
 fn note_orders(lane: &Lane, done: Result<(), DriverError>) {
-    if let Err(error) = done
-        && !error.is_down()
-        && lane.cancels.note_failure()
+    let failed = done.as_ref().is_err_and(|error| !error.is_down());
+    if lane.cancels.note_undone(failed)
+        && let Err(error) = done
     {
         let name = &*lane.database.name;
         log::warn!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");

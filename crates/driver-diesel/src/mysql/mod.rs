@@ -114,7 +114,8 @@ impl Mysql {
 const STRANGERS: &str = "SELECT CAST(MIN(table_name) AS CHAR) FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name IN ('qudo_job', 'qudo_ready', 'qudo_scheduled', \
      'qudo_lease', 'qudo_unique', 'qudo_exception_log', 'qudo_job_status', 'qudo_reply', \
-     'qudo_worker', 'qudo_moving', 'qudo_control', 'qudo_jobs', 'qudo_exceptions') \
+     'qudo_worker', 'qudo_moving', 'qudo_control', 'qudo_cancel', 'qudo_operation', 'qudo_jobs', \
+     'qudo_exceptions') \
      AND NOT EXISTS (SELECT 1 FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name = 'qudo_schema_migrations') \
      HAVING COUNT(*) > 0";

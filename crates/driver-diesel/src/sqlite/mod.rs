@@ -200,6 +200,7 @@ impl Engine for Sqlite {
 
     const NAME: &'static str = "sqlite";
     // Milliseconds are all that SQLite's clock has.
+    const NOW_STEP: i64 = 999;
     const NOW: &'static str = "CAST(unixepoch('subsec') * 1000000 AS INTEGER)";
     const BIG: &'static str = "INTEGER";
     // Every write is in a `BEGIN IMMEDIATE`, which holds the whole file.

@@ -67,9 +67,10 @@ pub(super) fn leased<E: Engine>(
         answers.of.extend(held.into_iter().map(|id| (id, Acted::Done)));
         return Ok(leases);
     }
-    order::<E>(conn, reason, &held)?;
+    let before = order::<E>(conn, reason, &held)?;
     answers.ordered |= !held.is_empty();
-    answers.of.extend(held.into_iter().map(|id| (id, Acted::Asked)));
+    let acted = |id| if before.contains(&id) { Acted::AskedBefore } else { Acted::Asked };
+    answers.of.extend(held.into_iter().map(|id| (id, acted(id))));
     Ok(Vec::new())
 }
 
@@ -81,8 +82,13 @@ impl FromRow for EnqueuedAt {
     }
 }
 
-/// Stores orders for jobs whose leases are locked. A job that is ordered to end already keeps the reason that it has.
-fn order<E: Engine>(conn: &mut Sql<'_, E::Conn>, reason: &str, ids: &[Uuid]) -> QueryResult<()> {
+/// Stores orders for jobs whose leases are locked. Returns the jobs that were ordered to end before: they keep the reason that they
+/// have.
+fn order<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    reason: &str,
+    ids: &[Uuid],
+) -> QueryResult<Vec<Uuid>> {
     let (columns, job) = ("id, enqueued_at", Keyed::table("qudo_job"));
     let mut jobs: Vec<EnqueuedAt> = E::rows_by_id(conn, columns, &job, ids, "")?;
     jobs.sort_unstable_by_key(|job| job.0);
@@ -97,9 +103,11 @@ fn order<E: Engine>(conn: &mut Sql<'_, E::Conn>, reason: &str, ids: &[Uuid]) -> 
     let jobs: Vec<_> = jobs.iter().map(row).collect();
     let rows: Vec<_> =
         jobs.iter().map(|(id, at)| [Bind::Id(id), Bind::Text(reason), Bind::Big(*at)]).collect();
+    let before: Vec<Uuid> = E::rows_by_id(conn, "id", &Keyed::table("qudo_cancel"), ids, "")?;
     let (words, tail) = E::INSERT_IGNORE;
     let into = format!("{words} INTO qudo_cancel (id, reason, enqueued_at, asked_at) VALUES ");
-    insert_rows(conn, &into, &format!("(?,?,?,{})", E::NOW), &rows, tail).map(drop)
+    insert_rows(conn, &into, &format!("(?,?,?,{})", E::NOW), &rows, tail)?;
+    Ok(before)
 }
 
 /// A name and a version by the id of a worker.
@@ -205,11 +213,21 @@ pub(super) fn forget<E: Engine>(
     let over = answers.iter().filter(|(_, acted)| matches!(acted, Acted::Done | Acted::Gone));
     let mut ids: Vec<_> = over.map(|(id, _)| *id).collect();
     ids.sort_unstable();
-    let order = Keyed::table("qudo_cancel");
     // Most have none, and on MySQL the look for one to delete would lock the gap where it is not.
-    let mut ids: Vec<Uuid> = E::rows_by_id(conn, "id", &order, &ids, "")?;
-    ids.sort_unstable();
-    E::delete_by_id(conn, &order, &ids).map(drop)
+    let (columns, order) = ("id, enqueued_at", Keyed::table("qudo_cancel"));
+    let orders: Vec<EnqueuedAt> = E::rows_by_id(conn, columns, &order, &ids, "")?;
+    delete::<E>(conn, orders).map(drop)
+}
+
+/// Deletes these orders, and none that was stored since for a later job of the id. There are few.
+fn delete<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    mut orders: Vec<EnqueuedAt>,
+) -> QueryResult<usize> {
+    orders.sort_unstable_by_key(|order| order.0);
+    let sql = "DELETE FROM qudo_cancel WHERE id = ? AND enqueued_at = ?";
+    let one = |EnqueuedAt(id, at): &EnqueuedAt| conn.run(sql, &[Bind::Id(id), Bind::Big(*at)]);
+    orders.iter().map(one).sum()
 }
 
 struct Order(CancelOrder);
@@ -256,8 +274,8 @@ pub(super) fn forget_over<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     limit: Bind<'_>,
 ) -> QueryResult<usize> {
-    let sql = "SELECT c.id FROM qudo_cancel c WHERE NOT EXISTS (SELECT 1 FROM qudo_job j \
+    let sql = "SELECT c.id, c.enqueued_at FROM qudo_cancel c WHERE NOT EXISTS (SELECT 1 FROM qudo_job j \
                WHERE j.id = c.id AND j.enqueued_at = c.enqueued_at) ORDER BY c.id LIMIT ?";
-    let ids: Vec<Uuid> = conn.rows(sql, &[limit])?;
-    E::delete_by_id(conn, &Keyed::table("qudo_cancel"), &ids)
+    let orders: Vec<EnqueuedAt> = conn.rows(sql, &[limit])?;
+    delete::<E>(conn, orders)
 }

@@ -152,16 +152,17 @@ pub(crate) fn redrive<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     wanted: &[(ExceptionId, JobId)],
 ) -> QueryResult<(Vec<Redrive>, Vec<String>)> {
-    // In the order of their rows, as everywhere.
-    let mut order: Vec<usize> = (0..wanted.len()).collect();
-    order.sort_unstable_by_key(|at| wanted[*at].0);
-    let (mut answers, mut queues) = (vec![Redrive::NotFound; wanted.len()], Vec::new());
-    for piece in order.chunks(ARGUMENTS) {
-        let some: Vec<_> = piece.iter().map(|at| wanted[*at]).collect();
-        let (of_piece, queues_of_piece) = redrive_some::<E>(conn, &some)?;
-        for (at, answer) in piece.iter().zip(of_piece) {
-            answers[*at] = answer;
-        }
+    let mut ids: Vec<_> = wanted.iter().map(|(row, _)| *row.as_uuid()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    // All of them, before the first key is taken.
+    let log = Keyed::table("qudo_exception_log");
+    E::rows_by_id::<Uuid>(conn, "id", &log, &ids, E::FOR_UPDATE)?;
+    let (mut answers, mut queues) = (Vec::with_capacity(wanted.len()), Vec::new());
+    // Of two with the same key the first that is wanted wins.
+    for piece in wanted.chunks(ARGUMENTS) {
+        let (of_piece, queues_of_piece) = redrive_some::<E>(conn, piece)?;
+        answers.extend(of_piece);
         queues.extend(queues_of_piece);
     }
     Ok((answers, queues))
@@ -170,6 +171,7 @@ pub(crate) fn redrive<E: Engine>(
 /// So many arguments are in memory at once, which may be large.
 const ARGUMENTS: usize = 16;
 
+/// The rows are locked.
 fn redrive_some<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     wanted: &[(ExceptionId, JobId)],

@@ -59,7 +59,8 @@ pub(crate) fn begin<E: Engine>(
         Bind::Text(&record.reason),
         Bind::OptBig(record.at_most.map(|most| i64::try_from(most).unwrap_or(i64::MAX))),
         Bind::Big(record.asked_at.timestamp_micros()),
-        Bind::Big(micros(record.age())),
+        // What was stored in the same step of the clock was there before.
+        Bind::Big(micros(record.age()).saturating_sub(E::NOW_STEP)),
     ];
     conn.run(&sql, &binds)?;
     operation::<E>(conn, record.id.as_uuid())

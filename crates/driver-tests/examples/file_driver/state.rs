@@ -503,7 +503,10 @@ impl State {
         let kept = match (act, &row.place) {
             (_, Place::Leaving { .. } | Place::Arriving { .. }) => return Acted::Moving,
             (Act::Cancel { reason, by_force: false }, Place::Leased { .. }) => {
-                self.cancels.entry(id).or_insert_with(|| reason.clone());
+                if self.cancels.contains_key(&id) {
+                    return Acted::AskedBefore;
+                }
+                self.cancels.insert(id, reason.clone());
                 return Acted::Asked;
             }
             (Act::Cancel { reason, .. }, place) => {

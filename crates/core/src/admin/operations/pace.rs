@@ -1,6 +1,6 @@
 //! How many jobs may be done, and how fast, over all databases.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::tools::sync::Mutex;
@@ -12,10 +12,9 @@ const LOOK: Duration = Duration::from_millis(50);
 
 /// What the databases' parts of one operation share.
 pub(super) struct Pace {
-    begun: Instant,
     rate: Option<u32>,
-    /// How many jobs were looked at that there was something to do about.
-    met: AtomicU64,
+    /// When the next slice may be done.
+    due: Mutex<Instant>,
     /// `None` without a limit.
     budget: Option<Mutex<Budget>>,
     stopped: AtomicBool,
@@ -26,15 +25,16 @@ struct Budget {
     left: u64,
     /// How many more are tried at this moment, and may turn out not to be done.
     tried: u64,
+    /// Of some nobody knows whether they were done.
+    unsure: bool,
 }
 
 impl Pace {
     pub(super) fn new(rate: Option<u32>, left: Option<u64>) -> Self {
         Self {
-            begun: Instant::now(),
             rate,
-            met: AtomicU64::new(0),
-            budget: left.map(|left| Mutex::new(Budget { left, tried: 0 })),
+            due: Mutex::new(Instant::now()),
+            budget: left.map(|left| Mutex::new(Budget { left, tried: 0, unsure: false })),
             stopped: AtomicBool::new(false),
         }
     }
@@ -45,7 +45,8 @@ impl Pace {
     }
 
     /// Takes so many of those that may be done, or as many as are left; 0 when all are done. While the other
-    /// databases try those that are left it waits, because they may give some back. `None` when it was stopped meanwhile.
+    /// databases try those that are left it waits, because they may give some back. `None` when it was stopped meanwhile, or
+    /// nobody knows whether all are done.
     pub(super) fn take(&self, wanted: u64) -> Option<u64> {
         let Some(budget) = &self.budget else { return Some(wanted) };
         if wanted == 0 {
@@ -53,6 +54,9 @@ impl Pace {
         }
         while !self.is_stopped() {
             let mut now = budget.lock();
+            if now.left == 0 && now.tried == 0 && now.unsure {
+                return None;
+            }
             if now.left > 0 || now.tried == 0 {
                 let taken = wanted.min(now.left);
                 now.left -= taken;
@@ -74,11 +78,23 @@ impl Pace {
         now.left = (now.left + taken).saturating_sub(done);
     }
 
-    /// Waits until so many more were not too fast.
+    /// Of so many that were taken nobody knows whether they were done: they count as done, and nothing comes to its end for them.
+    pub(super) fn settle_unsure(&self, taken: u64) {
+        let Some(budget) = &self.budget else { return };
+        let mut now = budget.lock();
+        now.tried -= taken;
+        now.unsure |= taken > 0;
+    }
+
+    /// Waits until so many more are not too fast. What was slow before is not made up for.
     pub(super) fn wait(&self, met: u64) {
-        let all = self.met.fetch_add(met, Ordering::AcqRel) + met;
         let Some(rate) = self.rate else { return };
-        let due = self.begun + Duration::from_secs_f64(all as f64 / f64::from(rate));
+        let span = Duration::from_secs_f64(met as f64 / f64::from(rate));
+        let due = {
+            let mut due = self.due.lock();
+            *due = (*due).max(Instant::now()) + span;
+            *due
+        };
         while !self.is_stopped() {
             let left = due.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -128,8 +144,17 @@ mod tests {
             waits.join().expect("no panic")
         });
         assert_eq!(late, Some(2));
-        pace.stop();
-        assert_eq!(pace.take(1), None);
+        pace.settle_unsure(2);
+        assert_eq!(pace.take(1), None, "nobody knows whether all are done");
+    }
+
+    #[test]
+    fn what_was_slow_before_is_not_made_up_for() {
+        let pace = Pace::new(Some(1_000), None);
+        sleep(Duration::from_millis(50));
+        let begun = Instant::now();
+        pace.wait(40);
+        assert!(begun.elapsed() >= Duration::from_millis(40), "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -3,29 +3,24 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 use std::sync::Arc;
-use std::time::Duration;
 
 use qudo_hooks::JobId;
 use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
-use super::slice::{Found, OwnStep, Slice, Treated, Wanted, leaves_out};
+use super::slice::{
+    AGAIN, Found, OwnStep, Slice, TRIES, Treated, Wanted, is_contended, leaves_out,
+};
 use super::{Operation, Verb, What};
 use crate::admin::page::Position;
 use crate::client::Client;
 use crate::database::Database;
 use crate::database::everywhere::PerDatabase;
-use crate::driver::{Acted, Counts, Driver, ErrorKind, OperationId, OperationRow};
+use crate::driver::{Acted, Counts, Driver, OperationId, OperationRow};
 use crate::error::Error;
 use crate::program::Program;
 use crate::tools::sync::mpsc;
 use crate::tools::threads::{scope, sleep};
-
-/// A slice that meets somebody else's locks is tried again so often.
-const TRIES: u32 = 5;
-
-/// With this pause.
-const AGAIN: Duration = Duration::from_millis(200);
 
 /// The jobs are gone through again until nothing new is found among them, and so often at most: a job that was claimed, given back
 /// or became due while they were gone through was not met.
@@ -209,6 +204,8 @@ struct Part<'p> {
     met: HashMap<JobId, Acted>,
     /// How many jobs of this pass there was something to do about. After a stop nobody knows, and the jobs are gone through once more.
     news: u64,
+    /// The pass in which this process began.
+    first_pass: Option<u32>,
     unreadable: u64,
 }
 
@@ -220,8 +217,9 @@ impl<'p> Part<'p> {
         pace: &'p Pace,
         slices: mpsc::Sender<Slice>,
     ) -> Self {
-        let (met, news, unreadable) = (HashMap::new(), 0, 0);
-        Self { client, database, operation, pace, slices, met, news, unreadable }
+        let (met, first_pass) = (HashMap::new(), None);
+        let (news, unreadable) = (0, 0);
+        Self { client, database, operation, pace, slices, met, news, first_pass, unreadable }
     }
 
     /// Slice after slice until the end.
@@ -258,14 +256,16 @@ impl<'p> Part<'p> {
         let (client, database, at) = (self.client, self.database, from.at.clone());
         let found = self.operation.find(client, database, Some(row), at, size)?;
         let Found { mut wanted, next, unreadable, .. } = found;
-        if from.pass == 1 {
-            self.unreadable += unreadable;
-        }
-        wanted.leave_out(&self.met);
+        wanted.leave_out(&self.met, self.operation.may_ask_again());
         let taken = self.pace.take(wanted.len() as u64).ok_or_else(|| self.stopped())?;
         let is_cut = taken < wanted.len() as u64;
         wanted.truncate(taken as usize);
         let pass = from.pass;
+        // Rows of the log stay where they are: what was cut off comes behind the last that is taken.
+        let (next, is_cut) = match wanted.behind_last_row() {
+            Some(at) if is_cut && taken > 0 => (Some(at), false),
+            _ => (next, is_cut),
+        };
         let next = self.behind(from, next, is_cut, taken);
         let step = OwnStep {
             operation: self.operation.id,
@@ -277,25 +277,36 @@ impl<'p> Part<'p> {
             Ok(Some(treated)) => treated,
             Ok(None) => {
                 // Another process did it, or we did and the answer was lost.
-                let before = row.counts.done;
-                let again = self.row_again();
-                let done =
-                    again.as_ref().map_or(taken, |row| row.counts.done.saturating_sub(before));
-                self.pace.settle(taken, done);
-                // What was met in it is not known.
-                self.news += 1;
-                *row = again?;
+                let before = row.counts;
+                match self.row_again() {
+                    Ok(again) => *row = again,
+                    Err(error) => {
+                        self.pace.settle_unsure(taken);
+                        return Err(error);
+                    }
+                }
+                self.pace.settle(taken, row.counts.done.saturating_sub(before.done));
+                // What was met in it is not known here.
+                self.news += row.counts.sum().saturating_sub(before.sum());
                 return Ok(());
             }
             Err(error) => {
-                // Whether they were done may not be known.
-                self.pace.settle(taken, taken);
+                if self.operation.is_undone_after(&error) {
+                    self.pace.settle(taken, 0);
+                } else {
+                    self.pace.settle_unsure(taken);
+                }
                 return Err(error);
             }
         };
         let counts = Counts::of(treated.iter().map(|one| &one.acted));
         self.pace.settle(taken, counts.done);
-        self.met.extend(treated.iter().map(|one| (one.job, one.acted)));
+        if !is_cut && *self.first_pass.get_or_insert(pass) == pass {
+            self.unreadable += unreadable;
+        }
+        // What is gone is not met again.
+        let stays = |one: &&Treated| !(one.acted.is_done() && self.operation.removes_jobs());
+        self.met.extend(treated.iter().filter(stays).map(|one| (one.job, one.acted)));
         let goes_on = next.as_ref().is_some_and(|next| next.pass == pass);
         self.news = if goes_on { self.news + treated.len() as u64 } else { 0 };
         row.counts += counts;
@@ -342,12 +353,9 @@ impl<'p> Part<'p> {
             let treated = self.operation.treat(self.client, self.database, wanted, step);
             let Err(error) = &treated else { return treated };
             tries += 1;
-            let kind = match error {
-                Error::Database { source, .. } => Some(source.kind()),
-                _ => None,
-            };
-            let is_contended = kind == Some(ErrorKind::Contention);
-            if !is_contended || tries >= TRIES || self.pace.is_stopped() {
+            // A move keeps what it moved.
+            let is_final = self.operation.is_of_two() || !is_contended(error);
+            if is_final || tries >= TRIES || self.pace.is_stopped() {
                 return treated;
             }
             sleep(AGAIN);

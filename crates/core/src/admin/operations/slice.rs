@@ -17,12 +17,13 @@ use crate::database::asked::LISTING;
 use crate::database::set::Databases;
 use crate::database::transfer::Move;
 use crate::driver::{
-    Act, Acted, Counts, Driver, DriverError, Exception, ExceptionId, JobInfo, JobState,
+    Act, Acted, Counts, Driver, DriverError, ErrorKind, Exception, ExceptionId, JobInfo, JobState,
     OperationRow, Redrive, Step,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter};
 use crate::observe::Event;
+use crate::tools::threads::sleep;
 use crate::tools::time::Instant;
 
 /// A slice of an operation that is done, as [`Manager::operate`](crate::Manager::operate) tells it.
@@ -70,15 +71,25 @@ impl Wanted {
     }
 
     /// Leaves out jobs that were met, unless they run no more, or move no more, where that was in the way.
-    pub(super) fn leave_out(&mut self, met: &HashMap<JobId, Acted>) {
+    pub(super) fn leave_out(&mut self, met: &HashMap<JobId, Acted>, asks_again: bool) {
         let is_new = |job: &JobInfo| match (met.get(&job.id), &job.state) {
             (None, _) => true,
-            (Some(Acted::Running), state) => !matches!(state, JobState::Running { .. }),
+            (Some(Acted::Running), state) => {
+                asks_again || !matches!(state, JobState::Running { .. })
+            }
             (Some(Acted::Moving), state) => *state != JobState::Moving,
             (Some(_), _) => false,
         };
         if let Self::Jobs(jobs) = self {
             jobs.retain(is_new);
+        }
+    }
+
+    /// Where rows of the log go on behind the last of these.
+    pub(super) fn behind_last_row(&self) -> Option<Position> {
+        match self {
+            Self::Failures(rows) => rows.last().map(|row| Position::Exception(row.id)),
+            Self::Jobs(_) => None,
         }
     }
 
@@ -107,6 +118,32 @@ impl Operation {
     /// Whether its jobs move on while they are gone through.
     pub(super) const fn is_over_live_jobs(&self) -> bool {
         matches!(self.what, What::Jobs(..))
+    }
+
+    /// Whether a job that was found running may be told after all: it was between two tables.
+    pub(super) const fn may_ask_again(&self) -> bool {
+        matches!(self.what, What::Jobs(Verb::Cancel | Verb::CancelByForce, _))
+    }
+
+    /// Whether jobs that are done are not there any more.
+    pub(super) const fn removes_jobs(&self) -> bool {
+        match &self.what {
+            What::Jobs(verb, _) => {
+                matches!(verb, Verb::Delete | Verb::CancelByForce | Verb::MoveToDatabase(_))
+            }
+            What::Redrive(_) => true,
+        }
+    }
+
+    /// Whether two databases have a part in each slice.
+    pub(super) const fn is_of_two(&self) -> bool {
+        matches!(self.what, What::Jobs(Verb::MoveToDatabase(_), _))
+    }
+
+    /// Whether after this error of a slice nothing of it is done, for certain.
+    pub(super) fn is_undone_after(&self, error: &Error) -> bool {
+        !self.is_of_two()
+            && matches!(error, Error::Database { source, .. } if !source.is_ambiguous())
     }
 
     /// How many jobs one slice has at most.
@@ -337,8 +374,29 @@ fn move_to(
     }
     let counts = Counts::of(treated.iter().map(|one| &one.acted));
     let own = step.clone();
-    let noted = from.call(ACTION, move |driver| own.with(|step| driver.note_step(step, counts)))?;
-    Ok(noted.then_some(treated))
+    // Only this is tried again: the jobs have moved.
+    let mut tries = 0;
+    loop {
+        let own = own.clone();
+        let noted =
+            from.call(ACTION, move |driver| own.with(|step| driver.note_step(step, counts)));
+        tries += 1;
+        match noted {
+            Err(error) if is_contended(&error) && tries < TRIES => sleep(AGAIN),
+            noted => return Ok(noted?.then_some(treated)),
+        }
+    }
+}
+
+/// A slice that meets somebody else's locks is tried again so often.
+pub(super) const TRIES: u32 = 5;
+
+/// With this pause.
+pub(super) const AGAIN: Duration = Duration::from_millis(200);
+
+/// Whether somebody's locks were in the way.
+pub(super) fn is_contended(error: &Error) -> bool {
+    matches!(error, Error::Database { source, .. } if source.kind() == ErrorKind::Contention)
 }
 
 /// Why jobs are still there; `None` of those that are not. One that waits may not go there: it is not the home of its key.

@@ -251,3 +251,48 @@ fn what_is_in_the_way_in_one_database_is_left_for_the_others() {
     assert_eq!((report.counts().done, report.is_done()), (2_000, true));
     assert_eq!(left(&*one) + left(&*two), 2 * JOBS as u64 - 2_000 - runs);
 }
+
+#[test]
+fn a_redrive_with_a_limit_passes_over_what_is_in_its_way() {
+    let one = Arc::new(MemoryDriver::default());
+    let keyed = |n: usize, job: &JobRecord| {
+        let mut job = job.clone();
+        job.facts.uniqkey = Some(format!("k{n}"));
+        job
+    };
+    let jobs: Vec<_> = records(60).iter().enumerate().map(|(n, job)| keyed(n, job)).collect();
+    one.insert(&jobs, Deadline::NONE).expect("stored");
+    let worker = crate::fixture::worker();
+    one.heartbeat(&worker).expect("beats");
+    let failed = |job| {
+        let exception =
+            Some(crate::driver::ExceptionRecord::new(qudo_hooks::FailureKind::Error, "no"));
+        let extras = crate::driver::Extras { exception, ..Default::default() };
+        let extras = Some(Box::new(extras));
+        Settlement { job: Box::new(job), verdict: Verdict::Discard, extras }
+    };
+    let ends: Vec<_> = crate::fixture::claim(&*one, &worker, 1).into_iter().map(failed).collect();
+    assert_eq!(ends.len(), 60);
+    one.settle(worker.id, &ends).expect("settles");
+    // The keys of the last ones, which come first, are taken again.
+    let again: Vec<_> =
+        records(60).iter().enumerate().map(|(n, job)| keyed(n, job)).skip(50).collect();
+    one.insert(&again, Deadline::NONE).expect("stored");
+    let manager = manager(Arc::clone(&one) as Arc<dyn Driver>, memory());
+    let operation = Operation::redrive(crate::filter::ExceptionFilter::all()).limit(20).rate(None);
+    let counts = run(&manager, &operation).counts();
+    assert_eq!((counts.done, counts.conflicts), (20, 10));
+}
+
+#[test]
+fn what_a_database_that_refuses_was_to_do_is_left_for_the_others() {
+    let (one, two) = (filled(), filled());
+    let refuses = FaultyDriver::new(Arc::clone(&one) as Arc<dyn Driver>).with_fault(|call| {
+        let refused = || DriverError::new(ErrorKind::Permission, "may not");
+        if call == "act" { Err(refused()) } else { Ok(()) }
+    });
+    let manager = manager(Arc::new(refuses), Arc::clone(&two) as Arc<dyn Driver>);
+    let report = run(&manager, &delete().limit(700));
+    assert!(!report.is_done());
+    assert_eq!((report.counts().done, left(&*two)), (700, JOBS as u64 - 700));
+}
