@@ -78,7 +78,7 @@ fn show(manager: &Manager, arguments: &Arguments) -> ExitCode {
         let errors: Vec<_> = errors()
             .map(|(database, error)| json!({ "database": database, "error": with_causes(error) }))
             .collect();
-        say(&json!({ "operations": rows, "errors": errors }).to_string());
+        say(&json!({ "rows": rows, "databases": errors }).to_string());
     } else {
         let head = [
             "DATABASE",

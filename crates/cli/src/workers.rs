@@ -91,7 +91,8 @@ fn order(manager: &Manager, name: &str, orders: &[(WorkerOrder, bool)], as_json:
                 Some(json!({ "database": on.database, "error": with_causes(error) }))
             })
             .collect();
-        let object = json!({ "worker": id.to_string(), "databases": databases, "errors": errors });
+        let object =
+            json!({ "worker": id.to_string(), "ordered_in": databases, "databases": errors });
         say(&object.to_string());
     } else {
         say(&format!("{id}: ordered in {}", databases.join(", ")));

@@ -106,7 +106,7 @@ fn nothing_is_done_unless_it_is_said_to_whom_and_wanted() {
     }
     assert_eq!(bed.count(""), 8);
     let none = bed.json(&["operations", "--json"]);
-    assert_eq!(none["operations"], serde_json::json!([]));
+    assert_eq!(none["rows"], serde_json::json!([]));
 }
 
 #[test]
@@ -149,7 +149,7 @@ fn each_verb_does_what_it_says_and_is_written_down() {
     assert_eq!((done(&forced), bed.count("")), (vec![0, 3], 0));
 
     let all = bed.json(&["operations", "--json"]);
-    let rows = all["operations"].as_array().expect("a list");
+    let rows = all["rows"].as_array().expect("a list");
     let of_one = |row: &&Value| row["database"] == "one";
     assert_eq!(rows.iter().filter(of_one).count(), 10);
     let first = rows.iter().rfind(of_one).expect("there is one");
@@ -160,7 +160,7 @@ fn each_verb_does_what_it_says_and_is_written_down() {
     let operator = first["operator"].as_str().expect("a name");
     assert!(operator.starts_with("ada@"), "{operator}");
     assert!(rows.iter().all(|row| row["finished_at"].is_string()));
-    assert_eq!(bed.json(&["operations", "--json", "--open"])["operations"], serde_json::json!([]));
+    assert_eq!(bed.json(&["operations", "--json", "--open"])["rows"], serde_json::json!([]));
 }
 
 #[test]
