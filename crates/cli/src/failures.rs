@@ -46,7 +46,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, 
         hidden += answer.groups.split_off(shown).len();
     }
     if arguments.list.json {
-        say(&to_json(&answers, hidden).to_string());
+        say(&to_json(&answers, hidden, &filter).to_string());
     } else {
         let head = [
             "DATABASE", "COUNT", "OPEN", "ABILITY", "KIND", "CLASS", "VERSION", "FIRST", "LAST",
@@ -109,7 +109,18 @@ fn cells(database: &str, group: &FailureGroup) -> Vec<String> {
     ]
 }
 
-fn to_json(answers: &[PerDatabase<FailureGroups>], hidden: usize) -> Value {
+/// What means the failures of a group in its database, among those that were asked for.
+fn of_group(database: &str, group: &FailureGroup, asked: &ExceptionFilter) -> ExceptionFilter {
+    let here = format!("db:{database:?}").parse();
+    let here = here.unwrap_or_else(|_| ExceptionFilter::exception(group.sample.id));
+    group.filter().and(here).and(asked.clone())
+}
+
+fn to_json(
+    answers: &[PerDatabase<FailureGroups>],
+    hidden: usize,
+    asked: &ExceptionFilter,
+) -> Value {
     let groups = answers.iter().flat_map(|on| {
         let groups = on.answer.iter().flat_map(|answer| &answer.groups);
         groups.map(|group| {
@@ -123,7 +134,7 @@ fn to_json(answers: &[PerDatabase<FailureGroups>], hidden: usize) -> Value {
                 "version": group.version,
                 "first": group.first.to_rfc3339(),
                 "last": group.last.to_rfc3339(),
-                "filter": group.filter().to_string(),
+                "filter": of_group(&on.database, group, asked).to_string(),
                 "sample": exception_as_json(&group.sample),
             })
         })

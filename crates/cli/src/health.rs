@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// How many seconds a database has to answer.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     timeout: Duration,
-    /// How many seconds a job may be ready.
+    /// How many seconds ago a job that is ready may have been enqueued.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     oldest_ready: Option<Duration>,
     /// How many jobs may be ready in one database, up to 9,999.
@@ -25,7 +25,7 @@ pub(crate) struct Arguments {
     /// For how many seconds a lease may be over that nobody took back.
     #[arg(long, value_name = "SECONDS", default_value = "300", value_parser = seconds)]
     lease_overdue: Duration,
-    /// Do not mind that no worker process lives.
+    /// Do not look at worker processes.
     #[arg(long)]
     without_workers: bool,
     /// One JSON object instead of text.

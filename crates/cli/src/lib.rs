@@ -119,7 +119,7 @@ struct Migrate {
     /// Tell which migrations are missing, and apply none: 0 when none is missing, 1 when one is.
     #[arg(long, conflicts_with = "force")]
     dry_run: bool,
-    /// The same, with the statements that would be sent.
+    /// The same, with the statements, to be read. Applied by hand they are not recorded, and programs refuse the tables.
     #[arg(long, conflicts_with = "force")]
     sql: bool,
 }

@@ -24,10 +24,14 @@ pub(crate) fn run(manager: &Manager, force: bool) -> bool {
 /// Tells which migrations are missing; 0 when none is, 1 when one is, 2 when a database did not answer.
 pub(crate) fn missing(manager: &Manager, with_sql: bool) -> ExitCode {
     let (mut complete, mut is_missing) = (true, false);
+    if with_sql {
+        say(
+            "-- To be read. `qudo migrate` also records what it applied; by hand nothing is recorded, and programs refuse the tables.",
+        );
+    }
     for on in manager.missing_migrations() {
         match on.answer {
             Ok(steps) if steps.is_empty() => {
-                // What is printed with statements can be sent to a server.
                 let comment = if with_sql { "-- " } else { "" };
                 say(&format!("{comment}{}: up to date", on.database));
             }

@@ -28,6 +28,12 @@ pub(crate) fn print_rows(head: &[&str], rows: impl IntoIterator<Item = Vec<Strin
     }
 }
 
+/// Prints a line beside a work that goes on, whether or not somebody reads it.
+pub(crate) fn say_aside(line: &str) {
+    // That nobody reads it any more ends nothing.
+    let _gone = writeln!(stdout(), "{line}");
+}
+
 /// Prints a line. A reader that has gone, as `head` goes, ends the command; what cannot be written is an error.
 pub(crate) fn say(line: &str) {
     match writeln!(stdout(), "{line}") {

@@ -58,30 +58,33 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
 }
 
 fn order(manager: &Manager, name: &str, orders: &[(WorkerOrder, bool)], as_json: bool) -> ExitCode {
-    let mut ids: Vec<_> = manager
-        .workers()
-        .iter()
-        .flat_map(|on| on.answer.iter().flatten())
-        .filter(|one| *one.info.name == *name || one.info.id.to_string() == name)
-        .map(|one| one.info.id)
-        .collect();
+    let seen = manager.workers();
+    let all = seen.iter().flat_map(|on| on.answer.iter().flatten());
+    let is_meant = |one: &&WorkerSeen| *one.info.name == *name || one.info.id.to_string() == name;
+    let mut ids: Vec<_> = all.filter(is_meant).map(|one| one.info.id).collect();
     ids.sort_unstable();
     ids.dedup();
     let Some(id) = ids.first().copied().filter(|_| ids.len() == 1) else {
         let many: Vec<_> = ids.iter().map(ToString::to_string).collect();
+        let mut complete = true;
+        for error in seen.iter().filter_map(|on| on.answer.as_ref().err()) {
+            complete = false;
+            eprintln!("qudo: {}", with_causes(error));
+        }
         if many.is_empty() {
             eprintln!("qudo: no database that answers knows a worker process {name:?}");
         } else {
             let many = many.join(", ");
             eprintln!("qudo: several are called {name:?}, name one by its id: {many}");
         }
-        return ExitCode::FAILURE;
+        return if complete { ExitCode::FAILURE } else { ExitCode::from(2) };
     };
     let answers: Vec<_> =
         orders.iter().flat_map(|(order, on)| manager.order_worker(id, *order, *on)).collect();
     let complete = answers.iter().all(|on| on.answer.is_ok());
     let mut databases: Vec<_> =
         answers.iter().filter(|on| matches!(on.answer, Ok(true))).map(|on| &*on.database).collect();
+    databases.sort_unstable();
     databases.dedup();
     if as_json {
         let errors: Vec<_> = answers
@@ -95,12 +98,19 @@ fn order(manager: &Manager, name: &str, orders: &[(WorkerOrder, bool)], as_json:
             json!({ "worker": id.to_string(), "ordered_in": databases, "databases": errors });
         say(&object.to_string());
     } else {
-        say(&format!("{id}: ordered in {}", databases.join(", ")));
+        match &*databases {
+            [] => eprintln!("qudo: the worker process {id} has ended"),
+            some => say(&format!("{id}: ordered in {}", some.join(", "))),
+        }
         for error in answers.iter().filter_map(|on| on.answer.as_ref().err()) {
             eprintln!("qudo: {}", with_causes(error));
         }
     }
-    if complete { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    match (complete, databases.is_empty()) {
+        (false, _) => ExitCode::from(2),
+        (true, true) => ExitCode::FAILURE,
+        (true, false) => ExitCode::SUCCESS,
+    }
 }
 
 /// The worker processes that each database knows.

@@ -259,6 +259,14 @@ impl ManagerBuilder {
         self
     }
 
+    /// How many rows the exception log keeps at most, whatever their age; the oldest go. Discarded jobs that were not redriven are kept all the same, and
+    /// count, and so do rows by which tickets know that a job failed, as long as replies. For
+    /// services in which a fault makes millions of failures. Default: any number.
+    pub fn keep_exceptions_at_most(mut self, rows: u64) -> Self {
+        self.options.keep.exceptions_at_most = Some(rows);
+        self
+    }
+
     /// How long the exception log keeps discarded jobs that were not redriven. After that they are
     /// removed with their arguments and cannot be redriven; at least as long as replies. Default:
     /// for ever.

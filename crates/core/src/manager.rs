@@ -248,7 +248,7 @@ impl Manager {
         admin::health::health(self.set(), limits)
     }
 
-    /// The migrations that are missing in each database, with their statements; nothing is applied.
+    /// The migrations that are missing in each database, with their statements, to be read: nothing is applied, and what is applied by hand is not recorded.
     pub fn missing_migrations(&self) -> Vec<PerDatabase<Vec<(String, String)>>> {
         self.set().on_each("look for missing migrations", |driver| driver.missing_migrations())
     }
@@ -362,7 +362,8 @@ impl Manager {
 
     /// Orders a worker process, by its id from [`workers`](Self::workers), to be quiet or to stop, or takes the order back. The order is stored in
     /// each database that knows the process, which an answer tells; it follows within a second on PostgreSQL, where it listens, else with its next heartbeat. A
-    /// process that is quiet claims nothing from any database, and lives on; what it had claimed and not begun goes back.
+    /// process that is quiet claims nothing from any database, and lives on; what it had claimed and not begun goes back. A process that was cut off for longer than it may be silent
+    /// may lose its order.
     ///
     /// To stop is as SIGTERM is: [`work`](Self::work) returns when what runs has ended, or `shutdown_timeout` is over. A process that called
     /// [`start`](Self::start) only becomes quiet, and looks at

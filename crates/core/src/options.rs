@@ -46,6 +46,7 @@ impl Default for Options {
                 replies: 7 * DAY,
                 status: 90 * DAY,
                 exceptions: 90 * DAY,
+                exceptions_at_most: None,
                 discarded: None,
             },
             call_limit: Duration::from_secs(10),

@@ -37,7 +37,7 @@ pub(crate) struct DieselDriver<E> {
     orphans: Mutex<VecDeque<(Uuid, Instant)>>,
     pub(crate) due_floor: DueFloor,
     /// Up to this row the exception log was looked through for what is old.
-    purged_to: Mutex<Uuid>,
+    purged_to: Mutex<exception::PurgedTo>,
     /// Before that the next look for work would take too large a part of the time.
     next_poll: Mutex<Option<Instant>>,
 }
@@ -354,12 +354,12 @@ impl<E: Engine> Work for DieselDriver<E> {
 
     fn purge(&self, keep: &Keep, limit: u32) -> Result<Purged, DriverError> {
         let mut done = self.write_transaction(|conn| trace::purge::<E>(conn, keep, limit))?;
-        let after = *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner);
+        let to = *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner);
         let (exceptions, next) =
-            self.write_transaction(|conn| exception::purge::<E>(conn, keep, after, limit))?;
+            self.write_transaction(|conn| exception::purge::<E>(conn, keep, to, limit))?;
         *self.purged_to.lock().unwrap_or_else(PoisonError::into_inner) = next;
         done.removed += exceptions;
-        done.more |= !next.is_nil();
+        done.more |= !next.after.is_nil();
         // Apart: an account that was given its rights before there were these tables removes the rest all the same.
         match self.write_transaction(|conn| operation::purge::<E>(conn, keep, limit)) {
             Ok(removed) => done.removed += removed,

@@ -413,6 +413,49 @@ pub fn what_is_kept_is_kept_for_its_time(bed: &Bed) {
     });
 }
 
+pub fn of_too_many_failures_the_oldest_go_whatever_their_age(bed: &Bed) {
+    let driver = &*bed.driver();
+    let worker = beating(driver);
+    insert(driver, &[record("a", None), record("a", None)]);
+    let fail = |verdict| {
+        let job = claim(driver, &worker, HOUR).into_iter().next().expect("one is ready");
+        let exception = ExceptionRecord::new(FailureKind::Error, "no");
+        let id = exception.id;
+        let extras = Some(Box::new(Extras { exception: Some(exception), ..Extras::default() }));
+        let end = Settlement { job: Box::new(job), verdict, extras };
+        driver.settle(worker.id, &[end]).expect("settles");
+        driver.remove_worker(worker.id).expect("gives back");
+        id
+    };
+    let mut rows: Vec<_> = (0..5).map(|_| fail(Verdict::Retry(Duration::ZERO))).collect();
+    rows.push(fail(Verdict::Discard));
+    let log = || {
+        let rows = driver.scan_exceptions(&ExceptionScan::all(30)).expect("reads");
+        rows.iter().rev().map(|row| row.id).collect::<Vec<_>>()
+    };
+    let purge = |most| {
+        let keep = Keep { exceptions_at_most: Some(most), ..Keep::all(HOUR) };
+        driver.purge(&keep, 2).expect("purges")
+    };
+    while purge(6).more {}
+    assert_eq!(log(), rows);
+    eventually("two are too many", || {
+        purge(4);
+        log() == rows[2..]
+    });
+    // The only copy of a job stays, and so does for a while by what its ticket knows that it failed.
+    let stays = || {
+        for _ in 0..5 {
+            purge(0);
+        }
+        log() == rows[5..]
+    };
+    eventually("all but the last", stays);
+    let discarded = rows[5];
+    driver.redrive(discarded, JobId::new()).expect("answers");
+    assert!(stays());
+}
+
 pub fn a_delay_of_nothing_makes_a_job_ready_at_once(bed: &Bed) {
     let driver = &*bed.driver();
     let worker = beating(driver);

@@ -107,6 +107,7 @@ macro_rules! suite {
             what_lies_between_the_jobs_of_a_plain_group_stays,
             which_of_many_jobs_live_is_told,
             what_is_kept_is_kept_for_its_time,
+            of_too_many_failures_the_oldest_go_whatever_their_age,
             a_delay_of_nothing_makes_a_job_ready_at_once,
             what_arrived_once_is_not_brought_again,
             a_mover_that_was_overtaken_ends_no_departure_but_its_own,

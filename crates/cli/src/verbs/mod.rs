@@ -7,7 +7,7 @@ use std::io::{BufRead, IsTerminal, Write, stderr, stdin};
 use std::ops::ControlFlow;
 use std::process::ExitCode;
 
-use qudo::admin::{ExceptionFilter, JobFilter, Operation, Verb, read_due};
+use qudo::admin::{ExceptionFilter, JobFilter, Operation, PerDatabase, Preview, Verb, read_due};
 use qudo::{Due, Manager};
 
 use crate::Failure;
@@ -174,7 +174,11 @@ impl Common {
             let may_be_more = preview.iter().any(|on| on.answer.as_ref().is_ok_and(|one| one.more));
             if count == 0 && complete && !may_be_more {
                 eprintln!("there is nothing to do");
-                return Ok(ExitCode::SUCCESS);
+                let unreadable = |on: &PerDatabase<Preview>| {
+                    on.answer.as_ref().is_ok_and(|one| one.unreadable > 0)
+                };
+                let judged = !preview.iter().any(unreadable);
+                return Ok(if judged { ExitCode::SUCCESS } else { ExitCode::from(2) });
             }
             if !is_wanted(operation) {
                 eprintln!("nothing was done");

@@ -7,7 +7,7 @@ use qudo::admin::{
 };
 use serde_json::{Value, json};
 
-use crate::output::{print_rows, say};
+use crate::output::{print_rows, say, say_aside};
 use crate::shapes::{EXCEPTIONS, JOBS, time};
 use crate::with_causes;
 
@@ -93,10 +93,10 @@ pub(super) fn say_each(slice: &Slice, as_json: bool) {
                 "outcome": acted,
                 "redriven_as": new,
             });
-            say(&line.to_string());
+            say_aside(&line.to_string());
         } else {
             let new = redriven_as.map(|new| new.to_string()).unwrap_or_default();
-            say(&format!("{database}\t{job}\t{acted}\t{new}"));
+            say_aside(&format!("{database}\t{job}\t{acted}\t{new}"));
         }
     }
 }

@@ -48,7 +48,8 @@ pub struct FailureGroup {
 }
 
 impl FailureGroup {
-    /// A filter that means the failures of this group: to list them, or for a redrive.
+    /// A filter that means the failures of this ability, kind, class and version, in all databases: to list them, or for a redrive. With
+    /// [`and`](crate::Filter::and) it can be joined with the filter that the groups were asked for with.
     ///
     /// ```
     /// use qudo_core::{Ability, ExceptionFilter, Job, JobError, JobResult, Manager, Operation};
@@ -83,7 +84,7 @@ impl FailureGroup {
         // The text of an error is never absent: without a class its kind says what there is to say.
         terms.extend(self.class.as_deref().map(|class| term("error", Some(class))));
         // Of quoted values a filter can always be made.
-        terms.join(" ").parse().unwrap_or_else(|_| ExceptionFilter::ability(&self.ability))
+        terms.join(" ").parse().unwrap_or_else(|_| ExceptionFilter::exception(self.sample.id))
     }
 }
 

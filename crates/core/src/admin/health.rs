@@ -14,13 +14,14 @@ use crate::error::Error;
 pub struct HealthLimits {
     /// How long each database has to answer. Default: 1 s.
     pub within: Duration,
-    /// How long a job may be ready. Default: no limit.
+    /// How long ago a job may have been enqueued that is ready, its delay included. Default: no limit.
     pub oldest_ready: Option<Duration>,
     /// How many jobs may be ready in one database. They are counted up to 10,000. Default: no limit.
     pub ready: Option<u64>,
     /// For how long a lease may be over that nobody took back. Default: 5 minutes.
     pub lease_overdue: Option<Duration>,
-    /// Whether a database must have a worker process that lives. Default: yes, where jobs are ready.
+    /// Whether worker processes are looked at: one must live where jobs wait, and none may be silent for longer than it promised.
+    /// Default: yes.
     pub workers: bool,
 }
 
@@ -42,13 +43,13 @@ impl Default for HealthLimits {
 pub enum Ailment {
     /// It did not answer in time, or is down.
     NoAnswer(Error),
-    /// A job has been ready for so long, longer than it may be.
+    /// A job that is ready was enqueued so long ago, longer than it may be.
     OldJob(Duration),
     /// So many jobs are ready, or more: more than may be.
     ManyJobs(u64),
     /// A lease has been over for so long, and nobody took it back.
     OldLease(Duration),
-    /// Jobs are ready, and no worker process lives.
+    /// Jobs wait, and no worker process lives.
     NoWorker,
     /// So many worker processes are silent for longer than they promised.
     SilentWorkers(usize),
@@ -74,12 +75,14 @@ impl fmt::Display for Ailment {
             Self::NoAnswer(error) => {
                 write!(f, "no answer: {}", crate::tools::causes::with_causes(error))
             }
-            Self::OldJob(age) => write!(f, "a job has been ready for {} s", age.as_secs()),
+            Self::OldJob(age) => {
+                write!(f, "a job that is ready was enqueued {} s ago", age.as_secs())
+            }
             Self::ManyJobs(count) => write!(f, "{count} jobs are ready, or more"),
             Self::OldLease(age) => {
                 write!(f, "a lease has been over for {} s, and nobody took it back", age.as_secs())
             }
-            Self::NoWorker => f.write_str("jobs are ready, and no worker process lives"),
+            Self::NoWorker => f.write_str("jobs wait, and no worker process lives"),
             Self::SilentWorkers(count) => write!(f, "{count} worker processes are silent"),
         }
     }
@@ -102,22 +105,23 @@ pub(crate) fn health(databases: &Databases, limits: &HealthLimits) -> Vec<(Strin
     overview(databases, limits.within).into_iter().map(judge).collect()
 }
 
-/// What is ordered is no ailment: the jobs of a paused database may wait.
+/// What is ordered is no ailment: where a database is paused, or a queue or an ability in it, jobs may wait.
 fn of_one(seen: &Overview, limits: &HealthLimits, is_spool: bool) -> Vec<Ailment> {
     let mut all = Vec::new();
-    let ready = seen.depth.ready.count;
-    if !seen.paused {
-        let over = |age: Option<Duration>, limit: Option<Duration>| {
-            age.zip(limit).filter(|(age, limit)| age > limit).map(|(age, _)| age)
-        };
+    let (ready, scheduled) = (seen.depth.ready.count, seen.depth.scheduled.count);
+    let over = |age: Option<Duration>, limit: Option<Duration>| {
+        age.zip(limit).filter(|(age, limit)| age > limit).map(|(age, _)| age)
+    };
+    if !seen.paused && seen.pauses.is_empty() {
         all.extend(over(seen.ages.ready, limits.oldest_ready).map(Ailment::OldJob));
         all.extend(limits.ready.filter(|limit| ready > *limit).map(|_| Ailment::ManyJobs(ready)));
-        if limits.workers && !is_spool && ready > 0 && seen.workers == 0 {
+        // Without a worker nothing that is due becomes ready either.
+        if limits.workers && !is_spool && ready + scheduled > 0 && seen.workers == 0 {
             all.push(Ailment::NoWorker);
         }
-        all.extend(over(seen.ages.overdue, limits.lease_overdue).map(Ailment::OldLease));
     }
-    if seen.silent_workers > 0 {
+    all.extend(over(seen.ages.overdue, limits.lease_overdue).map(Ailment::OldLease));
+    if limits.workers && seen.silent_workers > 0 {
         all.push(Ailment::SilentWorkers(seen.silent_workers));
     }
     all
@@ -163,7 +167,13 @@ mod tests {
         };
         assert_eq!(words(&seen(7, 0, ages), &strict), ["old_job", "many_jobs", "old_lease"]);
         let paused = Overview { paused: true, ..seen(7, 0, ages) };
-        assert!(words(&paused, &strict).is_empty());
+        assert_eq!(words(&paused, &strict), ["old_lease"]);
+        let part = crate::driver::Part::Queue("gl.*".to_owned());
+        let pauses = vec![crate::driver::Pause::new(part, "", crate::tools::time::utc_now())];
+        let half = Overview { pauses, ..seen(7, 0, ages) };
+        assert_eq!(words(&half, &strict), ["old_lease"]);
+        let late = Depth { scheduled: Bounded { count: 1, more: false }, ..Depth::default() };
+        assert_eq!(words(&Overview { depth: late, ..seen(0, 0, ages) }, &usual), ["no_worker"]);
         let silent = Overview { silent_workers: 2, ..seen(0, 1, Ages::default()) };
         assert_eq!(words(&silent, &usual), ["silent_workers"]);
         assert!(of_one(&seen(7, 0, ages), &usual, true).is_empty(), "of a spool");

@@ -1,6 +1,6 @@
 use uuid::Uuid;
 
-use super::{Control, Deadline, DriverError, Order};
+use super::{Control, Deadline, DriverError, ErrorKind, Order};
 
 /// A schema compared with what this driver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +34,8 @@ pub trait Admin {
     /// When the database does not answer, is newer, such workers live, or a migration fails.
     fn migrate(&self, force: bool) -> Result<Vec<String>, DriverError>;
 
-    /// The migrations that are missing, with their names and their statements as they would be sent. Reads only. A driver without statements says only the
-    /// names.
+    /// The migrations that are missing, with their names and their statements, to be read by people: that they are applied is recorded by
+    /// [`migrate`](Self::migrate) only. Reads only. A driver without statements says only the names.
     ///
     /// # Errors
     ///
@@ -44,6 +44,13 @@ pub trait Admin {
         match self.schema()? {
             SchemaState::Behind(names) => {
                 Ok(names.into_iter().map(|name| (name, String::new())).collect())
+            }
+            SchemaState::Ahead(unknown) => {
+                let unknown = unknown.join(", ");
+                Err(DriverError::new(
+                    ErrorKind::Schema,
+                    format!("the schema is newer (unknown: {unknown})"),
+                ))
             }
             _ => Ok(Vec::new()),
         }

@@ -139,6 +139,10 @@ impl Fetcher<'_> {
             if !lane.database.is_trusted() || !lane.heart.holds_leases() || paused {
                 if paused && lane.database.is_trusted() {
                     lane.pulses.beat(self.kind);
+                    // Claims whose answers were lost hold leases that nobody works.
+                    if let Err(error) = self.release_uncertain() {
+                        log::debug!("database {:?}: {error}", &*lane.database.name);
+                    }
                 }
                 self.withdraw();
                 if lane.database.is_second_name() {

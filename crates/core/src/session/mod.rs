@@ -83,6 +83,7 @@ pub(crate) struct Session {
     pub(crate) joining: Mutex<()>,
     /// An operator ordered that it claim nothing.
     quiet: AtomicBool,
+    noting_orders: Mutex<()>,
     /// What stops with the work.
     pub(crate) life: Mutex<Option<Life>>,
 }
@@ -104,8 +105,21 @@ impl Session {
     fn note_worker_order(&self, lane: &Lane, order: Option<WorkerOrder>) {
         lane.quieted.store(order.is_some(), Ordering::SeqCst);
         let lanes = self.lanes();
-        let quiet = lanes.iter().any(|lane| lane.quieted.load(Ordering::SeqCst));
+        // Of two heartbeats the later one sees what both learned.
+        let _one_at_a_time = self.noting_orders.lock();
+        // A database that is away cannot take its order back.
+        let says =
+            |lane: &Arc<Lane>| lane.database.is_trusted() && lane.quieted.load(Ordering::SeqCst);
+        let quiet = lanes.iter().any(says);
         let was_quiet = self.quiet.swap(quiet, Ordering::AcqRel);
+        if quiet && !was_quiet {
+            // What is not begun goes back to others.
+            for lane in &lanes {
+                for job in self.dispatch.take_back(lane.index) {
+                    lane.give_back(job);
+                }
+            }
+        }
         if quiet != was_quiet {
             let what = if quiet { "claims nothing any more" } else { "claims again" };
             log::info!("worker process {} {what}, as ordered", self.worker.name);
@@ -138,6 +152,7 @@ impl Session {
             lost_leases: AtomicU64::new(0),
             joining: Mutex::default(),
             quiet: AtomicBool::new(false),
+            noting_orders: Mutex::default(),
             life: Mutex::default(),
         }
     }

@@ -96,8 +96,8 @@ impl WorkHandle {
         self.session.lost_leases()
     }
 
-    /// Whether an operator [ordered](crate::Manager::order_worker) this process to stop. It claims nothing any more then, and ends
-    /// with [`stop`](Self::stop).
+    /// Whether an operator [ordered](crate::Manager::order_worker) this process to stop, which stays so if the order is taken back. As long as the
+    /// order stands it claims nothing; it ends with [`stop`](Self::stop).
     pub fn is_asked_to_stop(&self) -> bool {
         self.session.stop.phase() >= Phase::Asked
     }

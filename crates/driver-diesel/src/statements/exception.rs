@@ -233,8 +233,8 @@ fn note_redriven<E: Engine>(conn: &mut Sql<'_, E::Conn>, rows: &[(Uuid, Uuid)]) 
 /// What a purge has to know of an exception.
 struct Old {
     id: Uuid,
-    /// Nobody has enqueued its discarded job again.
-    is_open: bool,
+    discarded: bool,
+    redriven: bool,
     /// How long ago it was, in microseconds.
     age: i64,
 }
@@ -242,9 +242,28 @@ struct Old {
 impl FromRow for Old {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let (id, discarded) = (columns.id()?, columns.int()? != 0);
-        let redriven = columns.opt_id()?;
-        Ok(Self { id, is_open: discarded && redriven.is_none(), age: columns.big()? })
+        Ok(Self { id, discarded, redriven: columns.opt_id()?.is_some(), age: columns.big()? })
     }
+}
+
+/// The newest row of the log that is one too many: as many as may be are newer. Reads that many ids.
+fn first_too_many<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    keep: &Keep,
+) -> QueryResult<Option<Uuid>> {
+    let Some(most) = keep.exceptions_at_most else { return Ok(None) };
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let sql = "SELECT id FROM qudo_exception_log ORDER BY id DESC LIMIT 1 OFFSET ?";
+    conn.row(sql, &[Bind::Big(most)])
+}
+
+/// How far a purge has come through the exception log.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct PurgedTo {
+    /// The next page lies behind this row; nil before the first one.
+    pub(crate) after: Uuid,
+    /// What [`first_too_many`] said before the first page.
+    too_many: Option<Uuid>,
 }
 
 /// Looks through the next page of the exception log and removes what is old enough there. Returns how many
@@ -255,26 +274,30 @@ impl FromRow for Old {
 pub(crate) fn purge<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     keep: &Keep,
-    after: Uuid,
+    to: PurgedTo,
     limit: u32,
-) -> QueryResult<(usize, Uuid)> {
+) -> QueryResult<(usize, PurgedTo)> {
+    let PurgedTo { after, too_many } = to;
+    let too_many = if after.is_nil() { first_too_many::<E>(conn, keep)? } else { too_many };
     let sql = format!(
         "SELECT id, discarded, redriven_as, {} - failed_at FROM qudo_exception_log WHERE id > ? \
          ORDER BY id LIMIT ?",
         E::NOW
     );
     let page: Vec<Old> = conn.rows(&sql, &[Bind::Id(&after), Bind::Big(limit.into())])?;
+    let is_too_many = |one: &Old| too_many.is_some_and(|first| one.id <= first);
     let is_old = |one: &Old| {
-        let age = if one.is_open { keep.discarded } else { Some(keep.exceptions) };
+        let age = keep.exception(one.discarded, one.redriven, is_too_many(one));
         age.is_some_and(|age| one.age > micros(age))
     };
     // Those behind a page of young ones are no older.
     let ends = (page.len() as u32) < limit
         || page.last().is_some_and(|last| {
             let youngest = keep.discarded.map_or(keep.exceptions, |age| age.min(keep.exceptions));
-            last.age <= micros(youngest)
+            last.age <= micros(youngest) && !is_too_many(last)
         });
-    let next = page.last().filter(|_| !ends).map_or(Uuid::nil(), |last| last.id);
+    let after = page.last().filter(|_| !ends).map_or(Uuid::nil(), |last| last.id);
+    let next = PurgedTo { after, too_many };
     let ids = page.iter().filter(|one| is_old(one)).map(|one| one.id).collect();
     let log = Keyed::table("qudo_exception_log");
     Ok((super::trace::remove_free::<E>(conn, &log, ids)?, next))

@@ -479,9 +479,13 @@ impl State {
         let before = count(self);
         self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
         self.statuses.retain(|row| row.finished_at + keep.status >= now);
+        let mut ids: Vec<_> = self.exceptions.iter().map(|row| row.id).collect();
+        ids.sort_unstable_by_key(|id| std::cmp::Reverse(*id));
+        let most = keep.exceptions_at_most.unwrap_or(u64::MAX);
+        let first_too_many = ids.get(usize::try_from(most).unwrap_or(usize::MAX)).copied();
         self.exceptions.retain(|row| {
-            let is_last = row.discarded && row.redriven_as.is_none();
-            let age = if is_last { keep.discarded } else { Some(keep.exceptions) };
+            let too_many = first_too_many.is_some_and(|first| row.id <= first);
+            let age = keep.exception(row.discarded, row.redriven_as.is_some(), too_many);
             age.is_none_or(|age| row.failed_at + age >= now)
         });
         for marks in self.marks.values_mut() {

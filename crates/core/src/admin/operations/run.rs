@@ -9,14 +9,14 @@ use serde::{Deserialize, Serialize};
 
 use super::pace::Pace;
 use super::slice::{
-    AGAIN, Found, OwnStep, Slice, TRIES, Treated, Wanted, is_contended, leaves_out,
+    AGAIN, Found, Met, OwnStep, Slice, TRIES, Treated, Wanted, is_contended, leaves_out,
 };
 use super::{Operation, Verb, What};
 use crate::admin::page::Position;
 use crate::client::Client;
 use crate::database::Database;
 use crate::database::everywhere::PerDatabase;
-use crate::driver::{Acted, Counts, Driver, OperationId, OperationRow};
+use crate::driver::{Counts, Driver, OperationId, OperationRow};
 use crate::error::Error;
 use crate::program::Program;
 use crate::tools::sync::mpsc;
@@ -193,6 +193,37 @@ impl Place {
     }
 }
 
+/// What was taken of the limit for a slice. Whoever does not say what came of it, as in a panic, does not know.
+struct Taken<'p> {
+    pace: &'p Pace,
+    jobs: u64,
+}
+
+impl Taken<'_> {
+    /// So many were done.
+    fn settle(mut self, done: u64) {
+        self.pace.settle(std::mem::take(&mut self.jobs), done);
+    }
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if self.jobs > 0 {
+            self.pace.settle_unsure(self.jobs);
+        }
+    }
+}
+
+/// A slice that is not done yet.
+struct Cut<'p> {
+    wanted: Wanted,
+    taken: Taken<'p>,
+    step: OwnStep,
+    pass: u32,
+    /// How many rows were looked at for it, for the first time, that cannot be judged.
+    unreadable: u64,
+}
+
 /// The part of one database.
 struct Part<'p> {
     client: &'p Arc<Client>,
@@ -200,8 +231,8 @@ struct Part<'p> {
     operation: &'p Operation,
     pace: &'p Pace,
     slices: mpsc::Sender<Slice>,
-    /// What this process met: done, or what was in the way. A job that is met again is left alone, unless that is over.
-    met: HashMap<JobId, Acted>,
+    /// What this process met. A job that is met again is left alone, unless what was in its way is over.
+    met: HashMap<JobId, Met>,
     /// How many jobs of this pass there was something to do about. After a stop nobody knows, and the jobs are gone through once more.
     news: u64,
     /// The pass in which this process began.
@@ -251,76 +282,84 @@ impl<'p> Part<'p> {
     }
 
     fn slice(&mut self, row: &mut OperationRow) -> Result<(), Error> {
+        let Cut { wanted, taken, step, pass, unreadable } = self.cut(row)?;
+        let treated = match self.treat(&wanted, &step) {
+            Ok(Some(treated)) => treated,
+            Ok(None) => return self.skip(row, taken),
+            Err(error) => {
+                if self.operation.is_undone_after(&error) {
+                    taken.settle(0);
+                }
+                return Err(error);
+            }
+        };
+        let counts = Counts::of(treated.iter().map(|one| &one.acted));
+        taken.settle(counts.done);
+        self.unreadable += unreadable;
+        self.note(&treated, pass);
+        row.counts += counts;
+        row.place = step.to;
+        if step.ends {
+            // With its time, by the database's clock.
+            *row = self.row_again()?;
+        } else if Place::of(row)?.pass != pass {
+            self.news = 0;
+        }
+        let met = treated.len() as u64;
+        let database = self.database.name.to_string();
+        // Who does not listen any more has stopped it.
+        if self.slices.send(Slice { database, treated, counts: row.counts }).is_err() {
+            self.pace.stop();
+        }
+        self.pace.wait(met);
+        Ok(())
+    }
+
+    /// Looks for the jobs of the next slice, and takes of the limit what they need.
+    fn cut(&mut self, row: &OperationRow) -> Result<Cut<'p>, Error> {
         let from = Place::of(row)?;
         let size = self.pace.slice(self.operation.largest_slice());
         let (client, database, at) = (self.client, self.database, from.at.clone());
         let found = self.operation.find(client, database, Some(row), at, size)?;
         let Found { mut wanted, next, unreadable, .. } = found;
-        wanted.leave_out(&self.met, self.operation.may_ask_again());
-        let taken = self.pace.take(wanted.len() as u64).ok_or_else(|| self.stopped())?;
-        let is_cut = taken < wanted.len() as u64;
-        wanted.truncate(taken as usize);
         let pass = from.pass;
+        wanted.leave_out(&self.met, self.operation.may_ask_again(), pass);
+        let all = wanted.len() as u64;
+        let jobs = self.pace.take(all).ok_or_else(|| self.stopped())?;
+        let taken = Taken { pace: self.pace, jobs };
+        wanted.truncate(jobs as usize);
+        // A page whose rest comes again has its rows looked at again.
+        let is_whole = jobs == all;
+        let counts = is_whole && *self.first_pass.get_or_insert(pass) == pass;
         // Rows of the log stay where they are: what was cut off comes behind the last that is taken.
-        let (next, is_cut) = match wanted.behind_last_row() {
-            Some(at) if is_cut && taken > 0 => (Some(at), false),
-            _ => (next, is_cut),
+        let next = match wanted.behind_last_row() {
+            Some(at) if !is_whole && jobs > 0 => Some(Place { at, ..from }),
+            _ => self.behind(from, next, !is_whole, jobs),
         };
-        let next = self.behind(from, next, is_cut, taken);
         let step = OwnStep {
             operation: self.operation.id,
             from: row.place.clone(),
             to: Place::text(next.as_ref()),
             ends: next.is_none(),
         };
-        let treated = match self.treat(&wanted, &step) {
-            Ok(Some(treated)) => treated,
-            Ok(None) => {
-                // Another process did it, or we did and the answer was lost.
-                let before = row.counts;
-                match self.row_again() {
-                    Ok(again) => *row = again,
-                    Err(error) => {
-                        self.pace.settle_unsure(taken);
-                        return Err(error);
-                    }
-                }
-                self.pace.settle(taken, row.counts.done.saturating_sub(before.done));
-                // What was met in it is not known here.
-                self.news += row.counts.sum().saturating_sub(before.sum());
-                return Ok(());
-            }
-            Err(error) => {
-                if self.operation.is_undone_after(&error) {
-                    self.pace.settle(taken, 0);
-                } else {
-                    self.pace.settle_unsure(taken);
-                }
-                return Err(error);
-            }
-        };
-        let counts = Counts::of(treated.iter().map(|one| &one.acted));
-        self.pace.settle(taken, counts.done);
-        if !is_cut && *self.first_pass.get_or_insert(pass) == pass {
-            self.unreadable += unreadable;
-        }
-        // What is gone is not met again.
-        let stays = |one: &&Treated| !(one.acted.is_done() && self.operation.removes_jobs());
-        self.met.extend(treated.iter().filter(stays).map(|one| (one.job, one.acted)));
-        let goes_on = next.as_ref().is_some_and(|next| next.pass == pass);
-        self.news = if goes_on { self.news + treated.len() as u64 } else { 0 };
-        row.counts += counts;
-        row.place = step.to;
-        if step.ends {
-            // With its time, by the database's clock.
-            *row = self.row_again()?;
-        }
-        let met = treated.len() as u64;
-        let name = database.name.to_string();
-        // Who does not listen any more has stopped it.
-        let _gone = self.slices.send(Slice { database: name, treated, counts: row.counts });
-        self.pace.wait(met);
+        Ok(Cut { wanted, taken, step, pass, unreadable: if counts { unreadable } else { 0 } })
+    }
+
+    /// Goes on where the operation stands: another process did the slice, or we did and the answer was lost.
+    fn skip(&mut self, row: &mut OperationRow, taken: Taken<'_>) -> Result<(), Error> {
+        let before = row.counts;
+        *row = self.row_again()?;
+        taken.settle(row.counts.done.saturating_sub(before.done));
+        // What was met in it is not known here.
+        self.news += row.counts.sum().saturating_sub(before.sum());
         Ok(())
+    }
+
+    /// Remembers what was met, but for what is gone and is not met again.
+    fn note(&mut self, treated: &[Treated], pass: u32) {
+        let stays = |one: &&Treated| !(one.acted.is_done() && self.operation.removes_jobs());
+        self.met.extend(treated.iter().filter(stays).map(|one| (one.job, Met(one.acted, pass))));
+        self.news += treated.len() as u64;
     }
 
     /// Where the next slice begins; `None` at the end.

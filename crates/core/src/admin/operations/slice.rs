@@ -56,6 +56,10 @@ impl Treated {
     }
 }
 
+/// What became of a job that was met, and in which pass.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Met(pub(super) Acted, pub(super) u32);
+
 /// Jobs and rows that a slice is about.
 pub(super) enum Wanted {
     Jobs(Vec<JobInfo>),
@@ -70,14 +74,15 @@ impl Wanted {
         }
     }
 
-    /// Leaves out jobs that were met, unless they run no more, or move no more, where that was in the way.
-    pub(super) fn leave_out(&mut self, met: &HashMap<JobId, Acted>, asks_again: bool) {
+    /// Leaves out jobs that were met, unless they run no more, or move no more, where that was in the way: once in each pass.
+    pub(super) fn leave_out(&mut self, met: &HashMap<JobId, Met>, asks_again: bool, pass: u32) {
         let is_new = |job: &JobInfo| match (met.get(&job.id), &job.state) {
             (None, _) => true,
-            (Some(Acted::Running), state) => {
+            (Some(Met(_, before)), _) if *before == pass => false,
+            (Some(Met(Acted::Running, _)), state) => {
                 asks_again || !matches!(state, JobState::Running { .. })
             }
-            (Some(Acted::Moving), state) => *state != JobState::Moving,
+            (Some(Met(Acted::Moving, _)), state) => *state != JobState::Moving,
             (Some(_), _) => false,
         };
         if let Self::Jobs(jobs) = self {
