@@ -169,8 +169,8 @@ mod tests {
         let paused = Overview { paused: true, ..seen(7, 0, ages) };
         assert_eq!(words(&paused, &strict), ["old_lease"]);
         let part = crate::driver::Part::Queue("gl.*".to_owned());
-        let pauses = vec![crate::driver::Pause::new(part, "", crate::tools::time::utc_now())];
-        let half = Overview { pauses, ..seen(7, 0, ages) };
+        let order = crate::driver::Pause::new(part, "", crate::tools::time::utc_now());
+        let half = Overview { pauses: vec![order], ..seen(7, 0, ages) };
         assert_eq!(words(&half, &strict), ["old_lease"]);
         let late = Depth { scheduled: Bounded { count: 1, more: false }, ..Depth::default() };
         assert_eq!(words(&Overview { depth: late, ..seen(0, 0, ages) }, &usual), ["no_worker"]);
