@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use qudo::admin::{ExceptionFilter, JobFilter, Paging};
-use qudo::driver::{Driver, Due, ErrorKind, Flags, JobFacts, JobRecord, MovingJob};
+use qudo::driver::{About, Driver, Due, ErrorKind, Flags, JobFacts, JobRecord, MovingJob};
 use qudo::{Enqueued, Job, JobError, JobId, Manager, ManagerBuilder, NewJob, driver};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
@@ -367,6 +367,10 @@ fn may_operate(engine: &'static str) {
         .expect("valid");
     let listed = operator.jobs(&JobFilter::all(), &Paging::default());
     assert_eq!((listed.rows().count(), listed.errors().count()), (22, 0));
+    for on in operator.checkup() {
+        let remarks = on.answer.expect("answers");
+        assert!(remarks.iter().all(|one| one.about == About::Durability), "{remarks:?}");
+    }
     operator.job_count().into_iter().for_each(|on| drop(on.answer.expect("answers")));
     operator.workers().into_iter().for_each(|on| drop(on.answer.expect("answers")));
     assert!(operator.database_reports().iter().all(|one| one.depth.is_some()));

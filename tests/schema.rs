@@ -6,11 +6,12 @@
 
 use std::collections::BTreeMap;
 
+use diesel::connection::SimpleConnection;
 use diesel::sql_types::{Nullable, Text};
 use diesel::{Connection, MysqlConnection, PgConnection, QueryableByName, RunQueryDsl};
 use diesel::{SqliteConnection, sql_query};
 use qudo::Manager;
-use qudo::driver::SchemaState;
+use qudo::driver::{About, SchemaState};
 use qudo_test_servers::FreshDatabase;
 
 /// A column as an engine describes it.
@@ -146,5 +147,61 @@ fn a_migration_that_was_broken_off_is_missing_and_is_applied_again() {
             .execute(&mut conn)
             .expect("sets");
         assert_eq!(driver.revert().expect("reverts").len(), 2);
+    }
+}
+
+/// What a checkup says of tables and rights: durability is the test servers' affair.
+fn flaws(manager: &Manager) -> Vec<String> {
+    let remarks = manager.checkup().remove(0).answer.expect("answers");
+    let of_tables = remarks.iter().filter(|one| matches!(one.about, About::Tables | About::Rights));
+    of_tables.map(ToString::to_string).collect()
+}
+
+/// A checkup before and after the migrations, and after harm was done.
+fn checked(dsn: &str, harm: impl FnOnce(&[&str]), broken: &[&str]) {
+    let manager = Manager::builder().linked(false).database(dsn).build().expect("valid");
+    let unmigrated = flaws(&manager);
+    assert_eq!(unmigrated.len(), 1, "{unmigrated:?}");
+    assert!(unmigrated[0].ends_with("run migrate"), "{unmigrated:?}");
+    manager.migrate().expect("migrates").remove(0).answer.expect("applied");
+    assert_eq!(flaws(&manager), Vec::<String>::new());
+    harm(&["DROP TABLE qudo_cancel", "ALTER TABLE qudo_reply DROP COLUMN body"]);
+    let said = flaws(&manager);
+    assert_eq!(said.len(), broken.len(), "{said:?}");
+    for part in broken {
+        assert!(said.iter().any(|one| one.contains(part)), "{part}: {said:?}");
+    }
+}
+
+fn done<C: SimpleConnection>(conn: &mut C, statements: &[&str]) {
+    for sql in statements {
+        conn.batch_execute(sql).expect("done");
+    }
+}
+
+#[test]
+fn a_checkup_tells_which_tables_columns_and_functions_are_missing() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let file = place.path().join("jobs.db");
+    std::fs::write(&file, "").expect("made");
+    let harm = |sql: &[&str]| {
+        let mut conn = SqliteConnection::establish(&file.to_string_lossy()).expect("opens");
+        conn.batch_execute("PRAGMA busy_timeout = 30000").expect("set");
+        done(&mut conn, sql);
+    };
+    checked(&format!("sqlite:{}", file.display()), harm, &["qudo_cancel", "qudo_reply"]);
+    let postgres = FreshDatabase::on("postgres", "checkup").expect("always there");
+    let harm = |sql: &[&str]| {
+        let mut conn = PgConnection::establish(postgres.url()).expect("connects");
+        done(&mut conn, &[sql, &["DROP FUNCTION qudo_text(BYTEA) CASCADE"]].concat());
+    };
+    checked(postgres.url(), harm, &["qudo_cancel", "qudo_reply", "qudo_text"]);
+    for engine in ["mariadb", "mysql"] {
+        let Some(fresh) = FreshDatabase::on(engine, "checkup") else { continue };
+        let harm = |sql: &[&str]| {
+            let mut conn = MysqlConnection::establish(fresh.url()).expect("connects");
+            done(&mut conn, sql);
+        };
+        checked(fresh.url(), harm, &["qudo_cancel", "qudo_reply"]);
     }
 }

@@ -5,6 +5,7 @@ mod audit;
 mod bench;
 mod count;
 mod databases;
+mod doctor;
 mod failures;
 mod health;
 mod list;
@@ -89,6 +90,9 @@ enum Command {
     Abilities(parts::Arguments),
     /// Show the databases; drain, pause, move and retire them.
     Databases(databases::Arguments),
+    /// Look at what an operator should know: weak durability, clocks that do not agree, tables that are not as they were made, rights that this account
+    /// lacks, and the audit.
+    Doctor(doctor::Arguments),
     /// Tell whether all is as it should be, for probes and alerts: 0 healthy, 1 not, 2 when a database did not answer.
     Health(health::Arguments),
     /// Print the completions for a shell.
@@ -222,6 +226,7 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Databases(arguments) => {
             databases::run(&arguments.databases.manager(own)?, &arguments)?
         }
+        Command::Doctor(arguments) => doctor::run(&arguments.databases.manager(own)?, &arguments),
         Command::Health(arguments) => health::run(&arguments.databases.manager(own)?, &arguments),
         Command::Completions { shell } => {
             let (mut command, mut script) = (Arguments::command(), Vec::new());

@@ -132,6 +132,7 @@ fn what_is_printed_as_json_is_what_its_page_says() {
     for (section, arguments) in [
         ("status", "status"),
         ("health", "health --ready 0"),
+        ("doctor", "doctor"),
         ("jobs", "jobs"),
         ("count", "count"),
         ("failures", "failures"),

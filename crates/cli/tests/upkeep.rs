@@ -80,3 +80,24 @@ fn what_a_migration_would_do_is_told_and_not_done() {
         assert!(text(&told.stdout).contains("it: up to date"));
     }
 }
+
+#[test]
+fn the_doctor_tells_what_is_missing_and_what_does_not_answer() {
+    let place = tempfile::tempdir().expect("a temporary directory");
+    let file = place.path().join("jobs.db");
+    let database = format!("--database=it=sqlite:{}", file.display());
+    std::fs::write(&file, "").expect("made");
+    let (code, object) = json(&["doctor", "--no-audit", "--json", &database]);
+    let remarks = object["remarks"].as_array().expect("a list");
+    assert_eq!((code, remarks.len()), (Some(1), 1), "{object}");
+    assert_eq!((&remarks[0]["database"], &remarks[0]["about"]), (&"it".into(), &"tables".into()));
+    assert_eq!(run(&["migrate", &database]).status.code(), Some(0));
+    let well = run(&["doctor", &database]);
+    let said = text(&well.stdout);
+    assert_eq!((well.status.code(), said.as_str()), (Some(0), "nothing to remark\n"));
+    let folder = format!("--database=folder=sqlite:{}", place.path().display());
+    let (code, object) = json(&["doctor", "--json", &database, &folder]);
+    let away = object["databases"].as_array().expect("a list");
+    assert_eq!((code, away.len()), (Some(2), 1), "each that is away once: {object}");
+    assert_eq!(away[0]["database"], "folder");
+}

@@ -33,7 +33,7 @@ use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
     Acted, Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, OperationId,
-    OperationRow, Order, Part, Pause, StatusRow, WorkerId, WorkerOrder, WorkerSeen,
+    OperationRow, Order, Part, Pause, Remark, StatusRow, WorkerId, WorkerOrder, WorkerSeen,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
@@ -251,6 +251,12 @@ impl Manager {
     /// The migrations that are missing in each database, with their statements, to be read: nothing is applied, and what is applied by hand is not recorded.
     pub fn missing_migrations(&self) -> Vec<PerDatabase<Vec<(String, String)>>> {
         self.set().on_each("look for missing migrations", |driver| driver.missing_migrations())
+    }
+
+    /// What an operator should know of each database: settings with which commits may be lost, clocks that do not agree, tables that are not as
+    /// they were made, rights that this account lacks. Reads only.
+    pub fn checkup(&self) -> Vec<PerDatabase<Vec<Remark>>> {
+        self.set().on_each("look at settings and tables", |driver| driver.checkup())
     }
 
     /// Live jobs counted by queue, ability and state, one list per database.

@@ -7,13 +7,14 @@ use qudo_core::driver::{
     AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, ErrorKind, Exception, ExceptionScan, Head, Inserted,
     Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, PlacedJob, Promotion,
-    Purged, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, Verdict,
-    Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Purged, Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan,
+    Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
 
 use crate::bulk::Keyed;
+use crate::checkup;
 use crate::claimed::number;
 use crate::classify::{Class, classify};
 use crate::clock::ServerClock;
@@ -456,6 +457,10 @@ impl<E: Engine> Admin for DieselDriver<E> {
 
     fn missing_migrations(&self) -> Result<Vec<(String, String)>, DriverError> {
         migrate::missing(&self.engine)
+    }
+
+    fn checkup(&self) -> Result<Vec<Remark>, DriverError> {
+        checkup::checkup(&self.engine)
     }
 
     fn revert(&self) -> Result<Vec<String>, DriverError> {

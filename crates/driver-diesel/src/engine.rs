@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, JobRecord, Settled, Settlement,
-    Wake, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, JobRecord, Remark, Settled,
+    Settlement, Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -238,6 +238,12 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// The data source without a password.
     fn describe(&self) -> String;
+
+    /// What an operator should know of its settings and functions.
+    fn checkup(conn: &mut Sql<'_, Self::Conn>) -> QueryResult<Vec<Remark>> {
+        let _ = conn;
+        Ok(Vec::new())
+    }
 
     /// Where the data lies, if that shows without asking a server.
     fn place(&self) -> Option<String> {

@@ -11,6 +11,7 @@
 
 mod audit;
 mod bulk;
+mod checkup;
 mod claimed;
 mod classify;
 mod clock;

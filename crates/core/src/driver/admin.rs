@@ -1,6 +1,6 @@
 use uuid::Uuid;
 
-use super::{Control, Deadline, DriverError, ErrorKind, Order};
+use super::{Control, Deadline, DriverError, ErrorKind, Order, Remark};
 
 /// A schema compared with what this driver knows.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,6 +54,16 @@ pub trait Admin {
             }
             _ => Ok(Vec::new()),
         }
+    }
+
+    /// Looks at what an operator should know: whether commits are durable, whether the clocks agree, whether the tables are as they were made, which
+    /// rights this account lacks. Reads only.
+    ///
+    /// # Errors
+    ///
+    /// When the database does not answer.
+    fn checkup(&self) -> Result<Vec<Remark>, DriverError> {
+        Ok(Vec::new())
     }
 
     /// Reverts every migration, newest first; returns their names. All jobs are lost.

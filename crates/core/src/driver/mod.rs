@@ -7,6 +7,7 @@
 
 mod admin;
 mod audit;
+mod checkup;
 mod control;
 mod error;
 mod facts;
@@ -26,6 +27,7 @@ mod work;
 
 pub use admin::{Admin, SchemaState};
 pub use audit::{Audit, KeyRow, Place, StrayCursor, Strays, Traces};
+pub use checkup::{About, Remark};
 pub use control::{Bounded, Control, Depth, Order, Part, Pause, WorkerOrder};
 pub use error::{DriverError, ErrorKind};
 pub use facts::{Flags, JobFacts};

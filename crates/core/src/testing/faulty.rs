@@ -10,8 +10,8 @@ use crate::driver::{
     DriverError, Exception, ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo,
     JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, Operate, OperationId,
     OperationRecord, OperationRow, Order, Past, PlacedJob, Promotion, Purged, Redrive, Remains,
-    Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, Step, StrayCursor, Strays,
-    Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Remark, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, Step, StrayCursor,
+    Strays, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -196,6 +196,7 @@ impl Admin for FaultyDriver {
         fn schema() -> SchemaState;
         fn migrate(force: bool) -> Vec<String>;
         fn missing_migrations() -> Vec<(String, String)>;
+        fn checkup() -> Vec<Remark>;
         fn revert() -> Vec<String>;
         fn identity() -> Uuid;
         fn control() -> Control;

@@ -1,5 +1,6 @@
 //! MySQL and MariaDB: READ COMMITTED, claims by primary key with SKIP LOCKED, multi-row statements.
 
+mod checkup;
 mod claim;
 mod complete;
 mod conn;
@@ -16,7 +17,7 @@ use diesel::MysqlConnection;
 use diesel::result::{Error, QueryResult};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, ErrorKind, Inserted,
-    JobRecord, NamedDriver, Password, Settled, Settlement, WakeSource,
+    JobRecord, NamedDriver, Password, Remark, Settled, Settlement, WakeSource,
 };
 use uuid::Uuid;
 
@@ -124,6 +125,10 @@ impl Engine for Mysql {
     type Conn = MysqlConnection;
 
     const NAME: &'static str = "mysql";
+
+    fn checkup(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<Vec<Remark>> {
+        checkup::checkup(conn)
+    }
 
     const NOW: &'static str = NOW;
     const BIG: &'static str = "SIGNED";

@@ -1,5 +1,6 @@
 //! PostgreSQL: one statement for the claim, one for the settle, arrays for bulk, LISTEN for wake-ups.
 
+mod checkup;
 mod claim;
 mod conn;
 mod connect;
@@ -20,7 +21,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, Password, Settled, Settlement, Wake, WakeSource,
+    NamedDriver, Password, Remark, Settled, Settlement, Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -343,6 +344,10 @@ impl Engine for Postgres {
         let channel = conn.tables.channel();
         conn.rows::<notify::Nothing>(notify::NOTIFY, &[Bind::Text(&channel), Bind::Text(queue)])
             .map(drop)
+    }
+
+    fn checkup(conn: &mut Sql<'_, PgConnection>) -> QueryResult<Vec<Remark>> {
+        checkup::checkup(conn)
     }
 
     fn notify_orders(&self) {

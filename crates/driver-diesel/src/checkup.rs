@@ -1,0 +1,134 @@
+//! What an operator should know of a database: settings, clock, tables, rights. Reads only.
+
+use chrono::Utc;
+use diesel::result::QueryResult;
+use qudo_core::driver::{About, DriverError, ErrorKind, Remark};
+
+use crate::engine::Engine;
+use crate::migrate;
+use crate::sql::{Bind, Columns, FromRow, Sql};
+
+/// Clocks may differ by so much, in microseconds, beside the time that asking takes.
+const MAX_SKEW: i64 = 1_000_000;
+
+/// Looks at all there is to look at; what cannot be looked at is a remark too.
+pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError> {
+    let mut remarks = engine.read(clock::<E>)?;
+    let missing = migrate::missing(engine);
+    remarks.extend(remark(&missing, "qudo_schema_migrations")?);
+    let missing: Vec<_> = missing.unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    if !missing.is_empty() {
+        let text = format!("{} not applied: run migrate", missing.join(", "));
+        remarks.push(Remark::new(About::Tables, text));
+    }
+    let applied = E::migrations().iter().filter(|step| !missing.contains(&step.to_string()));
+    for (table, columns) in applied.flat_map(|step| made_by(step.up)) {
+        let sql = format!("SELECT {} FROM {table} WHERE 1 = 0", columns.join(", "));
+        remarks.extend(remark(&engine.read(|conn| conn.rows::<Anything>(&sql, &[])), &table)?);
+    }
+    if !missing.is_empty() {
+        return Ok(remarks);
+    }
+    match engine.read(E::checkup) {
+        Ok(more) => remarks.extend(more),
+        Err(error) if error.is_down() => return Err(error),
+        Err(error) => {
+            remarks.push(Remark::new(About::Rights, format!("settings cannot be read: {error}")));
+        }
+    }
+    Ok(remarks)
+}
+
+/// What a look at a table says of it.
+fn remark<T>(looked: &Result<T, DriverError>, table: &str) -> Result<Option<Remark>, DriverError> {
+    let Err(error) = looked else { return Ok(None) };
+    match error.kind() {
+        ErrorKind::Down | ErrorKind::Contention => {
+            Err(DriverError::new(error.kind(), error.to_string()))
+        }
+        ErrorKind::Permission => {
+            let text = format!(
+                "this account may not read {table}, which was not looked at; docs/grants has what each kind of account needs"
+            );
+            Ok(Some(Remark::new(About::Rights, text)))
+        }
+        _ => {
+            Ok(Some(Remark::new(About::Tables, format!("{table} is not as it was made: {error}"))))
+        }
+    }
+}
+
+/// Any row: none is read.
+struct Anything;
+
+impl FromRow for Anything {
+    fn from_row(_: &mut dyn Columns) -> diesel::deserialize::Result<Self> {
+        Ok(Self)
+    }
+}
+
+fn clock<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<Remark>> {
+    let begun = Utc::now().timestamp_micros();
+    let server = conn.row::<i64>(&format!("SELECT {}", E::NOW), &[])?.unwrap_or_default();
+    let ended = Utc::now().timestamp_micros();
+    let skew = if server < begun { server - begun } else { (server - ended).max(0) };
+    if skew.abs() <= MAX_SKEW {
+        return Ok(Vec::new());
+    }
+    let text = format!(
+        "it is {:.1} s {} this machine's; times in filters and ages count by the one or the other",
+        skew.abs() as f64 / 1e6,
+        if skew > 0 { "ahead of" } else { "behind" }
+    );
+    Ok(vec![Remark::new(About::Clock, text)])
+}
+
+/// The tables with their columns, as a migration makes them.
+fn made_by(sql: &str) -> Vec<(String, Vec<String>)> {
+    let mut all = Vec::new();
+    let mut lines = sql.lines();
+    while let Some(line) = lines.next() {
+        let made = line
+            .strip_prefix("CREATE TABLE ")
+            .map(|rest| rest.trim_start_matches("IF NOT EXISTS "));
+        let Some(table) = made.and_then(|rest| rest.strip_suffix(" (")) else { continue };
+        let of_table = lines.by_ref().take_while(|line| line.starts_with(' '));
+        let first_word = |line: &str| line.split_whitespace().next().map(str::to_owned);
+        // Keys and constraints begin with capitals.
+        let is_column =
+            |word: &String| word.chars().all(|one| one.is_ascii_lowercase() || one == '_');
+        all.push((table.to_owned(), of_table.filter_map(first_word).filter(is_column).collect()));
+    }
+    all
+}
+
+struct Setting(Option<String>);
+
+impl FromRow for Setting {
+    fn from_row(columns: &mut dyn Columns) -> diesel::deserialize::Result<Self> {
+        Ok(Self(columns.opt_text()?))
+    }
+}
+
+/// A setting of the server as a text, empty if it is none.
+pub(crate) fn setting<C: crate::sql::SqlConn>(
+    conn: &mut Sql<'_, C>,
+    sql: &str,
+    binds: &[Bind<'_>],
+) -> QueryResult<String> {
+    Ok(conn.row::<Setting>(sql, binds)?.and_then(|Setting(text)| text).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::made_by;
+
+    #[test]
+    fn columns_are_read_from_what_makes_them() {
+        let made = made_by(
+            "-- x\nCREATE TABLE IF NOT EXISTS qudo_a (\n    id BINARY(16) NOT NULL PRIMARY KEY,\n    run_after BIGINT,\n    \
+             PRIMARY KEY (id),\n    KEY ix (id)\n) ENGINE = InnoDB;\nCREATE INDEX ix ON qudo_a (id);\n",
+        );
+        assert_eq!(made, [("qudo_a".to_owned(), vec!["id".to_owned(), "run_after".to_owned()])]);
+    }
+}
