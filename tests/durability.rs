@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use qudo::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, Deadline, Driver, DriverRegistration, ExceptionRecord,
-    Extras, JobRecord, ManagerInside, Settled, Settlement, Verdict, WorkerId,
+    Extras, JobRecord, ManagerInside, Settled, Settlement, Verdict, WorkerId, WorkerInfo,
 };
 use qudo::hook::FailureKind;
 use qudo::{Manager, NewJob};
@@ -92,21 +92,32 @@ fn claims_and_relaxed_settles_do_not_wait_for_the_disk_and_all_else_does() {
     stand_by("nobody").expect("set");
     server.query("SELECT pg_reload_conf()").expect("reloads");
 
-    // From now on a commit that waits for the disk waits for ever, as this one shows.
+    // The server follows when its processes have read the setting: commits pass until one waits, for ever.
+    let commit = || ask(&full, |driver| driver.heartbeat(&WorkerInfo::new("it", SOON)));
+    let deadline = Instant::now() + SOON;
+    let mut first_to_wait = commit();
+    while waiting() == 0 {
+        assert!(Instant::now() < deadline, "no commit waits");
+        if first_to_wait.recv_timeout(Duration::from_millis(5)).is_ok() {
+            first_to_wait = commit();
+        }
+    }
+    // From now on each commit that waits for the disk does, as this one shows.
     let settled = ask(&full, move |driver| driver.settle(worker, &[complete(third)]));
-    until(1);
+    until(2);
     let (first, second) = (claim(&*full, worker, 1), claim(&*full, worker, 2));
     for settlement in [complete(first), retry(second)] {
         let answer = ask(&relaxed, move |driver| driver.settle(worker, &[settlement]));
         let answer = answer.recv_timeout(SOON).expect("does not wait").expect("settles");
         assert_eq!(answer, [Settled::Done]);
     }
-    assert_eq!(waiting(), 1, "the trap is still set");
+    assert_eq!(waiting(), 2, "the trap is still set");
     let inserted = ask(&relaxed, move |driver| driver.insert(&[late], Deadline::NONE));
-    until(2);
+    until(3);
 
     stand_by("").expect("set");
     server.query("SELECT pg_reload_conf()").expect("reloads");
+    first_to_wait.recv_timeout(SOON).expect("goes on").expect("beats");
     settled.recv_timeout(SOON).expect("goes on").expect("settles");
     inserted.recv_timeout(SOON).expect("goes on").expect("inserts");
 }

@@ -185,7 +185,8 @@ fn sqlite_reads_no_table_through() {
         for Line { sqlite: line } in lines {
             // A table, by its name or by a letter.
             let table = line.strip_prefix("SCAN ").filter(|rest| !rest.contains(' '));
-            let small = ["qudo_control", "qudo_worker"];
+            // Orders to cancel are kept until the run that they are for has ended.
+            let small = ["qudo_control", "qudo_worker", "qudo_cancel"];
             let through = table.is_some_and(|name| {
                 (name.len() == 1 || name.starts_with("qudo_"))
                     && !small.contains(&name)

@@ -130,8 +130,8 @@ mod mysql {
             reader.batch_execute("UNLOCK TABLES").expect("unlocks");
             migration.join().expect("no panic").expect("migrates");
         });
-        let there = "SELECT count(*) FROM qudo_schema_migrations";
-        assert_eq!(run_sql(fresh.url(), there).expect("reads"), "1");
+        let missing = manager.missing_migrations().remove(0).answer.expect("answers");
+        assert!(missing.is_empty(), "{engine}: {missing:?}");
     }
 
     #[test]
