@@ -4,15 +4,16 @@
 #![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, MysqlConnection, PgConnection, SqliteConnection};
-use qudo::admin::{AuditOptions, Ending, Flaw};
+use qudo::admin::{AuditOptions, Ending, Flaw, JobFilter, Operation, Paging, Verb};
 use qudo::driver::ExceptionScan;
 use qudo::driver::{
-    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, JobState, ManagerInside,
+    AbilityLease, ClaimRequest, Deadline, Driver, DriverRegistration, Due, JobState, ManagerInside,
     Place, WorkerInfo,
 };
 use qudo::{JobId, Manager, NewJob};
@@ -275,6 +276,49 @@ fn a_ready_row_without_facts_stops_nobody(engine: &str) {
     assert_eq!(leased.count, 3, "no lease is left that nobody runs");
 }
 
+/// A spoilt job may be met, not be done, and come back in the same place: that must not keep an operation there. One that
+/// stands in two places is an error of the database when it is to go to the other.
+fn operations_come_to_their_end_over_what_is_spoilt(engine: &str) {
+    let Some(mut fresh) = Fresh::on(engine) else { return };
+    let manager = fresh.manager();
+    let once = |flaws: &[&str]| flaws != ["many_places"];
+    for (n, (sql, job, _)) in flaws().into_iter().filter(|(_, _, flaws)| once(flaws)).enumerate() {
+        let id = store(
+            &manager,
+            if sql.contains("qudo_unique") { job.uniqkey(format!("{n}")) } else { job },
+        );
+        fresh.spoil(id, sql);
+        store(&manager, self::job());
+    }
+    let all = || JobFilter::all();
+    let to = || Verb::MoveToQueue("other".to_owned());
+    for (verb, limit) in [
+        (Verb::Prioritize(3), None),
+        (to(), Some(4)),
+        (Verb::Reschedule(Due::In(Duration::from_secs(60))), None),
+        (Verb::Retry, Some(4)),
+        (Verb::Cancel, Some(4)),
+        (Verb::CancelByForce, Some(4)),
+        (Verb::Delete, Some(2)),
+        (Verb::Delete, None),
+    ] {
+        let told = format!("{verb:?} {limit:?}");
+        let operation = Operation::on(all(), verb).reason("to see").rate(None);
+        let operation = if let Some(most) = limit { operation.limit(most) } else { operation };
+        let mut slices = 0;
+        let report = manager.operate(&operation, |_| {
+            slices += 1;
+            if slices < 100 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        let report = report.expect("can be");
+        assert!(report.is_done(), "{told}, after {slices} slices: {report:?}");
+        assert!(limit.is_none_or(|most| report.counts().done <= most), "{told}: {report:?}");
+    }
+    let sound = manager.jobs(&all(), &Paging::default());
+    let sound = sound.rows().filter(|(_, one)| one.facts.queue == "other").count();
+    assert_eq!(sound, 0, "what is sound was deleted");
+}
+
 macro_rules! on_each_engine {
     ($($engine:ident),*) => {
         $(mod $engine {
@@ -301,6 +345,11 @@ macro_rules! on_each_engine {
             #[test]
             fn a_ready_row_without_facts_stops_nobody() {
                 super::a_ready_row_without_facts_stops_nobody(stringify!($engine));
+            }
+
+            #[test]
+            fn operations_come_to_their_end_over_what_is_spoilt() {
+                super::operations_come_to_their_end_over_what_is_spoilt(stringify!($engine));
             }
         })*
     };
