@@ -13,27 +13,26 @@ const MAX_SKEW: i64 = 1_000_000;
 
 /// Looks at all there is to look at; what cannot be looked at is a remark too.
 pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError> {
-    let mut remarks = engine.read(clock::<E>)?;
     let missing = migrate::missing(engine);
-    remarks.extend(remark(&missing, "qudo_schema_migrations")?);
+    let mut remarks = Vec::from_iter(remark(&missing, "qudo_schema_migrations")?);
     let missing: Vec<_> = missing.unwrap_or_default().into_iter().map(|(name, _)| name).collect();
     if !missing.is_empty() {
+        // What they make cannot be there, and all else is told when it is.
         let text = format!("{} not applied: run migrate", missing.join(", "));
-        remarks.push(Remark::new(About::Tables, text));
+        return Ok(vec![Remark::new(About::Tables, text)]);
     }
-    let applied = E::migrations().iter().filter(|step| !missing.contains(&step.to_string()));
-    for (table, columns) in applied.flat_map(|step| made_by(step.up)) {
+    for (table, columns) in E::migrations().iter().flat_map(|step| made_by(step.up)) {
         let sql = format!("SELECT {} FROM {table} WHERE 1 = 0", columns.join(", "));
         remarks.extend(remark(&engine.read(|conn| conn.rows::<Anything>(&sql, &[])), &table)?);
     }
-    if !missing.is_empty() {
-        return Ok(remarks);
-    }
-    match engine.read(E::checkup) {
-        Ok(more) => remarks.extend(more),
-        Err(error) if error.is_down() => return Err(error),
-        Err(error) => {
-            remarks.push(Remark::new(About::Rights, format!("settings cannot be read: {error}")));
+    for look in [clock::<E>, E::checkup] {
+        match engine.read(look) {
+            Ok(more) => remarks.extend(more),
+            Err(error) if error.is_down() => return Err(error),
+            Err(error) => {
+                let text = format!("clock or settings cannot be read: {error}");
+                remarks.push(Remark::new(About::Rights, text));
+            }
         }
     }
     Ok(remarks)
