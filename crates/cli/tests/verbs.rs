@@ -176,6 +176,9 @@ fn what_a_database_did_not_do_is_gone_on_with() {
     assert_eq!(output.status.code(), Some(2), "{told}");
     assert!(told.contains("two") && told.contains("qudo operations resume "), "{told}");
     let id = told.split("resume ").nth(1).expect("an id").trim().to_owned();
+    let nowhere = bed.run(&["cancel", "db:two", "--yes", "--reason", "closed"]);
+    assert_eq!(nowhere.status.code(), Some(2));
+    assert!(text(&nowhere.stderr).contains("give the command again"), "{nowhere:?}");
     std::fs::remove_dir(&gone).expect("removes the folder");
     std::fs::rename(&away, &gone).expect("renames");
     let report = bed.json(&["operations", "resume", &id, "--json"]);

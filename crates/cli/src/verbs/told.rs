@@ -142,7 +142,7 @@ pub(crate) fn report(report: &OperationReport, as_json: bool) -> ExitCode {
             }
         }
         if !report.is_done() {
-            eprintln!("not all is done; go on with it: qudo operations resume {}", report.id);
+            eprintln!("{}", how_to_go_on(report));
         }
     }
     let is_whole = report.is_done() && report.unreadable() == 0;
@@ -186,4 +186,15 @@ pub(crate) fn row_as_cells(database: &str, row: &OperationRow) -> Vec<String> {
         record.operator.clone(),
         record.reason.clone(),
     ]
+}
+
+fn how_to_go_on(report: &OperationReport) -> String {
+    let id = report.id;
+    if report.databases.iter().any(|on| on.row.is_some()) {
+        return format!("not all is done; go on with it: qudo operations resume {id}");
+    }
+    // Its row may have been stored all the same, and the answer lost.
+    format!(
+        "no database said that it began; when `qudo operations` does not show {id}, give the command again"
+    )
 }
