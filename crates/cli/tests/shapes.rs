@@ -156,11 +156,12 @@ fn what_is_printed_as_json_is_what_its_page_says() {
         ("delete --yes", "prioritize --all --yes --to 3"),
         ("operations", "operations"),
         ("audit", "audit"),
+        ("bench", "bench --metric work --jobs 10"),
     ] {
         let fields = documented.get(section).unwrap_or_else(|| panic!("no section {section}"));
         // What answers alone, and beside a database that does not.
         for with_away in [false, true] {
-            if with_away && matches!(section, "databases" | "why") {
+            if with_away && matches!(section, "databases" | "why" | "bench") {
                 continue;
             }
             let object = bed.run(arguments, with_away);
