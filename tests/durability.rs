@@ -15,7 +15,9 @@ use qudo::driver::{
 };
 use qudo::hook::FailureKind;
 use qudo::{Manager, NewJob};
-use qudo_test_servers::{Options, PostgresServer};
+use qudo_test_servers::{Engine, Options, Postgres, PostgresServer, Server, can_start};
+#[cfg(feature = "mysql")]
+use qudo_test_servers::{Mariadb, Mysql};
 
 const SOON: Duration = Duration::from_secs(30);
 
@@ -139,5 +141,36 @@ fn a_parameter_that_a_database_does_not_know_is_refused_by_name() {
         let mysql = refused("mysql://app:tiger@db/jobs?durability=relaxed");
         assert!(mysql.contains("innodb_flush_log_at_trx_commit"), "{mysql}");
         assert!(!mysql.contains("tiger"), "{mysql}");
+    }
+}
+
+/// What a checkup says of a server's durability.
+fn weaknesses<E: Engine>(durable: bool) -> Option<Vec<String>> {
+    if !can_start(E::SHORT) {
+        return None;
+    }
+    let server = Server::<E>::start(Options { durable, ..Options::default() }).expect("starts");
+    let manager = Manager::builder().linked(false).database(server.url()).build().expect("valid");
+    manager.migrate().expect("migrates").remove(0).answer.expect("migrates");
+    let remarks = manager.checkup().remove(0).answer.expect("answers");
+    Some(remarks.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_checkup_names_the_settings_with_which_postgres_may_lose_commits() {
+    let weak = weaknesses::<Postgres>(false).expect("always there");
+    assert!(weak.iter().any(|one| one.starts_with("durability: fsync is off")), "{weak:?}");
+    assert_eq!(weaknesses::<Postgres>(true), Some(Vec::new()));
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn a_checkup_names_the_settings_with_which_mariadb_and_mysql_may_lose_commits() {
+    for weak in [weaknesses::<Mariadb>(false), weaknesses::<Mysql>(false)].into_iter().flatten() {
+        let flush = "durability: innodb_flush_log_at_trx_commit is ";
+        assert!(weak.iter().any(|one| one.starts_with(flush)), "{weak:?}");
+    }
+    for sound in [weaknesses::<Mariadb>(true), weaknesses::<Mysql>(true)].into_iter().flatten() {
+        assert_eq!(sound, Vec::<String>::new());
     }
 }

@@ -13,9 +13,14 @@ const MAX_SKEW: i64 = 1_000_000;
 
 /// Looks at all there is to look at; what cannot be looked at is a remark too.
 pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError> {
-    let missing = migrate::missing(engine);
-    let mut remarks = Vec::from_iter(remark(&missing, "qudo_schema_migrations")?);
-    let missing: Vec<_> = missing.unwrap_or_default().into_iter().map(|(name, _)| name).collect();
+    let mut remarks = Vec::new();
+    let missing = match migrate::missing(engine) {
+        Ok(missing) => missing.into_iter().map(|(name, _)| name).collect(),
+        Err(error) => {
+            remarks.push(remark(error, "qudo_schema_migrations")?);
+            Vec::new()
+        }
+    };
     if !missing.is_empty() {
         // What they make cannot be there, and all else is told when it is.
         let text = format!("{} not applied: run migrate", missing.join(", "));
@@ -23,7 +28,9 @@ pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError>
     }
     for (table, columns) in E::migrations().iter().flat_map(|step| made_by(step.up)) {
         let sql = format!("SELECT {} FROM {table} WHERE 1 = 0", columns.join(", "));
-        remarks.extend(remark(&engine.read(|conn| conn.rows::<Anything>(&sql, &[])), &table)?);
+        if let Err(error) = engine.read(|conn| conn.rows::<Anything>(&sql, &[])) {
+            remarks.push(remark(error, &table)?);
+        }
     }
     for look in [clock::<E>, E::checkup] {
         match engine.read(look) {
@@ -38,22 +45,17 @@ pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError>
     Ok(remarks)
 }
 
-/// What a look at a table says of it.
-fn remark<T>(looked: &Result<T, DriverError>, table: &str) -> Result<Option<Remark>, DriverError> {
-    let Err(error) = looked else { return Ok(None) };
+/// What an error of a look at a table says of the table, unless it says something of the database.
+fn remark(error: DriverError, table: &str) -> Result<Remark, DriverError> {
     match error.kind() {
-        ErrorKind::Down | ErrorKind::Contention => {
-            Err(DriverError::new(error.kind(), error.to_string()))
-        }
+        ErrorKind::Down | ErrorKind::Contention => Err(error),
         ErrorKind::Permission => {
             let text = format!(
                 "this account may not read {table}, which was not looked at; docs/grants has what each kind of account needs"
             );
-            Ok(Some(Remark::new(About::Rights, text)))
+            Ok(Remark::new(About::Rights, text))
         }
-        _ => {
-            Ok(Some(Remark::new(About::Tables, format!("{table} is not as it was made: {error}"))))
-        }
+        _ => Ok(Remark::new(About::Tables, format!("{table} is not as it was made: {error}"))),
     }
 }
 
