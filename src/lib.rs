@@ -79,9 +79,9 @@ pub mod plugin {
 /// What operators ask for, and the answers: jobs, failures, workers, databases, audits.
 pub mod admin {
     pub use qudo_core::driver::{
-        About, Acted, Ages, Bounded, Counts, Depth, Ending, Exception, ExceptionId, JobInfo,
-        JobState, OperationId, OperationRow, Part, Pause, Remark, StatusId, StatusRow, WorkerId,
-        WorkerInfo, WorkerOrder, WorkerSeen,
+        About, Acted, Ages, Bounded, Counts, Depth, Ending, Exception, ExceptionId, Histogram,
+        JobInfo, JobState, OperationId, OperationRow, Part, Pause, Remark, RunStats, StatRow,
+        StatScan, StatusId, StatusRow, WorkerId, WorkerInfo, WorkerOrder, WorkerSeen,
     };
     pub use qudo_core::{
         AbilityInfo, Ailment, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport,

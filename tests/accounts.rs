@@ -315,6 +315,8 @@ fn may_work(engine: &'static str) {
     works(&manager);
     let driver = bed.driver();
     assert!(driver.workers().expect("answers").is_empty(), "its row is removed");
+    let numbers = driver.stats(&driver::StatScan::ever()).expect("answers");
+    assert!(numbers.iter().any(|row| row.stats.completed > 0), "its runs are counted: {numbers:?}");
     // What the janitor does now and then.
     driver
         .purge(

@@ -31,7 +31,7 @@ fn postgres_claims_touch_the_rows_they_take_and_no_others() {
         let mut conn = diesel::PgConnection::establish(dsn).expect("connects");
         // Inside one transaction the counters of this transaction are exact and at hand.
         conn.transaction(|conn| {
-            let claim = "SELECT count(*) FROM qudo_claim('default', -2147483648, \
+            let claim = "SELECT count(*) FROM qudo_claim_2('default', -2147483648, \
                  '00000000-0000-0000-0000-000000000000', ARRAY['plan'], ARRAY[1000::bigint], 100, \
                  '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[], 2147483647, 'ffffffff-ffff-ffff-ffff-ffffffffffff')";
             diesel::sql_query(claim).execute(conn)?;
@@ -115,7 +115,7 @@ fn postgres_claims_and_settles_touch_their_rows_alone_after_statistics_of_empty_
     let dsn = fresh.url();
     let claim = |at_most: u32| {
         format!(
-            "SELECT count(*) FROM qudo_claim('default', -2147483648, \
+            "SELECT count(*) FROM qudo_claim_2('default', -2147483648, \
              '00000000-0000-0000-0000-000000000000', ARRAY['plan'], ARRAY[60000000::bigint], \
              {at_most}, '00000000-0000-0000-0000-000000000001', 1, 0, 9223372036854775807, ARRAY[]::uuid[], 2147483647, 'ffffffff-ffff-ffff-ffff-ffffffffffff')"
         )

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, RunQueryDsl as _, SqliteConnection};
+use qudo::admin::StatScan;
 use qudo::{Job, Manager};
 use qudo_test_servers::{FreshDatabase, run_sql};
 
@@ -47,8 +48,8 @@ const MYSQL: Words = Words {
 
 impl Words {
     /// 100,000 replies of two days ago, and as many exceptions of a hundred days ago of which every thousandth
-    /// is of a discarded job that nobody looked after yet.
-    fn fill(&self) -> [String; 2] {
+    /// is of a discarded job that nobody looked after yet, and the numbers of 10,000 minutes of 15 days ago, with their sum.
+    fn fill(&self) -> [String; 3] {
         let numbers =
             "WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 999)";
         let all = "FROM n a, n b WHERE a.i < 100";
@@ -65,7 +66,13 @@ impl Words {
              'failed', '', {}, CASE b.i WHEN 0 THEN 1 ELSE 0 END, 0 {all}",
             ago(100)
         );
-        [replies, exceptions]
+        let numbers = format!(
+            "INSERT INTO qudo_stat (minute, queue, ability, completed, replaced, retried, failed, cancelled, snoozed, \
+             wait_sum, run_sum) {numbers} SELECT CASE WHEN a.i + b.i = 0 THEN 0 ELSE {} END, \
+             'default', 'a', 10000, 0, 0, 0, 0, 0, 0, 0 FROM n a, n b WHERE a.i < 1000 AND b.i < 10",
+            self.ago.replace("{s}", "(1296000 + (10 * a.i + b.i) * 60)")
+        );
+        [replies, exceptions, numbers]
     }
 }
 
@@ -87,18 +94,20 @@ fn goes(dsn: &str, words: &Words, run: impl Fn(&str) -> i64) {
         run(&fill);
     }
     let count = |table: &str| run(&format!("SELECT COUNT(*) FROM {table}"));
-    assert_eq!((count("qudo_reply"), count("qudo_exception_log")), (100_000, 100_000));
+    let all = || (count("qudo_reply"), count("qudo_exception_log"), count("qudo_stat"));
+    assert_eq!(all(), (100_000, 100_000, 10_000));
     let working = manager.start().expect("starts");
     let begun = Instant::now();
-    let left = || (count("qudo_reply"), count("qudo_exception_log"));
-    while left() != (0, 100) {
-        assert!(begun.elapsed() < SOON, "{:?} are left", left());
+    while all() != (0, 100, 1) {
+        assert!(begun.elapsed() < SOON, "{:?} are left", all());
         std::thread::sleep(Duration::from_millis(100));
     }
     println!("gone after {:?}", begun.elapsed());
     working.stop();
     let kept = "SELECT COUNT(*) FROM qudo_exception_log WHERE discarded = 1";
     assert_eq!(run(kept), 100, "what nobody looked after is kept");
+    let sums = manager.stats(&StatScan::ever()).remove(0).answer.expect("answers");
+    assert_eq!(sums[0].stats.completed, 10_000, "the sum stays when its minutes go");
 }
 
 fn on(engine: &str, words: &Words) {

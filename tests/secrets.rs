@@ -224,6 +224,7 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
             claim: 1,
             ordinal: 0,
             enqueued_at: now,
+            ready_since: std::time::Instant::now(),
         },
     );
     hidden(

@@ -67,7 +67,7 @@ pub fn the_statements_of_an_engine_are_read_along(bed: &Bed) {
         let words = match name.trim_end_matches(|c: char| c.is_ascii_digit()) {
             "memory" => continue,
             "sqlite" => "unixepoch(",
-            "postgres" | "pooled" => "qudo_claim(",
+            "postgres" | "pooled" => "qudo_claim_2(",
             _ => "JSON_TABLE(",
         };
         manager.enqueue(double::job(1).database(name)).expect("stored");

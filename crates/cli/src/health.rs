@@ -16,7 +16,7 @@ pub(crate) struct Arguments {
     /// How many seconds a database has to answer.
     #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
     timeout: Duration,
-    /// How many seconds ago a job that is ready may have been enqueued.
+    /// For how many seconds a job may be ready, since it was enqueued, due or put back.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
     oldest_ready: Option<Duration>,
     /// How many jobs may be ready in one database, up to 9,999.

@@ -13,6 +13,7 @@ mod migrate;
 mod operations;
 mod output;
 mod parts;
+mod run;
 mod shapes;
 mod show;
 mod sources;
@@ -108,6 +109,9 @@ enum Command {
     /// Look whether every live job is in exactly one place of one database, with its facts and its
     /// key.
     Audit(audit::Arguments),
+    /// Run one job in this process, ready or scheduled, whatever is paused: to try one job of a queue that is stopped. Needs a program
+    /// with the job's ability in it, as `run_with` makes one.
+    Run(run::Arguments),
     /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
     /// afterwards. Several databases are measured together, as one manager uses them.
     Bench(bench::Arguments),
@@ -245,6 +249,7 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Show(arguments) => show::run(&arguments.databases.manager(own)?, &arguments)?,
         Command::Audit(arguments) => audit::run(&arguments.databases.manager(own)?, &arguments),
         Command::Why(arguments) => why::run(&arguments.databases.manager(own)?, &arguments)?,
+        Command::Run(arguments) => run::run(&arguments.databases.manager(own)?, &arguments)?,
         Command::Bench(arguments) => code(bench::run(&arguments)?),
     })
 }

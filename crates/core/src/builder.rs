@@ -275,6 +275,13 @@ impl ManagerBuilder {
         self
     }
 
+    /// How long a database keeps the numbers of each minute, which [`Manager::stats`] tells. The sums since there are any are
+    /// kept for ever. Default: 14 days.
+    pub fn keep_stats(mut self, age: Duration) -> Self {
+        self.options.keep.stats = age.min(FOR_EVER);
+        self
+    }
+
     /// Sets an observer, which gets every step of every job.
     pub fn observer(mut self, observer: impl Observer) -> Self {
         self.observer = Some(Arc::new(observer));

@@ -266,6 +266,14 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The job cannot be run by hand.
+    #[error("job {job} cannot be run: {reason}")]
+    NotRunnable {
+        /// The job.
+        job: JobId,
+        /// Why.
+        reason: String,
+    },
     /// An operation cannot be begun, or gone on with.
     #[error("operation {operation}: {reason}")]
     UnreadableOperation {

@@ -33,7 +33,8 @@ use crate::database::transfer::MoveReport;
 use crate::database::{DatabaseReport, schema};
 use crate::driver::{
     Acted, Driver, Due, Exception, ExceptionId, JobFacts, JobInfo, JobRecord, OperationId,
-    OperationRow, Order, Part, Pause, Remark, StatusRow, WorkerId, WorkerOrder, WorkerSeen,
+    OperationRow, Order, Part, Pause, Remark, StatRow, StatScan, StatusRow, WorkerId, WorkerOrder,
+    WorkerSeen,
 };
 use crate::error::Error;
 use crate::filter::{ExceptionFilter, JobFilter, StatusFilter};
@@ -194,6 +195,39 @@ impl Manager {
         session::once::work_once(self.client(), &self.host())
     }
 
+    /// Runs this job on the calling thread and settles it, ready or scheduled, whatever its queue and whatever is paused: for an
+    /// operator who tries one job of a queue that is stopped. The run is one like any other, with its hooks; it spends an
+    /// attempt.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use qudo_core::{Ability, Job, JobResult, Manager, Outcome};
+    ///
+    /// struct Mail;
+    /// impl Ability for Mail {
+    ///     const NAME: &'static str = "mail";
+    ///     type Arg = String;
+    ///     type Reply = ();
+    ///     fn work(_: &Job, _: String) -> JobResult<()> {
+    ///         Ok(())
+    ///     }
+    /// }
+    ///
+    /// let manager = Manager::builder().linked(false).ability::<Mail>().database("memory:by hand").build()?;
+    /// let later = Mail::job("ada@example.org".to_owned()).delay(Duration::from_secs(3600));
+    /// let id = manager.enqueue(later)?.id().expect("stored");
+    /// assert!(matches!(manager.run_job(id)?, Outcome::Completed));
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NotRunnable`] if no database has the job, it runs or moves, or this manager lacks its ability; as
+    /// [`work_once`](Self::work_once) otherwise.
+    pub fn run_job(&self, id: JobId) -> Result<Outcome, Error> {
+        session::by_hand::run_job(self.client(), &self.host(), id)
+    }
+
     /// The state of the loops of this process, for each database: a loop hangs if its last success is
     /// long ago although its database is up. Empty while the manager does not work.
     pub fn loops(&self) -> Vec<LoopReport> {
@@ -230,6 +264,27 @@ impl Manager {
     /// ```
     pub fn overview(&self, limit: Duration) -> Vec<PerDatabase<Overview>> {
         admin::overview::overview(self.set(), limit)
+    }
+
+    /// Numbers of runs by queue and ability, from every database: how many ended how, how long their jobs had been ready, how long
+    /// they took. Worker processes add them with about the pace of their heartbeats, so the last seconds are missing, and those
+    /// that a process counted before it was killed.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use qudo_core::Manager;
+    /// use qudo_core::driver::StatScan;
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:numbers").build()?;
+    /// let last_hour = StatScan::last(Duration::from_secs(3_600)).every(Duration::from_secs(60));
+    /// for row in manager.stats(&last_hour).remove(0).answer? {
+    ///     println!("{:?} {} {:?}", row.since, row.stats.ended(), row.stats.waiting.quantile(0.95));
+    /// }
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    pub fn stats(&self, scan: &StatScan) -> Vec<PerDatabase<Vec<StatRow>>> {
+        let scan = *scan;
+        self.set().on_each("tell its numbers", move |driver| driver.stats(&scan))
     }
 
     /// What is not as it should be in each database, the spool included, within limits of the caller's; an empty list where all is. All

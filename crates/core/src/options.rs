@@ -48,6 +48,7 @@ impl Default for Options {
                 exceptions: 90 * DAY,
                 exceptions_at_most: None,
                 discarded: None,
+                stats: 14 * DAY,
             },
             call_limit: Duration::from_secs(10),
             notify_in_transactions: true,

@@ -89,6 +89,13 @@ fn made_by(sql: &str) -> Vec<(String, Vec<String>)> {
     let mut all = Vec::new();
     let mut lines = sql.lines();
     while let Some(line) = lines.next() {
+        if let Some((_, added)) = line.split_once("ALTER TABLE ")
+            && let [table, "ADD", "COLUMN", column, ..] =
+                added.split_whitespace().collect::<Vec<_>>()[..]
+        {
+            all.push((table.to_owned(), vec![column.to_owned()]));
+            continue;
+        }
         let made = line
             .strip_prefix("CREATE TABLE ")
             .map(|rest| rest.trim_start_matches("IF NOT EXISTS "));
@@ -96,8 +103,7 @@ fn made_by(sql: &str) -> Vec<(String, Vec<String>)> {
         let of_table = lines.by_ref().take_while(|line| line.starts_with(' '));
         let first_word = |line: &str| line.split_whitespace().next().map(str::to_owned);
         // Keys and constraints begin with capitals.
-        let is_column =
-            |word: &String| word.chars().all(|one| one.is_ascii_lowercase() || one == '_');
+        let is_column = |word: &String| word.starts_with(|one: char| one.is_ascii_lowercase());
         all.push((table.to_owned(), of_table.filter_map(first_word).filter(is_column).collect()));
     }
     all
@@ -128,8 +134,11 @@ mod tests {
     fn columns_are_read_from_what_makes_them() {
         let made = made_by(
             "-- x\nCREATE TABLE IF NOT EXISTS qudo_a (\n    id BINARY(16) NOT NULL PRIMARY KEY,\n    run_after BIGINT,\n    \
-             PRIMARY KEY (id),\n    KEY ix (id)\n) ENGINE = InnoDB;\nCREATE INDEX ix ON qudo_a (id);\n",
+             PRIMARY KEY (id),\n    KEY ix (id)\n) ENGINE = InnoDB;\nCREATE INDEX ix ON qudo_a (id);\n\
+             SET @x = IF(1, 'ALTER TABLE qudo_b ADD COLUMN wait_00 BIGINT', 'DO 0');\n",
         );
-        assert_eq!(made, [("qudo_a".to_owned(), vec!["id".to_owned(), "run_after".to_owned()])]);
+        let names = |names: &[&str]| names.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>();
+        let wanted = [("qudo_a", names(&["id", "run_after"])), ("qudo_b", names(&["wait_00"]))];
+        assert_eq!(made, wanted.map(|(table, columns)| (table.to_owned(), columns)));
     }
 }

@@ -1,5 +1,7 @@
 //! A claimed job as all engines read it.
 
+use std::time::{Duration, Instant};
+
 use diesel::deserialize;
 use qudo_core::driver::{AbilityLease, ClaimRequest, ClaimedJob, Flags, JobFacts, Name};
 use qudo_hooks::JobId;
@@ -10,7 +12,8 @@ use crate::statements::facts::codec_name;
 use crate::statements::lookup::instant;
 
 /// The columns of a narrow row that a claim reads, in order.
-pub(crate) const READY: &str = "r.id, r.claim_rank, r.ability, r.attempt, r.crashes, r.flags";
+pub(crate) const READY: &str =
+    "r.id, r.claim_rank, r.ability, r.attempt, r.crashes, r.flags, r.ready_at";
 
 /// The columns of the facts that a claim reads, in order: those that its ready row does not say already.
 pub(crate) const FACTS: &str = "j.codec, j.arg, j.uniqkey, j.meta, j.enqueued_at";
@@ -30,6 +33,8 @@ pub(crate) struct ReadyRow {
     pub(crate) attempt: i32,
     pub(crate) crashes: i32,
     pub(crate) flags: Flags,
+    /// Since when it is ready; `None` since it was enqueued.
+    pub(crate) ready_at: Option<i64>,
 }
 
 /// A row of [`FACTS`].
@@ -50,6 +55,7 @@ impl FromRow for ReadyRow {
             attempt: columns.int()?,
             crashes: columns.int()?,
             flags: Flags::from_bits(columns.int()?),
+            ready_at: columns.opt_big()?,
         })
     }
 }
@@ -87,14 +93,26 @@ impl ClaimRow {
         self.facts.is_some()
     }
 
-    /// `None` without facts.
-    pub(crate) fn into_claimed(self, request: &ClaimRequest<'_>) -> Option<ClaimedJob> {
-        Some(claimed(self.ready, self.facts?, request))
+    /// `None` without facts. `now` is the server's clock, in microseconds.
+    pub(crate) fn into_claimed(self, request: &ClaimRequest<'_>, now: i64) -> Option<ClaimedJob> {
+        Some(claimed(self.ready, self.facts?, request, now))
     }
 }
 
+/// Since when a job was ready, by our clock; both times by the server's, in microseconds.
+pub(crate) fn ready_since(now: i64, ready_at: i64) -> Instant {
+    let waited = Duration::from_micros(u64::try_from(now - ready_at).unwrap_or_default());
+    let ours = Instant::now();
+    ours.checked_sub(waited).unwrap_or(ours)
+}
+
 /// Puts the halves of a claimed job together. The names are those of the request, shared.
-pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'_>) -> ClaimedJob {
+pub(crate) fn claimed(
+    ready: ReadyRow,
+    facts: FactsRow,
+    request: &ClaimRequest<'_>,
+    now: i64,
+) -> ClaimedJob {
     let ability = match lease_of(request, &ready.ability) {
         Some(lease) => lease.name.clone(),
         None => Name::from(ready.ability),
@@ -116,6 +134,7 @@ pub(crate) fn claimed(ready: ReadyRow, facts: FactsRow, request: &ClaimRequest<'
             meta: facts.meta,
         },
         enqueued_at: instant(facts.enqueued_at),
+        ready_since: ready_since(now, ready.ready_at.unwrap_or(facts.enqueued_at)),
     }
 }
 

@@ -6,9 +6,10 @@ use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, ErrorKind, Exception, ExceptionScan, Head, Inserted,
-    Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, PlacedJob, Promotion,
-    Purged, Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan,
-    Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, PlacedJob,
+    Promotion, Purged, Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatRow,
+    StatScan, StatusRow, StatusScan, Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -22,10 +23,11 @@ use crate::due_floor::DueFloor;
 use crate::engine::Engine;
 use crate::migrate;
 use crate::share::{is_dear, its_share};
-use crate::sql::Sql;
+use crate::sql::{Bind, Sql};
 use crate::statements::ledger::{Orphans, inner};
 use crate::statements::{
-    control, exception, heads, lookup, operation, scan, schedule, settle, trace, worker,
+    control, exception, heads, lookup, operation, scan, schedule, settle, single, stat, trace,
+    worker,
 };
 
 /// The driver of one database on the engine `E`.
@@ -290,6 +292,21 @@ impl<E: Engine> Work for DieselDriver<E> {
         Ok(jobs)
     }
 
+    fn claim_job(&self, claim: &JobClaim) -> Result<Option<ClaimedJob>, DriverError> {
+        let binds = [Bind::Id(claim.worker.as_uuid()), Bind::Big(claim.claim)];
+        self.engine.within(claim.deadline, |window| {
+            self.engine.write(|conn| {
+                let job = E::transaction_within(conn, window, |conn| {
+                    single::claim_job::<E>(conn, claim)
+                })?;
+                let ids: Vec<_> = job.iter().map(|job| *job.id.as_uuid()).collect();
+                let lease = Keyed::table("qudo_lease").only("worker = ? AND claim = ?", &binds);
+                self.engine.confirm(conn, &[lease], &ids)?;
+                Ok(job)
+            })
+        })
+    }
+
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
         let given_back = |conn: &mut Sql<'_, E::Conn>| {
             worker::give_back::<E>(conn, worker.as_uuid(), Some(claim))
@@ -331,6 +348,16 @@ impl<E: Engine> Work for DieselDriver<E> {
         self.write_transaction(|conn| worker::heartbeat::<E>(conn, worker))
     }
 
+    fn add_stats(
+        &self,
+        worker: WorkerId,
+        number: i64,
+        rows: &[StatRow],
+    ) -> Result<bool, DriverError> {
+        // Not looked for after the commit: if a cluster undoes it, numbers are missing and no job is.
+        self.write_transaction(|conn| stat::add::<E>(conn, worker.as_uuid(), number, rows))
+    }
+
     fn rescue(
         &self,
         dead: &[DeadWorker],
@@ -366,6 +393,16 @@ impl<E: Engine> Work for DieselDriver<E> {
             Ok(removed) => done.removed += removed,
             Err(error) if error.kind() == ErrorKind::Permission => {
                 log::debug!("{}: old operations stay: {error}", self.engine.describe());
+            }
+            Err(error) => return Err(error),
+        }
+        match self.write_transaction(|conn| stat::purge::<E>(conn, keep, limit)) {
+            Ok((removed, more)) => {
+                done.removed += removed;
+                done.more |= more;
+            }
+            Err(error) if error.kind() == ErrorKind::Permission => {
+                log::debug!("{}: old numbers stay: {error}", self.engine.describe());
             }
             Err(error) => return Err(error),
         }
@@ -438,6 +475,10 @@ impl<E: Engine> Inspect for DieselDriver<E> {
 
     fn ages(&self) -> Result<Ages, DriverError> {
         self.engine.read(heads::ages::<E>)
+    }
+
+    fn stats(&self, scan: &StatScan) -> Result<Vec<StatRow>, DriverError> {
+        self.engine.read(|conn| stat::stats::<E>(conn, scan))
     }
 
     fn remains(&self, job: JobId) -> Result<Remains, DriverError> {

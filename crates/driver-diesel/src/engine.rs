@@ -107,6 +107,11 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// next page begins, 84 ms in the middle of 100,000 rows, unless it is told to use it.
     const BY_DISCARDED: &'static str = "";
 
+    /// `INSERT` words that change a row with a taken key: behind the table, before the changes, where `{}` stands for the columns
+    /// of the key, and how the value of a column is named that was to be inserted.
+    const UPSERT: (&'static str, &'static str, &'static str) =
+        (" AS s", " ON CONFLICT ({}) DO UPDATE SET ", "excluded.{}");
+
     /// `INSERT` words that leave a row with a taken key alone: before and after the values.
     const INSERT_IGNORE: (&'static str, &'static str);
 

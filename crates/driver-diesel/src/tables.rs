@@ -33,7 +33,7 @@ const MISSING: [&str; 6] = [
 ];
 
 /// What our names end with.
-const NOUNS: [&str; 23] = [
+const NOUNS: [&str; 24] = [
     "job",
     "ready",
     "scheduled",
@@ -45,6 +45,7 @@ const NOUNS: [&str; 23] = [
     "moving",
     "cancel",
     "operation",
+    "stat",
     "control",
     "schema_migrations",
     "insert",
@@ -229,15 +230,18 @@ mod tests {
 
     #[test]
     fn a_function_that_is_missing_is_told_as_one_of_ours() {
-        let made = include_str!("../migrations/postgres/2026-11-30-000002_create_tables/up.sql");
+        let made = [
+            include_str!("../migrations/postgres/2026-11-30-000002_create_tables/up.sql"),
+            include_str!("../migrations/postgres/2026-11-30-000004_add_numbers/up.sql"),
+        ];
         let functions: Vec<_> = made
-            .split("CREATE FUNCTION qudo_")
-            .skip(1)
+            .iter()
+            .flat_map(|sql| sql.split("CREATE FUNCTION qudo_").skip(1))
             .map(|rest| rest.split('(').next().expect("it has arguments"))
             .collect();
         assert!(functions.len() > 5, "{functions:?}");
         for name in functions {
-            assert!(NOUNS.contains(&name), "{name}");
+            assert!(NOUNS.iter().any(|noun| name.starts_with(noun)), "{name}");
         }
     }
 

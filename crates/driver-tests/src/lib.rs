@@ -46,6 +46,8 @@ groups! {
     contract,
     /// Databases that are drained, paused, added, removed, and moved between.
     databases,
+    /// A job that is run by its id.
+    by_hand,
     /// Jobs that an operator cancels.
     cancels,
     /// What becomes of a job that is enqueued.
@@ -58,6 +60,8 @@ groups! {
     hooks,
     /// What hooks and plugins are told after the commit, and when a service starts and stops.
     points,
+    /// Numbers of runs.
+    numbers,
     /// Verbs over many jobs.
     operations,
     /// Lists of jobs, failures and runs: filters and pages.
@@ -88,7 +92,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; contract enqueue work reply facts exceptions lists reasons cancels operations hooks points session databases);
+        $crate::suite!($run; contract enqueue work by_hand reply facts exceptions lists reasons cancels operations numbers hooks points session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -249,6 +253,23 @@ macro_rules! suite {
             an_order_is_not_for_a_later_job_of_the_same_id,
             an_order_is_carried_out_where_jobs_are_worked_one_by_one,
             a_ticket_follows_a_job_that_is_enqueued_again,
+        }
+    };
+    (@ by_hand $run:path) => {
+        $crate::tests! { $run; $crate::by_hand:
+            a_job_is_run_by_its_id_whatever_its_time_and_whatever_is_paused,
+            a_run_by_hand_that_fails_is_one_like_any_other,
+            a_job_that_does_not_wait_cannot_be_run_and_it_is_said_why,
+            a_claim_by_id_is_the_same_however_often_it_is_asked_and_can_be_released,
+        }
+    };
+    (@ numbers $run:path) => {
+        $crate::tests! { $run; $crate::numbers:
+            runs_are_counted_by_queue_ability_and_outcome,
+            a_run_of_a_single_job_is_counted_too,
+            numbers_of_processes_add_up_and_words_that_are_repeated_count_once,
+            the_numbers_of_this_minute_outlive_a_clean_up,
+            since_when_a_job_is_ready_is_known_through_all_that_becomes_of_it,
         }
     };
     (@ operations $run:path) => {

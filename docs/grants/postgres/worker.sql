@@ -21,3 +21,5 @@ GRANT SELECT, UPDATE, DELETE ON qudo_moving TO qudo_account;
 -- Jobs that are cancelled, and the clean-up of what operators did.
 GRANT SELECT, INSERT, DELETE ON qudo_cancel TO qudo_account;
 GRANT SELECT, UPDATE, DELETE ON qudo_operation TO qudo_account;
+-- Numbers of its runs, and their clean-up.
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat TO qudo_account;

@@ -14,7 +14,7 @@ use crate::error::Error;
 pub struct HealthLimits {
     /// How long each database has to answer. Default: 1 s.
     pub within: Duration,
-    /// How long ago a job may have been enqueued that is ready, its delay included. Default: no limit.
+    /// For how long a job may be ready: since it was enqueued, due or put back. Default: no limit.
     pub oldest_ready: Option<Duration>,
     /// How many jobs may be ready in one database. They are counted up to 10,000. Default: no limit.
     pub ready: Option<u64>,
@@ -43,7 +43,7 @@ impl Default for HealthLimits {
 pub enum Ailment {
     /// It did not answer in time, or is down.
     NoAnswer(Error),
-    /// A job that is ready was enqueued so long ago, longer than it may be.
+    /// A job has been ready for so long, longer than it may be.
     OldJob(Duration),
     /// So many jobs are ready, or more: more than may be.
     ManyJobs(u64),
@@ -76,7 +76,7 @@ impl fmt::Display for Ailment {
                 write!(f, "no answer: {}", crate::tools::causes::with_causes(error))
             }
             Self::OldJob(age) => {
-                write!(f, "a job that is ready was enqueued {} s ago", age.as_secs())
+                write!(f, "a job has been ready for {} s", age.as_secs())
             }
             Self::ManyJobs(count) => write!(f, "{count} jobs are ready, or more"),
             Self::OldLease(age) => {

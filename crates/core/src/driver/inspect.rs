@@ -4,7 +4,7 @@ use qudo_hooks::JobId;
 
 use super::{
     Ages, Bounded, CountRow, Depth, DriverError, Exception, ExceptionScan, Head, JobInfo, JobScan,
-    JobState, Past, Place, PlacedJob, Remains, StatusRow, StatusScan,
+    JobState, Past, Place, PlacedJob, Remains, StatRow, StatScan, StatusRow, StatusScan,
 };
 
 use crate::tools::time::utc_now;
@@ -76,7 +76,8 @@ pub trait Inspect {
         Ok(Bounded::new(before.count() as u64, bound))
     }
 
-    /// How long the work has waited. By default a look at the first ready jobs and leases, by this machine's clock.
+    /// How long the work has waited. By default a look at the first ready jobs and leases, by this machine's clock, as if each
+    /// were ready since it was enqueued.
     fn ages(&self) -> Result<Ages, DriverError> {
         const LOOK: u32 = 1_000;
         let first =
@@ -90,6 +91,12 @@ pub trait Inspect {
             _ => None,
         });
         Ok(Ages::new(ready.map(|at| since(at).unwrap_or_default()), ends.min().and_then(since)))
+    }
+
+    /// Numbers of runs, in the order of their time, queue and ability. By default there are none.
+    fn stats(&self, scan: &StatScan) -> Result<Vec<StatRow>, DriverError> {
+        let _ = scan;
+        Ok(Vec::new())
     }
 
     /// How many live jobs there are, each number counted up to `bound`.

@@ -14,13 +14,22 @@ pub struct Keep {
     pub exceptions_at_most: Option<u64>,
     /// Discarded jobs that were not redriven, with their arguments; `None` keeps them for ever.
     pub discarded: Option<Duration>,
+    /// The numbers of each minute. Those since there are any are kept for ever.
+    pub stats: Duration,
 }
 
 impl Keep {
     /// The same age for all but discarded jobs, which are kept.
     pub const fn all(age: Duration) -> Self {
         let (exceptions_at_most, discarded) = (None, None);
-        Self { replies: age, status: age, exceptions: age, exceptions_at_most, discarded }
+        Self {
+            replies: age,
+            status: age,
+            exceptions: age,
+            exceptions_at_most,
+            discarded,
+            stats: age,
+        }
     }
 
     /// How long a row of the exception log is kept: of a job that ran again, of one that was redriven, or of one that was not. The row is

@@ -263,7 +263,8 @@ impl Head {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Ages {
-    /// How long ago the ready job was enqueued that was enqueued first, as far as the heads of the queues tell.
+    /// For how long the job is ready that is ready for longest, as far as the heads of the queues tell: since it was enqueued, due or
+    /// put back.
     pub ready: Option<Duration>,
     /// For how long the lease is over that ended first and was not taken back.
     pub overdue: Option<Duration>,

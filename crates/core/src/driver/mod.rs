@@ -22,6 +22,8 @@ mod password;
 mod record;
 mod registration;
 mod scan;
+mod stat;
+mod stat_book;
 mod wake;
 mod work;
 
@@ -45,11 +47,13 @@ pub use password::{Password, PasswordError};
 pub use qudo_hooks::Due;
 pub use record::{
     AbilityLease, ClaimRequest, ClaimedJob, DeadWorker, Deadline, ExceptionRecord, Extras,
-    Inserted, JobRecord, Promotion, ReplyRecord, Rescued, Settled, Settlement, StatusRecord,
-    Verdict, WorkerInfo, WorkerSeen,
+    Inserted, JobClaim, JobRecord, Promotion, ReplyRecord, Rescued, Settled, Settlement,
+    StatusRecord, Verdict, WorkerInfo, WorkerSeen,
 };
 pub use registration::{DriverRegistration, NamedDriver};
 pub use scan::{ExceptionScan, JobCursor, JobScan, Past, PlacedJob, StatusScan};
+pub use stat::{BUCKETS, Histogram, RunStats, StatRow, StatScan};
+pub use stat_book::StatBook;
 pub use wake::{Wake, WakeSource, Wakes};
 pub use work::Work;
 

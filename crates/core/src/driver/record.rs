@@ -161,6 +161,21 @@ pub struct ClaimRequest<'a> {
     pub thorough: bool,
 }
 
+/// A claim of one job by its id.
+#[derive(Debug, Clone, Copy)]
+pub struct JobClaim {
+    /// Who claims.
+    pub worker: WorkerId,
+    /// The number of this claim, never used before by this worker.
+    pub claim: i64,
+    /// The job.
+    pub job: JobId,
+    /// How long its lease lasts at most.
+    pub grab_for: Duration,
+    /// After this instant nothing may be leased any more.
+    pub deadline: Deadline,
+}
+
 /// A leased job with its facts.
 #[derive(Clone)]
 pub struct ClaimedJob {
@@ -181,6 +196,9 @@ pub struct ClaimedJob {
     pub facts: JobFacts,
     /// When it was enqueued, by the database's clock.
     pub enqueued_at: DateTime<Utc>,
+    /// Since when it was ready, by this process's clock: how long it had waited then is told by the database's. A job that was
+    /// put back, for whatever reason, is ready since then.
+    pub ready_since: Instant,
 }
 
 /// What a promotion did.

@@ -1,6 +1,7 @@
 use super::{
-    ClaimRequest, ClaimedJob, DeadWorker, Deadline, DriverError, Inserted, JobRecord, Keep,
-    Promotion, Purged, Rescued, Settled, Settlement, WorkerId, WorkerInfo, WorkerSeen,
+    ClaimRequest, ClaimedJob, DeadWorker, Deadline, DriverError, Inserted, JobClaim, JobRecord,
+    Keep, Promotion, Purged, Rescued, Settled, Settlement, StatRow, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 
 /// The life of a job from its insert to its end, and of the processes that work.
@@ -46,6 +47,15 @@ pub trait Work {
     /// After an ambiguous error the caller calls [`release_claim`](Self::release_claim).
     fn claim(&self, request: &ClaimRequest<'_>) -> Result<Vec<ClaimedJob>, DriverError>;
 
+    /// Leases this job if it waits, ready or scheduled, whatever its queue and its ability: for somebody who runs it by hand.
+    /// `None` if it does not wait, because it runs, moves, or is gone. Under the same number it may be asked again, and
+    /// then answers with the lease that there is.
+    ///
+    /// # Errors
+    ///
+    /// After an ambiguous error the caller calls [`release_claim`](Self::release_claim).
+    fn claim_job(&self, claim: &JobClaim) -> Result<Option<ClaimedJob>, DriverError>;
+
     /// Returns to ready whatever this worker leased under this claim number, attempt unspent. Wakes listeners of
     /// other processes after the commit, as whatever gives a job back does.
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError>;
@@ -71,6 +81,21 @@ pub trait Work {
     /// Says that the worker process lives. Returns whether its row was there; `false` on the
     /// first call, and after the process was declared dead and lost its leases.
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError>;
+
+    /// Adds to the numbers of the minute that it is, and to those since there are any. What a worker process says under a number
+    /// is counted once: a number that is not greater than the last of this process changes nothing. Returns `false`, and
+    /// changes nothing, if the process has no row.
+    ///
+    /// [`StatRow::since`] is not looked at. By default nothing is counted.
+    fn add_stats(
+        &self,
+        worker: WorkerId,
+        number: i64,
+        rows: &[StatRow],
+    ) -> Result<bool, DriverError> {
+        let _ = (worker, number, rows);
+        Ok(true)
+    }
 
     /// Takes leases back: leases of these workers, unless the worker has sent a later heartbeat;
     /// leases whose worker has no row; and, if `expired`, leases past their end. The jobs are ready

@@ -16,11 +16,12 @@ use uuid::Uuid;
 
 use crate::clock::{Clock, SystemClock};
 use crate::driver::{
-    AbilityLease, Admin, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
+    AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, DriverRegistration, Exception, ExceptionScan, Inserted,
-    Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, NamedDriver, Order, Password, Past,
-    Pause, PlacedJob, Promotion, Purged, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, NamedDriver, Order, Password,
+    Past, Pause, PlacedJob, Promotion, Purged, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatRow, StatScan, StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -127,6 +128,13 @@ impl Work for MemoryDriver {
         Ok(self.with(|store| store.claim(request)))
     }
 
+    fn claim_job(&self, claim: &JobClaim) -> Result<Option<ClaimedJob>, DriverError> {
+        if claim.deadline.is_over() {
+            return Err(DriverError::too_late());
+        }
+        Ok(self.with(|store| store.claim_job(claim)))
+    }
+
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Result<usize, DriverError> {
         Ok(self
             .with(|store| store.give_back(|lease| lease.worker == worker && lease.claim == claim)))
@@ -165,6 +173,21 @@ impl Work for MemoryDriver {
         Ok(self.with(|store| store.workers()))
     }
 
+    fn add_stats(
+        &self,
+        worker: WorkerId,
+        number: i64,
+        rows: &[StatRow],
+    ) -> Result<bool, DriverError> {
+        Ok(self.with(|store| {
+            let known = store.workers.contains_key(&worker);
+            if known {
+                store.stats.add(store.now, worker, number, rows);
+            }
+            known
+        }))
+    }
+
     fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
         Ok(Purged { removed: self.with(|store| store.purge(keep)), more: false })
     }
@@ -193,6 +216,14 @@ impl Inspect for MemoryDriver {
 
     fn count(&self) -> Result<Vec<CountRow>, DriverError> {
         Ok(self.with(|store| store.count()))
+    }
+
+    fn ages(&self) -> Result<Ages, DriverError> {
+        Ok(self.with(|store| store.ages()))
+    }
+
+    fn stats(&self, scan: &StatScan) -> Result<Vec<StatRow>, DriverError> {
+        Ok(self.with(|store| store.stats.read(store.now, scan)))
     }
 
     fn depth(&self, bound: u64) -> Result<Depth, DriverError> {

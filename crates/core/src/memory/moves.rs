@@ -187,7 +187,8 @@ impl Store {
         self.jobs.insert(record.id, facts);
         let (attempt, crashes) = (job.attempt, job.crashes);
         let flags = job.flags.with(record.facts.flags());
-        let stand = super::store::Stand { attempt, crashes, flags };
+        let ready_at = self.now;
+        let stand = super::store::Stand { attempt, crashes, flags, ready_at };
         let row =
             Moving { other: from.to_owned(), departure, stand, due: record.due, at: self.now };
         self.moving.insert((record.id, Leg::Arriving), row);

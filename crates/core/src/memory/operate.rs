@@ -48,11 +48,11 @@ impl Store {
             Act::Reschedule(due) => self.place(id, *due, stand),
             Act::Prioritize(priority) => {
                 facts.priority = (*priority).max(-i32::MAX);
-                self.place(id, due, stand);
+                self.place_since(id, due, stand);
             }
             Act::Requeue(queue) => {
                 facts.queue = queue.clone();
-                self.place(id, due, stand);
+                self.place_since(id, due, stand);
             }
             Act::Cancel { reason, .. } => {
                 self.end(id, WorkerId::from_uuid(Uuid::nil()), stand.attempt, reason);

@@ -1,15 +1,17 @@
 use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::{FailureKind, JobId};
 use uuid::Uuid;
 
 use crate::driver::{
-    AbilityLease, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth, Due,
-    Exception, ExceptionRecord, Flags, Inserted, JobInfo, JobRecord, JobState, Keep, Leg, Name,
-    OperationId, OperationRow, Promotion, Remains, ReplyRow, Rescued, Settled, Settlement,
-    StatusId, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
+    AbilityLease, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth,
+    Due, Exception, ExceptionRecord, Flags, Inserted, JobClaim, JobInfo, JobRecord, JobState, Keep,
+    Leg, Name, OperationId, OperationRow, Promotion, Remains, ReplyRow, Rescued, Settled,
+    Settlement, StatBook, StatusId, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
+use crate::tools::time::Instant;
 
 /// The tables. As in a database, a live job's id is in exactly one of ready, scheduled, leases.
 #[derive(Default)]
@@ -30,6 +32,7 @@ pub(super) struct Store {
     /// Orders to end jobs, with their reasons.
     pub(super) cancels: BTreeMap<JobId, String>,
     pub(super) operations: BTreeMap<OperationId, OperationRow>,
+    pub(super) stats: StatBook,
 }
 
 pub(super) struct Facts {
@@ -42,6 +45,8 @@ pub(super) struct Stand {
     pub(super) attempt: i32,
     pub(super) crashes: i32,
     pub(super) flags: Flags,
+    /// Since when it is ready; not kept up while it is scheduled.
+    pub(super) ready_at: DateTime<Utc>,
 }
 
 /// A row of the moving jobs.
@@ -59,6 +64,11 @@ pub(super) struct Lease {
     pub(super) claim: i64,
     pub(super) until: DateTime<Utc>,
     pub(super) stand: Stand,
+}
+
+fn ago(span: Duration) -> Instant {
+    let now = Instant::now();
+    now.checked_sub(span).unwrap_or(now)
 }
 
 impl Store {
@@ -80,6 +90,16 @@ impl Store {
     }
 
     pub(super) fn place(&mut self, id: JobId, due: Due, stand: Stand) {
+        // Of one that waits the time is read when it is due.
+        let ready_at = match due {
+            Due::At(at) => at.min(self.now),
+            Due::Now | Due::In(_) => self.now,
+        };
+        self.place_since(id, due, Stand { ready_at, ..stand });
+    }
+
+    /// The same for a job that was ready, or due, before.
+    pub(super) fn place_since(&mut self, id: JobId, due: Due, stand: Stand) {
         let at = match due {
             Due::In(delay) => self.now + delay,
             Due::At(at) => at,
@@ -124,19 +144,48 @@ impl Store {
                 let until = self.now + ability.grab_for;
                 let (worker, claim) = (request.worker, request.claim);
                 self.leases.insert(key.2, Lease { worker, claim, until, stand });
-                let facts = &self.jobs[&key.2];
-                ClaimedJob {
-                    id: key.2,
-                    claim,
-                    ordinal: 0,
-                    attempt: stand.attempt,
-                    crashes: stand.crashes,
-                    flags: stand.flags,
-                    facts: facts.record.facts.clone(),
-                    enqueued_at: facts.enqueued_at,
-                }
+                self.claimed(key.2, claim, stand)
             })
             .collect()
+    }
+
+    pub(super) fn claim_job(&mut self, claim: &JobClaim) -> Option<ClaimedJob> {
+        let JobClaim { worker, claim: number, job: id, grab_for, .. } = *claim;
+        let (state, mut stand) = self.stand(id)?;
+        let key = &self.jobs[&id].record.facts;
+        match state {
+            JobState::Ready => {
+                self.ready.remove(&(key.queue.to_string(), -key.priority, id));
+                stand.attempt += 1;
+            }
+            JobState::Scheduled { run_after } => {
+                self.scheduled.remove(&(run_after, id));
+                stand.attempt += 1;
+                stand.ready_at = run_after.min(self.now);
+            }
+            JobState::Running { .. } => {
+                let lease = self.leases.get(&id)?;
+                (lease.worker == worker && lease.claim == number).then_some(())?;
+            }
+            _ => return None,
+        }
+        self.leases.insert(id, Lease { worker, claim: number, until: self.now + grab_for, stand });
+        Some(self.claimed(id, number, stand))
+    }
+
+    fn claimed(&self, id: JobId, claim: i64, stand: Stand) -> ClaimedJob {
+        let facts = &self.jobs[&id];
+        ClaimedJob {
+            id,
+            claim,
+            ordinal: 0,
+            attempt: stand.attempt,
+            crashes: stand.crashes,
+            flags: stand.flags,
+            facts: facts.record.facts.clone(),
+            enqueued_at: facts.enqueued_at,
+            ready_since: ago((self.now - stand.ready_at).to_std().unwrap_or_default()),
+        }
     }
 
     /// Returns leases to ready with the attempt unspent.
@@ -161,7 +210,7 @@ impl Store {
             .collect();
         for (key, stand) in &due {
             self.scheduled.remove(key);
-            self.place(key.1, Due::Now, *stand);
+            self.place_since(key.1, Due::Now, Stand { ready_at: key.0, ..*stand });
         }
         let next = self.scheduled.keys().next();
         let next = next.map(|(at, _)| (*at - self.now).to_std().unwrap_or_default());
@@ -394,6 +443,13 @@ impl Store {
         )
     }
 
+    pub(super) fn ages(&self) -> Ages {
+        let since = |at: DateTime<Utc>| (self.now - at).to_std().ok();
+        let ready = self.ready.values().map(|stand| stand.ready_at).min();
+        let lease = self.leases.values().map(|lease| lease.until).min();
+        Ages::new(ready.map(|at| since(at).unwrap_or_default()), lease.and_then(since))
+    }
+
     pub(super) fn status(&self, job: JobId) -> Vec<StatusRow> {
         self.status.iter().filter(|row| row.job == job).cloned().collect()
     }
@@ -428,7 +484,9 @@ impl Store {
                 || row.at + keep.replies >= now
         });
         self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
-        before - count(self)
+        let workers = &self.workers;
+        let minutes = self.stats.purge(now, keep.stats, |worker| workers.contains_key(&worker));
+        before - count(self) + minutes
     }
 
     pub(super) fn has_ready(&self, queues: &[&str], abilities: &[AbilityLease]) -> bool {

@@ -701,6 +701,7 @@ mod tests {
             flags: Flags::NONE,
             claim: 1,
             ordinal: 0,
+            ready_since: Instant::now(),
             enqueued_at: crate::tools::time::utc_now(),
         }
     }

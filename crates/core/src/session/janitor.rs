@@ -11,6 +11,7 @@ use crate::session::lane::Lane;
 use crate::session::loops::supervise;
 use crate::session::pulses::Kind;
 use crate::session::stranded;
+use crate::session::tally::Told;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
@@ -54,6 +55,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             let done = rescue(session, lane).and_then(|next| {
                 pause = next.map_or(pause, |next| next.min(pause)).max(MIN_PAUSE);
                 note_orders(lane, carry_out(&session.client, &lane.database));
+                tell_runs(session, lane)?;
                 if Instant::now() >= next_purge {
                     let next = purge(session, lane)?;
                     next_purge = Instant::now() + next;
@@ -87,6 +89,26 @@ fn note_orders(lane: &Lane, done: Result<(), DriverError>) {
     {
         let name = &*lane.database.name;
         log::warn!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");
+    }
+}
+
+/// Tells the database how the runs of late ended. Not with the heartbeat itself, which must not wait for a row that others add to.
+pub(super) fn tell_runs(session: &Session, lane: &Lane) -> Result<(), DriverError> {
+    let worker = session.worker.id;
+    let Some(words) = lane.tally.words() else { return Ok(()) };
+    let answer = lane.database.ask(move |driver| words.say(driver, worker));
+    match lane.tally.heard(&answer) {
+        Told::All | Told::NotYet => answer.map(drop),
+        Told::Refused => {
+            if lane.tally.is_first_refusal() {
+                let name = &*lane.database.name;
+                log::warn!(
+                    "database {name:?}: the numbers of runs cannot be stored, and are lost: this account may not write them \
+                     (docs/grants has what it needs)"
+                );
+            }
+            Ok(())
+        }
     }
 }
 
@@ -154,13 +176,15 @@ fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::driver::{Deadline, WorkerInfo};
-    use crate::fixture::{SOON, claim, records, worker};
+    use crate::driver::{Deadline, ErrorKind, RunStats, StatRow, StatScan, WorkerInfo};
+    use crate::fixture::{SOON, claim, memory, records, worker};
     use crate::session::bed::{Bed, eventually};
     use crate::session::shutdown::shut_down;
+    use crate::testing::FaultyDriver;
+    use crate::tools::sync::Mutex;
 
     /// Another process that claimed and fell silent.
     fn silent(bed: &Bed, jobs: usize) -> WorkerInfo {
@@ -169,6 +193,79 @@ mod tests {
         let other = WorkerInfo { dead_after: Duration::from_millis(200), ..worker() };
         assert_eq!(claim(&**driver, &other, 1).len(), jobs);
         other
+    }
+
+    /// The numbers that the database has of runs.
+    fn counted(bed: &Bed) -> u64 {
+        let rows = bed.database.driver().stats(&StatScan::ever()).expect("answers");
+        rows.iter().map(|row| row.stats.completed).sum()
+    }
+
+    #[test]
+    fn runs_are_told_with_the_next_round_and_the_last_of_them_at_the_end() {
+        let bed = Bed::with(SOON);
+        bed.pace.at_once.store(true, Ordering::SeqCst);
+        bed.insert(3);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| {
+            lane.janitor_bell.ring();
+            counted(&bed) == 3
+        });
+        bed.insert(2);
+        bed.begun(5);
+        shut_down(&bed.session);
+        assert_eq!(counted(&bed), 5);
+    }
+
+    #[test]
+    fn numbers_that_this_account_may_not_write_are_lost_and_nothing_else_is() {
+        let driver = FaultyDriver::new(memory()).with_fault(|call| match call {
+            "add_stats" => Err(DriverError::new(ErrorKind::Permission, "it lacks INSERT")),
+            _ => Ok(()),
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        bed.pace.at_once.store(true, Ordering::SeqCst);
+        bed.insert(1);
+        bed.begun(1);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| {
+            lane.janitor_bell.ring();
+            lane.tally.words().is_none()
+        });
+        bed.insert(1);
+        bed.begun(2);
+        shut_down(&bed.session);
+        assert_eq!((counted(&bed), bed.left()), (0, (0, 0, 0)));
+    }
+
+    #[test]
+    fn numbers_whose_answer_was_lost_are_counted_once() {
+        let lost = AtomicBool::new(true);
+        let store = memory();
+        let (inner, worker) = (Arc::clone(&store), Mutex::new(None));
+        let driver = FaultyDriver::new(store).with_fault(move |call| {
+            if call == "add_stats" && lost.swap(false, Ordering::SeqCst) {
+                // It is stored, and the answer does not arrive.
+                let worker = *worker.lock().get_or_insert_with(|| {
+                    inner.workers().expect("answers").first().expect("beats").info.id
+                });
+                let stats = RunStats { completed: 1, ..RunStats::default() };
+                let row = StatRow::new(None, "default", "mail", stats);
+                inner.add_stats(worker, 1, &[row]).expect("stored");
+                return Err(DriverError::new(ErrorKind::Down, "gone").ambiguous(true));
+            }
+            Ok(())
+        });
+        let bed = Bed::over(Arc::new(driver), SOON);
+        bed.pace.at_once.store(true, Ordering::SeqCst);
+        bed.insert(1);
+        let lane = Arc::clone(&bed.session.lanes()[0]);
+        eventually(|| {
+            lane.janitor_bell.ring();
+            bed.pace.begun.load(Ordering::SeqCst) == 1 && lane.tally.words().is_none()
+        });
+        shut_down(&bed.session);
+        assert_eq!(counted(&bed), 1);
     }
 
     #[test]

@@ -13,6 +13,7 @@ use super::pulses::{Kind, LoopReport, Pulses};
 use super::settle_queue::SettleQueue;
 use super::shelf::Shelves;
 use super::stop::{Phase, Progress, Stop};
+use super::tally::Tally;
 use crate::database::Database;
 use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
 use crate::job::Tenure;
@@ -29,6 +30,8 @@ pub(crate) struct Lane {
     pub(crate) pulses: Pulses,
     /// Wakes the second fetcher when a claim beside the first one's is worth it.
     pub(crate) beside_bell: Bell,
+    /// The runs that the database was not told of yet.
+    pub(crate) tally: Tally,
     /// Jobs that are to end.
     pub(crate) cancels: Cancels,
     /// This database has an order that the process be quiet, or stop.
@@ -78,6 +81,7 @@ impl Lane {
             heart: Heart::new(dead_after),
             pulses: Pulses::default(),
             beside_bell: Bell::default(),
+            tally: Tally::default(),
             cancels: Cancels::default(),
             quieted: AtomicBool::new(false),
             ordered: AtomicBool::new(false),

@@ -3,6 +3,7 @@
 mod aftermath;
 #[cfg(test)]
 mod bed;
+pub(crate) mod by_hand;
 mod cancels;
 mod claimable;
 mod claiming;
@@ -27,6 +28,7 @@ pub(crate) mod shutdown;
 pub(crate) mod start;
 pub(crate) mod stop;
 mod stranded;
+mod tally;
 mod uncertain;
 mod weight;
 pub(crate) mod work;

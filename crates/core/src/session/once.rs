@@ -11,11 +11,14 @@ use super::claiming::Claiming;
 use super::rhythm::{MIN_WAIT, Rhythm};
 use super::run::{Begun, Context, Ran, run_job};
 use super::settling::{Ended, One, Settling};
+use super::tally::Tally;
 use crate::client::Client;
 use crate::client::cancelled::carry_out;
 use crate::database::Database;
 use crate::database::schema::check_schema;
-use crate::driver::{ClaimedJob, Control, Driver, DriverError, ErrorKind, Settlement, WorkerInfo};
+use crate::driver::{
+    ClaimedJob, Control, Deadline, Driver, DriverError, ErrorKind, JobClaim, Settlement, WorkerInfo,
+};
 use crate::error::{DownReason, Error};
 use crate::job::{Host, Post, Tenure};
 use crate::tools::causes::with_causes;
@@ -41,7 +44,7 @@ pub(crate) fn work_once(
         return Err(Error::NoAbilities);
     }
     client.program.check_needs()?;
-    let once = Once { client, host };
+    let once = Once::new(client, host);
     let mut databases = client.databases.all().to_vec();
     shuffle(&mut databases);
     let mut reasons = Vec::new();
@@ -86,12 +89,60 @@ impl Tenure for Alone {
     fn watch_cancel(&self, _job: JobId, _number: u64, _waker: Option<&Waker>) {}
 }
 
-struct Once<'a> {
+/// A worker process that runs one job.
+pub(super) struct Once<'a> {
     client: &'a Arc<Client>,
     host: &'a Arc<dyn Host>,
+    tally: Tally,
 }
 
-impl Once<'_> {
+impl<'a> Once<'a> {
+    pub(super) fn new(client: &'a Arc<Client>, host: &'a Arc<dyn Host>) -> Self {
+        Self { client, host, tally: Tally::default() }
+    }
+
+    /// Runs this job of the database; `None` if it does not wait.
+    pub(super) fn by_id(
+        &self,
+        database: &Arc<Database>,
+        job: JobId,
+        grab_for: Duration,
+    ) -> Result<Option<Outcome>, Error> {
+        let worker = self.client.program.worker_info();
+        let failed = |error| Error::database(&database.name, "run a job", error);
+        database.meet().map_err(failed)?;
+        let (info, id) = (worker.clone(), worker.id);
+        let deadline = Deadline::at(Instant::now() + database.limit());
+        let claim = JobClaim { worker: id, claim: 1, job, grab_for, deadline };
+        let claimed = database.ask(move |driver| {
+            driver.heartbeat(&info)?;
+            driver.claim_job(&claim)
+        });
+        let ended = claimed.and_then(|claimed| {
+            claimed.map(|job| self.run_and_settle(database, &worker, job)).transpose()
+        });
+        self.leave(database, &worker);
+        ended.map_err(failed)
+    }
+
+    /// Whatever happened, the row of this worker must not wait to be declared dead.
+    fn leave(&self, database: &Arc<Database>, worker: &WorkerInfo) {
+        let (words, worker) = (self.tally.words(), worker.id);
+        let removed = database.ask(move |driver| {
+            let counted = words.map_or(Ok(true), |words| words.say(driver, worker));
+            driver.remove_worker(worker).map(|_| counted)
+        });
+        let name = &*database.name;
+        match removed {
+            Ok(Ok(_)) => {}
+            Ok(Err(error)) => log::debug!("database {name:?}: a run was not counted: {error}"),
+            // The job is settled, and that is what the caller asks; others sweep the row.
+            Err(error) => {
+                log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
+            }
+        }
+    }
+
     fn at(&self, database: &Arc<Database>) -> Result<Option<Outcome>, Error> {
         let worker = self.client.program.worker_info();
         let failed = |error| Error::database(&database.name, "work once", error);
@@ -121,15 +172,8 @@ impl Once<'_> {
             log::debug!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");
         }
         let ended = self.claim_and_run(database, &worker, &control);
-        // Whatever happened, the row of this worker must not wait to be declared dead.
-        let removed = database.ask(move |driver| driver.remove_worker(worker.id));
-        let ended = ended.map_err(failed)?;
-        if let Err(error) = removed {
-            // The job is settled, and that is what the caller asks; others sweep the row.
-            let name = &*database.name;
-            log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
-        }
-        Ok(ended)
+        self.leave(database, &worker);
+        ended.map_err(failed)
     }
 
     fn claim_and_run(
@@ -167,9 +211,12 @@ impl Once<'_> {
             worker: worker.id,
             tenure: Arc::new(Alone),
         };
-        let id = job.id;
-        let run = || run_job(&context, Arc::new(post), Box::new(job), Begun::now());
+        let (id, begun) = (job.id, Begun::now());
+        let waited = begun.at.saturating_duration_since(job.ready_since);
+        let (queue, ability) = (job.facts.queue.clone(), job.facts.ability.clone());
+        let run = || run_job(&context, Arc::new(post), Box::new(job), begun);
         let Ran { settlement, outcome, .. } = self.while_alive(database, worker, run);
+        self.tally.note(&queue, &ability, &outcome, waited, begun.at.elapsed());
         let Some(settlement) = settlement else {
             self.client.waiters.note([id]);
             return Ok(outcome);

@@ -8,6 +8,7 @@ use std::time::Duration;
 use qudo_hooks::JobId;
 
 use super::Session;
+use super::janitor::tell_runs;
 use super::lane::Lane;
 use super::loops::supervise;
 use super::pulses::Kind;
@@ -92,6 +93,10 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     let joining = lane.is_leaving().then(|| session.joining.lock());
     if done && lane.database.is_up() && !session.works_elsewhere(lane) {
         let worker = session.worker.id;
+        if let Err(error) = tell_runs(session, lane) {
+            let name = &*lane.database.name;
+            log::info!("database {name:?}: the numbers of the last runs are lost: {error}");
+        }
         let mut may_beat = lane.may_beat.lock();
         *may_beat = false;
         match lane.database.ask(move |driver| driver.remove_worker(worker)) {

@@ -5,7 +5,7 @@ use qudo_hooks::{HookSet, Outcome};
 use super::dispatch::Paces;
 use super::life::ThreadLife;
 use super::shelf::{Exchanged, Shelf};
-use crate::driver::{ClaimedJob, Settlement};
+use crate::driver::{ClaimedJob, Settlement, Verdict};
 use crate::job::{Post, Tenure};
 use crate::session::Session;
 use crate::session::lane::Lane;
@@ -99,7 +99,8 @@ impl Thread<'_> {
         let session = self.session;
         let program = &session.client.program;
         let context = Context { program, hooks: &self.hooks, worker: &session.worker };
-        let id = job.id;
+        let (id, waited) = (job.id, begun.at.saturating_duration_since(job.ready_since));
+        let (queue, ability) = (job.facts.queue.clone(), job.facts.ability.clone());
         // The user's code is contained further in; what is left is a logger or an observer.
         let Ok(Ran { settlement, outcome, post }) = guard(|| run_job(&context, post, job, begun))
         else {
@@ -110,7 +111,11 @@ impl Thread<'_> {
             return None;
         };
         self.now = Instant::now();
-        self.paces.note(self.now - begun.at);
+        let took = self.now - begun.at;
+        self.paces.note(took);
+        if settlement.as_ref().is_none_or(|one| one.verdict != Verdict::GiveBack) {
+            lane.tally.note(&queue, &ability, &outcome, waited, took);
+        }
         if settlement.is_none() {
             // The ability settled it in a transaction of its own.
             lane.note_settled(1);

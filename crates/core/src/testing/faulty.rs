@@ -7,11 +7,12 @@ use uuid::Uuid;
 use crate::driver::{
     AbilityLease, Act, Acted, Admin, Ages, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
     ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
-    DriverError, Exception, ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobInfo,
+    DriverError, Exception, ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobClaim, JobInfo,
     JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, Operate, OperationId,
     OperationRecord, OperationRow, Order, Past, PlacedJob, Promotion, Purged, Redrive, Remains,
-    Remark, Rescued, SchemaState, Settled, Settlement, StatusRow, StatusScan, Step, StrayCursor,
-    Strays, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Remark, Rescued, SchemaState, Settled, Settlement, StatRow, StatScan, StatusRow, StatusScan,
+    Step, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
+    WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -151,10 +152,12 @@ impl Driver for FaultyDriver {
 impl Work for FaultyDriver {
     calls! {
         fn insert(jobs: &[JobRecord], deadline: Deadline) -> Vec<Inserted>;
+        fn claim_job(claim: &JobClaim) -> Option<ClaimedJob>;
         fn release_claim(worker: WorkerId, claim: i64) -> usize;
         fn promote_due(limit: u32) -> Promotion;
         fn settle(worker: WorkerId, settlements: &[Settlement]) -> Vec<Settled>;
         fn heartbeat(worker: &WorkerInfo) -> bool;
+        fn add_stats(worker: WorkerId, number: i64, rows: &[StatRow]) -> bool;
         fn rescue(dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued>;
         fn remove_worker(worker: WorkerId) -> usize;
         fn workers() -> Vec<WorkerSeen>;
@@ -188,6 +191,7 @@ impl Inspect for FaultyDriver {
         fn heads(queues: u32, rows: u32) -> Vec<Head>;
         fn ahead(job: &JobInfo, bound: u64) -> Bounded;
         fn ages() -> Ages;
+        fn stats(scan: &StatScan) -> Vec<StatRow>;
     }
 }
 

@@ -58,11 +58,11 @@ pub(super) fn claim(
             if let Some(place) = place {
                 let rows = lock_behind(conn, request, place, &filter, &abilities)?;
                 if !rows.is_empty() {
-                    return lease(conn, request, rows, in_cluster);
+                    return lease(conn, request, rows, in_cluster, noted.now);
                 }
             }
             let rows = lock_ready(conn, request, &plan, (&filter, &abilities), &mut noted)?;
-            lease(conn, request, rows, in_cluster)
+            lease(conn, request, rows, in_cluster, noted.now)
         })?;
         committed = true;
         confirm(engine, conn, request, &jobs)?;
@@ -336,6 +336,7 @@ fn lease(
     request: &ClaimRequest<'_>,
     rows: Vec<ReadyRow>,
     in_cluster: bool,
+    now: i64,
 ) -> QueryResult<Vec<ClaimedJob>> {
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -353,6 +354,6 @@ fn lease(
     Orphans::refuse(without)?;
     Ok(rows
         .into_iter()
-        .filter_map(|row| facts.remove(&row.id).map(|facts| claimed(row, facts, request)))
+        .filter_map(|row| facts.remove(&row.id).map(|facts| claimed(row, facts, request, now)))
         .collect())
 }

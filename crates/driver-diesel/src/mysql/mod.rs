@@ -140,6 +140,9 @@ impl Engine for Mysql {
     const LOCKS_INDEXES: bool = true;
     const BY_KEY: &'static str = " FORCE INDEX (PRIMARY)";
     const BY_DISCARDED: &'static str = " FORCE INDEX (ix_qudo_exception_log_discarded)";
+    // The words that MySQL prefers now are not known to MariaDB.
+    const UPSERT: (&'static str, &'static str, &'static str) =
+        ("", " ON DUPLICATE KEY UPDATE ", "VALUES({})");
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
     fn rows_by_id<T: FromRow>(
@@ -238,10 +241,12 @@ impl Engine for Mysql {
     fn migrations() -> &'static [Step] {
         const CREATE: Step = step!("mysql", "2026-11-30-000002_create_tables", oldest: 1);
         const OPERATE: Step = step!("mysql", "2026-11-30-000003_add_operations", oldest: 1);
+        const NUMBERS: Step = step!("mysql", "2026-11-30-000004_add_numbers", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] = &[CREATE, OPERATE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] =
+            &[CREATE, OPERATE, NUMBERS, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 

@@ -15,8 +15,8 @@ use crate::sql::Bind;
 use crate::statements::ledger::Orphans;
 
 /// The columns are named, so that a later version of the function may have more.
-const CLAIM: &str = "SELECT id, claim_rank, ability, attempt, crashes, flags, codec, arg, \
-     uniqkey, meta, enqueued_at FROM qudo_claim(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
+const CLAIM: &str = "SELECT id, claim_rank, ability, attempt, crashes, flags, ready_at, codec, \
+     arg, uniqkey, meta, enqueued_at FROM qudo_claim_2(?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
 /// How it names ready rows without facts.
 const ORPHAN: &str = "qudo: no facts: ";
@@ -164,7 +164,11 @@ impl Asked<'_> {
         // RETURNING promises no order.
         rows.sort_unstable_by_key(|row| row.place);
         let places = rows.iter().map(|row| row.place).collect();
-        Ok((rows.into_iter().filter_map(|row| row.row.into_claimed(request)).collect(), places))
+        let now = engine.clock.now();
+        Ok((
+            rows.into_iter().filter_map(|row| row.row.into_claimed(request, now)).collect(),
+            places,
+        ))
     }
 }
 

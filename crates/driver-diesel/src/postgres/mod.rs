@@ -47,7 +47,7 @@ const ON_THE_PATH: &str = "SELECT CAST(? = ANY(current_schemas(false)) OR EXISTS
 /// What our function that claims says of its tables: it is as it was made, whoever asks and whatever the schema is
 /// called by now.
 const AS_MADE: &str =
-    "SELECT prosrc FROM pg_catalog.pg_proc WHERE oid = CAST(to_regproc('qudo_claim') AS oid)";
+    "SELECT prosrc FROM pg_catalog.pg_proc WHERE oid = CAST(to_regproc('qudo_claim_2') AS oid)";
 
 /// The schema in which a function's text names this table; empty where it names none.
 fn schema_in<'t>(text: &'t str, table: &str) -> Option<&'t str> {
@@ -150,10 +150,12 @@ impl Engine for Postgres {
     fn migrations() -> &'static [Step] {
         const CREATE: Step = step!("postgres", "2026-11-30-000002_create_tables", oldest: 1);
         const OPERATE: Step = step!("postgres", "2026-11-30-000003_add_operations", oldest: 1);
+        const NUMBERS: Step = step!("postgres", "2026-11-30-000004_add_numbers", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] = &[CREATE, OPERATE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] =
+            &[CREATE, OPERATE, NUMBERS, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 

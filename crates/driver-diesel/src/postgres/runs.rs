@@ -94,6 +94,7 @@ mod tests {
             flags: Flags::NONE,
             facts: JobFacts::new("a", "q", "json", Vec::new()),
             enqueued_at: chrono::DateTime::UNIX_EPOCH,
+            ready_since: std::time::Instant::now(),
         }
     }
 

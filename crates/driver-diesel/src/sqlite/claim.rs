@@ -44,7 +44,8 @@ pub(super) fn claim(
     balance("claim what was read", rows.len(), put)?;
     let taken = conn.run(&format!("DELETE FROM qudo_ready AS r WHERE {range}"), &range_binds)?;
     balance("claim", taken, put)?;
-    Ok(rows.into_iter().filter_map(|row| row.into_claimed(request)).collect())
+    let now = chrono::Utc::now().timestamp_micros();
+    Ok(rows.into_iter().filter_map(|row| row.into_claimed(request, now)).collect())
 }
 
 /// Whether a claim would find something, without a lock.

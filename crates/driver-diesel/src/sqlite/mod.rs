@@ -212,10 +212,12 @@ impl Engine for Sqlite {
     fn migrations() -> &'static [Step] {
         const CREATE: Step = step!("sqlite", "2026-11-30-000002_create_tables", oldest: 1);
         const OPERATE: Step = step!("sqlite", "2026-11-30-000003_add_operations", oldest: 1);
+        const NUMBERS: Step = step!("sqlite", "2026-11-30-000004_add_numbers", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] = &[CREATE, OPERATE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] =
+            &[CREATE, OPERATE, NUMBERS, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 

@@ -150,7 +150,7 @@ fn on_waiting<E: Engine>(
 }
 
 fn place(row: &Waiting) -> Place<'_> {
-    Place::from(&row.stand)
+    Place { since: row.since, ..Place::from(&row.stand) }
 }
 
 /// Puts changed rows back into the tables from which they were taken.

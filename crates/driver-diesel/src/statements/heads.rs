@@ -73,11 +73,14 @@ struct First {
     queue: String,
     rank: i32,
     id: Uuid,
+    /// `None` since it was enqueued.
+    ready_at: Option<i64>,
 }
 
 impl FromRow for First {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self { queue: columns.text()?, rank: columns.int()?, id: columns.id()? })
+        let (queue, rank, id) = (columns.text()?, columns.int()?, columns.id()?);
+        Ok(Self { queue, rank, id, ready_at: columns.opt_big()? })
     }
 }
 
@@ -91,7 +94,7 @@ const MAX_GROUPS: usize = 64;
 pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Ages> {
     let mut firsts: Vec<First> = Vec::new();
     while firsts.len() < MAX_GROUPS {
-        let head = "SELECT queue, claim_rank, id FROM qudo_ready WHERE";
+        let head = "SELECT queue, claim_rank, id, ready_at FROM qudo_ready WHERE";
         let tail = "ORDER BY queue, claim_rank, id LIMIT 1";
         let mut next: Option<First> = None;
         let last = firsts.last().map_or(("", i32::MIN), |last| (&*last.queue, last.rank));
@@ -107,9 +110,13 @@ pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Ages> 
             None => break,
         }
     }
-    let ids: Vec<_> = firsts.iter().map(|first| first.id).collect();
-    let since = format!("SELECT {} - enqueued_at FROM qudo_job WHERE id IN", E::NOW);
-    let ready = rows_in::<_, i64>(conn, &since, &[], &ids, "")?.into_iter().max();
+    let new = firsts.iter().filter(|first| first.ready_at.is_none());
+    let ids: Vec<_> = new.map(|first| first.id).collect();
+    let since = "SELECT enqueued_at FROM qudo_job WHERE id IN";
+    let enqueued = rows_in::<_, i64>(conn, since, &[], &ids, "")?;
+    let ready = firsts.iter().filter_map(|first| first.ready_at).chain(enqueued).min();
+    let now = conn.row::<i64>(&format!("SELECT {}", E::NOW), &[])?.unwrap_or_default();
+    let ready = ready.map(|at| now - at);
     let overdue = format!(
         "SELECT {now} - leased_until FROM qudo_lease WHERE leased_until < {now} ORDER BY leased_until LIMIT 1",
         now = E::NOW

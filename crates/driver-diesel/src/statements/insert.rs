@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::facts::{self, FACTS, PLAIN_FACTS};
 use super::keys::take_keys;
 use super::ledger::balance;
-use super::{Place, RunAfter, put_ready, put_scheduled};
+use super::{Place, RunAfter, Since, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::classify::{Class, classify};
 use crate::clock::Window;
@@ -139,5 +139,6 @@ pub(crate) fn place(job: &JobRecord) -> Place<'_> {
         attempt: 0,
         crashes: 0,
         flags: job.facts.flags(),
+        since: Since::Enqueue,
     }
 }

@@ -12,7 +12,7 @@ use super::keys::{free_keys, take_key};
 use super::ledger::balance;
 use super::moving::trail;
 use super::trace::write_tombstones;
-use super::{Place, RunAfter, STAND, Stand, put_ready, put_scheduled};
+use super::{Place, RunAfter, STAND, Since, Stand, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
 use crate::held_key::HeldKey;
@@ -43,7 +43,8 @@ impl Facts {
         let (queue, ability) = (&*self.queue, &*self.ability);
         let crashes = rows.iter().map(|row| row.stand.crashes).max().unwrap_or_default();
         let flags = rows.iter().fold(self.flags(), |all, row| all.with(row.stand.flags));
-        Place { id, queue, claim_rank: self.rank, ability, attempt, crashes, flags }
+        let (claim_rank, since) = (self.rank, Since::Now);
+        Place { id, queue, claim_rank, ability, attempt, crashes, flags, since }
     }
 }
 

@@ -21,6 +21,8 @@ pub(crate) mod operation;
 pub(crate) mod scan;
 pub(crate) mod schedule;
 pub(crate) mod settle;
+pub(crate) mod single;
+pub(crate) mod stat;
 pub(crate) mod trace;
 mod waiting;
 pub(crate) mod worker;
@@ -74,8 +76,37 @@ pub(crate) struct Place<'a> {
     pub(crate) attempt: i32,
     pub(crate) crashes: i32,
     pub(crate) flags: Flags,
+    pub(crate) since: Since,
 }
 
+/// The column `ready_at` as it is written: since when a job is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Since {
+    /// Since it was enqueued, which its facts say. Written as NULL, so that new jobs cost nothing more.
+    Enqueue,
+    /// From now on: it runs again, or was put back.
+    Now,
+    /// This time, in microseconds since 1970.
+    At(i64),
+}
+
+impl Since {
+    /// As it was read.
+    pub(crate) fn stored(ready_at: Option<i64>) -> Self {
+        ready_at.map_or(Self::Enqueue, Self::At)
+    }
+
+    /// A time, and how long after the server's now, for `COALESCE(?, now + ?)`.
+    fn binds<'b>(self) -> [Bind<'b>; 2] {
+        match self {
+            Self::Enqueue => [Bind::OptBig(None), Bind::OptBig(None)],
+            Self::Now => [Bind::OptBig(None), Bind::OptBig(Some(0))],
+            Self::At(micros) => [Bind::OptBig(Some(micros)), Bind::OptBig(None)],
+        }
+    }
+}
+
+/// A job that was somewhere else before.
 impl<'a> From<&'a Stand> for Place<'a> {
     fn from(stand: &'a Stand) -> Self {
         Self {
@@ -86,13 +117,18 @@ impl<'a> From<&'a Stand> for Place<'a> {
             attempt: stand.attempt,
             crashes: stand.crashes,
             flags: stand.flags,
+            since: Since::Now,
         }
     }
 }
 
 impl<'a> Place<'a> {
     fn is_new_and_plain(&self) -> bool {
-        self.attempt == 0 && self.crashes == 0 && self.flags.is_empty()
+        self.is_new() && self.flags.is_empty()
+    }
+
+    fn is_new(&self) -> bool {
+        self.attempt == 0 && self.crashes == 0 && self.since == Since::Enqueue
     }
 
     fn binds(&self) -> [Bind<'a>; 7] {
@@ -125,8 +161,21 @@ pub(crate) fn put_ready<E: Engine>(
         let rows: Vec<_> = rows.collect();
         return insert_rows(conn, &head, "(?,?,?,?,0,0,0)", &rows, "");
     }
-    let rows: Vec<_> = places.iter().map(Place::binds).collect();
-    insert_rows(conn, &head, "(?,?,?,?,?,?,?)", &rows, "")
+    if places.iter().all(Place::is_new) {
+        let rows: Vec<_> = places.iter().map(Place::binds).collect();
+        return insert_rows(conn, &head, "(?,?,?,?,?,?,?)", &rows, "");
+    }
+    let rows: Vec<_> = places
+        .iter()
+        .map(|place| {
+            let [id, queue, claim_rank, ability, attempt, crashes, flags] = place.binds();
+            let [at, after] = place.since.binds();
+            [id, queue, claim_rank, ability, attempt, crashes, flags, at, after]
+        })
+        .collect();
+    let head = format!("INSERT INTO qudo_ready ({STAND}, ready_at) VALUES ");
+    let row = format!("(?,?,?,?,?,?,?,COALESCE(?, {} + ?))", E::NOW);
+    insert_rows(conn, &head, &row, &rows, "")
 }
 
 /// The column `run_after` as it is written: this time, or so long after the server's now; both in microseconds.

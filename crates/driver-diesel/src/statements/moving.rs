@@ -17,7 +17,7 @@ use super::facts::{self, FACTS};
 use super::keys::{free_keys, take_keys};
 use super::ledger::balance;
 use super::lookup::instant;
-use super::waiting::{Waiting, take, waiting_each};
+use super::waiting::{Waiting, columns_of_ready, columns_of_waiting, take, waiting_each};
 use super::{Place, RunAfter, STAND, Stand, place, put_ready, put_scheduled};
 use crate::bulk::{Keyed, insert_rows};
 use crate::engine::Engine;
@@ -51,16 +51,17 @@ const NOT_ORDERED: &str = "id NOT IN (SELECT id FROM qudo_cancel)";
 /// Waiting rows from the start of both tables, locked. Rows that a claim holds are passed over.
 fn first_waiting<E: Engine>(conn: &mut Sql<'_, E::Conn>, limit: u32) -> QueryResult<Vec<Waiting>> {
     let ready = format!(
-        "SELECT {STAND}, CAST(NULL AS {big}) FROM qudo_ready WHERE {NOT_ORDERED} \
-         ORDER BY queue, claim_rank, id LIMIT ?{skip}",
-        big = E::BIG,
-        skip = E::SKIP_LOCKED
+        "SELECT {} FROM qudo_ready WHERE {NOT_ORDERED} \
+         ORDER BY queue, claim_rank, id LIMIT ?{}",
+        columns_of_ready::<E>(),
+        E::SKIP_LOCKED
     );
     let mut rows: Vec<Waiting> = conn.rows(&ready, &[Bind::Big(limit.into())])?;
     if rows.len() < limit as usize {
         let scheduled = format!(
-            "SELECT {STAND}, run_after FROM qudo_scheduled WHERE {NOT_ORDERED} \
+            "SELECT {} FROM qudo_scheduled WHERE {NOT_ORDERED} \
              ORDER BY run_after, id LIMIT ?{}",
+            columns_of_waiting::<E>(),
             E::SKIP_LOCKED
         );
         let left = Bind::Big(i64::from(limit) - rows.len() as i64);
@@ -127,7 +128,7 @@ fn with_facts<E: Engine>(
     let mut found: HashMap<_, _> =
         found.into_iter().map(|job| (*job.record.id.as_uuid(), job)).collect();
     let mut jobs = Vec::with_capacity(found.len());
-    rows.retain(|Waiting { stand, run_after }| {
+    rows.retain(|Waiting { stand, run_after, .. }| {
         let Some(Record { record, enqueued_at }) = found.remove(&stand.id) else {
             log::error!(
                 "job {} has no facts and stays where it is; `qudo audit --repair` removes it",
@@ -148,9 +149,9 @@ fn due(run_after: Option<i64>) -> Due {
 }
 
 /// The facts of a job.
-struct Record {
-    record: JobRecord,
-    enqueued_at: DateTime<Utc>,
+pub(super) struct Record {
+    pub(super) record: JobRecord,
+    pub(super) enqueued_at: DateTime<Utc>,
 }
 
 impl FromRow for Record {
@@ -405,7 +406,7 @@ pub(crate) fn put_back<E: Engine>(
     jobs: &[Departure],
 ) -> QueryResult<Vec<Uuid>> {
     let found = uuids(&marked::<E>(conn, leg, jobs)?);
-    let columns = format!("{STAND}, run_after");
+    let columns = columns_of_waiting::<E>();
     let rows: Vec<Waiting> = E::rows_by_id(conn, &columns, &at(leg), &found, E::FOR_UPDATE)?;
     if leg == Leg::Arriving {
         change::<E>(conn, Leg::Arriving, Leg::Arrived, &found)?;

@@ -6,7 +6,8 @@ use qudo_core::driver::{DriverError, Promotion};
 use uuid::Uuid;
 
 use super::ledger::balance;
-use super::{Place, STAND, Stand, put_ready};
+use super::waiting::{Waiting, columns_of_waiting};
+use super::{Place, Since, put_ready};
 use crate::bulk::Keyed;
 use crate::clock::ServerClock;
 use crate::due_floor::{ALL, DueFloor, HORIZON, Range};
@@ -67,10 +68,13 @@ fn promote_due<E: Engine>(
         let due = lock_due::<E>(conn, range, limit)?;
         (due, begun.elapsed())
     };
-    let mut ids: Vec<_> = due.iter().map(|stand| stand.id).collect();
+    let mut ids: Vec<_> = due.iter().map(|row| row.stand.id).collect();
     ids.sort_unstable();
     let taken = E::delete_by_id(conn, &Keyed::table("qudo_scheduled"), &ids)?;
-    let places: Vec<_> = due.iter().map(Place::from).collect();
+    // Ready since it was due, however late that is noticed.
+    let since = |row: &Waiting| row.run_after.map_or(Since::Now, Since::At);
+    let place = |row| Place { since: since(row), ..Place::from(&row.stand) };
+    let places: Vec<_> = due.iter().map(place).collect();
     balance("promote", taken, put_ready::<E>(conn, &places)?)?;
     Ok((due.len() as u32, took))
 }
@@ -83,10 +87,11 @@ fn lock_due<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     range: Range,
     limit: u32,
-) -> QueryResult<Vec<Stand>> {
+) -> QueryResult<Vec<Waiting>> {
     let sql = format!(
-        "SELECT {STAND} FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ? \
+        "SELECT {} FROM qudo_scheduled WHERE run_after >= ? AND run_after <= ? \
          AND run_after <= (SELECT {}) ORDER BY run_after, id LIMIT ?{}",
+        columns_of_waiting::<E>(),
         E::NOW,
         E::SKIP_LOCKED
     );
@@ -105,7 +110,7 @@ fn lock_due_by_id<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     range: Range,
     limit: u32,
-) -> QueryResult<(Vec<Stand>, Duration)> {
+) -> QueryResult<(Vec<Waiting>, Duration)> {
     let page = format!(
         "SELECT run_after, id, queue FROM qudo_scheduled{} WHERE run_after >= ? AND run_after <= ? \
          AND NOT (run_after = ? AND id <= ?) LIMIT ?",
@@ -132,7 +137,8 @@ fn lock_due_by_id<E: Engine>(
         let mut ids: Vec<_> = found.iter().map(|one| one.1).collect();
         ids.sort_unstable();
         let scheduled = Keyed::table("qudo_scheduled").only(&still_due, &[]);
-        let due: Vec<Stand> = E::rows_by_id(conn, STAND, &scheduled, &ids, E::SKIP_LOCKED)?;
+        let columns = columns_of_waiting::<E>();
+        let due: Vec<Waiting> = E::rows_by_id(conn, &columns, &scheduled, &ids, E::SKIP_LOCKED)?;
         if !due.is_empty() || found.len() < limit as usize {
             return Ok((due, longest));
         }

@@ -11,7 +11,7 @@ use super::insert::insert_within;
 use super::keys::free_keys;
 use super::ledger::balance;
 use super::trace::{write_replies, write_status};
-use super::{Place, RunAfter, put_ready, put_scheduled};
+use super::{Place, RunAfter, Since, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
 use crate::held_key::HeldKey;
@@ -259,6 +259,7 @@ pub(crate) fn put_back<E: Engine>(
             attempt: job.attempt - spared,
             crashes: job.crashes,
             flags: job.flags,
+            since: Since::Now,
         };
         if after == 0 {
             ready.push(place);

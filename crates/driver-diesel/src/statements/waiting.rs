@@ -7,20 +7,32 @@ use diesel::result::QueryResult;
 use uuid::Uuid;
 
 use super::ledger::balance;
-use super::{STAND, Stand};
+use super::{STAND, Since, Stand};
 use crate::bulk::Keyed;
 use crate::engine::Engine;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
-/// A narrow row with the time until which it waits.
+/// A narrow row with the time until which it waits, or since when it is ready.
 pub(super) struct Waiting {
     pub(super) stand: Stand,
     pub(super) run_after: Option<i64>,
+    pub(super) since: Since,
+}
+
+/// The columns of a [`Waiting`] in a table that says until when, in the order in which it is read.
+pub(super) fn columns_of_waiting<E: Engine>() -> String {
+    format!("{STAND}, run_after, CAST(NULL AS {})", E::BIG)
+}
+
+/// The same of a ready row.
+pub(super) fn columns_of_ready<E: Engine>() -> String {
+    format!("{STAND}, CAST(NULL AS {}), ready_at", E::BIG)
 }
 
 impl FromRow for Waiting {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self { stand: Stand::from_row(columns)?, run_after: columns.opt_big()? })
+        let (stand, run_after) = (Stand::from_row(columns)?, columns.opt_big()?);
+        Ok(Self { stand, run_after, since: Since::stored(columns.opt_big()?) })
     }
 }
 
@@ -62,7 +74,7 @@ pub(super) fn waiting_each<E: Engine>(
         rest = E::rows_by_id(conn, "id", &Keyed::table("qudo_scheduled"), &rest, "")?;
         rest.sort_unstable();
     }
-    let (columns, scheduled) = (format!("{STAND}, run_after"), Keyed::table("qudo_scheduled"));
+    let (columns, scheduled) = (columns_of_waiting::<E>(), Keyed::table("qudo_scheduled"));
     rows.extend(E::rows_by_id::<Waiting>(conn, &columns, &scheduled, &rest, E::FOR_UPDATE)?);
     found.extend(rows.iter().map(|row| row.stand.id));
     // They may have become due between the two looks.
@@ -76,7 +88,7 @@ fn ready_each<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     facts: &[(Uuid, ReadyKey)],
 ) -> QueryResult<Vec<Waiting>> {
-    let columns = format!("{STAND}, CAST(NULL AS {})", E::BIG);
+    let columns = columns_of_ready::<E>();
     let mut rows = Vec::with_capacity(facts.len());
     let keys = facts.iter().map(|(id, ReadyKey(queue, rank))| (&**queue, *rank, *id));
     for ((queue, rank), mut ids) in by_rank(keys) {

@@ -8,14 +8,14 @@ use std::time::Duration;
 
 use qudo::JobId;
 use qudo::driver::{
-    AbilityLease, Act, Acted, Admin, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
+    AbilityLease, Act, Acted, Admin, Ages, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
     ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
     DriverError, DriverRegistration, ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted,
-    Inspect, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
+    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
     NamedDriver, Operate, OperationId, OperationRecord, OperationRow, Order, Past, PlacedJob,
-    Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatusRow,
-    StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes, Work, WorkerId,
-    WorkerInfo, WorkerSeen,
+    Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatRow,
+    StatScan, StatusRow, StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes,
+    Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -89,6 +89,10 @@ impl Work for FileDriver {
         self.0.step(request.deadline, |state| state.claim(request))
     }
 
+    fn claim_job(&self, claim: &JobClaim) -> Answer<Option<ClaimedJob>> {
+        self.0.step(claim.deadline, |state| state.claim_job(claim))
+    }
+
     fn release_claim(&self, worker: WorkerId, claim: i64) -> Answer<usize> {
         let is_it = |holder, number| holder == worker && number == claim;
         self.0.step(Deadline::NONE, |state| state.give_back(is_it))
@@ -124,6 +128,16 @@ impl Work for FileDriver {
 
     fn workers(&self) -> Answer<Vec<WorkerSeen>> {
         self.0.read(|state| state.workers())
+    }
+
+    fn add_stats(&self, worker: WorkerId, number: i64, rows: &[StatRow]) -> Answer<bool> {
+        self.0.step(Deadline::NONE, |state| {
+            let known = state.workers.contains_key(&worker);
+            if known {
+                state.stats.add(state.now, worker, number, rows);
+            }
+            known
+        })
     }
 
     fn purge(&self, keep: &Keep, _limit: u32) -> Answer<Purged> {
@@ -198,6 +212,14 @@ impl Inspect for FileDriver {
 
     fn status(&self, job: JobId) -> Answer<Vec<StatusRow>> {
         self.0.read(|state| state.status(job))
+    }
+
+    fn ages(&self) -> Answer<Ages> {
+        self.0.read(|state| state.ages())
+    }
+
+    fn stats(&self, scan: &StatScan) -> Answer<Vec<StatRow>> {
+        self.0.read(|state| state.stats.read(state.now, scan))
     }
 
     fn remains(&self, job: JobId) -> Answer<Remains> {

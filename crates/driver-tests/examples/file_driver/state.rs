@@ -3,16 +3,17 @@
 #![expect(unreachable_pub, reason = "its test has it as a module of its own")]
 
 use std::collections::BTreeMap;
+use std::time::Instant;
 
 use chrono::{DateTime, Utc};
 use qudo::JobId;
 use qudo::driver::{
-    Act, Acted, Arrival, Bounded, CancelOrder, ClaimRequest, ClaimedJob, Counts, DeadWorker,
+    Act, Acted, Ages, Arrival, Bounded, CancelOrder, ClaimRequest, ClaimedJob, Counts, DeadWorker,
     Departure, Due, Exception, ExceptionId, ExceptionRecord, ExceptionScan, Flags, Inserted,
-    JobCursor, JobFacts, JobInfo, JobRecord, JobScan, JobState, Keep, MovingJob, Name, OperationId,
-    OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Redrive, Remains,
-    ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatusId, StatusRow, StatusScan, Step,
-    Trail, Verdict, WorkerId, WorkerInfo, WorkerOrder, WorkerSeen,
+    JobClaim, JobCursor, JobFacts, JobInfo, JobRecord, JobScan, JobState, Keep, MovingJob, Name,
+    OperationId, OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Redrive,
+    Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatBook, StatusId, StatusRow,
+    StatusScan, Step, Trail, Verdict, WorkerId, WorkerInfo, WorkerOrder, WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -42,6 +43,7 @@ pub struct State {
     /// Orders to end jobs, with their reasons.
     cancels: BTreeMap<JobId, String>,
     pub operations: BTreeMap<OperationId, OperationRow>,
+    pub stats: StatBook,
 }
 
 /// A live job. It is in exactly one place, because it has one: several tables would have to take care of that.
@@ -49,6 +51,8 @@ pub struct State {
 pub struct Row {
     pub facts: JobFacts,
     enqueued_at: DateTime<Utc>,
+    /// Since when it is ready; not kept up while it is scheduled.
+    ready_at: DateTime<Utc>,
     attempt: i32,
     crashes: i32,
     flags: Flags,
@@ -122,6 +126,21 @@ impl Row {
         }
     }
 
+    fn claimed(&self, id: JobId, claim: i64, now: DateTime<Utc>) -> ClaimedJob {
+        let waited = (now - self.ready_at).to_std().unwrap_or_default();
+        ClaimedJob {
+            id,
+            claim,
+            ordinal: 0,
+            attempt: self.attempt,
+            crashes: self.crashes,
+            flags: self.flags,
+            facts: self.facts.clone(),
+            enqueued_at: self.enqueued_at,
+            ready_since: Instant::now().checked_sub(waited).unwrap_or_else(Instant::now),
+        }
+    }
+
     pub fn info(&self, id: JobId) -> JobInfo {
         let state = self.state();
         JobInfo::new(id, self.facts.clone(), self.attempt.unsigned_abs(), self.enqueued_at, state)
@@ -138,6 +157,14 @@ impl State {
             Due::At(at) => at,
         };
         if at > self.now { Place::Scheduled { at } } else { Place::Ready }
+    }
+
+    /// Since when it is ready then.
+    fn ready_at(&self, due: Due) -> DateTime<Utc> {
+        match due {
+            Due::At(at) => at.min(self.now),
+            Due::Now | Due::In(_) => self.now,
+        }
     }
 
     pub fn holder(&self, ability: &str, uniqkey: &str) -> Option<JobId> {
@@ -160,6 +187,7 @@ impl State {
         let row = Row {
             facts: job.facts.clone(),
             enqueued_at: self.now,
+            ready_at: self.ready_at(job.due),
             attempt: 0,
             crashes: 0,
             flags: job.facts.flags(),
@@ -190,18 +218,29 @@ impl State {
             let (worker, claim) = (request.worker, request.claim);
             row.place = Place::Leased { worker, claim, until: now + grab_for };
             row.attempt += 1;
-            claimed.push(ClaimedJob {
-                id,
-                claim,
-                ordinal: 0,
-                attempt: row.attempt,
-                crashes: row.crashes,
-                flags: row.flags,
-                facts: row.facts.clone(),
-                enqueued_at: row.enqueued_at,
-            });
+            claimed.push(row.claimed(id, claim, now));
         }
         claimed
+    }
+
+    /// A job that waits, or that was leased under this number before.
+    pub fn claim_job(&mut self, asked: &JobClaim) -> Option<ClaimedJob> {
+        let JobClaim { worker, claim, job: id, grab_for, .. } = *asked;
+        let now = self.now;
+        let row = self.jobs.get_mut(&id)?;
+        match row.place {
+            Place::Ready => row.attempt += 1,
+            Place::Scheduled { at } => {
+                row.ready_at = at.min(now);
+                row.attempt += 1;
+            }
+            Place::Leased { worker: holder, claim: number, .. } => {
+                (holder == worker && number == claim).then_some(())?;
+            }
+            _ => return None,
+        }
+        row.place = Place::Leased { worker, claim, until: now + grab_for };
+        Some(row.claimed(id, claim, now))
     }
 
     /// Puts leases back to ready, the attempt unspent; returns how many.
@@ -212,6 +251,7 @@ impl State {
                 && which(worker, claim)
             {
                 row.place = Place::Ready;
+                row.ready_at = self.now;
                 row.attempt -= 1;
                 count += 1;
             }
@@ -235,6 +275,9 @@ impl State {
         while moved < limit
             && let Some((_, _, row)) = waiting.next_if(|(at, ..)| *at <= now)
         {
+            if let Place::Scheduled { at } = row.place {
+                row.ready_at = at;
+            }
             row.place = Place::Ready;
             moved += 1;
         }
@@ -288,7 +331,7 @@ impl State {
         };
         if let Some(due) = due {
             let (place, attempt) = (self.waiting(due), row.attempt - unspent);
-            self.jobs.insert(id, Row { attempt, place, ..row });
+            self.jobs.insert(id, Row { attempt, place, ready_at: self.now, ..row });
         } else {
             self.jobs.remove(&id);
             // A later job of this id is another one.
@@ -476,6 +519,8 @@ impl State {
             let kept = state.exceptions.len() + state.operations.len();
             state.remains.len() + state.statuses.len() + kept + marks
         };
+        let workers = &self.workers;
+        let minutes = self.stats.purge(now, keep.stats, |one| workers.contains_key(&one));
         let before = count(self);
         self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
         self.statuses.retain(|row| row.finished_at + keep.status >= now);
@@ -493,7 +538,7 @@ impl State {
         }
         self.marks.retain(|_, marks| !marks.is_empty());
         self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
-        before - count(self)
+        before - count(self) + minutes
     }
 }
 
@@ -533,7 +578,10 @@ impl State {
                 }
                 None
             }
-            (Act::Reschedule(due), _) => Some(Row { place: self.waiting(*due), ..row }),
+            (Act::Reschedule(due), _) => {
+                let (place, ready_at) = (self.waiting(*due), self.ready_at(*due));
+                Some(Row { ready_at, place, ..row })
+            }
             (Act::Prioritize(priority), _) => {
                 Some(Row { facts: JobFacts { priority: *priority, ..row.facts }, ..row })
             }
@@ -699,6 +747,7 @@ impl State {
             _ => None,
         };
         let row = Row {
+            ready_at: self.now,
             facts: job.record.facts.clone(),
             enqueued_at: job.enqueued_at,
             attempt: job.attempt,
@@ -737,7 +786,8 @@ impl State {
             _ => return false,
         };
         let place = self.waiting(due.map_or(Due::Now, Due::At));
-        self.jobs.entry(one.job).and_modify(|row| row.place = place);
+        let ready_at = self.now;
+        self.jobs.entry(one.job).and_modify(|row| *row = Row { place, ready_at, ..row.clone() });
         if let Some(from) = from {
             self.set_mark(one, Trace::Arrived, from);
         }
@@ -754,6 +804,17 @@ impl State {
             // It tells when the job went, however much later its move was ended.
             self.marks.entry(id).or_default().push(Mark { leg: Trace::Gone, ..mark });
         }
+    }
+
+    pub fn ages(&self) -> Ages {
+        let since = |at: DateTime<Utc>| (self.now - at).to_std().ok();
+        let ready = self.jobs.values().filter(|row| row.place == Place::Ready);
+        let ends = self.jobs.values().filter_map(|row| match row.place {
+            Place::Leased { until, .. } => Some(until),
+            _ => None,
+        });
+        let ready = ready.map(|row| row.ready_at).min();
+        Ages::new(ready.map(|at| since(at).unwrap_or_default()), ends.min().and_then(since))
     }
 
     /// Jobs whose moves are not over.

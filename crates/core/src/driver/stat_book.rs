@@ -1,0 +1,117 @@
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use chrono::{DateTime, DurationRound, TimeDelta, Utc};
+use serde::{Deserialize, Serialize};
+
+use super::{StatRow, StatScan, WorkerId};
+
+/// The numbers of runs of one database, for drivers that keep them without SQL: what
+/// [`add_stats`](super::Work::add_stats) and [`stats`](super::Inspect::stats) ask for. The driver keeps it with its other data and
+/// says what time it is.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub struct StatBook {
+    /// In the order of their time, queue and ability.
+    rows: Vec<StatRow>,
+    /// The last number of each worker process.
+    numbers: BTreeMap<WorkerId, i64>,
+}
+
+/// When the span of so many minutes began in which this lies.
+fn begin(at: DateTime<Utc>, minutes: u64) -> DateTime<Utc> {
+    at.duration_trunc(TimeDelta::minutes(minutes as i64)).unwrap_or(at)
+}
+
+fn add(rows: &mut Vec<StatRow>, since: Option<DateTime<Utc>>, row: &StatRow) {
+    let key = (since, &row.queue, &row.ability);
+    match rows.binary_search_by(|one| (one.since, &one.queue, &one.ability).cmp(&key)) {
+        Ok(at) => rows[at].stats.add(&row.stats),
+        Err(at) => rows.insert(at, StatRow { since, ..row.clone() }),
+    }
+}
+
+impl StatBook {
+    /// Adds to the numbers of this minute and to those since there are any, unless this process said the same under this number
+    /// before. The caller has looked whether the process has a row.
+    pub fn add(&mut self, now: DateTime<Utc>, worker: WorkerId, number: i64, rows: &[StatRow]) {
+        let last = self.numbers.entry(worker).or_default();
+        if number <= *last {
+            return;
+        }
+        *last = number;
+        for row in rows {
+            add(&mut self.rows, None, row);
+            add(&mut self.rows, Some(begin(now, 1)), row);
+        }
+    }
+
+    /// The numbers that are asked for.
+    pub fn read(&self, now: DateTime<Utc>, scan: &StatScan) -> Vec<StatRow> {
+        let first = scan.last.map(|span| begin(now - span, 1));
+        let mut sums: Vec<StatRow> = Vec::new();
+        for row in &self.rows {
+            match (row.since, first) {
+                (None, None) => add(&mut sums, None, row),
+                (Some(minute), Some(first)) if minute >= first => {
+                    let since = scan.step_minutes().map_or(first, |step| begin(minute, step));
+                    add(&mut sums, Some(since), row);
+                }
+                _ => {}
+            }
+        }
+        sums.truncate(scan.limit as usize);
+        sums
+    }
+
+    /// Removes minutes that are older, and the last numbers of processes that are not `known` any more; returns how many minutes.
+    pub fn purge(
+        &mut self,
+        now: DateTime<Utc>,
+        age: Duration,
+        known: impl Fn(WorkerId) -> bool,
+    ) -> usize {
+        let before = self.rows.len();
+        let oldest = now - age - TimeDelta::minutes(1);
+        self.rows.retain(|row| row.since.is_none_or(|minute| minute >= oldest));
+        self.numbers.retain(|worker, _| known(*worker));
+        before - self.rows.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::RunStats;
+
+    fn row(completed: u64) -> StatRow {
+        StatRow::new(None, "q", "a", RunStats { completed, ..RunStats::default() })
+    }
+
+    fn read(book: &StatBook, now: DateTime<Utc>, scan: StatScan) -> Vec<(Option<i64>, u64)> {
+        let line = |row: &StatRow| (row.since.map(|since| since.timestamp()), row.stats.completed);
+        book.read(now, &scan).iter().map(line).collect()
+    }
+
+    #[test]
+    fn minutes_are_summed_up_and_removed_when_they_are_old_and_the_sum_of_all_never_falls() {
+        let (mut book, worker) = (StatBook::default(), WorkerId::new());
+        let at = |second| DateTime::from_timestamp(second, 0).expect("a time");
+        for (number, second) in [(1, 61), (2, 119), (3, 130), (4, 400)] {
+            book.add(at(second), worker, number, &[row(number.unsigned_abs())]);
+            book.add(at(second), worker, number, &[row(100)]);
+        }
+        let minute = Duration::from_secs(60);
+        let now = at(410);
+        assert_eq!(read(&book, now, StatScan::ever()), [(None, 10)]);
+        assert_eq!(
+            read(&book, now, StatScan::last(minute * 6).every(minute)),
+            [(Some(60), 3), (Some(120), 3), (Some(360), 4)]
+        );
+        let three = StatScan::last(minute * 6).every(minute * 3);
+        assert_eq!(read(&book, now, three), [(Some(0), 3 + 3), (Some(360), 4)]);
+        assert_eq!(read(&book, now, StatScan::last(minute * 2)), [(Some(240), 4)]);
+        assert_eq!(book.purge(now, minute * 3, |_| true), 2);
+        assert_eq!(read(&book, now, StatScan::last(minute * 6)), [(Some(0), 4)]);
+        assert_eq!(read(&book, now, StatScan::ever()), [(None, 10)]);
+    }
+}
