@@ -21,6 +21,9 @@ pub mod testing {}
 #[doc = include_str!("../docs/guide/operations.md")]
 pub mod operations {}
 
+#[doc = include_str!("../docs/guide/monitoring.md")]
+pub mod monitoring {}
+
 #[doc = include_str!("../docs/guide/promises.md")]
 pub mod promises {}
 

@@ -1,6 +1,9 @@
 #![doc = include_str!("../README.md")]
 #![allow(clippy::doc_markdown, reason = "the README is prose")]
 
+#[cfg(feature = "metrics")]
+pub mod metrics;
+
 /// The guides of the repository, whose examples are compiled and run here.
 pub mod guide;
 
@@ -86,10 +89,10 @@ pub mod admin {
     pub use qudo_core::{
         AbilityInfo, Ailment, AuditOptions, AuditReport, Cursor, CursorError, DatabaseReport,
         DatabaseState, DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups,
-        Filter, FilterError, Filtered, Finding, Flaw, HealthLimits, JobCount, JobFilter, Listing,
-        LoopReport, MoveReport, Operation, OperationReport, Overview, Page, Paging, PartReport,
-        PerDatabase, Placed, Preview, Reason, Slice, SpoolReport, StatusFilter, Treated,
-        UnknownVerb, Unworkable, Verb, fields, read_due,
+        Filter, FilterError, Filtered, Finding, Flaw, Gauge, HealthLimits, JobCount, JobFilter,
+        Listing, LoopReport, MoveReport, Operation, OperationReport, Overview, Page, Paging,
+        PartReport, PerDatabase, Placed, Preview, Reason, Slice, SpoolReport, StatusFilter,
+        Treated, UnknownVerb, Unworkable, Verb, fields, read_due,
     };
 }
 

@@ -9,6 +9,8 @@ mod doctor;
 mod failures;
 mod health;
 mod list;
+#[cfg(feature = "metrics")]
+mod metrics;
 mod migrate;
 mod operations;
 mod output;
@@ -17,6 +19,7 @@ mod run;
 mod shapes;
 mod show;
 mod sources;
+mod stats;
 mod status;
 mod verbs;
 mod why;
@@ -96,6 +99,11 @@ enum Command {
     Doctor(doctor::Arguments),
     /// Tell whether all is as it should be, for probes and alerts: 0 healthy, 1 not, 2 when a database did not answer.
     Health(health::Arguments),
+    /// Show how many runs ended how, how long their jobs had been ready, and how long they took, by queue and ability.
+    Stats(stats::Arguments),
+    /// Tell Prometheus how the databases are and what their worker processes did: from the tables, so for all processes together.
+    #[cfg(feature = "metrics")]
+    Metrics(metrics::Arguments),
     /// Print the completions for a shell.
     Completions {
         /// The shell.
@@ -232,6 +240,11 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         }
         Command::Doctor(arguments) => doctor::run(&arguments.databases.manager(own)?, &arguments),
         Command::Health(arguments) => health::run(&arguments.databases.manager(own)?, &arguments),
+        Command::Stats(arguments) => stats::run(&arguments.databases.manager(own)?, &arguments),
+        #[cfg(feature = "metrics")]
+        Command::Metrics(arguments) => {
+            metrics::run(&arguments.databases.manager(own)?, &arguments)?
+        }
         Command::Completions { shell } => {
             let (mut command, mut script) = (Arguments::command(), Vec::new());
             clap_complete::generate(shell, &mut command, "qudo", &mut script);

@@ -138,6 +138,8 @@ fn what_is_printed_as_json_is_what_its_page_says() {
         ("failures", "failures"),
         ("failures --each", "failures --each"),
         ("runs", "runs"),
+        ("stats", "stats"),
+        ("stats", "stats --ever"),
         ("why", "why ID"),
         ("queues pause", "queues pause default --reason closed"),
         ("queues", "queues"),
@@ -186,4 +188,8 @@ fn what_is_printed_as_json_is_what_its_page_says() {
     }
     let moved = documented.get("databases move").expect("is on the page");
     assert_eq!(moved.keys().collect::<Vec<_>>(), ["moved", "stayed"]);
+    // The binary has no ability; what is printed is tested beside it.
+    let run = documented.get("run").expect("is on the page");
+    let fields: Vec<_> = run.keys().collect();
+    assert_eq!(fields, ["again_after_seconds", "job", "message", "outcome"]);
 }

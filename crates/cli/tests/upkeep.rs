@@ -64,7 +64,10 @@ fn what_a_migration_would_do_is_told_and_not_done() {
     let database = format!("--database=it=sqlite:{}", place.path().join("jobs.db").display());
     let told = run(&["migrate", "--dry-run", &database]);
     assert_eq!(told.status.code(), Some(1));
-    assert!(text(&told.stdout).contains("it: would apply 3"), "{told:?}");
+    assert!(
+        text(&told.stdout).contains("it: would apply 2026-11-30-000002_create_tables"),
+        "{told:?}"
+    );
     let sql = run(&["migrate", "--sql", &database]);
     assert_eq!(sql.status.code(), Some(1));
     let script = text(&sql.stdout);

@@ -18,6 +18,10 @@ pub trait ManagerInside {
     /// As [`enqueue`](crate::Manager::enqueue), before the insert.
     fn prepare_record<R>(&self, job: NewJob<R>) -> Result<Option<JobRecord>, Error>;
 
+    /// Tells the hooks that a job was stored in a transaction of the caller's, which is not committed yet; `database` is the name
+    /// that the job gave.
+    fn stored_in_transaction(&self, record: &JobRecord, database: Option<&str>);
+
     /// The drivers that a job may go to: that of the database of this name, or those of all databases; the spool is
     /// none of them.
     ///

@@ -287,7 +287,9 @@ impl Job {
 
     pub(crate) fn view(&self) -> JobView<'_> {
         let (claimed, plugins) = (&self.claimed, self.post.host.plugins());
+        let waited = self.begun.saturating_duration_since(claimed.ready_since);
         view_of(claimed, self.max_retries, &self.post.database, plugins)
+            .with_waited(Some(waited))
             .with_arg(&claimed.facts.codec, &claimed.facts.arg)
     }
 }

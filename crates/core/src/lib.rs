@@ -64,6 +64,7 @@ pub use ability_options::AbilityOptions;
 pub use admin::audit;
 pub use admin::audit::{AuditOptions, AuditReport, Finding, Flaw};
 pub use admin::failures::{FailureGroup, FailureGroups};
+pub use admin::gauge::Gauge;
 pub use admin::health::{Ailment, HealthLimits};
 pub use admin::listing::{JobCount, Unworkable};
 pub use admin::operations::{

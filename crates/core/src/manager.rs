@@ -266,6 +266,12 @@ impl Manager {
         admin::overview::overview(self.set(), limit)
     }
 
+    /// The same with jobs counted up to `bound` instead of 10,000: for monitoring. A count takes as long as the jobs that it counts,
+    /// a fraction of a second for a million.
+    pub fn overview_counting(&self, limit: Duration, bound: u64) -> Vec<PerDatabase<Overview>> {
+        admin::overview::counted(self.set(), limit, bound)
+    }
+
     /// Numbers of runs by queue and ability, from every database: how many ended how, how long their jobs had been ready, how long
     /// they took. Worker processes add them with about the pace of their heartbeats, so the last seconds are missing, and those
     /// that a process counted before it was killed.
@@ -285,6 +291,12 @@ impl Manager {
     pub fn stats(&self, scan: &StatScan) -> Vec<PerDatabase<Vec<StatRow>>> {
         let scan = *scan;
         self.set().on_each("tell its numbers", move |driver| driver.stats(&scan))
+    }
+
+    /// The same for who waits no longer than this: a database that has not answered by then has an error.
+    pub fn stats_within(&self, scan: &StatScan, limit: Duration) -> Vec<PerDatabase<Vec<StatRow>>> {
+        let scan = *scan;
+        self.set().on_each_within("tell its numbers", limit, move |driver| driver.stats(&scan))
     }
 
     /// What is not as it should be in each database, the spool included, within limits of the caller's; an empty list where all is. All
@@ -902,6 +914,16 @@ impl Host for Manager {
 impl ManagerInside for Manager {
     fn prepare_record<R>(&self, job: NewJob<R>) -> Result<Option<JobRecord>, Error> {
         client::draft::prepare(self.program(), job.untyped())
+    }
+
+    fn stored_in_transaction(&self, record: &JobRecord, database: Option<&str>) {
+        let all = self.set().all();
+        let name = match (database, &all[..]) {
+            (Some(name), _) => name,
+            (None, [one]) => &*one.name,
+            _ => "",
+        };
+        client::draft::call_post_enqueue_in(self.program(), record, name);
     }
 
     fn drivers(&self, database: Option<&str>) -> Result<Vec<Arc<dyn Driver>>, Error> {

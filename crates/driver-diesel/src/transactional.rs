@@ -160,7 +160,7 @@ pub trait EnqueueIn {
     /// Answers what [`Manager::enqueue`] answers. Before the commit nobody finds the job, so its ticket answers
     /// [`Progress::Unknown`](qudo_core::Progress::Unknown) until then, and ever after if the transaction is rolled back, or if the
     /// job is gone without a trace before the ticket looked. The
-    /// `post_enqueue` hooks are not called, because the commit is yet to come.
+    /// `post_enqueue` hooks are not called, because the commit is yet to come; those of `post_enqueue_in` are.
     ///
     /// # Errors
     ///
@@ -179,14 +179,14 @@ impl EnqueueIn for Manager {
         conn: &mut C,
         job: NewJob<R>,
     ) -> Result<Enqueued<R>, Error> {
-        let (is_named, drivers) =
-            (job.chosen_database().is_some(), self.drivers(job.chosen_database())?);
+        let named = job.chosen_database().map(str::to_owned);
+        let drivers = self.drivers(named.as_deref())?;
         let Some(record) = self.prepare_record(job)? else {
             return Ok(Enqueued::Suppressed);
         };
         let notify = self.notifies_in_transactions();
         let target = match &drivers[..] {
-            [one] if is_named => Target::Named(&**one),
+            [one] if named.is_some() => Target::Named(&**one),
             all => Target::Any(all),
         };
         let inserted = conn.insert_job(&record, target, notify).map_err(|error| match error {
@@ -208,7 +208,10 @@ impl EnqueueIn for Manager {
             },
         })?;
         Ok(match inserted {
-            Inserted::New => Enqueued::New(self.ticket(record.id).typed()),
+            Inserted::New => {
+                self.stored_in_transaction(&record, named.as_deref());
+                Enqueued::New(self.ticket(record.id).typed())
+            }
             Inserted::Existing(holder) => Enqueued::Existing(self.ticket(holder).typed()),
         })
     }

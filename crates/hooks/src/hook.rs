@@ -47,6 +47,13 @@ pub trait Hook: Send + Sync {
         let _ = job;
     }
 
+    /// Called on the enqueuing thread after a job was stored in a transaction of the caller's, which is not committed yet: after
+    /// a rollback there is no job, and nobody tells. The [database](JobView::database) is named where the job or the manager
+    /// names only one. A panic is logged.
+    fn post_enqueue_in(&self, job: &JobView<'_>) {
+        let _ = job;
+    }
+
     /// Called on the worker thread after the claim, before the argument is decoded.
     ///
     /// # Errors
@@ -164,6 +171,10 @@ impl<H: Hook + ?Sized> Hook for std::sync::Arc<H> {
 
     fn post_enqueue(&self, job: &JobView<'_>) {
         (**self).post_enqueue(job);
+    }
+
+    fn post_enqueue_in(&self, job: &JobView<'_>) {
+        (**self).post_enqueue_in(job);
     }
 
     fn pre_work(&self, job: &JobView<'_>) -> Result<(), HookError> {

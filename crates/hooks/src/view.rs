@@ -1,4 +1,5 @@
 use std::fmt;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 
@@ -19,6 +20,7 @@ pub struct JobView<'a> {
     attempt: u32,
     max_retries: u32,
     enqueued_at: Option<DateTime<Utc>>,
+    waited: Option<Duration>,
     codec: &'a str,
     arg: &'a [u8],
     meta: Option<&'a str>,
@@ -54,6 +56,7 @@ impl<'a> JobView<'a> {
             attempt: 1,
             max_retries: 0,
             enqueued_at: None,
+            waited: None,
             codec: crate::JSON,
             arg: b"null",
             meta: None,
@@ -94,6 +97,13 @@ impl<'a> JobView<'a> {
     #[must_use]
     pub fn with_enqueued_at(mut self, at: Option<DateTime<Utc>>) -> Self {
         self.enqueued_at = at;
+        self
+    }
+
+    /// Sets how long the job was ready before this run.
+    #[must_use]
+    pub fn with_waited(mut self, waited: Option<Duration>) -> Self {
+        self.waited = waited;
         self
     }
 
@@ -171,6 +181,12 @@ impl<'a> JobView<'a> {
     /// How many retries the ability allows after the first run.
     pub fn max_retries(&self) -> u32 {
         self.max_retries
+    }
+
+    /// How long the job was ready before this run began: since it was enqueued, due, or put back after an earlier run. Not known
+    /// outside of a run.
+    pub fn waited(&self) -> Option<Duration> {
+        self.waited
     }
 
     /// When the job was enqueued, by its database's clock; not known before the insert.

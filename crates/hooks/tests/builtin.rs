@@ -174,8 +174,10 @@ mod metrics {
     fn each_job_is_counted_and_timed_under_its_labels() {
         let kept = Kept::default();
         metrics::with_local_recorder(&kept, || {
-            let job = view("mail").with_enqueued_at(Some(chrono::Utc::now()));
+            let waited = std::time::Duration::from_millis(250);
+            let job = view("mail").with_database("one").with_waited(Some(waited));
             Metrics.post_enqueue(&job);
+            Metrics.post_enqueue_in(&job);
             Metrics.around_work(&job, &mut || ());
             Metrics.post_work(&job, &Outcome::Completed);
         });
@@ -184,10 +186,11 @@ mod metrics {
         assert_eq!(
             lines,
             [
-                "qudo_enqueued_total{ability=mail,queue=default} +1",
-                "qudo_run_seconds{ability=mail} recorded",
-                "qudo_runs_total{ability=mail,queue=default,outcome=completed} +1",
-                "qudo_wait_seconds{ability=mail} recorded",
+                "qudo_enqueued_in_transactions_total{database=one,queue=default,ability=mail} +1",
+                "qudo_enqueued_total{database=one,queue=default,ability=mail} +1",
+                "qudo_run_seconds{database=one,queue=default,ability=mail} recorded",
+                "qudo_runs_total{database=one,queue=default,ability=mail,outcome=completed} +1",
+                "qudo_wait_seconds{database=one,queue=default,ability=mail} recorded",
             ]
         );
     }

@@ -3,6 +3,7 @@
 pub mod audit;
 pub(crate) mod databases;
 pub(crate) mod failures;
+pub(crate) mod gauge;
 pub(crate) mod health;
 mod jobs;
 pub(crate) mod listing;

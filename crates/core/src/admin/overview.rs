@@ -1,15 +1,11 @@
 //! Each database at a glance, within a time of the caller's.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use crate::database::Database;
-use crate::database::asked::Asked;
 use crate::database::everywhere::PerDatabase;
 use crate::database::health::DatabaseState;
 use crate::database::set::Databases;
 use crate::driver::{Ages, Depth, Driver, DriverError, Pause};
-use crate::tools::time::Instant;
 
 /// Depths are counted up to this: asking costs the same for a million jobs as for this many.
 const DEPTH_BOUND: u64 = 10_000;
@@ -18,7 +14,7 @@ const DEPTH_BOUND: u64 = 10_000;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Overview {
-    /// How many live jobs it holds, each number counted up to 10,000.
+    /// How many live jobs it holds, each number counted up to 10,000, or to the bound that was asked for.
     pub depth: Depth,
     /// How long its work has waited.
     pub ages: Ages,
@@ -47,27 +43,23 @@ impl Overview {
 
 /// Asks all databases, the spool included; who has not answered within the limit has an error.
 pub(crate) fn overview(databases: &Databases, limit: Duration) -> Vec<PerDatabase<Overview>> {
-    let begun: Vec<_> = databases
-        .everywhere()
-        .into_iter()
-        .map(|database| {
-            let asked = database.begin("look at the whole", look);
-            (database, asked)
-        })
-        .collect();
-    let started = Instant::now();
-    let answer = |(database, asked): (Arc<Database>, Asked<_>)| {
-        let left = limit.saturating_sub(started.elapsed());
-        PerDatabase { database: database.name.to_string(), answer: asked.wait_at_most(left) }
-    };
-    begun.into_iter().map(answer).collect()
+    counted(databases, limit, DEPTH_BOUND)
 }
 
-fn look(driver: &dyn Driver) -> Result<Overview, DriverError> {
+/// The same, with jobs counted up to `bound`.
+pub(crate) fn counted(
+    databases: &Databases,
+    limit: Duration,
+    bound: u64,
+) -> Vec<PerDatabase<Overview>> {
+    databases.on_each_within("look at the whole", limit, move |driver| look(driver, bound))
+}
+
+fn look(driver: &dyn Driver, bound: u64) -> Result<Overview, DriverError> {
     let (control, workers) = (driver.control()?, driver.workers()?);
     let live = workers.iter().filter(|one| one.is_live()).count();
     Ok(Overview {
-        depth: driver.depth(DEPTH_BOUND)?,
+        depth: driver.depth(bound)?,
         ages: driver.ages()?,
         draining: control.draining,
         paused: control.paused,
@@ -79,6 +71,7 @@ fn look(driver: &dyn Driver) -> Result<Overview, DriverError> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
@@ -86,6 +79,7 @@ mod tests {
     use crate::manager::Manager;
     use crate::testing::FaultyDriver;
     use crate::tools::threads::sleep;
+    use crate::tools::time::Instant;
 
     #[test]
     fn a_database_that_hangs_has_an_error_in_time_and_holds_up_no_other() {

@@ -100,6 +100,22 @@ pub(crate) fn call_post_enqueue(
     record: &JobRecord,
     database: &str,
 ) {
+    tell_stored(program, hooks, record, database, |hook, job| hook.post_enqueue(job));
+}
+
+/// Runs the `post_enqueue_in` hooks of a job in a transaction whose commit is yet to come.
+pub(crate) fn call_post_enqueue_in(program: &Program, record: &JobRecord, database: &str) {
+    let hooks = program.hooks();
+    tell_stored(program, &hooks, record, database, |hook, job| hook.post_enqueue_in(job));
+}
+
+fn tell_stored(
+    program: &Program,
+    hooks: &HookSet,
+    record: &JobRecord,
+    database: &str,
+    tell: fn(&dyn Hook, &JobView<'_>),
+) {
     if hooks.is_empty() {
         return;
     }
@@ -116,7 +132,7 @@ pub(crate) fn call_post_enqueue(
         Vec::new()
     });
     for hook in ours {
-        if let Err(panic) = guard(|| hook.post_enqueue(&view)) {
+        if let Err(panic) = guard(|| tell(hook, &view)) {
             let hook = hook.name();
             log::error!("the hook {hook:?} panicked after job {id} was stored: {panic}");
         }

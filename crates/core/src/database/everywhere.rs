@@ -58,6 +58,22 @@ impl Databases {
         begun.into_iter().map(answer).collect()
     }
 
+    /// The same for who waits no longer than this: a database that has not answered by then has an error.
+    pub(crate) fn on_each_within<T: Send + 'static>(
+        &self,
+        action: &'static str,
+        limit: Duration,
+        ask: impl Fn(&dyn Driver) -> Result<T, DriverError> + Clone + Send + 'static,
+    ) -> Vec<PerDatabase<T>> {
+        let started = Instant::now();
+        let begun = self.begin_on_each(action, ask);
+        let answer = |(database, asked): (Arc<Database>, Asked<T>)| {
+            let left = limit.saturating_sub(started.elapsed());
+            PerDatabase { database: database.name.to_string(), answer: asked.wait_at_most(left) }
+        };
+        begun.into_iter().map(answer).collect()
+    }
+
     fn begin_on_each<T: Send + 'static>(
         &self,
         action: &'static str,

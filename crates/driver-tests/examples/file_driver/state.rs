@@ -787,7 +787,7 @@ impl State {
         };
         let place = self.waiting(due.map_or(Due::Now, Due::At));
         let ready_at = self.now;
-        self.jobs.entry(one.job).and_modify(|row| *row = Row { place, ready_at, ..row.clone() });
+        self.jobs.entry(one.job).and_modify(|row| *row = Row { ready_at, place, ..row.clone() });
         if let Some(from) = from {
             self.set_mark(one, Trace::Arrived, from);
         }

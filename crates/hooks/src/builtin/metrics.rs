@@ -1,25 +1,40 @@
 use std::cell::Cell;
 use std::time::Instant;
 
+use metrics::Label;
+
 use crate::{Hook, JobView, Outcome};
 
-/// Counts and times jobs through the `metrics` facade: whatever recorder the application installs
-/// gets them.
+/// Counts and times the jobs of this process through the `metrics` facade: whatever recorder the application installs gets
+/// them.
 ///
 /// | metric | kind | labels |
 /// |---|---|---|
-/// | `qudo_enqueued_total` | counter | ability, queue |
-/// | `qudo_runs_total` | counter | ability, queue, outcome |
-/// | `qudo_run_seconds` | histogram | ability |
-/// | `qudo_wait_seconds` | histogram, first runs only | ability |
+/// | `qudo_enqueued_total` | counter | database, queue, ability |
+/// | `qudo_enqueued_in_transactions_total` | counter | database, queue, ability |
+/// | `qudo_runs_total` | counter | database, queue, ability, outcome |
+/// | `qudo_run_seconds` | histogram | database, queue, ability |
+/// | `qudo_wait_seconds` | histogram | database, queue, ability |
 ///
-/// The wait is from the enqueue by the database's clock to the start by this machine's.
+/// Jobs that take the place of another are enqueued too. What is stored in a transaction of the caller's is counted before
+/// the commit, under a name of its own because it may be rolled back; its database is empty where the manager has several and the
+/// job names none. The wait of a run is from when the job was ready: enqueued, due, or put back after an earlier run.
+///
+/// Gauges of the databases are `qudo::metrics`, and numbers of all processes `Manager::stats` and `qudo metrics`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Metrics;
 
 thread_local! {
     /// How long the run on this thread took, from `around_work` to `post_work`.
     static TOOK: Cell<f64> = const { Cell::new(0.0) };
+}
+
+fn labels(job: &JobView<'_>) -> Vec<Label> {
+    vec![
+        Label::new("database", job.database().to_owned()),
+        Label::new("queue", job.queue().to_owned()),
+        Label::new("ability", job.ability().to_owned()),
+    ]
 }
 
 impl Hook for Metrics {
@@ -33,36 +48,28 @@ impl Hook for Metrics {
     }
 
     fn post_enqueue(&self, job: &JobView<'_>) {
-        metrics::counter!(
-            "qudo_enqueued_total",
-            "ability" => job.ability().to_owned(),
-            "queue" => job.queue().to_owned()
-        )
-        .increment(1);
+        metrics::counter!("qudo_enqueued_total", labels(job)).increment(1);
     }
 
-    fn around_work(&self, job: &JobView<'_>, next: &mut dyn FnMut()) {
+    fn post_enqueue_in(&self, job: &JobView<'_>) {
+        metrics::counter!("qudo_enqueued_in_transactions_total", labels(job)).increment(1);
+    }
+
+    fn around_work(&self, _job: &JobView<'_>, next: &mut dyn FnMut()) {
         let begun = Instant::now();
         TOOK.set(0.0);
         next();
         TOOK.set(begun.elapsed().as_secs_f64());
-        if let (1, Some(at)) = (job.attempt(), job.enqueued_at()) {
-            let waited = (chrono::Utc::now() - at).to_std().unwrap_or_default();
-            let waited = waited.saturating_sub(begun.elapsed()).as_secs_f64();
-            metrics::histogram!("qudo_wait_seconds", "ability" => job.ability().to_owned())
-                .record(waited);
-        }
     }
 
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
-        metrics::counter!(
-            "qudo_runs_total",
-            "ability" => job.ability().to_owned(),
-            "queue" => job.queue().to_owned(),
-            "outcome" => outcome.as_str()
-        )
-        .increment(1);
-        metrics::histogram!("qudo_run_seconds", "ability" => job.ability().to_owned())
-            .record(TOOK.replace(0.0));
+        let of_job = labels(job);
+        if let Some(waited) = job.waited() {
+            metrics::histogram!("qudo_wait_seconds", of_job.clone()).record(waited.as_secs_f64());
+        }
+        metrics::histogram!("qudo_run_seconds", of_job.clone()).record(TOOK.replace(0.0));
+        let mut of_run = of_job;
+        of_run.push(Label::new("outcome", outcome.as_str()));
+        metrics::counter!("qudo_runs_total", of_run).increment(1);
     }
 }
