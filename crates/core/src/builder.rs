@@ -275,7 +275,7 @@ impl ManagerBuilder {
         self
     }
 
-    /// How long a database keeps the numbers of each minute, which [`Manager::stats`] tells. The sums since there are any are
+    /// How long a database keeps the numbers of each minute, which [`Manager::stats`](crate::Manager::stats) tells. The sums since there are any are
     /// kept for ever. Default: 14 days.
     pub fn keep_stats(mut self, age: Duration) -> Self {
         self.options.keep.stats = age.min(FOR_EVER);
