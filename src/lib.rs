@@ -91,8 +91,8 @@ pub mod admin {
         DatabaseState, DownReason, ExceptionFilter, Explanation, FailureGroup, FailureGroups,
         Filter, FilterError, Filtered, Finding, Flaw, Gauge, HealthLimits, JobCount, JobFilter,
         Listing, LoopReport, MoveReport, Operation, OperationReport, Overview, Page, Paging,
-        PartReport, PerDatabase, Placed, Preview, Reason, Slice, SpoolReport, StatusFilter,
-        Treated, UnknownVerb, Unworkable, Verb, fields, read_due,
+        PartReport, PerDatabase, Placed, Preview, Reading, Reason, Slice, SpoolReport,
+        StatusFilter, Treated, UnknownVerb, Unworkable, Verb, Watch, fields, read_due,
     };
 }
 

@@ -1,18 +1,20 @@
-//! Gauges of the databases for the `metrics` facade. Feature `metrics`.
+//! Gauges for the `metrics` facade: how the databases are, as this process sees it. Feature `metrics`.
 //!
-//! The hook [`Metrics`](crate::hook::builtin::Metrics) counts and times the jobs of its process; this tells how the databases
-//! are: each name is that of [`Gauge`], with the label `database`, and a database that does not answer has
-//! `qudo_database_up` 0 and no numbers else (NaN); jobs are counted up to a million. Beside them what only the process knows:
+//! The hook [`Metrics`](crate::hook::builtin::Metrics) counts and times the jobs of this process. These gauges are told beside it:
 //!
 //! | gauge | labels | |
 //! |---|---|---|
-//! | `qudo_spool_jobs` | | jobs in the spool of this process, if it has one |
-//! | `qudo_spool_dropped` | | jobs dropped from it, because their unique key was held when they came to a database |
-//! | `qudo_loop_idle_seconds` | database, loop | how long ago a loop of this process last did its work |
+//! | `qudo_process_database_up`, `qudo_process_jobs` and so on | database, state | those of [`Gauge`], with `process_` behind `qudo_`; jobs are counted up to 10,000 |
+//! | `qudo_process_spool_jobs` | | jobs in the spool of this process, if it has one |
+//! | `qudo_process_spool_dropped` | | jobs dropped from it since the process started, because their unique key was held when they came to a database |
+//! | `qudo_process_loop_idle_seconds` | database, loop | how long ago a loop of this process last did its work |
 //!
-//! Whoever has no program to ask, or asks for the whole, scrapes `qudo metrics --listen` instead.
+//! What is not known any more is not a number (NaN): all but `qudo_process_database_up` of a database that does not answer, a database that was
+//! removed, the loops after the work ended. For all processes together there is `qudo metrics --listen`.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -20,12 +22,16 @@ use std::time::Duration;
 use metrics::{Label, gauge};
 
 use crate::Manager;
-use crate::admin::Gauge;
+use crate::admin::{Gauge, Watch};
 
-/// Jobs are counted up to this.
-const BOUND: u64 = 1_000_000;
+/// Two looks are this far apart at least.
+const MIN_PAUSE: Duration = Duration::from_secs(1);
 
-/// Looks at all databases once and sets the gauges. Blocks for as long as the slowest database takes, and at most this long.
+/// A gauge and what tells it from others of its name.
+type Series = (String, Vec<(String, String)>);
+
+/// Looks at all databases once and sets the gauges. Blocks until the databases have answered, and at most this long; then it reads the
+/// spool's file, if there is one.
 ///
 /// ```
 /// use std::time::Duration;
@@ -35,29 +41,46 @@ const BOUND: u64 = 1_000_000;
 /// # Ok::<(), qudo::Error>(())
 /// ```
 pub fn measure(manager: &Manager, limit: Duration) {
-    let databases = manager.database_names();
-    for on in manager.overview_counting(limit, BOUND) {
-        // The spool is not one of them, and is told of below.
-        if databases.contains(&on.database) {
-            for one in Gauge::of(on.answer.as_ref().ok()) {
-                let mut labels = vec![Label::new("database", on.database.clone())];
-                labels.extend(one.label.map(|(name, value)| Label::new(name, value)));
-                gauge!(one.name, labels).set(one.value);
-            }
-        }
-    }
-    if let Ok(Some(spool)) = manager.spool() {
-        gauge!("qudo_spool_jobs").set(spool.waiting as f64);
-        gauge!("qudo_spool_dropped").set(spool.dropped as f64);
-    }
-    for one in manager.loops() {
-        let labels = vec![Label::new("database", one.database), Label::new("loop", one.name)];
-        let idle = one.last_success.map_or(f64::NAN, |last| last.as_secs_f64());
-        gauge!("qudo_loop_idle_seconds", labels).set(idle);
+    for (series, value) in look(manager, limit) {
+        set(&series, value);
     }
 }
 
-/// Sets the gauges again and again, on a thread of its own, until it is dropped.
+fn set((name, labels): &Series, value: f64) {
+    let labels = labels.iter().map(|(name, value)| Label::new(name.clone(), value.clone()));
+    gauge!(name.clone(), labels.collect::<Vec<_>>()).set(value);
+}
+
+fn look(manager: &Manager, limit: Duration) -> BTreeMap<Series, f64> {
+    let mut all = BTreeMap::new();
+    let mut note = |name: &str, labels: &[(&str, &str)], value| {
+        let labels = labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        all.insert((name.to_owned(), labels.collect()), value);
+    };
+    let mut watch = Watch::default();
+    watch.within = limit;
+    for one in manager.readings(watch) {
+        for gauge in Gauge::of(&one) {
+            let name = gauge.name.replacen("qudo_", "qudo_process_", 1);
+            let mut labels = vec![("database", &*one.database)];
+            labels.extend(gauge.label);
+            note(&name, &labels, gauge.value);
+        }
+    }
+    if let Ok(Some(spool)) = manager.spool() {
+        note("qudo_process_spool_jobs", &[], spool.waiting as f64);
+        note("qudo_process_spool_dropped", &[], spool.dropped as f64);
+    }
+    for one in manager.loops() {
+        let idle = one.last_success.map_or(f64::NAN, |last| last.as_secs_f64());
+        let labels = [("database", &*one.database), ("loop", one.name)];
+        note("qudo_process_loop_idle_seconds", &labels, idle);
+    }
+    all
+}
+
+/// Sets the gauges again and again, on a thread of its own, until it is dropped: then none of them is a number any more. To drop it
+/// waits for a look that is under way.
 pub struct Sampler {
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -70,7 +93,8 @@ impl fmt::Debug for Sampler {
 }
 
 impl Sampler {
-    /// Begins at once; between two looks there is this much time. Databases have 5 seconds to answer.
+    /// Begins at once, and looks again after this time; after a second at least. Databases have 5 seconds to answer. The recorder is the
+    /// one that is installed for the whole program.
     ///
     /// ```
     /// use std::time::Duration;
@@ -86,15 +110,27 @@ impl Sampler {
     ///
     /// When the system refuses a thread.
     pub fn start(manager: &Manager, every: Duration) -> std::io::Result<Self> {
-        const LIMIT: Duration = Duration::from_secs(5);
         let (stop, stopped) = channel::<()>();
         let manager = manager.clone();
         let sample = move || {
+            let mut known: BTreeMap<Series, f64> = BTreeMap::new();
             loop {
-                measure(&manager, LIMIT);
-                if stopped.recv_timeout(every) != Err(RecvTimeoutError::Timeout) {
-                    return;
+                // A recorder that panics, say: the next look may do better, and until then nothing old is told.
+                let looked = AssertUnwindSafe(|| look(&manager, Watch::default().within));
+                let now = catch_unwind(looked).unwrap_or_default();
+                for gone in known.keys().filter(|series| !now.contains_key(*series)) {
+                    set(gone, f64::NAN);
                 }
+                for (series, value) in &now {
+                    set(series, *value);
+                }
+                known = now;
+                if stopped.recv_timeout(every.max(MIN_PAUSE)) != Err(RecvTimeoutError::Timeout) {
+                    break;
+                }
+            }
+            for series in known.keys() {
+                set(series, f64::NAN);
             }
         };
         let thread = std::thread::Builder::new().name("qudo-metrics".to_owned()).spawn(sample)?;

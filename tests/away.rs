@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use qudo::admin::{
     AuditOptions, ExceptionFilter, HealthLimits, JobFilter, Operation, OperationId, Paging, Part,
-    PerDatabase, StatusFilter, Verb,
+    PerDatabase, StatScan, StatusFilter, Verb, Watch,
 };
 use qudo::driver::Due;
 use qudo::{Job, JobError, JobId, JobResult, Manager, NewJob};
@@ -121,6 +121,13 @@ fn questions(manager: &Manager, known: JobId) {
     let paging = Paging::default();
     let all = JobFilter::all();
     only_one_answers("overview", manager.overview(Duration::from_secs(1)));
+    only_one_answers("stats", manager.stats(&StatScan::ever()));
+    let mut watch = Watch::default();
+    watch.within = Duration::from_secs(1);
+    let readings = manager.readings(watch);
+    let up: Vec<_> = readings.iter().filter(|one| one.up).map(|one| &*one.database).collect();
+    assert_eq!(up, [WELL], "{readings:?}");
+    assert_eq!(readings.iter().filter(|one| one.trouble.is_some()).count(), 3, "{readings:?}");
     only_one_answers("jobs", manager.jobs(&all, &paging).pages);
     only_one_answers("exceptions", manager.exceptions(&ExceptionFilter::all(), &paging).pages);
     only_one_answers("failures", manager.failures(&ExceptionFilter::all(), 1_000));

@@ -384,6 +384,39 @@ fn tables_of_others_are_left_alone() {
 }
 
 #[test]
+fn a_table_of_others_is_left_alone_by_a_later_migration_too() {
+    for engine in ["sqlite", "postgres", "mariadb", "mysql"] {
+        let Some(house) = House::open(engine) else { continue };
+        let dsn = format!("{}?table_prefix=shop_", house.plain);
+        let driver = DriverRegistration::open_linked(&dsn).expect("opens").driver;
+        driver.migrate(false).expect("migrates");
+        // As a program made it that knew no more than the migrations before.
+        let run = |sql: &str| match &house.plain.strip_prefix("sqlite:") {
+            Some(file) => {
+                let mut conn = SqliteConnection::establish(file).expect("opens");
+                conn.batch_execute("PRAGMA busy_timeout = 30000").expect("sets");
+                conn.batch_execute(sql).expect("changes");
+            }
+            None => drop(qudo_test_servers::run_sql(&house.plain, sql).expect("changes")),
+        };
+        run("DROP TABLE shop_stat");
+        run("DROP TABLE shop_stat_report");
+        run("ALTER TABLE shop_ready DROP COLUMN ready_at");
+        if engine == "postgres" {
+            run("DROP FUNCTION shop_claim_2");
+        }
+        run("DELETE FROM shop_schema_migrations WHERE version = '20261130000004'");
+        run("CREATE TABLE shop_stat (n INTEGER)");
+        let error = driver.migrate(false).expect_err("it is another's").to_string();
+        assert!(error.contains("shop_stat"), "{engine}: {error}");
+        assert!(matches!(driver.schema(), Ok(SchemaState::Behind(missing)) if missing.len() == 1));
+        run("DROP TABLE shop_stat");
+        assert_eq!(driver.migrate(false).expect("migrates").len(), 1, "{engine}");
+        assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
+    }
+}
+
+#[test]
 fn a_database_of_another_kind_than_the_connection_is_refused() {
     let place = tempfile::tempdir().expect("a temporary directory");
     let file = place.path().join("jobs.db").display().to_string();

@@ -150,7 +150,7 @@ fn a_migration_that_was_broken_off_is_missing_and_is_applied_again() {
         sql_query("UPDATE qudo_schema_migrations SET applied_at = 0")
             .execute(&mut conn)
             .expect("sets");
-        assert_eq!(driver.revert().expect("reverts").len(), 2);
+        assert_eq!(driver.revert().expect("reverts").len(), 3);
     }
 }
 

@@ -39,7 +39,13 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
             found.push((finding.databases.join(", "), "audit", text));
         }
         for (database, error) in &report.failures {
-            if errors.iter().all(|(known, _)| known != database) {
+            // Tables that are missing, or may not be read, were remarked on, and cannot be audited.
+            let is_known = errors.iter().any(|(known, _)| known == database)
+                || (!error.is_down()
+                    && found.iter().any(|(of, about, _)| {
+                        of == database && matches!(*about, "tables" | "rights")
+                    }));
+            if !is_known {
                 errors.push((database.clone(), with_causes(error)));
             }
         }

@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::output::say;
 use crate::sources::Databases;
+use crate::spans::{seconds, timeout};
 
 /// What counts as healthy.
 #[derive(Debug, clap::Args)]
@@ -14,7 +15,7 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) databases: Databases,
     /// How many seconds a database has to answer.
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = timeout)]
     timeout: Duration,
     /// For how many seconds a job may be ready, since it was enqueued, due or put back.
     #[arg(long, value_name = "SECONDS", value_parser = seconds)]
@@ -31,11 +32,6 @@ pub(crate) struct Arguments {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
-}
-
-pub(crate) fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
-    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
 }
 
 /// Tells what is not as it should be; 0 when all is, 1 when something is not, 2 when a database did not answer.

@@ -19,6 +19,7 @@ mod run;
 mod shapes;
 mod show;
 mod sources;
+mod spans;
 mod stats;
 mod status;
 mod verbs;
@@ -31,7 +32,6 @@ use clap::{CommandFactory, Parser, Subcommand};
 use qudo::{Error, Manager};
 
 use list::ListArguments;
-use sources::Databases;
 use verbs::OnFilter;
 
 /// Looks after the databases of a qudo job queue.
@@ -46,7 +46,7 @@ struct Arguments {
 enum Command {
     /// Create or update the tables. Refuses while worker processes live whose programs must not work on the new tables;
     /// programs that only enqueue have no row, and are not seen.
-    Migrate(Migrate),
+    Migrate(migrate::Arguments),
     /// Show each database at a glance: whether it answers, what waits and runs, for how long, and who works it.
     Status(status::Arguments),
     #[command(after_long_help = list::LANGUAGE)]
@@ -125,21 +125,6 @@ enum Command {
     Bench(bench::Arguments),
 }
 
-#[derive(Debug, clap::Args)]
-struct Migrate {
-    #[command(flatten)]
-    databases: Databases,
-    /// Do not look for worker processes of older programs; their jobs may fail then.
-    #[arg(long)]
-    force: bool,
-    /// Tell which migrations are missing, and apply none: 0 when none is missing, 1 when one is.
-    #[arg(long, conflicts_with = "force")]
-    dry_run: bool,
-    /// The same, with the statements, to be read. Applied by hand they are not recorded, and programs refuse the tables.
-    #[arg(long, conflicts_with = "force")]
-    sql: bool,
-}
-
 /// Why a command did not do what it was for.
 #[derive(Debug)]
 enum Failure {
@@ -159,7 +144,8 @@ impl From<Error> for Failure {
 /// The exit code is 0 on success, 1 when a database did not do its part, 2 for a wrong command line.
 /// `status`, lists, counts, `show` and orders answer 0 when all databases answered, and 2 when one did not; `show` and `why` 1 when no database
 /// knows the job, and 2 when a database that did not answer may know it. `audit` answers 0 when all is as it should be, 1 when
-/// something is wrong, and 2 when it could not look at all of it.
+/// something is wrong, and 2 when it could not look at all of it; `doctor` and `health` likewise. `stats` and `metrics` answer 2 when a database did not
+/// tell all. `run` answers 1 when the job failed, and 2 when it cannot be run.
 pub fn run() -> ExitCode {
     run_on(None)
 }
@@ -200,12 +186,7 @@ fn run_on(own: Option<&Manager>) -> ExitCode {
 fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure> {
     let code = |done: bool| if done { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     Ok(match command {
-        Command::Migrate(Migrate { databases, dry_run, sql, .. }) if dry_run || sql => {
-            migrate::missing(&databases.manager(own)?, sql)
-        }
-        Command::Migrate(Migrate { databases, force, .. }) => {
-            code(migrate::run(&databases.manager(own)?, force))
-        }
+        Command::Migrate(arguments) => migrate::run(&arguments.databases.manager(own)?, &arguments),
         Command::Status(arguments) => status::run(&arguments.databases.manager(own)?, &arguments),
         Command::Jobs(arguments) => {
             let manager = arguments.databases.manager(own)?;

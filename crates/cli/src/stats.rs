@@ -1,13 +1,14 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use qudo::admin::{Histogram, StatRow, StatScan, read_due};
-use qudo::{Due, Manager};
+use qudo::Manager;
+use qudo::admin::{Histogram, StatRow, StatScan};
 use serde_json::{Value, json};
 
 use crate::output::{print_rows, say};
 use crate::shapes::time;
 use crate::sources::Databases;
+use crate::spans::span;
 use crate::with_causes;
 
 /// Which numbers are shown.
@@ -27,13 +28,6 @@ pub(crate) struct Arguments {
     json: bool,
     #[command(flatten)]
     pub(crate) databases: Databases,
-}
-
-fn span(text: &str) -> Result<Duration, String> {
-    match read_due(text) {
-        Some(Due::In(span)) if !span.is_zero() => Ok(span),
-        _ => Err("expected a span of time, such as 30m, 12h or 1h30m".to_owned()),
-    }
 }
 
 /// Shows numbers of runs; 0 when all databases answered, 2 when one did not.
@@ -67,7 +61,10 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
         let cells = rows.iter().map(|(database, row)| as_cells(database, row));
         print_rows(&HEAD, cells);
         if cut {
-            eprintln!("qudo: there may be more than {} rows; ask for longer spans", scan.limit);
+            eprintln!(
+                "qudo: there may be more than {} rows of a database, and the earliest are left out: ask for a longer --every or a shorter --last",
+                scan.limit
+            );
         }
         for (database, error) in &errors {
             eprintln!("qudo: database {database:?}: {error}");
@@ -101,7 +98,7 @@ fn as_cells(database: &str, row: &StatRow) -> Vec<String> {
     };
     let mut cells = vec![
         database.to_owned(),
-        row.since.map_or_else(|| "ever".to_owned(), |since| since.format("%F %R").to_string()),
+        row.since.map_or_else(|| "ever".to_owned(), |since| since.format("%F %RZ").to_string()),
         row.queue.to_string(),
         row.ability.to_string(),
     ];
@@ -164,13 +161,5 @@ mod tests {
             [90, 2_500, 999_400, 12_340_000, 3_600_000_000].map(shown),
             ["90µs", "2.5ms", "999.4ms", "12.34s", "3600s"]
         );
-    }
-
-    #[test]
-    fn a_span_of_time_is_asked_for() {
-        assert_eq!(span("1h30m"), Ok(Duration::from_secs(5_400)));
-        for wrong in ["0s", "2026-12-01", "soon", ""] {
-            assert!(span(wrong).is_err(), "{wrong}");
-        }
     }
 }

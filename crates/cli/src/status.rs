@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::output::{print_rows, say};
 use crate::sources::Databases;
+use crate::spans::timeout;
 use crate::with_causes;
 
 /// How databases are shown, and how often.
@@ -15,24 +16,14 @@ pub(crate) struct Arguments {
     #[command(flatten)]
     pub(crate) databases: Databases,
     /// How many seconds a database has to answer.
-    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = timeout)]
     timeout: Duration,
     /// Shows it again every two seconds, or as often as is said, until it is ended.
-    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = seconds)]
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "2", value_parser = timeout)]
     watch: Option<Duration>,
     /// One JSON object instead of a table; with --watch one a line.
     #[arg(long)]
     json: bool,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    let seconds: f64 = text.parse().map_err(|_| "it is not a number".to_owned())?;
-    let in_range = (0.01..=3_600.0).contains(&seconds);
-    if in_range {
-        Ok(Duration::from_secs_f64(seconds))
-    } else {
-        Err("from 0.01 to 3600".to_owned())
-    }
 }
 
 /// Shows each database, whatever becomes of the others; 0 when all answered, 2 when one did not.
@@ -170,7 +161,7 @@ mod tests {
         let of = |seconds: u64| span(Duration::from_secs(seconds));
         assert_eq!(span(Duration::from_millis(7)), "7ms");
         assert_eq!([of(59), of(61), of(3_700), of(90_000)], ["59s", "1m01s", "1h01m", "1d01h"]);
-        assert!(seconds("0").is_err() && seconds("x").is_err() && seconds("nan").is_err());
-        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(timeout("0").is_err() && timeout("x").is_err() && timeout("nan").is_err());
+        assert_eq!(timeout("0.5"), Ok(Duration::from_millis(500)));
     }
 }

@@ -130,6 +130,8 @@ fn what_is_printed_as_json_is_what_its_page_says() {
     let (bed, documented) = (Bed::new(), documented());
     let mut seen: BTreeMap<&str, BTreeSet<String>> = BTreeMap::new();
     for (section, arguments) in [
+        ("migrate", "migrate"),
+        ("migrate", "migrate --dry-run"),
         ("status", "status"),
         ("health", "health --ready 0"),
         ("doctor", "doctor"),

@@ -75,8 +75,16 @@ fn what_a_migration_would_do_is_told_and_not_done() {
         script.contains("CREATE TABLE qudo_job (")
             && script.contains("CREATE TABLE qudo_operation (")
     );
+    let (code, object) = json(&["migrate", "--sql", "--json", &database]);
+    let steps = object["databases"][0]["missing"].as_array().expect("a list");
+    assert_eq!((code, steps.len()), (Some(1), 3), "{object}");
+    assert!(steps.iter().all(|one| one["sql"].as_str().is_some_and(|sql| sql.contains(';'))));
     assert_eq!(run(&["migrate", "--dry-run", "--force", &database]).status.code(), Some(2));
-    assert_eq!(run(&["migrate", &database]).status.code(), Some(0));
+    let folder = format!("--database=folder=sqlite:{}", place.path().display());
+    let (code, object) = json(&["migrate", "--json", &database, &folder]);
+    assert_eq!(code, Some(1), "{object}");
+    assert_eq!(object["databases"][0]["applied"].as_array().map(Vec::len), Some(3), "{object}");
+    assert!(object["databases"][1]["error"].is_string(), "{object}");
     for how in ["--dry-run", "--sql"] {
         let told = run(&["migrate", how, &database]);
         assert_eq!(told.status.code(), Some(0), "{told:?}");
@@ -94,6 +102,9 @@ fn the_doctor_tells_what_is_missing_and_what_does_not_answer() {
     let remarks = object["remarks"].as_array().expect("a list");
     assert_eq!((code, remarks.len()), (Some(1), 1), "{object}");
     assert_eq!((&remarks[0]["database"], &remarks[0]["about"]), (&"it".into(), &"tables".into()));
+    let (code, object) = json(&["doctor", "--json", &database]);
+    let away = object["databases"].as_array().expect("a list");
+    assert_eq!((code, away.len()), (Some(1), 0), "what was remarked on answered: {object}");
     assert_eq!(run(&["migrate", &database]).status.code(), Some(0));
     let well = run(&["doctor", &database]);
     let said = text(&well.stdout);

@@ -274,6 +274,15 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// A run that was made by hand changed nothing.
+    #[error(
+        "the run of job {job} changed nothing: its lease was lost while it ran; the job was ended meanwhile, or runs \
+         elsewhere (`qudo why {job}`)"
+    )]
+    LeaseLost {
+        /// The job.
+        job: JobId,
+    },
     /// An operation cannot be begun, or gone on with.
     #[error("operation {operation}: {reason}")]
     UnreadableOperation {

@@ -67,6 +67,7 @@ pub use admin::failures::{FailureGroup, FailureGroups};
 pub use admin::gauge::Gauge;
 pub use admin::health::{Ailment, HealthLimits};
 pub use admin::listing::{JobCount, Unworkable};
+pub use admin::monitor::{Reading, Watch};
 pub use admin::operations::{
     Operation, OperationReport, PartReport, Preview, Slice, Treated, UnknownVerb, Verb,
 };

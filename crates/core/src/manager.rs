@@ -17,6 +17,7 @@ use crate::admin::audit::{AuditOptions, AuditReport};
 use crate::admin::failures::FailureGroups;
 use crate::admin::health::{Ailment, HealthLimits};
 use crate::admin::listing::{JobCount, Unworkable};
+use crate::admin::monitor::{Monitor, Reading, Watch};
 use crate::admin::operations::{Operation, OperationReport, Preview, Slice};
 use crate::admin::overview::Overview;
 use crate::admin::page::{Listing, Paging};
@@ -59,6 +60,7 @@ pub struct Manager {
 struct Parts {
     client: Arc<Client>,
     at_work: AtWork,
+    monitor: Monitor,
 }
 
 impl Manager {
@@ -222,8 +224,8 @@ impl Manager {
     ///
     /// # Errors
     ///
-    /// [`Error::NotRunnable`] if no database has the job, it runs or moves, or this manager lacks its ability; as
-    /// [`work_once`](Self::work_once) otherwise.
+    /// [`Error::NotRunnable`] if no database has the job, it runs or moves, or this manager lacks its ability; [`Error::LeaseLost`] if others took the
+    /// job while it ran; as [`work_once`](Self::work_once) otherwise.
     pub fn run_job(&self, id: JobId) -> Result<Outcome, Error> {
         session::by_hand::run_job(self.client(), &self.host(), id)
     }
@@ -266,10 +268,20 @@ impl Manager {
         admin::overview::overview(self.set(), limit)
     }
 
-    /// The same with jobs counted up to `bound` instead of 10,000: for monitoring. A count takes as long as the jobs that it counts,
-    /// a fraction of a second for a million.
-    pub fn overview_counting(&self, limit: Duration, bound: u64) -> Vec<PerDatabase<Overview>> {
-        admin::overview::counted(self.set(), limit, bound)
+    /// What monitoring asks of each database, the spool left out: each tells as much as it can within the time, and why not more. While a
+    /// look at a database goes on, whoever asks is told what it has seen so far: it may be asked as often as is wanted.
+    ///
+    /// ```
+    /// use qudo_core::{Manager, NewJob, Watch};
+    ///
+    /// let manager = Manager::builder().linked(false).database("memory:watched").build()?;
+    /// manager.enqueue(NewJob::named("mail", "ada@example.org".into()))?;
+    /// let one = manager.readings(Watch::default()).remove(0);
+    /// assert!(one.up && one.depth.is_some_and(|depth| depth.ready.count == 1));
+    /// # Ok::<(), qudo_core::Error>(())
+    /// ```
+    pub fn readings(&self, watch: Watch) -> Vec<Reading> {
+        self.parts.monitor.readings(self.set(), watch)
     }
 
     /// Numbers of runs by queue and ability, from every database: how many ended how, how long their jobs had been ready, how long
@@ -291,12 +303,6 @@ impl Manager {
     pub fn stats(&self, scan: &StatScan) -> Vec<PerDatabase<Vec<StatRow>>> {
         let scan = *scan;
         self.set().on_each("tell its numbers", move |driver| driver.stats(&scan))
-    }
-
-    /// The same for who waits no longer than this: a database that has not answered by then has an error.
-    pub fn stats_within(&self, scan: &StatScan, limit: Duration) -> Vec<PerDatabase<Vec<StatRow>>> {
-        let scan = *scan;
-        self.set().on_each_within("tell its numbers", limit, move |driver| driver.stats(&scan))
     }
 
     /// What is not as it should be in each database, the spool included, within limits of the caller's; an empty list where all is. All
@@ -885,7 +891,13 @@ impl ManagerBuilder {
     /// two abilities, hooks or plugins collide.
     pub fn build(self) -> Result<Manager, Error> {
         let client = self.into_client()?;
-        Ok(Manager { parts: Arc::new(Parts { client, at_work: AtWork::default() }) })
+        Ok(Manager {
+            parts: Arc::new(Parts {
+                client,
+                at_work: AtWork::default(),
+                monitor: Monitor::default(),
+            }),
+        })
     }
 }
 

@@ -16,6 +16,10 @@ pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError>
     let mut remarks = Vec::new();
     let missing = match migrate::missing(engine) {
         Ok(missing) => missing.into_iter().map(|(name, _)| name).collect(),
+        // Newer than this program, which says so itself.
+        Err(error) if error.kind() == ErrorKind::Schema => {
+            return Ok(vec![Remark::new(About::Tables, error.to_string())]);
+        }
         Err(error) => {
             remarks.push(remark(error, "qudo_schema_migrations")?);
             Vec::new()
@@ -37,8 +41,12 @@ pub(crate) fn checkup<E: Engine>(engine: &E) -> Result<Vec<Remark>, DriverError>
             Ok(more) => remarks.extend(more),
             Err(error) if error.is_down() => return Err(error),
             Err(error) => {
+                let about = match error.kind() {
+                    ErrorKind::Permission => About::Rights,
+                    _ => About::Durability,
+                };
                 let text = format!("clock or settings cannot be read: {error}");
-                remarks.push(Remark::new(About::Rights, text));
+                remarks.push(Remark::new(about, text));
             }
         }
     }
@@ -77,7 +85,7 @@ fn clock<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<Remark>> {
         return Ok(Vec::new());
     }
     let text = format!(
-        "it is {:.1} s {} this machine's; times in filters and ages count by the one or the other",
+        "it is {:.1} s {} this machine's; some times are reckoned by its clock, others by this machine's",
         skew.abs() as f64 / 1e6,
         if skew > 0 { "ahead of" } else { "behind" }
     );

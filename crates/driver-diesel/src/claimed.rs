@@ -99,8 +99,9 @@ impl ClaimRow {
     }
 }
 
-/// Since when a job was ready, by our clock; both times by the server's, in microseconds.
-pub(crate) fn ready_since(now: i64, ready_at: i64) -> Instant {
+/// Since when a job was ready, by our clock; all times by the server's, in microseconds. Never before it was there, although it may have been due.
+pub(crate) fn ready_since(now: i64, ready_at: Option<i64>, enqueued_at: i64) -> Instant {
+    let ready_at = ready_at.unwrap_or(enqueued_at).max(enqueued_at);
     let waited = Duration::from_micros(u64::try_from(now - ready_at).unwrap_or_default());
     let ours = Instant::now();
     ours.checked_sub(waited).unwrap_or(ours)
@@ -134,7 +135,7 @@ pub(crate) fn claimed(
             meta: facts.meta,
         },
         enqueued_at: instant(facts.enqueued_at),
-        ready_since: ready_since(now, ready.ready_at.unwrap_or(facts.enqueued_at)),
+        ready_since: ready_since(now, ready.ready_at, facts.enqueued_at),
     }
 }
 

@@ -6,7 +6,7 @@ use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, ErrorKind, Exception, ExceptionScan, Head, Inserted,
-    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, PlacedJob,
+    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, Pause, PlacedJob,
     Promotion, Purged, Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatRow,
     StatScan, StatusRow, StatusScan, Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
     WorkerSeen,
@@ -353,7 +353,7 @@ impl<E: Engine> Work for DieselDriver<E> {
         worker: WorkerId,
         number: i64,
         rows: &[StatRow],
-    ) -> Result<bool, DriverError> {
+    ) -> Result<(), DriverError> {
         // Not looked for after the commit: if a cluster undoes it, numbers are missing and no job is.
         self.write_transaction(|conn| stat::add::<E>(conn, worker.as_uuid(), number, rows))
     }
@@ -473,8 +473,8 @@ impl<E: Engine> Inspect for DieselDriver<E> {
         self.engine.read(|conn| heads::ahead::<E>(conn, job, bound))
     }
 
-    fn ages(&self) -> Result<Ages, DriverError> {
-        self.engine.read(heads::ages::<E>)
+    fn ages(&self, pauses: &[Pause]) -> Result<Ages, DriverError> {
+        self.engine.read(|conn| heads::ages::<E>(conn, pauses))
     }
 
     fn stats(&self, scan: &StatScan) -> Result<Vec<StatRow>, DriverError> {

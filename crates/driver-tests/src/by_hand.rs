@@ -5,13 +5,13 @@ use std::time::Duration;
 use qudo::admin::JobState;
 use qudo::driver::{JobClaim, Part, Settled, Settlement, Verdict};
 use qudo::hook::Outcome;
-use qudo::{Error, JobId, NewJob};
+use qudo::{Error, Job, JobId, JobResult, NewJob};
 
 use crate::abilities::{echo, other_echo, stumble};
 use crate::contract::{HOUR, beating, insert, record};
 use crate::session::claim_as_stranger;
 use crate::work::exceptions;
-use crate::Bed;
+use crate::{Bed, Log};
 
 pub fn a_job_is_run_by_its_id_whatever_its_time_and_whatever_is_paused(bed: &Bed) {
     let (manager, log) = bed.with(|builder| builder.ability::<echo>().ability::<other_echo>());
@@ -93,10 +93,8 @@ pub fn a_claim_by_id_is_the_same_however_often_it_is_asked_and_can_be_released(b
     assert_eq!(driver.release_claim(one.id, 7).expect("answers"), 1);
     let anew = claim(other.id, 1).expect("waits");
     assert_eq!(anew.attempt, 1, "the attempt was not spent");
-    let settlement = Settlement { job: Box::new(anew), verdict: Verdict::Complete, extras: None };
-    assert_eq!(driver.settle(other.id, &[settlement]).expect("answers"), [Settled::Done]);
-    assert!(driver.state(job.id).expect("answers").is_none());
     // Nothing is leased after the deadline.
+    assert_eq!(driver.release_claim(other.id, 1).expect("answers"), 1);
     let late = JobClaim {
         worker: one.id,
         claim: 9,
@@ -104,5 +102,60 @@ pub fn a_claim_by_id_is_the_same_however_often_it_is_asked_and_can_be_released(b
         grab_for: HOUR,
         deadline: qudo::driver::Deadline::within(Duration::ZERO),
     };
-    assert!(driver.claim_job(&late).map_or(true, |job| job.is_none()));
+    driver.claim_job(&late).expect_err("it is too late");
+    assert_eq!(driver.state(job.id).expect("answers"), Some(JobState::Ready));
+    let anew = claim(other.id, 2).expect("waits");
+    let settlement = Settlement { job: Box::new(anew), verdict: Verdict::Complete, extras: None };
+    assert_eq!(driver.settle(other.id, &[settlement]).expect("answers"), [Settled::Done]);
+    assert!(driver.state(job.id).expect("answers").is_none());
+}
+
+pub fn two_who_run_one_job_at_once_run_it_once(bed: &Bed) {
+    let (manager, log) = bed.manager::<echo>();
+    for round in 0..5 {
+        let job = echo::job(round.to_string()).database(bed.first());
+        let id = manager.enqueue(job).expect("stored").id().expect("new");
+        let (left, right) = std::thread::scope(|scope| {
+            let other = scope.spawn(|| manager.run_job(id));
+            (manager.run_job(id), other.join().expect("no panic"))
+        });
+        let done = |one: &Result<Outcome, Error>| matches!(one, Ok(Outcome::Completed));
+        let refused = |one: &Result<Outcome, Error>| matches!(one, Err(Error::NotRunnable { .. }));
+        assert!(
+            (done(&left) && refused(&right)) || (refused(&left) && done(&right)),
+            "{left:?} {right:?}"
+        );
+    }
+    assert_eq!(log.lines().len(), 5);
+}
+
+pub fn a_job_that_is_to_end_is_not_run_by_hand(bed: &Bed) {
+    let (manager, log) = bed.manager::<echo>();
+    let job = echo::job("x".to_owned()).database(bed.first());
+    let id = manager.enqueue(job).expect("stored").id().expect("new");
+    let (worker, claimed) = claim_as_stranger(bed, "echo", 1);
+    assert_eq!(claimed[0].id, id);
+    manager.cancel(id, "enough").expect("is told");
+    // Its worker dies, and the order is left.
+    bed.driver().remove_worker(worker).expect("gives back");
+    assert!(matches!(manager.run_job(id), Err(Error::NotRunnable { .. })));
+    assert!(log.lines().is_empty() && manager.lookup(id).expect("answers").is_none());
+}
+
+#[qudo::ability]
+fn loses(job: &Job) -> JobResult {
+    let cut = job.plugin::<Log>()?;
+    cut.add("runs");
+    // Somebody cuts it loose while it runs.
+    let reason = "cut loose";
+    job.manager().cancel_by_force(job.id(), reason).map(drop)?;
+    Ok(())
+}
+
+pub fn a_run_whose_lease_was_lost_is_told_as_such(bed: &Bed) {
+    let (manager, log) = bed.manager::<loses>();
+    let id = manager.enqueue(loses::job().database(bed.first())).expect("stored").id().expect("new");
+    let lost = manager.run_job(id).expect_err("it changed nothing");
+    assert!(matches!(lost, Error::LeaseLost { job } if job == id), "{lost}");
+    assert_eq!(log.lines(), ["runs"]);
 }

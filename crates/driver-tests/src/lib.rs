@@ -260,6 +260,9 @@ macro_rules! suite {
             a_job_is_run_by_its_id_whatever_its_time_and_whatever_is_paused,
             a_run_by_hand_that_fails_is_one_like_any_other,
             a_job_that_does_not_wait_cannot_be_run_and_it_is_said_why,
+            two_who_run_one_job_at_once_run_it_once,
+            a_job_that_is_to_end_is_not_run_by_hand,
+            a_run_whose_lease_was_lost_is_told_as_such,
             a_claim_by_id_is_the_same_however_often_it_is_asked_and_can_be_released,
         }
     };
@@ -267,9 +270,11 @@ macro_rules! suite {
         $crate::tests! { $run; $crate::numbers:
             runs_are_counted_by_queue_ability_and_outcome,
             a_run_of_a_single_job_is_counted_too,
-            numbers_of_processes_add_up_and_words_that_are_repeated_count_once,
+            numbers_of_processes_add_up_and_reports_that_are_repeated_count_once,
+            processes_that_report_the_same_pairs_at_once_wait_for_each_other,
             the_numbers_of_this_minute_outlive_a_clean_up,
             since_when_a_job_is_ready_is_known_through_all_that_becomes_of_it,
+            the_oldest_ready_job_is_found_behind_younger_ones_and_paused_ones_do_not_count,
         }
     };
     (@ operations $run:path) => {

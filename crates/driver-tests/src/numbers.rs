@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use chrono::Utc;
 use qudo::driver::{
-    AbilityLease, Act, ClaimRequest, ClaimedJob, Deadline, Driver, Due, Histogram, JobClaim,
-    JobRecord, Keep, Name, RunStats, Settlement, StatRow, StatScan, Verdict, WorkerInfo,
+    AbilityLease, Act, Arrival, BUCKETS, ClaimRequest, ClaimedJob, Deadline, Driver, Due, Histogram, JobClaim,
+    JobRecord, Keep, MovingJob, Name, Part, Pause, RunStats, Settlement, StatRow, StatScan, Verdict, WorkerInfo,
 };
 use qudo::admin::Paging;
 use qudo::hook::Outcome;
@@ -13,7 +13,7 @@ use qudo::{Enqueued, Manager};
 
 use crate::abilities::{double, give_up, other_echo, splits, stumble};
 use crate::contract::{HOUR, beating, insert, record};
-use crate::{Bed, DEADLINE, eventually, run_all};
+use crate::{Bed, DEADLINE, departed, eventually, run_all};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -110,23 +110,25 @@ fn row(queue: &str, ability: &str, stats: RunStats) -> StatRow {
     StatRow::new(None, queue, ability, stats)
 }
 
-pub fn numbers_of_processes_add_up_and_words_that_are_repeated_count_once(bed: &Bed) {
+pub fn numbers_of_processes_add_up_and_reports_that_are_repeated_count_once(bed: &Bed) {
     let driver = &*bed.driver();
     let add = |worker: &WorkerInfo, number, rows: &[StatRow]| {
-        driver.add_stats(worker.id, number, rows).expect("answers")
+        driver.add_stats(worker.id, number, rows).expect("answers");
     };
-    let stranger = WorkerInfo::new("stranger", MINUTE);
-    assert!(!add(&stranger, 1, &[row("q", "a", stats(1, 1))]), "without a row nothing is counted");
-    assert!(rows(driver, StatScan::ever()).is_empty());
     let (one, other) = (beating(driver), beating(driver));
     // More than one statement takes, in two queues, with a name that is longer than most.
     let long = "q".repeat(100);
     let many: Vec<_> = (0..150).map(|n| row(&long, &format!("a{n:03}"), stats(2, n))).collect();
-    assert!(add(&one, 1, &many));
-    assert!(add(&one, 1, &many), "said again, because the answer was lost");
-    assert!(add(&one, 2, &[row("q", "a", stats(3, 70))]));
-    assert!(add(&other, 1, &[row("q", "a", stats(4, 5_000)), row("r", "a", stats(1, 0))]));
-    assert!(add(&one, 1, &[row("q", "a", stats(9, 1))]), "an old number");
+    add(&one, 1, &many);
+    // Made again, because the answer was lost; and once more after the process was taken for dead, and was there again.
+    add(&one, 1, &many);
+    driver.remove_worker(one.id).expect("answers");
+    add(&one, 1, &many);
+    driver.heartbeat(&one).expect("beats");
+    add(&one, 1, &many);
+    add(&one, 2, &[row("q", "a", stats(3, 70))]);
+    add(&other, 1, &[row("q", "a", stats(4, 5_000)), row("r", "a", stats(1, 0))]);
+    add(&one, 1, &[row("q", "a", stats(9, 1))]);
     let told = rows(driver, StatScan::ever());
     assert_eq!(told.len(), 152);
     let mut sum = stats(3, 70);
@@ -144,10 +146,40 @@ pub fn numbers_of_processes_add_up_and_words_that_are_repeated_count_once(bed: &
     let years = Duration::from_secs(10 * 366 * 24 * 3_600);
     let mut slow = RunStats::default();
     slow.note(&Outcome::Completed, years, years);
-    assert!(add(&other, 2, &[row("slow", "a", slow.clone())]));
+    add(&other, 2, &[row("slow", "a", slow.clone())]);
     let told = rows(driver, StatScan::ever()).pop().expect("is there");
     assert_eq!(told.2, slow);
     assert_eq!(told.2.waiting.quantile(0.5), Histogram::BOUNDS.last().copied());
+    // Sums end somewhere, and what comes then is counted all the same.
+    let mut most = Histogram::new([0; BUCKETS], Duration::from_micros(u64::MAX));
+    most.note(Duration::from_millis(1));
+    let endless = RunStats { completed: 1, running: most, ..RunStats::default() };
+    for number in 3..7 {
+        add(&other, number, &[row("endless", "a", endless.clone())]);
+    }
+    let told = rows(driver, StatScan::ever());
+    let told = told.iter().find(|(queue, ..)| queue == "endless").expect("is there");
+    assert_eq!((told.2.completed, told.2.running.count()), (4, 4));
+    assert!(rows(driver, StatScan::last(HOUR)).iter().any(|(queue, ..)| queue == "endless"));
+}
+
+pub fn processes_that_report_the_same_pairs_at_once_wait_for_each_other(bed: &Bed) {
+    let driver = bed.driver();
+    let pairs: Vec<_> = (0..20).map(|n| row("q", &format!("a{n:02}"), stats(1, n))).collect();
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| {
+                let worker = beating(&*driver);
+                for number in 1..=10 {
+                    driver.add_stats(worker.id, number, &pairs).expect("answers");
+                    driver.heartbeat(&worker).expect("beats");
+                }
+            });
+        }
+    });
+    let told = rows(&*driver, StatScan::ever());
+    assert_eq!(told.len(), 20);
+    assert!(told.iter().all(|(.., stats)| stats.completed == 40), "{told:?}");
 }
 
 pub fn the_numbers_of_this_minute_outlive_a_clean_up(bed: &Bed) {
@@ -155,7 +187,9 @@ pub fn the_numbers_of_this_minute_outlive_a_clean_up(bed: &Bed) {
     let worker = beating(driver);
     driver.add_stats(worker.id, 1, &[row("q", "a", stats(3, 1))]).expect("answers");
     driver.purge(&Keep::all(Duration::ZERO), 1_000).expect("cleans up");
-    assert_eq!(rows(driver, StatScan::ever()).len(), 1);
+    for scan in [StatScan::ever(), StatScan::last(MINUTE)] {
+        assert_eq!(rows(driver, scan).len(), 1, "{scan:?}");
+    }
 }
 
 /// How long it had been ready.
@@ -163,13 +197,23 @@ fn waited(job: &ClaimedJob) -> Duration {
     job.ready_since.elapsed()
 }
 
-/// A job that was due an hour ago.
+/// A job that was enqueued two hours ago and due an hour ago: it comes from another database, which says so.
 fn overdue(driver: &dyn Driver) -> JobRecord {
-    let mut job = record("a", None);
-    job.due = Due::At(Utc::now() - HOUR);
-    insert(driver, std::slice::from_ref(&job));
+    let record = record("a", None);
+    let mut due = record.clone();
+    due.due = Due::At(Utc::now() - HOUR);
+    arrive(driver, due);
     driver.promote_due(100).expect("promotes");
-    job
+    record
+}
+
+fn arrive(driver: &dyn Driver, record: JobRecord) {
+    let (flags, enqueued_at) = (record.facts.flags(), Utc::now() - HOUR * 2);
+    let departure = uuid::Uuid::now_v7();
+    let job = MovingJob { record, attempt: 0, crashes: 0, flags, enqueued_at, departure };
+    let arrived = driver.move_in("another", std::slice::from_ref(&job)).expect("arrives");
+    assert_eq!(arrived, [Arrival::Here]);
+    assert_eq!(driver.moved_in(&departed(&[job])).expect("waits"), 1);
 }
 
 fn one(driver: &dyn Driver, worker: &WorkerInfo, number: i64) -> ClaimedJob {
@@ -190,14 +234,21 @@ pub fn since_when_a_job_is_ready_is_known_through_all_that_becomes_of_it(bed: &B
         let settlement = Settlement { job: Box::new(job), verdict, extras: None };
         driver.settle(worker.id, &[settlement]).expect("answers");
     };
-    // New.
+    // New, and one that was due before it was enqueued.
+    let mut before = record("a", None);
+    before.due = Due::At(Utc::now() - HOUR);
     insert(driver, &[record("a", None)]);
     let new = one(driver, &worker, 1);
-    assert!(waited(&new) < soon, "{:?}", waited(&new));
-    settle(new, Verdict::Complete);
+    insert(driver, &[before]);
+    driver.promote_due(100).expect("promotes");
+    assert!(driver.ages(&[]).expect("answers").ready.is_some_and(|age| age < soon));
+    for new in [new, one(driver, &worker, 20)] {
+        assert!(waited(&new) < soon, "{:?}", waited(&new));
+        settle(new, Verdict::Complete);
+    }
     // Due for an hour.
     let id = overdue(driver).id;
-    let ages = driver.ages().expect("answers");
+    let ages = driver.ages(&[]).expect("answers");
     assert!(ages.ready.is_some_and(|age| age > soon), "{ages:?}");
     // A change of its place in the order leaves it as it is.
     driver.act(&Act::Prioritize(3), &[id], None).expect("answers");
@@ -231,4 +282,31 @@ pub fn since_when_a_job_is_ready_is_known_through_all_that_becomes_of_it(bed: &B
     let asked = JobClaim { worker: worker.id, claim: 13, job: id, grab_for: HOUR, deadline };
     let job = driver.claim_job(&asked).expect("answers").expect("waits");
     assert!(waited(&job) > soon && waited(&job) < HOUR * 2, "{:?}", waited(&job));
+}
+
+pub fn the_oldest_ready_job_is_found_behind_younger_ones_and_paused_ones_do_not_count(bed: &Bed) {
+    let driver = &*bed.driver();
+    let age = |pauses: &[Pause]| driver.ages(pauses).expect("answers").ready;
+    assert_eq!(age(&[]), None);
+    // Its id is the smallest and it is ready since now, as a job that was retried.
+    let worker = beating(driver);
+    insert(driver, &[record("a", None)]);
+    let first = one(driver, &worker, 1);
+    let old: Vec<_> = (0..3).map(|_| overdue(driver)).collect();
+    let settlement =
+        Settlement { job: Box::new(first), verdict: Verdict::Retry(Duration::ZERO), extras: None };
+    driver.settle(worker.id, &[settlement]).expect("answers");
+    assert!(age(&[]).is_some_and(|age| age > HOUR / 2), "{:?}", age(&[]));
+    // In queues behind it, each with a priority of its own.
+    let ids: Vec<_> = old.iter().map(|job| job.id).collect();
+    for (at, queue) in ["x", "y", "z"].into_iter().enumerate() {
+        driver.act(&Act::Requeue(queue.into()), &ids[at..=at], None).expect("answers");
+        driver.act(&Act::Prioritize(at as i32), &ids[at..=at], None).expect("answers");
+    }
+    assert!(age(&[]).is_some_and(|age| age > HOUR / 2), "{:?}", age(&[]));
+    let pause = |part| Pause::new(part, "", Utc::now());
+    let queues = ["x", "y", "z"].map(|name| pause(Part::Queue(name.to_owned())));
+    assert!(age(&queues).is_some_and(|age| age < HOUR / 2), "{:?}", age(&queues));
+    assert!(age(&queues[..2]).is_some_and(|age| age > HOUR / 2));
+    assert_eq!(age(&[pause(Part::Ability("a".to_owned()))]), None);
 }

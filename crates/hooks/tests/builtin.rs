@@ -186,11 +186,11 @@ mod metrics {
         assert_eq!(
             lines,
             [
-                "qudo_enqueued_in_transactions_total{database=one,queue=default,ability=mail} +1",
-                "qudo_enqueued_total{database=one,queue=default,ability=mail} +1",
-                "qudo_run_seconds{database=one,queue=default,ability=mail} recorded",
-                "qudo_runs_total{database=one,queue=default,ability=mail,outcome=completed} +1",
-                "qudo_wait_seconds{database=one,queue=default,ability=mail} recorded",
+                "qudo_process_enqueued_in_transactions_total{database=one,queue=default,ability=mail} +1",
+                "qudo_process_enqueued_total{database=one,queue=default,ability=mail} +1",
+                "qudo_process_run_seconds{database=one,queue=default,ability=mail} recorded",
+                "qudo_process_runs_total{database=one,queue=default,ability=mail,outcome=completed} +1",
+                "qudo_process_wait_seconds{database=one,queue=default,ability=mail} recorded",
             ]
         );
     }

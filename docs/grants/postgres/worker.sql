@@ -23,3 +23,4 @@ GRANT SELECT, INSERT, DELETE ON qudo_cancel TO qudo_account;
 GRANT SELECT, UPDATE, DELETE ON qudo_operation TO qudo_account;
 -- Numbers of its runs, and their clean-up.
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat_report TO qudo_account;

@@ -1,6 +1,7 @@
 -- Numbers of the runs that ended, and since when jobs are ready. Programs that know only the tables before it go on
--- working: their runs are not counted, and of jobs that they put back it is not known since when they are ready. Adding columns
--- takes a lock of their table for a moment, and writes no row.
+-- working: their runs are not counted, and of jobs that they put back it is not known since when they are ready. Adding the
+-- column takes a lock of its table for a moment and writes no row;
+-- MySQL before 8.0.12 makes the table of the ready jobs anew.
 
 -- Since when a job is ready, for how long it waited is counted; NULL since it was enqueued.
 -- Looked for first, because MySQL commits each statement by itself: a migration that broke off half way is simply run again.
@@ -10,14 +11,7 @@ PREPARE alter_of_qudo FROM @alter_of_qudo;
 EXECUTE alter_of_qudo;
 DEALLOCATE PREPARE alter_of_qudo;
 
--- The number of the last such words that a process said, so that words whose answer was lost are not counted twice.
-SET @alter_of_qudo = IF(NOT EXISTS (SELECT 1 FROM information_schema.columns WHERE table_schema = DATABASE()
-    AND table_name = 'qudo_worker' AND column_name = 'stat_number'), 'ALTER TABLE qudo_worker ADD COLUMN stat_number BIGINT NOT NULL DEFAULT 0', 'DO 0');
-PREPARE alter_of_qudo FROM @alter_of_qudo;
-EXECUTE alter_of_qudo;
-DEALLOCATE PREPARE alter_of_qudo;
-
--- How the runs ended that worker processes made, by the minute in which they said so with their heartbeat; in the row of
+-- How the runs ended that worker processes made, by the minute in which they reported them; in the row of
 -- minute 0 since the first, which is what counters are read from and never removed, so that they never fall. How long jobs
 -- were ready before they were run, and how long they ran, in microseconds: the sums, and how many times took at most 100
 -- microseconds (00), 200 (01), 500 (02), 1 millisecond (03), and so on with 1, 2 and 5 up to 50,000 seconds (26), and longer
@@ -91,4 +85,13 @@ CREATE TABLE IF NOT EXISTS qudo_stat (
     run_26 BIGINT,
     run_27 BIGINT,
     PRIMARY KEY (minute, queue, ability)
+) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
+
+-- The number of the last report of each process, so that a report whose answer was lost is not counted twice. A row of its own, and not a
+-- column of the process's row: that one goes when the process is taken for dead, and is locked by its heartbeats.
+CREATE TABLE IF NOT EXISTS qudo_stat_report (
+    worker BINARY(16) NOT NULL PRIMARY KEY,
+    number BIGINT NOT NULL,
+    reported_at BIGINT NOT NULL,
+    KEY ix_qudo_stat_report_at (reported_at)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;

@@ -1,8 +1,8 @@
 -- Removes what up.sql made. The numbers are lost.
 DROP FUNCTION qudo_claim_2(TEXT, INTEGER, UUID, TEXT[], BIGINT[], BIGINT, UUID, BIGINT, BIGINT, BIGINT, UUID[],
     INTEGER, UUID);
+DROP TABLE qudo_stat_report;
 DROP TABLE qudo_stat;
-ALTER TABLE qudo_worker DROP COLUMN stat_number;
 ALTER TABLE qudo_ready DROP COLUMN ready_at;
 
 -- As it was before.

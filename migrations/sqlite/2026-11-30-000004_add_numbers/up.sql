@@ -1,14 +1,11 @@
 -- Numbers of the runs that ended, and since when jobs are ready. Programs that know only the tables before it go on
--- working: their runs are not counted, and of jobs that they put back it is not known since when they are ready. Adding columns
--- takes a lock of their table for a moment, and writes no row.
+-- working: their runs are not counted, and of jobs that they put back it is not known since when they are ready. Adding the
+-- column takes a lock of its table for a moment and writes no row.
 
 -- Since when a job is ready, for how long it waited is counted; NULL since it was enqueued.
 ALTER TABLE qudo_ready ADD COLUMN ready_at INTEGER;
 
--- The number of the last such words that a process said, so that words whose answer was lost are not counted twice.
-ALTER TABLE qudo_worker ADD COLUMN stat_number INTEGER NOT NULL DEFAULT 0;
-
--- How the runs ended that worker processes made, by the minute in which they said so with their heartbeat; in the row of
+-- How the runs ended that worker processes made, by the minute in which they reported them; in the row of
 -- minute 0 since the first, which is what counters are read from and never removed, so that they never fall. How long jobs
 -- were ready before they were run, and how long they ran, in microseconds: the sums, and how many times took at most 100
 -- microseconds (00), 200 (01), 500 (02), 1 millisecond (03), and so on with 1, 2 and 5 up to 50,000 seconds (26), and longer
@@ -83,3 +80,13 @@ CREATE TABLE qudo_stat (
     run_27 INTEGER,
     PRIMARY KEY (minute, queue, ability)
 ) WITHOUT ROWID;
+
+-- The number of the last report of each process, so that a report whose answer was lost is not counted twice. A row of its own, and not a
+-- column of the process's row: that one goes when the process is taken for dead, and is locked by its heartbeats.
+CREATE TABLE qudo_stat_report (
+    worker BLOB NOT NULL PRIMARY KEY,
+    number INTEGER NOT NULL,
+    reported_at INTEGER NOT NULL
+) WITHOUT ROWID;
+
+CREATE INDEX ix_qudo_stat_report_at ON qudo_stat_report (reported_at);

@@ -12,6 +12,7 @@ use qudo::Manager;
 use crate::Failure;
 use crate::output::say;
 use crate::sources::Databases;
+use crate::spans::timeout;
 use page::{Ask, page};
 
 /// What is told, and where.
@@ -24,20 +25,28 @@ pub(crate) struct Arguments {
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<SocketAddr>,
     /// How many seconds a database has to answer; less than the scrape's own timeout.
-    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = crate::health::seconds)]
+    #[arg(long, value_name = "SECONDS", default_value = "5", value_parser = timeout)]
     timeout: Duration,
     /// Jobs are counted up to this number.
-    #[arg(long, value_name = "JOBS", default_value_t = 1_000_000)]
+    #[arg(long, value_name = "JOBS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     count_to: u64,
+    /// So many pairs of queue and ability of a database are told at most, with 66 series each.
+    #[arg(long, value_name = "PAIRS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pairs: u32,
 }
 
-/// Prints the numbers, or answers for them.
+/// Prints the numbers once: 0 when all databases told theirs, 2 when one did not; or answers for them until the process is told to end.
 pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
-    let ask = Ask { limit: arguments.timeout, count_to: arguments.count_to };
+    let Arguments { timeout: limit, count_to, pairs, .. } = *arguments;
+    let ask = Ask { limit, count_to, pairs };
     let Some(address) = arguments.listen else {
-        let text = page(manager, ask).map_err(|error| Failure::Usage(error.to_string()))?;
-        say(text.trim_end());
-        return Ok(ExitCode::SUCCESS);
+        let page = page(manager, ask).map_err(|error| Failure::Usage(error.to_string()))?;
+        say(page.text.trim_end());
+        for (database, trouble) in &page.troubles {
+            eprintln!("qudo: database {database:?}: {trouble}");
+        }
+        let whole = page.troubles.is_empty();
+        return Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(2) });
     };
     server::serve(manager.clone(), ask, address)
         .map_err(|error| Failure::Usage(format!("cannot listen at {address}: {error}")))?;

@@ -9,10 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use qudo::Manager;
-use qudo::admin::{Gauge, Histogram, Overview, StatRow, StatScan};
-
-/// So many queues and abilities of one database are told at most.
-const MAX_ROWS: u32 = 10_000;
+use qudo::admin::{Gauge, Histogram, Reading, StatRow, StatScan, Watch};
 
 /// What is asked, and for how long is waited.
 #[derive(Debug, Clone, Copy)]
@@ -20,54 +17,45 @@ pub(super) struct Ask {
     pub(super) limit: Duration,
     /// Jobs are counted up to this.
     pub(super) count_to: u64,
+    /// So many pairs of queue and ability of one database are told at most.
+    pub(super) pairs: u32,
 }
 
-/// One database.
+/// A page, and why it is not whole.
+pub(super) struct Page {
+    pub(super) text: String,
+    /// The databases that told only a part, or nothing, with the reason.
+    pub(super) troubles: Vec<(String, String)>,
+}
+
 #[derive(Debug)]
 struct Told {
-    database: String,
-    seen: Option<Overview>,
-    rows: Vec<StatRow>,
-    /// Whether there are more rows than are told.
-    cut: bool,
-}
-
-#[derive(Debug)]
-struct Page {
-    databases: Vec<Told>,
+    readings: Vec<Reading>,
+    pairs: usize,
     took: Duration,
 }
 
 /// Asks all databases and writes what they tell.
-pub(super) fn page(manager: &Manager, ask: Ask) -> Result<String, fmt::Error> {
+pub(super) fn page(manager: &Manager, ask: Ask) -> Result<Page, fmt::Error> {
     let begun = Instant::now();
     let mut scan = StatScan::ever();
-    scan.limit = MAX_ROWS + 1;
-    // Both are asked of all databases at the same time.
-    let (seen, stats) = std::thread::scope(|scope| {
-        let stats = scope.spawn(|| manager.stats_within(&scan, ask.limit));
-        (manager.overview_counting(ask.limit, ask.count_to), stats.join())
-    });
-    let mut stats = stats.unwrap_or_default();
-    let told = |seen: qudo::admin::PerDatabase<Overview>| {
-        let at = stats.iter().position(|on| on.database == seen.database);
-        let rows = at.map(|at| stats.swap_remove(at));
-        let mut rows = rows.and_then(|on| on.answer.ok()).unwrap_or_default();
-        let cut = rows.len() > MAX_ROWS as usize;
-        rows.truncate(MAX_ROWS as usize);
-        Told { database: seen.database, seen: seen.answer.ok(), rows, cut }
-    };
-    let databases = seen.into_iter().map(told).collect();
+    scan.limit = ask.pairs.saturating_add(1);
+    let mut watch = Watch::default();
+    (watch.within, watch.count_to, watch.stats) = (ask.limit, ask.count_to, Some(scan));
+    let readings = manager.readings(watch);
+    let trouble = |one: &Reading| Some((one.database.clone(), one.trouble.clone()?));
+    let troubles = readings.iter().filter_map(trouble).collect();
     let mut registry = Registry::default();
-    registry.register_collector(Box::new(Page { databases, took: begun.elapsed() }));
+    let told = Told { readings, pairs: ask.pairs as usize, took: begun.elapsed() };
+    registry.register_collector(Box::new(told));
     let mut text = String::new();
     encode(&mut text, &registry)?;
-    Ok(text)
+    Ok(Page { text, troubles })
 }
 
 type Labels<'l> = Vec<(&'l str, &'l str)>;
 
-impl Collector for Page {
+impl Collector for Told {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         self.gauges(&mut encoder)?;
         self.runs(&mut encoder)?;
@@ -75,26 +63,23 @@ impl Collector for Page {
         self.times(&mut encoder, "qudo_run_seconds", help, |row| &row.stats.running)?;
         let help = "How long jobs were ready before their runs";
         self.times(&mut encoder, "qudo_wait_seconds", help, |row| &row.stats.waiting)?;
+        let help = "Whether the database told its numbers of runs";
+        self.of_each(&mut encoder, "qudo_stats_up", help, |one| Some(one.stats.is_some()))?;
         let help = "Whether there are more queues and abilities than are told";
-        let name = "qudo_stats_cut";
-        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-        for one in &self.databases {
-            let labels: Labels<'_> = vec![("database", &one.database)];
-            family.encode_family(&labels)?.encode_gauge(&i64::from(one.cut))?;
-        }
-        let help = "How long it took to ask the databases";
-        let name = "qudo_ask_seconds";
+        let is_cut = |one: &Reading| Some(one.stats.as_ref()?.len() > self.pairs);
+        self.of_each(&mut encoder, "qudo_stats_cut", help, is_cut)?;
+        let (name, help) = ("qudo_ask_seconds", "How long it took to ask the databases");
         let mut took = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
         took.encode_gauge(&self.took.as_secs_f64())
     }
 }
 
-impl Page {
+impl Told {
     /// Those of one name together, as the text has to have them.
     fn gauges(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let of = |one: &Told| Gauge::of(one.seen.as_ref());
-        let all: Vec<_> = self.databases.iter().map(|one| (&*one.database, of(one))).collect();
-        let kinds = Gauge::of(None);
+        let of = |one: &'_ Reading| (one.database.clone(), Gauge::of(one));
+        let all: Vec<_> = self.readings.iter().map(of).collect();
+        let kinds = Gauge::of(&Reading::default());
         for kind in kinds.chunk_by(|one, next| one.name == next.name) {
             let Gauge { name, help, .. } = kind[0];
             let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
@@ -106,6 +91,24 @@ impl Page {
                     labels.extend(one.label);
                     family.encode_family(&labels)?.encode_gauge(&one.value)?;
                 }
+            }
+        }
+        Ok(())
+    }
+
+    /// Yes or no of each database that told.
+    fn of_each(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        name: &str,
+        help: &str,
+        of: impl Fn(&Reading) -> Option<bool>,
+    ) -> Result<(), fmt::Error> {
+        let mut family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+        for one in &self.readings {
+            if let Some(is_so) = of(one) {
+                let labels: Labels<'_> = vec![("database", &one.database)];
+                family.encode_family(&labels)?.encode_gauge(&i64::from(is_so))?;
             }
         }
         Ok(())
@@ -140,7 +143,10 @@ impl Page {
     }
 
     fn rows(&self) -> impl Iterator<Item = (&str, &StatRow)> {
-        self.databases.iter().flat_map(|one| one.rows.iter().map(|row| (&*one.database, row)))
+        self.readings.iter().flat_map(|one| {
+            let rows = one.stats.as_deref().unwrap_or_default();
+            rows.iter().take(self.pairs).map(|row| (&*one.database, row))
+        })
     }
 }
 

@@ -7,15 +7,17 @@ use std::time::{Duration, Instant};
 
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
-use hyper::header::{ALLOW, CONTENT_TYPE};
+use hyper::header::{ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use qudo::Manager;
 use tokio::net::{TcpListener, TcpStream};
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Mutex, Semaphore};
 use tokio::task::spawn_blocking;
+use tokio::time::{sleep, timeout};
 
 use super::page::{Ask, page};
 
@@ -28,66 +30,93 @@ const FRESH: Duration = Duration::from_secs(1);
 /// So many connections are open at a time; others wait.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Whoever has not asked within this time of connecting is hung up on.
+/// Whoever has not asked within this time of connecting is hung up on, and so is who takes this much longer than the
+/// databases to read the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// When connections cannot be taken, it is said and tried again so often.
+const PAUSE: Duration = Duration::from_secs(1);
 
 struct Server {
     manager: Manager,
     ask: Ask,
     /// The last answer. It is held while the databases are asked: they are asked by one at a time.
-    last: Mutex<Option<(Instant, Bytes)>>,
+    last: Arc<Mutex<Last>>,
 }
 
-/// Answers until the process ends.
+#[derive(Default)]
+struct Last {
+    page: Option<(Instant, Bytes)>,
+    /// What was said of databases that did not tell all: it is said once.
+    troubles: Vec<(String, String)>,
+}
+
+/// Answers until the process is told to end.
 ///
 /// # Errors
 ///
 /// When it cannot listen there.
 pub(super) fn serve(manager: Manager, ask: Ask, on: SocketAddr) -> std::io::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         let listener = TcpListener::bind(on).await?;
         eprintln!("qudo: metrics are at http://{}/metrics", listener.local_addr()?);
-        let server = Arc::new(Server { manager, ask, last: Mutex::default() });
-        let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            let Ok(place) = Arc::clone(&free).acquire_owned().await else { return Ok(()) };
-            match listener.accept().await {
-                Ok((stream, _)) => {
-                    let server = Arc::clone(&server);
-                    tokio::spawn(async move {
-                        converse(server, stream).await;
-                        drop(place);
-                    });
-                }
-                // Of one connection, or of too many open files: that passes.
-                Err(error) => {
-                    log::warn!("a connection could not be taken: {error}");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                }
-            }
+        // The first process of a container is ended by no signal that it does not handle.
+        let mut terminated = signal(SignalKind::terminate())?;
+        let server = Arc::new(Server { manager, ask, last: Arc::default() });
+        tokio::select! {
+            () = take_connections(&listener, &server) => Ok(()),
+            _ = terminated.recv() => Ok(()),
         }
-    })
+    });
+    // A database that is asked at this moment is not waited for.
+    runtime.shutdown_background();
+    ended
 }
 
+async fn take_connections(listener: &TcpListener, server: &Arc<Server>) {
+    let free = Arc::new(Semaphore::new(MAX_CONNECTIONS));
+    while let Ok(place) = Arc::clone(&free).acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let server = Arc::clone(server);
+                tokio::spawn(async move {
+                    converse(server, stream).await;
+                    drop(place);
+                });
+            }
+            // Of one connection, or of too many open files: that passes.
+            Err(error) => {
+                log::warn!("connections cannot be taken: {error}");
+                sleep(PAUSE).await;
+            }
+        }
+    }
+}
+
+/// One question and its answer: whoever scrapes comes seldom, and is not to hold a place meanwhile.
 async fn converse(server: Arc<Server>, stream: TcpStream) {
+    let longest = server.ask.limit + PATIENCE * 2;
     let answer = service_fn(move |request| {
         let server = Arc::clone(&server);
         async move { Ok::<_, Infallible>(answer(&server, &request).await) }
     });
     let mut connection = http1::Builder::new();
-    connection.timer(TokioTimer::new()).header_read_timeout(PATIENCE);
-    if let Err(error) = connection.serve_connection(TokioIo::new(stream), answer).await {
-        log::debug!("a connection ended: {error}");
+    connection.keep_alive(false).timer(TokioTimer::new()).header_read_timeout(PATIENCE);
+    let connection = connection.serve_connection(TokioIo::new(stream), answer);
+    match timeout(longest, connection).await {
+        Ok(Ok(())) => {}
+        Ok(Err(error)) => log::debug!("a connection ended: {error}"),
+        Err(_) => log::debug!("a connection took too long"),
     }
 }
 
-async fn answer(server: &Arc<Server>, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer(server: &Server, request: &Request<Incoming>) -> Response<Full<Bytes>> {
     let plain =
         |status, text: &'static str| response(status, TEXT, Bytes::from_static(text.as_bytes()));
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let mut refused = plain(StatusCode::METHOD_NOT_ALLOWED, "GET or HEAD\n");
-        refused.headers_mut().insert(ALLOW, hyper::header::HeaderValue::from_static("GET, HEAD"));
+        refused.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
         return refused;
     }
     match request.uri().path() {
@@ -103,24 +132,41 @@ async fn answer(server: &Arc<Server>, request: &Request<Incoming>) -> Response<F
 fn response(status: StatusCode, kind: &'static str, text: Bytes) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(text));
     *response.status_mut() = status;
-    let kind = hyper::header::HeaderValue::from_static(kind);
-    response.headers_mut().insert(CONTENT_TYPE, kind);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
 impl Server {
-    async fn page(self: &Arc<Self>) -> Option<Bytes> {
-        let mut last = self.last.lock().await;
-        if let Some((at, page)) = &*last
-            && at.elapsed() < FRESH
-        {
-            return Some(page.clone());
-        }
-        let this = Arc::clone(self);
-        // The manager blocks.
-        let text = spawn_blocking(move || page(&this.manager, this.ask)).await;
-        let page = Bytes::from(text.ok()?.ok()?);
-        *last = Some((Instant::now(), page.clone()));
-        Some(page)
+    /// On a task of its own: whoever hangs up leaves the look to end and its answer to those who come next.
+    async fn page(&self) -> Option<Bytes> {
+        let (last, manager, ask) = (Arc::clone(&self.last), self.manager.clone(), self.ask);
+        let look = tokio::spawn(async move {
+            let mut last = last.lock_owned().await;
+            if let Some((at, page)) = &last.page
+                && at.elapsed() < FRESH
+            {
+                return Some(page.clone());
+            }
+            // The manager blocks.
+            let made = match spawn_blocking(move || page(&manager, ask)).await {
+                Ok(Ok(made)) => made,
+                Ok(Err(error)) => return told(&error),
+                Err(error) => return told(&error),
+            };
+            for (database, trouble) in &made.troubles {
+                if !last.troubles.iter().any(|(one, said)| one == database && said == trouble) {
+                    log::warn!("database {database:?}: {trouble}");
+                }
+            }
+            let page = Bytes::from(made.text);
+            *last = Last { page: Some((Instant::now(), page.clone())), troubles: made.troubles };
+            Some(page)
+        });
+        look.await.ok().flatten()
     }
+}
+
+fn told(error: &dyn std::error::Error) -> Option<Bytes> {
+    log::error!("the numbers cannot be told: {error}");
+    None
 }

@@ -112,8 +112,11 @@ fn of_one(seen: &Overview, limits: &HealthLimits, is_spool: bool) -> Vec<Ailment
     let over = |age: Option<Duration>, limit: Option<Duration>| {
         age.zip(limit).filter(|(age, limit)| age > limit).map(|(age, _)| age)
     };
-    if !seen.paused && seen.pauses.is_empty() {
+    if !seen.paused {
+        // Jobs of paused queues and abilities have no age.
         all.extend(over(seen.ages.ready, limits.oldest_ready).map(Ailment::OldJob));
+    }
+    if !seen.paused && seen.pauses.is_empty() {
         all.extend(limits.ready.filter(|limit| ready > *limit).map(|_| Ailment::ManyJobs(ready)));
         // Without a worker nothing that is due becomes ready either.
         if limits.workers && !is_spool && ready + scheduled > 0 && seen.workers == 0 {
@@ -171,7 +174,7 @@ mod tests {
         let part = crate::driver::Part::Queue("gl.*".to_owned());
         let order = crate::driver::Pause::new(part, "", crate::tools::time::utc_now());
         let half = Overview { pauses: vec![order], ..seen(7, 0, ages) };
-        assert_eq!(words(&half, &strict), ["old_lease"]);
+        assert_eq!(words(&half, &strict), ["old_job", "old_lease"]);
         let late = Depth { scheduled: Bounded { count: 1, more: false }, ..Depth::default() };
         assert_eq!(words(&Overview { depth: late, ..seen(0, 0, ages) }, &usual), ["no_worker"]);
         let silent = Overview { silent_workers: 2, ..seen(0, 1, Ages::default()) };

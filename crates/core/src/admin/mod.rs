@@ -7,6 +7,7 @@ pub(crate) mod gauge;
 pub(crate) mod health;
 mod jobs;
 pub(crate) mod listing;
+pub(crate) mod monitor;
 pub(crate) mod moves;
 pub(crate) mod operations;
 pub(crate) mod orders;

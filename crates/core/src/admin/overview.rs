@@ -14,9 +14,9 @@ const DEPTH_BOUND: u64 = 10_000;
 #[derive(Debug, Clone)]
 #[non_exhaustive]
 pub struct Overview {
-    /// How many live jobs it holds, each number counted up to 10,000, or to the bound that was asked for.
+    /// How many live jobs it holds, each number counted up to 10,000.
     pub depth: Depth,
-    /// How long its work has waited.
+    /// How long its work has waited that is not paused.
     pub ages: Ages,
     /// New jobs go to other databases.
     pub draining: bool,
@@ -43,27 +43,19 @@ impl Overview {
 
 /// Asks all databases, the spool included; who has not answered within the limit has an error.
 pub(crate) fn overview(databases: &Databases, limit: Duration) -> Vec<PerDatabase<Overview>> {
-    counted(databases, limit, DEPTH_BOUND)
+    databases.on_each_within("look at the whole", limit, look)
 }
 
-/// The same, with jobs counted up to `bound`.
-pub(crate) fn counted(
-    databases: &Databases,
-    limit: Duration,
-    bound: u64,
-) -> Vec<PerDatabase<Overview>> {
-    databases.on_each_within("look at the whole", limit, move |driver| look(driver, bound))
-}
-
-fn look(driver: &dyn Driver, bound: u64) -> Result<Overview, DriverError> {
+fn look(driver: &dyn Driver) -> Result<Overview, DriverError> {
     let (control, workers) = (driver.control()?, driver.workers()?);
     let live = workers.iter().filter(|one| one.is_live()).count();
+    let pauses = control.pauses.unwrap_or_default();
     Ok(Overview {
-        depth: driver.depth(bound)?,
-        ages: driver.ages()?,
+        depth: driver.depth(DEPTH_BOUND)?,
+        ages: driver.ages(&pauses)?,
         draining: control.draining,
         paused: control.paused,
-        pauses: control.pauses.map_or_else(Vec::new, |all| all.to_vec()),
+        pauses: pauses.to_vec(),
         workers: live,
         silent_workers: workers.len() - live,
     })

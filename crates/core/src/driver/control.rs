@@ -32,11 +32,7 @@ impl Control {
 
     /// The order because of which jobs of this queue and ability are not claimed, though the database is not paused.
     pub fn pause_of(&self, queue: &str, ability: &str) -> Option<&Pause> {
-        let all = self.pauses.as_deref().unwrap_or_default();
-        all.iter().find(|pause| match &pause.part {
-            Part::Queue(_) => pause.part.is(queue),
-            Part::Ability(_) => pause.part.is(ability),
-        })
+        Pause::among(self.pauses.as_deref().unwrap_or_default(), queue, ability)
     }
 }
 
@@ -111,6 +107,14 @@ pub struct Pause {
 }
 
 impl Pause {
+    /// Which of these is why jobs of this queue and ability are not claimed.
+    pub fn among<'p>(all: &'p [Self], queue: &str, ability: &str) -> Option<&'p Self> {
+        all.iter().find(|pause| match &pause.part {
+            Part::Queue(_) => pause.part.is(queue),
+            Part::Ability(_) => pause.part.is(ability),
+        })
+    }
+
     /// An order of this time.
     pub fn new(part: Part, reason: impl Into<String>, since: DateTime<Utc>) -> Self {
         Self { part, reason: reason.into(), since }

@@ -4,7 +4,7 @@ use qudo_hooks::JobId;
 
 use super::{
     Ages, Bounded, CountRow, Depth, DriverError, Exception, ExceptionScan, Head, JobInfo, JobScan,
-    JobState, Past, Place, PlacedJob, Remains, StatRow, StatScan, StatusRow, StatusScan,
+    JobState, Past, Pause, Place, PlacedJob, Remains, StatRow, StatScan, StatusRow, StatusScan,
 };
 
 use crate::tools::time::utc_now;
@@ -77,14 +77,16 @@ pub trait Inspect {
     }
 
     /// How long the work has waited. By default a look at the first ready jobs and leases, by this machine's clock, as if each
-    /// were ready since it was enqueued.
-    fn ages(&self) -> Result<Ages, DriverError> {
+    /// were ready since it was enqueued. Jobs of queues and abilities that are paused do not count: they are to wait.
+    fn ages(&self, pauses: &[Pause]) -> Result<Ages, DriverError> {
         const LOOK: u32 = 1_000;
         let first =
             |place| self.scan_jobs(&JobScan { place, queue: None, after: None, limit: LOOK });
         let now = utc_now();
         let since = |at| now.signed_duration_since(at).to_std().ok();
-        let ids: Vec<_> = first(Place::Ready)?.iter().map(|job| job.at.id()).collect();
+        let is_open = |job: &PlacedJob| Pause::among(pauses, &job.queue, &job.ability).is_none();
+        let ready = first(Place::Ready)?;
+        let ids: Vec<_> = ready.iter().filter(|job| is_open(job)).map(|job| job.at.id()).collect();
         let ready = self.jobs(&ids, false)?.iter().map(|job| job.enqueued_at).min();
         let ends = first(Place::Leased)?.into_iter().filter_map(|job| match job.state {
             JobState::Running { until, .. } => Some(until),

@@ -58,10 +58,10 @@ impl Histogram {
         Self { counts, sum: micros(sum) }
     }
 
-    /// Counts one.
+    /// Counts one. To the sum it adds 30 days at most: a clock that is far off is not to be seen for ever.
     pub fn note(&mut self, took: Duration) {
         self.counts[bucket(took)] += 1;
-        self.sum = self.sum.saturating_add(micros(took));
+        self.sum = self.sum.saturating_add(micros(took.min(LONGEST)));
     }
 
     /// Adds those of another.
@@ -87,8 +87,8 @@ impl Histogram {
         Duration::from_micros(self.sum)
     }
 
-    /// About the time that this share of them took at most, such as 0.95: within the bucket in which it lies, as if those in the
-    /// bucket lay evenly. `None` if there are none; of the last bucket its beginning.
+    /// An estimate of the time that this share of them took at most, such as 0.95: in the bucket in which it lies, as if those in
+    /// the bucket lay evenly. `None` if there are none; of the last bucket its beginning.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         let rank = share.clamp(0.0, 1.0) * count as f64;
@@ -108,6 +108,9 @@ impl Histogram {
         None
     }
 }
+
+/// What one may add to a sum.
+const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 fn micros(span: Duration) -> u64 {
     u64::try_from(span.as_micros()).unwrap_or(u64::MAX)
@@ -225,7 +228,8 @@ pub struct StatScan {
     pub last: Option<Duration>,
     /// One row for each of these spans; by default one for all. Whole minutes.
     pub step: Option<Duration>,
-    /// At most so many rows, the earliest first. An answer with so many may not be all.
+    /// At most so many rows: the latest of a span, in the order of their time; the first by name of the whole time. An answer with so many may
+    /// not be all.
     pub limit: u32,
 }
 

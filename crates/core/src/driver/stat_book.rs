@@ -13,13 +13,20 @@ use super::{StatRow, StatScan, WorkerId};
 pub struct StatBook {
     /// In the order of their time, queue and ability.
     rows: Vec<StatRow>,
-    /// The last number of each worker process.
-    numbers: BTreeMap<WorkerId, i64>,
+    /// The number of the last report of each worker process, and when it came.
+    reports: BTreeMap<WorkerId, (i64, DateTime<Utc>)>,
 }
 
 /// When the span of so many minutes began in which this lies.
 fn begin(at: DateTime<Utc>, minutes: u64) -> DateTime<Utc> {
-    at.duration_trunc(TimeDelta::minutes(minutes as i64)).unwrap_or(at)
+    let step = i64::try_from(minutes).ok().and_then(TimeDelta::try_minutes);
+    step.and_then(|step| at.duration_trunc(step).ok()).unwrap_or(DateTime::UNIX_EPOCH)
+}
+
+/// So long before; the first instant there is if that is too long.
+fn before(at: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
+    let span = TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX);
+    at.checked_sub_signed(span).unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH)
 }
 
 fn add(rows: &mut Vec<StatRow>, since: Option<DateTime<Utc>>, row: &StatRow) {
@@ -31,14 +38,13 @@ fn add(rows: &mut Vec<StatRow>, since: Option<DateTime<Utc>>, row: &StatRow) {
 }
 
 impl StatBook {
-    /// Adds to the numbers of this minute and to those since there are any, unless this process said the same under this number
-    /// before. The caller has looked whether the process has a row.
+    /// Adds to the numbers of this minute and to those since there are any, unless this process reported the same under this number
+    /// before.
     pub fn add(&mut self, now: DateTime<Utc>, worker: WorkerId, number: i64, rows: &[StatRow]) {
-        let last = self.numbers.entry(worker).or_default();
-        if number <= *last {
+        if self.reports.get(&worker).is_some_and(|(last, _)| number <= *last) {
             return;
         }
-        *last = number;
+        self.reports.insert(worker, (number, now));
         for row in rows {
             add(&mut self.rows, None, row);
             add(&mut self.rows, Some(begin(now, 1)), row);
@@ -47,7 +53,7 @@ impl StatBook {
 
     /// The numbers that are asked for.
     pub fn read(&self, now: DateTime<Utc>, scan: &StatScan) -> Vec<StatRow> {
-        let first = scan.last.map(|span| begin(now - span, 1));
+        let first = scan.last.map(|span| begin(before(now, span), 1));
         let mut sums: Vec<StatRow> = Vec::new();
         for row in &self.rows {
             match (row.since, first) {
@@ -59,22 +65,23 @@ impl StatBook {
                 _ => {}
             }
         }
-        sums.truncate(scan.limit as usize);
+        // The latest.
+        let most = scan.limit as usize;
+        match scan.last {
+            None => sums.truncate(most),
+            Some(_) => drop(sums.drain(..sums.len().saturating_sub(most))),
+        }
         sums
     }
 
-    /// Removes minutes that are older, and the last numbers of processes that are not `known` any more; returns how many minutes.
-    pub fn purge(
-        &mut self,
-        now: DateTime<Utc>,
-        age: Duration,
-        known: impl Fn(WorkerId) -> bool,
-    ) -> usize {
-        let before = self.rows.len();
-        let oldest = now - age - TimeDelta::minutes(1);
+    /// Removes minutes that are older, and the numbers of reports after a day; returns how many minutes.
+    pub fn purge(&mut self, now: DateTime<Utc>, age: Duration) -> usize {
+        let minutes = self.rows.len();
+        let oldest = before(now, age.saturating_add(Duration::from_secs(60)));
         self.rows.retain(|row| row.since.is_none_or(|minute| minute >= oldest));
-        self.numbers.retain(|worker, _| known(*worker));
-        before - self.rows.len()
+        let day = before(now, Duration::from_secs(86_400));
+        self.reports.retain(|_, (_, at)| *at >= day);
+        minutes - self.rows.len()
     }
 }
 
@@ -110,7 +117,7 @@ mod tests {
         let three = StatScan::last(minute * 6).every(minute * 3);
         assert_eq!(read(&book, now, three), [(Some(0), 3 + 3), (Some(360), 4)]);
         assert_eq!(read(&book, now, StatScan::last(minute * 2)), [(Some(240), 4)]);
-        assert_eq!(book.purge(now, minute * 3, |_| true), 2);
+        assert_eq!(book.purge(now, minute * 3), 2);
         assert_eq!(read(&book, now, StatScan::last(minute * 6)), [(Some(0), 4)]);
         assert_eq!(read(&book, now, StatScan::ever()), [(None, 10)]);
     }

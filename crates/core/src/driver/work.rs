@@ -82,9 +82,9 @@ pub trait Work {
     /// first call, and after the process was declared dead and lost its leases.
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError>;
 
-    /// Adds to the numbers of the minute that it is, and to those since there are any. What a worker process says under a number
-    /// is counted once: a number that is not greater than the last of this process changes nothing. Returns `false`, and
-    /// changes nothing, if the process has no row.
+    /// Adds to the numbers of the minute that it is, and to those since there are any. What a worker process reports under a number
+    /// is counted once, whether its row is there or not: a number that is not greater than the last of this process changes nothing. That is
+    /// known for a day.
     ///
     /// [`StatRow::since`] is not looked at. By default nothing is counted.
     fn add_stats(
@@ -92,9 +92,9 @@ pub trait Work {
         worker: WorkerId,
         number: i64,
         rows: &[StatRow],
-    ) -> Result<bool, DriverError> {
+    ) -> Result<(), DriverError> {
         let _ = (worker, number, rows);
-        Ok(true)
+        Ok(())
     }
 
     /// Takes leases back: leases of these workers, unless the worker has sent a later heartbeat;

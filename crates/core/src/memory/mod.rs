@@ -178,14 +178,9 @@ impl Work for MemoryDriver {
         worker: WorkerId,
         number: i64,
         rows: &[StatRow],
-    ) -> Result<bool, DriverError> {
-        Ok(self.with(|store| {
-            let known = store.workers.contains_key(&worker);
-            if known {
-                store.stats.add(store.now, worker, number, rows);
-            }
-            known
-        }))
+    ) -> Result<(), DriverError> {
+        self.with(|store| store.stats.add(store.now, worker, number, rows));
+        Ok(())
     }
 
     fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
@@ -218,8 +213,8 @@ impl Inspect for MemoryDriver {
         Ok(self.with(|store| store.count()))
     }
 
-    fn ages(&self) -> Result<Ages, DriverError> {
-        Ok(self.with(|store| store.ages()))
+    fn ages(&self, pauses: &[Pause]) -> Result<Ages, DriverError> {
+        Ok(self.with(|store| store.ages(pauses)))
     }
 
     fn stats(&self, scan: &StatScan) -> Result<Vec<StatRow>, DriverError> {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use crate::driver::{
     AbilityLease, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth,
     Due, Exception, ExceptionRecord, Flags, Inserted, JobClaim, JobInfo, JobRecord, JobState, Keep,
-    Leg, Name, OperationId, OperationRow, Promotion, Remains, ReplyRow, Rescued, Settled,
+    Leg, Name, OperationId, OperationRow, Pause, Promotion, Remains, ReplyRow, Rescued, Settled,
     Settlement, StatBook, StatusId, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::time::Instant;
@@ -99,7 +99,10 @@ impl Store {
     }
 
     /// The same for a job that was ready, or due, before.
-    pub(super) fn place_since(&mut self, id: JobId, due: Due, stand: Stand) {
+    pub(super) fn place_since(&mut self, id: JobId, due: Due, mut stand: Stand) {
+        if let Due::At(at) = due {
+            stand.ready_at = at.min(self.now);
+        }
         let at = match due {
             Due::In(delay) => self.now + delay,
             Due::At(at) => at,
@@ -184,7 +187,10 @@ impl Store {
             flags: stand.flags,
             facts: facts.record.facts.clone(),
             enqueued_at: facts.enqueued_at,
-            ready_since: ago((self.now - stand.ready_at).to_std().unwrap_or_default()),
+            // Never before it was there.
+            ready_since: ago((self.now - stand.ready_at.max(facts.enqueued_at))
+                .to_std()
+                .unwrap_or_default()),
         }
     }
 
@@ -443,9 +449,15 @@ impl Store {
         )
     }
 
-    pub(super) fn ages(&self) -> Ages {
+    pub(super) fn ages(&self, pauses: &[Pause]) -> Ages {
         let since = |at: DateTime<Utc>| (self.now - at).to_std().ok();
-        let ready = self.ready.values().map(|stand| stand.ready_at).min();
+        let is_open = |queue: &str, id: &JobId| {
+            let ability = &self.jobs[id].record.facts.ability;
+            Pause::among(pauses, queue, ability).is_none()
+        };
+        let ready = self.ready.iter().filter(|((queue, _, id), _)| is_open(queue, id));
+        let ready =
+            ready.map(|((.., id), stand)| stand.ready_at.max(self.jobs[id].enqueued_at)).min();
         let lease = self.leases.values().map(|lease| lease.until).min();
         Ages::new(ready.map(|at| since(at).unwrap_or_default()), lease.and_then(since))
     }
@@ -484,8 +496,7 @@ impl Store {
                 || row.at + keep.replies >= now
         });
         self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
-        let workers = &self.workers;
-        let minutes = self.stats.purge(now, keep.stats, |worker| workers.contains_key(&worker));
+        let minutes = self.stats.purge(now, keep.stats);
         before - count(self) + minutes
     }
 

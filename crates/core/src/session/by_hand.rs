@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use qudo_hooks::{JobId, Outcome};
 
-use super::once::Once;
+use super::once::{Once, RanOnce};
 use crate::client::Client;
 use crate::database::schema::check_schema;
 use crate::driver::{Driver, JobInfo, JobState};
@@ -38,12 +38,17 @@ pub(crate) fn run_job(
     }
     check_schema(&database)?;
     match Once::new(client, host).by_id(&database, id, lease.grab_for)? {
-        Some(outcome) => Ok(outcome),
-        None => refused(where_it_is(&job)),
+        Some(RanOnce { is_lost: true, .. }) => Err(Error::LeaseLost { job: id }),
+        Some(RanOnce { outcome, .. }) => Ok(outcome),
+        // It may have moved since the look.
+        None => match client.databases.first("look up a job", look)? {
+            Some((_, job)) => refused(where_it_is(&job)),
+            None => refused("it ended at this moment".to_owned()),
+        },
     }
 }
 
-/// Why it could not be claimed: by what was seen a moment ago.
+/// Why it could not be claimed.
 fn where_it_is(job: &JobInfo) -> String {
     match &job.state {
         JobState::Running { worker, until } => {

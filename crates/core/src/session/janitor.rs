@@ -5,13 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::cancelled::carry_out;
-use crate::driver::{Driver, DriverError};
+use crate::driver::{Driver, DriverError, ErrorKind};
 use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
 use crate::session::pulses::Kind;
 use crate::session::stranded;
 use crate::session::tally::Told;
+use crate::tools::causes::with_causes;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
@@ -21,8 +22,16 @@ const MAX_RESCUE: u32 = 500;
 /// One rescue looks after at most so many workers: it is a transaction.
 const MAX_DEAD: usize = 50;
 
-/// One clean-up removes at most so many rows of a table; more in the next calls.
+/// One call of the clean-up removes at most so many rows of a table, and so many when it begins; more in the next calls.
 const MAX_PURGE: u32 = 1_000;
+const FIRST_SLICE: u32 = 250;
+const MIN_SLICE: u32 = 50;
+
+/// A call that took longer is followed by a smaller one: no statement is to hold up others for a tenth of a second.
+const LONG_CALL: Duration = Duration::from_millis(50);
+
+/// A call that took shorter is followed by a larger one.
+const SHORT_CALL: Duration = Duration::from_millis(20);
 
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
@@ -36,8 +45,25 @@ const PURGE_REST: u32 = 4;
 /// A pass of either goes on for so long at most; the rest waits for the next one.
 const PASS: Duration = Duration::from_secs(2);
 
+/// A report of runs is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
+
 /// The shortest pause between two passes.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
+
+/// How many rows of a table one call of the clean-up removes.
+struct Slice(u32);
+
+impl Slice {
+    /// What the last call took says how large the next one may be.
+    fn note(&mut self, took: Duration) {
+        if took > LONG_CALL {
+            self.0 = (self.0 / 2).max(MIN_SLICE);
+        } else if took < SHORT_CALL {
+            self.0 = (self.0 * 2).min(MAX_PURGE);
+        }
+    }
+}
 
 /// Looks for silent workers and old rows until the lane stops.
 pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
@@ -47,6 +73,7 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.client.program.options.heartbeat_every;
     let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
+    let mut slice = Slice(FIRST_SLICE);
     // By then all that were started together have said what they can do.
     let mut next_warning = Instant::now() + session.client.program.options.dead_after;
     while !lane.is_stopping() {
@@ -55,9 +82,11 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             let done = rescue(session, lane).and_then(|next| {
                 pause = next.map_or(pause, |next| next.min(pause)).max(MIN_PAUSE);
                 note_orders(lane, carry_out(&session.client, &lane.database));
-                tell_runs(session, lane)?;
+                if !lane.tally.rests() {
+                    report_runs(session, lane);
+                }
                 if Instant::now() >= next_purge {
-                    let next = purge(session, lane)?;
+                    let next = purge(session, lane, &mut slice)?;
                     next_purge = Instant::now() + next;
                     pause = pause.min(next.max(MIN_PAUSE));
                 }
@@ -73,7 +102,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
             if let Err(error) = done
                 && !error.is_down()
             {
-                let text = crate::tools::causes::with_causes(&error);
+                let text = with_causes(&error);
                 log::warn!("database {:?}: clean-up: {text}", &*lane.database.name);
             }
         }
@@ -92,23 +121,30 @@ fn note_orders(lane: &Lane, done: Result<(), DriverError>) {
     }
 }
 
-/// Tells the database how the runs of late ended. Not with the heartbeat itself, which must not wait for a row that others add to.
-pub(super) fn tell_runs(session: &Session, lane: &Lane) -> Result<(), DriverError> {
-    let worker = session.worker.id;
-    let Some(words) = lane.tally.words() else { return Ok(()) };
-    let answer = lane.database.ask(move |driver| words.say(driver, worker));
-    match lane.tally.heard(&answer) {
-        Told::All | Told::NotYet => answer.map(drop),
-        Told::Refused => {
-            if lane.tally.is_first_refusal() {
-                let name = &*lane.database.name;
-                log::warn!(
-                    "database {name:?}: the numbers of runs cannot be stored, and are lost: this account may not write them \
-                     (docs/grants has what it needs)"
-                );
-            }
-            Ok(())
+/// Reports to the database how the runs of late ended; tells whether all of them are told. Not with the heartbeat itself, which must not wait for rows to which others
+/// add. That there is no answer soon says nothing of the database: somebody may hold a lock of such a row.
+pub(super) fn report_runs(session: &Session, lane: &Lane) -> bool {
+    let (worker, name) = (session.worker.id, &*lane.database.name);
+    let Some(report) = lane.tally.report(|| session.next_report()) else { return true };
+    let asked = report.clone();
+    let answer = lane.database.ask_shortly(PATIENCE, move |driver| asked.make(driver, worker));
+    match (lane.tally.heard(&report, &answer), &answer) {
+        (Told::Counted, _) => true,
+        (Told::Forbidden, _) => {
+            log::warn!(
+                "database {name:?}: the numbers of runs are lost: this account may not store them (docs/grants has what it needs)"
+            );
+            false
         }
+        (Told::Dropped, Err(error)) if error.kind() != ErrorKind::Permission => {
+            log::warn!("database {name:?}: numbers of runs are lost: {}", with_causes(error));
+            false
+        }
+        (Told::NotYet, Err(error)) => {
+            log::debug!("database {name:?}: numbers of runs are not stored yet: {error}");
+            false
+        }
+        _ => false,
     }
 }
 
@@ -156,19 +192,25 @@ fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverErro
 }
 
 /// Removes what is old enough. Returns how long until the next time.
-fn purge(session: &Session, lane: &Lane) -> Result<Duration, DriverError> {
+fn purge(session: &Session, lane: &Lane, slice: &mut Slice) -> Result<Duration, DriverError> {
     let options = &session.client.program.options;
     let keep = options.keep;
     let begun = Instant::now();
     loop {
-        let purge = move |driver: &dyn Driver| driver.purge(&keep, MAX_PURGE);
+        let Slice(limit) = *slice;
+        let purge = move |driver: &dyn Driver| driver.purge(&keep, limit);
         let call = Instant::now();
-        if !lane.database.ask(purge)?.more {
+        let done = lane.database.ask(purge)?;
+        slice.note(call.elapsed());
+        if !done.more {
             return Ok(jitter(PURGE_EVERY));
         }
         let rest = call.elapsed() * PURGE_REST;
         // A ring of the bell asks for the next round: a rescue, orders to cancel, the end.
-        if begun.elapsed() > PASS || lane.is_stopping() || lane.janitor_bell.wait(rest) {
+        if begun.elapsed() > PASS {
+            return Ok(rest);
+        }
+        if lane.is_stopping() || lane.janitor_bell.wait(rest) {
             return Ok(Duration::ZERO);
         }
     }
@@ -179,12 +221,11 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
-    use crate::driver::{Deadline, ErrorKind, RunStats, StatRow, StatScan, WorkerInfo};
+    use crate::driver::{Deadline, RunStats, StatRow, StatScan, WorkerInfo};
     use crate::fixture::{SOON, claim, memory, records, worker};
     use crate::session::bed::{Bed, eventually};
     use crate::session::shutdown::shut_down;
     use crate::testing::FaultyDriver;
-    use crate::tools::sync::Mutex;
 
     /// Another process that claimed and fell silent.
     fn silent(bed: &Bed, jobs: usize) -> WorkerInfo {
@@ -193,6 +234,20 @@ mod tests {
         let other = WorkerInfo { dead_after: Duration::from_millis(200), ..worker() };
         assert_eq!(claim(&**driver, &other, 1).len(), jobs);
         other
+    }
+
+    #[test]
+    fn a_clean_up_that_takes_long_goes_on_in_smaller_slices_and_a_short_one_in_larger_ones() {
+        let mut slice = Slice(FIRST_SLICE);
+        let (long, short) = (LONG_CALL * 2, SHORT_CALL / 2);
+        for (took, then) in [(short, 500), (short, 1_000), (short, 1_000), (LONG_CALL, 1_000)] {
+            slice.note(took);
+            assert_eq!(slice.0, then, "{took:?}");
+        }
+        for then in [500, 250, 125, 62, 50, 50] {
+            slice.note(long);
+            assert_eq!(slice.0, then);
+        }
     }
 
     /// The numbers that the database has of runs.
@@ -230,7 +285,7 @@ mod tests {
         let lane = Arc::clone(&bed.session.lanes()[0]);
         eventually(|| {
             lane.janitor_bell.ring();
-            lane.tally.words().is_none()
+            lane.tally.report(|| 0).is_none()
         });
         bed.insert(1);
         bed.begun(2);
@@ -239,33 +294,44 @@ mod tests {
     }
 
     #[test]
-    fn numbers_whose_answer_was_lost_are_counted_once() {
-        let lost = AtomicBool::new(true);
-        let store = memory();
-        let (inner, worker) = (Arc::clone(&store), Mutex::new(None));
-        let driver = FaultyDriver::new(store).with_fault(move |call| {
-            if call == "add_stats" && lost.swap(false, Ordering::SeqCst) {
-                // It is stored, and the answer does not arrive.
-                let worker = *worker.lock().get_or_insert_with(|| {
-                    inner.workers().expect("answers").first().expect("beats").info.id
-                });
-                let stats = RunStats { completed: 1, ..RunStats::default() };
-                let row = StatRow::new(None, "default", "mail", stats);
-                inner.add_stats(worker, 1, &[row]).expect("stored");
-                return Err(DriverError::new(ErrorKind::Down, "gone").ambiguous(true));
-            }
-            Ok(())
-        });
-        let bed = Bed::over(Arc::new(driver), SOON);
+    fn numbers_whose_answer_was_lost_are_counted_once_and_those_behind_them_too() {
+        let (store, lost) = (memory(), AtomicBool::new(true));
+        let inner = Arc::clone(&store);
+        let driver = LosesAnswers { inner, lost };
+        let bed = Bed::over(Arc::new(driver.faulty(store)), SOON);
         bed.pace.at_once.store(true, Ordering::SeqCst);
-        bed.insert(1);
         let lane = Arc::clone(&bed.session.lanes()[0]);
-        eventually(|| {
-            lane.janitor_bell.ring();
-            bed.pace.begun.load(Ordering::SeqCst) == 1 && lane.tally.words().is_none()
-        });
+        for runs in 1..=3 {
+            bed.insert(1);
+            eventually(|| {
+                lane.janitor_bell.ring();
+                counted(&bed) == runs
+            });
+        }
         shut_down(&bed.session);
-        assert_eq!(counted(&bed), 1);
+        assert_eq!(counted(&bed), 3);
+    }
+
+    /// Of a database whose first answer to a report is lost on its way.
+    struct LosesAnswers {
+        inner: Arc<dyn Driver>,
+        lost: AtomicBool,
+    }
+
+    impl LosesAnswers {
+        fn faulty(self, store: Arc<dyn Driver>) -> FaultyDriver {
+            FaultyDriver::new(store).with_fault(move |call| {
+                if call == "add_stats" && self.lost.swap(false, Ordering::SeqCst) {
+                    // The report of the one run, stored under its number.
+                    let worker = self.inner.workers().expect("answers")[0].info.id;
+                    let stats = RunStats { completed: 1, ..RunStats::default() };
+                    let row = StatRow::new(None, "default", "mail", stats);
+                    self.inner.add_stats(worker, 1, &[row]).expect("stored");
+                    return Err(DriverError::new(ErrorKind::Down, "gone").ambiguous(true));
+                }
+                Ok(())
+            })
+        }
     }
 
     #[test]

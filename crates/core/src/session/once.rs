@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use qudo_hooks::{Failure, FailureKind, JobId, Outcome};
 
+use super::cancels::Cancels;
 use super::claimable::Claimable;
 use super::claiming::Claiming;
 use super::rhythm::{MIN_WAIT, Rhythm};
@@ -21,16 +22,20 @@ use crate::driver::{
 };
 use crate::error::{DownReason, Error};
 use crate::job::{Host, Post, Tenure};
+use crate::observe::Event;
 use crate::tools::causes::with_causes;
 use crate::tools::random::shuffle;
 use crate::tools::sync::mpsc;
 use crate::tools::threads::{scope, sleep};
-use crate::tools::time::Instant;
+use crate::tools::time::{Instant, SystemTime};
 
 /// One call of `work_once` promotes at most so many due jobs per database.
 const MAX_PROMOTE: u32 = 100;
 
 const SETTLE_AGAIN: Duration = Duration::from_millis(100);
+
+/// That a run is counted is waited for so long.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// What is refused is tried again so often.
 const MAX_REFUSALS: u32 = 2;
@@ -70,8 +75,9 @@ pub(crate) fn work_once(
     Ok(None)
 }
 
-/// Nobody stops a single run, and only the end of its lease ends its tenure.
-struct Alone;
+/// Nobody stops a single run; the end of its lease ends its tenure, or an order to cancel it.
+#[derive(Default)]
+struct Alone(Cancels);
 
 impl Tenure for Alone {
     fn is_stopping(&self) -> bool {
@@ -82,11 +88,36 @@ impl Tenure for Alone {
         false
     }
 
-    fn cancelled(&self, _job: JobId, _claim: i64) -> Option<Arc<str>> {
-        None
+    fn cancelled(&self, job: JobId, claim: i64) -> Option<Arc<str>> {
+        self.0.reason(job, claim)
     }
 
-    fn watch_cancel(&self, _job: JobId, _number: u64, _waker: Option<&Waker>) {}
+    fn watch_cancel(&self, job: JobId, number: u64, waker: Option<&Waker>) {
+        self.0.watch(job, number, waker);
+    }
+}
+
+/// Claims the job in the name of a worker that says first that it lives. An answer that comes when nobody waits for it any more is
+/// taken back, with the worker's row.
+fn claim_job(
+    database: &Arc<Database>,
+    worker: &WorkerInfo,
+    job: JobId,
+    grab_for: Duration,
+) -> Result<Option<ClaimedJob>, DriverError> {
+    let (info, id) = (worker.clone(), worker.id);
+    let deadline = Deadline::at(Instant::now() + database.limit());
+    let claim = JobClaim { worker: id, claim: 1, job, grab_for, deadline };
+    let ask = move |driver: &dyn Driver| {
+        driver.heartbeat(&info)?;
+        driver.claim_job(&claim)
+    };
+    let late = move |driver: &dyn Driver, _: Result<Option<ClaimedJob>, DriverError>| {
+        if let Err(error) = driver.remove_worker(id) {
+            log::warn!("a late claim of job {job} could not be released: {error}");
+        }
+    };
+    database.ask_within(database.limit(), ask, Box::new(late))
 }
 
 /// A worker process that runs one job.
@@ -94,11 +125,19 @@ pub(super) struct Once<'a> {
     client: &'a Arc<Client>,
     host: &'a Arc<dyn Host>,
     tally: Tally,
+    alone: Arc<Alone>,
+}
+
+/// What became of one run.
+pub(super) struct RanOnce {
+    pub(super) outcome: Outcome,
+    /// Its end changed nothing, because the lease was lost while it ran.
+    pub(super) is_lost: bool,
 }
 
 impl<'a> Once<'a> {
     pub(super) fn new(client: &'a Arc<Client>, host: &'a Arc<dyn Host>) -> Self {
-        Self { client, host, tally: Tally::default() }
+        Self { client, host, tally: Tally::default(), alone: Arc::default() }
     }
 
     /// Runs this job of the database; `None` if it does not wait.
@@ -107,38 +146,42 @@ impl<'a> Once<'a> {
         database: &Arc<Database>,
         job: JobId,
         grab_for: Duration,
-    ) -> Result<Option<Outcome>, Error> {
+    ) -> Result<Option<RanOnce>, Error> {
         let worker = self.client.program.worker_info();
         let failed = |error| Error::database(&database.name, "run a job", error);
         database.meet().map_err(failed)?;
-        let (info, id) = (worker.clone(), worker.id);
-        let deadline = Deadline::at(Instant::now() + database.limit());
-        let claim = JobClaim { worker: id, claim: 1, job, grab_for, deadline };
-        let claimed = database.ask(move |driver| {
-            driver.heartbeat(&info)?;
-            driver.claim_job(&claim)
-        });
+        // One that was to end when it waits again ends here, and is not run.
+        carry_out(self.client, database).map_err(failed)?;
+        let begun = SystemTime::now();
+        let claimed = claim_job(database, &worker, job, grab_for);
         let ended = claimed.and_then(|claimed| {
-            claimed.map(|job| self.run_and_settle(database, &worker, job)).transpose()
+            let Some(claimed) = claimed else { return Ok(None) };
+            let (name, jobs) = (&*database.name, std::slice::from_ref(&claimed));
+            let (worker_id, queue) = (worker.id, &claimed.facts.queue);
+            self.client.program.tell(|| Event::Claimed {
+                worker: worker_id,
+                database: name,
+                queue,
+                jobs,
+                begun,
+            });
+            self.run_and_settle(database, &worker, claimed).map(Some)
         });
         self.leave(database, &worker);
         ended.map_err(failed)
     }
 
-    /// Whatever happened, the row of this worker must not wait to be declared dead.
+    /// Whatever happened, the row of this worker must not wait to be declared dead. That its run is counted matters less.
     fn leave(&self, database: &Arc<Database>, worker: &WorkerInfo) {
-        let (words, worker) = (self.tally.words(), worker.id);
-        let removed = database.ask(move |driver| {
-            let counted = words.map_or(Ok(true), |words| words.say(driver, worker));
-            driver.remove_worker(worker).map(|_| counted)
-        });
-        let name = &*database.name;
-        match removed {
-            Ok(Ok(_)) => {}
-            Ok(Err(error)) => log::debug!("database {name:?}: a run was not counted: {error}"),
+        let (name, worker) = (&*database.name, worker.id);
+        if let Err(error) = database.ask(move |driver| driver.remove_worker(worker)) {
             // The job is settled, and that is what the caller asks; others sweep the row.
-            Err(error) => {
-                log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
+            log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
+        }
+        if let Some(report) = self.tally.report(|| 1) {
+            let counted = database.ask_shortly(PATIENCE, move |driver| report.make(driver, worker));
+            if let Err(error) = counted {
+                log::debug!("database {name:?}: a run was not counted: {error}");
             }
         }
     }
@@ -190,7 +233,7 @@ impl<'a> Once<'a> {
         for (number, queue) in (1..).zip(&*claimable.queues) {
             let deadline = Instant::now() + database.limit();
             if let Some(job) = claiming.claim(queue, number, 1, deadline)?.pop() {
-                return self.run_and_settle(database, worker, job).map(Some);
+                return Ok(Some(self.run_and_settle(database, worker, job)?.outcome));
             }
         }
         Ok(None)
@@ -201,7 +244,7 @@ impl<'a> Once<'a> {
         database: &Arc<Database>,
         worker: &WorkerInfo,
         job: ClaimedJob,
-    ) -> Result<Outcome, DriverError> {
+    ) -> Result<RanOnce, DriverError> {
         let (program, hooks) = (&self.client.program, self.client.program.hooks());
         let context = Context { program, hooks: &hooks, worker };
         let post = Post {
@@ -209,7 +252,7 @@ impl<'a> Once<'a> {
             database: Arc::clone(&database.name),
             driver: Arc::clone(database.driver()),
             worker: worker.id,
-            tenure: Arc::new(Alone),
+            tenure: Arc::clone(&self.alone) as Arc<dyn Tenure>,
         };
         let (id, begun) = (job.id, Begun::now());
         let waited = begun.at.saturating_duration_since(job.ready_since);
@@ -219,23 +262,22 @@ impl<'a> Once<'a> {
         self.tally.note(&queue, &ability, &outcome, waited, begun.at.elapsed());
         let Some(settlement) = settlement else {
             self.client.waiters.note([id]);
-            return Ok(outcome);
+            return Ok(RanOnce { outcome, is_lost: false });
         };
-        match self.settle(database, worker, settlement)? {
-            Some(refusal) => Ok(Outcome::Discarded(Failure::new(FailureKind::Error, refusal))),
-            None => Ok(outcome),
-        }
+        let (refusal, is_lost) = self.settle(database, worker, settlement)?;
+        let discarded = |why| Outcome::Discarded(Failure::new(FailureKind::Error, why));
+        Ok(RanOnce { outcome: refusal.map_or(outcome, discarded), is_lost })
     }
 
     /// Waits out a short absence of the database: a connection that lay idle during a long job may be
     /// dead, and the result exists only here. After `dead_after` others hold the job. Answers why the job was
-    /// discarded, if its end was refused with what it brought.
+    /// discarded, if its end was refused with what it brought, and whether the end changed nothing because the lease was lost.
     fn settle(
         &self,
         database: &Arc<Database>,
         worker: &WorkerInfo,
         settlement: Settlement,
-    ) -> Result<Option<String>, DriverError> {
+    ) -> Result<(Option<String>, bool), DriverError> {
         let settling = Settling { client: self.client, worker, database, asks_anyway: true };
         let deadline = Instant::now() + self.client.program.options.dead_after;
         let (mut refusals, mut refusal) = (0, None);
@@ -245,7 +287,8 @@ impl<'a> Once<'a> {
             let (left, error) = match settling.settle_one(one, database.limit(), &|| false) {
                 Ended::Settled(_, answered) => {
                     let is_done = answered.is_some_and(|answered| answered.is_done);
-                    return Ok(refusal.filter(|_| is_done));
+                    let is_lost = answered.is_some_and(|answered| answered.lost > 0);
+                    return Ok((refusal.filter(|_| is_done), is_lost));
                 }
                 Ended::Contended(left, error) => {
                     let unknown = || DriverError::new(ErrorKind::Down, "no answer");
@@ -286,9 +329,14 @@ impl<'a> Once<'a> {
                 let mut pause = every;
                 while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
                     let (worker, begun) = (worker.clone(), Instant::now());
-                    let beat = move |driver: &dyn Driver| driver.heartbeat(&worker);
+                    let beat = move |driver: &dyn Driver| {
+                        driver.heartbeat(&worker)?;
+                        Ok(driver.cancels(worker.id))
+                    };
                     let next = match database.ask_within(limit, beat, Box::new(|_, _| {})) {
-                        Ok(_) => {
+                        Ok(cancels) => {
+                            // An account may lack the right to read orders.
+                            self.alone.0.note(cancels.unwrap_or_default());
                             database.watch.lock().note(begun, Instant::now());
                             begun + every
                         }

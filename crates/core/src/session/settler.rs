@@ -8,7 +8,7 @@ use std::time::Duration;
 use qudo_hooks::JobId;
 
 use super::Session;
-use super::janitor::tell_runs;
+use super::janitor::report_runs;
 use super::lane::Lane;
 use super::loops::supervise;
 use super::pulses::Kind;
@@ -90,13 +90,16 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     supervise(lane, Kind::Settle, || settler.settle_on());
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.stop.workers() == 0 || lane.is_empty();
+    if lane.database.is_up() {
+        // An earlier report that was not answered may come first.
+        if !(report_runs(session, lane) && report_runs(session, lane)) {
+            let name = &*lane.database.name;
+            log::info!("database {name:?}: numbers of the last runs are lost");
+        }
+    }
     let joining = lane.is_leaving().then(|| session.joining.lock());
     if done && lane.database.is_up() && !session.works_elsewhere(lane) {
         let worker = session.worker.id;
-        if let Err(error) = tell_runs(session, lane) {
-            let name = &*lane.database.name;
-            log::info!("database {name:?}: the numbers of the last runs are lost: {error}");
-        }
         let mut may_beat = lane.may_beat.lock();
         *may_beat = false;
         match lane.database.ask(move |driver| driver.remove_worker(worker)) {

@@ -1,4 +1,4 @@
-//! Counts the runs of this process at one database until they are told to it.
+//! Counts the runs of this process at one database until they are reported to it.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -8,8 +8,16 @@ use qudo_hooks::Outcome;
 
 use crate::driver::{Driver, DriverError, ErrorKind, Name, RunStats, StatRow, WorkerId};
 use crate::tools::sync::Mutex;
+use crate::tools::time::Instant;
 
-/// The runs that ended since the last words about them. Counting a run costs a lock that is free nearly always and a comparison of
+/// After a report without an answer the next is made after so long, and ever later: each may leave a connection behind that waits for a lock.
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const MAX_PAUSE: Duration = Duration::from_secs(60);
+
+/// A report that is refused so often is dropped, so that the next ones are made.
+const MAX_REFUSALS: u32 = 5;
+
+/// The runs that ended since the last report. Counting a run costs a lock that is free nearly always and a comparison of
 /// two names; nothing is written for a run.
 #[derive(Default)]
 pub(crate) struct Tally(Mutex<Counted>);
@@ -21,30 +29,33 @@ struct Counted {
     places: HashMap<(Name, Name), usize>,
     /// The row of the last run: as a rule the next one's too.
     last: usize,
-    /// Words that may have arrived although no answer came.
-    unsaid: Option<Words>,
-    /// The number of the last words.
-    number: i64,
-    /// Whether some were refused.
-    refused: bool,
+    /// A report that may have arrived although no answer came.
+    open: Option<Report>,
+    refusals: u32,
+    /// How long to wait after the next report without an answer, and until when after the last one.
+    pause: Option<(Duration, Instant)>,
+    /// Whether it was said that this account may not report.
+    said: bool,
 }
 
-/// What is told to a database. Under its number it is counted once, however often it is said.
+/// What is told to a database. Under its number it is counted once, however often it is made.
 #[derive(Clone)]
-pub(crate) struct Words {
+pub(crate) struct Report {
     number: i64,
     rows: Arc<[StatRow]>,
 }
 
-/// What became of words.
+/// What became of a report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Told {
-    /// There was nothing to say, or all is counted.
-    All,
-    /// They are said again later.
+    /// It is counted.
+    Counted,
+    /// It is made again later.
     NotYet,
-    /// This account may not: they are dropped.
-    Refused,
+    /// It is dropped, because the database refuses it.
+    Dropped,
+    /// The same, because this account may not report, which is news.
+    Forbidden,
 }
 
 impl Tally {
@@ -62,39 +73,58 @@ impl Tally {
         counted.rows[at].stats.note(outcome, waited, took);
     }
 
-    /// What is to be said: earlier words that may not have arrived, as they were, or all that came since.
-    pub(crate) fn words(&self) -> Option<Words> {
+    /// What is to be reported: an earlier report that may not have arrived, as it was, or all that came since, under the next number.
+    pub(crate) fn report(&self, next: impl FnOnce() -> i64) -> Option<Report> {
         let mut counted = self.0.lock();
-        if counted.unsaid.is_none() && !counted.rows.is_empty() {
+        if counted.open.is_none() && !counted.rows.is_empty() {
             let mut rows = std::mem::take(&mut counted.rows);
             counted.places.clear();
             // In the order of their keys, so that two processes wait for each other rather than deadlock.
             rows.sort_unstable_by(|one, other| {
                 (&one.queue, &one.ability).cmp(&(&other.queue, &other.ability))
             });
-            counted.number += 1;
-            counted.unsaid = Some(Words { number: counted.number, rows: rows.into() });
+            counted.refusals = 0;
+            counted.open = Some(Report { number: next(), rows: rows.into() });
         }
-        counted.unsaid.clone()
+        counted.open.clone()
     }
 
-    /// Notes what became of the words.
-    pub(crate) fn heard(&self, answer: &Result<bool, DriverError>) -> Told {
+    /// Whether a report without an answer is too recent for another one.
+    pub(crate) fn rests(&self) -> bool {
+        self.0.lock().pause.is_some_and(|(_, until)| Instant::now() < until)
+    }
+
+    /// Notes what became of a report.
+    pub(crate) fn heard(&self, report: &Report, answer: &Result<(), DriverError>) -> Told {
+        let mut counted = self.0.lock();
+        if counted.open.as_ref().is_none_or(|open| open.number != report.number) {
+            // Another try was answered before.
+            return Told::Counted;
+        }
         let told = match answer {
-            Ok(true) => Told::All,
-            Err(error) if error.kind() == ErrorKind::Permission => Told::Refused,
-            // Without its row a process has nothing to compare numbers with: its next heartbeat makes one.
-            Ok(false) | Err(_) => return Told::NotYet,
+            Ok(()) => Told::Counted,
+            Err(error) if error.kind() == ErrorKind::Permission => {
+                if std::mem::replace(&mut counted.said, true) {
+                    Told::Dropped
+                } else {
+                    Told::Forbidden
+                }
+            }
+            Err(error) if error.is_down() || error.kind() == ErrorKind::Contention => {
+                let pause = counted.pause.map_or(FIRST_PAUSE, |(pause, _)| pause);
+                counted.pause = Some(((pause * 2).min(MAX_PAUSE), Instant::now() + pause));
+                return Told::NotYet;
+            }
+            Err(_) => {
+                counted.refusals += 1;
+                if counted.refusals < MAX_REFUSALS {
+                    return Told::NotYet;
+                }
+                Told::Dropped
+            }
         };
-        self.0.lock().unsaid = None;
+        (counted.open, counted.pause) = (None, None);
         told
-    }
-}
-
-impl Tally {
-    /// Whether nobody asked before: it is told once.
-    pub(crate) fn is_first_refusal(&self) -> bool {
-        !std::mem::replace(&mut self.0.lock().refused, true)
     }
 }
 
@@ -115,15 +145,17 @@ impl Counted {
     }
 }
 
-impl Words {
-    /// Says them to a database.
-    pub(crate) fn say(&self, driver: &dyn Driver, worker: WorkerId) -> Result<bool, DriverError> {
+impl Report {
+    /// Makes it to a database.
+    pub(crate) fn make(&self, driver: &dyn Driver, worker: WorkerId) -> Result<(), DriverError> {
         driver.add_stats(worker, self.number, &self.rows)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use super::*;
 
     fn note(tally: &Tally, queue: &str, ability: &str) {
@@ -131,41 +163,65 @@ mod tests {
         tally.note(&queue.into(), &ability.into(), &Outcome::Completed, waited, took);
     }
 
-    fn said(words: &Words) -> Vec<(i64, String, String, u64)> {
+    fn said(report: &Report) -> Vec<(i64, String, String, u64)> {
         let line = |row: &StatRow| {
             let (queue, ability) = (row.queue.to_string(), row.ability.to_string());
-            (words.number, queue, ability, row.stats.completed)
+            (report.number, queue, ability, row.stats.completed)
         };
-        words.rows.iter().map(line).collect()
+        report.rows.iter().map(line).collect()
     }
 
     #[test]
     fn runs_are_counted_by_queue_and_ability_and_told_in_the_order_of_their_names() {
         let tally = Tally::default();
-        assert!(tally.words().is_none(), "nothing to say");
+        assert!(tally.report(|| 1).is_none(), "nothing to say");
         for (queue, ability) in [("q", "b"), ("q", "a"), ("q", "b"), ("p", "b"), ("q", "b")] {
             note(&tally, queue, ability);
         }
-        let words = tally.words().expect("some");
+        let report = tally.report(|| 1).expect("some");
         let line = |queue: &str, ability: &str, count| (1, queue.into(), ability.into(), count);
-        assert_eq!(said(&words), [line("p", "b", 1), line("q", "a", 1), line("q", "b", 3)]);
+        assert_eq!(said(&report), [line("p", "b", 1), line("q", "a", 1), line("q", "b", 3)]);
     }
 
     #[test]
-    fn words_whose_answer_was_lost_are_said_again_as_they_were_and_then_those_that_came_since() {
-        let tally = Tally::default();
+    fn a_report_whose_answer_was_lost_is_made_again_as_it_was_and_then_what_came_since() {
+        let (tally, number) = (Tally::default(), Cell::new(0));
+        let next = || {
+            number.set(number.get() + 1);
+            number.get()
+        };
         note(&tally, "q", "a");
-        let first = said(&tally.words().expect("some"));
+        let first = tally.report(next).expect("some");
         note(&tally, "q", "a");
         let lost = Err(DriverError::new(ErrorKind::Down, "gone").ambiguous(true));
-        for answer in [lost, Ok(false)] {
-            assert_eq!(tally.heard(&answer), Told::NotYet);
-            assert_eq!(said(&tally.words().expect("some")), first, "the same number");
+        assert_eq!(tally.heard(&first, &lost), Told::NotYet);
+        assert!(tally.rests(), "not at once");
+        let again = tally.report(next).expect("some");
+        assert_eq!(said(&again), said(&first), "the same number");
+        assert_eq!(tally.heard(&again, &Ok(())), Told::Counted);
+        assert!(!tally.rests());
+        let second = tally.report(next).expect("some");
+        assert_eq!(said(&second), [(2, "q".into(), "a".into(), 1)]);
+        assert_eq!(tally.heard(&first, &Ok(())), Told::Counted, "a late answer to the first");
+        assert!(tally.report(next).is_some(), "says nothing of the second");
+    }
+
+    #[test]
+    fn a_report_that_is_refused_again_and_again_is_dropped() {
+        let tally = Tally::default();
+        note(&tally, "q", "a");
+        let report = tally.report(|| 1).expect("some");
+        let refused = Err(DriverError::new(ErrorKind::Other, "out of range"));
+        for _ in 1..MAX_REFUSALS {
+            assert_eq!(tally.heard(&report, &refused), Told::NotYet);
         }
-        assert_eq!(tally.heard(&Ok(true)), Told::All);
-        assert_eq!(said(&tally.words().expect("some")), [(2, "q".into(), "a".into(), 1)]);
-        let refused = Err(DriverError::new(ErrorKind::Permission, "no"));
-        assert_eq!(tally.heard(&refused), Told::Refused);
-        assert!(tally.words().is_none(), "they are dropped");
+        assert_eq!(tally.heard(&report, &refused), Told::Dropped);
+        assert!(tally.report(|| 2).is_none());
+        for told in [Told::Forbidden, Told::Dropped] {
+            note(&tally, "q", "a");
+            let report = tally.report(|| 3).expect("some");
+            let refused = Err(DriverError::new(ErrorKind::Permission, "no"));
+            assert_eq!(tally.heard(&report, &refused), told, "it is said once");
+        }
     }
 }

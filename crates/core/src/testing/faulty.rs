@@ -9,10 +9,10 @@ use crate::driver::{
     ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
     DriverError, Exception, ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobClaim, JobInfo,
     JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, Operate, OperationId,
-    OperationRecord, OperationRow, Order, Past, PlacedJob, Promotion, Purged, Redrive, Remains,
-    Remark, Rescued, SchemaState, Settled, Settlement, StatRow, StatScan, StatusRow, StatusScan,
-    Step, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
-    WorkerSeen,
+    OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Purged, Redrive,
+    Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatRow, StatScan, StatusRow,
+    StatusScan, Step, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
@@ -157,7 +157,7 @@ impl Work for FaultyDriver {
         fn promote_due(limit: u32) -> Promotion;
         fn settle(worker: WorkerId, settlements: &[Settlement]) -> Vec<Settled>;
         fn heartbeat(worker: &WorkerInfo) -> bool;
-        fn add_stats(worker: WorkerId, number: i64, rows: &[StatRow]) -> bool;
+        fn add_stats(worker: WorkerId, number: i64, rows: &[StatRow]) -> ();
         fn rescue(dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued>;
         fn remove_worker(worker: WorkerId) -> usize;
         fn workers() -> Vec<WorkerSeen>;
@@ -190,7 +190,7 @@ impl Inspect for FaultyDriver {
         fn remains(job: JobId) -> Remains;
         fn heads(queues: u32, rows: u32) -> Vec<Head>;
         fn ahead(job: &JobInfo, bound: u64) -> Bounded;
-        fn ages() -> Ages;
+        fn ages(pauses: &[Pause]) -> Ages;
         fn stats(scan: &StatScan) -> Vec<StatRow>;
     }
 }

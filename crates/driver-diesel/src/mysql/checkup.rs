@@ -19,7 +19,7 @@ pub(super) fn checkup(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<Vec<Re
         weak("innodb_flush_log_at_trx_commit", flush, "1");
     }
     let doublewrite = is("innodb_doublewrite")?.to_uppercase();
-    if ["0", "OFF"].contains(&&*doublewrite) {
+    if ["0", "OFF", "DETECT_ONLY"].contains(&&*doublewrite) {
         weak("innodb_doublewrite", doublewrite, "ON");
     }
     let sync = is("sync_binlog")?;

@@ -58,11 +58,11 @@ pub(super) fn claim(
             if let Some(place) = place {
                 let rows = lock_behind(conn, request, place, &filter, &abilities)?;
                 if !rows.is_empty() {
-                    return lease(conn, request, rows, in_cluster, noted.now);
+                    return lease(engine, conn, request, rows, in_cluster);
                 }
             }
             let rows = lock_ready(conn, request, &plan, (&filter, &abilities), &mut noted)?;
-            lease(conn, request, rows, in_cluster, noted.now)
+            lease(engine, conn, request, rows, in_cluster)
         })?;
         committed = true;
         confirm(engine, conn, request, &jobs)?;
@@ -332,11 +332,11 @@ fn read_facts(
 
 /// Moves the locked rows from ready to lease and reads their facts.
 fn lease(
+    engine: &Mysql,
     conn: &mut Sql<'_, MysqlConnection>,
     request: &ClaimRequest<'_>,
     rows: Vec<ReadyRow>,
     in_cluster: bool,
-    now: i64,
 ) -> QueryResult<Vec<ClaimedJob>> {
     if rows.is_empty() {
         return Ok(Vec::new());
@@ -352,6 +352,7 @@ fn lease(
     let mut facts = read_facts(conn, &rows, &list)?;
     let without = rows.iter().map(|row| row.id).filter(|id| !facts.contains_key(id)).collect();
     Orphans::refuse(without)?;
+    let now = engine.clock.now();
     Ok(rows
         .into_iter()
         .filter_map(|row| facts.remove(&row.id).map(|facts| claimed(row, facts, request, now)))

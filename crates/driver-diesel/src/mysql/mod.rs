@@ -115,11 +115,42 @@ impl Mysql {
 const STRANGERS: &str = "SELECT CAST(MIN(table_name) AS CHAR) FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name IN ('qudo_job', 'qudo_ready', 'qudo_scheduled', \
      'qudo_lease', 'qudo_unique', 'qudo_exception_log', 'qudo_job_status', 'qudo_reply', \
-     'qudo_worker', 'qudo_moving', 'qudo_control', 'qudo_cancel', 'qudo_operation', 'qudo_jobs', \
-     'qudo_exceptions') \
+     'qudo_worker', 'qudo_moving', 'qudo_control', 'qudo_cancel', 'qudo_operation', 'qudo_stat', \
+     'qudo_stat_report', 'qudo_jobs', 'qudo_exceptions') \
      AND NOT EXISTS (SELECT 1 FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name = 'qudo_schema_migrations') \
      HAVING COUNT(*) > 0";
+
+/// Refuses a table of others that is called as one that a migration will make which did not begin yet.
+fn refuse_strangers(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
+    let there = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.tables \
+                 WHERE table_schema = DATABASE() AND table_name = ";
+    let is_there = |conn: &mut Sql<'_, MysqlConnection>, name: &str| -> QueryResult<bool> {
+        Ok(conn.row::<i64>(&format!("{there}'{name}'"), &[])?.unwrap_or_default() > 0)
+    };
+    if !is_there(conn, "qudo_schema_migrations")? {
+        return Ok(());
+    }
+    let begun: Vec<String> = conn.rows("SELECT version FROM qudo_schema_migrations", &[])?;
+    for step in Mysql::migrations().iter().filter(|step| !begun.contains(&step.version())) {
+        for table in tables_of(step.up) {
+            if is_there(conn, table)? {
+                let name = conn.tables.render(table).into_owned();
+                let why = format!(
+                    "there is a table {name}, which the migration {step} is to make: it is not qudo's; give it another name"
+                );
+                return Err(diesel::result::Error::QueryBuilderError(why.into()));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The tables that a migration makes.
+fn tables_of(sql: &str) -> impl Iterator<Item = &str> {
+    let made = sql.lines().filter_map(|line| line.strip_prefix("CREATE TABLE IF NOT EXISTS "));
+    made.filter_map(|rest| rest.strip_suffix(" ("))
+}
 
 impl Engine for Mysql {
     type Conn = MysqlConnection;
@@ -179,7 +210,7 @@ impl Engine for Mysql {
 
     fn prepare(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
         match conn.row::<String>(STRANGERS, &[])? {
-            None => Ok(()),
+            None => refuse_strangers(conn),
             Some(name) => Err(diesel::result::Error::QueryBuilderError(
                 format!(
                     "there is a table {name}, but no {}schema_migrations: either it is not qudo's, \

@@ -44,10 +44,10 @@ const ON_THE_PATH: &str = "SELECT CAST(? = ANY(current_schemas(false)) OR EXISTS
      WHERE trim(BOTH ' \"' FROM name) = ? OR (trim(BOTH ' \"' FROM name) = '$user' \
      AND current_user = ?)) AS INTEGER)::BIGINT";
 
-/// What our function that claims says of its tables: it is as it was made, whoever asks and whatever the schema is
-/// called by now.
+/// What our first function that claims says of its tables: it is there since the first migration, and as it was made, whoever asks and
+/// whatever the schema is called by now.
 const AS_MADE: &str =
-    "SELECT prosrc FROM pg_catalog.pg_proc WHERE oid = CAST(to_regproc('qudo_claim_2') AS oid)";
+    "SELECT prosrc FROM pg_catalog.pg_proc WHERE oid = CAST(to_regproc('qudo_claim') AS oid)";
 
 /// The schema in which a function's text names this table; empty where it names none.
 fn schema_in<'t>(text: &'t str, table: &str) -> Option<&'t str> {

@@ -1,9 +1,11 @@
 //! What waits at the heads of the queues, and before one job.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Ages, Bounded, Head, JobInfo};
-use std::time::Duration;
+use qudo_core::driver::{Ages, Bounded, Head, JobInfo, Pause};
 use uuid::Uuid;
 
 use crate::bulk::rows_in;
@@ -68,60 +70,105 @@ pub(crate) fn ahead<E: Engine>(
     Ok(Bounded::new((higher + older).unsigned_abs(), bound))
 }
 
-/// The first ready job of a queue and a priority.
-struct First {
+/// A ready row, for its age.
+struct Aged {
     queue: String,
     rank: i32,
     id: Uuid,
+    ability: String,
     /// `None` since it was enqueued.
     ready_at: Option<i64>,
 }
 
-impl FromRow for First {
+impl FromRow for Aged {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
         let (queue, rank, id) = (columns.text()?, columns.int()?, columns.id()?);
-        Ok(Self { queue, rank, id, ready_at: columns.opt_big()? })
+        Ok(Self { queue, rank, id, ability: columns.text()?, ready_at: columns.opt_big()? })
     }
 }
 
-/// So many queues and priorities are looked at for the job that waits longest.
-const MAX_GROUPS: usize = 64;
+struct Enqueued(Uuid, i64);
 
-/// How long the job that waits longest has waited, and for how long the first lease is over. Within a queue and a priority ids sort by
-/// their time, so that the first of each tells; the key is entered anew for each.
+impl FromRow for Enqueued {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        Ok(Self(columns.id()?, columns.big()?))
+    }
+}
+
+/// So many parts of the queues are read for the job that has been ready for longest.
+const MAX_PARTS: usize = 64;
+
+/// And so many rows at the start of each queue and priority, or a few more where the next ones are short.
+const PART: u32 = 100;
+
+/// How long the job has been ready that has been ready for longest, and for how long the first lease is over. Jobs that are new are in the order of their
+/// time; those that were put back, or came due, lie among them by their ids, so the first rows of each queue and priority are looked at, and not the
+/// first alone. The key is entered anew for each part.
 ///
 /// Locking: none.
-pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Ages> {
-    let mut firsts: Vec<First> = Vec::new();
-    while firsts.len() < MAX_GROUPS {
-        let head = "SELECT queue, claim_rank, id, ready_at FROM qudo_ready WHERE";
-        let tail = "ORDER BY queue, claim_rank, id LIMIT 1";
-        let mut next: Option<First> = None;
-        let last = firsts.last().map_or(("", i32::MIN), |last| (&*last.queue, last.rank));
-        if !firsts.is_empty() {
-            let sql = format!("{head} queue = ? AND claim_rank > ? {tail}");
-            next = conn.row(&sql, &[Bind::Text(last.0), Bind::Int(last.1)])?;
+pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>, pauses: &[Pause]) -> QueryResult<Ages> {
+    let mut found: Vec<(Uuid, Option<i64>)> = Vec::new();
+    let mut at: Option<(String, i32)> = None;
+    for _ in 0..MAX_PARTS {
+        let Some(rows) = part_behind::<E>(conn, at.as_ref())? else { break };
+        for of_one in rows.chunk_by(|one, next| (&one.queue, one.rank) == (&next.queue, next.rank))
+        {
+            let open = of_one
+                .iter()
+                .filter(|row| Pause::among(pauses, &row.queue, &row.ability).is_none());
+            // Of those that are ready since their enqueue the first is the oldest.
+            let oldest = open.clone().filter(|row| row.ready_at.is_some());
+            found.extend(oldest.min_by_key(|row| row.ready_at).map(|row| (row.id, row.ready_at)));
+            let first = open.filter(|row| row.ready_at.is_none()).map(|row| (row.id, None));
+            found.extend(first.take(1));
         }
-        if next.is_none() {
-            next = conn.row(&format!("{head} queue > ? {tail}"), &[Bind::Text(last.0)])?;
-        }
-        match next {
-            Some(first) => firsts.push(first),
-            None => break,
-        }
+        at = rows.last().map(|row| (row.queue.clone(), row.rank));
     }
-    let new = firsts.iter().filter(|first| first.ready_at.is_none());
-    let ids: Vec<_> = new.map(|first| first.id).collect();
-    let since = "SELECT enqueued_at FROM qudo_job WHERE id IN";
-    let enqueued = rows_in::<_, i64>(conn, since, &[], &ids, "")?;
-    let ready = firsts.iter().filter_map(|first| first.ready_at).chain(enqueued).min();
+    let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
+    let since = "SELECT id, enqueued_at FROM qudo_job WHERE id IN";
+    let enqueued: Vec<Enqueued> = rows_in(conn, since, &[], &ids, "")?;
+    let enqueued: HashMap<_, _> = enqueued.into_iter().map(|one| (one.0, one.1)).collect();
+    // Never before it was there, although it may have been due.
+    let since = |(id, ready_at): &(Uuid, Option<i64>)| {
+        let enqueued = *enqueued.get(id)?;
+        Some(ready_at.unwrap_or(enqueued).max(enqueued))
+    };
+    let ready = found.iter().filter_map(since).min();
     let now = conn.row::<i64>(&format!("SELECT {}", E::NOW), &[])?.unwrap_or_default();
-    let ready = ready.map(|at| now - at);
     let overdue = format!(
         "SELECT {now} - leased_until FROM qudo_lease WHERE leased_until < {now} ORDER BY leased_until LIMIT 1",
         now = E::NOW
     );
     let overdue = conn.row::<i64>(&overdue, &[])?;
     let time = |micros: i64| Duration::from_micros(u64::try_from(micros).unwrap_or_default());
-    Ok(Ages::new(ready.map(time), overdue.map(time)))
+    Ok(Ages::new(ready.map(|at| time(now - at)), overdue.map(time)))
+}
+
+/// The first rows behind a queue and priority, of whole priorities as far as they are that short; `None` behind the last.
+fn part_behind<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    at: Option<&(String, i32)>,
+) -> QueryResult<Option<Vec<Aged>>> {
+    let head = "SELECT queue, claim_rank, id, ability, ready_at FROM qudo_ready WHERE";
+    let tail = "ORDER BY queue, claim_rank, id LIMIT ?";
+    let limit = Bind::Big(PART.into());
+    let mut rows: Vec<Aged> = Vec::new();
+    if let Some((queue, rank)) = at {
+        let sql = format!("{head} queue = ? AND claim_rank > ? {tail}");
+        rows = conn.rows(&sql, &[Bind::Text(queue), Bind::Int(*rank), limit])?;
+    }
+    if rows.is_empty() {
+        let queue = at.map_or("", |(queue, _)| queue);
+        rows = conn.rows(&format!("{head} queue > ? {tail}"), &[Bind::Text(queue), limit])?;
+    }
+    let Some(last) = rows.last() else { return Ok(None) };
+    if rows.len() == PART as usize {
+        // The last priority may be longer than what was read of it, and is then begun again, unless it is the only one.
+        let (queue, rank) = (last.queue.clone(), last.rank);
+        let whole = rows.iter().take_while(|row| row.queue != queue || row.rank != rank).count();
+        if whole > 0 {
+            rows.truncate(whole);
+        }
+    }
+    Ok(Some(rows))
 }

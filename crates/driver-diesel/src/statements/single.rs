@@ -45,9 +45,9 @@ pub(crate) fn claim_job<E: Engine>(
         return Orphans::refuse(ids.to_vec()).map(|()| None);
     };
     let ready_at = match since {
-        Since::At(at) => at,
-        Since::Enqueue => enqueued_at.timestamp_micros(),
-        Since::Now => now,
+        Since::At(at) => Some(at),
+        Since::Enqueue => None,
+        Since::Now => Some(now),
     };
     Ok(Some(ClaimedJob {
         id: JobId::from_uuid(stand.id),
@@ -58,7 +58,7 @@ pub(crate) fn claim_job<E: Engine>(
         flags: stand.flags,
         facts: record.facts,
         enqueued_at,
-        ready_since: ready_since(now, ready_at),
+        ready_since: ready_since(now, ready_at, enqueued_at.timestamp_micros()),
     }))
 }
 

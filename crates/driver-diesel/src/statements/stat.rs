@@ -10,15 +10,23 @@ use qudo_core::driver::{BUCKETS, Histogram, Keep, RunStats, StatRow, StatScan};
 use uuid::Uuid;
 
 use super::lookup::instant;
-use crate::bulk::insert_rows;
+use super::trace::remove_free;
+use crate::bulk::{Keyed, insert_rows};
 use crate::engine::{Engine, micros};
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
-/// A minute in microseconds.
+/// In microseconds.
 const MINUTE: i64 = 60_000_000;
+const DAY: i64 = 24 * 60 * MINUTE;
+
+/// 50 years, in minutes.
+const LONGEST_STEP: i64 = 50 * 365 * 24 * 60;
 
 /// The minute of the row that has the sums since there are any.
 const EVER: i64 = 0;
+
+/// What a sum grows to, in microseconds: half of what a column takes, so that it may be added to another.
+const MOST: i64 = i64::MAX / 2;
 
 /// The columns with numbers that every row has.
 const COUNTS: [&str; 8] =
@@ -47,40 +55,50 @@ fn list(mut of: impl FnMut(&mut String, &str)) -> String {
     text
 }
 
-/// Adds to the numbers of this minute and to those since there are any, unless the process said the same under this number
-/// before; `false` if the process has no row.
+/// Adds to the numbers of this minute and to those since there are any, unless the process reported the same under this number
+/// before.
 ///
-/// Locking: the row of the process, then the sums in the order of their keys, then those of the minute: the same rows as every other
-/// process adds to, and a lock of each lasts until the commit. So it is not done with a claim or a settle.
+/// Locking: the row of the process's reports, which nobody else asks for; then the sums in the order of their keys, then those of the minute:
+/// the same rows as every other process adds to, and a lock of each lasts until the commit. So it is not done with a claim, a settle or a heartbeat.
 pub(crate) fn add<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     worker: &Uuid,
     number: i64,
     rows: &[StatRow],
-) -> QueryResult<bool> {
-    let note = "UPDATE qudo_worker SET stat_number = ? WHERE id = ? AND stat_number < ?";
-    let binds = [Bind::Big(number), Bind::Id(worker), Bind::Big(number)];
-    if conn.run(note, &binds)? == 0 {
-        let known = "SELECT id FROM qudo_worker WHERE id = ?";
-        return Ok(conn.row::<Uuid>(known, &[Bind::Id(worker)])?.is_some());
+) -> QueryResult<()> {
+    if !is_new::<E>(conn, worker, number)? {
+        return Ok(());
     }
     let now = conn.row::<i64>(&format!("SELECT {}", E::NOW), &[])?.unwrap_or_default();
-    let minute = now - now.rem_euclid(MINUTE);
     let (words, tail) = upsert::<E>();
     let numbers: Vec<_> = rows.iter().map(|row| numbers(&row.stats)).collect();
-    for minute in [EVER, minute] {
-        let rows: Vec<_> = rows
-            .iter()
-            .zip(&numbers)
-            .map(|(row, numbers)| {
-                let key = [Bind::Big(minute), Bind::Text(&row.queue), Bind::Text(&row.ability)];
-                key.into_iter().chain(numbers.iter().copied()).collect::<Vec<_>>()
-            })
-            .collect();
-        let row = format!("(?,?,?{})", ",?".repeat(COUNTS.len() + BUCKET_COLUMNS.len()));
-        insert_rows(conn, &words, &row, &rows, &tail)?;
+    let of_minute = |minute: i64| {
+        rows.iter().zip(&numbers).map(move |(row, numbers)| {
+            let key = [Bind::Big(minute), Bind::Text(&row.queue), Bind::Text(&row.ability)];
+            key.into_iter().chain(numbers.iter().copied()).collect::<Vec<_>>()
+        })
+    };
+    let all: Vec<_> = of_minute(EVER).chain(of_minute(now - now.rem_euclid(MINUTE))).collect();
+    let row = format!("(?,?,?{})", ",?".repeat(COUNTS.len() + BUCKET_COLUMNS.len()));
+    insert_rows(conn, &words, &row, &all, &tail).map(drop)
+}
+
+/// Notes the number of a report; `false` if one with this number, or a greater one, was noted before.
+fn is_new<E: Engine>(conn: &mut Sql<'_, E::Conn>, worker: &Uuid, number: i64) -> QueryResult<bool> {
+    let note = format!(
+        "UPDATE qudo_stat_report SET number = ?, reported_at = {} WHERE worker = ? AND number < ?",
+        E::NOW
+    );
+    let binds = [Bind::Big(number), Bind::Id(worker), Bind::Big(number)];
+    if conn.run(&note, &binds)? > 0 {
+        return Ok(true);
     }
-    Ok(true)
+    let (words, tail) = E::INSERT_IGNORE;
+    let first = format!(
+        "{words} INTO qudo_stat_report (worker, number, reported_at) VALUES (?, ?, {}){tail}",
+        E::NOW
+    );
+    Ok(conn.run(&first, &[Bind::Id(worker), Bind::Big(number)])? > 0)
 }
 
 /// The words before and after the values of an insert that adds to a row that is there.
@@ -92,7 +110,12 @@ fn upsert<E: Engine>() -> (String, String) {
         let old = if alias.is_empty() { column.to_owned() } else { format!("s.{column}") };
         let new = new.replace("{}", column);
         // Writing to a string cannot fail.
-        let _ = write!(text, "{column}=COALESCE({old}+{new},{old},{new})");
+        let _ = if column.ends_with("_sum") {
+            // Rather than to fail for ever they stay where they are.
+            write!(text, "{column}=CASE WHEN {old}>{MOST}-{new} THEN {old} ELSE {old}+{new} END")
+        } else {
+            write!(text, "{column}=COALESCE({old}+{new},{old},{new})")
+        };
     });
     (words, format!("{}{sums}", clause.replace("{}", "minute,queue,ability")))
 }
@@ -104,7 +127,7 @@ fn numbers<'b>(stats: &RunStats) -> Vec<Bind<'b>> {
     let (waiting, running) = (&stats.waiting, &stats.running);
     let mut all: Vec<_> =
         stats.by_outcome().iter().map(|(_, count)| Bind::Big(big(*count))).collect();
-    all.extend([waiting, running].map(|one| Bind::Big(micros(one.sum()))));
+    all.extend([waiting, running].map(|one| Bind::Big(micros(one.sum()).min(MOST))));
     all.extend(waiting.counts().iter().chain(running.counts()).map(|count| some(*count)));
     all
 }
@@ -163,7 +186,9 @@ pub(crate) fn stats<E: Engine>(
     // In the text, because to PostgreSQL two binds are two values: it would not group by what it reads.
     let since = match scan.step_minutes() {
         Some(minutes) => {
-            let step = i64::try_from(minutes).unwrap_or(i64::MAX).saturating_mul(MINUTE);
+            // A span that began in 1970 would look like the sums.
+            let step =
+                i64::try_from(minutes).unwrap_or(i64::MAX).min(LONGEST_STEP).saturating_mul(MINUTE);
             format!("minute - minute % {step}")
         }
         None => format!("CAST({first} AS {})", E::BIG),
@@ -172,13 +197,16 @@ pub(crate) fn stats<E: Engine>(
         let _ = write!(text, "CAST(SUM({column}) AS {})", E::BIG);
     });
     let sql = format!(
-        "SELECT {since},queue,ability,{sums} FROM qudo_stat WHERE minute >= ? GROUP BY 1,2,3 ORDER BY 1,2,3 LIMIT ?"
+        "SELECT {since},queue,ability,{sums} FROM qudo_stat WHERE minute >= ? GROUP BY 1,2,3 ORDER BY 1 DESC,2,3 LIMIT ?"
     );
     let rows: Vec<Row> = conn.rows(&sql, &[Bind::Big(first), limit])?;
-    Ok(rows.into_iter().map(|row| row.0).collect())
+    let mut rows: Vec<_> = rows.into_iter().map(|row| row.0).collect();
+    // The latest are asked for, and told in the order of their time.
+    rows.sort_by_key(|row| row.since);
+    Ok(rows)
 }
 
-/// Removes old minutes, about so many rows; tells how many, and whether there may be more. The sums stay.
+/// Removes old minutes, so many rows, and the numbers of reports after a day; tells how many, and whether there may be more. The sums stay.
 ///
 /// Locking: a range at the start of the primary key, in its order. Nobody adds to minutes that are over.
 pub(crate) fn purge<E: Engine>(
@@ -186,22 +214,38 @@ pub(crate) fn purge<E: Engine>(
     keep: &Keep,
     limit: u32,
 ) -> QueryResult<(usize, bool)> {
+    let age = micros(keep.stats).saturating_add(MINUTE);
+    let old = format!("minute > {EVER} AND minute < (SELECT {}) - ?", E::NOW);
     let last = format!(
-        "SELECT MAX(minute) FROM (SELECT minute FROM qudo_stat WHERE minute > {EVER} AND minute < (SELECT {}) - ? \
-         ORDER BY minute,queue,ability LIMIT ?) old",
+        "SELECT minute,queue,ability FROM (SELECT minute,queue,ability FROM qudo_stat WHERE {old} \
+         ORDER BY minute,queue,ability LIMIT ?) old ORDER BY minute DESC,queue DESC,ability DESC LIMIT 1"
+    );
+    let (most, limit) = (limit as usize, Bind::Big(limit.into()));
+    let last = conn.row::<Key>(&last, &[Bind::Big(age), limit])?;
+    let mut removed = 0;
+    if let Some(Key(minute, queue, ability)) = last {
+        let upto = format!(
+            "DELETE FROM qudo_stat WHERE minute > {EVER} AND minute <= ? \
+             AND (minute < ? OR queue < ? OR (queue = ? AND ability <= ?))"
+        );
+        let (minute, queue) = (Bind::Big(minute), Bind::Text(&queue));
+        removed = conn.run(&upto, &[minute, minute, queue, queue, Bind::Text(&ability)])?;
+    }
+    let reports = format!(
+        "SELECT worker FROM qudo_stat_report WHERE reported_at < (SELECT {}) - ? ORDER BY reported_at LIMIT ?",
         E::NOW
     );
-    let binds = [Bind::Big(micros(keep.stats).saturating_add(MINUTE)), Bind::Big(limit.into())];
-    let Some(Newest(Some(last))) = conn.row(&last, &binds)? else { return Ok((0, false)) };
-    let remove = format!("DELETE FROM qudo_stat WHERE minute > {EVER} AND minute <= ?");
-    let removed = conn.run(&remove, &[Bind::Big(last)])?;
-    Ok((removed, removed >= limit as usize))
+    let ids: Vec<Uuid> = conn.rows(&reports, &[Bind::Big(DAY), limit])?;
+    let more = removed + ids.len();
+    let report = Keyed { key: "worker", ..Keyed::table("qudo_stat_report") };
+    removed += remove_free::<E>(conn, &report, ids)?;
+    Ok((removed, more >= most))
 }
 
-struct Newest(Option<i64>);
+struct Key(i64, String, String);
 
-impl FromRow for Newest {
+impl FromRow for Key {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.opt_big()?))
+        Ok(Self(columns.big()?, columns.text()?, columns.text()?))
     }
 }

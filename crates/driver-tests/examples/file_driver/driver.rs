@@ -12,10 +12,10 @@ use qudo::driver::{
     ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
     DriverError, DriverRegistration, ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted,
     Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
-    NamedDriver, Operate, OperationId, OperationRecord, OperationRow, Order, Past, PlacedJob,
-    Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement, StatRow,
-    StatScan, StatusRow, StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes,
-    Work, WorkerId, WorkerInfo, WorkerSeen,
+    NamedDriver, Operate, OperationId, OperationRecord, OperationRow, Order, Past, Pause,
+    PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
+    StatRow, StatScan, StatusRow, StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource,
+    Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -130,14 +130,8 @@ impl Work for FileDriver {
         self.0.read(|state| state.workers())
     }
 
-    fn add_stats(&self, worker: WorkerId, number: i64, rows: &[StatRow]) -> Answer<bool> {
-        self.0.step(Deadline::NONE, |state| {
-            let known = state.workers.contains_key(&worker);
-            if known {
-                state.stats.add(state.now, worker, number, rows);
-            }
-            known
-        })
+    fn add_stats(&self, worker: WorkerId, number: i64, rows: &[StatRow]) -> Answer<()> {
+        self.0.step(Deadline::NONE, |state| state.stats.add(state.now, worker, number, rows))
     }
 
     fn purge(&self, keep: &Keep, _limit: u32) -> Answer<Purged> {
@@ -214,8 +208,8 @@ impl Inspect for FileDriver {
         self.0.read(|state| state.status(job))
     }
 
-    fn ages(&self) -> Answer<Ages> {
-        self.0.read(|state| state.ages())
+    fn ages(&self, pauses: &[Pause]) -> Answer<Ages> {
+        self.0.read(|state| state.ages(pauses))
     }
 
     fn stats(&self, scan: &StatScan) -> Answer<Vec<StatRow>> {

@@ -126,8 +126,13 @@ impl Row {
         }
     }
 
+    /// Never before it was there.
+    fn ready_since(&self) -> DateTime<Utc> {
+        self.ready_at.max(self.enqueued_at)
+    }
+
     fn claimed(&self, id: JobId, claim: i64, now: DateTime<Utc>) -> ClaimedJob {
-        let waited = (now - self.ready_at).to_std().unwrap_or_default();
+        let waited = (now - self.ready_since()).to_std().unwrap_or_default();
         ClaimedJob {
             id,
             claim,
@@ -519,8 +524,7 @@ impl State {
             let kept = state.exceptions.len() + state.operations.len();
             state.remains.len() + state.statuses.len() + kept + marks
         };
-        let workers = &self.workers;
-        let minutes = self.stats.purge(now, keep.stats, |one| workers.contains_key(&one));
+        let minutes = self.stats.purge(now, keep.stats);
         let before = count(self);
         self.remains.retain(|_, (at, _)| *at + keep.replies >= now);
         self.statuses.retain(|row| row.finished_at + keep.status >= now);
@@ -806,14 +810,19 @@ impl State {
         }
     }
 
-    pub fn ages(&self) -> Ages {
+    pub fn ages(&self, pauses: &[Pause]) -> Ages {
         let since = |at: DateTime<Utc>| (self.now - at).to_std().ok();
-        let ready = self.jobs.values().filter(|row| row.place == Place::Ready);
+        let is_open = |row: &&Row| {
+            let facts = &row.facts;
+            row.place == Place::Ready
+                && Pause::among(pauses, &facts.queue, &facts.ability).is_none()
+        };
+        let ready = self.jobs.values().filter(is_open);
         let ends = self.jobs.values().filter_map(|row| match row.place {
             Place::Leased { until, .. } => Some(until),
             _ => None,
         });
-        let ready = ready.map(|row| row.ready_at).min();
+        let ready = ready.map(Row::ready_since).min();
         Ages::new(ready.map(|at| since(at).unwrap_or_default()), ends.min().and_then(since))
     }
 

@@ -10,17 +10,20 @@ use crate::{Hook, JobView, Outcome};
 ///
 /// | metric | kind | labels |
 /// |---|---|---|
-/// | `qudo_enqueued_total` | counter | database, queue, ability |
-/// | `qudo_enqueued_in_transactions_total` | counter | database, queue, ability |
-/// | `qudo_runs_total` | counter | database, queue, ability, outcome |
-/// | `qudo_run_seconds` | histogram | database, queue, ability |
-/// | `qudo_wait_seconds` | histogram | database, queue, ability |
+/// | `qudo_process_enqueued_total` | counter | database, queue, ability |
+/// | `qudo_process_enqueued_in_transactions_total` | counter | database, queue, ability |
+/// | `qudo_process_runs_total` | counter | database, queue, ability, outcome |
+/// | `qudo_process_run_seconds` | histogram | database, queue, ability |
+/// | `qudo_process_wait_seconds` | histogram | database, queue, ability |
 ///
 /// Jobs that take the place of another are enqueued too. What is stored in a transaction of the caller's is counted before
 /// the commit, under a name of its own because it may be rolled back; its database is empty where the manager has several and the
 /// job names none. The wait of a run is from when the job was ready: enqueued, due, or put back after an earlier run.
 ///
-/// Gauges of the databases are `qudo::metrics`, and numbers of all processes `Manager::stats` and `qudo metrics`.
+/// A run is timed around the ability, with the other hooks around it; one that a veto, a cancel or too many crashes ended before that took no
+/// time. Recorders decide on buckets: the one for Prometheus makes a summary of a histogram unless it is given some.
+///
+/// Gauges of the databases are in `qudo::metrics`; the numbers of all processes, which survive them, in `Manager::stats` and `qudo metrics`.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Metrics;
 
@@ -48,11 +51,11 @@ impl Hook for Metrics {
     }
 
     fn post_enqueue(&self, job: &JobView<'_>) {
-        metrics::counter!("qudo_enqueued_total", labels(job)).increment(1);
+        metrics::counter!("qudo_process_enqueued_total", labels(job)).increment(1);
     }
 
     fn post_enqueue_in(&self, job: &JobView<'_>) {
-        metrics::counter!("qudo_enqueued_in_transactions_total", labels(job)).increment(1);
+        metrics::counter!("qudo_process_enqueued_in_transactions_total", labels(job)).increment(1);
     }
 
     fn around_work(&self, _job: &JobView<'_>, next: &mut dyn FnMut()) {
@@ -65,11 +68,12 @@ impl Hook for Metrics {
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
         let of_job = labels(job);
         if let Some(waited) = job.waited() {
-            metrics::histogram!("qudo_wait_seconds", of_job.clone()).record(waited.as_secs_f64());
+            metrics::histogram!("qudo_process_wait_seconds", of_job.clone())
+                .record(waited.as_secs_f64());
         }
-        metrics::histogram!("qudo_run_seconds", of_job.clone()).record(TOOK.replace(0.0));
+        metrics::histogram!("qudo_process_run_seconds", of_job.clone()).record(TOOK.replace(0.0));
         let mut of_run = of_job;
         of_run.push(Label::new("outcome", outcome.as_str()));
-        metrics::counter!("qudo_runs_total", of_run).increment(1);
+        metrics::counter!("qudo_process_runs_total", of_run).increment(1);
     }
 }
