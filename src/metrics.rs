@@ -12,7 +12,7 @@
 //! What is not known any more is not a number (NaN): all but `qudo_process_database_up` of a database that does not answer, a database that was
 //! removed, the loops after the work ended. For all processes together there is `qudo metrics --listen`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
@@ -79,6 +79,12 @@ fn look(manager: &Manager, limit: Duration) -> BTreeMap<Series, f64> {
     all
 }
 
+/// They are not numbers any more.
+fn forget(all: &BTreeSet<Series>) {
+    let forgotten = catch_unwind(|| all.iter().for_each(|series| set(series, f64::NAN)));
+    drop(forgotten);
+}
+
 /// Sets the gauges again and again, on a thread of its own, until it is dropped: then none of them is a number any more. To drop it
 /// waits for a look that is under way.
 pub struct Sampler {
@@ -113,25 +119,25 @@ impl Sampler {
         let (stop, stopped) = channel::<()>();
         let manager = manager.clone();
         let sample = move || {
-            let mut known: BTreeMap<Series, f64> = BTreeMap::new();
+            let mut known: BTreeSet<Series> = BTreeSet::new();
             loop {
-                // A recorder that panics, say: the next look may do better, and until then nothing old is told.
-                let looked = AssertUnwindSafe(|| look(&manager, Watch::default().within));
-                let now = catch_unwind(looked).unwrap_or_default();
-                for gone in known.keys().filter(|series| !now.contains_key(*series)) {
-                    set(gone, f64::NAN);
-                }
-                for (series, value) in &now {
-                    set(series, *value);
-                }
-                known = now;
+                let mut now = BTreeMap::new();
+                // A recorder that panics, say: the next look may do better.
+                let looked = catch_unwind(AssertUnwindSafe(|| {
+                    now = look(&manager, Watch::default().within);
+                    for (series, value) in &now {
+                        set(series, *value);
+                    }
+                }));
+                drop(looked);
+                let gone = known.iter().filter(|series| !now.contains_key(*series)).cloned();
+                forget(&gone.collect());
+                known.extend(now.into_keys());
                 if stopped.recv_timeout(every.max(MIN_PAUSE)) != Err(RecvTimeoutError::Timeout) {
                     break;
                 }
             }
-            for series in known.keys() {
-                set(series, f64::NAN);
-            }
+            forget(&known);
         };
         let thread = std::thread::Builder::new().name("qudo-metrics".to_owned()).spawn(sample)?;
         Ok(Self { stop: Some(stop), thread: Some(thread) })

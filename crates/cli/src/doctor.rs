@@ -1,7 +1,8 @@
 use std::process::ExitCode;
 
-use qudo::Manager;
 use qudo::admin::AuditOptions;
+use qudo::driver::ErrorKind;
+use qudo::{Error, Manager};
 use serde_json::json;
 
 use crate::output::say;
@@ -19,6 +20,17 @@ pub(crate) struct Arguments {
     /// One JSON object instead of text.
     #[arg(long)]
     json: bool,
+}
+
+/// Whether a remark about this says already why the audit could not be made.
+fn explains(about: &str, error: &Error) -> bool {
+    let Error::Database { source, .. } = error else {
+        return matches!((about, error), ("tables", Error::Schema { .. }));
+    };
+    matches!(
+        (about, source.kind()),
+        ("tables", ErrorKind::Schema) | ("rights", ErrorKind::Permission)
+    )
 }
 
 /// Tells what an operator should know; 0 when there is nothing, 1 when there is something, 2 when a database could not be looked at.
@@ -41,10 +53,7 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
         for (database, error) in &report.failures {
             // Tables that are missing, or may not be read, were remarked on, and cannot be audited.
             let is_known = errors.iter().any(|(known, _)| known == database)
-                || (!error.is_down()
-                    && found.iter().any(|(of, about, _)| {
-                        of == database && matches!(*about, "tables" | "rights")
-                    }));
+                || found.iter().any(|(of, about, _)| of == database && explains(about, error));
             if !is_known {
                 errors.push((database.clone(), with_causes(error)));
             }

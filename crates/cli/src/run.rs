@@ -18,13 +18,20 @@ pub(crate) struct Arguments {
     pub(crate) databases: Databases,
 }
 
-/// Runs a job here and now; 0 when it is done or put off, 1 when it failed or was cancelled.
+/// Runs a job here and now; 0 when it is done or put off, 1 when it failed, was cancelled, or its end changed nothing.
 ///
 /// # Errors
 ///
 /// When the job does not wait, or this program has no such ability.
 pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Error> {
-    let outcome = manager.run_job(arguments.job)?;
+    let outcome = match manager.run_job(arguments.job) {
+        // It ran, unlike one that cannot be run.
+        Err(error @ Error::LeaseLost { .. }) => {
+            eprintln!("qudo: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+        outcome => outcome?,
+    };
     let text = if arguments.json {
         as_json(arguments.job, &outcome).to_string()
     } else {

@@ -61,8 +61,13 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
         let cells = rows.iter().map(|(database, row)| as_cells(database, row));
         print_rows(&HEAD, cells);
         if cut {
+            let which = if scan.step.is_some() {
+                "the earliest are left out: ask for a longer --every or a shorter --last"
+            } else {
+                "the last by name are left out"
+            };
             eprintln!(
-                "qudo: there may be more than {} rows of a database, and the earliest are left out: ask for a longer --every or a shorter --last",
+                "qudo: there may be more than {} rows of a database, and {which}",
                 scan.limit
             );
         }

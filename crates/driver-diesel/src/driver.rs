@@ -348,14 +348,9 @@ impl<E: Engine> Work for DieselDriver<E> {
         self.write_transaction(|conn| worker::heartbeat::<E>(conn, worker))
     }
 
-    fn add_stats(
-        &self,
-        worker: WorkerId,
-        number: i64,
-        rows: &[StatRow],
-    ) -> Result<(), DriverError> {
+    fn add_stats(&self, reporter: Uuid, number: i64, rows: &[StatRow]) -> Result<(), DriverError> {
         // Not looked for after the commit: if a cluster undoes it, numbers are missing and no job is.
-        self.write_transaction(|conn| stat::add::<E>(conn, worker.as_uuid(), number, rows))
+        self.write_transaction(|conn| stat::add::<E>(conn, &reporter, number, rows))
     }
 
     fn rescue(

@@ -107,6 +107,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// next page begins, 84 ms in the middle of 100,000 rows, unless it is told to use it.
     const BY_DISCARDED: &'static str = "";
 
+    /// The sum of a column, without NULLs, as a 64-bit integer; the greatest one if it is more.
+    const CAPPED_SUM: &'static str;
+
     /// `INSERT` words that change a row with a taken key: behind the table, before the changes, where `{}` stands for the columns
     /// of the key, and how the value of a column is named that was to be inserted.
     const UPSERT: (&'static str, &'static str, &'static str) =

@@ -80,13 +80,17 @@ impl<E: Engine> MigrationHarness<BackendOf<E>> for OwnTable<'_, '_, E> {
         let text = version.to_string();
         let at = E::migrations().iter().position(|step| step.version() == text).unwrap_or(0);
         let oldest = E::migrations()[at].oldest;
-        // A completed record stays: a migrator that comes too late fails at its key.
-        let forget = "DELETE FROM qudo_schema_migrations WHERE version = ? AND applied_at = 0";
-        self.conn.run(forget, &[Bind::Text(&text)])?;
-        let begin = "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
+        // One that was begun before stays as it is: between its removal and its return nothing would tell that its tables are ours. A
+        // completed record stays too: a migrator that comes too late fails at its key.
+        let begun =
+            "SELECT version FROM qudo_schema_migrations WHERE version = ? AND applied_at = 0";
+        let is_begun = self.conn.row::<String>(begun, &[Bind::Text(&text)])?.is_some();
+        let record = "INSERT INTO qudo_schema_migrations (version, level, oldest_level, applied_at) \
                      VALUES (?, ?, ?, 0)";
         let binds = [Bind::Text(&text), Bind::Int(at as i32 + 1), Bind::Int(oldest as i32)];
-        self.conn.run(begin, &binds)?;
+        if !is_begun {
+            self.conn.run(record, &binds)?;
+        }
         migration.run(self.conn.raw)?;
         let end =
             format!("UPDATE qudo_schema_migrations SET applied_at = {} WHERE version = ?", E::NOW);

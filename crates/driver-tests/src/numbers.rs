@@ -113,7 +113,7 @@ fn row(queue: &str, ability: &str, stats: RunStats) -> StatRow {
 pub fn numbers_of_processes_add_up_and_reports_that_are_repeated_count_once(bed: &Bed) {
     let driver = &*bed.driver();
     let add = |worker: &WorkerInfo, number, rows: &[StatRow]| {
-        driver.add_stats(worker.id, number, rows).expect("answers");
+        driver.add_stats(*worker.id.as_uuid(), number, rows).expect("answers");
     };
     let (one, other) = (beating(driver), beating(driver));
     // More than one statement takes, in two queues, with a name that is longer than most.
@@ -171,7 +171,7 @@ pub fn processes_that_report_the_same_pairs_at_once_wait_for_each_other(bed: &Be
             scope.spawn(|| {
                 let worker = beating(&*driver);
                 for number in 1..=10 {
-                    driver.add_stats(worker.id, number, &pairs).expect("answers");
+                    driver.add_stats(*worker.id.as_uuid(), number, &pairs).expect("answers");
                     driver.heartbeat(&worker).expect("beats");
                 }
             });
@@ -185,7 +185,7 @@ pub fn processes_that_report_the_same_pairs_at_once_wait_for_each_other(bed: &Be
 pub fn the_numbers_of_this_minute_outlive_a_clean_up(bed: &Bed) {
     let driver = &*bed.driver();
     let worker = beating(driver);
-    driver.add_stats(worker.id, 1, &[row("q", "a", stats(3, 1))]).expect("answers");
+    driver.add_stats(*worker.id.as_uuid(), 1, &[row("q", "a", stats(3, 1))]).expect("answers");
     driver.purge(&Keep::all(Duration::ZERO), 1_000).expect("cleans up");
     for scan in [StatScan::ever(), StatScan::last(MINUTE)] {
         assert_eq!(rows(driver, scan).len(), 1, "{scan:?}");
@@ -309,4 +309,14 @@ pub fn the_oldest_ready_job_is_found_behind_younger_ones_and_paused_ones_do_not_
     assert!(age(&queues).is_some_and(|age| age < HOUR / 2), "{:?}", age(&queues));
     assert!(age(&queues[..2]).is_some_and(|age| age > HOUR / 2));
     assert_eq!(age(&[pause(Part::Ability("a".to_owned()))]), None);
+    // Behind more jobs of a paused ability than are read at once, and behind a queue of them.
+    let many: Vec<_> = (0..250).map(|_| record("b", None)).collect();
+    insert(driver, &many);
+    overdue(driver);
+    let paused = [pause(Part::Ability("b".to_owned())), pause(Part::Queue("[xyz]".to_owned()))];
+    assert!(age(&paused).is_some_and(|age| age > HOUR / 2), "{:?}", age(&paused));
+    let ids: Vec<_> = many.iter().map(|job| job.id).collect();
+    driver.act(&Act::Requeue("a queue before".into()), &ids, None).expect("answers");
+    let paused = [pause(Part::Queue("a queue*".to_owned())), pause(Part::Queue("x".to_owned()))];
+    assert!(age(&paused).is_some_and(|age| age > HOUR / 2), "{:?}", age(&paused));
 }

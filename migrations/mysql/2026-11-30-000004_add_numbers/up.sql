@@ -87,10 +87,11 @@ CREATE TABLE IF NOT EXISTS qudo_stat (
     PRIMARY KEY (minute, queue, ability)
 ) ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin;
 
--- The number of the last report of each process, so that a report whose answer was lost is not counted twice. A row of its own, and not a
--- column of the process's row: that one goes when the process is taken for dead, and is locked by its heartbeats.
+-- The number of the last report of each reporter, so that a report whose answer was lost is not counted twice. A worker process is a reporter
+-- of its own for each time that it works the database. No column of the process's row: that one goes when the process is taken for dead,
+-- and is locked by its heartbeats.
 CREATE TABLE IF NOT EXISTS qudo_stat_report (
-    worker BINARY(16) NOT NULL PRIMARY KEY,
+    reporter BINARY(16) NOT NULL PRIMARY KEY,
     number BIGINT NOT NULL,
     reported_at BIGINT NOT NULL,
     KEY ix_qudo_stat_report_at (reported_at)

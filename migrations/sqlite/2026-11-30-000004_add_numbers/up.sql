@@ -81,10 +81,11 @@ CREATE TABLE qudo_stat (
     PRIMARY KEY (minute, queue, ability)
 ) WITHOUT ROWID;
 
--- The number of the last report of each process, so that a report whose answer was lost is not counted twice. A row of its own, and not a
--- column of the process's row: that one goes when the process is taken for dead, and is locked by its heartbeats.
+-- The number of the last report of each reporter, so that a report whose answer was lost is not counted twice. A worker process is a reporter
+-- of its own for each time that it works the database. No column of the process's row: that one goes when the process is taken for dead,
+-- and is locked by its heartbeats.
 CREATE TABLE qudo_stat_report (
-    worker BLOB NOT NULL PRIMARY KEY,
+    reporter BLOB NOT NULL PRIMARY KEY,
     number INTEGER NOT NULL,
     reported_at INTEGER NOT NULL
 ) WITHOUT ROWID;

@@ -1,8 +1,7 @@
 //! What monitoring asks of each database again and again, told as far as it is answered in time.
 
 use std::collections::HashMap;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use crate::database::Database;
@@ -10,7 +9,7 @@ use crate::database::asked::Asked;
 use crate::database::set::Databases;
 use crate::driver::{Ages, Depth, Driver, DriverError, StatRow, StatScan};
 use crate::tools::causes::with_causes;
-use crate::tools::sync::Mutex;
+use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::time::Instant;
 
 /// What a look that goes on for longer than this saw at its beginning says nothing of now.
@@ -66,36 +65,94 @@ pub struct Reading {
 /// A look at a database, which goes on although nobody waits for it any more.
 struct Look {
     begun: Instant,
-    seen: Mutex<Reading>,
-    over: AtomicBool,
+    /// A later database of the same name is another one.
+    of: Weak<Database>,
+    seen: Mutex<Seen>,
+    ended: Condvar,
 }
 
-/// Says that the look is over, in whatever way: answered, failed, or never begun.
+struct Seen {
+    reading: Reading,
+    /// When the look ended, in whatever way: answered, failed, or never begun.
+    over: Option<Instant>,
+    /// Somebody was told what it had seen at its end.
+    told: bool,
+}
+
+/// Says that the look is over.
 struct Over(Arc<Look>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        self.0.over.store(true, Ordering::Release);
+        self.0.seen.lock().over = Some(Instant::now());
+        self.0.ended.notify_all();
     }
 }
 
-/// The looks that are under way. One goes on at each database: whoever comes meanwhile is told what it has seen so far. So a
-/// database that takes longer than is waited is asked no more than one that is well, however often somebody comes.
+impl Look {
+    fn new(database: &Arc<Database>) -> Self {
+        let reading = Reading { database: database.name.to_string(), ..Reading::default() };
+        let seen = Mutex::new(Seen { reading, over: None, told: false });
+        Self { begun: Instant::now(), of: Arc::downgrade(database), seen, ended: Condvar::new() }
+    }
+
+    /// Whether whoever comes now is told what it saw: it is under way, or ended when nobody waited for it any more.
+    fn serves(&self, database: &Arc<Database>) -> bool {
+        let seen = self.seen.lock();
+        let is_young = self.begun.elapsed() < STALE;
+        let is_open = seen.over.is_none() || (!seen.told && seen.reading.depth.is_some());
+        std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(database)) && is_young && is_open
+    }
+
+    /// Waits for its end, but no longer than this.
+    fn wait(&self, left: Duration) {
+        let until = Instant::now() + left;
+        let mut seen = self.seen.lock();
+        while seen.over.is_none() {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() || self.ended.wait_for(&mut seen, left).timed_out() {
+                return;
+            }
+        }
+    }
+
+    /// What it has seen so far; nothing if it goes on for so long that this says nothing of now.
+    fn tell(&self, within: Duration, failure: Option<String>) -> Reading {
+        let mut seen = self.seen.lock();
+        let mut reading = seen.reading.clone();
+        if seen.over.is_some() {
+            seen.told = true;
+            reading.trouble = reading.trouble.or(failure);
+            return reading;
+        }
+        if self.begun.elapsed() >= STALE.max(within) {
+            reading = Reading { database: reading.database, ..Reading::default() };
+        }
+        let late = || format!("it did not tell all within {} s", within.as_secs_f64());
+        reading.trouble.get_or_insert_with(late);
+        reading
+    }
+}
+
+/// Which looks are alike: of a database by its name, with what is asked beside the rest.
+type Kind = (Arc<str>, u64, Option<StatScan>);
+
+/// The looks that are under way. One of a kind goes on at each database: whoever comes meanwhile waits for it too, and is told what it has seen
+/// so far. So a database that takes longer than is waited is asked no more than one that is well, however often somebody comes; only a look
+/// that goes on for a minute is given up, and another begun beside it.
 #[derive(Default)]
-pub(crate) struct Monitor(Mutex<HashMap<Arc<str>, Arc<Look>>>);
+pub(crate) struct Monitor(Mutex<HashMap<Kind, Arc<Look>>>);
 
 impl Monitor {
     /// The look at a database, with its answer if it is begun now.
     fn look(&self, database: &Arc<Database>, watch: Watch) -> (Arc<Look>, Option<Asked<()>>) {
+        let kind = (Arc::clone(&database.name), watch.count_to, watch.stats);
         let mut looks = self.0.lock();
-        let known = looks.get(&database.name).filter(|look| !look.over.load(Ordering::Acquire));
-        if let Some(look) = known {
+        if let Some(look) = looks.get(&kind).filter(|look| look.serves(database)) {
             return (Arc::clone(look), None);
         }
-        let seen = Reading { database: database.name.to_string(), ..Reading::default() };
-        let over = AtomicBool::new(false);
-        let look = Arc::new(Look { begun: Instant::now(), seen: Mutex::new(seen), over });
-        looks.insert(Arc::clone(&database.name), Arc::clone(&look));
+        let look = Arc::new(Look::new(database));
+        looks.insert(kind, Arc::clone(&look));
         let over = Over(Arc::clone(&look));
         let ask = move |driver: &dyn Driver| see(driver, watch, &over.0);
         (look, Some(database.begin("be monitored", ask)))
@@ -104,24 +161,19 @@ impl Monitor {
     /// Looks at all databases at the same time, but for the spool.
     pub(crate) fn readings(&self, databases: &Databases, watch: Watch) -> Vec<Reading> {
         let started = Instant::now();
-        let looks: Vec<_> =
-            databases.all().iter().map(|database| self.look(database, watch)).collect();
-        let names: Vec<_> = databases.all().iter().map(|one| Arc::clone(&one.name)).collect();
+        let databases = databases.all();
+        let looks: Vec<_> = databases.iter().map(|database| self.look(database, watch)).collect();
         // Of databases that were removed nothing is kept.
-        self.0.lock().retain(|name, _| names.contains(name));
+        self.0.lock().retain(|(name, ..), _| databases.iter().any(|one| one.name == *name));
         let reading = |(look, asked): (Arc<Look>, Option<Asked<()>>)| {
             let left = watch.within.saturating_sub(started.elapsed());
-            let trouble = match asked.map(|asked| asked.wait_at_most(left)) {
-                Some(Ok(())) => None,
-                Some(Err(error)) => Some(with_causes(&error)),
-                None => Some("an earlier look is still under way".to_owned()),
+            let failure = if let Some(asked) = asked {
+                asked.wait_at_most(left).err().map(|error| with_causes(&error))
+            } else {
+                look.wait(left);
+                None
             };
-            let mut seen = look.seen.lock().clone();
-            if trouble.is_some() {
-                seen.up &= look.begun.elapsed() < STALE.max(watch.within);
-                seen.trouble = seen.trouble.or(trouble);
-            }
-            seen
+            look.tell(watch.within, failure)
         };
         looks.into_iter().map(reading).collect()
     }
@@ -129,24 +181,25 @@ impl Monitor {
 
 /// What is quick comes first: who it is that waits for the rest knows by then that the database answers.
 fn see(driver: &dyn Driver, watch: Watch, look: &Look) -> Result<(), DriverError> {
-    let (control, workers) = (driver.control()?, driver.workers()?);
+    let mut trouble = None;
+    let control = told(driver.control(), &mut trouble)?.unwrap_or_default();
+    let workers = told(driver.workers(), &mut trouble)?.unwrap_or_default();
     let live = workers.iter().filter(|one| one.is_live()).count();
     let pauses = control.pauses.unwrap_or_default();
-    {
-        let mut seen = look.seen.lock();
+    let note = |note: &dyn Fn(&mut Reading)| note(&mut look.seen.lock().reading);
+    note(&|seen| {
+        // It answers, also an account that may not read this.
         (seen.up, seen.draining, seen.paused) = (true, control.draining, control.paused);
         (seen.workers, seen.silent_workers) = (live, workers.len() - live);
         seen.pauses = pauses.len();
-    }
-    let mut trouble = None;
+    });
     let stats = watch.stats.map(|scan| driver.stats(&scan)).transpose();
-    let stats = told(stats, &mut trouble)?.flatten();
-    look.seen.lock().stats = stats.map(Into::into);
+    let stats: Option<Arc<[StatRow]>> = told(stats, &mut trouble)?.flatten().map(Into::into);
+    note(&|seen| seen.stats.clone_from(&stats));
     let ages = told(driver.ages(&pauses), &mut trouble)?;
-    look.seen.lock().ages = ages;
+    note(&|seen| seen.ages = ages);
     let depth = told(driver.depth(watch.count_to), &mut trouble)?;
-    let mut seen = look.seen.lock();
-    (seen.depth, seen.trouble) = (depth, trouble);
+    note(&|seen| (seen.depth, seen.trouble) = (depth, trouble.clone()));
     Ok(())
 }
 
@@ -167,7 +220,7 @@ fn told<T>(
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::AtomicU32;
+    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
     use super::*;
     use crate::driver::ErrorKind;
@@ -207,6 +260,56 @@ mod tests {
         while manager.readings(watch(SOON))[0].depth.is_none() {
             assert!(begun.elapsed() < SOON);
         }
+    }
+
+    #[test]
+    fn two_who_come_at_once_are_told_the_same() {
+        let looks = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&looks);
+        let driver = FaultyDriver::new(memory()).that_may_block().with_fault(move |call| {
+            if call == "control" {
+                counted.fetch_add(1, Ordering::SeqCst);
+                sleep(Duration::from_millis(50));
+            }
+            Ok(())
+        });
+        let builder = Manager::builder().linked(false).driver("one", Arc::new(driver));
+        let manager = builder.build().expect("valid");
+        let all: Vec<_> = crate::tools::threads::scope(|scope| {
+            let asked: Vec<_> =
+                (0..4).map(|_| scope.spawn(|| manager.readings(watch(SOON)).remove(0))).collect();
+            asked.into_iter().map(|one| one.join().expect("no panic")).collect()
+        });
+        assert!(all.iter().all(|one| one.up && one.depth.is_some()), "{all:?}");
+        assert!(looks.load(Ordering::SeqCst) <= 4);
+    }
+
+    #[test]
+    fn a_look_that_ended_when_nobody_waited_is_told_to_the_next_who_comes() {
+        let (hangs, counts) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+        let (still, counted) = (Arc::clone(&hangs), Arc::clone(&counts));
+        let driver = FaultyDriver::new(memory()).that_may_block().with_fault(move |call| {
+            if call == "depth" {
+                while still.load(Ordering::Acquire) {
+                    sleep(Duration::from_millis(1));
+                }
+                counted.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(())
+        });
+        let builder = Manager::builder().linked(false).driver("slow", Arc::new(driver));
+        let manager = builder.build().expect("valid");
+        let soon = watch(Duration::from_millis(20));
+        assert!(manager.readings(soon)[0].depth.is_none());
+        hangs.store(false, Ordering::Release);
+        let begun = Instant::now();
+        while counts.load(Ordering::SeqCst) == 0 {
+            assert!(begun.elapsed() < SOON);
+            sleep(Duration::from_millis(1));
+        }
+        let told = manager.readings(watch(SOON)).remove(0);
+        assert!(told.depth.is_some() && told.trouble.is_none(), "{told:?}");
+        assert_eq!(counts.load(Ordering::SeqCst), 1, "without another look");
     }
 
     #[test]

@@ -221,7 +221,7 @@ impl StatRow {
 }
 
 /// Which numbers are asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct StatScan {
     /// Those of the last so much time, to the minute; `None` for the whole time since there are numbers: these never fall.

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use chrono::{DateTime, DurationRound, TimeDelta, Utc};
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
-use super::{StatRow, StatScan, WorkerId};
+use super::{StatRow, StatScan};
 
 /// The numbers of runs of one database, for drivers that keep them without SQL: what
 /// [`add_stats`](super::Work::add_stats) and [`stats`](super::Inspect::stats) ask for. The driver keeps it with its other data and
@@ -13,8 +14,8 @@ use super::{StatRow, StatScan, WorkerId};
 pub struct StatBook {
     /// In the order of their time, queue and ability.
     rows: Vec<StatRow>,
-    /// The number of the last report of each worker process, and when it came.
-    reports: BTreeMap<WorkerId, (i64, DateTime<Utc>)>,
+    /// The number of the last report of each reporter, and when it came.
+    reports: BTreeMap<Uuid, (i64, DateTime<Utc>)>,
 }
 
 /// When the span of so many minutes began in which this lies.
@@ -38,13 +39,13 @@ fn add(rows: &mut Vec<StatRow>, since: Option<DateTime<Utc>>, row: &StatRow) {
 }
 
 impl StatBook {
-    /// Adds to the numbers of this minute and to those since there are any, unless this process reported the same under this number
+    /// Adds to the numbers of this minute and to those since there are any, unless this reporter said the same under this number
     /// before.
-    pub fn add(&mut self, now: DateTime<Utc>, worker: WorkerId, number: i64, rows: &[StatRow]) {
-        if self.reports.get(&worker).is_some_and(|(last, _)| number <= *last) {
+    pub fn add(&mut self, now: DateTime<Utc>, reporter: Uuid, number: i64, rows: &[StatRow]) {
+        if self.reports.get(&reporter).is_some_and(|(last, _)| number <= *last) {
             return;
         }
-        self.reports.insert(worker, (number, now));
+        self.reports.insert(reporter, (number, now));
         for row in rows {
             add(&mut self.rows, None, row);
             add(&mut self.rows, Some(begin(now, 1)), row);
@@ -65,12 +66,10 @@ impl StatBook {
                 _ => {}
             }
         }
-        // The latest.
-        let most = scan.limit as usize;
-        match scan.last {
-            None => sums.truncate(most),
-            Some(_) => drop(sums.drain(..sums.len().saturating_sub(most))),
-        }
+        // The latest, and of one time the first by name.
+        sums.sort_by_key(|row| std::cmp::Reverse(row.since));
+        sums.truncate(scan.limit as usize);
+        sums.sort_by_key(|row| row.since);
         sums
     }
 
@@ -101,7 +100,7 @@ mod tests {
 
     #[test]
     fn minutes_are_summed_up_and_removed_when_they_are_old_and_the_sum_of_all_never_falls() {
-        let (mut book, worker) = (StatBook::default(), WorkerId::new());
+        let (mut book, worker) = (StatBook::default(), Uuid::from_u128(7));
         let at = |second| DateTime::from_timestamp(second, 0).expect("a time");
         for (number, second) in [(1, 61), (2, 119), (3, 130), (4, 400)] {
             book.add(at(second), worker, number, &[row(number.unsigned_abs())]);

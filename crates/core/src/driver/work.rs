@@ -1,3 +1,5 @@
+use uuid::Uuid;
+
 use super::{
     ClaimRequest, ClaimedJob, DeadWorker, Deadline, DriverError, Inserted, JobClaim, JobRecord,
     Keep, Promotion, Purged, Rescued, Settled, Settlement, StatRow, WorkerId, WorkerInfo,
@@ -82,18 +84,13 @@ pub trait Work {
     /// first call, and after the process was declared dead and lost its leases.
     fn heartbeat(&self, worker: &WorkerInfo) -> Result<bool, DriverError>;
 
-    /// Adds to the numbers of the minute that it is, and to those since there are any. What a worker process reports under a number
-    /// is counted once, whether its row is there or not: a number that is not greater than the last of this process changes nothing. That is
-    /// known for a day.
+    /// Adds to the numbers of the minute that it is, and to those since there are any. What is reported under a number
+    /// is counted once: a number that is not greater than the last of this reporter changes nothing. That is known for a day. A worker
+    /// process is a reporter of its own at each database, with an id that says nothing else.
     ///
     /// [`StatRow::since`] is not looked at. By default nothing is counted.
-    fn add_stats(
-        &self,
-        worker: WorkerId,
-        number: i64,
-        rows: &[StatRow],
-    ) -> Result<(), DriverError> {
-        let _ = (worker, number, rows);
+    fn add_stats(&self, reporter: Uuid, number: i64, rows: &[StatRow]) -> Result<(), DriverError> {
+        let _ = (reporter, number, rows);
         Ok(())
     }
 

@@ -173,13 +173,8 @@ impl Work for MemoryDriver {
         Ok(self.with(|store| store.workers()))
     }
 
-    fn add_stats(
-        &self,
-        worker: WorkerId,
-        number: i64,
-        rows: &[StatRow],
-    ) -> Result<(), DriverError> {
-        self.with(|store| store.stats.add(store.now, worker, number, rows));
+    fn add_stats(&self, reporter: Uuid, number: i64, rows: &[StatRow]) -> Result<(), DriverError> {
+        self.with(|store| store.stats.add(store.now, reporter, number, rows));
         Ok(())
     }
 

@@ -72,8 +72,6 @@ pub(crate) struct Session {
     /// Abilities see it through `Job::is_stopping`.
     pub(crate) stop: Arc<Stop>,
     pub(crate) claims: AtomicI64,
-    /// The number of the last report of runs: also of lanes that work one database one after the other.
-    reports: AtomicI64,
     /// Claims of lanes that ended without knowing what they brought, by the identity of their database:
     /// for the next lane that works it.
     pub(crate) left_claims: Mutex<Vec<(Uuid, Uncertain)>>,
@@ -151,7 +149,6 @@ impl Session {
             queues: program.queues(),
             stop: Arc::default(),
             claims: AtomicI64::new(1),
-            reports: AtomicI64::new(0),
             left_claims: Mutex::default(),
             lanes: RwLock::default(),
             lost_leases: AtomicU64::new(0),
@@ -198,10 +195,6 @@ impl Session {
     /// How its loops fare, for each database.
     pub(crate) fn loops(&self) -> Vec<LoopReport> {
         self.lanes().iter().flat_map(|lane| lane.reports().collect::<Vec<_>>()).collect()
-    }
-
-    pub(super) fn next_report(&self) -> i64 {
-        self.reports.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// How many settlements came too late because the lease was lost.

@@ -1,6 +1,7 @@
 //! One job on the calling thread, for tests and cron: the same claim, run and settle as a service's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -16,9 +17,11 @@ use super::tally::Tally;
 use crate::client::Client;
 use crate::client::cancelled::carry_out;
 use crate::database::Database;
+use crate::database::calls::Late;
 use crate::database::schema::check_schema;
 use crate::driver::{
-    ClaimedJob, Control, Deadline, Driver, DriverError, ErrorKind, JobClaim, Settlement, WorkerInfo,
+    ClaimedJob, Control, Deadline, Driver, DriverError, ErrorKind, JobClaim, Settlement, WorkerId,
+    WorkerInfo,
 };
 use crate::error::{DownReason, Error};
 use crate::job::{Host, Post, Tenure};
@@ -49,7 +52,6 @@ pub(crate) fn work_once(
         return Err(Error::NoAbilities);
     }
     client.program.check_needs()?;
-    let once = Once::new(client, host);
     let mut databases = client.databases.all().to_vec();
     shuffle(&mut databases);
     let mut reasons = Vec::new();
@@ -58,7 +60,7 @@ pub(crate) fn work_once(
             reasons.push(DownReason { database: database.name.to_string(), reason });
             continue;
         }
-        let worked = check_schema(database).and_then(|()| once.at(database));
+        let worked = check_schema(database).and_then(|()| Once::new(client, host).at(database));
         match worked {
             Ok(None) => {}
             Ok(done) => return Ok(done),
@@ -120,6 +122,17 @@ fn claim_job(
     database.ask_within(database.limit(), ask, Box::new(late))
 }
 
+/// What is done when a beat is answered that nobody waits for any more: once the run is over it made a row anew that nobody would remove.
+fn late_beat<T>(worker: WorkerId, over: Arc<AtomicBool>) -> Late<T> {
+    Box::new(move |driver, _| {
+        if over.load(Ordering::Acquire)
+            && let Err(error) = driver.remove_worker(worker)
+        {
+            log::debug!("the row of a worker that ended could not be removed: {error}");
+        }
+    })
+}
+
 /// A worker process that runs one job.
 pub(super) struct Once<'a> {
     client: &'a Arc<Client>,
@@ -151,7 +164,7 @@ impl<'a> Once<'a> {
         let failed = |error| Error::database(&database.name, "run a job", error);
         database.meet().map_err(failed)?;
         // One that was to end when it waits again ends here, and is not run.
-        carry_out(self.client, database).map_err(failed)?;
+        self.end_cancelled(database);
         let begun = SystemTime::now();
         let claimed = claim_job(database, &worker, job, grab_for);
         let ended = claimed.and_then(|claimed| {
@@ -171,6 +184,14 @@ impl<'a> Once<'a> {
         ended.map_err(failed)
     }
 
+    /// Ends jobs that were to end while they ran, and wait now.
+    fn end_cancelled(&self, database: &Arc<Database>) {
+        if let Err(error) = carry_out(self.client, database) {
+            let name = &*database.name;
+            log::debug!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");
+        }
+    }
+
     /// Whatever happened, the row of this worker must not wait to be declared dead. That its run is counted matters less.
     fn leave(&self, database: &Arc<Database>, worker: &WorkerInfo) {
         let (name, worker) = (&*database.name, worker.id);
@@ -178,8 +199,8 @@ impl<'a> Once<'a> {
             // The job is settled, and that is what the caller asks; others sweep the row.
             log::warn!("database {name:?}: cannot remove the row of this worker: {error}");
         }
-        if let Some(report) = self.tally.report(|| 1) {
-            let counted = database.ask_shortly(PATIENCE, move |driver| report.make(driver, worker));
+        if let Some(report) = self.tally.report() {
+            let counted = database.ask_shortly(PATIENCE, move |driver| report.make(driver));
             if let Err(error) = counted {
                 log::debug!("database {name:?}: a run was not counted: {error}");
             }
@@ -209,11 +230,7 @@ impl<'a> Once<'a> {
             watch.judge(&others, self.client.program.options.dead_after, begun, now).dead
         };
         database.ask(move |driver| driver.rescue(&dead, true, MAX_PROMOTE)).map_err(failed)?;
-        // Of jobs that were to end while they ran.
-        if let Err(error) = carry_out(self.client, database) {
-            let name = &*database.name;
-            log::debug!("database {name:?}: orders to cancel jobs cannot be carried out: {error}");
-        }
+        self.end_cancelled(database);
         let ended = self.claim_and_run(database, &worker, &control);
         self.leave(database, &worker);
         ended.map_err(failed)
@@ -257,9 +274,12 @@ impl<'a> Once<'a> {
         let (id, begun) = (job.id, Begun::now());
         let waited = begun.at.saturating_duration_since(job.ready_since);
         let (queue, ability) = (job.facts.queue.clone(), job.facts.ability.clone());
-        let run = || run_job(&context, Arc::new(post), Box::new(job), begun);
-        let Ran { settlement, outcome, .. } = self.while_alive(database, worker, run);
-        self.tally.note(&queue, &ability, &outcome, waited, begun.at.elapsed());
+        let run = || {
+            let ran = run_job(&context, Arc::new(post), Box::new(job), begun);
+            (ran, begun.at.elapsed())
+        };
+        let (Ran { settlement, outcome, .. }, took) = self.while_alive(database, worker, run);
+        self.tally.note(&queue, &ability, &outcome, waited, took);
         let Some(settlement) = settlement else {
             self.client.waiters.note([id]);
             return Ok(RanOnce { outcome, is_lost: false });
@@ -324,16 +344,19 @@ impl<'a> Once<'a> {
     ) -> T {
         let Rhythm { every, again, limit } = Rhythm::of(&self.client.program.options);
         let (done, waits) = mpsc::channel::<()>();
+        let over = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&over);
         scope(|scope| {
             scope.spawn(move || {
                 let mut pause = every;
                 while waits.recv_timeout(pause) == Err(mpsc::RecvTimeoutError::Timeout) {
                     let (worker, begun) = (worker.clone(), Instant::now());
+                    let late = late_beat(worker.id, Arc::clone(&over));
                     let beat = move |driver: &dyn Driver| {
                         driver.heartbeat(&worker)?;
                         Ok(driver.cancels(worker.id))
                     };
-                    let next = match database.ask_within(limit, beat, Box::new(|_, _| {})) {
+                    let next = match database.ask_within(limit, beat, late) {
                         Ok(cancels) => {
                             // An account may lack the right to read orders.
                             self.alone.0.note(cancels.unwrap_or_default());
@@ -349,6 +372,7 @@ impl<'a> Once<'a> {
                 }
             });
             let value = run();
+            ended.store(true, Ordering::Release);
             drop(done);
             value
         })
@@ -357,7 +381,7 @@ impl<'a> Once<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+    use std::sync::atomic::AtomicU32;
 
     use super::*;
     use crate::ability::Ability;

@@ -90,13 +90,6 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
     supervise(lane, Kind::Settle, || settler.settle_on());
     // While a job of ours still runs, our row must stay: removing it would free its lease.
     let done = session.stop.workers() == 0 || lane.is_empty();
-    if lane.database.is_up() {
-        // An earlier report that was not answered may come first.
-        if !(report_runs(session, lane) && report_runs(session, lane)) {
-            let name = &*lane.database.name;
-            log::info!("database {name:?}: numbers of the last runs are lost");
-        }
-    }
     let joining = lane.is_leaving().then(|| session.joining.lock());
     if done && lane.database.is_up() && !session.works_elsewhere(lane) {
         let worker = session.worker.id;
@@ -109,6 +102,14 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
         }
     }
     drop(joining);
+    // After the row is removed, for which others may wait; and not when nobody waits any more. An earlier report that was not answered comes first.
+    if lane.database.is_up()
+        && !session.stop.is_overdue()
+        && !(report_runs(lane) && report_runs(lane))
+    {
+        let name = &*lane.database.name;
+        log::info!("database {name:?}: numbers of the last runs are lost");
+    }
     // The heartbeats waited for the last end.
     lane.heartbeat_bell.ring();
 }

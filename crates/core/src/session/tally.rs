@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use qudo_hooks::Outcome;
+use uuid::Uuid;
 
-use crate::driver::{Driver, DriverError, ErrorKind, Name, RunStats, StatRow, WorkerId};
+use crate::driver::{Driver, DriverError, ErrorKind, Name, RunStats, StatRow};
+use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
 
@@ -19,8 +21,17 @@ const MAX_REFUSALS: u32 = 5;
 
 /// The runs that ended since the last report. Counting a run costs a lock that is free nearly always and a comparison of
 /// two names; nothing is written for a run.
-#[derive(Default)]
-pub(crate) struct Tally(Mutex<Counted>);
+pub(crate) struct Tally {
+    /// Its own, and not the process's: a lane may work a database that another lane of the process still settles for.
+    reporter: Uuid,
+    counted: Mutex<Counted>,
+}
+
+impl Default for Tally {
+    fn default() -> Self {
+        Self { reporter: new_id(), counted: Mutex::default() }
+    }
+}
 
 #[derive(Default)]
 struct Counted {
@@ -31,6 +42,8 @@ struct Counted {
     last: usize,
     /// A report that may have arrived although no answer came.
     open: Option<Report>,
+    /// The number of the last one.
+    number: i64,
     refusals: u32,
     /// How long to wait after the next report without an answer, and until when after the last one.
     pause: Option<(Duration, Instant)>,
@@ -41,6 +54,7 @@ struct Counted {
 /// What is told to a database. Under its number it is counted once, however often it is made.
 #[derive(Clone)]
 pub(crate) struct Report {
+    reporter: Uuid,
     number: i64,
     rows: Arc<[StatRow]>,
 }
@@ -68,14 +82,14 @@ impl Tally {
         waited: Duration,
         took: Duration,
     ) {
-        let mut counted = self.0.lock();
+        let mut counted = self.counted.lock();
         let at = counted.place(queue, ability);
         counted.rows[at].stats.note(outcome, waited, took);
     }
 
     /// What is to be reported: an earlier report that may not have arrived, as it was, or all that came since, under the next number.
-    pub(crate) fn report(&self, next: impl FnOnce() -> i64) -> Option<Report> {
-        let mut counted = self.0.lock();
+    pub(crate) fn report(&self) -> Option<Report> {
+        let mut counted = self.counted.lock();
         if counted.open.is_none() && !counted.rows.is_empty() {
             let mut rows = std::mem::take(&mut counted.rows);
             counted.places.clear();
@@ -84,19 +98,21 @@ impl Tally {
                 (&one.queue, &one.ability).cmp(&(&other.queue, &other.ability))
             });
             counted.refusals = 0;
-            counted.open = Some(Report { number: next(), rows: rows.into() });
+            counted.number += 1;
+            let (reporter, number) = (self.reporter, counted.number);
+            counted.open = Some(Report { reporter, number, rows: rows.into() });
         }
         counted.open.clone()
     }
 
     /// Whether a report without an answer is too recent for another one.
     pub(crate) fn rests(&self) -> bool {
-        self.0.lock().pause.is_some_and(|(_, until)| Instant::now() < until)
+        self.counted.lock().pause.is_some_and(|(_, until)| Instant::now() < until)
     }
 
     /// Notes what became of a report.
     pub(crate) fn heard(&self, report: &Report, answer: &Result<(), DriverError>) -> Told {
-        let mut counted = self.0.lock();
+        let mut counted = self.counted.lock();
         if counted.open.as_ref().is_none_or(|open| open.number != report.number) {
             // Another try was answered before.
             return Told::Counted;
@@ -147,15 +163,13 @@ impl Counted {
 
 impl Report {
     /// Makes it to a database.
-    pub(crate) fn make(&self, driver: &dyn Driver, worker: WorkerId) -> Result<(), DriverError> {
-        driver.add_stats(worker, self.number, &self.rows)
+    pub(crate) fn make(&self, driver: &dyn Driver) -> Result<(), DriverError> {
+        driver.add_stats(self.reporter, self.number, &self.rows)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     fn note(tally: &Tally, queue: &str, ability: &str) {
@@ -174,52 +188,48 @@ mod tests {
     #[test]
     fn runs_are_counted_by_queue_and_ability_and_told_in_the_order_of_their_names() {
         let tally = Tally::default();
-        assert!(tally.report(|| 1).is_none(), "nothing to say");
+        assert!(tally.report().is_none(), "nothing to say");
         for (queue, ability) in [("q", "b"), ("q", "a"), ("q", "b"), ("p", "b"), ("q", "b")] {
             note(&tally, queue, ability);
         }
-        let report = tally.report(|| 1).expect("some");
+        let report = tally.report().expect("some");
         let line = |queue: &str, ability: &str, count| (1, queue.into(), ability.into(), count);
         assert_eq!(said(&report), [line("p", "b", 1), line("q", "a", 1), line("q", "b", 3)]);
     }
 
     #[test]
     fn a_report_whose_answer_was_lost_is_made_again_as_it_was_and_then_what_came_since() {
-        let (tally, number) = (Tally::default(), Cell::new(0));
-        let next = || {
-            number.set(number.get() + 1);
-            number.get()
-        };
+        let tally = Tally::default();
         note(&tally, "q", "a");
-        let first = tally.report(next).expect("some");
+        let first = tally.report().expect("some");
         note(&tally, "q", "a");
         let lost = Err(DriverError::new(ErrorKind::Down, "gone").ambiguous(true));
         assert_eq!(tally.heard(&first, &lost), Told::NotYet);
         assert!(tally.rests(), "not at once");
-        let again = tally.report(next).expect("some");
+        let again = tally.report().expect("some");
         assert_eq!(said(&again), said(&first), "the same number");
         assert_eq!(tally.heard(&again, &Ok(())), Told::Counted);
         assert!(!tally.rests());
-        let second = tally.report(next).expect("some");
+        let second = tally.report().expect("some");
         assert_eq!(said(&second), [(2, "q".into(), "a".into(), 1)]);
         assert_eq!(tally.heard(&first, &Ok(())), Told::Counted, "a late answer to the first");
-        assert!(tally.report(next).is_some(), "says nothing of the second");
+        assert!(tally.report().is_some(), "says nothing of the second");
     }
 
     #[test]
     fn a_report_that_is_refused_again_and_again_is_dropped() {
         let tally = Tally::default();
         note(&tally, "q", "a");
-        let report = tally.report(|| 1).expect("some");
+        let report = tally.report().expect("some");
         let refused = Err(DriverError::new(ErrorKind::Other, "out of range"));
         for _ in 1..MAX_REFUSALS {
             assert_eq!(tally.heard(&report, &refused), Told::NotYet);
         }
         assert_eq!(tally.heard(&report, &refused), Told::Dropped);
-        assert!(tally.report(|| 2).is_none());
+        assert!(tally.report().is_none());
         for told in [Told::Forbidden, Told::Dropped] {
             note(&tally, "q", "a");
-            let report = tally.report(|| 3).expect("some");
+            let report = tally.report().expect("some");
             let refused = Err(DriverError::new(ErrorKind::Permission, "no"));
             assert_eq!(tally.heard(&report, &refused), told, "it is said once");
         }

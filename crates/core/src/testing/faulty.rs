@@ -157,7 +157,7 @@ impl Work for FaultyDriver {
         fn promote_due(limit: u32) -> Promotion;
         fn settle(worker: WorkerId, settlements: &[Settlement]) -> Vec<Settled>;
         fn heartbeat(worker: &WorkerInfo) -> bool;
-        fn add_stats(worker: WorkerId, number: i64, rows: &[StatRow]) -> ();
+        fn add_stats(reporter: Uuid, number: i64, rows: &[StatRow]) -> ();
         fn rescue(dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued>;
         fn remove_worker(worker: WorkerId) -> usize;
         fn workers() -> Vec<WorkerSeen>;

@@ -137,7 +137,8 @@ fn refuse_strangers(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
             if is_there(conn, table)? {
                 let name = conn.tables.render(table).into_owned();
                 let why = format!(
-                    "there is a table {name}, which the migration {step} is to make: it is not qudo's; give it another name"
+                    "there is a table {name}, which the migration {step} is to make, and no record that it began: either the table is not qudo's, and is to be named \
+                     otherwise, or not all tables were restored"
                 );
                 return Err(diesel::result::Error::QueryBuilderError(why.into()));
             }
@@ -174,6 +175,7 @@ impl Engine for Mysql {
     // The words that MySQL prefers now are not known to MariaDB.
     const UPSERT: (&'static str, &'static str, &'static str) =
         ("", " ON DUPLICATE KEY UPDATE ", "VALUES({})");
+    const CAPPED_SUM: &'static str = "CAST(LEAST(SUM({}), 9223372036854775807) AS SIGNED)";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT IGNORE", "");
 
     fn rows_by_id<T: FromRow>(

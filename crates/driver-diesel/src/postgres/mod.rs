@@ -106,6 +106,7 @@ impl Engine for Postgres {
     // serialization error when the row is one that this state does not show.
     const CURRENT: &'static str = "";
     const SKIP_LOCKED: &'static str = " FOR UPDATE SKIP LOCKED";
+    const CAPPED_SUM: &'static str = "CAST(LEAST(SUM({}), 9223372036854775807) AS BIGINT)";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 
     fn rows_by_id<T: FromRow>(

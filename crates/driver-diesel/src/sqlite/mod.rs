@@ -207,6 +207,7 @@ impl Engine for Sqlite {
     const FOR_UPDATE: &'static str = "";
     const CURRENT: &'static str = "";
     const SKIP_LOCKED: &'static str = "";
+    const CAPPED_SUM: &'static str = "CAST(TOTAL({}) AS INTEGER)";
     const INSERT_IGNORE: (&'static str, &'static str) = ("INSERT", " ON CONFLICT DO NOTHING");
 
     fn migrations() -> &'static [Step] {

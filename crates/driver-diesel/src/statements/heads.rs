@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
-use qudo_core::driver::{Ages, Bounded, Head, JobInfo, Pause};
+use qudo_core::driver::{Ages, Bounded, Head, JobInfo, Part, Pause};
 use uuid::Uuid;
 
 use crate::bulk::rows_in;
@@ -108,21 +108,32 @@ const PART: u32 = 100;
 /// Locking: none.
 pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>, pauses: &[Pause]) -> QueryResult<Ages> {
     let mut found: Vec<(Uuid, Option<i64>)> = Vec::new();
-    let mut at: Option<(String, i32)> = None;
+    let mut at: Option<At> = None;
     for _ in 0..MAX_PARTS {
         let Some(rows) = part_behind::<E>(conn, at.as_ref())? else { break };
+        let Some(last) = rows.last() else { break };
+        let mut next = At { queue: last.queue.clone(), rank: Some(last.rank), id: None };
         for of_one in rows.chunk_by(|one, next| (&one.queue, one.rank) == (&next.queue, next.rank))
         {
             let open = of_one
                 .iter()
                 .filter(|row| Pause::among(pauses, &row.queue, &row.ability).is_none());
+            if open.clone().next().is_none() && of_one.len() == rows.len() {
+                // All that was read of this priority is paused: the whole queue, or those behind may be open.
+                let is_queue = |pause: &Pause| matches!(&pause.part, Part::Queue(_));
+                let why = Pause::among(pauses, &last.queue, &last.ability);
+                next = match why {
+                    Some(pause) if is_queue(pause) => At { rank: None, ..next },
+                    _ => At { id: Some(last.id), ..next },
+                };
+            }
             // Of those that are ready since their enqueue the first is the oldest.
             let oldest = open.clone().filter(|row| row.ready_at.is_some());
             found.extend(oldest.min_by_key(|row| row.ready_at).map(|row| (row.id, row.ready_at)));
             let first = open.filter(|row| row.ready_at.is_none()).map(|row| (row.id, None));
             found.extend(first.take(1));
         }
-        at = rows.last().map(|row| (row.queue.clone(), row.rank));
+        at = Some(next);
     }
     let ids: Vec<_> = found.iter().map(|(id, _)| *id).collect();
     let since = "SELECT id, enqueued_at FROM qudo_job WHERE id IN";
@@ -144,22 +155,38 @@ pub(crate) fn ages<E: Engine>(conn: &mut Sql<'_, E::Conn>, pauses: &[Pause]) -> 
     Ok(Ages::new(ready.map(|at| time(now - at)), overdue.map(time)))
 }
 
-/// The first rows behind a queue and priority, of whole priorities as far as they are that short; `None` behind the last.
+/// Behind what is read: a row, a priority if there is no id, a queue if there is neither.
+struct At {
+    queue: String,
+    rank: Option<i32>,
+    id: Option<Uuid>,
+}
+
+/// The first rows behind a place, of whole priorities as far as they are that short; `None` behind the last.
 fn part_behind<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    at: Option<&(String, i32)>,
+    at: Option<&At>,
 ) -> QueryResult<Option<Vec<Aged>>> {
-    let head = "SELECT queue, claim_rank, id, ability, ready_at FROM qudo_ready WHERE";
-    let tail = "ORDER BY queue, claim_rank, id LIMIT ?";
+    let head = format!(
+        "SELECT queue, claim_rank, id, ability, ready_at FROM qudo_ready{} WHERE",
+        E::BY_KEY
+    );
     let limit = Bind::Big(PART.into());
     let mut rows: Vec<Aged> = Vec::new();
-    if let Some((queue, rank)) = at {
-        let sql = format!("{head} queue = ? AND claim_rank > ? {tail}");
+    if let Some(At { queue, rank: Some(rank), id: Some(id) }) = at {
+        let sql = format!(
+            "{head} queue = ? AND claim_rank = ? AND id > ? ORDER BY claim_rank, id LIMIT ?"
+        );
+        rows = conn.rows(&sql, &[Bind::Text(queue), Bind::Int(*rank), Bind::Id(id), limit])?;
+    }
+    if let (Some(At { queue, rank: Some(rank), .. }), true) = (at, rows.is_empty()) {
+        let sql = format!("{head} queue = ? AND claim_rank > ? ORDER BY claim_rank, id LIMIT ?");
         rows = conn.rows(&sql, &[Bind::Text(queue), Bind::Int(*rank), limit])?;
     }
     if rows.is_empty() {
-        let queue = at.map_or("", |(queue, _)| queue);
-        rows = conn.rows(&format!("{head} queue > ? {tail}"), &[Bind::Text(queue), limit])?;
+        let queue = at.map_or("", |at| &at.queue);
+        let sql = format!("{head} queue > ? ORDER BY queue, claim_rank, id LIMIT ?");
+        rows = conn.rows(&sql, &[Bind::Text(queue), limit])?;
     }
     let Some(last) = rows.last() else { return Ok(None) };
     if rows.len() == PART as usize {

@@ -55,18 +55,18 @@ fn list(mut of: impl FnMut(&mut String, &str)) -> String {
     text
 }
 
-/// Adds to the numbers of this minute and to those since there are any, unless the process reported the same under this number
+/// Adds to the numbers of this minute and to those since there are any, unless the same was reported under this number
 /// before.
 ///
-/// Locking: the row of the process's reports, which nobody else asks for; then the sums in the order of their keys, then those of the minute:
+/// Locking: the row of the reporter, which nobody else asks for; then the sums in the order of their keys, then those of the minute:
 /// the same rows as every other process adds to, and a lock of each lasts until the commit. So it is not done with a claim, a settle or a heartbeat.
 pub(crate) fn add<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
-    worker: &Uuid,
+    reporter: &Uuid,
     number: i64,
     rows: &[StatRow],
 ) -> QueryResult<()> {
-    if !is_new::<E>(conn, worker, number)? {
+    if !is_new::<E>(conn, reporter, number)? {
         return Ok(());
     }
     let now = conn.row::<i64>(&format!("SELECT {}", E::NOW), &[])?.unwrap_or_default();
@@ -84,21 +84,25 @@ pub(crate) fn add<E: Engine>(
 }
 
 /// Notes the number of a report; `false` if one with this number, or a greater one, was noted before.
-fn is_new<E: Engine>(conn: &mut Sql<'_, E::Conn>, worker: &Uuid, number: i64) -> QueryResult<bool> {
+fn is_new<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    reporter: &Uuid,
+    number: i64,
+) -> QueryResult<bool> {
     let note = format!(
-        "UPDATE qudo_stat_report SET number = ?, reported_at = {} WHERE worker = ? AND number < ?",
+        "UPDATE qudo_stat_report SET number = ?, reported_at = {} WHERE reporter = ? AND number < ?",
         E::NOW
     );
-    let binds = [Bind::Big(number), Bind::Id(worker), Bind::Big(number)];
+    let binds = [Bind::Big(number), Bind::Id(reporter), Bind::Big(number)];
     if conn.run(&note, &binds)? > 0 {
         return Ok(true);
     }
     let (words, tail) = E::INSERT_IGNORE;
     let first = format!(
-        "{words} INTO qudo_stat_report (worker, number, reported_at) VALUES (?, ?, {}){tail}",
+        "{words} INTO qudo_stat_report (reporter, number, reported_at) VALUES (?, ?, {}){tail}",
         E::NOW
     );
-    Ok(conn.run(&first, &[Bind::Id(worker), Bind::Big(number)])? > 0)
+    Ok(conn.run(&first, &[Bind::Id(reporter), Bind::Big(number)])? > 0)
 }
 
 /// The words before and after the values of an insert that adds to a row that is there.
@@ -194,7 +198,13 @@ pub(crate) fn stats<E: Engine>(
         None => format!("CAST({first} AS {})", E::BIG),
     };
     let sums = list(|text, column| {
-        let _ = write!(text, "CAST(SUM({column}) AS {})", E::BIG);
+        // A sum of sums may be more than a column takes.
+        let _ = if column.ends_with("_sum") {
+            text.push_str(&E::CAPPED_SUM.replace("{}", column));
+            Ok(())
+        } else {
+            write!(text, "CAST(SUM({column}) AS {})", E::BIG)
+        };
     });
     let sql = format!(
         "SELECT {since},queue,ability,{sums} FROM qudo_stat WHERE minute >= ? GROUP BY 1,2,3 ORDER BY 1 DESC,2,3 LIMIT ?"
@@ -232,12 +242,12 @@ pub(crate) fn purge<E: Engine>(
         removed = conn.run(&upto, &[minute, minute, queue, queue, Bind::Text(&ability)])?;
     }
     let reports = format!(
-        "SELECT worker FROM qudo_stat_report WHERE reported_at < (SELECT {}) - ? ORDER BY reported_at LIMIT ?",
+        "SELECT reporter FROM qudo_stat_report WHERE reported_at < (SELECT {}) - ? ORDER BY reported_at LIMIT ?",
         E::NOW
     );
     let ids: Vec<Uuid> = conn.rows(&reports, &[Bind::Big(DAY), limit])?;
     let more = removed + ids.len();
-    let report = Keyed { key: "worker", ..Keyed::table("qudo_stat_report") };
+    let report = Keyed { key: "reporter", ..Keyed::table("qudo_stat_report") };
     removed += remove_free::<E>(conn, &report, ids)?;
     Ok((removed, more >= most))
 }

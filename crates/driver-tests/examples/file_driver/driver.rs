@@ -130,8 +130,8 @@ impl Work for FileDriver {
         self.0.read(|state| state.workers())
     }
 
-    fn add_stats(&self, worker: WorkerId, number: i64, rows: &[StatRow]) -> Answer<()> {
-        self.0.step(Deadline::NONE, |state| state.stats.add(state.now, worker, number, rows))
+    fn add_stats(&self, reporter: Uuid, number: i64, rows: &[StatRow]) -> Answer<()> {
+        self.0.step(Deadline::NONE, |state| state.stats.add(state.now, reporter, number, rows))
     }
 
     fn purge(&self, keep: &Keep, _limit: u32) -> Answer<Purged> {
