@@ -789,8 +789,8 @@ impl State {
             Some(Place::Leaving { due, .. }) if !arrived => (None, due),
             _ => return false,
         };
-        let place = self.waiting(due.map_or(Due::Now, Due::At));
-        let ready_at = self.now;
+        let due = due.map_or(Due::Now, Due::At);
+        let (place, ready_at) = (self.waiting(due), self.ready_at(due));
         self.jobs.entry(one.job).and_modify(|row| *row = Row { ready_at, place, ..row.clone() });
         if let Some(from) = from {
             self.set_mark(one, Trace::Arrived, from);
