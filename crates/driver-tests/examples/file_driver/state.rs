@@ -746,9 +746,10 @@ impl State {
         if let Some(holder) = self.other_holder(id, &job.record.facts) {
             return Arrival::KeyHeld(holder);
         }
-        let due = match self.waiting(job.record.due) {
-            Place::Scheduled { at } => Some(at),
-            _ => None,
+        let due = match job.record.due {
+            Due::Now => None,
+            Due::In(delay) => Some(self.now + delay),
+            Due::At(at) => Some(at),
         };
         let row = Row {
             ready_at: self.now,
