@@ -360,6 +360,7 @@ fn may_operate(engine: &'static str) {
         owner.enqueue(arg("moves")).expect("stored");
     }
     owner.enqueue(arg("moves").uniqkey("k")).expect("stored");
+    assert_eq!(bed.driver().forget_stats("gone").expect("may"), 0);
 
     let operator = Manager::builder()
         .linked(false)

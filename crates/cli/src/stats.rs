@@ -23,6 +23,9 @@ pub(crate) struct Arguments {
     /// A row for each of these spans of time, such as `5m`, in whole minutes.
     #[arg(long, value_name = "SPAN", value_parser = span)]
     every: Option<Duration>,
+    /// Remove all numbers of a queue that is gone. Counters of it begin anew if it comes back.
+    #[arg(long, value_name = "QUEUE", conflicts_with_all = ["last", "ever", "every"])]
+    forget: Option<String>,
     /// One JSON object instead of a table.
     #[arg(long)]
     json: bool,
@@ -32,6 +35,9 @@ pub(crate) struct Arguments {
 
 /// Shows numbers of runs; 0 when all databases answered, 2 when one did not.
 pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
+    if let Some(queue) = &arguments.forget {
+        return forget(manager, queue, arguments.json);
+    }
     let scan = match (arguments.ever, arguments.every) {
         (true, _) => StatScan::ever(),
         (false, None) => StatScan::last(arguments.last),
@@ -76,6 +82,33 @@ pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> ExitCode {
         }
     }
     if errors.is_empty() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+/// Removes the numbers of a queue; 0 when all databases did, 2 when one did not.
+fn forget(manager: &Manager, queue: &str, as_json: bool) -> ExitCode {
+    let (mut objects, mut complete) = (Vec::new(), true);
+    for on in manager.forget_stats(queue) {
+        match on.answer {
+            Ok(rows) => {
+                objects.push(json!({ "database": on.database, "forgotten": rows }));
+                if !as_json {
+                    say(&format!("{}: {rows} rows removed", on.database));
+                }
+            }
+            Err(error) => {
+                complete = false;
+                let error = with_causes(&error);
+                if !as_json {
+                    eprintln!("qudo: database {:?}: {error}", on.database);
+                }
+                objects.push(json!({ "database": on.database, "error": error }));
+            }
+        }
+    }
+    if as_json {
+        say(&json!({ "databases": objects }).to_string());
+    }
+    if complete { ExitCode::SUCCESS } else { ExitCode::from(2) }
 }
 
 const HEAD: [&str; 14] = [

@@ -142,6 +142,7 @@ fn what_is_printed_as_json_is_what_its_page_says() {
         ("runs", "runs"),
         ("stats", "stats"),
         ("stats", "stats --ever"),
+        ("stats --forget", "stats --forget gone"),
         ("why", "why ID"),
         ("queues pause", "queues pause default --reason closed"),
         ("queues", "queues"),
@@ -188,6 +189,10 @@ fn what_is_printed_as_json_is_what_its_page_says() {
             assert!(is_there || *may_miss, "{section}: {field} was not printed");
         }
     }
+    let rows = bed.run("stats --ever", false);
+    let of_bench = |row: &Value| row["queue"].as_str().is_some_and(|name| name.contains("bench"));
+    let rows = rows["rows"].as_array().expect("a list");
+    assert!(!rows.is_empty() && !rows.iter().any(of_bench), "the bench leaves none: {rows:?}");
     let moved = documented.get("databases move").expect("is on the page");
     assert_eq!(moved.keys().collect::<Vec<_>>(), ["moved", "stayed"]);
     // The binary has no ability; what is printed is tested beside it.

@@ -305,6 +305,13 @@ impl Manager {
         self.set().on_each("tell its numbers", move |driver| driver.stats(&scan))
     }
 
+    /// Removes all numbers of runs of a queue that is gone, in every database; tells how many rows there were. Counters of it begin anew if it
+    /// comes back.
+    pub fn forget_stats(&self, queue: &str) -> Vec<PerDatabase<usize>> {
+        let queue = queue.to_owned();
+        self.set().on_each("forget numbers", move |driver| driver.forget_stats(&queue))
+    }
+
     /// What is not as it should be in each database, the spool included, within limits of the caller's; an empty list where all is. All
     /// are asked at the same time. For probes and alerts.
     ///

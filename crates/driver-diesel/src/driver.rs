@@ -353,6 +353,10 @@ impl<E: Engine> Work for DieselDriver<E> {
         self.write_transaction(|conn| stat::add::<E>(conn, &reporter, number, rows))
     }
 
+    fn forget_stats(&self, queue: &str) -> Result<usize, DriverError> {
+        self.write_transaction(|conn| stat::forget::<E>(conn, queue))
+    }
+
     fn rescue(
         &self,
         dead: &[DeadWorker],

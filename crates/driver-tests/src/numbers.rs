@@ -161,6 +161,13 @@ pub fn numbers_of_processes_add_up_and_reports_that_are_repeated_count_once(bed:
     let told = told.iter().find(|(queue, ..)| queue == "endless").expect("is there");
     assert_eq!((told.2.completed, told.2.running.count()), (4, 4));
     assert!(rows(driver, StatScan::last(HOUR)).iter().any(|(queue, ..)| queue == "endless"));
+    // What nobody wants to know any more: the sum, and the minutes.
+    assert!(driver.forget_stats("endless").expect("answers") >= 2);
+    assert_eq!(driver.forget_stats("endless").expect("answers"), 0);
+    for scan in [StatScan::ever(), StatScan::last(HOUR)] {
+        let left = rows(driver, scan);
+        assert!(!left.is_empty() && left.iter().all(|(queue, ..)| queue != "endless"));
+    }
 }
 
 pub fn processes_that_report_the_same_pairs_at_once_wait_for_each_other(bed: &Bed) {

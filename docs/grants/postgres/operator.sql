@@ -20,7 +20,7 @@ GRANT SELECT ON qudo_job_status TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_moving TO qudo_account;
 GRANT SELECT, INSERT, DELETE ON qudo_cancel TO qudo_account;
 GRANT SELECT, INSERT, UPDATE ON qudo_operation TO qudo_account;
-GRANT SELECT ON qudo_stat TO qudo_account;
+GRANT SELECT, DELETE ON qudo_stat TO qudo_account;
 GRANT SELECT ON qudo_stat_report TO qudo_account;
 GRANT SELECT ON qudo_jobs TO qudo_account;
 GRANT SELECT ON qudo_exceptions TO qudo_account;

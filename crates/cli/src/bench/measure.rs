@@ -203,9 +203,20 @@ fn latency(setting: &Setting) -> Any<Figure> {
     Ok(Figure::without_rate(jobs, "the worker is another process, idle").quantiles(waits))
 }
 
-/// Works off what the measurements left in the queue; returns how many jobs remain.
+/// Works off what the measurements left in the queue, and removes the numbers of its runs; returns how many jobs remain.
 pub(super) fn clean_up(setting: &Setting) -> Result<u64, Error> {
     let (manager, _) = manager(setting)?;
+    let left = work_off(&manager, setting)?;
+    for on in manager.forget_stats(&setting.queue) {
+        // An account may lack the right, and then it had none to write them.
+        if let Err(error) = on.answer {
+            log::debug!("database {:?}: the numbers of the bench stay: {error}", on.database);
+        }
+    }
+    Ok(left)
+}
+
+fn work_off(manager: &Manager, setting: &Setting) -> Result<u64, Error> {
     let left = || -> Result<u64, Error> {
         let mut left = 0;
         for on in manager.job_count() {

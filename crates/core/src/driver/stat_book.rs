@@ -73,6 +73,13 @@ impl StatBook {
         sums
     }
 
+    /// Removes all numbers of a queue; returns how many rows.
+    pub fn forget(&mut self, queue: &str) -> usize {
+        let before = self.rows.len();
+        self.rows.retain(|row| *row.queue != *queue);
+        before - self.rows.len()
+    }
+
     /// Removes minutes that are older, and the numbers of reports after a day; returns how many minutes.
     pub fn purge(&mut self, now: DateTime<Utc>, age: Duration) -> usize {
         let minutes = self.rows.len();

@@ -94,6 +94,13 @@ pub trait Work {
         Ok(())
     }
 
+    /// Removes all numbers of runs of a queue, those since there are any too; returns how many rows. For a queue that is gone: counters of it
+    /// begin anew if it comes back. By default there are none.
+    fn forget_stats(&self, queue: &str) -> Result<usize, DriverError> {
+        let _ = queue;
+        Ok(0)
+    }
+
     /// Takes leases back: leases of these workers, unless the worker has sent a later heartbeat;
     /// leases whose worker has no row; and, if `expired`, leases past their end. The jobs are ready
     /// again, the attempt spent, with a row in the exception log. At most `limit` jobs per call.

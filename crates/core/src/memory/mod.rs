@@ -178,6 +178,10 @@ impl Work for MemoryDriver {
         Ok(())
     }
 
+    fn forget_stats(&self, queue: &str) -> Result<usize, DriverError> {
+        Ok(self.with(|store| store.stats.forget(queue)))
+    }
+
     fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
         Ok(Purged { removed: self.with(|store| store.purge(keep)), more: false })
     }

@@ -158,6 +158,7 @@ impl Work for FaultyDriver {
         fn settle(worker: WorkerId, settlements: &[Settlement]) -> Vec<Settled>;
         fn heartbeat(worker: &WorkerInfo) -> bool;
         fn add_stats(reporter: Uuid, number: i64, rows: &[StatRow]) -> ();
+        fn forget_stats(queue: &str) -> usize;
         fn rescue(dead: &[DeadWorker], expired: bool, limit: u32) -> Vec<Rescued>;
         fn remove_worker(worker: WorkerId) -> usize;
         fn workers() -> Vec<WorkerSeen>;

@@ -216,6 +216,13 @@ pub(crate) fn stats<E: Engine>(
     Ok(rows)
 }
 
+/// Removes all numbers of a queue. The table is read through: it is for an operator, of a queue that is gone.
+///
+/// Locking: the rows of the queue, to which nobody adds any more.
+pub(crate) fn forget<E: Engine>(conn: &mut Sql<'_, E::Conn>, queue: &str) -> QueryResult<usize> {
+    conn.run("DELETE FROM qudo_stat WHERE queue = ?", &[Bind::Text(queue)])
+}
+
 /// Removes old minutes, so many rows, and the numbers of reports after a day; tells how many, and whether there may be more. The sums stay.
 ///
 /// Locking: a range at the start of the primary key, in its order. Nobody adds to minutes that are over.

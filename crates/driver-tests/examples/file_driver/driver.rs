@@ -134,6 +134,10 @@ impl Work for FileDriver {
         self.0.step(Deadline::NONE, |state| state.stats.add(state.now, reporter, number, rows))
     }
 
+    fn forget_stats(&self, queue: &str) -> Answer<usize> {
+        self.0.step(Deadline::NONE, |state| state.stats.forget(queue))
+    }
+
     fn purge(&self, keep: &Keep, _limit: u32) -> Answer<Purged> {
         let removed = self.0.step(Deadline::NONE, |state| state.purge(keep))?;
         Ok(Purged { removed, more: false })
