@@ -203,7 +203,8 @@ impl Manager {
     ///
     /// ```
     /// use std::time::Duration;
-    /// use qudo_core::{Ability, Job, JobResult, Manager, Outcome};
+    /// use qudo_core::{Ability, Job, JobResult, Manager};
+    /// use qudo_hooks::Outcome;
     ///
     /// struct Mail;
     /// impl Ability for Mail {
