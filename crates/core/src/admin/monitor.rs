@@ -263,25 +263,31 @@ mod tests {
     }
 
     #[test]
-    fn two_who_come_at_once_are_told_the_same() {
-        let looks = Arc::new(AtomicU32::new(0));
-        let counted = Arc::clone(&looks);
+    fn four_who_come_at_once_share_one_look() {
+        let (hangs, looks) = (Arc::new(AtomicBool::new(true)), Arc::new(AtomicU32::new(0)));
+        let (still, counted) = (Arc::clone(&hangs), Arc::clone(&looks));
         let driver = FaultyDriver::new(memory()).that_may_block().with_fault(move |call| {
             if call == "control" {
                 counted.fetch_add(1, Ordering::SeqCst);
-                sleep(Duration::from_millis(50));
+                while still.load(Ordering::Acquire) {
+                    sleep(Duration::from_millis(1));
+                }
             }
             Ok(())
         });
         let builder = Manager::builder().linked(false).driver("one", Arc::new(driver));
         let manager = builder.build().expect("valid");
-        let all: Vec<_> = crate::tools::threads::scope(|scope| {
-            let asked: Vec<_> =
-                (0..4).map(|_| scope.spawn(|| manager.readings(watch(SOON)).remove(0))).collect();
-            asked.into_iter().map(|one| one.join().expect("no panic")).collect()
+        let soon = watch(Duration::from_millis(20));
+        crate::tools::threads::scope(|scope| {
+            let asked: Vec<_> = (0..4).map(|_| scope.spawn(|| manager.readings(soon))).collect();
+            for one in asked {
+                assert!(!one.join().expect("no panic")[0].up);
+            }
         });
-        assert!(all.iter().all(|one| one.up && one.depth.is_some()), "{all:?}");
-        assert!(looks.load(Ordering::SeqCst) <= 4);
+        assert_eq!(looks.load(Ordering::SeqCst), 1);
+        hangs.store(false, Ordering::Release);
+        let told = manager.readings(watch(SOON)).remove(0);
+        assert!(told.up && told.depth.is_some(), "{told:?}");
     }
 
     #[test]
