@@ -73,8 +73,8 @@ struct Look {
 
 struct Seen {
     reading: Reading,
-    /// When the look ended, in whatever way: answered, failed, or never begun.
-    over: Option<Instant>,
+    /// The look ended, in whatever way: answered, failed, or never begun.
+    over: bool,
     /// Somebody was told what it had seen at its end.
     told: bool,
 }
@@ -84,7 +84,7 @@ struct Over(Arc<Look>);
 
 impl Drop for Over {
     fn drop(&mut self) {
-        self.0.seen.lock().over = Some(Instant::now());
+        self.0.seen.lock().over = true;
         self.0.ended.notify_all();
     }
 }
@@ -92,7 +92,7 @@ impl Drop for Over {
 impl Look {
     fn new(database: &Arc<Database>) -> Self {
         let reading = Reading { database: database.name.to_string(), ..Reading::default() };
-        let seen = Mutex::new(Seen { reading, over: None, told: false });
+        let seen = Mutex::new(Seen { reading, over: false, told: false });
         Self { begun: Instant::now(), of: Arc::downgrade(database), seen, ended: Condvar::new() }
     }
 
@@ -100,7 +100,7 @@ impl Look {
     fn serves(&self, database: &Arc<Database>) -> bool {
         let seen = self.seen.lock();
         let is_young = self.begun.elapsed() < STALE;
-        let is_open = seen.over.is_none() || (!seen.told && seen.reading.depth.is_some());
+        let is_open = !seen.over || (!seen.told && seen.reading.depth.is_some());
         std::ptr::eq(self.of.as_ptr(), Arc::as_ptr(database)) && is_young && is_open
     }
 
@@ -108,7 +108,7 @@ impl Look {
     fn wait(&self, left: Duration) {
         let until = Instant::now() + left;
         let mut seen = self.seen.lock();
-        while seen.over.is_none() {
+        while !seen.over {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() || self.ended.wait_for(&mut seen, left).timed_out() {
                 return;
@@ -120,7 +120,7 @@ impl Look {
     fn tell(&self, within: Duration, failure: Option<String>) -> Reading {
         let mut seen = self.seen.lock();
         let mut reading = seen.reading.clone();
-        if seen.over.is_some() {
+        if seen.over {
             seen.told = true;
             reading.trouble = reading.trouble.or(failure);
             return reading;
@@ -163,8 +163,10 @@ impl Monitor {
         let started = Instant::now();
         let databases = databases.all();
         let looks: Vec<_> = databases.iter().map(|database| self.look(database, watch)).collect();
-        // Of databases that were removed nothing is kept.
-        self.0.lock().retain(|(name, ..), _| databases.iter().any(|one| one.name == *name));
+        // Looks at databases that were removed, and looks whose answers were told, are not kept: each answer may have 10,000 rows, and each
+        // caller may ask for another span.
+        let serves = |look: &Look| databases.iter().any(|one| look.serves(one));
+        self.0.lock().retain(|_, look| serves(look));
         let reading = |(look, asked): (Arc<Look>, Option<Asked<()>>)| {
             let left = watch.within.saturating_sub(started.elapsed());
             let failure = if let Some(asked) = asked {
@@ -179,7 +181,7 @@ impl Monitor {
     }
 }
 
-/// What is quick comes first: who it is that waits for the rest knows by then that the database answers.
+/// The quick questions come first: whoever waits for the counts knows by then that the database answers.
 fn see(driver: &dyn Driver, watch: Watch, look: &Look) -> Result<(), DriverError> {
     let mut trouble = None;
     let control = told(driver.control(), &mut trouble)?.unwrap_or_default();
@@ -288,6 +290,19 @@ mod tests {
         hangs.store(false, Ordering::Release);
         let told = manager.readings(watch(SOON)).remove(0);
         assert!(told.up && told.depth.is_some(), "{told:?}");
+    }
+
+    #[test]
+    fn answers_that_were_told_are_not_kept() {
+        let builder = Manager::builder().linked(false).driver("one", memory());
+        let manager = builder.build().expect("valid");
+        let monitor = Monitor::default();
+        for minutes in 1..=20 {
+            let stats = StatScan::last(Duration::from_mins(minutes));
+            let watch = Watch { stats: Some(stats), ..watch(SOON) };
+            assert!(monitor.readings(manager.set(), watch)[0].stats.is_some());
+        }
+        assert_eq!(monitor.0.lock().len(), 1, "the last one's");
     }
 
     #[test]
