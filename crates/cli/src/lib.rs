@@ -12,6 +12,7 @@ mod list;
 #[cfg(feature = "metrics")]
 mod metrics;
 mod migrate;
+mod one_job;
 mod operations;
 mod output;
 mod parts;
@@ -62,9 +63,9 @@ enum Command {
     /// List the runs of abilities that keep a job status, newest first.
     Runs(ListArguments),
     /// Show all that the databases know of a job, with its argument.
-    Show(show::Arguments),
+    Show(one_job::OneJob),
     /// Tell why a job does not run, or how it ended: the one reason, from all databases.
-    Why(why::Arguments),
+    Why(one_job::OneJob),
     #[command(after_long_help = list::LANGUAGE)]
     /// Let jobs that wait for their next attempt run now.
     Retry(verbs::Retry),
@@ -119,7 +120,7 @@ enum Command {
     Audit(audit::Arguments),
     /// Run one job in this process, ready or scheduled, whatever is paused: to try one job of a queue that is stopped. Needs a program
     /// with the job's ability in it, as `run_with` makes one.
-    Run(run::Arguments),
+    Run(one_job::OneJob),
     /// Measure what the databases give, with jobs in a queue of the command's own, which are gone
     /// afterwards. Several databases are measured together, as one manager uses them.
     Bench(bench::Arguments),

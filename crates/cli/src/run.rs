@@ -3,27 +3,15 @@ use std::process::ExitCode;
 use qudo::{Error, JobId, Manager, Outcome};
 use serde_json::{Value, json};
 
+use crate::one_job::OneJob;
 use crate::output::say;
-use crate::sources::Databases;
-
-/// Which job is run.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// The id of the job.
-    job: JobId,
-    /// One JSON object instead of text.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    pub(crate) databases: Databases,
-}
 
 /// Runs a job here and now; 0 when it is done or put off, 1 when it failed, was cancelled, or its end changed nothing.
 ///
 /// # Errors
 ///
 /// When the job does not wait, or this program has no such ability.
-pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Error> {
+pub(crate) fn run(manager: &Manager, arguments: &OneJob) -> Result<ExitCode, Error> {
     let outcome = match manager.run_job(arguments.job) {
         // It ran, unlike one that cannot be run.
         Err(error @ Error::LeaseLost { .. }) => {

@@ -1,31 +1,19 @@
 use std::process::ExitCode;
 
+use qudo::Manager;
 use qudo::admin::{Exception, ExceptionFilter, JobInfo, Paging, StatusFilter, StatusRow};
-use qudo::{JobId, Manager};
 use serde_json::{Value, json};
 
+use crate::one_job::OneJob;
 use crate::output::say;
 use crate::shapes::{exception_as_json, job_as_json, meta_as_json, run_as_json, time};
-use crate::sources::Databases;
 use crate::{Failure, why, with_causes};
 
 /// So many failures and runs are shown, the newest.
 const MOST: u32 = 1_000;
 
-/// Which job is shown.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// The id of the job.
-    job: JobId,
-    /// One JSON object instead of text.
-    #[arg(long)]
-    json: bool,
-    #[command(flatten)]
-    pub(crate) databases: Databases,
-}
-
 /// All that the databases know of a job; 0 when a database knows it, 1 when none does, 2 when one did not answer.
-pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
+pub(crate) fn run(manager: &Manager, arguments: &OneJob) -> Result<ExitCode, Failure> {
     let explanation = manager.why(arguments.job)?;
     let paging = Paging::default().limit(MOST);
     let failures = manager.exceptions(&ExceptionFilter::job(arguments.job), &paging);

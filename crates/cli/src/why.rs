@@ -1,30 +1,18 @@
 use std::process::ExitCode;
 
 use qudo::admin::{Bounded, Ending, Exception, Explanation, JobInfo, Pause, Reason};
-use qudo::{Error, JobId, Manager};
+use qudo::{Error, Manager};
 use serde_json::{Map, Value, json};
 
+use crate::one_job::OneJob;
 use crate::output::say;
-use crate::sources::Databases;
-
-/// Which job is explained.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Arguments {
-    /// The id of the job.
-    job: JobId,
-    #[command(flatten)]
-    pub(crate) databases: Databases,
-    /// One JSON object instead of text.
-    #[arg(long)]
-    json: bool,
-}
 
 /// Explains; 0 when a database knows the job, 1 when no database knows it.
 ///
 /// # Errors
 ///
 /// When no database knows the job and one did not answer.
-pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Error> {
+pub(crate) fn run(manager: &Manager, arguments: &OneJob) -> Result<ExitCode, Error> {
     let explanation = manager.why(arguments.job)?;
     let text =
         if arguments.json { as_json(&explanation).to_string() } else { as_text(&explanation) };
