@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use qudo::{Job, Manager, Outcome};
+#[cfg(feature = "mysql")]
+use qudo_test_servers::run_sql;
 use qudo_test_servers::{FreshDatabase, Proxy};
 
 /// Every wait for a condition ends here.
@@ -87,6 +89,42 @@ fn a_look_falls_silent(engine: &str) {
     }
 }
 
+/// Cuts a claim off in the middle of its transaction: the server has locked its job, and hears nothing of it any more.
+#[cfg(feature = "mysql")]
+fn a_claim_is_cut_off(engine: &str, waits: &str) {
+    use diesel::connection::SimpleConnection;
+    use diesel::{Connection, MysqlConnection};
+    let Some(fresh) = Fresh::on(engine) else { return };
+    let lost = fresh.manager(&fresh.proxied, |builder| builder.call_limit(Duration::from_secs(1)));
+    let worker = fresh.manager(&fresh.direct, |builder| builder);
+    worker.enqueue(shaky::job(false)).expect("stored");
+    let mut holder = MysqlConnection::establish(&fresh.direct).expect("connects");
+    holder.batch_execute("LOCK TABLES qudo_lease READ").expect("locks");
+    std::thread::scope(|scope| {
+        let claim = scope.spawn(|| lost.work_once());
+        wait_until("the claim waits for the leases", || {
+            run_sql(&fresh.direct, &format!("SELECT COUNT(*) FROM {waits}")).expect("counts").trim()
+                == "1"
+        });
+        fresh.proxy.drop_packets();
+        holder.batch_execute("UNLOCK TABLES").expect("unlocks");
+        let cut = claim.join().expect("no panic");
+        assert!(cut.is_err(), "it was cut off: {cut:?}");
+    });
+    let now = worker.work_once();
+    assert!(matches!(now, Ok(None)), "another transaction has locked it: {now:?}");
+    wait_until("the job is given to another", || worker.work_once().expect("works").is_some());
+}
+
+#[cfg(feature = "mysql")]
+fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < 2 * DEADLINE, "{what}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
 #[cfg(feature = "postgres")]
 #[test]
 fn a_job_during_which_its_connection_dies_is_settled_by_work_once_on_postgres() {
@@ -121,4 +159,20 @@ fn who_waits_for_a_reply_looks_again_when_a_look_falls_silent_on_mariadb() {
 #[test]
 fn who_waits_for_a_reply_looks_again_when_a_look_falls_silent_on_mysql() {
     a_look_falls_silent("mysql");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn a_job_whose_claim_was_cut_off_is_given_to_another_within_two_minutes_on_mariadb() {
+    let waits = "information_schema.processlist \
+                 WHERE db = DATABASE() AND state LIKE 'Waiting for table%'";
+    a_claim_is_cut_off("mariadb", waits);
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn a_job_whose_claim_was_cut_off_is_given_to_another_within_two_minutes_on_mysql() {
+    let waits = "performance_schema.metadata_locks WHERE object_schema = DATABASE() \
+                 AND object_name = 'qudo_lease' AND lock_status = 'PENDING'";
+    a_claim_is_cut_off("mysql", waits);
 }

@@ -21,6 +21,9 @@ const SLICE: Duration = Duration::from_millis(50);
 /// not wait for one of the others. Not more, because many processes share a server's connections.
 const MAX_CONNECTIONS: u32 = 14;
 
+/// A connection that was not used for this long is closed, unless the engine knows better.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
+
 /// Transient errors are tried again so often; with doubling pauses that is about two seconds.
 const MAX_TRIES: u32 = 9;
 
@@ -35,6 +38,8 @@ const RETRY_FOR: Duration = Duration::from_secs(8);
 pub(crate) struct Pooled<C> {
     pub(crate) conn: C,
     broken: bool,
+    /// When it was made, or taken out of the pool for the last time.
+    used: Instant,
     generation: u64,
 }
 
@@ -72,7 +77,7 @@ impl<C: Send + 'static> r2d2::ManageConnection for Connector<C> {
             return Err(ConnectError("the pool was given up".to_owned()));
         }
         let generation = self.generation.load(Ordering::Acquire);
-        let pooled = |conn| Pooled { conn, broken: false, generation };
+        let pooled = |conn| Pooled { conn, broken: false, used: Instant::now(), generation };
         self.logins.connect(CHECKOUT_LIMIT, &self.connect).map(pooled).map_err(|error| {
             let error = error.into_message();
             let mut last = self.last_error.lock().unwrap_or_else(PoisonError::into_inner);
@@ -101,6 +106,8 @@ pub(crate) struct Pool<C: Send + 'static> {
     generation: Arc<AtomicU64>,
     /// Whether a connection is given up after a transient error; see `MySQL`'s `open`.
     drop_after_retry: bool,
+    /// A connection that was not used for this long is closed.
+    idle_limit: Duration,
 }
 
 /// The connections until the next reset.
@@ -125,6 +132,7 @@ fn build<C: Send + 'static>(
     connect: &Connect<C>,
     logins: &Arc<Logins>,
     generation: &Arc<AtomicU64>,
+    idle_limit: Duration,
 ) -> Filled<C> {
     let (last_error, given_up) = (LastError::default(), Arc::<AtomicBool>::default());
     let connector = Connector {
@@ -139,7 +147,7 @@ fn build<C: Send + 'static>(
         .min_idle(Some(0))
         .test_on_check_out(false)
         .connection_timeout(CHECKOUT_LIMIT)
-        .idle_timeout(Some(Duration::from_secs(300)))
+        .idle_timeout(Some(idle_limit))
         .error_handler(Box::new(LogConnects))
         .build_unchecked(connector);
     Filled { pool, last_error, given_up }
@@ -151,13 +159,20 @@ impl<C: Send + 'static> Pool<C> {
         let connect: Connect<C> = Arc::new(connect);
         let generation = Arc::<AtomicU64>::default();
         let logins = Arc::<Logins>::default();
-        let inner = RwLock::new(build(&connect, &logins, &generation));
-        Self { inner, connect, logins, generation, drop_after_retry: false }
+        let inner = RwLock::new(build(&connect, &logins, &generation, IDLE_LIMIT));
+        Self { inner, connect, logins, generation, drop_after_retry: false, idle_limit: IDLE_LIMIT }
+    }
+
+    /// Closes connections that were not used for this long.
+    #[cfg(feature = "mysql")]
+    pub(crate) fn idle_limit(self, limit: Duration) -> Self {
+        let filled = build(&self.connect, &self.logins, &self.generation, limit);
+        Self { inner: RwLock::new(filled), idle_limit: limit, ..self }
     }
 
     /// Starts afresh: connections that hang in a call would count as used for ever.
     pub(crate) fn reset(&self) {
-        let fresh = build(&self.connect, &self.logins, &self.generation);
+        let fresh = build(&self.connect, &self.logins, &self.generation, self.idle_limit);
         let mut inner = self.inner.write().unwrap_or_else(PoisonError::into_inner);
         let hung = std::mem::replace(&mut *inner, fresh);
         drop(inner);
@@ -178,6 +193,13 @@ impl<C: Send + 'static> Pool<C> {
         Self { drop_after_retry: true, ..self }
     }
 
+    /// Whether the server still knows it, as far as is known here. r2d2 looks every 30 s for connections that are idle for too long, and a
+    /// process that was stopped does not look at all.
+    fn is_fresh(&self, pooled: &Pooled<C>) -> bool {
+        pooled.generation == self.generation.load(Ordering::Acquire)
+            && pooled.used.elapsed() < self.idle_limit
+    }
+
     fn get(&self) -> Result<r2d2::PooledConnection<Connector<C>>, DriverError> {
         let begun = Instant::now();
         loop {
@@ -186,7 +208,8 @@ impl<C: Send + 'static> Pool<C> {
             let (pool, last_error) = (inner.pool.clone(), Arc::clone(&inner.last_error));
             drop(inner);
             let failed = match pool.get_timeout(SLICE) {
-                Ok(conn) if conn.generation == self.generation.load(Ordering::Acquire) => {
+                Ok(mut conn) if self.is_fresh(&conn) => {
+                    conn.used = Instant::now();
                     return Ok(conn);
                 }
                 Ok(mut old) => {
@@ -262,4 +285,30 @@ impl<C: Send + 'static> Pool<C> {
 pub(crate) fn pause(tries: u32) {
     let ceiling = 2_u64 << tries.min(9);
     std::thread::sleep(Duration::from_micros(fastrand::u64(ceiling * 500..=ceiling * 1_000)));
+}
+
+#[cfg(all(test, feature = "mysql"))]
+mod tests {
+    use super::*;
+
+    /// Which connections three calls use, with a break after each.
+    fn used(idle_limit: Duration, pause: Duration) -> Vec<u64> {
+        let made = Arc::<AtomicU64>::default();
+        let pool =
+            Pool::new(move || Ok(made.fetch_add(1, Ordering::AcqRel))).idle_limit(idle_limit);
+        let call = |_| {
+            let number = pool.with(true, |conn| Ok(*conn)).expect("connects");
+            std::thread::sleep(pause);
+            number
+        };
+        (0..3).map(call).collect()
+    }
+
+    #[test]
+    fn a_connection_that_was_idle_for_too_long_is_not_used_again() {
+        assert_eq!(used(IDLE_LIMIT, Duration::ZERO), [0, 0, 0]);
+        let limit = Duration::from_millis(50);
+        let all = used(limit, limit);
+        assert!(all.is_sorted_by(|one, next| one < next), "{all:?}");
+    }
 }

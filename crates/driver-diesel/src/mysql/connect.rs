@@ -1,4 +1,5 @@
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use diesel::{Connection, MysqlConnection, deserialize};
 use qudo_core::driver::Password;
@@ -100,6 +101,14 @@ impl Server {
     }
 }
 
+/// How long the server keeps a session whose client says nothing, and its locks.
+const SERVER_WAITS: Duration = Duration::from_secs(60);
+
+/// How long a connection may be idle: the server must not close one that is still used.
+pub(super) const IDLE_LIMIT: Duration = Duration::from_secs(45);
+
+const _: () = assert!(IDLE_LIMIT.as_secs() < SERVER_WAITS.as_secs());
+
 /// Connects, sets what the statements rely on, and refuses servers that are too old.
 pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnection, String> {
     let mut conn = if source.needs_tls {
@@ -122,14 +131,12 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
         .row("SELECT CONCAT_WS(' ', VERSION(), @@version_comment)", &[])
         .map_err(|error| error.to_string())?;
     check_version(version.as_deref().unwrap_or_default())?;
-    // A client that vanishes in the middle of a transaction must not keep its locks for hours. The
-    // pool drops a connection that was idle for five minutes.
     let mariadb = version.as_deref().unwrap_or_default().to_lowercase().contains("mariadb");
     // A statement whose caller left long ago ends on the server too; MySQL can limit reads only.
-    let idle = if mariadb {
-        "SET SESSION wait_timeout = 400, idle_transaction_timeout = 60, max_statement_time = 60"
+    let longest = if mariadb {
+        "SET SESSION max_statement_time = 60"
     } else {
-        "SET SESSION wait_timeout = 400, max_execution_time = 120000"
+        "SET SESSION max_execution_time = 120000"
     };
     let settings: Vec<Setting> = sql.rows(SETTINGS, &[]).map_err(|error| error.to_string())?;
     check_settings(&settings)?;
@@ -137,7 +144,10 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
     server.in_cluster.store(is(&settings, "wsrep_on", "ON"), Ordering::Relaxed);
     server.mariadb.store(mariadb, Ordering::Relaxed);
     for set in [
-        idle,
+        longest,
+        // A client that vanishes in the middle of a transaction keeps the locks on its jobs until the server closes its session, and
+        // claims pass over them. MySQL has no limit of its own for an open transaction.
+        &format!("SET SESSION wait_timeout = {}", SERVER_WAITS.as_secs()),
         // Gap locks of the default level make claims and inserts deadlock.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 5",
