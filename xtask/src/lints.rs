@@ -1,10 +1,14 @@
+use std::fs;
+use std::path::Path;
+
 use crate::Result;
 use crate::cargo::Cargo;
 use crate::program;
 use crate::report::Report;
 
-/// Checks format, lints and docs, each as a step of its own.
+/// Checks format, lints, docs and that no example is ignored, each as a step of its own.
 pub(crate) fn run(cargo: &Cargo, report: &mut Report) -> Result<()> {
+    report.step("no example is ignored", |_| no_ignored(cargo.root()))?;
     report.step("cargo fmt", |_| {
         program::run(cargo.command("fmt").args(["--all", "--", "--check"]))
     })?;
@@ -17,4 +21,47 @@ pub(crate) fn run(cargo: &Cargo, report: &mut Report) -> Result<()> {
         doc.env("RUSTDOCFLAGS", "-D warnings");
         program::run(doc.arg("--no-deps"))
     })
+}
+
+/// The tests refuse an ignored example too, but after half an hour.
+fn no_ignored(folder: &Path) -> Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
+        let hidden = name.as_encoded_bytes().starts_with(b".");
+        if path.is_dir() {
+            if !hidden && name != "target" {
+                no_ignored(&path)?;
+            }
+        } else if path.extension().is_some_and(|end| end == "rs" || end == "md") {
+            let text = fs::read_to_string(&path)?;
+            if let Some(at) = text.lines().position(is_ignored) {
+                return Err(format!("{}:{} is ignored", path.display(), at + 1).into());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether this line begins an example that is neither run nor compiled.
+fn is_ignored(line: &str) -> bool {
+    let line = line.trim_start().trim_start_matches(['/', '!']).trim_start();
+    let fence = line.strip_prefix("```").unwrap_or("");
+    fence.split([',', ' ']).any(|word| word.starts_with("ignore"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_ignored;
+
+    #[test]
+    fn an_example_that_is_ignored_is_seen_in_a_page_and_in_a_comment() {
+        for line in
+            ["```rust,ignore", "    /// ```ignore", "//! ```ignore-windows", "``` rust, ignore"]
+        {
+            assert!(is_ignored(line), "{line}");
+        }
+        for line in ["```rust", "/// ```no_run", "```text", "ignore", "/// ```compile_fail"] {
+            assert!(!is_ignored(line), "{line}");
+        }
+    }
 }
