@@ -95,6 +95,11 @@ fn a_claim_is_cut_off(engine: &str, waits: &str) {
     use diesel::connection::SimpleConnection;
     use diesel::{Connection, MysqlConnection};
     let Some(fresh) = Fresh::on(engine) else { return };
+    // What an administrator may have set for all sessions of MariaDB.
+    let limit = "SET GLOBAL idle_write_transaction_timeout";
+    if engine == "mariadb" {
+        run_sql(&fresh.direct, &format!("{limit} = 3600")).expect("set");
+    }
     let lost = fresh.manager(&fresh.proxied, |builder| builder.call_limit(Duration::from_secs(1)));
     let worker = fresh.manager(&fresh.direct, |builder| builder);
     worker.enqueue(shaky::job(false)).expect("stored");
@@ -111,9 +116,30 @@ fn a_claim_is_cut_off(engine: &str, waits: &str) {
         let cut = claim.join().expect("no panic");
         assert!(cut.is_err(), "it was cut off: {cut:?}");
     });
+    if engine == "mariadb" {
+        run_sql(&fresh.direct, &format!("{limit} = 0")).expect("set");
+    }
     let now = worker.work_once();
     assert!(matches!(now, Ok(None)), "another transaction has locked it: {now:?}");
     wait_until("the job is given to another", || worker.work_once().expect("works").is_some());
+}
+
+/// What the client says when the server closed its session, silent for longer than a second. `classify` takes these words for a lost
+/// connection.
+#[cfg(feature = "mysql")]
+fn words_of_a_closed_session(engine: &str) -> Option<String> {
+    use diesel::connection::SimpleConnection;
+    use diesel::{Connection, MysqlConnection};
+    let fresh = Fresh::on(engine)?;
+    let mut silent = MysqlConnection::establish(&fresh.direct).expect("connects");
+    silent.batch_execute("CREATE TABLE silent (id INT)").expect("makes");
+    silent.batch_execute("SET SESSION wait_timeout = 1").expect("sets");
+    let sessions = "SELECT COUNT(*) FROM information_schema.processlist WHERE db = DATABASE()";
+    wait_until("the server closes the session", || {
+        run_sql(&fresh.direct, sessions).expect("counts").trim() == "1"
+    });
+    let said = silent.batch_execute("INSERT INTO silent VALUES (1)").expect_err("it is closed");
+    Some(said.to_string().to_lowercase())
 }
 
 #[cfg(feature = "mysql")]
@@ -175,4 +201,19 @@ fn a_job_whose_claim_was_cut_off_is_given_to_another_within_two_minutes_on_mysql
     let waits = "performance_schema.metadata_locks WHERE object_schema = DATABASE() \
                  AND object_name = 'qudo_lease' AND lock_status = 'PENDING'";
     a_claim_is_cut_off("mysql", waits);
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn mysql_tells_that_it_closed_a_silent_session_in_the_words_that_are_known() {
+    let Some(said) = words_of_a_closed_session("mysql") else { return };
+    assert!(said.contains("disconnected by the server because of inactivity"), "{said}");
+}
+
+#[cfg(feature = "mysql")]
+#[test]
+fn mariadb_tells_that_it_closed_a_silent_session_in_the_words_that_are_known() {
+    let Some(said) = words_of_a_closed_session("mariadb") else { return };
+    let known = ["server has gone away", "lost connection"];
+    assert!(known.iter().any(|words| said.contains(words)), "{said}");
 }

@@ -44,9 +44,10 @@ fn no_ignored(folder: &Path) -> Result<()> {
 
 /// Whether this line begins an example that is neither run nor compiled.
 fn is_ignored(line: &str) -> bool {
-    let line = line.trim_start().trim_start_matches(['/', '!']).trim_start();
-    let fence = line.strip_prefix("```").unwrap_or("");
-    fence.split([',', ' ']).any(|word| word.starts_with("ignore"))
+    let line = line.trim_start_matches([' ', '/', '!', '>', '-', '*']);
+    let words = line.trim_start_matches(['`', '~']);
+    let is_fence = line.len() - words.len() >= 3;
+    is_fence && words.split([',', ' ']).any(|word| word.starts_with("ignore"))
 }
 
 #[cfg(test)]
@@ -55,12 +56,19 @@ mod tests {
 
     #[test]
     fn an_example_that_is_ignored_is_seen_in_a_page_and_in_a_comment() {
-        for line in
-            ["```rust,ignore", "    /// ```ignore", "//! ```ignore-windows", "``` rust, ignore"]
-        {
+        for line in [
+            "```rust,ignore",
+            "    /// ```ignore",
+            "//! ```ignore-windows",
+            "``` rust, ignore",
+            "> ````ignore",
+            "- ~~~ignore",
+        ] {
             assert!(is_ignored(line), "{line}");
         }
-        for line in ["```rust", "/// ```no_run", "```text", "ignore", "/// ```compile_fail"] {
+        for line in
+            ["```rust", "/// ```no_run", "```text", "ignore", "`ignore`", "/// ```compile_fail"]
+        {
             assert!(!is_ignored(line), "{line}");
         }
     }

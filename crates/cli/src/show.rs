@@ -9,7 +9,7 @@ use crate::output::say;
 use crate::shapes::{exception_as_json, job_as_json, meta_as_json, run_as_json, time};
 use crate::{Failure, why, with_causes};
 
-/// So many failures and runs are shown, the newest.
+/// The greatest number of failures, and of runs, that are shown: the newest.
 const MOST: u32 = 1_000;
 
 /// All that the databases know of a job; 0 when a database knows it, 1 when none does, 2 when one did not answer.

@@ -77,19 +77,25 @@ impl FromRow for Anything {
 }
 
 fn clock<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<Remark>> {
-    let begun = Utc::now().timestamp_micros();
+    let asked = Utc::now().timestamp_micros();
     let server = conn.row::<i64>(&format!("SELECT {}", E::NOW), &[])?.unwrap_or_default();
-    let ended = Utc::now().timestamp_micros();
-    let skew = if server < begun { server - begun } else { (server - ended).max(0) };
+    let answered = Utc::now().timestamp_micros();
+    Ok(skew(asked, server, answered).into_iter().collect())
+}
+
+/// What to say of a server whose clock showed this time, in microseconds, after it was asked and before the answer came. A
+/// slow answer alone is no difference.
+fn skew(asked: i64, server: i64, answered: i64) -> Option<Remark> {
+    let skew = if server < asked { server - asked } else { (server - answered).max(0) };
     if skew.abs() <= MAX_SKEW {
-        return Ok(Vec::new());
+        return None;
     }
     let text = format!(
         "it is {:.1} s {} this machine's; some times are reckoned by its clock, others by this machine's",
         skew.abs() as f64 / 1e6,
         if skew > 0 { "ahead of" } else { "behind" }
     );
-    Ok(vec![Remark::new(About::Clock, text)])
+    Some(Remark::new(About::Clock, text))
 }
 
 /// The tables with their columns, as a migration makes them.
@@ -136,7 +142,21 @@ pub(crate) fn setting<C: crate::sql::SqlConn>(
 
 #[cfg(test)]
 mod tests {
-    use super::made_by;
+    use super::{MAX_SKEW, made_by, skew};
+
+    #[test]
+    fn a_clock_that_is_off_is_remarked_on_and_a_slow_answer_is_not() {
+        let said =
+            |asked, server, answered| skew(asked, server, answered).map(|remark| remark.text);
+        let (asked, answered) = (100 * MAX_SKEW, 130 * MAX_SKEW);
+        for server in [asked - MAX_SKEW, asked, answered, answered + MAX_SKEW] {
+            assert_eq!(said(asked, server, answered), None, "{server}");
+        }
+        let behind = said(asked, asked - 5 * MAX_SKEW / 2, answered).expect("a remark");
+        assert!(behind.starts_with("it is 2.5 s behind this machine's"), "{behind}");
+        let ahead = said(asked, answered + 90 * MAX_SKEW, answered).expect("a remark");
+        assert!(ahead.starts_with("it is 90.0 s ahead of this machine's"), "{ahead}");
+    }
 
     #[test]
     fn columns_are_read_from_what_makes_them() {

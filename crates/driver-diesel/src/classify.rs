@@ -72,6 +72,8 @@ const DOWN: &[&str] = &[
     "unknown server host",
     "could not translate host name",
     "connection was killed",
+    // MySQL, of a session that was silent for longer than its wait_timeout.
+    "disconnected by the server because of inactivity",
     "timed out waiting for connection",
     // ProxySQL.
     "max connect timeout reached",
@@ -228,6 +230,11 @@ mod tests {
             ("FATAL:  sorry, too many clients already", Class::Down),
             ("Lost connection to server during query", Class::Down),
             ("Lost connection to MySQL server at 'handshake'", Class::Down),
+            (
+                "The client was disconnected by the server because of inactivity. See wait_timeout and \
+                 interactive_timeout for configuring this behavior.",
+                Class::Down,
+            ),
             ("cannot execute INSERT in a read-only transaction", Class::Down),
             (
                 "The MariaDB server is running with the --read-only option so it cannot execute this",

@@ -15,7 +15,7 @@ use crate::sources::Databases;
 use crate::spans::timeout;
 use page::{Ask, page};
 
-/// What is told, and where.
+/// Which databases to ask, and where to answer.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -30,12 +30,12 @@ pub(crate) struct Arguments {
     /// Jobs are counted up to this number.
     #[arg(long, value_name = "JOBS", default_value_t = 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     count_to: u64,
-    /// So many pairs of queue and ability of a database are told at most, with 66 series each.
+    /// The greatest number of pairs of queue and ability of a database; each has 66 series.
     #[arg(long, value_name = "PAIRS", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pairs: u32,
 }
 
-/// Prints the numbers once: 0 when all databases told theirs, 2 when one did not; or answers for them until the process is told to end.
+/// Prints the numbers once: 0 when all databases answered all questions, 2 when one did not. With `--listen` it answers scrapes until the process is stopped.
 pub(crate) fn run(manager: &Manager, arguments: &Arguments) -> Result<ExitCode, Failure> {
     let Arguments { timeout: limit, count_to, pairs, .. } = *arguments;
     let ask = Ask { limit, count_to, pairs };

@@ -24,34 +24,34 @@ use super::page::{Ask, page};
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Whoever asks within this time of another is answered the same.
+/// A scrape within this time of the last answer gets that answer.
 const FRESH: Duration = Duration::from_secs(1);
 
-/// So many connections are open at a time; others wait.
+/// The greatest number of connections that are open at a time; others wait.
 const MAX_CONNECTIONS: usize = 64;
 
-/// Whoever has not asked within this time of connecting is hung up on, and so is who takes this much longer than the
+/// A connection on which no request has come after this time is closed, and so is one that takes this much longer than the
 /// databases to read the answer.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// When connections cannot be taken, it is said and tried again so often.
+/// The pause after a connection could not be accepted.
 const PAUSE: Duration = Duration::from_secs(1);
 
 struct Server {
     manager: Manager,
     ask: Ask,
-    /// The last answer. It is held while the databases are asked: they are asked by one at a time.
+    /// The last answer. It is locked while the databases are asked, so that one scrape at a time asks them.
     last: Arc<Mutex<Last>>,
 }
 
 #[derive(Default)]
 struct Last {
     page: Option<(Instant, Bytes)>,
-    /// What was said of databases that did not tell all: it is said once.
+    /// The warnings of the last answer: the log has each once.
     troubles: Vec<(String, String)>,
 }
 
-/// Answers until the process is told to end.
+/// Answers scrapes until SIGTERM or SIGINT.
 ///
 /// # Errors
 ///
@@ -63,10 +63,12 @@ pub(super) fn serve(manager: Manager, ask: Ask, on: SocketAddr) -> std::io::Resu
         eprintln!("qudo: metrics are at http://{}/metrics", listener.local_addr()?);
         // The first process of a container is ended by no signal that it does not handle.
         let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
         let server = Arc::new(Server { manager, ask, last: Arc::default() });
         tokio::select! {
             () = take_connections(&listener, &server) => Ok(()),
             _ = terminated.recv() => Ok(()),
+            _ = interrupted.recv() => Ok(()),
         }
     });
     // A database that is asked at this moment is not waited for.
@@ -85,7 +87,7 @@ async fn take_connections(listener: &TcpListener, server: &Arc<Server>) {
                     drop(place);
                 });
             }
-            // Of one connection, or of too many open files: that passes.
+            // The connection was reset, or too many files are open: both pass.
             Err(error) => {
                 log::warn!("connections cannot be taken: {error}");
                 sleep(PAUSE).await;
@@ -94,7 +96,7 @@ async fn take_connections(listener: &TcpListener, server: &Arc<Server>) {
     }
 }
 
-/// One question and its answer: whoever scrapes comes seldom, and is not to hold a place meanwhile.
+/// One request and its answer. Scrapes come seldom, so a connection is not kept open between them.
 async fn converse(server: Arc<Server>, stream: TcpStream) {
     let longest = server.ask.limit + PATIENCE * 2;
     let answer = service_fn(move |request| {
@@ -137,7 +139,7 @@ fn response(status: StatusCode, kind: &'static str, text: Bytes) -> Response<Ful
 }
 
 impl Server {
-    /// On a task of its own: whoever hangs up leaves the look to end and its answer to those who come next.
+    /// Runs on a task of its own: when a scrape hangs up, the look goes on, and the next scrape gets its answer.
     async fn page(&self) -> Option<Bytes> {
         let (last, manager, ask) = (Arc::clone(&self.last), self.manager.clone(), self.ask);
         let look = tokio::spawn(async move {

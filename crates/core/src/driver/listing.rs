@@ -259,19 +259,19 @@ impl Head {
     }
 }
 
-/// How long the work of a database has waited, by its clock.
+/// How long the work of a database has waited, by the database's clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[non_exhaustive]
 pub struct Ages {
-    /// For how long the job is ready that is ready for longest, as far as the heads of the queues tell: since it was enqueued, due or
-    /// put back.
+    /// How long the oldest ready job has been ready: since it was enqueued, was due or was put back. Only the first jobs of each queue and priority
+    /// are looked at.
     pub ready: Option<Duration>,
-    /// For how long the lease is over that ended first and was not taken back.
+    /// How long ago the first of the leases ended whose jobs nobody has taken back.
     pub overdue: Option<Duration>,
 }
 
 impl Ages {
-    /// Of these times.
+    /// Makes the pair of both.
     pub fn new(ready: Option<Duration>, overdue: Option<Duration>) -> Self {
         Self { ready, overdue }
     }

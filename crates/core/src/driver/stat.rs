@@ -58,13 +58,13 @@ impl Histogram {
         Self { counts, sum: micros(sum) }
     }
 
-    /// Counts one. To the sum it adds 30 days at most: a clock that is far off is not to be seen for ever.
+    /// Counts one time. At most 30 days of it are added to the sum, so that a clock that is far off does not distort the sum for ever.
     pub fn note(&mut self, took: Duration) {
         self.counts[bucket(took)] += 1;
         self.sum = self.sum.saturating_add(micros(took.min(LONGEST)));
     }
 
-    /// Adds those of another.
+    /// Adds the times of another histogram.
     pub fn add(&mut self, other: &Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count = count.saturating_add(more);
@@ -72,23 +72,23 @@ impl Histogram {
         self.sum = self.sum.saturating_add(other.sum);
     }
 
-    /// How many there are in each bucket.
+    /// How many times are in each bucket.
     pub const fn counts(&self) -> &[u64; BUCKETS] {
         &self.counts
     }
 
-    /// How many there are.
+    /// How many times were counted.
     pub fn count(&self) -> u64 {
         self.counts.iter().sum()
     }
 
-    /// How long all of them took together.
+    /// The sum of all times.
     pub const fn sum(&self) -> Duration {
         Duration::from_micros(self.sum)
     }
 
-    /// An estimate of the time that this share of them took at most, such as 0.95: in the bucket in which it lies, as if those in
-    /// the bucket lay evenly. `None` if there are none; of the last bucket its beginning.
+    /// An estimate of the time that is not exceeded by this share of the times, such as 0.95: a point in its bucket, as if the times of
+    /// the bucket were spread evenly. In the last bucket it is the beginning of the bucket. `None` if no time was counted.
     pub fn quantile(&self, share: f64) -> Option<Duration> {
         let count = self.count();
         let rank = share.clamp(0.0, 1.0) * count as f64;
@@ -109,7 +109,7 @@ impl Histogram {
     }
 }
 
-/// What one may add to a sum.
+/// The most that one time adds to a sum.
 const LONGEST: Duration = Duration::from_secs(30 * 86_400);
 
 fn micros(span: Duration) -> u64 {
@@ -126,7 +126,7 @@ fn bucket(took: Duration) -> usize {
 pub struct RunStats {
     /// Runs after which the job was done.
     pub completed: u64,
-    /// The same, with other jobs enqueued in its place.
+    /// Runs after which the job was done, and other jobs were enqueued in its place.
     pub replaced: u64,
     /// Runs that failed, after which the job was to run again.
     pub retried: u64,
@@ -159,7 +159,7 @@ impl RunStats {
         self.running.note(took);
     }
 
-    /// Adds those of another.
+    /// Adds the runs of another.
     pub fn add(&mut self, other: &Self) {
         self.completed += other.completed;
         self.replaced += other.replaced;
@@ -183,7 +183,7 @@ impl RunStats {
         ]
     }
 
-    /// How many runs ended, however.
+    /// How many runs ended, with any outcome.
     pub fn ended(&self) -> u64 {
         self.by_outcome().iter().map(|(_, count)| count).sum()
     }
@@ -198,7 +198,7 @@ impl RunStats {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct StatRow {
-    /// When the span begins, by the database's clock; `None` for the whole time since there are numbers.
+    /// When the span begins, by the database's clock; `None` for the sums since the first run.
     pub since: Option<DateTime<Utc>>,
     /// The queue.
     pub queue: Name,
@@ -209,7 +209,7 @@ pub struct StatRow {
 }
 
 impl StatRow {
-    /// A row of its four parts.
+    /// Makes a row from its four parts.
     pub fn new(
         since: Option<DateTime<Utc>>,
         queue: impl Into<Name>,
@@ -220,38 +220,38 @@ impl StatRow {
     }
 }
 
-/// Which numbers are asked for.
+/// Says which numbers of runs to read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub struct StatScan {
-    /// Those of the last so much time, to the minute; `None` for the whole time since there are numbers: these never fall.
+    /// How far back from now, rounded to minutes. `None` for the sums since the first run, which never fall.
     pub last: Option<Duration>,
-    /// One row for each of these spans; by default one for all. Whole minutes.
+    /// The length of the span of each row, in whole minutes. `None` for one row over the whole time.
     pub step: Option<Duration>,
-    /// At most so many rows: the latest of a span, in the order of their time; the first by name of the whole time. An answer with so many may
-    /// not be all.
+    /// The greatest number of rows in an answer: with `last` the latest rows, without it the first by name. If an answer has this many rows, there
+    /// may be more.
     pub limit: u32,
 }
 
 impl StatScan {
-    /// The numbers since there are any: one row for each queue and ability.
+    /// The sums since the first run: one row for each queue and ability.
     pub const fn ever() -> Self {
         Self { last: None, step: None, limit: 10_000 }
     }
 
-    /// Those of the last so much time, as far back as they are kept.
+    /// The numbers of this span up to now, as far back as minutes are kept.
     pub const fn last(span: Duration) -> Self {
         Self { last: Some(span), ..Self::ever() }
     }
 
-    /// One row for each of these spans of time.
+    /// Asks for one row for each span of this length.
     #[must_use]
     pub const fn every(mut self, step: Duration) -> Self {
         self.step = Some(step);
         self
     }
 
-    /// The step in whole minutes, and at least one; `None` where all is one row.
+    /// The step in whole minutes, and at least one; `None` without a step.
     pub fn step_minutes(&self) -> Option<u64> {
         Some((self.step?.as_secs() / 60).max(1))
     }

@@ -18,13 +18,13 @@ pub struct StatBook {
     reports: BTreeMap<Uuid, (i64, DateTime<Utc>)>,
 }
 
-/// When the span of so many minutes began in which this lies.
+/// The begin of the span of this many minutes in which `at` lies.
 fn begin(at: DateTime<Utc>, minutes: u64) -> DateTime<Utc> {
     let step = i64::try_from(minutes).ok().and_then(TimeDelta::try_minutes);
     step.and_then(|step| at.duration_trunc(step).ok()).unwrap_or(DateTime::UNIX_EPOCH)
 }
 
-/// So long before; the first instant there is if that is too long.
+/// The instant that is `span` before `at`, but not before the year 1970.
 fn before(at: DateTime<Utc>, span: Duration) -> DateTime<Utc> {
     let span = TimeDelta::from_std(span).unwrap_or(TimeDelta::MAX);
     at.checked_sub_signed(span).unwrap_or(DateTime::UNIX_EPOCH).max(DateTime::UNIX_EPOCH)
@@ -39,7 +39,7 @@ fn add(rows: &mut Vec<StatRow>, since: Option<DateTime<Utc>>, row: &StatRow) {
 }
 
 impl StatBook {
-    /// Adds to the numbers of this minute and to those since there are any, unless this reporter said the same under this number
+    /// Adds to the numbers of this minute and to the sums since the first run, unless this reporter has made a report of this number or a higher one
     /// before.
     pub fn add(&mut self, now: DateTime<Utc>, reporter: Uuid, number: i64, rows: &[StatRow]) {
         if self.reports.get(&reporter).is_some_and(|(last, _)| number <= *last) {
@@ -52,7 +52,7 @@ impl StatBook {
         }
     }
 
-    /// The numbers that are asked for.
+    /// Reads the numbers of a scan.
     pub fn read(&self, now: DateTime<Utc>, scan: &StatScan) -> Vec<StatRow> {
         let first = scan.last.map(|span| begin(before(now, span), 1));
         let mut sums: Vec<StatRow> = Vec::new();
@@ -73,14 +73,14 @@ impl StatBook {
         sums
     }
 
-    /// Removes all numbers of a queue; returns how many rows.
+    /// Removes all numbers of a queue; returns how many rows it removed.
     pub fn forget(&mut self, queue: &str) -> usize {
         let before = self.rows.len();
         self.rows.retain(|row| *row.queue != *queue);
         before - self.rows.len()
     }
 
-    /// Removes minutes that are older, and the numbers of reports after a day; returns how many minutes.
+    /// Removes the rows of minutes that are older than `age`, and the numbers of reports that are older than a day; returns how many rows of minutes.
     pub fn purge(&mut self, now: DateTime<Utc>, age: Duration) -> usize {
         let minutes = self.rows.len();
         let oldest = before(now, age.saturating_add(Duration::from_secs(60)));

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::cancelled::carry_out;
-use crate::driver::{Driver, DriverError, ErrorKind};
+use crate::driver::{DriverError, ErrorKind, Purged};
 use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
@@ -22,8 +22,8 @@ const MAX_RESCUE: u32 = 500;
 /// One rescue looks after at most so many workers: it is a transaction.
 const MAX_DEAD: usize = 50;
 
-/// One call of the clean-up removes at most so many rows of a table, and at least so many where there are as many; more in the next calls.
-const MAX_PURGE: u32 = 1_000;
+/// The limits of a slice: one call of the clean-up removes at most a slice of rows of each table; the next calls remove the rest.
+const MAX_SLICE: u32 = 2_000;
 const MIN_SLICE: u32 = 500;
 
 /// A call that took longer is followed by a smaller one: no statement is to hold up others for a tenth of a second. A call is some twenty statements and
@@ -35,33 +35,56 @@ const SHORT_CALL: Duration = Duration::from_millis(40);
 
 const PURGE_EVERY: Duration = Duration::from_secs(60);
 
-/// And so long after the start, for processes that live shorter than that.
+/// The first clean-up is this long after the start, for processes that live shorter than `PURGE_EVERY`.
 const FIRST_PURGE: Duration = Duration::from_secs(10);
 
 /// After each call the clean-up rests for this many times the duration of the call. Without a rest it took a quarter of what workers
 /// do on PostgreSQL and MariaDB, and three quarters on SQLite, where one connection writes at a time.
-const PURGE_REST: u32 = 4;
+const REST: u32 = 9;
+
+/// The rest of a clean-up that has removed rows for longer than [`BEHIND_AFTER`] without a break: perhaps more rows grow old than it removes.
+const REST_BEHIND: u32 = 2;
+const BEHIND_AFTER: Duration = Duration::from_secs(600);
 
 /// A pass of either goes on for so long at most; the rest waits for the next one.
 const PASS: Duration = Duration::from_secs(2);
 
-/// A report of runs is waited for so long.
+/// How long the janitor waits for the answer to a report of runs.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The shortest pause between two passes.
 const MIN_PAUSE: Duration = Duration::from_millis(50);
 
-/// How many rows of a table one call of the clean-up removes.
-struct Slice(u32);
+/// How fast the clean-up goes.
+struct Pace {
+    /// How many rows of a table the next call removes at most.
+    slice: u32,
+    /// Since when each call has removed rows and left more to look at.
+    busy_since: Option<Instant>,
+}
 
-impl Slice {
-    /// What the last call took says how large the next one may be.
-    fn note(&mut self, took: Duration) {
+impl Pace {
+    const fn new() -> Self {
+        Self { slice: MAX_SLICE, busy_since: None }
+    }
+
+    /// Notes a call that ended now: how long it took, and what it did.
+    fn note(&mut self, now: Instant, took: Duration, done: Purged) {
         if took > LONG_CALL {
-            self.0 = (self.0 / 2).max(MIN_SLICE);
+            self.slice = (self.slice / 2).max(MIN_SLICE);
         } else if took < SHORT_CALL {
-            self.0 = (self.0 * 2).min(MAX_PURGE);
+            self.slice = (self.slice * 2).min(MAX_SLICE);
         }
+        // It also looks at rows that are kept, and then to hurry gains nothing.
+        let is_busy = done.more && done.removed > 0;
+        self.busy_since = is_busy.then(|| self.busy_since.unwrap_or(now));
+    }
+
+    /// How long to rest after a call that took this long.
+    fn rest(&self, now: Instant, took: Duration) -> Duration {
+        let busy = |since| now.saturating_duration_since(since);
+        let behind = self.busy_since.is_some_and(|since| busy(since) >= BEHIND_AFTER);
+        took * if behind { REST_BEHIND } else { REST }
     }
 }
 
@@ -73,7 +96,7 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.client.program.options.heartbeat_every;
     let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
-    let mut slice = Slice(MAX_PURGE);
+    let mut pace = Pace::new();
     // By then all that were started together have said what they can do.
     let mut next_warning = Instant::now() + session.client.program.options.dead_after;
     while !lane.is_stopping() {
@@ -86,7 +109,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
                     report_runs(lane);
                 }
                 if Instant::now() >= next_purge {
-                    let next = purge(session, lane, &mut slice)?;
+                    let next = purge(session, lane, &mut pace)?;
                     next_purge = Instant::now() + next;
                     pause = pause.min(next.max(MIN_PAUSE));
                 }
@@ -121,8 +144,8 @@ fn note_orders(lane: &Lane, done: Result<(), DriverError>) {
     }
 }
 
-/// Reports to the database how the runs of late ended; tells whether all of them are told. Not with the heartbeat itself, which must not wait for rows to which others
-/// add. That there is no answer soon says nothing of the database: somebody may hold a lock of such a row.
+/// Reports the runs since the last report to the database; returns whether the report that was due is counted, or none was due. The heartbeat itself must not do this, because others may hold locks
+/// of the rows. For the same reason a report that times out does not make the database suspected.
 pub(super) fn report_runs(lane: &Lane) -> bool {
     let name = &*lane.database.name;
     let Some(report) = lane.tally.report() else { return true };
@@ -192,20 +215,18 @@ fn rescue(session: &Session, lane: &Lane) -> Result<Option<Duration>, DriverErro
 }
 
 /// Removes what is old enough. Returns how long until the next time.
-fn purge(session: &Session, lane: &Lane, slice: &mut Slice) -> Result<Duration, DriverError> {
-    let options = &session.client.program.options;
-    let keep = options.keep;
+fn purge(session: &Session, lane: &Lane, pace: &mut Pace) -> Result<Duration, DriverError> {
+    let keep = session.client.program.options.keep;
     let begun = Instant::now();
     loop {
-        let Slice(limit) = *slice;
-        let purge = move |driver: &dyn Driver| driver.purge(&keep, limit);
-        let call = Instant::now();
-        let done = lane.database.ask(purge)?;
-        slice.note(call.elapsed());
+        let (slice, asked) = (pace.slice, Instant::now());
+        let done = lane.database.ask(move |driver| driver.purge(&keep, slice))?;
+        let (now, took) = (Instant::now(), asked.elapsed());
+        pace.note(now, took, done);
         if !done.more {
             return Ok(jitter(PURGE_EVERY));
         }
-        let rest = call.elapsed() * PURGE_REST;
+        let rest = pace.rest(now, took);
         // A ring of the bell asks for the next round: a rescue, orders to cancel, the end.
         if begun.elapsed() > PASS {
             return Ok(rest);
@@ -238,19 +259,38 @@ mod tests {
 
     #[test]
     fn a_clean_up_that_takes_long_goes_on_in_smaller_slices_and_a_short_one_in_larger_ones() {
-        let mut slice = Slice(MAX_PURGE);
+        let (mut pace, now) = (Pace::new(), Instant::now());
         let (long, short) = (LONG_CALL * 2, SHORT_CALL / 2);
         for (took, then) in [
-            (short, 1_000),
-            (LONG_CALL, 1_000),
+            (short, 2_000),
+            (LONG_CALL, 2_000),
+            (long, 1_000),
             (long, 500),
             (long, 500),
             (LONG_CALL, 500),
             (short, 1_000),
         ] {
-            slice.note(took);
-            assert_eq!(slice.0, then, "{took:?}");
+            pace.note(now, took, Purged { removed: 1, more: true });
+            assert_eq!(pace.slice, then, "{took:?}");
         }
+    }
+
+    #[test]
+    fn a_clean_up_that_falls_behind_rests_less_until_nothing_is_left() {
+        let (mut pace, begun, took) = (Pace::new(), Instant::now(), Duration::from_millis(10));
+        let mut rest_after = |seconds, removed, more| {
+            let now = begun + Duration::from_secs(seconds);
+            pace.note(now, took, Purged { removed, more });
+            pace.rest(now, took)
+        };
+        assert_eq!(rest_after(0, 7, true), took * 9);
+        assert_eq!(rest_after(599, 7, true), took * 9);
+        assert_eq!(rest_after(600, 7, true), took * 2);
+        assert_eq!(rest_after(1_800, 7, true), took * 2);
+        assert_eq!(rest_after(1_801, 7, false), took * 9, "nothing is left");
+        assert_eq!(rest_after(2_500, 7, true), took * 9, "it began again");
+        assert_eq!(rest_after(3_000, 0, true), took * 9, "it passed rows that are kept");
+        assert_eq!(rest_after(3_100, 7, true), took * 9);
     }
 
     /// The numbers that the database has of runs.

@@ -12,17 +12,18 @@ use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
 
-/// After a report without an answer the next is made after so long, and ever later: each may leave a connection behind that waits for a lock.
+/// After a report without an answer the next one waits for `FIRST_PAUSE`, and each pause is twice the last, up to `MAX_PAUSE`: each report may leave a connection behind
+/// that waits for a lock.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const MAX_PAUSE: Duration = Duration::from_secs(60);
 
-/// A report that is refused so often is dropped, so that the next ones are made.
+/// A report that was refused this many times is dropped, so that the next ones are made.
 const MAX_REFUSALS: u32 = 5;
 
-/// The runs that ended since the last report. Counting a run costs a lock that is free nearly always and a comparison of
-/// two names; nothing is written for a run.
+/// The runs that ended since the last report. To count a run takes a lock that is nearly always free, and compares two names;
+/// nothing is written.
 pub(crate) struct Tally {
-    /// Its own, and not the process's: a lane may work a database that another lane of the process still settles for.
+    /// The id of this tally. Not that of the process: a lane may work a database for which another lane of the process still settles jobs.
     reporter: Uuid,
     counted: Mutex<Counted>,
 }
@@ -36,22 +37,23 @@ impl Default for Tally {
 #[derive(Default)]
 struct Counted {
     rows: Vec<StatRow>,
-    /// Where the rows of each queue and ability are.
+    /// The place in `rows` of each queue and ability.
     places: HashMap<(Name, Name), usize>,
-    /// The row of the last run: as a rule the next one's too.
+    /// The place of the row of the last run, which is mostly the row of the next run too.
     last: usize,
-    /// A report that may have arrived although no answer came.
+    /// The report that has no answer yet; it may have arrived all the same.
     open: Option<Report>,
-    /// The number of the last one.
+    /// The number of the last report.
     number: i64,
+    /// How many times the open report was refused.
     refusals: u32,
-    /// How long to wait after the next report without an answer, and until when after the last one.
+    /// The pause after the next report without an answer, and the end of the pause after the last one.
     pause: Option<(Duration, Instant)>,
-    /// Whether it was said that this account may not report.
+    /// Whether the log has the warning that this account may not report.
     said: bool,
 }
 
-/// What is told to a database. Under its number it is counted once, however often it is made.
+/// Numbers of runs for a database, which counts a report of one number once, however often it is made.
 #[derive(Clone)]
 pub(crate) struct Report {
     reporter: Uuid,
@@ -68,7 +70,7 @@ pub(crate) enum Told {
     NotYet,
     /// It is dropped, because the database refuses it.
     Dropped,
-    /// The same, because this account may not report, which is news.
+    /// It is dropped, because this account may not report, and the log does not have that yet.
     Forbidden,
 }
 
@@ -162,7 +164,7 @@ impl Counted {
 }
 
 impl Report {
-    /// Makes it to a database.
+    /// Reports the numbers to a database.
     pub(crate) fn make(&self, driver: &dyn Driver) -> Result<(), DriverError> {
         driver.add_stats(self.reporter, self.number, &self.rows)
     }

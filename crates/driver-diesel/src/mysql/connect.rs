@@ -133,10 +133,17 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
     check_version(version.as_deref().unwrap_or_default())?;
     let mariadb = version.as_deref().unwrap_or_default().to_lowercase().contains("mariadb");
     // A statement whose caller left long ago ends on the server too; MySQL can limit reads only.
-    let longest = if mariadb {
-        "SET SESSION max_statement_time = 60"
+    // A client that vanishes in the middle of a transaction keeps the locks on its jobs until the server closes its session, and
+    // claims pass over them. MySQL has no limit of its own for an open transaction; MariaDB has three, which count instead of the general one where
+    // an administrator has set them.
+    let waits = SERVER_WAITS.as_secs();
+    let limits = if mariadb {
+        format!(
+            "SET SESSION max_statement_time = 60, wait_timeout = {waits}, idle_transaction_timeout = {waits}, \
+             idle_readonly_transaction_timeout = {waits}, idle_write_transaction_timeout = {waits}"
+        )
     } else {
-        "SET SESSION max_execution_time = 120000"
+        format!("SET SESSION max_execution_time = 120000, wait_timeout = {waits}")
     };
     let settings: Vec<Setting> = sql.rows(SETTINGS, &[]).map_err(|error| error.to_string())?;
     check_settings(&settings)?;
@@ -144,10 +151,7 @@ pub(super) fn connect(source: &Source, server: &Server) -> Result<MysqlConnectio
     server.in_cluster.store(is(&settings, "wsrep_on", "ON"), Ordering::Relaxed);
     server.mariadb.store(mariadb, Ordering::Relaxed);
     for set in [
-        longest,
-        // A client that vanishes in the middle of a transaction keeps the locks on its jobs until the server closes its session, and
-        // claims pass over them. MySQL has no limit of its own for an open transaction.
-        &format!("SET SESSION wait_timeout = {}", SERVER_WAITS.as_secs()),
+        &*limits,
         // Gap locks of the default level make claims and inserts deadlock.
         "SET SESSION TRANSACTION ISOLATION LEVEL READ COMMITTED",
         "SET SESSION innodb_lock_wait_timeout = 5",

@@ -72,8 +72,8 @@ impl DieselDriver<Mysql> {
         // libmariadb waiting for rows that never come: the next use would hang for ever.
         let server = Arc::<connect::Server>::default();
         let told = Arc::clone(&server);
-        let pool = Pool::new(move || connect::connect(&to, &told));
-        let pool = pool.drop_after_retry().idle_limit(connect::IDLE_LIMIT);
+        let pool = Pool::new(connect::IDLE_LIMIT, move || connect::connect(&to, &told));
+        let pool = pool.drop_after_retry();
         let (cursors, procedure) = (Cursors::default(), insert::Procedure::default());
         let (clock, from) = (ServerClock::default(), Arc::clone(&source));
         let looks =

@@ -8,7 +8,7 @@ use qudo_core::driver::DriverError;
 use super::connect::{Source, held_plans};
 use super::rights;
 use crate::clock::{LATE, TooLate, Window};
-use crate::pool::Pool;
+use crate::pool::{IDLE_LIMIT, Pool};
 use crate::sql::Sql;
 use crate::tables::Tables;
 
@@ -74,7 +74,7 @@ impl Sessions {
         let (source, pooler) = (Arc::clone(source), source.options.pooler);
         let tables = source.options.tables.clone();
         let connect = move || super::connect::connect(&source.url_now()?, pooler);
-        Self { pool: Pool::new(connect), pooler, tables }
+        Self { pool: Pool::new(IDLE_LIMIT, connect), pooler, tables }
     }
 
     /// Runs `act` on a session; see [`Pool::with`].

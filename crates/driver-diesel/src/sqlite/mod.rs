@@ -25,7 +25,7 @@ use crate::clock::Window;
 use crate::driver::DieselDriver;
 use crate::engine::Engine;
 use crate::options::Options;
-use crate::pool::{Pool, pause};
+use crate::pool::{IDLE_LIMIT, Pool, pause};
 use crate::sql::Sql;
 use crate::statements::insert::insert;
 use crate::step::{Step, step};
@@ -93,7 +93,7 @@ impl Sqlite {
         let reading = path.clone();
         Self {
             writer: Mutex::default(),
-            readers: Pool::new(move || connect::reader(&reading)),
+            readers: Pool::new(IDLE_LIMIT, move || connect::reader(&reading)),
             watcher: Mutex::default(),
             seen_version: AtomicI64::new(-1),
             empty: Mutex::default(),
