@@ -6,9 +6,9 @@ use crate::cargo::Cargo;
 use crate::program;
 use crate::report::Report;
 
-/// Checks format, lints, docs and that no example is ignored, each as a step of its own.
+/// Checks format, lints, docs and that no test is ignored, each as a step of its own.
 pub(crate) fn run(cargo: &Cargo, report: &mut Report) -> Result<()> {
-    report.step("no example is ignored", |_| no_ignored(cargo.root()))?;
+    report.step("no test is ignored", |_| no_ignored(cargo.root()))?;
     report.step("cargo fmt", |_| {
         program::run(cargo.command("fmt").args(["--all", "--", "--check"]))
     })?;
@@ -23,7 +23,7 @@ pub(crate) fn run(cargo: &Cargo, report: &mut Report) -> Result<()> {
     })
 }
 
-/// The tests refuse an ignored example too, but after half an hour.
+/// The step of the tests refuses an ignored test or example too, but after half an hour.
 fn no_ignored(folder: &Path) -> Result<()> {
     for entry in fs::read_dir(folder)? {
         let (path, name) = entry.map(|entry| (entry.path(), entry.file_name()))?;
@@ -42,8 +42,11 @@ fn no_ignored(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether this line begins an example that is neither run nor compiled.
+/// Whether this line begins an example that is neither run nor compiled, or a test that is not run.
 fn is_ignored(line: &str) -> bool {
+    if line.trim_start().starts_with("#[ignore") {
+        return true;
+    }
     let line = line.trim_start_matches([' ', '/', '!', '>', '-', '*']);
     let words = line.trim_start_matches(['`', '~']);
     let is_fence = line.len() - words.len() >= 3;
@@ -55,21 +58,17 @@ mod tests {
     use super::is_ignored;
 
     #[test]
-    fn an_example_that_is_ignored_is_seen_in_a_page_and_in_a_comment() {
-        for line in [
-            "```rust,ignore",
-            "    /// ```ignore",
-            "//! ```ignore-windows",
-            "``` rust, ignore",
-            "> ````ignore",
-            "- ~~~ignore",
-        ] {
-            assert!(is_ignored(line), "{line}");
+    fn an_ignored_example_is_seen_in_a_page_and_in_a_comment_and_an_ignored_test_too() {
+        let fence = "`".repeat(3);
+        for begin in ["", "    /// ", "//! ", "> `", "- "] {
+            for word in ["ignore", "rust,ignore", " rust, ignore", "ignore-windows"] {
+                assert!(is_ignored(&format!("{begin}{fence}{word}")), "{begin}{word}");
+            }
+            for word in ["rust", "no_run", "text", "compile_fail", ""] {
+                assert!(!is_ignored(&format!("{begin}{fence}{word}")), "{begin}{word}");
+            }
         }
-        for line in
-            ["```rust", "/// ```no_run", "```text", "ignore", "`ignore`", "/// ```compile_fail"]
-        {
-            assert!(!is_ignored(line), "{line}");
-        }
+        assert!(is_ignored("- ~~~ignore") && is_ignored(concat!("    #[", "ignore = \"slow\"]")));
+        assert!(!is_ignored("ignore") && !is_ignored("`ignore`"));
     }
 }
