@@ -89,6 +89,37 @@ fn a_look_falls_silent(engine: &str) {
     }
 }
 
+/// A limit that MariaDB has for all new sessions; the server gets its own back with the end of this value.
+#[cfg(feature = "mysql")]
+struct IdleLimit<'a> {
+    server: &'a str,
+    former: String,
+}
+
+#[cfg(feature = "mysql")]
+impl<'a> IdleLimit<'a> {
+    const NAME: &'static str = "idle_write_transaction_timeout";
+
+    fn set(server: &'a str, seconds: &str) -> Self {
+        let former = run_sql(server, &format!("SELECT @@GLOBAL.{}", Self::NAME)).expect("reads");
+        let limit = Self { server, former: former.trim().to_owned() };
+        limit.write(seconds);
+        limit
+    }
+
+    fn write(&self, seconds: &str) {
+        let sql = format!("SET GLOBAL {} = {seconds}", Self::NAME);
+        run_sql(self.server, &sql).expect("sets");
+    }
+}
+
+#[cfg(feature = "mysql")]
+impl Drop for IdleLimit<'_> {
+    fn drop(&mut self) {
+        self.write(&self.former);
+    }
+}
+
 /// Cuts a claim off in the middle of its transaction: the server has locked its job, and hears nothing of it any more.
 #[cfg(feature = "mysql")]
 fn a_claim_is_cut_off(engine: &str, waits: &str) {
@@ -96,10 +127,7 @@ fn a_claim_is_cut_off(engine: &str, waits: &str) {
     use diesel::{Connection, MysqlConnection};
     let Some(fresh) = Fresh::on(engine) else { return };
     // What an administrator may have set for all sessions of MariaDB.
-    let limit = "SET GLOBAL idle_write_transaction_timeout";
-    if engine == "mariadb" {
-        run_sql(&fresh.direct, &format!("{limit} = 3600")).expect("set");
-    }
+    let limit = (engine == "mariadb").then(|| IdleLimit::set(&fresh.direct, "3600"));
     let lost = fresh.manager(&fresh.proxied, |builder| builder.call_limit(Duration::from_secs(1)));
     let worker = fresh.manager(&fresh.direct, |builder| builder);
     worker.enqueue(shaky::job(false)).expect("stored");
@@ -116,9 +144,7 @@ fn a_claim_is_cut_off(engine: &str, waits: &str) {
         let cut = claim.join().expect("no panic");
         assert!(cut.is_err(), "it was cut off: {cut:?}");
     });
-    if engine == "mariadb" {
-        run_sql(&fresh.direct, &format!("{limit} = 0")).expect("set");
-    }
+    drop(limit);
     let now = worker.work_once();
     assert!(matches!(now, Ok(None)), "another transaction has locked it: {now:?}");
     wait_until("the job is given to another", || worker.work_once().expect("works").is_some());
