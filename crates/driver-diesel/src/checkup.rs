@@ -8,7 +8,7 @@ use crate::engine::Engine;
 use crate::migrate;
 use crate::sql::{Bind, Columns, FromRow, Sql};
 
-/// Clocks may differ by so much, in microseconds, beside the time that asking takes.
+/// The greatest difference of clocks that is not remarked on, in microseconds, beside the time that the question takes.
 const MAX_SKEW: i64 = 1_000_000;
 
 /// Looks at all there is to look at; what cannot be looked at is a remark too.

@@ -25,7 +25,7 @@ const MAX_CONNECTIONS: u32 = 14;
 #[cfg(any(feature = "postgres", feature = "sqlite"))]
 pub(crate) const IDLE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Transient errors are tried again so often; with doubling pauses that is about two seconds.
+/// How often a call is tried again after transient errors; with doubling pauses that is about two seconds.
 const MAX_TRIES: u32 = 9;
 
 /// And no longer than this altogether: a lock wait alone may take five seconds, and by the limit of
@@ -190,8 +190,8 @@ impl<C: Send + 'static> Pool<C> {
         Self { drop_after_retry: true, ..self }
     }
 
-    /// Whether the server still knows it, as far as is known here. r2d2 looks every 30 s for connections that are idle for too long, and a
-    /// process that was stopped does not look at all.
+    /// Whether the server has not closed this connection, as far as this process can tell. r2d2 looks every 30 s for connections that are idle for too
+    /// long, and a process that was stopped does not look at all.
     fn is_fresh(&self, pooled: &Pooled<C>) -> bool {
         pooled.generation == self.generation.load(Ordering::Acquire)
             && pooled.used.elapsed() < self.idle_limit

@@ -271,7 +271,7 @@ pub struct Ages {
 }
 
 impl Ages {
-    /// Makes the pair of both.
+    /// Makes the ages from the two times.
     pub fn new(ready: Option<Duration>, overdue: Option<Duration>) -> Self {
         Self { ready, overdue }
     }

@@ -16,10 +16,10 @@ use crate::tools::causes::with_causes;
 use crate::tools::random::jitter;
 use crate::tools::time::Instant;
 
-/// One rescue moves at most so many jobs; more are moved in the next calls, at once.
+/// The greatest number of jobs that one rescue moves; the next rescues follow at once.
 const MAX_RESCUE: u32 = 500;
 
-/// One rescue looks after at most so many workers: it is a transaction.
+/// The greatest number of dead workers that one rescue looks after: it is a transaction.
 const MAX_DEAD: usize = 50;
 
 /// The limits of a slice: one call of the clean-up removes at most a slice of rows of each table; the next calls remove the rest.
@@ -46,7 +46,7 @@ const REST: u32 = 9;
 const REST_BEHIND: u32 = 2;
 const BEHIND_AFTER: Duration = Duration::from_secs(600);
 
-/// A pass of either goes on for so long at most; the rest waits for the next one.
+/// The longest that one pass of the rescue or of the clean-up goes on; what is left waits for the next pass.
 const PASS: Duration = Duration::from_secs(2);
 
 /// How long the janitor waits for the answer to a report of runs.
@@ -97,7 +97,7 @@ fn clean_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let every = session.client.program.options.heartbeat_every;
     let mut next_purge = Instant::now() + jitter(FIRST_PURGE);
     let mut pace = Pace::new();
-    // By then all that were started together have said what they can do.
+    // By then all processes that were started together have told which abilities they have.
     let mut next_warning = Instant::now() + session.client.program.options.dead_after;
     while !lane.is_stopping() {
         let mut pause = jitter(every);
@@ -144,8 +144,9 @@ fn note_orders(lane: &Lane, done: Result<(), DriverError>) {
     }
 }
 
-/// Reports the runs since the last report to the database; returns whether the report that was due is counted, or none was due. The heartbeat itself must not do this, because others may hold locks
-/// of the rows. For the same reason a report that times out does not make the database suspected.
+/// Reports the runs since the last report to the database; returns whether the report that was due is counted, or no report was due. The heartbeat
+/// itself must not do this, because others may hold locks of the rows. For the same reason a report that times out does not make the
+/// database suspected.
 pub(super) fn report_runs(lane: &Lane) -> bool {
     let name = &*lane.database.name;
     let Some(report) = lane.tally.report() else { return true };
