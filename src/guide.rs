@@ -12,6 +12,9 @@ pub mod abilities {}
 #[doc = include_str!("../docs/guide/enqueuing.md")]
 pub mod enqueuing {}
 
+#[doc = include_str!("../docs/guide/sql.md")]
+pub mod sql {}
+
 #[doc = include_str!("../docs/guide/hooks.md")]
 pub mod hooks {}
 

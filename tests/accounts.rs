@@ -184,6 +184,18 @@ fn may_enqueue(engine: &'static str) {
     let many = (0..600)
         .map(|n| if n % 2 == 0 { arg("x") } else { arg("y").delay(Duration::from_secs(9)) });
     assert_eq!(manager.enqueue_many(many).expect("stored").len(), 600);
+    // And from SQL.
+    let call = |key: &str| match engine {
+        "postgres" => {
+            format!("SELECT qudo_enqueue('act', '\"x\"', uniqkey => {key}, meta => '{{\"a\":1}}')")
+        }
+        _ => format!(
+            "START TRANSACTION; CALL qudo_enqueue('act', '\"x\"', NULL, NULL, NULL, {key}, '{{\"a\":1}}', NULL, @i, @n); COMMIT"
+        ),
+    };
+    for key in ["NULL", "'sql'", "'sql'"] {
+        run_sql(&bed.dsn(), &call(key)).expect("stored");
+    }
     // After an outage it finds its way back by itself.
     let driver = bed.driver();
     driver.probe().expect("the server takes writes");

@@ -62,7 +62,7 @@ fn schema(columns: Vec<Column>) -> Schema {
 const SQLITE: &str = "SELECT t.name AS place, c.name AS name, c.type AS kind, \
     CASE c.\"notnull\" WHEN 0 THEN 'yes' ELSE 'no' END AS nullable, CAST(c.pk AS TEXT) AS \"key\" \
     FROM sqlite_master t JOIN pragma_table_info(t.name) c \
-    WHERE t.type = 'table' AND t.name LIKE 'qudo%'";
+    WHERE t.type = 'table' AND t.name LIKE 'qudo%' AND t.name <> 'qudo_enqueued'";
 
 /// `{schema}` differs: PostgreSQL's is `public`, MySQL's is the database.
 const STANDARD: &str = "SELECT c.table_name AS place, c.column_name AS name, c.data_type AS kind, \
@@ -84,6 +84,7 @@ fn up_down_up(dsn: &str) {
         "2026-11-30-000002_create_tables",
         "2026-11-30-000003_add_operations",
         "2026-11-30-000004_add_numbers",
+        "2026-11-30-000005_add_sql_enqueue",
     ];
     assert_eq!(first, all, "the same on every engine");
     let driver = qudo::driver::DriverRegistration::open_linked(dsn).expect("opens").driver;
@@ -139,18 +140,18 @@ fn a_migration_that_was_broken_off_is_missing_and_is_applied_again() {
             .expect("nor the end");
         let state = driver.schema().expect("answers");
         assert!(
-            matches!(state, SchemaState::Behind(ref missing) if missing.len() == 3),
+            matches!(state, SchemaState::Behind(ref missing) if missing.len() == 4),
             "{state:?}"
         );
         let applied = manager.migrate().expect("migrates").remove(0).answer.expect("again");
-        assert_eq!(applied.len(), 3);
+        assert_eq!(applied.len(), 4);
         assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
         driver.remains(qudo::JobId::new()).expect("the table is there again");
         // A migration that was only begun can be reverted too.
         sql_query("UPDATE qudo_schema_migrations SET applied_at = 0")
             .execute(&mut conn)
             .expect("sets");
-        assert_eq!(driver.revert().expect("reverts").len(), 3);
+        assert_eq!(driver.revert().expect("reverts").len(), 4);
     }
 }
 
@@ -191,9 +192,10 @@ fn a_checkup_tells_which_tables_columns_and_functions_are_missing() {
     let harm = |sql: &[&str]| {
         let mut conn = SqliteConnection::establish(&file.to_string_lossy()).expect("opens");
         conn.batch_execute("PRAGMA busy_timeout = 30000").expect("set");
-        done(&mut conn, sql);
+        done(&mut conn, &[sql, &["DROP TRIGGER qudo_enqueue_insert"]].concat());
     };
-    checked(&format!("sqlite:{}", file.display()), harm, &["qudo_cancel", "qudo_reply"]);
+    let broken = ["qudo_cancel", "qudo_reply", "qudo_enqueue_insert"];
+    checked(&format!("sqlite:{}", file.display()), harm, &broken);
     let postgres = FreshDatabase::on("postgres", "checkup").expect("always there");
     let harm = |sql: &[&str]| {
         let mut conn = PgConnection::establish(postgres.url()).expect("connects");
@@ -204,8 +206,8 @@ fn a_checkup_tells_which_tables_columns_and_functions_are_missing() {
         let Some(fresh) = FreshDatabase::on(engine, "checkup") else { continue };
         let harm = |sql: &[&str]| {
             let mut conn = MysqlConnection::establish(fresh.url()).expect("connects");
-            done(&mut conn, sql);
+            done(&mut conn, &[sql, &["DROP PROCEDURE qudo_enqueue"]].concat());
         };
-        checked(fresh.url(), harm, &["qudo_cancel", "qudo_reply"]);
+        checked(fresh.url(), harm, &["qudo_cancel", "qudo_reply", "qudo_enqueue"]);
     }
 }

@@ -123,6 +123,9 @@ impl Engines {
         if self.complete() {
             // For the tests with faults, which take part in a complete run.
             packages.push(Package::Faketime);
+            // For the tests that enqueue from other languages, which take part in a complete run.
+            packages.extend([Package::SqliteClient, Package::PythonPostgres]);
+            packages.extend([Package::PythonMysql, Package::NodeDrivers]);
         }
         packages
     }

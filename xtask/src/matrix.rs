@@ -112,7 +112,7 @@ const ROWS: &[Row] = &[
 ];
 
 /// The tests of a row, beside the behaviours: those that are about one engine.
-const TESTS: [&str; 13] = [
+const TESTS: [&str; 14] = [
     "accounts",
     "audit",
     "behaviour",
@@ -126,6 +126,7 @@ const TESTS: [&str; 13] = [
     "notifications",
     "plans",
     "procedure",
+    "sql",
 ];
 
 /// What became of a row.

@@ -33,7 +33,7 @@ const MISSING: [&str; 6] = [
 ];
 
 /// What our names end with.
-const NOUNS: [&str; 24] = [
+const NOUNS: [&str; 26] = [
     "job",
     "ready",
     "scheduled",
@@ -58,6 +58,8 @@ const NOUNS: [&str; 24] = [
     "refuse",
     "text",
     "enqueue",
+    "check",
+    "new_id",
 ];
 
 /// The names of one installation.
@@ -233,6 +235,7 @@ mod tests {
         let made = [
             include_str!("../migrations/postgres/2026-11-30-000002_create_tables/up.sql"),
             include_str!("../migrations/postgres/2026-11-30-000004_add_numbers/up.sql"),
+            include_str!("../migrations/postgres/2026-11-30-000005_add_sql_enqueue/up.sql"),
         ];
         let functions: Vec<_> = made
             .iter()

@@ -9,9 +9,12 @@ GRANT SELECT ON qudo_control TO 'qudo_account'@'%';
 GRANT INSERT ON qudo_job TO 'qudo_account'@'%';
 GRANT SELECT (id, queue, ability, priority) ON qudo_job TO 'qudo_account'@'%';
 GRANT INSERT ON qudo_ready TO 'qudo_account'@'%';
-GRANT SELECT (id) ON qudo_ready TO 'qudo_account'@'%';
+GRANT SELECT (id, queue, claim_rank) ON qudo_ready TO 'qudo_account'@'%';
 GRANT INSERT ON qudo_scheduled TO 'qudo_account'@'%';
+GRANT SELECT (id) ON qudo_scheduled TO 'qudo_account'@'%';
 GRANT SELECT, INSERT ON qudo_unique TO 'qudo_account'@'%';
 
 -- A lone job in one round trip instead of four.
 GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';
+-- Enqueues from SQL.
+GRANT EXECUTE ON PROCEDURE qudo_enqueue TO 'qudo_account'@'%';

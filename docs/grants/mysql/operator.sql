@@ -22,3 +22,7 @@ GRANT SELECT, DELETE ON qudo_stat TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_stat_report TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_jobs TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_exceptions TO 'qudo_account'@'%';
+
+-- Enqueues from SQL, and that `doctor` sees that they are possible.
+GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';
+GRANT EXECUTE ON PROCEDURE qudo_enqueue TO 'qudo_account'@'%';

@@ -24,3 +24,5 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat_report TO 'qudo_account'@'%';
 
 -- A lone job in one round trip instead of four.
 GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';
+-- Enqueues from SQL.
+GRANT EXECUTE ON PROCEDURE qudo_enqueue TO 'qudo_account'@'%';

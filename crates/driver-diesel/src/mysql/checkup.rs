@@ -2,6 +2,7 @@ use diesel::MysqlConnection;
 use diesel::result::QueryResult;
 use qudo_core::driver::{About, Remark};
 
+use super::procedures;
 use crate::checkup::setting;
 use crate::sql::Sql;
 
@@ -26,5 +27,6 @@ pub(super) fn checkup(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<Vec<Re
     if is("log_bin")? == "1" && sync != "1" {
         weak("sync_binlog", sync, "1");
     }
+    remarks.extend(procedures::checkup(conn)?);
     Ok(remarks)
 }

@@ -14,9 +14,6 @@ use crate::statements::facts;
 use crate::statements::insert::{insert_new_rows, insert_telling};
 use crate::statements::ledger::balance;
 
-/// Makes the procedure.
-const PROCEDURE: &str = include_str!("enqueue.sql");
-
 /// A transaction in one round trip.
 const CALL: &str = "CALL qudo_enqueue_1(?, ?, ?, ?, ?, ?, ?, ?)";
 
@@ -24,41 +21,6 @@ const CALL: &str = "CALL qudo_enqueue_1(?, ?, ?, ?, ?, ?, ?, ?)";
 #[derive(Default)]
 pub(super) struct Procedure {
     missing: AtomicBool,
-}
-
-/// Makes the procedure where it is missing and the account may; enqueues work without it.
-///
-/// Locking: the named lock of migrations.
-pub(super) fn make_procedure(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
-    // An account sees only the routines that it may call.
-    let there = "SELECT CAST(COUNT(*) AS SIGNED) FROM information_schema.routines \
-                 WHERE routine_schema = DATABASE() AND routine_name = 'qudo_enqueue_1'";
-    if conn.row::<i64>(there, &[])? == Some(1) {
-        return Ok(());
-    }
-    match conn.batch(PROCEDURE) {
-        Err(error) if error.to_string().contains("already exists") => Ok(()),
-        Err(error) => match classify(&error) {
-            Class::Down | Class::Retry | Class::Slow => Err(error),
-            _ => {
-                log::warn!(
-                    "the procedure for single enqueues is not made ({error}; it takes the privilege CREATE \
-                     ROUTINE); an enqueue takes four round trips instead of one"
-                );
-                Ok(())
-            }
-        },
-        Ok(()) => Ok(()),
-    }
-}
-
-/// Removes it.
-pub(super) fn drop_procedure(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
-    match conn.batch("DROP PROCEDURE IF EXISTS qudo_enqueue_1") {
-        // Then it was not made by this account either.
-        Err(error) if classify(&error) == Class::Permission => Ok(()),
-        dropped => dropped,
-    }
 }
 
 /// Stores jobs; a lone one that is ready at once, and without a key, by the procedure.

@@ -9,6 +9,7 @@ mod greeting;
 mod insert;
 mod list;
 mod looks;
+mod procedures;
 mod settle;
 
 use std::sync::Arc;
@@ -276,11 +277,12 @@ impl Engine for Mysql {
         const CREATE: Step = step!("mysql", "2026-11-30-000002_create_tables", oldest: 1);
         const OPERATE: Step = step!("mysql", "2026-11-30-000003_add_operations", oldest: 1);
         const NUMBERS: Step = step!("mysql", "2026-11-30-000004_add_numbers", oldest: 1);
+        const ENQUEUE: Step = step!("mysql", "2026-11-30-000005_add_sql_enqueue", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE];
         #[cfg(qudo_upgrade_test)]
         const ALL: &[Step] =
-            &[CREATE, OPERATE, NUMBERS, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+            &[CREATE, OPERATE, NUMBERS, ENQUEUE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 
@@ -352,11 +354,11 @@ impl Engine for Mysql {
     }
 
     fn furnish(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
-        insert::make_procedure(conn)
+        procedures::make(conn)
     }
 
     fn strip(conn: &mut Sql<'_, MysqlConnection>) -> QueryResult<()> {
-        insert::drop_procedure(conn)
+        procedures::remove(conn)
     }
 
     fn describe(&self) -> String {

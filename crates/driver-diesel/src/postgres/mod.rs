@@ -152,11 +152,12 @@ impl Engine for Postgres {
         const CREATE: Step = step!("postgres", "2026-11-30-000002_create_tables", oldest: 1);
         const OPERATE: Step = step!("postgres", "2026-11-30-000003_add_operations", oldest: 1);
         const NUMBERS: Step = step!("postgres", "2026-11-30-000004_add_numbers", oldest: 1);
+        const ENQUEUE: Step = step!("postgres", "2026-11-30-000005_add_sql_enqueue", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE];
         #[cfg(qudo_upgrade_test)]
         const ALL: &[Step] =
-            &[CREATE, OPERATE, NUMBERS, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+            &[CREATE, OPERATE, NUMBERS, ENQUEUE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 

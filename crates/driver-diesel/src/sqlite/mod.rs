@@ -1,5 +1,6 @@
 //! SQLite: WAL, `synchronous=FULL` but for claims, one writing connection per process and file, readers beside it.
 
+mod checkup;
 mod claim;
 mod complete;
 mod conn;
@@ -16,7 +17,7 @@ use diesel::SqliteConnection;
 use diesel::result::{Error, QueryResult};
 use qudo_core::driver::{
     AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    Name, NamedDriver, Password, WakeSource,
+    Name, NamedDriver, Password, Remark, WakeSource,
 };
 use uuid::Uuid;
 
@@ -214,16 +215,21 @@ impl Engine for Sqlite {
         const CREATE: Step = step!("sqlite", "2026-11-30-000002_create_tables", oldest: 1);
         const OPERATE: Step = step!("sqlite", "2026-11-30-000003_add_operations", oldest: 1);
         const NUMBERS: Step = step!("sqlite", "2026-11-30-000004_add_numbers", oldest: 1);
+        const ENQUEUE: Step = step!("sqlite", "2026-11-30-000005_add_sql_enqueue", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE];
         #[cfg(qudo_upgrade_test)]
         const ALL: &[Step] =
-            &[CREATE, OPERATE, NUMBERS, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+            &[CREATE, OPERATE, NUMBERS, ENQUEUE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
         crate::step::carried(ALL)
     }
 
     fn tables(&self) -> &Tables {
         &self.options.tables
+    }
+
+    fn checkup(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<Vec<Remark>> {
+        checkup::checkup(conn)
     }
 
     fn write<T>(

@@ -1,9 +1,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::program::run;
+use crate::program::{run, succeeds};
 use crate::{
-    Error, binaries, mariadb_available, mysql, mysql_available, pgbouncer_available,
+    Error, binaries, mariadb_available, mysql, mysql_available, node, pgbouncer_available,
     postgres_available,
 };
 
@@ -31,6 +31,14 @@ pub enum Package {
     Galera,
     /// By which a node of a cluster gets its first copy.
     Rsync,
+    /// `sqlite3`.
+    SqliteClient,
+    /// PostgreSQL's driver for the system's Python.
+    PythonPostgres,
+    /// MySQL's driver for the system's Python.
+    PythonMysql,
+    /// Drivers of all engines for Node, of npm and beside the system.
+    NodeDrivers,
     /// A library that lets a process see another time.
     Faketime,
     /// `pkg-config`, by which build scripts find the libraries.
@@ -47,11 +55,14 @@ pub enum Package {
 /// [`Error::NotInstalled`] with advice when a package is missing and cannot be installed, and
 /// [`Error::Unavailable`] when the mirror does not give one of another suite.
 pub fn ensure_installed(packages: &[Package]) -> Result<(), Error> {
-    let (unpacked, installed): (Vec<_>, Vec<_>) =
-        missing_of(packages).into_iter().partition(|package| *package == Package::MysqlServer);
+    let (beside, installed): (Vec<_>, Vec<_>) =
+        missing_of(packages).into_iter().partition(|package| package.is_beside());
     install(&installed)?;
-    // After the others, because they bring its clients.
-    if unpacked.is_empty() { Ok(()) } else { mysql::unpack() }
+    // After the others, because they bring what these need.
+    for package in beside {
+        if package == Package::NodeDrivers { node::fetch()? } else { mysql::unpack()? }
+    }
+    Ok(())
 }
 
 fn install(missing: &[Package]) -> Result<(), Error> {
@@ -99,9 +110,18 @@ impl Package {
             ),
             Self::Galera => Path::new("/usr/lib/galera/libgalera_smm.so").is_file(),
             Self::Rsync => binaries::find(&["rsync"]).is_some(),
+            Self::SqliteClient => binaries::find(&["sqlite3"]).is_some(),
+            Self::PythonPostgres => python_has("psycopg2"),
+            Self::PythonMysql => python_has("pymysql"),
+            Self::NodeDrivers => node::drivers().is_some(),
             Self::Faketime => faketime_library().is_some(),
             Self::PkgConfig => binaries::find(&["pkg-config", "pkgconf"]).is_some(),
         }
+    }
+
+    /// Whether it is put beside the system and not into it.
+    fn is_beside(self) -> bool {
+        matches!(self, Self::MysqlServer | Self::NodeDrivers)
     }
 
     /// The name of the package in Debian and its kin.
@@ -117,6 +137,10 @@ impl Package {
             Self::MariadbHeaders => "libmariadb-dev",
             Self::Galera => "galera-4",
             Self::Rsync => "rsync",
+            Self::SqliteClient => "sqlite3",
+            Self::PythonPostgres => "python3-psycopg2",
+            Self::PythonMysql => "python3-pymysql",
+            Self::NodeDrivers => "nodejs npm",
             Self::Faketime => "libfaketime",
             Self::PkgConfig => "pkg-config",
         }
@@ -136,6 +160,13 @@ impl Package {
             _ => None,
         }
     }
+}
+
+/// The system's Python, which sees the packages of the system.
+pub const PYTHON: &str = "/usr/bin/python3";
+
+fn python_has(module: &str) -> bool {
+    succeeds(Command::new(PYTHON).args(["-c", &format!("import {module}")]))
 }
 
 /// The library of [`Package::Faketime`], to be loaded before all others.

@@ -190,7 +190,7 @@ pub fn unpacked_programs(
 }
 
 /// Where unpacked packages are kept: root's servers run as another user, who cannot enter root's home.
-fn cache() -> PathBuf {
+pub(crate) fn cache() -> PathBuf {
     if rustix::process::geteuid().is_root() {
         return PathBuf::from("/var/cache/qudo-test-servers");
     }

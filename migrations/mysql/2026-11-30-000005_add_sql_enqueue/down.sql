@@ -1,0 +1,2 @@
+-- There is nothing to remove: the procedure is removed by itself.
+DO 0;

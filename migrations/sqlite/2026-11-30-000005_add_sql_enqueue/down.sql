@@ -1,0 +1,4 @@
+-- Removes what up.sql made.
+DROP VIEW qudo_enqueue;
+DROP VIEW qudo_sign;
+DROP TABLE qudo_enqueued;
