@@ -22,6 +22,7 @@ on_every_engine!(
     what_is_rolled_back_leaves_nothing,
     a_trigger_enqueues_with_the_row_or_not_at_all,
     jobs_of_one_session_run_in_the_order_of_their_enqueues,
+    enqueues_of_transactions_that_are_open_do_not_wait_for_each_other,
     a_session_that_reads_from_a_snapshot_finds_keys_and_ids_that_came_later,
 );
 
@@ -316,6 +317,40 @@ fn jobs_of_one_session_run_in_the_order_of_their_enqueues(place: &mut Place) {
     };
     assert!(ids.is_sorted() && ids.len() == 200, "{ids:?}");
     assert_eq!(all(&place.manager).into_iter().map(|job| job.id).collect::<Vec<_>>(), ids);
+}
+
+fn enqueues_of_transactions_that_are_open_do_not_wait_for_each_other(place: &mut Place) {
+    let level = match place.engine {
+        // One transaction at a time writes.
+        "sqlite" => return,
+        "postgres" => "SET lock_timeout = 1000",
+        _ => {
+            "SET SESSION innodb_lock_wait_timeout = 1; SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ"
+        }
+    };
+    let asked = |number: usize| {
+        let given = Asked { id: Some(JobId::new().to_string()), ..Asked::of("a") };
+        let late = Asked { run_after: Some(Utc::now() + TimeDelta::hours(1)), ..Asked::of("a") };
+        let meta = Asked { meta: Some("{\"a\":1,\"tags\":[\"x\"]}".to_owned()), ..Asked::of("a") };
+        [Asked::of("a"), given, late, meta, Asked::of("a").key(&format!("k{number}"))]
+    };
+    let mut others: Vec<_> = (0..3).map(|_| place.another()).collect();
+    for (number, other) in others.iter_mut().enumerate() {
+        other.run(level).expect("set");
+        other.begin();
+        for one in asked(number) {
+            assert!(other.enqueue_within(&one).expect("it does not wait").1);
+        }
+    }
+    // Nor does an operator.
+    let name = place.manager.database_names().remove(0);
+    place.manager.drain(&name).expect("ordered");
+    place.manager.undrain(&name).expect("ordered");
+    for other in &mut others {
+        other.run("COMMIT").expect("commits");
+    }
+    assert_eq!(all(&place.manager).len(), 15);
+    place.assert_sound();
 }
 
 fn a_session_that_reads_from_a_snapshot_finds_keys_and_ids_that_came_later(place: &mut Place) {

@@ -33,7 +33,7 @@ const MISSING: [&str; 6] = [
 ];
 
 /// What our names end with.
-const NOUNS: [&str; 26] = [
+const NOUNS: [&str; 27] = [
     "job",
     "ready",
     "scheduled",
@@ -60,6 +60,7 @@ const NOUNS: [&str; 26] = [
     "enqueue",
     "check",
     "new_id",
+    "store",
 ];
 
 /// The names of one installation.

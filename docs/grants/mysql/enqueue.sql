@@ -18,3 +18,4 @@ GRANT SELECT, INSERT ON qudo_unique TO 'qudo_account'@'%';
 GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';
 -- Enqueues from SQL.
 GRANT EXECUTE ON PROCEDURE qudo_enqueue TO 'qudo_account'@'%';
+GRANT EXECUTE ON PROCEDURE qudo_store_1 TO 'qudo_account'@'%';

@@ -26,3 +26,4 @@ GRANT SELECT ON qudo_exceptions TO 'qudo_account'@'%';
 -- Enqueues from SQL, and that `doctor` sees that they are possible.
 GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';
 GRANT EXECUTE ON PROCEDURE qudo_enqueue TO 'qudo_account'@'%';
+GRANT EXECUTE ON PROCEDURE qudo_store_1 TO 'qudo_account'@'%';

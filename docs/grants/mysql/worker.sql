@@ -26,3 +26,4 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat_report TO 'qudo_account'@'%';
 GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';
 -- Enqueues from SQL.
 GRANT EXECUTE ON PROCEDURE qudo_enqueue TO 'qudo_account'@'%';
+GRANT EXECUTE ON PROCEDURE qudo_store_1 TO 'qudo_account'@'%';

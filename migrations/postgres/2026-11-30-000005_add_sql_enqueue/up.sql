@@ -80,6 +80,78 @@ $$
         FROM 1 FOR 8), 'hex')::UUID
 $$;
 
+-- Stores a job in the caller's transaction; for adapters to other libraries, which have checked it. The id and is_new are the
+-- answer: not new is a job whose id is stored already, or whose key a live job holds, which is the one that is answered then.
+-- Its name ends in a number, because clients of two versions may work on one database. It looks for no draining: whoever
+-- chose the connection has chosen the database.
+--
+-- Locking: the row of the key, as any enqueue with a key: whoever enqueues the same key meanwhile waits for the caller's
+-- commit.
+CREATE FUNCTION qudo_store_1(
+    new_id UUID, in_ability TEXT, in_queue TEXT, in_codec TEXT, body BYTEA, in_priority INTEGER, run_at BIGINT,
+    after BIGINT, in_uniqkey TEXT, in_meta TEXT, notify BOOLEAN, OUT id UUID, OUT is_new BOOLEAN
+) LANGUAGE plpgsql VOLATILE AS
+$$
+#variable_conflict use_column
+DECLARE
+    now_at BIGINT := qudo_now();
+    due BIGINT := COALESCE(run_at, now_at + after);
+    holder UUID;
+    counted BIGINT;
+BEGIN
+    id := new_id;
+    is_new := false;
+    IF EXISTS (SELECT FROM qudo_job j WHERE j.id = new_id) THEN
+        RETURN;
+    END IF;
+    IF in_uniqkey IS NOT NULL THEN
+        FOR try IN 1 .. 5 LOOP
+            INSERT INTO qudo_unique (ability, uniqkey, id) VALUES (in_ability, in_uniqkey, new_id) ON CONFLICT DO NOTHING;
+            EXIT WHEN FOUND;
+            SELECT u.id INTO holder FROM qudo_unique u WHERE u.ability = in_ability AND u.uniqkey = in_uniqkey;
+            EXIT WHEN holder = new_id;
+            IF FOUND THEN
+                id := holder;
+                RETURN;
+            END IF;
+            -- The holder ended between the insert and the look: the key is free again.
+            IF try = 5 THEN
+                RAISE EXCEPTION 'qudo: the unique key changed hands too often' USING ERRCODE = 'serialization_failure';
+            END IF;
+        END LOOP;
+    END IF;
+    INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
+    VALUES (new_id, in_ability, in_queue, in_codec, body, in_priority, in_uniqkey, in_meta, now_at)
+    ON CONFLICT DO NOTHING;
+    IF NOT FOUND THEN
+        IF NOT EXISTS (SELECT FROM qudo_job j WHERE j.id = new_id) THEN
+            PERFORM qudo_refuse('rows do not add up: no facts put by the step "enqueue"');
+        END IF;
+        -- Somebody stored a job with this id while we looked. With another key, or none: the row of ours must not stay.
+        IF in_uniqkey IS NOT NULL AND holder IS NULL THEN
+            RAISE EXCEPTION 'qudo: a job with the id % was stored at the same time', new_id
+                USING ERRCODE = 'serialization_failure';
+        END IF;
+        RETURN;
+    END IF;
+    IF due > now_at THEN
+        INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags)
+        VALUES (due, new_id, in_queue, -in_priority, in_ability, 0, 0, (in_uniqkey IS NOT NULL)::INTEGER);
+    ELSE
+        INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
+        VALUES (in_queue, -in_priority, new_id, in_ability, 0, 0, (in_uniqkey IS NOT NULL)::INTEGER);
+    END IF;
+    GET DIAGNOSTICS counted = ROW_COUNT;
+    IF counted <> 1 THEN
+        PERFORM qudo_refuse('rows do not add up: ' || counted || ' places put by the step "enqueue"');
+    END IF;
+    IF notify AND due <= now_at THEN
+        PERFORM pg_notify('qudo', in_queue);
+    END IF;
+    is_new := true;
+END
+$$;
+
 -- Stores a job in the caller's transaction, and wakes workers at its commit. The id and is_new are the answer: not new is
 -- a job whose id is stored already, or whose key a live job holds, which is the one that is answered then.
 --
@@ -87,8 +159,7 @@ $$;
 -- ready at once, without a key, and whose id is not given. In it no id can meet another, so nothing stored means that the
 -- database is draining, or that a trigger or a rule kept a row out.
 --
--- Locking: the row of the key, as any enqueue with a key: whoever enqueues the same key meanwhile waits for the caller's
--- commit.
+-- Locking: as qudo_store_1.
 CREATE FUNCTION qudo_enqueue(
     ability TEXT, arg JSONB DEFAULT 'null', queue TEXT DEFAULT 'default', priority INTEGER DEFAULT 0,
     run_after TIMESTAMPTZ DEFAULT NULL, uniqkey TEXT DEFAULT NULL, meta JSONB DEFAULT NULL,
@@ -103,9 +174,6 @@ DECLARE
     body BYTEA := convert_to(COALESCE($2, 'null')::TEXT, 'UTF8');
     now_at BIGINT := qudo_now();
     new_id UUID := COALESCE($8, qudo_new_id(now_at));
-    due BIGINT;
-    holder UUID;
-    counted BIGINT;
 BEGIN
     IF NOT COALESCE($1 COLLATE "C" ~ '^[!-~]{1,100}$' AND in_queue COLLATE "C" ~ '^[!-~]{1,100}$'
         AND octet_length(body) <= 8388608 AND COALESCE($5::TEXT, $6, $7::TEXT) IS NULL, false)
@@ -135,56 +203,9 @@ BEGIN
     IF EXISTS (SELECT FROM qudo_control WHERE name = 'draining') THEN
         PERFORM qudo_refuse('the database is draining: it takes no new jobs');
     END IF;
-    is_new := false;
-    IF $8 IS NOT NULL AND EXISTS (SELECT FROM qudo_job j WHERE j.id = new_id) THEN
-        RETURN;
-    END IF;
-    IF $6 IS NOT NULL THEN
-        FOR try IN 1 .. 5 LOOP
-            INSERT INTO qudo_unique (ability, uniqkey, id) VALUES ($1, $6, new_id) ON CONFLICT DO NOTHING;
-            EXIT WHEN FOUND;
-            SELECT u.id INTO holder FROM qudo_unique u WHERE u.ability = $1 AND u.uniqkey = $6;
-            EXIT WHEN holder = new_id;
-            IF FOUND THEN
-                id := holder;
-                RETURN;
-            END IF;
-            -- The holder ended between the insert and the look: the key is free again.
-            IF try = 5 THEN
-                RAISE EXCEPTION 'qudo: the unique key changed hands too often' USING ERRCODE = 'serialization_failure';
-            END IF;
-        END LOOP;
-    END IF;
-    INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
-    VALUES (new_id, $1, in_queue, 'json', body, in_priority, $6, NULLIF($7, '{}')::TEXT, now_at)
-    ON CONFLICT DO NOTHING;
-    id := new_id;
-    IF NOT FOUND THEN
-        IF NOT EXISTS (SELECT FROM qudo_job j WHERE j.id = new_id) THEN
-            PERFORM qudo_refuse('rows do not add up: no facts put by the step "enqueue"');
-        END IF;
-        -- Somebody stored a job with this id while we looked. With another key, or none: the row of ours must not stay.
-        IF $6 IS NOT NULL AND holder IS NULL THEN
-            RAISE EXCEPTION 'qudo: a job with the id % was stored at the same time', new_id
-                USING ERRCODE = 'serialization_failure';
-        END IF;
-        RETURN;
-    END IF;
-    IF $5 > clock_timestamp() THEN
-        due := (date_part('epoch', $5) * 1000000)::BIGINT;
-        INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags)
-        VALUES (due, new_id, in_queue, -in_priority, $1, 0, 0, ($6 IS NOT NULL)::INTEGER);
-    ELSE
-        INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
-        VALUES (in_queue, -in_priority, new_id, $1, 0, 0, ($6 IS NOT NULL)::INTEGER);
-    END IF;
-    GET DIAGNOSTICS counted = ROW_COUNT;
-    IF counted <> 1 THEN
-        PERFORM qudo_refuse('rows do not add up: ' || counted || ' places put by the step "enqueue"');
-    END IF;
-    IF due IS NULL THEN
-        PERFORM pg_notify('qudo', in_queue);
-    END IF;
-    is_new := true;
+    SELECT s.id, s.is_new INTO id, is_new
+    FROM qudo_store_1(new_id, $1, in_queue, 'json', body, in_priority,
+        CASE WHEN $5 > clock_timestamp() THEN (date_part('epoch', $5) * 1000000)::BIGINT END, 0, $6, NULLIF($7, '{}')::TEXT,
+        true) s;
 END
 $$;

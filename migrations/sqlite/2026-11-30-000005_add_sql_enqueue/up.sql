@@ -25,15 +25,53 @@ SELECT
     char(32, 160, 5760, 8192, 8193, 8194, 8195, 8196, 8197, 8198, 8199, 8200, 8201, 8202, 8232, 8233, 8239, 8287,
         12288) AS spaces;
 
--- To be inserted into; it shows nothing.
-CREATE VIEW qudo_enqueue AS
-SELECT NULL AS ability, NULL AS arg, NULL AS queue, NULL AS priority, NULL AS run_after, NULL AS uniqkey, NULL AS meta, NULL AS id
+-- To be inserted into by adapters to other libraries, which have checked the job; it shows nothing. Times are microseconds. Its name
+-- ends in a number, because clients of two versions may work on one database. It looks for no draining: whoever chose the
+-- connection has chosen the database.
+CREATE VIEW qudo_store_1 AS
+SELECT NULL AS id, NULL AS ability, NULL AS queue, NULL AS codec, NULL AS arg, NULL AS priority, NULL AS run_at, NULL AS after,
+    NULL AS uniqkey, NULL AS meta
 WHERE 0;
 
 -- Each statement is written so that it meets no conflict: the OR of the statement that fires a trigger takes the place of those
 -- inside, so that with OR IGNORE a refused row would be passed over in silence, and with OR REPLACE another's be removed.
 --
 -- Locking: the one of the file, which the caller's transaction takes with its first write.
+CREATE TRIGGER qudo_store_1_insert INSTEAD OF INSERT ON qudo_store_1
+BEGIN
+    UPDATE qudo_enqueued SET job = NEW.id, id = lower(hex(NEW.id)), is_new = NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = NEW.id),
+        now_at = max(now_at, CAST(strftime('%s', 'now') AS INTEGER) * 1000000
+            + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) * 1000);
+    UPDATE qudo_enqueued SET is_new = 0, id = lower(hex(u.id)), job = u.id
+    FROM qudo_unique u
+    WHERE is_new AND NEW.uniqkey IS NOT NULL AND u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey
+        AND u.id <> qudo_enqueued.job;
+    INSERT INTO qudo_unique (ability, uniqkey, id)
+    SELECT NEW.ability, NEW.uniqkey, e.job FROM qudo_enqueued e
+    WHERE e.is_new AND NEW.uniqkey IS NOT NULL
+        AND NOT EXISTS (SELECT 1 FROM qudo_unique u WHERE u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey);
+    INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
+    SELECT e.job, NEW.ability, NEW.queue, NEW.codec, NEW.arg, NEW.priority, NEW.uniqkey, NEW.meta, e.now_at
+    FROM qudo_enqueued e WHERE e.is_new;
+    INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags)
+    SELECT COALESCE(NEW.run_at, e.now_at + NEW.after), e.job, NEW.queue, -NEW.priority, NEW.ability, 0, 0, NEW.uniqkey IS NOT NULL
+    FROM qudo_enqueued e WHERE e.is_new AND COALESCE(NEW.run_at, e.now_at + NEW.after) > e.now_at;
+    INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
+    SELECT NEW.queue, -NEW.priority, e.job, NEW.ability, 0, 0, NEW.uniqkey IS NOT NULL
+    FROM qudo_enqueued e
+    WHERE e.is_new AND NOT EXISTS (SELECT 1 FROM qudo_scheduled x WHERE x.id = e.job);
+    SELECT RAISE(ABORT, 'qudo: rows do not add up in the step "enqueue"')
+    FROM qudo_enqueued e
+    WHERE e.is_new AND NOT (EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = e.job)
+        AND (EXISTS (SELECT 1 FROM qudo_scheduled x WHERE x.id = e.job)
+            OR EXISTS (SELECT 1 FROM qudo_ready r WHERE r.queue = NEW.queue AND r.claim_rank = -NEW.priority AND r.id = e.job)));
+END;
+
+-- To be inserted into; it shows nothing.
+CREATE VIEW qudo_enqueue AS
+SELECT NULL AS ability, NULL AS arg, NULL AS queue, NULL AS priority, NULL AS run_after, NULL AS uniqkey, NULL AS meta, NULL AS id
+WHERE 0;
+
 CREATE TRIGGER qudo_enqueue_insert INSTEAD OF INSERT ON qudo_enqueue
 BEGIN
     SELECT RAISE(ABORT, 'qudo: the database has another encoding than UTF-8') WHERE CAST('a' AS BLOB) <> x'61';
@@ -104,35 +142,10 @@ BEGIN
         SELECT CAST(group_concat(substr(s.bytes, 16 * instr('123456789abcdef', substr(qudo_enqueued.id, n.value, 1))
             + instr('123456789abcdef', substr(qudo_enqueued.id, n.value + 1, 1)) + 1, 1), '') AS BLOB)
         FROM json_each('[1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31]') n, qudo_sign s);
-
-    UPDATE qudo_enqueued SET is_new = NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = qudo_enqueued.job);
-    UPDATE qudo_enqueued SET is_new = 0, id = lower(hex(u.id)), job = u.id
-    FROM qudo_unique u
-    WHERE is_new AND NEW.uniqkey IS NOT NULL AND u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey
-        AND u.id <> qudo_enqueued.job;
-    INSERT INTO qudo_unique (ability, uniqkey, id)
-    SELECT NEW.ability, NEW.uniqkey, e.job FROM qudo_enqueued e
-    WHERE e.is_new AND NEW.uniqkey IS NOT NULL
-        AND NOT EXISTS (SELECT 1 FROM qudo_unique u WHERE u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey);
-    INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
+    INSERT INTO qudo_store_1 (id, ability, queue, codec, arg, priority, run_at, after, uniqkey, meta)
     SELECT e.job, NEW.ability, COALESCE(NEW.queue, 'default'), 'json', CAST(COALESCE(NEW.arg, 'null') AS BLOB),
-        max(COALESCE(NEW.priority, 0), -2147483647), NEW.uniqkey, NULLIF(NEW.meta, '{}'), e.now_at
-    FROM qudo_enqueued e WHERE e.is_new;
-    INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags)
-    SELECT x.at, e.job, COALESCE(NEW.queue, 'default'), -max(COALESCE(NEW.priority, 0), -2147483647), NEW.ability, 0, 0,
-        NEW.uniqkey IS NOT NULL
-    FROM qudo_enqueued e, (SELECT CAST(strftime('%s', NEW.run_after) AS INTEGER) * 1000000
-        + CAST(substr(strftime('%f', NEW.run_after), 4) AS INTEGER) * 1000 AS at) x
-    WHERE e.is_new AND x.at > e.now_at;
-    INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
-    SELECT COALESCE(NEW.queue, 'default'), -max(COALESCE(NEW.priority, 0), -2147483647), e.job, NEW.ability, 0, 0,
-        NEW.uniqkey IS NOT NULL
-    FROM qudo_enqueued e
-    WHERE e.is_new AND NOT EXISTS (SELECT 1 FROM qudo_scheduled x WHERE x.id = e.job);
-    SELECT RAISE(ABORT, 'qudo: rows do not add up in the step "enqueue"')
-    FROM qudo_enqueued e
-    WHERE e.is_new AND NOT (EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = e.job)
-        AND (EXISTS (SELECT 1 FROM qudo_scheduled x WHERE x.id = e.job)
-            OR EXISTS (SELECT 1 FROM qudo_ready r WHERE r.queue = COALESCE(NEW.queue, 'default')
-                AND r.claim_rank = -max(COALESCE(NEW.priority, 0), -2147483647) AND r.id = e.job)));
+        max(COALESCE(NEW.priority, 0), -2147483647),
+        CAST(strftime('%s', NEW.run_after) AS INTEGER) * 1000000 + CAST(substr(strftime('%f', NEW.run_after), 4) AS INTEGER) * 1000,
+        0, NEW.uniqkey, NULLIF(NEW.meta, '{}')
+    FROM qudo_enqueued e;
 END;

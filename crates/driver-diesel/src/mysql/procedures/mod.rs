@@ -16,11 +16,16 @@ struct Procedure {
     without: &'static str,
 }
 
-const ALL: [Procedure; 2] = [
+const ALL: [Procedure; 3] = [
     Procedure {
         name: "qudo_enqueue_1",
         sql: include_str!("enqueue_1.sql"),
         without: "an enqueue takes four round trips instead of one",
+    },
+    Procedure {
+        name: "qudo_store_1",
+        sql: include_str!("store_1.sql"),
+        without: "jobs cannot be enqueued from SQL and other libraries",
     },
     Procedure {
         name: "qudo_enqueue",
