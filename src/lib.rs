@@ -118,6 +118,11 @@ pub mod transactional {
     pub use qudo_driver_diesel::{CompleteIn, EnqueueIn, JobConnection, Transactional};
 }
 
+/// For those who write an adapter to another library, in whose transactions jobs are to be stored.
+pub mod adapter {
+    pub use qudo_driver_diesel::adapter::{Dialect, Outgoing, Values};
+}
+
 #[cfg(feature = "tokio")]
 #[doc(hidden)]
 #[macro_export]

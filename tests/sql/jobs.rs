@@ -221,6 +221,10 @@ fn a_job_whose_id_is_given_is_stored_once(place: &mut Place) {
     assert_eq!(place.client.enqueue(&given), Ok((id, false)));
     let other = Asked { uniqkey: Some("other".to_owned()), ..given.clone() };
     assert_eq!(place.client.enqueue(&other), Ok((id, false)));
+    let (held, _) = place.client.enqueue(&Asked::of("a").key("held")).expect("stored");
+    let both = Asked { uniqkey: Some("held".to_owned()), ..given.clone() };
+    assert_eq!(place.client.enqueue(&both), Ok((id, false)), "the id counts first");
+    assert!(place.manager.dequeue(held).expect("removed"));
     let without = Asked { uniqkey: None, ..given.clone() };
     assert_eq!(place.client.enqueue(&without), Ok((id, false)));
     assert!(

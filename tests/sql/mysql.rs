@@ -146,3 +146,62 @@ fn a_procedure_of_somebody_else_stays_and_is_remarked_on() {
         assert!(place.client.enqueue(&Asked::of("a")).expect("stored").1);
     });
 }
+
+#[test]
+fn no_level_of_isolation_makes_jobs_wait_for_each_other_or_vanish() {
+    each(|place| {
+        let open = |place: &Place, level: &str| {
+            let mut client = place.another();
+            let set = format!(
+                "SET SESSION innodb_lock_wait_timeout = 1; SET SESSION TRANSACTION ISOLATION LEVEL {level}"
+            );
+            client.run(&set).expect("set");
+            client.begin();
+            client
+        };
+        for level in ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"] {
+            let mut all: Vec<_> = (0..3).map(|_| open(place, level)).collect();
+            for _ in 0..5 {
+                for one in &mut all {
+                    assert!(one.enqueue_within(&Asked::of(level)).expect(level).1);
+                }
+            }
+            for one in &mut all {
+                one.run("COMMIT").expect("commits");
+            }
+            // What is not committed does not count as stored.
+            let given = Asked { id: Some(qudo::JobId::new().to_string()), ..Asked::of(level) };
+            let (mut first, mut second) = (open(place, level), open(place, level));
+            assert!(first.enqueue_within(&given).expect("stored").1);
+            let refused = second.enqueue_within(&given).expect_err("it has to wait");
+            assert!(refused.contains("Lock wait timeout"), "{refused}");
+            first.run("ROLLBACK").expect("rolls back");
+            assert!(second.enqueue_within(&given).expect("stored").1);
+            second.run("COMMIT").expect("commits");
+        }
+        assert_eq!(all(&place.manager).len(), 4 * 16);
+        place.assert_sound();
+    });
+}
+
+#[test]
+fn a_session_without_strict_mode_enqueues_no_job_for_a_time_that_is_none() {
+    each(|place| {
+        place.client.run("SET sql_mode = ''").expect("set");
+        place.client.begin();
+        for time in ["garbage", "2026-02-31 00:00", "0000-00-00"] {
+            let call = format!(
+                "CALL qudo_enqueue('a', NULL, NULL, NULL, '{time}', NULL, NULL, NULL, @id, @is_new)"
+            );
+            let refused = place.client.run(&call).expect_err(time);
+            assert!(refused.contains("qudo: run_after"), "{refused}");
+        }
+        let long = format!(
+            "CALL qudo_enqueue('a', NULL, NULL, NULL, NULL, NULL, NULL, '{}', @id, @is_new)",
+            "0".repeat(130)
+        );
+        assert!(place.client.run(&long).expect_err("no id").contains("qudo: the id"));
+        place.client.run("COMMIT").expect("ends");
+        assert!(all(&place.manager).is_empty());
+    });
+}

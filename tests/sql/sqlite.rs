@@ -90,6 +90,10 @@ fn values_of_other_kinds_are_refused_and_ids_may_be_bytes() {
         ("ability, arg", "'a', 9e999"),
         ("ability, priority", "'a', '5'"),
         ("ability, priority", "'a', 1.5"),
+        ("ability, run_after", "'a', '18:30'"),
+        ("ability, run_after", "'a', '2026'"),
+        ("ability, run_after", "'a', '-2026-12-05 00:00'"),
+        ("ability, meta", "'a', '{\"tags\":[\"x\\u0000\"]}'"),
         ("ability, run_after", "'a', 1700000000"),
         ("ability, run_after", "'a', 'tomorrow'"),
         ("ability, meta", "'a', 5"),
@@ -100,6 +104,13 @@ fn values_of_other_kinds_are_refused_and_ids_may_be_bytes() {
         let refused = place.client.run(&sql).expect_err(&sql);
         assert!(refused.contains("qudo: "), "{sql}: {refused}");
     }
+    place
+        .client
+        .run("INSERT INTO qudo_enqueue (ability, priority) VALUES ('float', 5.0)")
+        .expect("stored");
+    let floats = all(&place.manager);
+    assert_eq!(floats[0].facts.priority, 5);
+    assert!(place.manager.dequeue(floats[0].id).expect("removed"));
     let id = JobId::new();
     let conn = place.client.sqlite();
     sql_query("INSERT INTO qudo_enqueue (ability, arg, id) VALUES ('a', 5, ?)")
@@ -156,8 +167,45 @@ fn a_database_of_another_encoding_is_refused_in_words() {
     let mut wide = SqliteConnection::establish(":memory:").expect("opens");
     wide.batch_execute("PRAGMA encoding = 'UTF-16le'").expect("set");
     wide.batch_execute(&schema).expect("made");
-    wide.batch_execute("INSERT INTO qudo_enqueued VALUES (1, '', 0, x'', 0, 0)").expect("made");
+    wide.batch_execute("INSERT INTO qudo_enqueued VALUES (1, '', 0, x'', 0)").expect("made");
     let refused =
         wide.batch_execute("INSERT INTO qudo_enqueue (ability) VALUES ('a')").expect_err("refused");
     assert!(refused.to_string().contains("another encoding"), "{refused}");
+}
+
+#[test]
+fn jobs_of_one_large_statement_keep_the_order_of_their_rows() {
+    let mut place = place();
+    place
+        .client
+        .run(
+            "WITH RECURSIVE n (n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 6000)
+             INSERT INTO qudo_enqueue (ability, arg) SELECT 'a', n FROM n",
+        )
+        .expect("stored");
+    let told = place.client.ask(
+        "SELECT CAST(sum(CAST(j.arg AS TEXT) <> j.place) AS TEXT) AS one
+         FROM (SELECT arg, row_number() OVER (ORDER BY id) AS place FROM qudo_job) j",
+    );
+    assert_eq!(told.as_deref(), Some("0"));
+}
+
+/// A trigger of somebody's that names the view would make every later change of a table fail.
+#[test]
+fn nothing_is_reverted_while_a_trigger_of_somebodys_enqueues() {
+    let mut place = place();
+    place
+        .client
+        .run(
+            "CREATE TABLE users (id INTEGER);
+             CREATE TRIGGER greet AFTER INSERT ON users BEGIN INSERT INTO qudo_enqueue (ability) VALUES ('a'); END",
+        )
+        .expect("made");
+    let driver =
+        qudo::driver::DriverRegistration::open_linked(place.fresh.url()).expect("opens").driver;
+    let refused = driver.revert().expect_err("the trigger is in the way").to_string();
+    assert!(refused.contains("greet"), "{refused}");
+    assert!(place.client.enqueue(&Asked::of("a")).expect("all is there").1);
+    place.client.run("DROP TRIGGER greet").expect("dropped");
+    driver.revert().expect("reverts");
 }

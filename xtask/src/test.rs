@@ -8,7 +8,7 @@ use crate::databases::Databases;
 use crate::engine::{Engine, Engines};
 use crate::report::Report;
 use crate::tally::Tally;
-use crate::{Result, examples, lints, packages, program, soak, upgrade};
+use crate::{Result, adapters, examples, lints, packages, program, soak, upgrade};
 
 /// Check everything: format, lints, docs, tests, examples, packages.
 ///
@@ -44,6 +44,7 @@ fn steps(arguments: &Arguments, report: &mut Report) -> Result<()> {
     report.step("tests", |tally| tests(&cargo, tally))?;
     if engines.complete() {
         report.step("one minute of random faults", |_| soak::minutes(&cargo, 1.0))?;
+        report.step("adapters", |tally| adapters::run(&cargo, tally))?;
         report.step("an upgrade under load", |_| upgrade::run(&cargo))?;
     }
     report.step("examples", |tally| examples::run(&cargo, &databases, tally))?;

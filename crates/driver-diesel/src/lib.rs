@@ -9,6 +9,7 @@
     allow(dead_code, unused_macros, reason = "no engine needs all the helpers; all engines do")
 )]
 
+pub mod adapter;
 mod audit;
 mod bulk;
 mod checkup;

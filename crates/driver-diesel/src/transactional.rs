@@ -76,18 +76,20 @@ impl fmt::Debug for Target<'_> {
 /// How the tables are named on a connection to such a database. If no database of the manager has the
 /// connection's engine, they have the names of the default.
 fn tables_of<E: Engine>(target: Target<'_>) -> Result<&Tables, NotInserted> {
-    fn tables<E: Engine>(driver: &dyn Driver) -> Option<&Tables> {
-        let any: &dyn std::any::Any = driver;
-        any.downcast_ref::<DieselDriver<E>>().map(|driver| driver.engine.tables())
-    }
     match target {
-        Target::Named(driver) => tables::<E>(driver).ok_or(NotInserted::OtherEngine),
+        Target::Named(driver) => tables_of_driver::<E>(driver).ok_or(NotInserted::OtherEngine),
         Target::Any(drivers) => {
-            let mut all = drivers.iter().filter_map(|driver| tables::<E>(&**driver));
+            let mut all = drivers.iter().filter_map(|driver| tables_of_driver::<E>(&**driver));
             let Some(first) = all.next() else { return Ok(Tables::DEFAULT) };
             if all.all(|other| other == first) { Ok(first) } else { Err(NotInserted::Ambiguous) }
         }
     }
+}
+
+/// How the tables of a driver are named, if it is one of this engine.
+pub(crate) fn tables_of_driver<E: Engine>(driver: &dyn Driver) -> Option<&Tables> {
+    let any: &dyn std::any::Any = driver;
+    any.downcast_ref::<DieselDriver<E>>().map(|driver| driver.engine.tables())
 }
 
 macro_rules! transactional {

@@ -1,4 +1,4 @@
--- Removes what up.sql made. Fails while triggers or functions of others depend on it.
+-- Removes what up.sql made. Functions of others that call it, as those of triggers do, fail from then on.
 DROP FUNCTION qudo_enqueue(TEXT, JSONB, TEXT, INTEGER, TIMESTAMPTZ, TEXT, JSONB, UUID);
 DROP FUNCTION qudo_store_1(UUID, TEXT, TEXT, TEXT, BYTEA, INTEGER, BIGINT, BIGINT, TEXT, TEXT, BOOLEAN);
 DROP FUNCTION qudo_new_id(BIGINT);

@@ -62,6 +62,10 @@ DECLARE
     END;
 BEGIN
     PERFORM qudo_check('ability', ability), qudo_check('queue', queue);
+    -- Such a database keeps bytes that are no text, and who reads them as UTF-8 fails.
+    IF getdatabaseencoding() = 'SQL_ASCII' THEN
+        PERFORM convert_from(textsend(concat(ability, queue, uniqkey, meta)), 'UTF8');
+    END IF;
     IF reason IS NOT NULL THEN
         RAISE EXCEPTION 'qudo: %', reason USING ERRCODE = 'invalid_parameter_value';
     END IF;

@@ -11,11 +11,10 @@ CREATE TABLE qudo_enqueued (
     id TEXT NOT NULL,
     is_new INTEGER NOT NULL,
     job BLOB NOT NULL,
-    now_at INTEGER NOT NULL,
     number INTEGER NOT NULL
 );
 
-INSERT INTO qudo_enqueued (one, id, is_new, job, now_at, number) VALUES (1, '', 0, x'', 0, 0);
+INSERT INTO qudo_enqueued (one, id, is_new, job, number) VALUES (1, '', 0, x'', 0);
 
 -- Texts for the checks: all bytes, the pattern of a text with a control character, and the spaces of Unicode that are none.
 CREATE VIEW qudo_sign AS
@@ -39,9 +38,7 @@ WHERE 0;
 -- Locking: the one of the file, which the caller's transaction takes with its first write.
 CREATE TRIGGER qudo_store_1_insert INSTEAD OF INSERT ON qudo_store_1
 BEGIN
-    UPDATE qudo_enqueued SET job = NEW.id, id = lower(hex(NEW.id)), is_new = NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = NEW.id),
-        now_at = max(now_at, CAST(strftime('%s', 'now') AS INTEGER) * 1000000
-            + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) * 1000);
+    UPDATE qudo_enqueued SET job = NEW.id, id = lower(hex(NEW.id)), is_new = NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = NEW.id);
     UPDATE qudo_enqueued SET is_new = 0, id = lower(hex(u.id)), job = u.id
     FROM qudo_unique u
     WHERE is_new AND NEW.uniqkey IS NOT NULL AND u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey
@@ -51,11 +48,13 @@ BEGIN
     WHERE e.is_new AND NEW.uniqkey IS NOT NULL
         AND NOT EXISTS (SELECT 1 FROM qudo_unique u WHERE u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey);
     INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
-    SELECT e.job, NEW.ability, NEW.queue, NEW.codec, NEW.arg, NEW.priority, NEW.uniqkey, NEW.meta, e.now_at
+    SELECT e.job, NEW.ability, NEW.queue, NEW.codec, NEW.arg, NEW.priority, NEW.uniqkey, NEW.meta,
+        CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 1000
     FROM qudo_enqueued e WHERE e.is_new;
     INSERT INTO qudo_scheduled (run_after, id, queue, claim_rank, ability, attempt, crashes, flags)
-    SELECT COALESCE(NEW.run_at, e.now_at + NEW.after), e.job, NEW.queue, -NEW.priority, NEW.ability, 0, 0, NEW.uniqkey IS NOT NULL
-    FROM qudo_enqueued e WHERE e.is_new AND COALESCE(NEW.run_at, e.now_at + NEW.after) > e.now_at;
+    SELECT COALESCE(NEW.run_at, j.enqueued_at + NEW.after), e.job, NEW.queue, -NEW.priority, NEW.ability, 0, 0, NEW.uniqkey IS NOT NULL
+    FROM qudo_enqueued e JOIN qudo_job j ON j.id = e.job
+    WHERE e.is_new AND COALESCE(NEW.run_at, j.enqueued_at + NEW.after) > j.enqueued_at;
     INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
     SELECT NEW.queue, -NEW.priority, e.job, NEW.ability, 0, 0, NEW.uniqkey IS NOT NULL
     FROM qudo_enqueued e
@@ -96,13 +95,17 @@ BEGIN
     WHERE typeof(NEW.arg) = 'blob' OR NOT json_valid(COALESCE(NEW.arg, 'null')) OR instr(CAST(NEW.arg AS BLOB), x'00');
     SELECT RAISE(ABORT, 'qudo: the argument takes more than 8388608 bytes') WHERE length(CAST(NEW.arg AS BLOB)) > 8388608;
     SELECT RAISE(ABORT, 'qudo: the priority has to be a whole number of 32 bits')
-    WHERE NEW.priority IS NOT NULL AND (typeof(NEW.priority) <> 'integer' OR NEW.priority NOT BETWEEN -2147483648 AND 2147483647);
+    -- Some drivers send each number as a float.
+    WHERE NEW.priority IS NOT NULL AND (typeof(NEW.priority) NOT IN ('integer', 'real')
+        OR NEW.priority NOT BETWEEN -2147483648 AND 2147483647 OR CAST(NEW.priority AS INTEGER) <> NEW.priority);
     SELECT RAISE(ABORT, 'qudo: run_after has to be a time in UTC as datetime() writes it, and no more than a year away')
     WHERE NEW.run_after IS NOT NULL AND (typeof(NEW.run_after) <> 'text' OR julianday(NEW.run_after) IS NULL
+        OR NEW.run_after NOT GLOB '[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*'
         OR julianday(NEW.run_after) > julianday('now') + 366);
     SELECT RAISE(ABORT, 'qudo: the metadata is no JSON object, or takes more than 65536 bytes')
     WHERE NEW.meta IS NOT NULL AND (typeof(NEW.meta) <> 'text' OR length(CAST(NEW.meta AS BLOB)) > 65536
         OR NOT json_valid(NEW.meta) OR json_type(NEW.meta) <> 'object' OR instr(CAST(NEW.meta AS BLOB), x'00')
+        OR instr(NEW.meta, '\u0000')
         -- In pieces, because finding a character by its number takes a walk from the beginning.
         OR NEW.meta GLOB '*[^' || char(1) || '-~]*' AND EXISTS (
             WITH RECURSIVE piece (n) AS (SELECT 1 UNION ALL SELECT n + 256 FROM piece WHERE n + 256 <= length(NEW.meta)),
@@ -128,15 +131,13 @@ BEGIN
     SELECT RAISE(ABORT, 'qudo: the database is draining: it takes no new jobs')
     WHERE EXISTS (SELECT 1 FROM qudo_control WHERE name = 'draining');
 
-    -- Ids of one millisecond are numbered, so that jobs run in the order in which they were enqueued.
-    UPDATE qudo_enqueued SET
-        number = CASE WHEN x.now_at > qudo_enqueued.now_at THEN 0 ELSE min(number + 1, 4095) END,
-        now_at = x.now_at
-    FROM (SELECT CAST(strftime('%s', 'now') AS INTEGER) * 1000000 + CAST(substr(strftime('%f', 'now'), 4) AS INTEGER) * 1000
-        AS now_at) x;
+    -- Ids of one millisecond are numbered, so that jobs run in the order in which they were enqueued. The time stands still
+    -- within a statement, so that they may be more than the 4,096 of a millisecond.
+    UPDATE qudo_enqueued SET number = CASE WHEN number BETWEEN x.first AND x.first + 4096000 THEN number + 1 ELSE x.first END
+    FROM (SELECT CAST(round((julianday('now') - 2440587.5) * 86400000) AS INTEGER) * 4096 AS first) x;
     UPDATE qudo_enqueued SET id = COALESCE(
         CASE typeof(NEW.id) WHEN 'blob' THEN lower(hex(NEW.id)) ELSE lower(replace(NEW.id, '-', '')) END,
-        printf('%012x7%03x', now_at / 1000, number) || substr('89ab', (random() & 3) + 1, 1)
+        printf('%012x7%03x', number / 4096, number % 4096) || substr('89ab', (random() & 3) + 1, 1)
             || substr(lower(hex(randomblob(8))), 1, 15));
     UPDATE qudo_enqueued SET job = (
         SELECT CAST(group_concat(substr(s.bytes, 16 * instr('123456789abcdef', substr(qudo_enqueued.id, n.value, 1))
@@ -144,8 +145,7 @@ BEGIN
         FROM json_each('[1,3,5,7,9,11,13,15,17,19,21,23,25,27,29,31]') n, qudo_sign s);
     INSERT INTO qudo_store_1 (id, ability, queue, codec, arg, priority, run_at, after, uniqkey, meta)
     SELECT e.job, NEW.ability, COALESCE(NEW.queue, 'default'), 'json', CAST(COALESCE(NEW.arg, 'null') AS BLOB),
-        max(COALESCE(NEW.priority, 0), -2147483647),
-        CAST(strftime('%s', NEW.run_after) AS INTEGER) * 1000000 + CAST(substr(strftime('%f', NEW.run_after), 4) AS INTEGER) * 1000,
-        0, NEW.uniqkey, NULLIF(NEW.meta, '{}')
+        max(CAST(COALESCE(NEW.priority, 0) AS INTEGER), -2147483647),
+        CAST(round((julianday(NEW.run_after) - 2440587.5) * 86400000) AS INTEGER) * 1000, 0, NEW.uniqkey, NULLIF(NEW.meta, '{}')
     FROM qudo_enqueued e;
 END;

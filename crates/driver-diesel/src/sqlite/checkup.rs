@@ -1,5 +1,5 @@
 use diesel::SqliteConnection;
-use diesel::result::QueryResult;
+use diesel::result::{Error, QueryResult};
 use qudo_core::driver::{About, Remark};
 
 use super::Sqlite;
@@ -22,4 +22,19 @@ pub(super) fn checkup(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<Vec<R
         }
     }
     Ok(remarks)
+}
+
+/// Fails if a trigger of somebody's enqueues: without the view SQLite would refuse every change of a table in this file.
+pub(super) fn refuse_callers(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<()> {
+    let view = conn.tables.render("qudo_enqueue").into_owned();
+    let ours = conn.tables.render("qudo_store_1").into_owned();
+    let sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name NOT IN (?, ?) \
+               AND (instr(sql, ?) OR instr(sql, ?)) LIMIT 20";
+    let [view_bind, ours_bind] = [&view, &ours].map(|name| Bind::Text(name));
+    let names = conn.rows::<String>(sql, &[view_bind, ours_bind, view_bind, ours_bind])?;
+    if names.is_empty() {
+        return Ok(());
+    }
+    let text = format!("triggers enqueue into {view}: {}; drop them first", names.join(", "));
+    Err(Error::QueryBuilderError(text.into()))
 }

@@ -228,6 +228,10 @@ impl Engine for Sqlite {
         &self.options.tables
     }
 
+    fn strip(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<()> {
+        checkup::refuse_callers(conn)
+    }
+
     fn checkup(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<Vec<Remark>> {
         checkup::checkup(conn)
     }

@@ -10,7 +10,7 @@ CREATE PROCEDURE qudo_enqueue(
     IN new_run_after DATETIME(6),
     IN new_uniqkey LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     IN new_meta LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
-    IN new_id VARCHAR(128) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
+    IN new_id LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     OUT job_id CHAR(32) CHARACTER SET utf8mb4 COLLATE utf8mb4_bin,
     OUT is_new BOOLEAN
 )
@@ -40,18 +40,23 @@ BEGIN
         SET wrong = 'the unique key has to have 1 to 500 bytes, none of them NUL';
     ELSEIF LENGTH(new_arg) > 8388608 THEN
         SET wrong = 'the argument takes more than 8388608 bytes';
-    ELSEIF NOT COALESCE(JSON_VALID(new_arg), 0) THEN
+    ELSEIF NOT COALESCE(JSON_VALID(new_arg), 0) OR LOCATE(CHAR(0), new_arg) THEN
         SET wrong = 'the argument is no JSON';
     ELSEIF new_priority NOT BETWEEN -2147483648 AND 2147483647 THEN
         SET wrong = 'the priority has to be a number of 32 bits';
     ELSEIF new_run_after > NOW(6) + INTERVAL 366 DAY THEN
         SET wrong = 'a job cannot be put off for more than a year';
+    ELSEIF new_run_after < '1970-01-02' THEN
+        -- What a session without strict mode makes of a text that is no time.
+        SET wrong = 'run_after is no time';
     ELSEIF new_id NOT REGEXP '\\A[0-9a-f]{32}\\z' THEN
         SET wrong = 'the id has to be a UUID: 32 hexadecimal digits, with dashes or without';
     ELSEIF LENGTH(new_meta) > 65536 THEN
         SET wrong = 'the metadata takes more than 65536 bytes';
     ELSEIF new_meta IS NOT NULL AND NOT COALESCE(JSON_VALID(new_meta) AND JSON_TYPE(new_meta) = 'OBJECT', 0) THEN
         SET wrong = 'the metadata is no JSON object';
+    ELSEIF LOCATE('\\u0000', new_meta) OR LOCATE(CHAR(0), new_meta) THEN
+        SET wrong = 'the metadata contains NUL';
     ELSEIF JSON_DEPTH(new_meta) > 66 THEN
         SET wrong = 'the metadata is nested on more than 64 levels';
     ELSEIF JSON_TYPE(JSON_EXTRACT(new_meta, '$.tags')) <> 'ARRAY' OR EXISTS (

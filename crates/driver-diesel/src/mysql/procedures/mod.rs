@@ -78,7 +78,7 @@ fn comment(
 ) -> QueryResult<Option<String>> {
     let name = conn.tables.render(procedure.name).into_owned();
     let there = "SELECT CONCAT('', routine_comment) FROM information_schema.routines \
-                 WHERE routine_schema = DATABASE() AND routine_name = ?";
+                 WHERE routine_schema = DATABASE() AND routine_type = 'PROCEDURE' AND routine_name = ?";
     conn.row::<String>(there, &[Bind::Text(&name)])
 }
 

@@ -38,25 +38,32 @@ BEGIN
     DECLARE facts, places INT;
 
     -- Outside of a transaction a savepoint is gone with its statement.
-    SAVEPOINT qudo_enqueue;
+    SAVEPOINT qudo_store_1_begun;
     BEGIN
         DECLARE EXIT HANDLER FOR 1305
             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT =
                 'qudo: an enqueue needs a transaction: begin one (START TRANSACTION), or set autocommit = 0';
-        ROLLBACK TO SAVEPOINT qudo_enqueue;
+        ROLLBACK TO SAVEPOINT qudo_store_1_begun;
     END;
 
-    SELECT COUNT(*) = 0 INTO is_new FROM qudo_job WHERE id = new_id;
-    SET job = new_id;
+    SET job = new_id, is_new = TRUE;
     work: BEGIN
         -- A deadlock has removed the savepoint with the transaction.
         DECLARE EXIT HANDLER FOR SQLEXCEPTION
         BEGIN
             BEGIN
                 DECLARE CONTINUE HANDLER FOR 1305 BEGIN END;
-                ROLLBACK TO SAVEPOINT qudo_enqueue;
+                ROLLBACK TO SAVEPOINT qudo_store_1_begun;
             END;
             RESIGNAL;
+        END;
+        -- The key of the table decides, not a look before: one would find a row that is rolled back, or none that the caller's snapshot is
+        -- older than, or lock the gap. An id that is there keeps its row locked for the caller's transaction, so that its job does not
+        -- end before.
+        BEGIN
+            DECLARE CONTINUE HANDLER FOR 1062 SET is_new = FALSE;
+            INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
+            VALUES (job, new_ability, new_queue, new_codec, new_arg, new_priority, new_uniqkey, new_meta, now_at);
         END;
         IF NOT is_new THEN
             LEAVE work;
@@ -80,6 +87,7 @@ BEGIN
                 LEAVE key_of_job;
             END IF;
             IF holder IS NOT NULL THEN
+                ROLLBACK TO SAVEPOINT qudo_store_1_begun;
                 SET is_new = FALSE, job = holder;
                 LEAVE work;
             END IF;
@@ -89,16 +97,6 @@ BEGIN
                 SIGNAL SQLSTATE '40001' SET MESSAGE_TEXT = 'qudo: the unique key changed hands too often';
             END IF;
         END LOOP;
-        BEGIN
-            -- Somebody stored a job with this id while we looked.
-            DECLARE CONTINUE HANDLER FOR 1062 SET is_new = FALSE;
-            INSERT INTO qudo_job (id, ability, queue, codec, arg, priority, uniqkey, meta, enqueued_at)
-            VALUES (job, new_ability, new_queue, new_codec, new_arg, new_priority, new_uniqkey, new_meta, now_at);
-        END;
-        IF NOT is_new THEN
-            ROLLBACK TO SAVEPOINT qudo_enqueue;
-            LEAVE work;
-        END IF;
         IF due <= now_at THEN
             INSERT INTO qudo_ready (queue, claim_rank, id, ability, attempt, crashes, flags)
             VALUES (new_queue, -new_priority, job, new_ability, 0, 0, new_uniqkey IS NOT NULL);
@@ -117,5 +115,5 @@ BEGIN
             SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'qudo: rows do not add up in the step "enqueue"';
         END IF;
     END;
-    RELEASE SAVEPOINT qudo_enqueue;
+    RELEASE SAVEPOINT qudo_store_1_begun;
 END;
