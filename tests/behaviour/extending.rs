@@ -352,12 +352,8 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
     manager.enqueue(asynchronous::job(60_000)).expect("stored");
     run_all(&manager);
     assert_eq!(exceptions(&manager)[0].kind, FailureKind::Timeout);
-    // Enqueuing from async code goes where blocking is allowed.
-    let client = manager.clone();
-    let sent = runtime.block_on(async {
-        tokio::task::spawn_blocking(move || client.enqueue(asynchronous::job(1))).await
-    });
-    assert!(sent.expect("joins").expect("stored").is_new());
+    let sent = runtime.block_on(manager.enqueue_async(asynchronous::job(1)));
+    assert!(sent.expect("stored").is_new());
     let (bare, _) = bed.manager::<asynchronous>();
     run_all(&bare);
     let all = exceptions(&bare);
@@ -365,6 +361,62 @@ pub fn async_abilities_run_on_the_runtime_of_the_application(bed: &Bed) {
         one.message.contains("no plugin") && one.message.contains("Handle")
     };
     assert!(all.iter().any(told), "{all:?}");
+}
+
+#[qudo::ability]
+fn halve(number: u32) -> JobResult<u32> {
+    if number % 2 == 1 {
+        return Err(JobError::fail("it is odd"));
+    }
+    Ok(number / 2)
+}
+
+pub fn tasks_enqueue_and_await_replies_of_other_processes_on_a_runtime_of_one_thread(bed: &Bed) {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    // Another manager stands for another process: nobody here hears of its ends.
+    let (service, _) = bed.manager::<halve>();
+    let working = service.start().expect("starts");
+    let (client, _) = bed.manager::<halve>();
+    let one = |number: u32| {
+        let client = client.clone();
+        async move {
+            let sent = client.enqueue_async(halve::job(number)).await.expect("stored");
+            let ticket = sent.ticket().expect("is new").clone();
+            (number, ticket.wait_async(Duration::from_secs(60)).await)
+        }
+    };
+    let answers = runtime.block_on(async {
+        let all: Vec<_> = (0..100).map(|number| tokio::spawn(one(number))).collect();
+        let mut answers = Vec::new();
+        for task in all {
+            answers.push(task.await.expect("no panic"));
+        }
+        answers
+    });
+    for (number, answer) in answers {
+        match answer {
+            Ok(half) => assert_eq!(half * 2, number),
+            Err(error) => {
+                assert!(number % 2 == 1 && matches!(error, Error::JobFailed { .. }), "{error}");
+            }
+        }
+    }
+    // Whoever has no time any more leaves nothing behind; the job is run.
+    let late = runtime.block_on(async {
+        let sent = client
+            .enqueue_async(halve::job(8).delay(Duration::from_secs(1)))
+            .await
+            .expect("stored");
+        let ticket = sent.ticket().expect("is new").clone();
+        let waits = ticket.wait_async(Duration::from_secs(60));
+        assert!(tokio::time::timeout(Duration::from_millis(10), waits).await.is_err());
+        let waits = ticket.wait_async(Duration::from_millis(10)).await;
+        assert!(waits.is_err_and(|error| error.is_timeout()));
+        ticket
+    });
+    assert_eq!(late.wait(Duration::from_secs(60)).expect("replies"), 4);
+    working.stop();
 }
 
 /// Says that it began, and then only what becomes of it when it is dropped.

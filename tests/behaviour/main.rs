@@ -70,6 +70,7 @@ macro_rules! on {
                 a_failed_job_keeps_its_original_bytes_over_a_change_of_keys,
                 waiting_jobs_that_nobody_here_can_do_are_named,
                 async_abilities_run_on_the_runtime_of_the_application,
+                tasks_enqueue_and_await_replies_of_other_processes_on_a_runtime_of_one_thread,
                 an_async_body_is_dropped_when_its_job_is_cancelled,
                 t_011_plugin_function,
                 t_011_plugin_object,

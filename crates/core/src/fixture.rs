@@ -1,6 +1,9 @@
 //! What unit tests of several rooms begin with.
 
+use std::future::Future;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Wake};
 use std::time::Duration;
 
 use qudo_hooks::{CodecSet, HookSet, JobId, PluginSet};
@@ -117,4 +120,25 @@ pub(crate) fn claim(driver: &dyn Driver, worker: &WorkerInfo, number: i64) -> Ve
         thorough: true,
     };
     driver.claim(&request).expect("answers")
+}
+
+/// Wakes the thread that polls.
+struct Unpark(std::thread::Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+/// Polls until the answer is there.
+pub(crate) fn block_on<F: Future>(future: F) -> F::Output {
+    let waker = Arc::new(Unpark(std::thread::current())).into();
+    let mut future = pin!(future);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        std::thread::park_timeout(Duration::from_secs(30));
+    }
 }

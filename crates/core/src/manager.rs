@@ -127,6 +127,47 @@ impl Manager {
         Ok(enqueued.into_iter().map(Enqueued::typed).collect())
     }
 
+    /// As [`enqueue`](Self::enqueue), for tasks of any runtime: it blocks no thread of theirs.
+    ///
+    /// The work is done by one of at most 4 threads of the manager's, which are there while somebody awaits and share commits. Nothing
+    /// happens before the future is polled. If it is dropped before its turn came, nothing is stored; if it is dropped later,
+    /// the job may be stored.
+    ///
+    /// ```
+    /// use qudo_core::{Error, Manager, NewJob};
+    ///
+    /// async fn sign_up(manager: &Manager, user: &str) -> Result<(), Error> {
+    ///     let sent = manager.enqueue_async(NewJob::named("welcome", user.into())).await?;
+    ///     println!("job {:?}", sent.id());
+    ///     Ok(())
+    /// }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue`](Self::enqueue).
+    pub fn enqueue_async<R>(
+        &self,
+        job: NewJob<R>,
+    ) -> impl Future<Output = Result<Enqueued<R>, Error>> + Send + use<R> {
+        let enqueued = client::awaiting::enqueue(Arc::clone(self.client()), job.untyped());
+        async { Ok(enqueued.await?.typed()) }
+    }
+
+    /// As [`enqueue_many`](Self::enqueue_many), for tasks; see [`enqueue_async`](Self::enqueue_async).
+    ///
+    /// # Errors
+    ///
+    /// As [`enqueue_many`](Self::enqueue_many).
+    pub fn enqueue_many_async<R>(
+        &self,
+        jobs: impl IntoIterator<Item = NewJob<R>>,
+    ) -> impl Future<Output = Result<Vec<Enqueued<R>>, Error>> + Send {
+        let jobs = jobs.into_iter().map(NewJob::untyped).collect();
+        let enqueued = client::awaiting::enqueue_many(Arc::clone(self.client()), jobs);
+        async { Ok(enqueued.await?.into_iter().map(Enqueued::typed).collect()) }
+    }
+
     /// A ticket for a job enqueued earlier, perhaps by another process. Its reply is JSON, or of the type asked for with
     /// [`Ticket::wait_as`] or [`Ticket::typed`].
     ///

@@ -1,7 +1,8 @@
 //! Threads that wait for jobs which other processes may end: one of them looks for all.
 //!
 //! No thread of ours is needed for it, and a database is asked for many jobs in one statement. Whoever looks waits
-//! for its own job too; when it leaves, another takes its place.
+//! for its own job too; when it leaves, another takes its place. Where tasks await jobs, which cannot look, a
+//! [keeper](super::keeper) looks for all.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use qudo_hooks::JobId;
 
 use super::waiters::{Ended, Waiters, Watch, Woken};
 use crate::database::Database;
+use crate::tools::bell::Bell;
 use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
 
@@ -38,16 +40,22 @@ pub(super) const MIN_ANSWER: Duration = Duration::from_millis(50);
 pub(crate) struct Lookouts(Mutex<HashMap<usize, Arc<Lookout>>>);
 
 /// Those who wait for jobs of one database.
-struct Lookout {
-    database: Arc<Database>,
-    inner: Mutex<Inner>,
+pub(super) struct Lookout {
+    pub(super) database: Arc<Database>,
+    pub(super) inner: Mutex<Inner>,
+    /// Wakes the keeper.
+    pub(super) bell: Bell,
 }
 
 #[derive(Default)]
-struct Inner {
+pub(super) struct Inner {
     jobs: HashMap<JobId, Wanted>,
     /// Somebody looks for all, or is about to.
     has_leader: bool,
+    /// A thread of its own looks for all, because tasks await.
+    pub(super) has_keeper: bool,
+    /// How many tasks await.
+    pub(super) tasks: usize,
 }
 
 /// A job whose end is waited for.
@@ -63,9 +71,12 @@ impl Lookouts {
         Arc::as_ptr(database) as usize
     }
 
-    fn join(&self, database: &Arc<Database>, watch: &Watch<'_>) -> Arc<Lookout> {
+    pub(super) fn join(&self, database: &Arc<Database>, watch: &Watch<'_>) -> Arc<Lookout> {
         let mut all = self.0.lock();
-        let new = || Arc::new(Lookout { database: Arc::clone(database), inner: Mutex::default() });
+        let new = || {
+            let (database, inner, bell) = (Arc::clone(database), Mutex::default(), Bell::default());
+            Arc::new(Lookout { database, inner, bell })
+        };
         let lookout = Arc::clone(all.entry(Self::key(database)).or_insert_with(new));
         // Under the lock, so that none is let go of that somebody joins.
         let mut inner = lookout.inner.lock();
@@ -82,7 +93,7 @@ impl Lookouts {
     }
 
     /// The pause is kept: a job that turns out to live is not looked for as often as at first again.
-    fn leave(&self, lookout: &Arc<Lookout>, watch: &mut Watch<'_>) {
+    pub(super) fn leave(&self, lookout: &Arc<Lookout>, watch: &mut Watch<'_>) {
         let job = watch.job();
         let mut all = self.0.lock();
         let mut inner = lookout.inner.lock();
@@ -93,9 +104,24 @@ impl Lookouts {
                 inner.jobs.remove(&job);
             }
         }
+        // A keeper lets go of it when it ends.
+        if inner.jobs.is_empty() && !inner.has_keeper {
+            all.remove(&Self::key(&lookout.database));
+        }
+    }
+
+    /// Lets go of a lookout that its keeper leaves; `false` if a task has come meanwhile, for which it has to stay.
+    pub(super) fn dismiss_keeper(&self, lookout: &Arc<Lookout>) -> bool {
+        let mut all = self.0.lock();
+        let mut inner = lookout.inner.lock();
+        if inner.tasks > 0 {
+            return false;
+        }
+        inner.has_keeper = false;
         if inner.jobs.is_empty() {
             all.remove(&Self::key(&lookout.database));
         }
+        true
     }
 
     /// Waits until the job may have ended, or until then. Those whose jobs are gone are woken through `waiters`, of
@@ -108,6 +134,10 @@ impl Lookouts {
         until: Instant,
     ) {
         let lookout = self.join(database, watch);
+        if lookout.inner.lock().has_keeper {
+            // This job may be due before the one that it sleeps for.
+            lookout.bell.ring();
+        }
         let led = lookout.wait(waiters, watch, until);
         self.leave(&lookout, watch);
         lookout.hand_over(led);
@@ -115,8 +145,15 @@ impl Lookouts {
 
     /// How many databases are looked at.
     #[cfg(test)]
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.0.lock().len()
+    }
+}
+
+impl Inner {
+    /// Whether the thread that asks is to look for all from now on.
+    fn take_lead(&mut self) -> bool {
+        !self.has_keeper && !std::mem::replace(&mut self.has_leader, true)
     }
 }
 
@@ -125,7 +162,7 @@ impl Lookout {
     fn wait(&self, waiters: &Waiters, watch: &mut Watch<'_>, until: Instant) -> bool {
         let mut leads = false;
         loop {
-            leads = leads || !std::mem::replace(&mut self.inner.lock().has_leader, true);
+            leads = leads || self.inner.lock().take_lead();
             let next = if leads { self.next_due().min(until) } else { until };
             match watch.wait_until(next) {
                 Woken::Ended => return leads,
@@ -138,19 +175,25 @@ impl Lookout {
 
     /// Lets another thread look, if there is one. Also called by one that did not look: it may have been called
     /// to it at the moment when its own job ended.
-    fn hand_over(&self, led: bool) {
+    pub(super) fn hand_over(&self, led: bool) {
         let mut inner = self.inner.lock();
         if led {
             inner.has_leader = false;
         }
         if !inner.has_leader
+            && !inner.has_keeper
             && let Some(wanted) = inner.jobs.values().next()
         {
             wanted.ended.call();
         }
     }
 
-    fn next_due(&self) -> Instant {
+    /// Whether anybody waits.
+    pub(super) fn has_jobs(&self) -> bool {
+        !self.inner.lock().jobs.is_empty()
+    }
+
+    pub(super) fn next_due(&self) -> Instant {
         let inner = self.inner.lock();
         let due = inner.jobs.values().map(|wanted| wanted.due).min();
         due.unwrap_or_else(|| Instant::now() + MAX_PAUSE)
@@ -182,7 +225,7 @@ impl Lookout {
 
     /// Wakes those whose jobs are gone. On an error that may stay, all that were asked for: each finds out for
     /// itself.
-    fn look(&self, waiters: &Waiters, until: Instant) {
+    pub(super) fn look(&self, waiters: &Waiters, until: Instant) {
         let jobs = self.due(Instant::now());
         if jobs.is_empty() {
             return;

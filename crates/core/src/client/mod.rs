@@ -1,13 +1,17 @@
 //! What enqueues, and what waits for the ends of jobs.
 
+pub(crate) mod awaiting;
 pub(crate) mod batch;
 pub(crate) mod cancelled;
 pub(crate) mod draft;
 pub(crate) mod enqueue;
 pub(crate) mod enqueued;
 pub(crate) mod forward;
+mod front;
+mod keeper;
 pub(crate) mod known;
 mod lookout;
+mod pauses;
 pub(crate) mod route;
 pub(crate) mod spool;
 pub(crate) mod store;
@@ -19,7 +23,9 @@ use std::sync::Arc;
 
 use crate::database::set::Databases;
 use crate::program::Program;
+use front::Front;
 use lookout::Lookouts;
+use pauses::Pauses;
 use spool::Spool;
 use waiters::Waiters;
 
@@ -32,6 +38,9 @@ pub(crate) struct Client {
     pub(crate) waiters: Waiters,
     /// For ends in other processes.
     lookouts: Lookouts,
+    /// For those who await.
+    pub(crate) front: Arc<Front>,
+    pub(crate) pauses: Arc<Pauses>,
 }
 
 impl Client {
@@ -42,6 +51,8 @@ impl Client {
             spool,
             waiters: Waiters::default(),
             lookouts: Lookouts::default(),
+            front: Arc::default(),
+            pauses: Arc::default(),
         }
     }
 }

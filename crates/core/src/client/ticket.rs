@@ -18,7 +18,7 @@ use crate::error::Error;
 /// Rebuilt from a job id after a restart with [`Manager::ticket`](crate::Manager::ticket). It follows the job to the database to which
 /// it is moved, and from a failure for good, or a cancel, to the job that it was enqueued again as; errors name that job then.
 pub struct Ticket<R = Value> {
-    job: Tracked,
+    job: Arc<Tracked>,
     reply: PhantomData<fn() -> R>,
 }
 
@@ -44,6 +44,19 @@ pub enum Progress {
     Unknown,
 }
 
+impl From<Found> for Progress {
+    fn from(found: Found) -> Self {
+        match found {
+            Found::Lives(state) => Self::Waiting(state),
+            Found::Completed(replies) => Self::Completed(replies.len()),
+            Found::Expired => Self::Completed(0),
+            Found::Failed(exception) => Self::Failed(exception),
+            Found::Removed(ending) => Self::Removed(ending),
+            Found::Unknown => Self::Unknown,
+        }
+    }
+}
+
 impl<R> fmt::Debug for Ticket<R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Ticket")
@@ -55,7 +68,7 @@ impl<R> fmt::Debug for Ticket<R> {
 
 impl<R> Clone for Ticket<R> {
     fn clone(&self) -> Self {
-        Self::new(self.job.clone())
+        Self { job: Arc::clone(&self.job), reply: PhantomData }
     }
 }
 
@@ -77,12 +90,17 @@ impl<R> Ticket<R> {
     }
 
     fn new(job: Tracked) -> Self {
-        Self { job, reply: PhantomData }
+        Self { job: Arc::new(job), reply: PhantomData }
+    }
+
+    /// The job that it is for.
+    pub(super) fn tracked(&self) -> Arc<Tracked> {
+        Arc::clone(&self.job)
     }
 
     /// The same ticket for a reply of another type.
     pub fn typed<T>(self) -> Ticket<T> {
-        Ticket::new(self.job)
+        Ticket { job: self.job, reply: PhantomData }
     }
 
     /// The job.
@@ -101,14 +119,7 @@ impl<R> Ticket<R> {
     ///
     /// When the job's database does not answer.
     pub fn check(&self) -> Result<Progress, Error> {
-        Ok(match self.job.look_once()? {
-            Found::Lives(state) => Progress::Waiting(state),
-            Found::Completed(replies) => Progress::Completed(replies.len()),
-            Found::Expired => Progress::Completed(0),
-            Found::Failed(exception) => Progress::Failed(exception),
-            Found::Removed(ending) => Progress::Removed(ending),
-            Found::Unknown => Progress::Unknown,
-        })
+        self.job.look_once().map(Progress::from)
     }
 
     /// Waits until the job completed and returns its last reply, which is what the ability returned.
@@ -143,13 +154,23 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<T, Error> {
-        match self.replies_kept(limit)?.last() {
+        self.last_reply(self.job.wait_for_end(limit)?)
+    }
+
+    /// The last reply of a job that completed.
+    pub(super) fn last_reply<T: DeserializeOwned>(&self, done: Done) -> Result<T, Error> {
+        match self.replies_kept(done)?.last() {
             Some(reply) => self.decode(reply),
             // `()` decodes from null, which is what a job without a reply says.
             None => {
                 serde_json::from_value(Value::Null).map_err(|_| Error::NoReply { job: self.id() })
             }
         }
+    }
+
+    /// All replies of a job that completed.
+    pub(super) fn all_replies<T: DeserializeOwned>(&self, done: Done) -> Result<Vec<T>, Error> {
+        self.replies_kept(done)?.iter().map(|reply| self.decode(reply)).collect()
     }
 
     /// As [`wait`](Self::wait), whatever the job replied.
@@ -180,11 +201,11 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn replies_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
-        self.replies_kept(limit)?.iter().map(|reply| self.decode(reply)).collect()
+        self.all_replies(self.job.wait_for_end(limit)?)
     }
 
-    fn replies_kept(&self, limit: Duration) -> Result<Vec<ReplyRow>, Error> {
-        match self.job.wait_for_end(limit)? {
+    fn replies_kept(&self, done: Done) -> Result<Vec<ReplyRow>, Error> {
+        match done {
             Done::Replies(replies) => Ok(replies),
             Done::Expired => Err(Error::ReplyExpired { job: self.id() }),
         }

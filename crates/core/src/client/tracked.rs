@@ -17,10 +17,10 @@ use crate::tools::sync::Mutex;
 use crate::tools::time::{Instant, utc_now};
 
 /// While no database says where the job is, all databases are asked with this pause.
-const LOST: Duration = Duration::from_millis(100);
+pub(super) const LOST: Duration = Duration::from_millis(100);
 
 /// The longest that anybody waits, where no end of it can be reckoned.
-const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
+pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600);
 
 /// How long one look waits for an answer.
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
@@ -37,6 +37,15 @@ pub(super) enum Found {
     Failed(Box<Exception>),
     Removed(Ending),
     Unknown,
+}
+
+/// What a look means to whoever waits.
+pub(super) enum Verdict {
+    Done(Done),
+    /// It failed for good, and was enqueued again as this one.
+    EnqueuedAgain(Arc<Tracked>),
+    /// It lives, or its database is away.
+    Waits(Option<JobState>),
 }
 
 /// A job that completed, as a caller who waited for it is told.
@@ -92,7 +101,7 @@ impl Tracked {
     }
 
     /// The job that this one was enqueued again as, if a look found that out.
-    fn next(&self) -> Option<Arc<Self>> {
+    pub(super) fn next(&self) -> Option<Arc<Self>> {
         self.next.lock().clone()
     }
 
@@ -139,41 +148,20 @@ impl Tracked {
         let waiters = &self.client.waiters;
         let mut watch = waiters.watch(self.id);
         loop {
-            let job = self.id;
-            match self.look(limit.saturating_sub(begun.elapsed())) {
-                Ok(Found::Lives(state)) => seen = Some(state),
-                Ok(Found::Completed(replies)) => return Ok(Done::Replies(replies)),
-                Ok(Found::Expired) => return Ok(Done::Expired),
-                Ok(Found::Failed(exception)) => {
-                    if let Some(next) = self.note_redrive(&exception) {
-                        drop(watch);
-                        return next.wait_for_end(limit.saturating_sub(begun.elapsed()));
-                    }
-                    let Exception { attempt, message, kind, .. } = *exception;
-                    if kind == FailureKind::Cancelled {
-                        return Err(Error::JobCancelled { job, reason: message });
-                    }
-                    return Err(Error::JobFailed { job, attempt, message });
+            match self.judge(self.look(limit.saturating_sub(begun.elapsed())))? {
+                Verdict::Done(done) => return Ok(done),
+                Verdict::EnqueuedAgain(next) => {
+                    drop(watch);
+                    return next.wait_for_end(limit.saturating_sub(begun.elapsed()));
                 }
-                Ok(Found::Removed(ending)) => return Err(Error::JobRemoved { job, ending }),
-                Ok(Found::Unknown) => return Err(Error::OutcomeUnknown { job }),
-                // A dead database may come back with the answer; the limit bounds the wait.
-                Err(error) if error.is_down() => {}
-                Err(error) => return Err(error),
+                Verdict::Waits(state) => seen = state.or(seen),
             }
-            let left = limit.saturating_sub(begun.elapsed());
-            let database = self.place();
-            if left.is_zero() {
-                let database = database.map(|one| one.name.to_string());
-                return Err(Error::WaitTimeout { job, after: limit, database, state: seen });
+            if limit.saturating_sub(begun.elapsed()).is_zero() {
+                return Err(self.time_is_up(limit, seen));
             }
-            let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
-            // A job that is moving out of the spool is in no database where its end could be awaited.
-            let is_lost = |one: &Arc<Database>| seen == Some(JobState::Moving) && is_spool(one);
-            match database.filter(|one| !is_lost(one)) {
+            match self.awaited_in(seen.as_ref()) {
                 Some(database) => {
-                    // That it was alive must be seen often enough to conclude from its absence.
-                    let again = Instant::now() + self.client.program.options.keep.replies / 10;
+                    let again = Instant::now() + self.look_again_after();
                     self.client.lookouts.wait(waiters, &database, &mut watch, until.min(again));
                 }
                 None => drop(watch.wait_until(until.min(Instant::now() + LOST))),
@@ -181,9 +169,51 @@ impl Tracked {
         }
     }
 
+    /// What a look means to whoever waits for the end.
+    pub(super) fn judge(&self, found: Result<Found, Error>) -> Result<Verdict, Error> {
+        let job = self.id;
+        match found {
+            Ok(Found::Lives(state)) => Ok(Verdict::Waits(Some(state))),
+            Ok(Found::Completed(replies)) => Ok(Verdict::Done(Done::Replies(replies))),
+            Ok(Found::Expired) => Ok(Verdict::Done(Done::Expired)),
+            Ok(Found::Failed(exception)) => {
+                if let Some(next) = self.note_redrive(&exception) {
+                    return Ok(Verdict::EnqueuedAgain(next));
+                }
+                let Exception { attempt, message, kind, .. } = *exception;
+                Err(if kind == FailureKind::Cancelled {
+                    Error::JobCancelled { job, reason: message }
+                } else {
+                    Error::JobFailed { job, attempt, message }
+                })
+            }
+            Ok(Found::Removed(ending)) => Err(Error::JobRemoved { job, ending }),
+            Ok(Found::Unknown) => Err(Error::OutcomeUnknown { job }),
+            // A dead database may come back with the answer; the limit bounds the wait.
+            Err(error) if error.is_down() => Ok(Verdict::Waits(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    pub(super) fn time_is_up(&self, limit: Duration, seen: Option<JobState>) -> Error {
+        let database = self.place().map(|one| one.name.to_string());
+        Error::WaitTimeout { job: self.id, after: limit, database, state: seen }
+    }
+
+    /// The database where its end can be awaited, if there is one: a job that is moving out of the spool is in none.
+    pub(super) fn awaited_in(&self, seen: Option<&JobState>) -> Option<Arc<Database>> {
+        let is_spool = |one: &Arc<Database>| self.client.databases.is_spool(one);
+        self.place().filter(|one| seen != Some(&JobState::Moving) || !is_spool(one))
+    }
+
+    /// That it was alive must be seen often enough to conclude from its absence.
+    pub(super) fn look_again_after(&self) -> Duration {
+        self.client.program.options.keep.replies / 10
+    }
+
     /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
     /// on.
-    fn look(&self, limit: Duration) -> Result<Found, Error> {
+    pub(super) fn look(&self, limit: Duration) -> Result<Found, Error> {
         let (begun, place) = (awake::now(), self.place());
         // As it was before: a thread that shares this ticket may see the job alive after this look found nothing.
         let mut alive = self.alive.load(Ordering::Relaxed);

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Waker;
 use std::time::Duration;
 
 use qudo_hooks::JobId;
@@ -24,6 +25,8 @@ pub(crate) struct Waiters {
 pub(super) struct Ended {
     told: Mutex<Told>,
     changed: Condvar,
+    /// Of the tasks that await it, by their numbers.
+    wakers: Mutex<HashMap<u64, Waker>>,
 }
 
 #[derive(Default, Clone, Copy, PartialEq, Eq)]
@@ -46,6 +49,18 @@ impl Ended {
     fn tell(&self, change: impl FnOnce(&mut Told)) {
         change(&mut self.told.lock());
         self.changed.notify_all();
+        // Taken out first: a waker may do anything.
+        let wakers = std::mem::take(&mut *self.wakers.lock());
+        wakers.into_values().for_each(Waker::wake);
+    }
+
+    /// The task of this number is woken by the next thing that is told; or no more.
+    pub(super) fn set_waker(&self, number: u64, waker: Option<&Waker>) {
+        let mut wakers = self.wakers.lock();
+        match waker {
+            Some(waker) => drop(wakers.insert(number, waker.clone())),
+            None => drop(wakers.remove(&number)),
+        }
     }
 
     /// Calls those who wait to look for all.
@@ -110,6 +125,14 @@ impl Watch<'_> {
     #[cfg(test)]
     pub(crate) fn wait(&mut self, pause: Duration) {
         self.wait_until(Instant::now() + pause);
+    }
+
+    /// Whether the job ended since this was asked last, without waiting.
+    pub(super) fn has_ended(&mut self) -> bool {
+        let told = *self.ended.told.lock();
+        let ended = told.times != self.seen.times;
+        self.seen = told;
+        ended
     }
 
     /// Waits for the end of the job, or for a call, until then.
