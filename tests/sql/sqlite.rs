@@ -167,7 +167,7 @@ fn a_database_of_another_encoding_is_refused_in_words() {
     let mut wide = SqliteConnection::establish(":memory:").expect("opens");
     wide.batch_execute("PRAGMA encoding = 'UTF-16le'").expect("set");
     wide.batch_execute(&schema).expect("made");
-    wide.batch_execute("INSERT INTO qudo_enqueued VALUES (1, '', 0, x'', 0)").expect("made");
+    wide.batch_execute("INSERT INTO qudo_enqueued VALUES (1, '', 0, x'', 0, NULL)").expect("made");
     let refused =
         wide.batch_execute("INSERT INTO qudo_enqueue (ability) VALUES ('a')").expect_err("refused");
     assert!(refused.to_string().contains("another encoding"), "{refused}");
@@ -198,13 +198,14 @@ fn nothing_is_reverted_while_a_trigger_of_somebodys_enqueues() {
         .client
         .run(
             "CREATE TABLE users (id INTEGER);
-             CREATE TRIGGER greet AFTER INSERT ON users BEGIN INSERT INTO qudo_enqueue (ability) VALUES ('a'); END",
+             CREATE TRIGGER greet AFTER INSERT ON users BEGIN INSERT INTO Qudo_Enqueue (ability) VALUES ('a'); END;
+             CREATE TRIGGER other AFTER UPDATE ON users BEGIN SELECT 'mail_qudo_enqueue', 'qudo_enqueued'; END",
         )
         .expect("made");
     let driver =
         qudo::driver::DriverRegistration::open_linked(place.fresh.url()).expect("opens").driver;
     let refused = driver.revert().expect_err("the trigger is in the way").to_string();
-    assert!(refused.contains("greet"), "{refused}");
+    assert!(refused.contains("greet") && !refused.contains("other"), "{refused}");
     assert!(place.client.enqueue(&Asked::of("a")).expect("all is there").1);
     place.client.run("DROP TRIGGER greet").expect("dropped");
     driver.revert().expect("reverts");

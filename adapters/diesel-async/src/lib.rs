@@ -47,7 +47,8 @@ pub trait EnqueueIn {
     /// commit is yet to come, those of `post_enqueue_in` are.
     ///
     /// The connection has to be to a database that has qudo's tables. Which one is the caller's business: neither routing nor failover
-    /// take part, and a unique key is unique in that database alone. On MySQL and MariaDB it has to be in a transaction.
+    /// take part, and a unique key is unique in that database alone. On MySQL and MariaDB it has to be in a transaction, on SQLite it
+    /// should be: outside of one, another's enqueue may come in between, and then this is an error although the job is stored.
     ///
     /// # Errors
     ///

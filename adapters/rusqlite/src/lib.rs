@@ -16,6 +16,8 @@ pub trait EnqueueIn {
     ///
     /// # Errors
     ///
+    /// [`Error::Database`] outside of a transaction, in which alone the answer is this job's for sure.
+    ///
     /// As [`Manager::enqueue`] before the insert, [`Error::InvalidOption`] where it cannot be told whose tables are meant, and
     /// [`Error::Database`] with rusqlite's error as its source.
     fn enqueue_in<R>(&self, conn: &Connection, job: NewJob<R>) -> Result<Enqueued<R>, Error>;
@@ -26,6 +28,9 @@ impl EnqueueIn for Manager {
         let Some(job) = Outgoing::prepare(self, Dialect::Sqlite, job)? else {
             return Ok(Enqueued::Suppressed);
         };
+        if conn.is_autocommit() {
+            return Err(job.failed("the connection is in no transaction: begin one"));
+        }
         match store(conn, &job) {
             Ok((id, is_new)) => job.stored(&id, is_new),
             Err(error) => Err(job.failed(error)),

@@ -17,6 +17,9 @@ pub trait EnqueueIn {
     /// The transaction has to be of a database that has qudo's tables. Which one is the caller's business: neither routing nor failover
     /// take part, and a unique key is unique in that database alone.
     ///
+    /// Await one enqueue of a transaction after the other: on MySQL, MariaDB and SQLite an enqueue is two statements, and on SQLite another's between
+    /// them is an error.
+    ///
     /// # Errors
     ///
     /// As [`Manager::enqueue`] before the insert, [`Error::InvalidOption`] where it cannot be told whose tables are meant, and

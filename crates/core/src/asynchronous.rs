@@ -58,9 +58,9 @@ use crate::tools::sync::mpsc;
 /// is cancelled.
 pub fn block_on<F: Future>(job: &Job, future: F) -> Result<F::Output, JobError> {
     let handle = job.plugin::<Handle>()?;
-    if handle.runtime_flavor() == RuntimeFlavor::CurrentThread && !is_driven(handle) {
+    if handle.runtime_flavor() == RuntimeFlavor::CurrentThread && !is_driven(job, handle) {
         return Err(JobError::fail(
-            "the tokio runtime is of one thread, and nobody drives it; take a multi-threaded one, or keep a thread in its block_on",
+            "the tokio runtime is of one thread, and did not answer in 5 s: nobody drives it; take a multi-threaded one, or keep a thread in its block_on",
         ));
     }
     let future = unless_cancelled(job, future);
@@ -77,12 +77,13 @@ const DRIVEN_WITHIN: Duration = Duration::from_secs(5);
 
 /// Whether somebody drives a runtime of one thread. A future that waits for its timers or sockets would wait for ever
 /// otherwise. Asked for each job, because whoever drives it may leave.
-fn is_driven(handle: &Handle) -> bool {
+fn is_driven(job: &Job, handle: &Handle) -> bool {
     let (tell, told) = mpsc::sync_channel(1);
     handle.spawn(async move {
         let _ = tell.send(());
     });
-    told.recv_timeout(DRIVEN_WITHIN).is_ok()
+    let limit = job.time_left().map_or(DRIVEN_WITHIN, |left| left.min(DRIVEN_WITHIN));
+    told.recv_timeout(limit).is_ok()
 }
 
 /// The future's output, unless the job is cancelled while it waits.

@@ -129,7 +129,7 @@ impl Manager {
 
     /// As [`enqueue`](Self::enqueue), for tasks of any runtime: it blocks no thread of theirs.
     ///
-    /// The work is done by one of at most 4 threads of the manager's, which are there while somebody awaits and share commits. Nothing
+    /// The work is done by one of 4 threads of the manager's, or up to 16 while some hang, which are there while somebody awaits and share commits. Nothing
     /// happens before the future is polled. If it is dropped before its turn came, nothing is stored; if it is dropped later,
     /// the job may be stored.
     ///
@@ -161,8 +161,8 @@ impl Manager {
     /// As [`enqueue_many`](Self::enqueue_many).
     pub fn enqueue_many_async<R>(
         &self,
-        jobs: impl IntoIterator<Item = NewJob<R>>,
-    ) -> impl Future<Output = Result<Vec<Enqueued<R>>, Error>> + Send {
+        jobs: Vec<NewJob<R>>,
+    ) -> impl Future<Output = Result<Vec<Enqueued<R>>, Error>> + Send + use<R> {
         let jobs = jobs.into_iter().map(NewJob::untyped).collect();
         let enqueued = client::awaiting::enqueue_many(Arc::clone(self.client()), jobs);
         async { Ok(enqueued.await?.into_iter().map(Enqueued::typed).collect()) }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use qudo_core::driver::{Driver, DriverError, Due, ErrorKind, JobRecord};
 use qudo_core::{Enqueued, Error, Manager, ManagerInside, NewJob};
@@ -28,23 +29,25 @@ pub enum Dialect {
 const ON_POSTGRES: &str = "SELECT CAST(s.id AS TEXT) AS id, CAST(CAST(s.is_new AS INTEGER) AS BIGINT) AS is_new \
     FROM qudo_store_1(CAST(CAST($1 AS TEXT) AS UUID), $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) s";
 
-const ON_MYSQL: &str = "CALL qudo_store_1(UNHEX(REPLACE(?, '-', '')), ?, ?, ?, ?, ?, ?, ?, ?, ?, @job_of_qudo, @new_of_qudo)";
+const ON_MYSQL: &str = "CALL qudo_store_1(UNHEX(REPLACE(?, '-', '')), ?, ?, ?, ?, ?, ?, ?, ?, ?, @job_of_qudo_#, @new_of_qudo_#)";
 
 const QUESTION_ON_MYSQL: &str =
-    "SELECT LOWER(HEX(@job_of_qudo)) AS id, CAST(@new_of_qudo AS SIGNED) AS is_new";
+    "SELECT LOWER(HEX(@job_of_qudo_#)) AS id, CAST(@new_of_qudo_# AS SIGNED) AS is_new";
 
 const ON_SQLITE: &str = "INSERT INTO qudo_store_1 \
     (id, ability, queue, codec, arg, priority, run_at, after, uniqkey, meta) \
     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)";
 
-const QUESTION_ON_SQLITE: &str = "SELECT id, is_new FROM qudo_enqueued";
+/// Of this job: outside of a transaction another may have been stored since.
+const QUESTION_ON_SQLITE: &str = "SELECT id, is_new FROM qudo_enqueued WHERE asked = x'";
 
 /// A job that has passed the hooks and is encoded, and that an adapter stores on a connection of its caller's.
 ///
 /// The adapter runs [`statement`](Self::statement) with the [`values`](Self::values); then it runs
 /// [`question`](Self::question), if there is one, on the same connection, and nothing in between. One row comes back: the
-/// id as text and whether the job is new as an integer of 64 bits, for [`stored`](Self::stored). On MySQL and MariaDB the connection has to
-/// be in a transaction.
+/// id as text and whether the job is new as an integer of 64 bits, for [`stored`](Self::stored); no row is an error. On MySQL and MariaDB
+/// the connection has to be in a transaction. On SQLite it should be: outside of one, another job may be stored between statement and question,
+/// and then no row comes back although the job is stored.
 ///
 /// ```no_run
 /// use qudo::adapter::{Dialect, Outgoing};
@@ -67,6 +70,9 @@ pub struct Outgoing<R = serde_json::Value> {
     database: Option<String>,
     dialect: Dialect,
     tables: Tables,
+    /// Which variables of a session of MySQL's have the answer: two calls may be under way in one transaction. Few, so that a
+    /// session does not gather them.
+    slot: u8,
     reply: PhantomData<fn() -> R>,
 }
 
@@ -131,6 +137,7 @@ impl<R> Outgoing<R> {
         dialect: Dialect,
         job: NewJob<R>,
     ) -> Result<Option<Self>, Error> {
+        static SLOT: AtomicU8 = AtomicU8::new(0);
         let database = job.chosen_database().map(str::to_owned);
         let drivers = manager.drivers(database.as_deref())?;
         let tables = tables(dialect, &drivers, database.is_some())?;
@@ -142,6 +149,7 @@ impl<R> Outgoing<R> {
             database,
             dialect,
             tables,
+            slot: SLOT.fetch_add(1, Ordering::Relaxed),
             reply: PhantomData,
         }))
     }
@@ -158,7 +166,12 @@ impl<R> Outgoing<R> {
             Dialect::Mysql => ON_MYSQL,
             Dialect::Sqlite => ON_SQLITE,
         };
-        self.tables.render(sql).into_owned()
+        self.numbered(sql)
+    }
+
+    /// With this installation's names, and variables that are those of this call alone.
+    fn numbered(&self, sql: &str) -> String {
+        self.tables.render(sql).replace('#', &self.slot.to_string())
     }
 
     /// The statement that returns the row, without placeholders; `None` on PostgreSQL.
@@ -166,9 +179,12 @@ impl<R> Outgoing<R> {
         let sql = match self.dialect {
             Dialect::Postgres => return None,
             Dialect::Mysql => QUESTION_ON_MYSQL,
-            Dialect::Sqlite => QUESTION_ON_SQLITE,
+            Dialect::Sqlite => {
+                let asked = self.tables.render(QUESTION_ON_SQLITE);
+                return Some(format!("{asked}{}'", self.record.id.as_uuid().simple()));
+            }
         };
-        Some(self.tables.render(sql).into_owned())
+        Some(self.numbered(sql))
     }
 
     /// The values of the statement's placeholders.
@@ -198,11 +214,14 @@ impl<R> Outgoing<R> {
     ///
     /// # Errors
     ///
-    /// [`Error::Database`] when the id is none: the row is of another statement.
+    /// [`Error::Database`] when the id is none, or is new and another job's: the row is of another statement.
     pub fn stored(self, id: &str, is_new: i64) -> Result<Enqueued<R>, Error> {
         let Ok(id) = Uuid::parse_str(id) else {
             return Err(self.failed(format!("the answer {id:?} is no id")));
         };
+        if is_new != 0 && id != *self.record.id.as_uuid() {
+            return Err(self.failed(format!("the answer is of another job, {id}")));
+        }
         let ticket = self.manager.ticket(JobId::from_uuid(id)).typed();
         if is_new == 0 {
             return Ok(Enqueued::Existing(ticket));

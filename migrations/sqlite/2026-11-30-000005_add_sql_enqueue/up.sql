@@ -11,7 +11,8 @@ CREATE TABLE qudo_enqueued (
     id TEXT NOT NULL,
     is_new INTEGER NOT NULL,
     job BLOB NOT NULL,
-    number INTEGER NOT NULL
+    number INTEGER NOT NULL,
+    asked BLOB
 );
 
 INSERT INTO qudo_enqueued (one, id, is_new, job, number) VALUES (1, '', 0, x'', 0);
@@ -38,7 +39,7 @@ WHERE 0;
 -- Locking: the one of the file, which the caller's transaction takes with its first write.
 CREATE TRIGGER qudo_store_1_insert INSTEAD OF INSERT ON qudo_store_1
 BEGIN
-    UPDATE qudo_enqueued SET job = NEW.id, id = lower(hex(NEW.id)), is_new = NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = NEW.id);
+    UPDATE qudo_enqueued SET asked = NEW.id, job = NEW.id, id = lower(hex(NEW.id)), is_new = NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = NEW.id);
     UPDATE qudo_enqueued SET is_new = 0, id = lower(hex(u.id)), job = u.id
     FROM qudo_unique u
     WHERE is_new AND NEW.uniqkey IS NOT NULL AND u.ability = NEW.ability AND u.uniqkey = NEW.uniqkey

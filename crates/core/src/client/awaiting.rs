@@ -1,16 +1,21 @@
 //! What blocks, for tasks: enqueues and tickets that are awaited.
 //!
-//! The blocking part is done by the threads of the [front](super::front), the waiting by nobody: a task sleeps until its
+//! The blocking part is done by the threads of the [front](super::front), the waiting by no thread: a task sleeps until its
 //! job's end wakes it.
 
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
 use super::enqueued::Enqueued;
-use super::front::Front;
+use super::front::Running;
 use super::keeper::until_ended;
+use super::lookout::MIN_ANSWER;
+use super::pauses::Pause;
 use super::ticket::{Progress, Ticket};
 use super::tracked::{Done, FOR_EVER, LOST, Tracked, Verdict};
 use super::{Client, enqueue};
@@ -56,16 +61,19 @@ async fn wait_for_this(
     limit: Duration,
 ) -> Result<Result<Done, Arc<Tracked>>, Error> {
     let client = Arc::clone(&job.client);
-    let front: &Arc<Front> = &client.front;
     let mut watch = client.waiters.watch(job.id);
     let mut seen = None;
     loop {
-        let (asked, left) = (Arc::clone(job), limit.saturating_sub(begun.elapsed()));
-        let found = front.run(move || asked.look(left)).await;
-        match job.judge(found)? {
-            Verdict::Done(done) => return Ok(Ok(done)),
-            Verdict::EnqueuedAgain(next) => return Ok(Err(next)),
-            Verdict::Waits(state) => seen = state.or(seen),
+        let asked = Arc::clone(job);
+        let look = move || asked.look(limit.saturating_sub(begun.elapsed()));
+        // It may wait in line behind others, whose databases hang.
+        let at_most = client.pauses.until(until.max(Instant::now() + MIN_ANSWER));
+        if let Some(found) = unless_over(client.looks.run(look), at_most).await {
+            match job.judge(found)? {
+                Verdict::Done(done) => return Ok(Ok(done)),
+                Verdict::EnqueuedAgain(next) => return Ok(Err(next)),
+                Verdict::Waits(state) => seen = state.or(seen),
+            }
         }
         if limit.saturating_sub(begun.elapsed()).is_zero() {
             return Err(job.time_is_up(limit, seen));
@@ -79,6 +87,17 @@ async fn wait_for_this(
             None => client.pauses.until(until.min(Instant::now() + LOST)).await,
         }
     }
+}
+
+/// The answer, unless the pause is over before.
+async fn unless_over<T>(mut running: Running<T>, mut pause: Pause) -> Option<T> {
+    poll_fn(|context| {
+        if let Poll::Ready(answer) = Pin::new(&mut running).poll(context) {
+            return Poll::Ready(Some(answer));
+        }
+        Pin::new(&mut pause).poll(context).map(|()| None)
+    })
+    .await
 }
 
 /// For tasks of any runtime: the methods of the same names, without `_async`, block.
@@ -136,7 +155,7 @@ impl<R> Ticket<R> {
     /// When the job's database does not answer.
     pub async fn check_async(&self) -> Result<Progress, Error> {
         let job = self.tracked();
-        let front = Arc::clone(&job.client.front);
-        front.run(move || job.look_once().map(Progress::from)).await
+        let looks = Arc::clone(&job.client.looks);
+        looks.run(move || job.look_once().map(Progress::from)).await
     }
 }

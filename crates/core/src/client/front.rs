@@ -5,7 +5,7 @@
 //! answer wakes the task, whoever polls it.
 
 use std::any::Any;
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::Pin;
@@ -13,12 +13,21 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use crate::tools::guard::say;
 use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::threads::spawn;
+use crate::tools::time::Instant;
 
-/// More tasks at once wait in line. Each call under way has a thread of its database's besides, so that 10,000 tasks
-/// that await cost a process some ten threads.
+/// More tasks at once wait in line, unless some have been under way for long: each call under way has a thread of its
+/// database's besides, and 10,000 tasks that await are to cost a process few threads.
 const MOST: usize = 4;
+
+/// So many there are where tasks hang: a database that does not answer, or a key that somebody holds, must not stand in the
+/// way of all others.
+const MOST_WHERE_SOME_HANG: usize = 16;
+
+/// A task that has been under way for so long hangs.
+const HANGS_AFTER: Duration = Duration::from_millis(100);
 
 /// A thread that had no task for this long ends.
 const IDLE_FOR: Duration = Duration::from_secs(10);
@@ -37,6 +46,18 @@ struct Inner {
     tasks: VecDeque<Task>,
     threads: usize,
     idle: usize,
+    /// Since when the tasks are under way.
+    running: BTreeSet<(Instant, u64)>,
+    next: u64,
+}
+
+impl Inner {
+    /// Whether there may be one more thread.
+    fn has_room(&self) -> bool {
+        let hangs =
+            || self.running.first().is_some_and(|(since, _)| since.elapsed() >= HANGS_AFTER);
+        self.threads < MOST || (self.threads < MOST_WHERE_SOME_HANG && hangs())
+    }
 }
 
 /// A task that somebody awaits. One that is dropped before it began never begins; one that has begun is done to its end.
@@ -74,7 +95,7 @@ impl Front {
             }
             if let Slot::Waiting(Some(waker)) = std::mem::replace(&mut *slot, answer) {
                 drop(slot);
-                waker.wake();
+                say(|| waker.wake());
             }
         });
         self.begin(task);
@@ -88,13 +109,17 @@ impl Front {
             self.work.notify_one();
             return;
         }
-        if inner.threads >= MOST {
-            return;
+        if inner.has_room() {
+            inner.threads += 1;
+            drop(inner);
+            self.start();
         }
-        inner.threads += 1;
-        drop(inner);
+    }
+
+    /// Starts a thread that is counted already.
+    fn start(self: &Arc<Self>) {
         let front = Arc::clone(self);
-        if let Err(error) = spawn("qudo front", move || front.work()) {
+        if let Err(error) = spawn("qudo-front", move || front.work()) {
             log::error!("no thread can be started for those who await: {error}");
             let mut inner = self.inner.lock();
             inner.threads -= 1;
@@ -108,13 +133,27 @@ impl Front {
         }
     }
 
-    fn work(&self) {
+    fn work(self: &Arc<Self>) {
         let mut inner = self.inner.lock();
         loop {
             if let Some(task) = inner.tasks.pop_front() {
+                inner.next += 1;
+                let under_way = (Instant::now(), inner.next);
+                inner.running.insert(under_way);
+                // Those behind may have come before anything hung.
+                let one_more = !inner.tasks.is_empty() && inner.idle == 0 && inner.has_room();
+                inner.threads += usize::from(one_more);
                 drop(inner);
+                if one_more {
+                    self.start();
+                }
                 task();
                 inner = self.inner.lock();
+                inner.running.remove(&under_way);
+                if inner.threads > MOST && inner.tasks.is_empty() {
+                    inner.threads -= 1;
+                    return;
+                }
                 continue;
             }
             inner.idle += 1;
@@ -139,8 +178,10 @@ impl<T> Future for Running<T> {
                 drop(slot);
                 resume_unwind(panic)
             }
-            Slot::Waiting(_) => {
+            Slot::Waiting(former) => {
                 *slot = Slot::Waiting(Some(context.waker().clone()));
+                drop(slot);
+                drop(former);
                 Poll::Pending
             }
             Slot::Left => unreachable!("it was polled after its answer"),
@@ -184,37 +225,49 @@ mod tests {
             })
             .collect();
         let more: Vec<_> = (0..1_000).map(|number| front.run(move || number)).collect();
-        assert_eq!(front.inner.lock().threads, MOST);
+        assert!(front.inner.lock().threads <= MOST_WHERE_SOME_HANG);
         barrier.wait();
         for one in all {
             block_on(one);
         }
         assert_eq!(more.into_iter().map(block_on).sum::<i32>(), 499_500);
-        assert_eq!(front.inner.lock().threads, MOST);
+        assert!(front.inner.lock().threads <= MOST_WHERE_SOME_HANG);
     }
 
     #[test]
-    fn what_nobody_awaits_any_more_does_not_begin() {
+    fn tasks_that_hang_do_not_stand_in_the_way_of_others() {
         let front = Arc::<Front>::default();
         let barrier = Arc::new(Barrier::new(MOST + 1));
-        let busy: Vec<_> = (0..MOST)
+        let hang: Vec<_> = (0..MOST)
             .map(|_| {
                 let barrier = Arc::clone(&barrier);
                 front.run(move || barrier.wait())
             })
             .collect();
+        eventually("all hang", || front.inner.lock().running.len() == MOST);
+        eventually("for long", || front.inner.lock().has_room());
+        assert_eq!(block_on(front.run(|| 7)), 7);
+        barrier.wait();
+        for one in hang {
+            block_on(one);
+        }
+    }
+
+    #[test]
+    fn what_nobody_awaits_any_more_does_not_begin() {
+        let front = Arc::<Front>::default();
         let begun = Arc::<AtomicUsize>::default();
         let count = |by: usize| {
             let begun = Arc::clone(&begun);
             front.run(move || begun.fetch_add(by, Ordering::SeqCst))
         };
+        // As if all threads were busy.
+        front.inner.lock().threads = MOST_WHERE_SOME_HANG;
         let (dropped, kept) = (count(100), count(1));
         drop(dropped);
-        barrier.wait();
+        front.inner.lock().threads = 0;
+        block_on(front.run(|| ()));
         block_on(kept);
-        for one in busy {
-            block_on(one);
-        }
         assert_eq!(begun.load(Ordering::SeqCst), 1);
     }
 

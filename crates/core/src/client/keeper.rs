@@ -15,11 +15,14 @@ use super::lookout::Lookout;
 use super::pauses::Pause;
 use super::waiters::Watch;
 use crate::database::Database;
-use crate::tools::threads::spawn;
+use crate::tools::threads::{sleep, spawn};
 use crate::tools::time::Instant;
 
 /// A keeper without tasks stays for so long: the next task is often not far.
 const IDLE_FOR: Duration = Duration::from_secs(1);
+
+/// A machine that has no thread left may have one then.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
 
 /// One task that awaits a job.
 struct Awaiting<'a, 'w> {
@@ -65,9 +68,12 @@ impl Awaiting<'_, '_> {
 
     fn start_keeper(&self) {
         let (client, lookout) = (Arc::clone(self.client), Arc::clone(&self.lookout));
-        if let Err(error) = spawn("qudo tickets", move || keep(&client, &lookout)) {
+        if let Err(error) = spawn("qudo-tickets", move || keep(&client, &lookout)) {
             log::error!("no thread can be started that looks for jobs which tasks await: {error}");
+            // Threads that wait look for themselves, and tasks try again.
+            sleep(TRY_AGAIN_AFTER);
             self.lookout.inner.lock().has_keeper = false;
+            self.lookout.call_all();
         }
     }
 }
@@ -96,7 +102,8 @@ fn keep(client: &Arc<Client>, lookout: &Arc<Lookout>) {
         }
         lookout.bell.wait(lookout.next_due().saturating_duration_since(Instant::now()));
         if Instant::now() >= lookout.next_due() {
-            lookout.look(&client.waiters, Instant::now() + lookout.database.limit());
+            // More than a call may take: a database that hangs is suspected then.
+            lookout.look(&client.waiters, Instant::now() + lookout.database.limit() * 2);
         }
     }
 }
@@ -150,7 +157,8 @@ mod tests {
         assert_eq!(block_on(ticket.wait_as_async::<u64>(SOON)).expect("replies"), 42);
         block_on(ticket.wait_done_async(SOON)).expect("done");
         assert!(matches!(block_on(ticket.check_async()), Ok(crate::Progress::Completed(1))));
-        let many = block_on(manager.enqueue_many_async((0..10).map(Double::job))).expect("stored");
+        let many = block_on(manager.enqueue_many_async((0..10).map(Double::job).collect()))
+            .expect("stored");
         assert_eq!(many.len(), 10);
         let never: Ticket = manager.ticket(JobId::new());
         let unknown = block_on(never.wait_async(SOON));
@@ -257,6 +265,28 @@ mod tests {
         bed.end(bed.jobs[1]);
         assert!(waits.join().expect("no panic") < SOON / 2);
         eventually("nobody keeps what nobody awaits", || bed.client.lookouts.len() == 0);
+    }
+
+    #[test]
+    fn tasks_whose_database_hangs_wait_no_longer_than_they_want_to() {
+        let hangs = FaultyDriver::new(memory()).with_fault(|_| {
+            std::thread::sleep(Duration::from_secs(1));
+            Ok(())
+        });
+        let builder = Manager::builder().linked(false).ability::<Double>();
+        let manager = builder.driver("one", Arc::new(hangs)).build().expect("valid");
+        let tickets: Vec<Ticket> = (0..500).map(|_| manager.ticket(JobId::new())).collect();
+        let limit = Duration::from_millis(300);
+        let mut all: Vec<_> =
+            tickets.iter().map(|ticket| Box::pin(ticket.wait_async(limit))).collect();
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        let begun = Instant::now();
+        assert!(all.iter_mut().all(|one| one.as_mut().poll(&mut context).is_pending()));
+        for one in all {
+            assert!(block_on(one).is_err_and(|error| error.is_timeout()));
+        }
+        // One after the other, their looks would take 500 times 0.3 s, by 16 at a time.
+        assert!(begun.elapsed() < limit * 500 / 16 / 2, "{:?}", begun.elapsed());
     }
 
     #[test]

@@ -180,11 +180,22 @@ impl Lookout {
         if led {
             inner.has_leader = false;
         }
-        if !inner.has_leader
-            && !inner.has_keeper
-            && let Some(wanted) = inner.jobs.values().next()
-        {
-            wanted.ended.call();
+        let has_nobody = !inner.has_leader && !inner.has_keeper;
+        let next = inner.jobs.values().next().filter(|_| has_nobody);
+        let next = next.map(|wanted| Arc::clone(&wanted.ended));
+        drop(inner);
+        if let Some(ended) = next {
+            ended.call();
+        }
+    }
+
+    /// Calls all who wait, threads and tasks: nobody looks for them.
+    pub(super) fn call_all(&self) {
+        let inner = self.inner.lock();
+        let all: Vec<_> = inner.jobs.values().map(|wanted| Arc::clone(&wanted.ended)).collect();
+        drop(inner);
+        for ended in all {
+            ended.call();
         }
     }
 

@@ -38,8 +38,10 @@ pub(crate) struct Client {
     pub(crate) waiters: Waiters,
     /// For ends in other processes.
     lookouts: Lookouts,
-    /// For those who await.
+    /// For tasks that enqueue.
     pub(crate) front: Arc<Front>,
+    /// For tasks that look how their jobs fare: apart, so that they stand in no enqueue's way.
+    pub(crate) looks: Arc<Front>,
     pub(crate) pauses: Arc<Pauses>,
 }
 
@@ -52,6 +54,7 @@ impl Client {
             waiters: Waiters::default(),
             lookouts: Lookouts::default(),
             front: Arc::default(),
+            looks: Arc::default(),
             pauses: Arc::default(),
         }
     }

@@ -5,11 +5,26 @@ use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use crate::tools::bell::Bell;
+use crate::tools::guard::say;
 use crate::tools::sync::Mutex;
-use crate::tools::threads::spawn;
+use crate::tools::threads::{sleep, spawn};
 use crate::tools::time::Instant;
+
+/// How long the thread stays for those who left before the end of their pause.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// A machine that has no thread left may have one then.
+const TRY_AGAIN_AFTER: Duration = Duration::from_millis(10);
+
+/// Wakes tasks. What a waker does is not ours.
+fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        say(|| waker.wake());
+    }
+}
 
 /// Who pauses until when.
 #[derive(Default)]
@@ -52,7 +67,9 @@ impl Pauses {
                 return;
             };
             drop(inner);
-            self.bell.wait(first.saturating_duration_since(Instant::now()));
+            let left = first.saturating_duration_since(Instant::now());
+            // Not longer: whoever leaves before its end does not ring.
+            self.bell.wait(left.min(LOOK_AGAIN_AFTER));
             let now = Instant::now();
             let mut over = Vec::new();
             let mut inner = self.inner.lock();
@@ -62,7 +79,7 @@ impl Pauses {
                 over.push(first.remove());
             }
             drop(inner);
-            over.into_iter().for_each(Waker::wake);
+            wake_all(over);
         }
     }
 }
@@ -76,16 +93,21 @@ impl Future for Pause {
         }
         let mut inner = self.pauses.inner.lock();
         let is_first = inner.wakers.keys().next().is_none_or(|first| self.key < *first);
-        inner.wakers.insert(self.key, context.waker().clone());
+        let former = inner.wakers.insert(self.key, context.waker().clone());
         let runs = std::mem::replace(&mut inner.runs, true);
         drop(inner);
+        drop(former);
         if !runs {
             let pauses = Arc::clone(&self.pauses);
-            if let Err(error) = spawn("qudo pauses", move || pauses.run()) {
+            if let Err(error) = spawn("qudo-pauses", move || pauses.run()) {
                 log::error!("no thread can be started that ends the pauses of tasks: {error}");
-                self.pauses.inner.lock().runs = false;
-                // The task asks again at once, which costs time of a processor and loses nothing.
-                context.waker().wake_by_ref();
+                sleep(TRY_AGAIN_AFTER);
+                let mut inner = self.pauses.inner.lock();
+                inner.runs = false;
+                // All of them: the others took it for granted that the thread is there.
+                let wakers = std::mem::take(&mut inner.wakers);
+                drop(inner);
+                wake_all(wakers.into_values());
             }
         } else if is_first {
             self.pauses.bell.ring();
@@ -96,15 +118,14 @@ impl Future for Pause {
 
 impl Drop for Pause {
     fn drop(&mut self) {
-        self.pauses.inner.lock().wakers.remove(&self.key);
+        let former = self.pauses.inner.lock().wakers.remove(&self.key);
+        drop(former);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
-
     use crate::fixture::{block_on, eventually};
 
     impl Pauses {
@@ -128,7 +149,6 @@ mod tests {
         assert!(pauses.inner.lock().wakers.is_empty());
         // Its thread sleeps for what is not awaited any more, and goes on for the next.
         block_on(pauses.pause(Duration::from_millis(1)));
-        pauses.bell.ring();
         eventually("nobody pauses", || !pauses.inner.lock().runs);
         block_on(pauses.pause(Duration::from_millis(1)));
     }

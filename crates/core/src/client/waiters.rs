@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use qudo_hooks::JobId;
 
+use crate::tools::guard::say;
 use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::time::Instant;
 
@@ -51,16 +52,20 @@ impl Ended {
         self.changed.notify_all();
         // Taken out first: a waker may do anything.
         let wakers = std::mem::take(&mut *self.wakers.lock());
-        wakers.into_values().for_each(Waker::wake);
+        for waker in wakers.into_values() {
+            say(|| waker.wake());
+        }
     }
 
     /// The task of this number is woken by the next thing that is told; or no more.
     pub(super) fn set_waker(&self, number: u64, waker: Option<&Waker>) {
         let mut wakers = self.wakers.lock();
-        match waker {
-            Some(waker) => drop(wakers.insert(number, waker.clone())),
-            None => drop(wakers.remove(&number)),
-        }
+        let former = match waker {
+            Some(waker) => wakers.insert(number, waker.clone()),
+            None => wakers.remove(&number),
+        };
+        drop(wakers);
+        drop(former);
     }
 
     /// Calls those who wait to look for all.
@@ -94,10 +99,12 @@ impl Waiters {
             return;
         }
         let jobs = self.jobs.lock();
-        for job in ended {
-            if let Some((_, ended)) = jobs.get(&job) {
-                ended.tell(|told| told.times += 1);
-            }
+        let told: Vec<_> =
+            ended.into_iter().filter_map(|job| Some(Arc::clone(&jobs.get(&job)?.1))).collect();
+        drop(jobs);
+        // Without the lock: a waker may drop the task, which takes it.
+        for ended in told {
+            ended.tell(|told| told.times += 1);
         }
     }
 }

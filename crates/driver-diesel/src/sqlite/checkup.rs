@@ -4,7 +4,7 @@ use qudo_core::driver::{About, Remark};
 
 use super::Sqlite;
 use crate::engine::Engine;
-use crate::sql::{Bind, Sql};
+use crate::sql::{Bind, Columns, FromRow, Sql};
 
 /// Which views and triggers are missing.
 pub(super) fn checkup(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<Vec<Remark>> {
@@ -28,13 +28,33 @@ pub(super) fn checkup(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<Vec<R
 pub(super) fn refuse_callers(conn: &mut Sql<'_, SqliteConnection>) -> QueryResult<()> {
     let view = conn.tables.render("qudo_enqueue").into_owned();
     let ours = conn.tables.render("qudo_store_1").into_owned();
-    let sql = "SELECT name FROM sqlite_master WHERE type = 'trigger' AND tbl_name NOT IN (?, ?) \
-               AND (instr(sql, ?) OR instr(sql, ?)) LIMIT 20";
-    let [view_bind, ours_bind] = [&view, &ours].map(|name| Bind::Text(name));
-    let names = conn.rows::<String>(sql, &[view_bind, ours_bind, view_bind, ours_bind])?;
+    let sql = "SELECT name, lower(sql) FROM sqlite_master WHERE type = 'trigger' AND tbl_name NOT IN (?, ?)";
+    let triggers = conn.rows::<Trigger>(sql, &[Bind::Text(&view), Bind::Text(&ours)])?;
+    let calls = |trigger: &Trigger| [&view, &ours].iter().any(|name| has_word(&trigger.sql, name));
+    let names: Vec<_> =
+        triggers.into_iter().filter(calls).map(|trigger| trigger.name).take(20).collect();
     if names.is_empty() {
         return Ok(());
     }
     let text = format!("triggers enqueue into {view}: {}; drop them first", names.join(", "));
     Err(Error::QueryBuilderError(text.into()))
+}
+
+struct Trigger {
+    name: String,
+    sql: String,
+}
+
+impl FromRow for Trigger {
+    fn from_row(columns: &mut dyn Columns) -> diesel::deserialize::Result<Self> {
+        Ok(Self { name: columns.text()?, sql: columns.text()? })
+    }
+}
+
+/// Whether a text has this word, which is no part of a longer one.
+fn has_word(text: &str, word: &str) -> bool {
+    let is_part = |one: char| one.is_alphanumeric() || one == '_';
+    text.match_indices(word).any(|(at, _)| {
+        !text[..at].ends_with(is_part) && !text[at + word.len()..].starts_with(is_part)
+    })
 }
