@@ -21,7 +21,7 @@ use syn::visit::Visit;
 const SECRET: &str = "s3cr3t-0f-4-us3r";
 
 /// Types whose `Debug` is written by hand because they hold a secret; each is shown below.
-const HIDING: [&str; 20] = [
+const HIDING: [&str; 22] = [
     "Arg",
     "ClaimedJob",
     "DataSource",
@@ -37,11 +37,13 @@ const HIDING: [&str; 20] = [
     "Meta",
     "MovingJob",
     "NewJob",
+    "Outgoing",
     "Password",
     "ReplyRecord",
     "ReplyRow",
     "Ticket",
     "TypedArg",
+    "Values",
 ];
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
@@ -264,6 +266,11 @@ fn no_type_shows_an_argument_a_reply_or_a_password() {
     hidden("Manager", &manager);
     hidden("Enqueued and Ticket", &sent);
     hidden("NewJob", &NewJob::named("mail", SECRET.into()).meta("secret", SECRET));
+    let job = NewJob::named("mail", SECRET.into()).uniqkey(SECRET).meta("secret", SECRET);
+    let outgoing = qudo::adapter::Outgoing::prepare(&manager, qudo::adapter::Dialect::Sqlite, job);
+    let outgoing = outgoing.expect("valid").expect("kept");
+    hidden("Outgoing", &outgoing);
+    hidden("Values", &outgoing.values());
     hidden("Encodable", &qudo::codec::Encodable::new(&SECRET));
     hidden("TypedArg", &qudo::codec::TypedArg::new(SECRET));
     let mut meta = qudo::Meta::default();

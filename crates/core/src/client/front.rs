@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use crate::tools::guard::say;
 use crate::tools::sync::{Condvar, Mutex};
-use crate::tools::threads::spawn;
+use crate::tools::threads::{sleep, spawn};
 use crate::tools::time::Instant;
 
 /// More tasks at once wait in line, unless some have been under way for long: each call under way has a thread of its
@@ -49,6 +49,8 @@ struct Inner {
     /// Since when the tasks are under way.
     running: BTreeSet<(Instant, u64)>,
     next: u64,
+    /// A thread stands by, for tasks that hang.
+    has_reserve: bool,
 }
 
 impl Inner {
@@ -113,6 +115,31 @@ impl Front {
             inner.threads += 1;
             drop(inner);
             self.start();
+        } else if !std::mem::replace(&mut inner.has_reserve, true) {
+            drop(inner);
+            let front = Arc::clone(self);
+            if spawn("qudo-front", move || front.stand_by()).is_err() {
+                self.inner.lock().has_reserve = false;
+            }
+        }
+    }
+
+    /// Looks whether tasks hang while others wait in line, and then does those. Nobody else would see it: the threads are busy,
+    /// and no further task may come.
+    fn stand_by(self: &Arc<Self>) {
+        loop {
+            sleep(HANGS_AFTER);
+            let mut inner = self.inner.lock();
+            if inner.tasks.is_empty() {
+                inner.has_reserve = false;
+                return;
+            }
+            if inner.has_room() {
+                inner.has_reserve = false;
+                inner.threads += 1;
+                drop(inner);
+                return self.work();
+            }
         }
     }
 
@@ -244,8 +271,8 @@ mod tests {
                 front.run(move || barrier.wait())
             })
             .collect();
-        eventually("all hang", || front.inner.lock().running.len() == MOST);
-        eventually("for long", || front.inner.lock().has_room());
+        eventually("all are under way", || front.inner.lock().running.len() == MOST);
+        // Also where nothing comes after them.
         assert_eq!(block_on(front.run(|| 7)), 7);
         barrier.wait();
         for one in hang {
