@@ -7,13 +7,13 @@
 use std::any::Any;
 use std::collections::{BTreeSet, VecDeque};
 use std::future::Future;
-use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::panic::resume_unwind;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::tools::guard::say;
+use crate::tools::guard::{catch, say};
 use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::threads::{sleep, spawn};
 use crate::tools::time::Instant;
@@ -87,7 +87,7 @@ impl Front {
             if matches!(*answered.lock(), Slot::Left) {
                 return;
             }
-            let answer = match catch_unwind(AssertUnwindSafe(task)) {
+            let answer = match catch(task) {
                 Ok(answer) => Slot::Answered(answer),
                 Err(panic) => Slot::Panicked(panic),
             };
@@ -225,6 +225,7 @@ impl<T> Drop for Running<T> {
 
 #[cfg(test)]
 mod tests {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::{Barrier, mpsc};
 

@@ -9,6 +9,11 @@ pub(crate) fn guard<T>(run: impl FnOnce() -> T) -> Result<T, String> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| message(&*panic))
 }
 
+/// As [`guard`]; the error is the panic, which can go on in another thread.
+pub(crate) fn catch<T>(run: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(run))
+}
+
 /// Runs what must not matter if it panics, such as a log.
 pub(crate) fn say(run: impl FnOnce()) {
     let _ = guard(run);
