@@ -50,12 +50,12 @@ const QUESTION_ON_SQLITE: &str = "SELECT id, is_new FROM qudo_enqueued WHERE ask
 /// and then no row comes back although the job is stored.
 ///
 /// ```no_run
-/// use qudo::adapter::{Dialect, Outgoing};
-/// use qudo::{Enqueued, Manager, NewJob};
+/// use qudo_core::{Enqueued, Error, Manager, NewJob};
+/// use qudo_driver_diesel::adapter::{Dialect, Outgoing, Values}; // `qudo::adapter`
 /// # struct Theirs;
-/// # impl Theirs { fn query_one(&self, sql: &str, values: &qudo::adapter::Values<'_>) -> std::io::Result<(String, i64)> { todo!() } }
+/// # impl Theirs { fn query_one(&self, sql: &str, values: &Values<'_>) -> std::io::Result<(String, i64)> { todo!() } }
 ///
-/// fn enqueue_on(conn: &Theirs, manager: &Manager, job: NewJob) -> Result<Enqueued, qudo::Error> {
+/// fn enqueue_on(conn: &Theirs, manager: &Manager, job: NewJob) -> Result<Enqueued, Error> {
 ///     let Some(job) = Outgoing::prepare(manager, Dialect::Postgres, job)? else {
 ///         return Ok(Enqueued::Suppressed);
 ///     };
