@@ -38,6 +38,11 @@ pub(crate) fn find(manager: &Manager, id: JobId) -> JobInfo {
     manager.lookup(id).expect("asks").expect("it lives").1
 }
 
+/// MariaDB from 11.6.2 on refuses to read what is newer than a transaction at REPEATABLE READ, which has to be repeated.
+fn is_newer(error: &str) -> bool {
+    error.contains("Record has changed since last read")
+}
+
 /// Longer than anything takes here.
 const LONG: Duration = Duration::from_secs(30);
 
@@ -185,7 +190,10 @@ fn of_two_transactions_with_one_key_the_second_waits_and_finds_the_job_of_the_fi
         let (first, _) = place.client.enqueue_within(&asked).expect("stored");
         let mut second = place.another();
         let theirs = asked.clone();
-        let waits = std::thread::spawn(move || second.enqueue(&theirs));
+        let waits = std::thread::spawn(move || match second.enqueue(&theirs) {
+            Err(error) if is_newer(&error) => second.enqueue(&theirs),
+            answer => answer,
+        });
         eventually(LONG, "the second waits for the first", || match place.engine {
             // It waits before it does anything.
             "sqlite" => true,
@@ -375,6 +383,10 @@ fn a_session_that_reads_from_a_snapshot_finds_keys_and_ids_that_came_later(place
         let refused = answer.expect_err("it cannot see the holder");
         assert!(refused.contains("could not serialize"), "{refused}");
         place.client.run("ROLLBACK").expect("ends");
+    } else if answer.as_ref().is_err_and(|error| is_newer(error)) {
+        place.client.run("ROLLBACK").expect("ends");
+        let again = place.client.enqueue(&Asked::of("a").key("k"));
+        assert_eq!(again, Ok((held, false)));
     } else {
         assert_eq!(answer, Ok((held, false)));
         assert_eq!(place.client.enqueue_within(&given), Ok((id, false)));
