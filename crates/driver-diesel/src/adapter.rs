@@ -53,7 +53,7 @@ const QUESTION_ON_SQLITE: &str = "SELECT id, is_new FROM qudo_enqueued WHERE ask
 /// use qudo_core::{Enqueued, Error, Manager, NewJob};
 /// use qudo_driver_diesel::adapter::{Dialect, Outgoing, Values}; // `qudo::adapter`
 /// # struct Theirs;
-/// # impl Theirs { fn query_one(&self, sql: &str, values: &Values<'_>) -> std::io::Result<(String, i64)> { todo!() } }
+/// # impl Theirs { fn query_one(&self, sql: &str, values: &Values<'_>) -> std::io::Result<(String, i64)> { Err(std::io::Error::other("not connected")) } }
 ///
 /// fn enqueue_on(conn: &Theirs, manager: &Manager, job: NewJob) -> Result<Enqueued, Error> {
 ///     let Some(job) = Outgoing::prepare(manager, Dialect::Postgres, job)? else {
