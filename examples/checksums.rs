@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressDrawTarget};
-use qudo::{Error, Job, JobError, JobId, JobResult, Manager, NewJob, Progress};
+use qudo::{Error, Job, JobError, JobId, JobResult, Manager, NewJob, Standing};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
@@ -164,7 +164,7 @@ fn enqueue(manager: &Manager, run: &Run, files: &[PathBuf]) -> JobResult<Vec<Job
             let job = run.job(&std::path::absolute(file)?);
             ids.push(job.id());
             // A run that is taken up may have finished this file already.
-            if run.fresh || matches!(manager.ticket(job.id()).check()?, Progress::Unknown) {
+            if run.fresh || matches!(manager.ticket(job.id()).check()?, Standing::Unknown) {
                 jobs.push(job);
             }
         }

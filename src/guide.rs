@@ -12,6 +12,9 @@ pub mod abilities {}
 #[doc = include_str!("../docs/guide/enqueuing.md")]
 pub mod enqueuing {}
 
+#[doc = include_str!("../docs/guide/replies.md")]
+pub mod replies {}
+
 #[doc = include_str!("../docs/guide/sql.md")]
 pub mod sql {}
 

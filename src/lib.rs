@@ -9,8 +9,8 @@ pub mod guide;
 
 pub use qudo_core::{
     Ability, AbilityOptions, Backoff, DataSource, Enqueued, Error, Job, JobError, JobResult,
-    Manager, ManagerBuilder, NewJob, Progress, RetryDelay, Ticket, UniqPolicy, WorkHandle, abort,
-    register, snooze,
+    Manager, ManagerBuilder, NewJob, Progress, RetryDelay, SavedTicket, Sent, Standing, Ticket,
+    UniqPolicy, Update, UpdateStream, Updates, WorkHandle, abort, register, snooze,
 };
 pub use qudo_driver_diesel::{CompleteIn, EnqueueIn};
 pub use qudo_hooks::{Due, JobId, Meta, Outcome};

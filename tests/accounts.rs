@@ -222,7 +222,7 @@ fn may_enqueue(engine: &'static str) {
     // And with tickets it follows its jobs.
     bed.grant(bed.grants.tickets);
     let ticket = manager.enqueue(arg("followed")).expect("stored").ticket().expect("new").clone();
-    assert!(matches!(ticket.check().expect("answers"), qudo::Progress::Waiting(_)));
+    assert!(matches!(ticket.check().expect("answers"), qudo::Standing::Waiting(_)));
 }
 
 /// What was stored while the database took nothing is forwarded by an account that stores jobs alone.

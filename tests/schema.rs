@@ -85,6 +85,7 @@ fn up_down_up(dsn: &str) {
         "2026-11-30-000003_add_operations",
         "2026-11-30-000004_add_numbers",
         "2026-11-30-000005_add_sql_enqueue",
+        "2026-11-30-000006_add_sent",
     ];
     assert_eq!(first, all, "the same on every engine");
     let driver = qudo::driver::DriverRegistration::open_linked(dsn).expect("opens").driver;
@@ -140,18 +141,18 @@ fn a_migration_that_was_broken_off_is_missing_and_is_applied_again() {
             .expect("nor the end");
         let state = driver.schema().expect("answers");
         assert!(
-            matches!(state, SchemaState::Behind(ref missing) if missing.len() == 4),
+            matches!(state, SchemaState::Behind(ref missing) if missing.len() == 5),
             "{state:?}"
         );
         let applied = manager.migrate().expect("migrates").remove(0).answer.expect("again");
-        assert_eq!(applied.len(), 4);
+        assert_eq!(applied.len(), 5);
         assert_eq!(driver.schema().expect("answers"), SchemaState::Current);
         driver.remains(qudo::JobId::new()).expect("the table is there again");
         // A migration that was only begun can be reverted too.
         sql_query("UPDATE qudo_schema_migrations SET applied_at = 0")
             .execute(&mut conn)
             .expect("sets");
-        assert_eq!(driver.revert().expect("reverts").len(), 4);
+        assert_eq!(driver.revert().expect("reverts").len(), 5);
     }
 }
 

@@ -48,7 +48,7 @@ const HIDING: [&str; 22] = [
 
 /// Types whose `Debug` is written by hand for another reason: they hold functions, threads or sets, of which
 /// they show names, numbers or nothing.
-const PLAIN: [&str; 28] = [
+const PLAIN: [&str; 30] = [
     "AbilityRegistration",
     "AbilitySet",
     "CodecSet",
@@ -74,6 +74,8 @@ const PLAIN: [&str; 28] = [
     "Sqlite",
     "Target",
     "TestQueueBuilder",
+    "UpdateStream",
+    "Updates",
     "Visit",
     "WorkHandle",
     "WorkerView",

@@ -125,6 +125,10 @@ pub fn copies_unlocked(sql: &str) -> bool {
         return false;
     };
     let locks = ["FOR UPDATE", "LOCK IN SHARE MODE", "RETURNING", "unixepoch("];
+    // A lease that only guards what is inserted beside it: nothing of its row is copied but the key, and nothing is taken.
+    if sql.contains("INTO qudo_sent ") {
+        return false;
+    }
     let reads = ["FROM qudo_", "JOIN qudo_"].iter().any(|words| select.contains(words));
     reads && !locks.iter().any(|lock| sql.contains(lock))
 }

@@ -24,6 +24,7 @@ mod spans;
 mod stats;
 mod status;
 mod verbs;
+mod wait;
 mod why;
 mod workers;
 
@@ -66,6 +67,9 @@ enum Command {
     Show(one_job::OneJob),
     /// Tell why a job does not run, or how it ended: the one reason, from all databases.
     Why(one_job::OneJob),
+    /// Wait for a job: show what it sends and how far it is, as it tells, and then its reply. 0 when it completed, 1 when it did not,
+    /// 2 when the limit is over or a database did not answer.
+    Wait(wait::Arguments),
     #[command(after_long_help = list::LANGUAGE)]
     /// Let jobs that wait for their next attempt run now.
     Retry(verbs::Retry),
@@ -244,6 +248,7 @@ fn execute(command: Command, own: Option<&Manager>) -> Result<ExitCode, Failure>
         Command::Show(arguments) => show::run(&arguments.databases.manager(own)?, &arguments)?,
         Command::Audit(arguments) => audit::run(&arguments.databases.manager(own)?, &arguments),
         Command::Why(arguments) => why::run(&arguments.databases.manager(own)?, &arguments)?,
+        Command::Wait(arguments) => wait::run(&arguments.databases().manager(own)?, &arguments),
         Command::Run(arguments) => run::run(&arguments.databases.manager(own)?, &arguments)?,
         Command::Bench(arguments) => code(bench::run(&arguments)?),
     })

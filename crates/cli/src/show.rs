@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use crate::one_job::OneJob;
 use crate::output::say;
 use crate::shapes::{exception_as_json, job_as_json, meta_as_json, run_as_json, time};
-use crate::{Failure, why, with_causes};
+use crate::{Failure, wait, why, with_causes};
 
 /// The greatest number of failures, and of runs, that are shown: the newest.
 const MOST: u32 = 1_000;
@@ -28,12 +28,15 @@ pub(crate) fn run(manager: &Manager, arguments: &OneJob) -> Result<ExitCode, Fai
     let facts = info
         .map(|job| &job.facts)
         .or_else(|| last.filter(|row| row.discarded).map(|row| &row.facts));
+    // A job of which nothing is known tells nothing, and one whose database is away is told of below.
+    let progress = manager.ticket(arguments.job).progress().unwrap_or_default();
     let argument = facts.and_then(|facts| manager.readable_argument(facts));
     if arguments.json {
         let object = json!({
             "why": why::as_json(&explanation),
             "job": info.map(job_as_json),
             "argument": argument,
+            "progress": progress.as_ref().map(wait::progress_as_json),
             "more": failures.next.is_some() || runs.next.is_some(),
             "failures": failed.iter().map(|row| exception_as_json(row)).collect::<Vec<_>>(),
             "runs": ran.iter().map(|row| run_as_json(row)).collect::<Vec<_>>(),
@@ -45,6 +48,9 @@ pub(crate) fn run(manager: &Manager, arguments: &OneJob) -> Result<ExitCode, Fai
             lines(info, facts.map(|facts| (&*facts.codec, facts.arg.len())), argument.as_ref())
         {
             say(&line);
+        }
+        if let Some(progress) = &progress {
+            say(&format!("progress: {}, said {}", wait::text_of(progress), time(progress.at)));
         }
         for row in &failed {
             say(&format!(

@@ -118,6 +118,7 @@ fn told(reason: &Reason) -> String {
         Reason::Removed { ending: Ending::Superseded } => {
             "it waited in the spool, and another job held its unique key when it was to leave".to_owned()
         }
+        Reason::Replaced { by } => format!("it completed, and job {by} took its place"),
         Reason::Removed { .. } => "it was removed while it waited".to_owned(),
         Reason::Moved { to } => {
             format!("it was moved to database {to:?}, which is not asked here or does not know it")
@@ -208,6 +209,7 @@ fn fields_of(reason: &Reason) -> Vec<(&'static str, Value)> {
             ("cancelled_for", json!(reason)),
             ("redriven_as", json!(redriven_as.map(|job| job.to_string()))),
         ],
+        Reason::Replaced { by } => vec![("replaced_by", json!(by.to_string()))],
         Reason::Removed { ending } => vec![("ending", json!(ending.as_str()))],
         Reason::Moved { to } => vec![("to", json!(to))],
         _ => vec![],

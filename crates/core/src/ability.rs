@@ -166,6 +166,10 @@ fn run_erased<A: Ability>(
     if TypeId::of::<A::Reply>() == TypeId::of::<()>() {
         return Ok(None);
     }
+    // Of a chain only the last job may have an answer: the others return `None`, and their clients wait for it.
+    if job.is_replaced() && serde_json::to_value(&reply).is_ok_and(|reply| reply.is_null()) {
+        return Ok(None);
+    }
     let encoded = codecs.get(&options.codec).and_then(|codec| qudo_hooks::encode(codec, &reply));
     let body = encoded.map_err(|error| {
         Unfinished::failed(FailureKind::Error, format!("the reply: {}", with_causes(&error)))

@@ -1,6 +1,6 @@
 use std::any::Any;
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::task::Waker;
 use std::time::Duration;
 
@@ -9,14 +9,17 @@ use qudo_hooks::{CodecSet, Encodable, JobId, JobView, Meta, PluginError, PluginS
 use serde::Serialize;
 
 use crate::driver::{
-    ClaimedJob, Driver, Extras, JobRecord, ReplyRecord, Settlement, StatusRecord, Verdict, WorkerId,
+    ClaimedJob, Driver, Extras, JobRecord, LeaseKey, ReplyRecord, Sending, SentRecord, Settlement,
+    StatusRecord, Verdict, WorkerId,
 };
 use crate::error::Error;
 use crate::inside::JobInside;
 use crate::metadata;
 use crate::new_job::NewJob;
+use crate::progress::ProgressCell;
 use crate::tools::awake;
 use crate::tools::causes::with_causes;
+use crate::tools::front::Front;
 use crate::tools::sync::{Mutex, MutexGuard};
 use crate::tools::time::Instant;
 
@@ -33,8 +36,26 @@ pub(crate) trait Host: Send + Sync {
     /// Tells the observer of jobs that took the place of another.
     fn tell_replacements(&self, jobs: &[JobRecord], without: &[JobId], database: &str);
 
+    /// A run begins to say how far it is.
+    fn register_progress(&self, cell: &Arc<ProgressCell>);
+
+    /// The job told something.
+    fn note_news(&self, job: JobId);
+
+    /// The threads that block for futures.
+    fn front(&self) -> Arc<Front>;
+
     /// The manager itself.
     fn as_any(&self) -> &dyn Any;
+}
+
+/// Where a run stores what it tells before its end.
+pub(crate) trait Store: Send + Sync {
+    /// Stores a value under its number.
+    fn send(&self, lease: LeaseKey, sent: &Arc<SentRecord>) -> Result<Sending, Error>;
+
+    /// The number of the last value that any run of this job sent.
+    fn last_sent(&self, job: JobId) -> Result<Option<i32>, Error>;
 }
 
 /// What a job at work is told of the process that runs it.
@@ -47,6 +68,9 @@ pub(crate) trait Tenure: Send + Sync {
 
     /// Why a run under this claim is to end, if an operator cancelled its job.
     fn cancelled(&self, job: JobId, claim: i64) -> Option<Arc<str>>;
+
+    /// Tells other processes that wait for news of this job.
+    fn tell_news(&self, job: JobId);
 
     /// Wakes the future of this number when the job is cancelled; `None` when it does not wait any more.
     #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "only futures are woken"))]
@@ -61,6 +85,7 @@ pub(crate) struct Post {
     pub(crate) worker: WorkerId,
     pub(crate) host: Arc<dyn Host>,
     pub(crate) tenure: Arc<dyn Tenure>,
+    pub(crate) store: Arc<dyn Store>,
 }
 
 /// A running job, as its ability sees it.
@@ -80,6 +105,10 @@ pub struct Job {
     /// When the ability's time limit is over.
     pub(crate) deadline: Option<Instant>,
     pub(crate) written: Mutex<Written>,
+    /// Once it said how far it is.
+    pub(crate) progress: OnceLock<Arc<ProgressCell>>,
+    /// The number of the value that it sends next, once it sent any.
+    pub(crate) next_sent: Arc<Mutex<Option<i32>>>,
 }
 
 /// What the ability asked to be written when it completes.
@@ -231,10 +260,69 @@ impl Job {
         Ok(())
     }
 
+    /// Says how far the job is: `done` of `total` in a unit of its own, and a word for people, of at most 1,000 bytes;
+    /// longer ones are cut. Without a total, as with `None`, only what is done is shown.
+    ///
+    /// It asks no database and costs a short lock, so call it as often as you like. Those who wait in this process see
+    /// it at once, by [`Ticket::progress`](crate::Ticket::progress), [`Ticket::updates`](crate::Ticket::updates) and so on;
+    /// it is stored for others with the next heartbeat, every five seconds by default, and within a second on PostgreSQL while
+    /// somebody waits for news there. A run that is shorter stores nothing. During [`work_once`](crate::Manager::work_once) it is not
+    /// stored.
+    pub fn progress(&self, done: u64, total: impl Into<Option<u64>>, note: &str) {
+        let cell = self.progress.get_or_init(|| {
+            let (claimed, database) = (&self.claimed, Arc::clone(&self.post.database));
+            let cell = ProgressCell::new(claimed.id, claimed.claim, claimed.attempt, database);
+            let cell = Arc::new(cell);
+            self.post.host.register_progress(&cell);
+            cell
+        });
+        cell.note(done, total.into(), note);
+    }
+
+    /// Sends a value to those who wait, at once: it is stored when this method returns, in a transaction of its own,
+    /// whatever becomes of the run. [`Ticket::updates`](crate::Ticket::updates) reads it, with the attempt that sent it and a number
+    /// that counts over all attempts. It is kept as long as replies are.
+    ///
+    /// Each call is a round trip and a commit; [`reply`](Self::reply) stores a value with the end of the run. May be called
+    /// from several threads: one after the other is stored. Blocks; for async bodies there is [`send_async`](Self::send_async).
+    ///
+    /// # Errors
+    ///
+    /// [`Error::LeaseLost`] when the job may run elsewhere; when the value cannot be encoded, or the database refuses it
+    /// or does not answer: then it may be stored all the same.
+    pub fn send(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        self.outgoing(value)?.make()
+    }
+
+    /// As [`send`](Self::send), for async bodies: a thread of the manager's blocks. A future that is dropped may have
+    /// sent the value all the same.
+    ///
+    /// # Errors
+    ///
+    /// As [`send`](Self::send).
+    pub async fn send_async(&self, value: &(impl Serialize + ?Sized)) -> Result<(), Error> {
+        let outgoing = self.outgoing(value)?;
+        let front = self.post.host.front();
+        front.run(move || outgoing.make()).await
+    }
+
+    fn outgoing(&self, value: &(impl Serialize + ?Sized)) -> Result<Outgoing, Error> {
+        let value = self.encode_reply(Encodable::new(&value))?;
+        let (claimed, worker) = (&self.claimed, self.post.worker);
+        let lease = LeaseKey { worker, job: claimed.id, claim: claimed.claim };
+        let (post, next) = (Arc::clone(&self.post), Arc::clone(&self.next_sent));
+        Ok(Outgoing { post, next, lease, attempt: claimed.attempt, value })
+    }
+
     /// Enqueues another job in the place of this one: both happen in one transaction if the ability
     /// returns `Ok`, and neither happens otherwise. The new job goes to this job's database. Its
     /// `pre_enqueue` hooks are called when the ability has returned, `post_enqueue` hooks after the
-    /// commit. With `complete_in` the `pre_enqueue` hooks run inside its open transaction: they must not
+    /// commit.
+    ///
+    /// Tickets follow: if one job takes the place of this one, and this one leaves no reply, because it returns nothing or `None`
+    /// and called [`reply`](Self::reply) never, then [`Ticket::wait`](crate::Ticket::wait) goes on with the new job and returns its reply.
+    ///
+    /// With `complete_in` the `pre_enqueue` hooks run inside its open transaction: they must not
     /// enqueue then, because on SQLite the transaction holds the only writing connection.
     pub fn replace<R>(&self, with: NewJob<R>) {
         self.written().replacements.push(with.untyped());
@@ -245,6 +333,11 @@ impl Job {
     /// databases are of several kinds.
     pub fn engine(&self) -> &str {
         self.post.driver.engine()
+    }
+
+    /// Whether another job is to take this one's place.
+    pub(crate) fn is_replaced(&self) -> bool {
+        !self.written().replacements.is_empty()
     }
 
     /// The jobs that take this one's place, through their hooks and encoded.
@@ -291,6 +384,48 @@ impl Job {
         view_of(claimed, self.max_retries, &self.post.database, plugins)
             .with_waited(Some(waited))
             .with_arg(&claimed.facts.codec, &claimed.facts.arg)
+    }
+}
+
+/// A number is taken by a run that lost its lease at the same moment, which does not happen over and over.
+const MAX_NUMBERS: usize = 10;
+
+/// A value on its way.
+struct Outgoing {
+    post: Arc<Post>,
+    next: Arc<Mutex<Option<i32>>>,
+    lease: LeaseKey,
+    attempt: i32,
+    value: ReplyRecord,
+}
+
+impl Outgoing {
+    fn make(self) -> Result<(), Error> {
+        let (job, store) = (self.lease.job, &self.post.store);
+        // Held over the call: what is sent from several threads is stored in the order of its numbers.
+        let mut next = self.next.lock();
+        let mut value = self.value;
+        for _ in 0..MAX_NUMBERS {
+            let number = match *next {
+                Some(number) => number,
+                // Other runs of the job may have sent something.
+                None => store.last_sent(job)?.map_or(0, |last| last.saturating_add(1)),
+            };
+            // Also if it is not answered: it may be stored, and another value under its number would be taken for it.
+            *next = Some(number.saturating_add(1));
+            let sent = Arc::new(SentRecord { number, attempt: self.attempt, value });
+            match store.send(self.lease, &sent)? {
+                Sending::Stored => break,
+                Sending::LeaseLost => return Err(Error::LeaseLost { job }),
+                // By a run that lost its lease, after this one asked for the last.
+                Sending::NumberTaken => *next = None,
+            }
+            value = Arc::try_unwrap(sent).map_or_else(|sent| sent.value.clone(), |sent| sent.value);
+        }
+        drop(next);
+        self.post.host.note_news(job);
+        self.post.tenure.tell_news(job);
+        Ok(())
     }
 }
 

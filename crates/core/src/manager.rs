@@ -24,6 +24,7 @@ use crate::admin::page::{Listing, Paging};
 use crate::admin::why::Explanation;
 use crate::builder::ManagerBuilder;
 use crate::client::enqueued::Enqueued;
+use crate::client::saved::SavedTicket;
 use crate::client::spool::SpoolReport;
 use crate::client::ticket::Ticket;
 use crate::client::{self, Client};
@@ -43,9 +44,11 @@ use crate::inside::ManagerInside;
 use crate::job::{Host, Job};
 use crate::new_job::NewJob;
 use crate::program::Program;
+use crate::progress::ProgressCell;
 use crate::session::pulses::LoopReport;
 use crate::session::work::{AtWork, WorkHandle};
 use crate::session::{self, Session};
+use crate::tools::front::Front;
 use crate::tools::time::SystemTime;
 
 /// The handle to all databases: clients enqueue through it, services work through it.
@@ -173,9 +176,30 @@ impl Manager {
     ///
     /// It cannot distinguish a job that completed without a reply from a job that was never stored, unless the ticket
     /// saw the job alive or the job's ability keeps the job status: see
-    /// [`Progress::Unknown`](crate::Progress::Unknown).
+    /// [`Standing::Unknown`](crate::Standing::Unknown).
     pub fn ticket(&self, job: JobId) -> Ticket {
         Ticket::of_id(self.client(), job)
+    }
+
+    /// The ticket that was [saved](Ticket::save), perhaps by another process. A database that this manager does not have is as one that is not
+    /// known: then the job is looked for in all.
+    ///
+    /// ```
+    /// use qudo_core::{Manager, NewJob, SavedTicket, Ticket};
+    ///
+    /// # fn run() -> Result<(), Box<dyn std::error::Error>> {
+    /// let manager = Manager::builder().linked(false).database("memory:").build()?;
+    /// let sent = manager.enqueue(NewJob::named("mail", 1.into()))?;
+    /// let text = serde_json::to_string(&sent.ticket().expect("it is new").save())?;
+    /// let saved: SavedTicket = serde_json::from_str(&text)?;
+    /// let ticket: Ticket = manager.restore(&saved);
+    /// assert_eq!(Some(ticket.id()), sent.id());
+    /// # Ok(())
+    /// # }
+    /// # run().expect("runs");
+    /// ```
+    pub fn restore<R>(&self, saved: &SavedTicket) -> Ticket<R> {
+        client::saved::restore(self.client(), saved)
     }
 
     /// The short name of the database where a new job would go if all are up: the key's home for
@@ -965,6 +989,18 @@ impl Host for Manager {
 
     fn tell_replacements(&self, jobs: &[JobRecord], without: &[JobId], database: &str) {
         self.program().tell_replacements(jobs, without, database, SystemTime::now());
+    }
+
+    fn register_progress(&self, cell: &Arc<ProgressCell>) {
+        self.client().progress.register(cell);
+    }
+
+    fn note_news(&self, job: JobId) {
+        self.client().waiters.note_news([job]);
+    }
+
+    fn front(&self) -> Arc<Front> {
+        Arc::clone(&self.client().front)
     }
 
     fn as_any(&self) -> &dyn Any {

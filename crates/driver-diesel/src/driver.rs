@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 use diesel::result::Error;
 use qudo_core::driver::{
     AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
-    Deadline, Depth, Driver, DriverError, ErrorKind, Exception, ExceptionScan, Head, Inserted,
-    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, Order, Past, Pause, PlacedJob,
-    Promotion, Purged, Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatRow,
-    StatScan, StatusRow, StatusScan, Verdict, Wake, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
-    WorkerSeen,
+    Deadline, Depth, Driver, DriverError, ErrorKind, Exception, ExceptionScan, Head, Heard,
+    Inserted, Inspect, Interim, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, LeaseKey,
+    News, Order, Past, Pause, PlacedJob, ProgressRecord, ProgressRow, Promotion, Purged, Remains,
+    Remark, Rescued, SchemaState, Sending, SentRecord, SentRow, Settled, Settlement, StatRow,
+    StatScan, StatusRow, StatusScan, Tidings, Verdict, Wake, WakeSource, Wakes, Work, WorkerId,
+    WorkerInfo, WorkerSeen,
 };
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -26,8 +27,8 @@ use crate::share::{is_dear, its_share};
 use crate::sql::{Bind, Sql};
 use crate::statements::ledger::{Orphans, inner};
 use crate::statements::{
-    control, exception, heads, lookup, operation, scan, schedule, settle, single, stat, trace,
-    worker,
+    control, exception, heads, interim, lookup, operation, scan, schedule, settle, single, stat,
+    trace, worker,
 };
 
 /// The driver of one database on the engine `E`.
@@ -395,6 +396,16 @@ impl<E: Engine> Work for DieselDriver<E> {
             }
             Err(error) => return Err(error),
         }
+        match self.write_transaction(|conn| interim::purge::<E>(conn, keep, limit)) {
+            Ok((removed, more)) => {
+                done.removed += removed;
+                done.more |= more;
+            }
+            Err(error) if error.kind() == ErrorKind::Permission => {
+                log::debug!("{}: what jobs sent stays: {error}", self.engine.describe());
+            }
+            Err(error) => return Err(error),
+        }
         match self.write_transaction(|conn| stat::purge::<E>(conn, keep, limit)) {
             Ok((removed, more)) => {
                 done.removed += removed;
@@ -406,6 +417,40 @@ impl<E: Engine> Work for DieselDriver<E> {
             Err(error) => return Err(error),
         }
         Ok(done)
+    }
+}
+
+impl<E: Engine> Interim for DieselDriver<E> {
+    fn send(&self, lease: &LeaseKey, sent: &SentRecord) -> Result<Sending, DriverError> {
+        self.engine.check_size(sent.value.body.len())?;
+        self.write_that_stands(
+            |conn, sending| {
+                let is_stored = *sending == Sending::Stored;
+                Ok(!is_stored || interim::is_sent::<E>(conn, lease, sent)?)
+            },
+            |conn| interim::send::<E>(conn, lease, sent),
+        )
+    }
+
+    fn note_progress(
+        &self,
+        worker: WorkerId,
+        records: &[ProgressRecord],
+    ) -> Result<(), DriverError> {
+        self.write_transaction(|conn| interim::note_progress::<E>(conn, worker.as_uuid(), records))
+    }
+
+    fn sent(&self, job: JobId, from: i32, limit: u32) -> Result<Vec<SentRow>, DriverError> {
+        self.engine.read(|conn| interim::sent::<E>(conn, job.as_uuid(), from, limit))
+    }
+
+    fn progress(&self, job: JobId) -> Result<Option<ProgressRow>, DriverError> {
+        self.engine.read(|conn| interim::progress::<E>(conn, job.as_uuid()))
+    }
+
+    fn news(&self, jobs: &[JobId]) -> Result<Vec<News>, DriverError> {
+        let jobs: Vec<_> = jobs.iter().map(|id| *id.as_uuid()).collect();
+        self.engine.read(|conn| interim::news::<E>(conn, &jobs))
     }
 }
 
@@ -556,5 +601,21 @@ impl<E: Engine> Wakes for DieselDriver<E> {
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
         self.engine.listen(on_wake)
+    }
+
+    fn hears_news(&self) -> bool {
+        self.engine.hears_news()
+    }
+
+    fn listen_for_news(&self, on_news: &mut dyn FnMut(Heard) -> bool) -> Result<(), DriverError> {
+        self.engine.listen_for_news(on_news)
+    }
+
+    fn ask_for_news(&self) {
+        self.engine.ask_for_news();
+    }
+
+    fn tell_news(&self, tidings: Tidings<'_>) {
+        self.engine.tell_news(tidings);
     }
 }

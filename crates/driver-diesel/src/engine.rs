@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, JobRecord, Remark, Settled,
-    Settlement, Wake, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, Deadline, DriverError, Heard, JobRecord, Remark,
+    Settled, Settlement, Tidings, Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -353,6 +353,22 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
 
     /// Tells other processes that orders were stored, where the engine can.
     fn notify_orders(&self) {}
+
+    /// See [`Wakes::hears_news`](qudo_core::driver::Wakes::hears_news).
+    fn hears_news(&self) -> bool {
+        false
+    }
+
+    /// See [`Wakes::listen_for_news`](qudo_core::driver::Wakes::listen_for_news).
+    fn listen_for_news(&self, _: &mut dyn FnMut(Heard) -> bool) -> Result<(), DriverError> {
+        Ok(())
+    }
+
+    /// See [`Wakes::ask_for_news`](qudo_core::driver::Wakes::ask_for_news).
+    fn ask_for_news(&self) {}
+
+    /// See [`Wakes::tell_news`](qudo_core::driver::Wakes::tell_news).
+    fn tell_news(&self, _: Tidings<'_>) {}
 
     /// Whether the queues may have work since the last call.
     fn changed(&self, queues: &[&str], abilities: &[AbilityLease]) -> Result<bool, DriverError>;

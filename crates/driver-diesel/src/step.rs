@@ -72,7 +72,7 @@ pub(crate) const ADD_A_COLUMN: Step = Step {
 #[cfg(qudo_upgrade_test)]
 pub(crate) const BREAK: Step = Step {
     name: "2999-01-02-000001_break",
-    oldest: 6,
+    oldest: 7,
     up: "ALTER TABLE qudo_job ADD COLUMN broken INTEGER",
     down: "ALTER TABLE qudo_job DROP COLUMN broken",
 };

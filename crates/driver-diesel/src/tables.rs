@@ -33,7 +33,7 @@ const MISSING: [&str; 6] = [
 ];
 
 /// What our names end with.
-const NOUNS: [&str; 27] = [
+const NOUNS: [&str; 29] = [
     "job",
     "ready",
     "scheduled",
@@ -61,6 +61,8 @@ const NOUNS: [&str; 27] = [
     "check",
     "new_id",
     "store",
+    "sent",
+    "progress",
 ];
 
 /// The names of one installation.
@@ -180,6 +182,13 @@ impl Tables {
             (None, WRITTEN) => NAME.to_owned(),
             (schema, prefix) => format!("{}.{prefix}", schema.as_deref().unwrap_or_default()),
         }
+    }
+
+    /// The channel on which it is told of jobs while and when they end; none where its name would be cut.
+    #[cfg(feature = "postgres")]
+    pub(crate) fn news_channel(&self) -> Option<String> {
+        let name = format!("{} news", self.channel());
+        (name.len() <= MAX_NAME).then_some(name)
     }
 
     /// What tells this installation from the others of its database in names and texts: `#jobs` is a schema,

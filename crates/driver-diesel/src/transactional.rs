@@ -160,7 +160,7 @@ pub trait EnqueueIn {
     /// workers find the job at their next look instead.
     ///
     /// Answers what [`Manager::enqueue`] answers. Before the commit nobody finds the job, so its ticket answers
-    /// [`Progress::Unknown`](qudo_core::Progress::Unknown) until then, and ever after if the transaction is rolled back, or if the
+    /// [`Standing::Unknown`](qudo_core::Standing::Unknown) until then, and ever after if the transaction is rolled back, or if the
     /// job is gone without a trace before the ticket looked. The
     /// `post_enqueue` hooks are not called, because the commit is yet to come; those of `post_enqueue_in` are.
     ///

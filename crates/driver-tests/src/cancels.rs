@@ -310,7 +310,7 @@ pub fn a_ticket_follows_a_job_that_is_enqueued_again(bed: &Bed) {
     let waits = ticket.wait(Duration::ZERO).expect_err("it waits again");
     assert!(matches!(waits, Error::WaitTimeout { job, .. } if job == again.id()), "{waits}");
     let bare = manager.ticket(ticket.id());
-    assert!(matches!(bare.check(), Ok(qudo::Progress::Waiting(JobState::Ready))));
+    assert!(matches!(bare.check(), Ok(qudo::Standing::Waiting(JobState::Ready))));
     manager.cancel(again.id(), "enough").expect("answers");
     for ticket in [ticket.typed(), bare] {
         let error = ticket.wait(DEADLINE).expect_err("it was cancelled");

@@ -9,7 +9,7 @@ use qudo::driver::{
     Arrival, Bounded, Deadline, Driver, DriverRegistration, JobRecord, JobState, Keep, Leg, ManagerInside,
     SchemaState,
 };
-use qudo::{Error, JobId, Manager, Progress, UniqPolicy};
+use qudo::{Error, JobId, Manager, Standing, UniqPolicy};
 use uuid::Uuid;
 
 use crate::abilities::{double, echo, other_echo, stumble};
@@ -186,7 +186,7 @@ pub fn moved_jobs_keep_their_facts_and_tickets_follow(bed: &Bed) {
     let (place, holder) = manager.holder("double", &key).expect("answers").expect("held");
     assert_eq!((&*place, Some(holder)), ("other", keyed.id()));
     let ticket = keyed.ticket().expect("stored");
-    assert!(matches!(ticket.check().expect("follows"), Progress::Waiting(JobState::Ready)));
+    assert!(matches!(ticket.check().expect("follows"), Standing::Waiting(JobState::Ready)));
     run_all(&manager);
     assert_eq!(ticket.wait_as::<i64>(Duration::from_secs(5)).expect("follows"), 42);
 }

@@ -62,6 +62,8 @@ groups! {
     points,
     /// Numbers of runs.
     numbers,
+    /// What jobs tell while they run.
+    interim,
     /// Verbs over many jobs.
     operations,
     /// Lists of jobs, failures and runs: filters and pages.
@@ -92,7 +94,7 @@ groups! {
 #[macro_export]
 macro_rules! suite {
     ($run:path) => {
-        $crate::suite!($run; contract enqueue work by_hand reply facts exceptions lists reasons cancels operations numbers hooks points session databases);
+        $crate::suite!($run; contract enqueue work by_hand reply interim facts exceptions lists reasons cancels operations numbers hooks points session databases);
     };
     ($run:path; $($group:ident)*) => {
         $(mod $group {
@@ -193,6 +195,21 @@ macro_rules! suite {
             waiting_ends_with_its_limit,
             an_attempt_that_fails_leaves_no_reply,
             old_replies_are_removed,
+        }
+    };
+    (@ interim $run:path) => {
+        $crate::tests! { $run; $crate::interim:
+            what_a_job_sends_is_read_while_it_runs,
+            a_stream_reads_what_a_job_sends,
+            of_several_attempts_the_newest_is_read_or_all_are,
+            a_failed_job_is_read_on_as_the_one_that_it_is_enqueued_again_as,
+            how_far_a_job_is_is_told_while_it_runs,
+            a_ticket_follows_the_job_that_took_the_place_of_its_own,
+            a_saved_ticket_is_one_again_in_another_process,
+            many_tickets_are_waited_for_at_once,
+            only_who_holds_the_lease_tells_and_each_number_once,
+            what_jobs_told_is_kept_as_long_as_replies,
+            who_listens_for_news_hears_what_others_tell,
         }
     };
     (@ facts $run:path) => {

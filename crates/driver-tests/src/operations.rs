@@ -423,7 +423,7 @@ pub fn two_redrives_of_the_same_failures_enqueue_each_once(bed: &Bed) {
     // They, and the one that holds the key.
     assert_eq!(count(&manager, ""), all);
     let ticket = manager.ticket(again[0].job);
-    assert!(matches!(ticket.check(), Ok(qudo::Progress::Waiting(_))), "it follows");
+    assert!(matches!(ticket.check(), Ok(qudo::Standing::Waiting(_))), "it follows");
 }
 
 pub fn jobs_of_a_filter_move_to_another_database(bed: &Bed) {

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use qudo::driver::{Ending, Keep, MovingJob, Remains};
-use qudo::{Error, ManagerBuilder, Progress};
+use qudo::{Error, ManagerBuilder, Standing};
 
 use crate::abilities::{double, echo, no_argument, noted, replies, stumble};
 use uuid::Uuid;
@@ -27,7 +27,7 @@ pub fn several_replies_arrive_in_order_before_the_return_value(bed: &Bed) {
     let all: Vec<String> = ticket.replies(Duration::from_secs(1)).expect("replies");
     assert_eq!(all, ["one", "two", "three"]);
     assert_eq!(ticket.wait_as::<String>(Duration::from_secs(1)).expect("the last"), "three");
-    assert!(matches!(ticket.check(), Ok(Progress::Completed(3))));
+    assert!(matches!(ticket.check(), Ok(Standing::Completed(3))));
 }
 
 pub fn a_ticket_is_rebuilt_from_an_id(bed: &Bed) {
@@ -42,12 +42,12 @@ pub fn check_tells_how_far_a_job_is(bed: &Bed) {
     let (manager, _) = bed.with(|builder| builder.ability::<double>().ability::<stumble>());
     let sent = manager.enqueue(stumble::job(9)).expect("stored");
     let ticket = sent.ticket().expect("new");
-    assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+    assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))));
     run_all(&manager);
-    let Ok(Progress::Failed(exception)) = ticket.check() else { panic!("{:?}", ticket.check()) };
+    let Ok(Standing::Failed(exception)) = ticket.check() else { panic!("{:?}", ticket.check()) };
     assert_eq!(exception.attempt, 3);
     let unknown = manager.ticket(qudo::JobId::new());
-    assert!(matches!(unknown.check(), Ok(Progress::Unknown)));
+    assert!(matches!(unknown.check(), Ok(Standing::Unknown)));
 }
 
 pub fn a_removed_job_leaves_a_tombstone_as_long_as_replies(bed: &Bed) {
@@ -58,7 +58,7 @@ pub fn a_removed_job_leaves_a_tombstone_as_long_as_replies(bed: &Bed) {
     assert!(manager.dequeue(id).expect("answers"));
     let later = bed.builder().build().expect("another process");
     for ticket in [sent.ticket().expect("new").clone(), later.ticket(id).typed()] {
-        assert!(matches!(ticket.check(), Ok(Progress::Removed(Ending::Removed))));
+        assert!(matches!(ticket.check(), Ok(Standing::Removed(Ending::Removed))));
         let error = ticket.wait(DEADLINE).expect_err("it never ran");
         assert!(matches!(error, Error::JobRemoved { .. }), "{error}");
     }
@@ -75,7 +75,7 @@ pub fn a_removed_job_leaves_a_tombstone_as_long_as_replies(bed: &Bed) {
         driver.purge(&keep, 100).expect("purges");
         driver.remains(id).expect("answers") == Remains::default()
     });
-    assert!(matches!(later.ticket(id).check(), Ok(Progress::Unknown)));
+    assert!(matches!(later.ticket(id).check(), Ok(Standing::Unknown)));
 }
 
 pub fn a_bare_id_never_says_that_a_job_completed_which_it_did_not_see(bed: &Bed) {
@@ -83,7 +83,7 @@ pub fn a_bare_id_never_says_that_a_job_completed_which_it_did_not_see(bed: &Bed)
     let sent = manager.enqueue(no_argument::job()).expect("stored");
     let id = sent.id().expect("id");
     let (before, after) = (manager.ticket(id), manager.ticket(id));
-    assert!(matches!(before.check(), Ok(Progress::Waiting(_))));
+    assert!(matches!(before.check(), Ok(Standing::Waiting(_))));
     run_all(&manager);
     before.wait_done(DEADLINE).expect("it saw the job alive");
     sent.wait(DEADLINE).expect("it is the ticket of the enqueue");
@@ -98,7 +98,7 @@ pub fn the_job_status_answers_for_a_bare_id(bed: &Bed) {
     let id = manager.enqueue(noted::job()).expect("stored").id().expect("id");
     run_all(&manager);
     manager.ticket(id).wait_done(DEADLINE).expect("its history says so");
-    assert!(matches!(manager.ticket(id).check(), Ok(Progress::Completed(0))));
+    assert!(matches!(manager.ticket(id).check(), Ok(Standing::Completed(0))));
     // Also where a move left only that it came.
     let other = bed.another();
     let builder = bed.builder().ability::<noted>();
@@ -141,12 +141,12 @@ pub fn a_copy_that_was_brought_and_taken_back_leads_to_where_the_job_stayed(bed:
     let jobs = from.move_out(&identity(&*to), Uuid::now_v7(), None, 9).expect("leaves");
     to.move_in(&identity(&*from), &jobs).expect("is brought");
     let ticket = manager.ticket(id);
-    assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "in both, on its way");
+    assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))), "in both, on its way");
     assert_eq!(to.cancel_move_in(&departed(&jobs)).expect("answers"), 1);
     assert_eq!(from.move_back(&departed(&jobs)).expect("answers"), 1);
     let trail = to.trail(id).expect("answers").expect("was seen here");
     assert_eq!((trail.to, trail.age), (Some(identity(&*from)), None), "no proof of life");
-    assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "it lives");
+    assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))), "it lives");
 }
 
 pub fn a_late_copy_does_not_hide_where_the_job_went_on(bed: &Bed) {
@@ -211,7 +211,7 @@ pub fn a_job_of_an_id_that_replied_before_is_removed_if_it_is_removed(bed: &Bed)
     let again = manager.enqueue(job().with_id(id)).expect("stored");
     assert!(manager.dequeue(id).expect("answers"));
     let progress = again.ticket().expect("new").check().expect("answers");
-    assert!(matches!(progress, Progress::Removed(Ending::Removed)), "{progress:?}");
+    assert!(matches!(progress, Standing::Removed(Ending::Removed)), "{progress:?}");
 }
 
 pub fn a_job_without_a_reply_answers_with_nothing(bed: &Bed) {
@@ -258,7 +258,7 @@ pub fn old_replies_are_removed(bed: &Bed) {
     let driver = bed.driver();
     let day = Duration::from_secs(86_400);
     assert_eq!(driver.purge(&Keep::all(day), 100).expect("purges").removed, 0);
-    assert!(matches!(ticket.check(), Ok(Progress::Completed(1))));
+    assert!(matches!(ticket.check(), Ok(Standing::Completed(1))));
     eventually("the reply is older than nothing", || {
         driver
             .purge(&Keep { replies: Duration::ZERO, ..Keep::all(day) }, 100)
@@ -266,5 +266,5 @@ pub fn old_replies_are_removed(bed: &Bed) {
             .removed
             == 1
     });
-    assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Unknown)));
+    assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Standing::Unknown)));
 }

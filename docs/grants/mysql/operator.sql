@@ -20,6 +20,8 @@ GRANT SELECT, INSERT, DELETE ON qudo_cancel TO 'qudo_account'@'%';
 GRANT SELECT, INSERT, UPDATE ON qudo_operation TO 'qudo_account'@'%';
 GRANT SELECT, DELETE ON qudo_stat TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_stat_report TO 'qudo_account'@'%';
+GRANT SELECT ON qudo_sent TO 'qudo_account'@'%';
+GRANT SELECT ON qudo_progress TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_jobs TO 'qudo_account'@'%';
 GRANT SELECT ON qudo_exceptions TO 'qudo_account'@'%';
 

@@ -21,6 +21,9 @@ GRANT SELECT, UPDATE, DELETE ON qudo_operation TO 'qudo_account'@'%';
 -- Numbers of its runs, and their clean-up.
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat TO 'qudo_account'@'%';
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat_report TO 'qudo_account'@'%';
+-- What jobs tell while they run.
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_sent TO 'qudo_account'@'%';
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_progress TO 'qudo_account'@'%';
 
 -- A lone job in one round trip instead of four.
 GRANT EXECUTE ON PROCEDURE qudo_enqueue_1 TO 'qudo_account'@'%';

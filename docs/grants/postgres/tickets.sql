@@ -12,3 +12,5 @@ GRANT SELECT ON qudo_moving TO qudo_account;
 GRANT SELECT ON qudo_reply TO qudo_account;
 GRANT SELECT ON qudo_exception_log TO qudo_account;
 GRANT SELECT ON qudo_job_status TO qudo_account;
+GRANT SELECT ON qudo_sent TO qudo_account;
+GRANT SELECT ON qudo_progress TO qudo_account;

@@ -24,3 +24,6 @@ GRANT SELECT, UPDATE, DELETE ON qudo_operation TO qudo_account;
 -- Numbers of its runs, and their clean-up.
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat TO qudo_account;
 GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_stat_report TO qudo_account;
+-- What jobs tell while they run.
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_sent TO qudo_account;
+GRANT SELECT, INSERT, UPDATE, DELETE ON qudo_progress TO qudo_account;

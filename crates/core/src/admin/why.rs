@@ -114,6 +114,11 @@ pub enum Reason {
         /// The id under which it was enqueued again.
         redriven_as: Option<JobId>,
     },
+    /// It completed without a reply, and this job took its place.
+    Replaced {
+        /// The job.
+        by: JobId,
+    },
     /// It ended without being run to its end.
     Removed {
         /// How.
@@ -149,6 +154,7 @@ impl Reason {
             Self::Completed { .. } => "completed",
             Self::Failed { .. } => "failed",
             Self::Cancelled { .. } => "cancelled",
+            Self::Replaced { .. } => "replaced",
             Self::Removed { .. } => "removed",
             Self::Moved { .. } => "moved",
             Self::Unknown => "unknown",
@@ -236,6 +242,7 @@ fn ended(known: Known) -> Reason {
     match known {
         Known::Replies(replies) => Reason::Completed { replies: replies.len() },
         Known::Completed | Known::Expired => Reason::Completed { replies: 0 },
+        Known::Replaced(by) => Reason::Replaced { by },
         Known::Removed(ending) => Reason::Removed { ending },
         Known::Moved(Trail { to: Some(to), .. }) => Reason::Moved { to },
         Known::Moved(Trail { to: None, .. }) | Known::Lives(_) | Known::Failed(_) => {

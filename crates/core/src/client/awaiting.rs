@@ -12,15 +12,17 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::enqueued::Enqueued;
-use super::front::Running;
+use super::hearing::hear;
 use super::keeper::until_ended;
 use super::lookout::MIN_ANSWER;
 use super::pauses::Pause;
-use super::ticket::{Progress, Ticket};
+use super::ticket::{Standing, Ticket};
 use super::tracked::{Done, FOR_EVER, LOST, Tracked, Verdict};
 use super::{Client, enqueue};
 use crate::error::Error;
 use crate::new_job::NewJob;
+use crate::progress::Progress;
+use crate::tools::front::Running;
 use crate::tools::time::Instant;
 
 /// As the blocking enqueue, for a task.
@@ -53,7 +55,7 @@ async fn wait_for_end(mut job: Arc<Tracked>, limit: Duration) -> Result<Done, Er
     }
 }
 
-/// Awaits the end of this job, or the job that it was enqueued again as.
+/// Awaits the end of this job, or the job that goes on in its place.
 async fn wait_for_this(
     job: &Arc<Tracked>,
     begun: Instant,
@@ -71,7 +73,7 @@ async fn wait_for_this(
         if let Some(found) = unless_over(client.looks.run(look), at_most).await {
             match job.judge(found)? {
                 Verdict::Done(done) => return Ok(Ok(done)),
-                Verdict::EnqueuedAgain(next) => return Ok(Err(next)),
+                Verdict::GoesOn(next) => return Ok(Err(next)),
                 Verdict::Waits(state) => seen = state.or(seen),
             }
         }
@@ -80,6 +82,7 @@ async fn wait_for_this(
         }
         match job.awaited_in(seen.as_ref()) {
             Some(database) => {
+                hear(&client, &database);
                 let again = Instant::now() + job.look_again_after();
                 until_ended(&client, &database, &mut watch, until.min(again)).await;
             }
@@ -148,14 +151,25 @@ impl<R> Ticket<R> {
         self.all_replies(wait_for_end(self.tracked(), limit).await?)
     }
 
+    /// How far the job said last that it is; see [`progress`](Self::progress).
+    ///
+    /// # Errors
+    ///
+    /// When the job's database does not answer.
+    pub async fn progress_async(&self) -> Result<Option<Progress>, Error> {
+        let job = self.tracked();
+        let looks = Arc::clone(&job.client.looks);
+        looks.run(move || job.progress()).await
+    }
+
     /// Looks once how far the job is; see [`check`](Self::check).
     ///
     /// # Errors
     ///
     /// When the job's database does not answer.
-    pub async fn check_async(&self) -> Result<Progress, Error> {
+    pub async fn check_async(&self) -> Result<Standing, Error> {
         let job = self.tracked();
         let looks = Arc::clone(&job.client.looks);
-        looks.run(move || job.look_once().map(Progress::from)).await
+        looks.run(move || job.look_once().map(Standing::from)).await
     }
 }

@@ -31,6 +31,8 @@ struct Awaiting<'a, 'w> {
     watch: &'a mut Watch<'w>,
     pause: Pause,
     number: u64,
+    /// Its keeper knows of it.
+    is_told: bool,
 }
 
 /// Awaits that the job may have ended, or until then.
@@ -45,7 +47,7 @@ pub(super) fn until_ended<'a, 'w>(
     lookout.inner.lock().tasks += 1;
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
     let pause = client.pauses.until(until);
-    let mut awaiting = Awaiting { client, lookout, watch, pause, number };
+    let mut awaiting = Awaiting { client, lookout, watch, pause, number, is_told: false };
     poll_fn(move |context| awaiting.poll(context))
 }
 
@@ -57,6 +59,10 @@ impl Awaiting<'_, '_> {
             return Poll::Ready(());
         }
         let is_kept = std::mem::replace(&mut self.lookout.inner.lock().has_keeper, true);
+        if is_kept && std::mem::replace(&mut self.is_told, true) {
+            return Poll::Pending;
+        }
+        self.is_told = true;
         if is_kept {
             // This job may be due before the one that it sleeps for.
             self.lookout.bell.ring();
@@ -156,7 +162,7 @@ mod tests {
         assert_eq!(block_on(ticket.replies_async(SOON)).expect("replies"), [42]);
         assert_eq!(block_on(ticket.wait_as_async::<u64>(SOON)).expect("replies"), 42);
         block_on(ticket.wait_done_async(SOON)).expect("done");
-        assert!(matches!(block_on(ticket.check_async()), Ok(crate::Progress::Completed(1))));
+        assert!(matches!(block_on(ticket.check_async()), Ok(crate::Standing::Completed(1))));
         let many = block_on(manager.enqueue_many_async((0..10).map(Double::job).collect()))
             .expect("stored");
         assert_eq!(many.len(), 10);

@@ -21,6 +21,8 @@ pub(crate) enum Known {
     Expired,
     Failed(Box<Exception>),
     Removed(Ending),
+    /// It completed without a reply, and this job took its place.
+    Replaced(JobId),
     Moved(Trail),
 }
 
@@ -53,9 +55,12 @@ fn here(driver: &dyn Driver, job: JobId) -> Result<Option<Known>, DriverError> {
     if let Some(state) = driver.state(job)? {
         return Ok(Some(Known::Lives(state)));
     }
-    let Remains { replies, ending } = driver.remains(job)?;
+    let Remains { replies, ending, replaced_by } = driver.remains(job)?;
     if !replies.is_empty() {
         return Ok(Some(Known::Replies(replies)));
+    }
+    if let Some(by) = replaced_by {
+        return Ok(Some(Known::Replaced(by)));
     }
     if let Some(ending) = ending {
         return Ok(Some(Known::Removed(ending)));

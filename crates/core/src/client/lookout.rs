@@ -12,6 +12,7 @@ use qudo_hooks::JobId;
 
 use super::waiters::{Ended, Waiters, Watch, Woken};
 use crate::database::Database;
+use crate::driver::News;
 use crate::tools::bell::Bell;
 use crate::tools::sync::Mutex;
 use crate::tools::time::Instant;
@@ -64,6 +65,18 @@ struct Wanted {
     due: Instant,
     pause: Duration,
     ended: Arc<Ended>,
+    /// What is known of what it told, where somebody hears that.
+    known: Option<News>,
+}
+
+impl Wanted {
+    /// Somebody hears what the job tells, and knows so much of it: whoever knows less is woken too early at most.
+    fn hear(&mut self, known: News) {
+        let order = |news: &News| (news.sent, news.noted_at);
+        if self.known.is_none_or(|ours| order(&known) < order(&ours)) {
+            self.known = Some(known);
+        }
+    }
 }
 
 impl Lookouts {
@@ -86,8 +99,12 @@ impl Lookouts {
             due: Instant::now() + pause,
             pause,
             ended: watch.ended(),
+            known: None,
         });
         wanted.threads += 1;
+        if let Some(known) = watch.hears {
+            wanted.hear(known);
+        }
         drop(inner);
         lookout
     }
@@ -220,6 +237,27 @@ impl Lookout {
         due.map(|(job, _)| *job).collect()
     }
 
+    /// Those of these jobs of which somebody hears what they tell.
+    fn heard(&self, jobs: &[JobId]) -> Vec<JobId> {
+        let inner = self.inner.lock();
+        let is_heard = |job: &&JobId| inner.jobs.get(job).is_some_and(|one| one.known.is_some());
+        jobs.iter().filter(is_heard).copied().collect()
+    }
+
+    /// The jobs that told something since.
+    fn new_among(&self, news: &[News]) -> Vec<JobId> {
+        let mut inner = self.inner.lock();
+        let mut told = Vec::new();
+        for one in news {
+            let known = inner.jobs.get_mut(&one.job).and_then(|wanted| wanted.known.as_mut());
+            if let Some(known) = known.filter(|known| **known != *one) {
+                *known = *one;
+                told.push(one.job);
+            }
+        }
+        told
+    }
+
     /// These were looked for: the next time is later.
     fn put_off(&self, jobs: &[JobId]) {
         let mut inner = self.inner.lock();
@@ -241,13 +279,16 @@ impl Lookout {
         if jobs.is_empty() {
             return;
         }
-        let asked = Arc::clone(&jobs);
-        let ask =
-            self.database.begin_ticket("say which jobs live", move |driver| driver.live(&asked));
+        let (asked, heard) = (Arc::clone(&jobs), self.heard(&jobs));
+        let ask = self.database.begin_ticket("say which jobs live", move |driver| {
+            let news = if heard.is_empty() { Vec::new() } else { driver.news(&heard)? };
+            Ok((driver.live(&asked)?, news))
+        });
         let left = until.saturating_duration_since(Instant::now());
         match ask.wait_at_most(left.min(self.database.limit()).max(MIN_ANSWER)) {
-            Ok(live) => {
+            Ok((live, news)) => {
                 self.put_off(&jobs);
+                waiters.note_news(self.new_among(&news));
                 let live: HashSet<_> = live.into_iter().collect();
                 waiters.note(jobs.iter().copied().filter(|job| !live.contains(job)));
             }

@@ -7,23 +7,29 @@ pub(crate) mod draft;
 pub(crate) mod enqueue;
 pub(crate) mod enqueued;
 pub(crate) mod forward;
-mod front;
+mod hearing;
 mod keeper;
 pub(crate) mod known;
 mod lookout;
 mod pauses;
 pub(crate) mod route;
+pub(crate) mod saved;
+mod several;
 pub(crate) mod spool;
 pub(crate) mod store;
 pub(crate) mod ticket;
 mod tracked;
+pub(crate) mod update_stream;
+pub(crate) mod updates;
 pub(crate) mod waiters;
 
 use std::sync::Arc;
 
 use crate::database::set::Databases;
 use crate::program::Program;
-use front::Front;
+use crate::progress::ProgressBook;
+use crate::tools::front::Front;
+use hearing::Hearings;
 use lookout::Lookouts;
 use pauses::Pauses;
 use spool::Spool;
@@ -36,8 +42,12 @@ pub(crate) struct Client {
     pub(crate) spool: Option<Arc<Spool>>,
     /// Woken whenever a session of this process settled something.
     pub(crate) waiters: Waiters,
+    /// How far jobs are that run in this process.
+    pub(crate) progress: ProgressBook,
     /// For ends in other processes.
     lookouts: Lookouts,
+    /// The same, where databases tell of them.
+    hearings: Hearings,
     /// For tasks that enqueue.
     pub(crate) front: Arc<Front>,
     /// For tasks that look how their jobs fare: apart, so that they stand in no enqueue's way.
@@ -52,7 +62,9 @@ impl Client {
             databases,
             spool,
             waiters: Waiters::default(),
+            progress: ProgressBook::default(),
             lookouts: Lookouts::default(),
+            hearings: Hearings::default(),
             front: Arc::default(),
             looks: Arc::default(),
             pauses: Arc::default(),

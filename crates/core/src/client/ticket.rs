@@ -9,9 +9,11 @@ use serde_json::Value;
 
 use super::Client;
 use super::tracked::{Done, Found, Tracked};
+use super::updates::Updates;
 use crate::database::Database;
 use crate::driver::{Ending, Exception, JobState, ReplyRow};
 use crate::error::Error;
+use crate::progress::Progress;
 
 /// What a client holds to await the reply of a job. `R` is the type of the reply.
 ///
@@ -25,7 +27,7 @@ pub struct Ticket<R = Value> {
 /// How far a job is.
 #[derive(Debug, Clone)]
 #[non_exhaustive]
-pub enum Progress {
+pub enum Standing {
     /// It lives.
     Waiting(JobState),
     /// It completed, and this many replies of it are kept: 0 also if it ended longer ago than replies are.
@@ -44,14 +46,15 @@ pub enum Progress {
     Unknown,
 }
 
-impl From<Found> for Progress {
+impl From<Found> for Standing {
     fn from(found: Found) -> Self {
         match found {
             Found::Lives(state) => Self::Waiting(state),
             Found::Completed(replies) => Self::Completed(replies.len()),
-            Found::Expired => Self::Completed(0),
             Found::Failed(exception) => Self::Failed(exception),
             Found::Removed(ending) => Self::Removed(ending),
+            // One that was replaced is followed before anybody is told.
+            Found::Expired | Found::Replaced(_) => Self::Completed(0),
             Found::Unknown => Self::Unknown,
         }
     }
@@ -81,15 +84,16 @@ impl<R> Ticket<R> {
         database: Arc<Database>,
         asked: Duration,
     ) -> Self {
-        Self::new(Tracked::stored(client, job, database, asked))
+        Self::of(Tracked::stored(client, job, database, asked))
     }
 
     /// Of a job of which nothing is known but its id.
     pub(crate) fn of_id(client: &Arc<Client>, job: JobId) -> Self {
-        Self::new(Tracked::of_id(client, job))
+        Self::of(Tracked::of_id(client, job))
     }
 
-    fn new(job: Tracked) -> Self {
+    /// Of this job.
+    pub(super) fn of(job: Tracked) -> Self {
         Self { job: Arc::new(job), reply: PhantomData }
     }
 
@@ -118,8 +122,41 @@ impl<R> Ticket<R> {
     /// # Errors
     ///
     /// When the job's database does not answer.
-    pub fn check(&self) -> Result<Progress, Error> {
-        self.job.look_once().map(Progress::from)
+    pub fn check(&self) -> Result<Standing, Error> {
+        self.job.look_once().map(Standing::from)
+    }
+
+    /// What the job tells while it runs: values that it [sends](crate::Job::send), and [how far](crate::Job::progress) it is. An
+    /// iterator, which blocks, or a [stream](Updates::into_stream).
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// use qudo_core::{Job, JobResult, Manager, NewJob, Ticket, Update};
+    ///
+    /// fn shown(ticket: &Ticket) -> Result<(), qudo_core::Error> {
+    ///     for update in ticket.updates::<String>().within(Duration::from_secs(60)) {
+    ///         match update? {
+    ///             Update::Sent(line) => println!("{}", line.value),
+    ///             Update::Progress(progress) => println!("{} done", progress.done),
+    ///             _ => {}
+    ///         }
+    ///     }
+    ///     Ok(())
+    /// }
+    /// ```
+    pub fn updates<T: DeserializeOwned>(&self) -> Updates<T> {
+        Updates::of(self.tracked())
+    }
+
+    /// How far the job said last that it is, with [`Job::progress`](crate::Job::progress); `None` when it said nothing, or nothing
+    /// was stored yet.
+    ///
+    /// # Errors
+    ///
+    /// When the job's database does not answer.
+    pub fn progress(&self) -> Result<Option<Progress>, Error> {
+        self.job.progress()
     }
 
     /// Waits until the job completed and returns its last reply, which is what the ability returned.
@@ -281,13 +318,13 @@ mod tests {
     fn the_reply_is_there_when_the_job_is_done_for_a_ticket_and_for_a_bare_id() {
         let manager = manager();
         let ticket = sent(&manager, 21);
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(JobState::Ready))));
         run_all(&manager);
         let bare = manager.ticket(ticket.id());
         assert_eq!((bare.database(), bare.wait_as::<u32>(SOON).expect("replies")), (None, 42));
         assert_eq!(bare.wait(SOON).expect("replies"), serde_json::json!(42));
         assert_eq!(ticket.wait(Duration::ZERO).expect("replies"), 42);
-        assert!(matches!(bare.check(), Ok(Progress::Completed(1))));
+        assert!(matches!(bare.check(), Ok(Standing::Completed(1))));
         let wrong = ticket.wait_as::<String>(Duration::ZERO);
         assert!(matches!(wrong, Err(Error::Codec { .. })));
     }
@@ -309,7 +346,7 @@ mod tests {
             panic!("it failed")
         };
         assert!(message.contains("nothing to double"), "{message}");
-        assert!(matches!(ticket.check(), Ok(Progress::Failed(_))));
+        assert!(matches!(ticket.check(), Ok(Standing::Failed(_))));
     }
 
     #[test]
@@ -331,17 +368,17 @@ mod tests {
         let job = Double::job(4).database("one");
         let ticket = manager.enqueue(job).expect("stored").ticket().expect("is new").clone();
         manager.move_jobs("one", "two").expect("answers");
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(JobState::Ready))));
         run_all(&manager);
         assert_eq!(ticket.wait(SOON).expect("replies"), 8);
-        assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Progress::Completed(1))));
+        assert!(matches!(manager.ticket(ticket.id()).check(), Ok(Standing::Completed(1))));
     }
 
     #[test]
     fn of_a_job_that_never_was_nothing_is_known() {
         let manager = manager();
         let ticket = manager.ticket(JobId::new());
-        assert!(matches!(ticket.check(), Ok(Progress::Unknown)));
+        assert!(matches!(ticket.check(), Ok(Standing::Unknown)));
         assert!(matches!(ticket.wait(SOON), Err(Error::OutcomeUnknown { .. })));
         assert!(matches!(ticket.wait_done(SOON), Err(Error::OutcomeUnknown { .. })));
     }
@@ -352,11 +389,11 @@ mod tests {
         let sent = manager.enqueue(Nothing::job(())).expect("stored");
         let ticket = sent.ticket().expect("is new").clone();
         let (late, seen) = (manager.ticket(ticket.id()), manager.ticket(ticket.id()));
-        assert!(matches!(seen.check(), Ok(Progress::Waiting(_))));
+        assert!(matches!(seen.check(), Ok(Standing::Waiting(_))));
         run_all(&manager);
         ticket.wait(SOON).expect("it was stored, and nothing says otherwise");
         seen.wait_done(SOON).expect("it was seen alive");
-        assert!(matches!(late.check(), Ok(Progress::Unknown)));
+        assert!(matches!(late.check(), Ok(Standing::Unknown)));
         assert!(matches!(late.wait_done(SOON), Err(Error::OutcomeUnknown { .. })));
     }
 
@@ -369,7 +406,7 @@ mod tests {
             sent.ticket().expect("is new").clone(),
             manager.ticket(sent.id().expect("is new")).typed(),
         ] {
-            assert!(matches!(ticket.check(), Ok(Progress::Removed(Ending::Removed))));
+            assert!(matches!(ticket.check(), Ok(Standing::Removed(Ending::Removed))));
             let error = ticket.wait(SOON).expect_err("it never ran");
             assert!(matches!(error, Error::JobRemoved { .. }), "{error}");
             assert!(error.to_string().contains("was removed"), "{error}");
@@ -394,10 +431,10 @@ mod tests {
         let job = Nothing::job(()).database("one").delay(SOON * 100);
         let ticket = manager.enqueue(job).expect("stored").ticket().expect("is new").clone();
         manager.move_jobs("one", "two").expect("answers");
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))));
         purge_trails(&manager, "one");
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))), "it lives in the other");
-        assert!(matches!(ticket.clone().check(), Ok(Progress::Waiting(_))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))), "it lives in the other");
+        assert!(matches!(ticket.clone().check(), Ok(Standing::Waiting(_))));
         let waited = ticket.wait_done(Duration::from_millis(5)).expect_err("it is not due");
         assert!(waited.is_timeout(), "{waited}");
     }
@@ -408,9 +445,9 @@ mod tests {
         let job = Nothing::job(()).database("two").delay(SOON * 100);
         let id = manager.enqueue(job).expect("stored").id().expect("is new");
         let ticket = manager.ticket(id);
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))));
         manager.remove_database("two").expect("is not the last");
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(_))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(_))));
     }
 
     #[test]
@@ -420,7 +457,7 @@ mod tests {
         let id = manager.enqueue(job).expect("stored").id().expect("is new");
         manager.move_jobs("one", "two").expect("answers");
         manager.move_jobs("two", "one").expect("answers");
-        assert!(matches!(manager.ticket(id).check(), Ok(Progress::Waiting(_))));
+        assert!(matches!(manager.ticket(id).check(), Ok(Standing::Waiting(_))));
         drain_later(&manager, id);
         manager.ticket(id).wait_done(SOON).expect("the trail of the other leads here");
     }
@@ -454,7 +491,7 @@ mod tests {
         let record = crate::fixture::records(1);
         one.driver().insert(&record, crate::driver::Deadline::NONE).expect("stored");
         let ticket: Ticket = Ticket::stored(&client, record[0].id, spool, awake::now());
-        assert!(matches!(ticket.check(), Ok(Progress::Waiting(JobState::Ready))));
+        assert!(matches!(ticket.check(), Ok(Standing::Waiting(JobState::Ready))));
     }
 
     #[test]

@@ -7,11 +7,13 @@ use std::time::Duration;
 use qudo_hooks::{FailureKind, JobId};
 
 use super::Client;
+use super::hearing::hear;
 use super::known::{self, Known};
 use super::lookout::MIN_ANSWER;
 use crate::database::Database;
 use crate::driver::{Driver, DriverError, Ending, Exception, JobState, ReplyRow, Trail};
 use crate::error::Error;
+use crate::progress::Progress;
 use crate::tools::awake;
 use crate::tools::sync::Mutex;
 use crate::tools::time::{Instant, utc_now};
@@ -36,16 +38,26 @@ pub(super) enum Found {
     Expired,
     Failed(Box<Exception>),
     Removed(Ending),
+    /// It completed without a reply, and this job took its place.
+    Replaced(JobId),
     Unknown,
 }
 
 /// What a look means to whoever waits.
 pub(super) enum Verdict {
     Done(Done),
-    /// It failed for good, and was enqueued again as this one.
-    EnqueuedAgain(Arc<Tracked>),
+    /// This job goes on in its place: it was replaced by it, or failed for good and was enqueued again as it.
+    GoesOn(Arc<Tracked>),
     /// It lives, or its database is away.
     Waits(Option<JobState>),
+}
+
+/// What a look means to whoever reads what the job tells.
+pub(super) enum Followed {
+    Lives(Option<JobState>),
+    /// Another job [goes on](Tracked::next).
+    GoesOn,
+    Ended,
 }
 
 /// A job that completed, as a caller who waited for it is told.
@@ -65,7 +77,7 @@ pub(super) struct Tracked {
     place: Mutex<Option<Arc<Database>>>,
     /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
     alive: AtomicU64,
-    /// The job that it was enqueued again as, after it failed for good.
+    /// The job that goes on in its place: it was replaced by it, or failed for good and was enqueued again as it.
     next: Mutex<Option<Arc<Tracked>>>,
 }
 
@@ -95,12 +107,39 @@ impl Tracked {
         Self::new(client, id, None, 0)
     }
 
+    /// A job that was there when a ticket was saved, and alive then.
+    pub(super) fn restored(
+        client: &Arc<Client>,
+        id: JobId,
+        database: Option<Arc<Database>>,
+        alive: Option<Duration>,
+    ) -> Self {
+        // Without the database where it was alive, that says nothing.
+        let alive = alive.filter(|_| database.is_some()).map_or(0, millis);
+        Self::new(client, id, database, alive)
+    }
+
+    /// The job that goes on in the place of this one at last, as far as is known.
+    pub(super) fn last(self: &Arc<Self>) -> Arc<Self> {
+        let mut last = Arc::clone(self);
+        while let Some(next) = last.next() {
+            last = next;
+        }
+        last
+    }
+
+    /// When it was alive for sure, by [`awake::now`].
+    pub(super) fn alive_at(&self) -> Option<Duration> {
+        let alive = self.alive.load(Ordering::Relaxed);
+        (alive != 0).then(|| Duration::from_millis(alive))
+    }
+
     fn new(client: &Arc<Client>, id: JobId, database: Option<Arc<Database>>, alive: u64) -> Self {
         let (place, next, alive) = (Mutex::default(), Mutex::default(), AtomicU64::new(alive));
         Self { client: Arc::clone(client), id, database, place, alive, next }
     }
 
-    /// The job that this one was enqueued again as, if a look found that out.
+    /// The job that goes on in the place of this one, if a look found that out.
     pub(super) fn next(&self) -> Option<Arc<Self>> {
         self.next.lock().clone()
     }
@@ -111,33 +150,58 @@ impl Tracked {
         // It was alive after that failure, which says something if that was since this machine's clock began.
         let age = (utc_now() - failure.failed_at).to_std().unwrap_or_default();
         let alive = awake::now().checked_sub(age).map_or(0, millis);
+        Some(self.note_next(id, alive))
+    }
+
+    /// Notes which job goes on in the place of this one, and when that was alive. It is in the same database then.
+    fn note_next(&self, id: JobId, alive: u64) -> Arc<Self> {
         let new = || Arc::new(Self::new(&self.client, id, self.place(), alive));
-        Some(Arc::clone(self.next.lock().get_or_insert_with(new)))
+        Arc::clone(self.next.lock().get_or_insert_with(new))
+    }
+
+    /// Notes the job that took the place of this one. It was alive when this one ended, which was after this one was seen alive.
+    fn note_replacement(&self, id: JobId) -> Arc<Self> {
+        self.note_next(id, self.alive.load(Ordering::Relaxed))
     }
 
     /// The database that is asked first.
-    fn place(&self) -> Option<Arc<Database>> {
+    pub(super) fn place(&self) -> Option<Arc<Database>> {
         self.place.lock().clone().or_else(|| self.database.clone())
     }
 
-    /// Looks once how the job fares, or the one that it was enqueued again as.
+    /// Looks once how the job fares, or the one that goes on in its place.
     pub(super) fn look_once(&self) -> Result<Found, Error> {
-        let mut next = self.next();
-        if next.is_none() {
-            match self.look(CHECK_WITHIN)? {
-                Found::Failed(failure) => {
-                    next = self.note_redrive(&failure);
-                    if next.is_none() {
-                        return Ok(Found::Failed(failure));
-                    }
-                }
-                found => return Ok(found),
-            }
+        if let Some(next) = self.next() {
+            return next.look_once();
         }
-        next.map_or(Ok(Found::Unknown), |next| next.look_once())
+        match self.look(CHECK_WITHIN)? {
+            Found::Failed(failure) => match self.note_redrive(&failure) {
+                Some(next) => next.look_once(),
+                None => Ok(Found::Failed(failure)),
+            },
+            Found::Replaced(by) => self.note_replacement(by).look_once(),
+            found => Ok(found),
+        }
     }
 
-    /// Waits until the job completed, or the one that it was enqueued again as; returns its replies.
+    /// How far the job said last that it is, or the one that goes on in its place.
+    pub(super) fn progress(&self) -> Result<Option<Progress>, Error> {
+        if let Some(next) = self.next() {
+            return next.progress();
+        }
+        if let Some(ours) = self.client.progress.of(self.id) {
+            return Ok(Some(ours));
+        }
+        if matches!(self.follow_on(CHECK_WITHIN)?, Followed::GoesOn) {
+            return self.next().map_or(Ok(None), |next| next.progress());
+        }
+        let (Some(database), job) = (self.place(), self.id) else { return Ok(None) };
+        let asked = database.begin_ticket(ACTION, move |driver| driver.progress(job));
+        let progress = asked.wait_at_most(CHECK_WITHIN.min(database.limit()))?;
+        Ok(progress.map(Progress::from))
+    }
+
+    /// Waits until the job completed, or the one that goes on in its place; returns its replies.
     pub(super) fn wait_for_end(&self, limit: Duration) -> Result<Done, Error> {
         if let Some(next) = self.next() {
             return next.wait_for_end(limit);
@@ -150,7 +214,7 @@ impl Tracked {
         loop {
             match self.judge(self.look(limit.saturating_sub(begun.elapsed())))? {
                 Verdict::Done(done) => return Ok(done),
-                Verdict::EnqueuedAgain(next) => {
+                Verdict::GoesOn(next) => {
                     drop(watch);
                     return next.wait_for_end(limit.saturating_sub(begun.elapsed()));
                 }
@@ -161,6 +225,7 @@ impl Tracked {
             }
             match self.awaited_in(seen.as_ref()) {
                 Some(database) => {
+                    hear(&self.client, &database);
                     let again = Instant::now() + self.look_again_after();
                     self.client.lookouts.wait(waiters, &database, &mut watch, until.min(again));
                 }
@@ -178,7 +243,7 @@ impl Tracked {
             Ok(Found::Expired) => Ok(Verdict::Done(Done::Expired)),
             Ok(Found::Failed(exception)) => {
                 if let Some(next) = self.note_redrive(&exception) {
-                    return Ok(Verdict::EnqueuedAgain(next));
+                    return Ok(Verdict::GoesOn(next));
                 }
                 let Exception { attempt, message, kind, .. } = *exception;
                 Err(if kind == FailureKind::Cancelled {
@@ -187,10 +252,27 @@ impl Tracked {
                     Error::JobFailed { job, attempt, message }
                 })
             }
+            Ok(Found::Replaced(by)) => Ok(Verdict::GoesOn(self.note_replacement(by))),
             Ok(Found::Removed(ending)) => Err(Error::JobRemoved { job, ending }),
             Ok(Found::Unknown) => Err(Error::OutcomeUnknown { job }),
             // A dead database may come back with the answer; the limit bounds the wait.
             Err(error) if error.is_down() => Ok(Verdict::Waits(None)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Looks for whoever reads what the job tells.
+    pub(super) fn follow_on(&self, limit: Duration) -> Result<Followed, Error> {
+        match self.judge(self.look(limit)) {
+            Ok(Verdict::Waits(state)) => Ok(Followed::Lives(state)),
+            Ok(Verdict::GoesOn(_)) => Ok(Followed::GoesOn),
+            Ok(Verdict::Done(_))
+            | Err(
+                Error::JobFailed { .. }
+                | Error::JobCancelled { .. }
+                | Error::JobRemoved { .. }
+                | Error::OutcomeUnknown { .. },
+            ) => Ok(Followed::Ended),
             Err(error) => Err(error),
         }
     }
@@ -237,6 +319,7 @@ impl Tracked {
             Some(Known::Expired) => Found::Expired,
             Some(Known::Failed(exception)) => Found::Failed(exception),
             Some(Known::Removed(ending)) => Found::Removed(ending),
+            Some(Known::Replaced(by)) => Found::Replaced(by),
             None if self.is_certain(alive) => Found::Completed(Vec::new()),
             Some(Known::Moved(_)) | None => Found::Unknown,
         })
@@ -309,9 +392,9 @@ impl Tracked {
                 // A moving job is in two databases, and it is not known in which of them it stays.
                 let alive = match &found {
                     Known::Lives(state) if *state != JobState::Moving => Some(millis(begun)),
-                    // A job that it is enqueued again as is there too.
-                    Known::Failed(_) => Some(0),
-                    _ => None,
+                    Known::Lives(_) => None,
+                    // The job that goes on in its place is there too, and what it told.
+                    _ => Some(0),
                 };
                 if let (Some(alive), Ok(database)) = (alive, databases.found(&name)) {
                     self.keep_place(database, alive);

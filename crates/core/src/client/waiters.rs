@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use qudo_hooks::JobId;
 
+use crate::driver::News;
+
 use crate::tools::guard::say;
 use crate::tools::sync::{Condvar, Mutex};
 use crate::tools::time::Instant;
@@ -36,6 +38,8 @@ struct Told {
     times: u64,
     /// How often they were called to look for the ends of all.
     calls: u64,
+    /// How often it told something while it ran.
+    news: u64,
 }
 
 /// Why a thread woke.
@@ -84,7 +88,7 @@ impl Waiters {
         *waiting += 1;
         let ended = Arc::clone(ended);
         let seen = *ended.told.lock();
-        Watch { waiters: self, job, ended, seen, pause: None }
+        Watch { waiters: self, job, ended, seen, pause: None, hears: None }
     }
 
     /// How many threads wait.
@@ -95,16 +99,25 @@ impl Waiters {
 
     /// Wakes those who wait for these jobs.
     pub(crate) fn note(&self, ended: impl IntoIterator<Item = JobId>) {
+        self.tell(ended, |told| told.times += 1);
+    }
+
+    /// Wakes those who read what these jobs tell while they run.
+    pub(crate) fn note_news(&self, jobs: impl IntoIterator<Item = JobId>) {
+        self.tell(jobs, |told| told.news += 1);
+    }
+
+    fn tell(&self, jobs: impl IntoIterator<Item = JobId>, change: impl Fn(&mut Told)) {
         if self.count.load(Ordering::SeqCst) == 0 {
             return;
         }
-        let jobs = self.jobs.lock();
+        let all = self.jobs.lock();
         let told: Vec<_> =
-            ended.into_iter().filter_map(|job| Some(Arc::clone(&jobs.get(&job)?.1))).collect();
-        drop(jobs);
+            jobs.into_iter().filter_map(|job| Some(Arc::clone(&all.get(&job)?.1))).collect();
+        drop(all);
         // Without the lock: a waker may drop the task, which takes it.
         for ended in told {
-            ended.tell(|told| told.times += 1);
+            ended.tell(&change);
         }
     }
 }
@@ -117,6 +130,8 @@ pub(crate) struct Watch<'a> {
     seen: Told,
     /// How long after the last look for it in the database the next one comes, if there was one.
     pub(super) pause: Option<Duration>,
+    /// What is known of what it told while it runs, by those whom that wakes too.
+    pub(super) hears: Option<News>,
 }
 
 impl Watch<'_> {
@@ -134,25 +149,35 @@ impl Watch<'_> {
         self.wait_until(Instant::now() + pause);
     }
 
-    /// Whether the job ended since this was asked last, without waiting.
+    /// Whether the job ended, or told something that is heard, since this was asked last; without waiting.
     pub(super) fn has_ended(&mut self) -> bool {
         let told = *self.ended.told.lock();
-        let ended = told.times != self.seen.times;
+        let ended = self.is_for_us(&told);
         self.seen = told;
         ended
     }
 
-    /// Waits for the end of the job, or for a call, until then.
+    fn is_for_us(&self, told: &Told) -> bool {
+        told.times != self.seen.times || (self.hears.is_some() && told.news != self.seen.news)
+    }
+
+    /// Waits for the end of the job, for what it tells if that is heard, or for a call, until then.
     pub(super) fn wait_until(&mut self, until: Instant) -> Woken {
-        let mut told = self.ended.told.lock();
-        while *told == self.seen {
-            if self.ended.changed.wait_until(&mut told, until).timed_out() && *told == self.seen {
+        let ended = Arc::clone(&self.ended);
+        let mut told = ended.told.lock();
+        loop {
+            let (is_over, called) = (self.is_for_us(&told), told.calls != self.seen.calls);
+            self.seen = *told;
+            if is_over {
+                return Woken::Ended;
+            }
+            if called {
+                return Woken::Called;
+            }
+            if ended.changed.wait_until(&mut told, until).timed_out() && *told == self.seen {
                 return Woken::TimeIsUp;
             }
         }
-        let ended = told.times != self.seen.times;
-        self.seen = *told;
-        if ended { Woken::Ended } else { Woken::Called }
     }
 }
 

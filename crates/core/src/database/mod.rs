@@ -9,6 +9,7 @@ pub(crate) mod health;
 pub(crate) mod home;
 pub(crate) mod identities;
 pub(crate) mod inserter;
+pub(crate) mod interim;
 pub(crate) mod open;
 pub(crate) mod orders;
 mod report;

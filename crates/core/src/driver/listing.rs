@@ -315,17 +315,24 @@ pub struct Remains {
     pub replies: Vec<ReplyRow>,
     /// How it ended, if it was not run to its end.
     pub ending: Option<Ending>,
+    /// The job that took its place, if it was one alone and this one left no reply.
+    pub replaced_by: Option<JobId>,
 }
 
 impl Remains {
     /// Of a job that completed with these replies.
     pub fn replies(replies: Vec<ReplyRow>) -> Self {
-        Self { replies, ending: None }
+        Self { replies, ..Self::default() }
     }
 
     /// Of a job that ended in this way.
     pub fn ending(ending: Ending) -> Self {
-        Self { replies: Vec::new(), ending: Some(ending) }
+        Self { ending: Some(ending), ..Self::default() }
+    }
+
+    /// Of a job that completed without a reply, and in whose place this one was stored.
+    pub fn replaced_by(job: JobId) -> Self {
+        Self { replaced_by: Some(job), ..Self::default() }
     }
 }
 

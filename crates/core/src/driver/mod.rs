@@ -13,6 +13,8 @@ mod error;
 mod facts;
 mod ids;
 mod inspect;
+mod interim;
+mod interim_book;
 mod keep;
 mod listing;
 mod moving;
@@ -35,6 +37,10 @@ pub use error::{DriverError, ErrorKind};
 pub use facts::{Flags, JobFacts};
 pub use ids::{ExceptionId, OperationId, StatusId, WorkerId};
 pub use inspect::Inspect;
+pub use interim::{
+    Interim, LeaseKey, News, ProgressRecord, ProgressRow, Sending, SentLast, SentRecord, SentRow,
+};
+pub use interim_book::InterimBook;
 pub use keep::{Keep, Purged};
 pub use listing::{
     Ages, CountRow, Ending, Exception, Head, JobInfo, JobState, Redrive, Remains, ReplyRow,
@@ -54,7 +60,7 @@ pub use registration::{DriverRegistration, NamedDriver};
 pub use scan::{ExceptionScan, JobCursor, JobScan, Past, PlacedJob, StatusScan};
 pub use stat::{BUCKETS, Histogram, RunStats, StatRow, StatScan};
 pub use stat_book::StatBook;
-pub use wake::{Wake, WakeSource, Wakes};
+pub use wake::{Heard, Tidings, Wake, WakeSource, Wakes};
 pub use work::Work;
 
 /// One database that stores jobs.
@@ -67,7 +73,18 @@ pub use work::Work;
 /// * "Now" is the database's clock.
 /// * An id is in exactly one of: ready, scheduled, leased, moving.
 pub trait Driver:
-    Work + Inspect + Admin + Operate + Wakes + Moves + Audit + std::any::Any + Send + Sync + 'static
+    Work
+    + Interim
+    + Inspect
+    + Admin
+    + Operate
+    + Wakes
+    + Moves
+    + Audit
+    + std::any::Any
+    + Send
+    + Sync
+    + 'static
 {
     /// The engine's name for logs and reports: `sqlite`, `postgres`, `mysql`, `memory`.
     fn engine(&self) -> &'static str;

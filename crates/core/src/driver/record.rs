@@ -249,6 +249,17 @@ pub struct Extras {
     pub replacements: Vec<JobRecord>,
 }
 
+impl Extras {
+    /// The job that clients follow in the place of this one: it left no reply of its own, and was replaced by one job alone, which is
+    /// stored.
+    pub fn successor(&self, is_stored: impl Fn(JobId) -> bool) -> Option<JobId> {
+        match &self.replacements[..] {
+            [one] if self.replies.is_empty() && is_stored(one.id) => Some(one.id),
+            _ => None,
+        }
+    }
+}
+
 /// A failed attempt to be logged.
 #[derive(Debug, Clone)]
 pub struct ExceptionRecord {

@@ -18,10 +18,10 @@ use crate::clock::{Clock, SystemClock};
 use crate::driver::{
     AbilityLease, Admin, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker,
     Deadline, Depth, Driver, DriverError, DriverRegistration, Exception, ExceptionScan, Inserted,
-    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, NamedDriver, Order, Password,
-    Past, Pause, PlacedJob, Promotion, Purged, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatRow, StatScan, StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId, WorkerInfo,
-    WorkerSeen,
+    Inspect, Interim, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, LeaseKey, NamedDriver,
+    News, Order, Password, Past, Pause, PlacedJob, ProgressRecord, ProgressRow, Promotion, Purged,
+    Remains, Rescued, SchemaState, Sending, SentRecord, SentRow, Settled, Settlement, StatRow,
+    StatScan, StatusRow, StatusScan, WakeSource, Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::random::new_id;
 use crate::tools::sync::Mutex;
@@ -184,6 +184,33 @@ impl Work for MemoryDriver {
 
     fn purge(&self, keep: &Keep, _: u32) -> Result<Purged, DriverError> {
         Ok(Purged { removed: self.with(|store| store.purge(keep)), more: false })
+    }
+}
+
+impl Interim for MemoryDriver {
+    fn send(&self, lease: &LeaseKey, sent: &SentRecord) -> Result<Sending, DriverError> {
+        Ok(self.with(|store| store.send(lease, sent)))
+    }
+
+    fn note_progress(
+        &self,
+        worker: WorkerId,
+        records: &[ProgressRecord],
+    ) -> Result<(), DriverError> {
+        self.with(|store| store.note_progress(worker, records));
+        Ok(())
+    }
+
+    fn sent(&self, job: JobId, from: i32, limit: u32) -> Result<Vec<SentRow>, DriverError> {
+        Ok(self.with(|store| store.interim.sent(job, from, limit)))
+    }
+
+    fn progress(&self, job: JobId) -> Result<Option<ProgressRow>, DriverError> {
+        Ok(self.with(|store| store.interim.progress(job)))
+    }
+
+    fn news(&self, jobs: &[JobId]) -> Result<Vec<News>, DriverError> {
+        Ok(self.with(|store| store.interim.news(jobs)))
     }
 }
 

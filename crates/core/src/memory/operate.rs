@@ -88,7 +88,7 @@ impl Store {
     }
 
     fn leave(&mut self, id: JobId, ending: Ending) {
-        self.remains.insert(id, (self.now, Remains { replies: Vec::new(), ending: Some(ending) }));
+        self.remains.insert(id, (self.now, Remains::ending(ending)));
     }
 
     fn redrive(&mut self, exception: ExceptionId, new: JobId) -> Redrive {

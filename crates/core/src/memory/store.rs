@@ -7,8 +7,9 @@ use uuid::Uuid;
 
 use crate::driver::{
     AbilityLease, Ages, Bounded, ClaimRequest, ClaimedJob, Control, CountRow, DeadWorker, Depth,
-    Due, Exception, ExceptionRecord, Flags, Inserted, JobClaim, JobInfo, JobRecord, JobState, Keep,
-    Leg, Name, OperationId, OperationRow, Pause, Promotion, Remains, ReplyRow, Rescued, Settled,
+    Due, Exception, ExceptionRecord, Extras, Flags, Inserted, InterimBook, JobClaim, JobInfo,
+    JobRecord, JobState, Keep, LeaseKey, Leg, Name, OperationId, OperationRow, Pause,
+    ProgressRecord, Promotion, Remains, ReplyRow, Rescued, Sending, SentRecord, Settled,
     Settlement, StatBook, StatusId, StatusRow, Verdict, WorkerId, WorkerInfo, WorkerSeen,
 };
 use crate::tools::time::Instant;
@@ -33,6 +34,7 @@ pub(super) struct Store {
     pub(super) cancels: BTreeMap<JobId, String>,
     pub(super) operations: BTreeMap<OperationId, OperationRow>,
     pub(super) stats: StatBook,
+    pub(super) interim: InterimBook,
 }
 
 pub(super) struct Facts {
@@ -243,7 +245,7 @@ impl Store {
                     body: reply.body.clone(),
                 };
                 let replies = extras.replies.iter().map(row).collect();
-                self.remains.insert(id, (self.now, Remains { replies, ending: None }));
+                self.remains.insert(id, (self.now, Remains::replies(replies)));
             }
             if let Some(status) = &extras.status {
                 self.status.push(StatusRow {
@@ -277,7 +279,12 @@ impl Store {
         // Last, so that a replacement may take the unique key of the job it replaces.
         let new = one.extras.iter().flat_map(|extras| &extras.replacements);
         let refused = new.filter(|new| matches!(self.insert(new), Inserted::Existing(_)));
-        Settled::done_without(refused.map(|new| new.id).collect())
+        let refused: Vec<_> = refused.map(|new| new.id).collect();
+        let successor = |extras: &Extras| extras.successor(|new| !refused.contains(&new));
+        if let Some(successor) = one.extras.as_deref().and_then(successor) {
+            self.remains.insert(id, (self.now, Remains::replaced_by(successor)));
+        }
+        Settled::done_without(refused)
     }
 
     pub(super) fn log_exception(
@@ -497,7 +504,29 @@ impl Store {
         });
         self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
         let minutes = self.stats.purge(now, keep.stats);
-        before - count(self) + minutes
+        let leases = &self.leases;
+        let told = self.interim.purge(now, keep.replies, |job| leases.contains_key(&job));
+        before - count(self) + minutes + told
+    }
+
+    fn holds(&self, worker: WorkerId, job: JobId, claim: i64) -> bool {
+        let lease = self.leases.get(&job);
+        lease.is_some_and(|lease| lease.worker == worker && lease.claim == claim)
+    }
+
+    pub(super) fn send(&mut self, lease: &LeaseKey, sent: &SentRecord) -> Sending {
+        if !self.holds(lease.worker, lease.job, lease.claim) {
+            return Sending::LeaseLost;
+        }
+        self.interim.send(self.now, lease.job, sent)
+    }
+
+    pub(super) fn note_progress(&mut self, worker: WorkerId, records: &[ProgressRecord]) {
+        for one in records {
+            if self.holds(worker, one.job, one.claim) {
+                self.interim.note(self.now, one);
+            }
+        }
     }
 
     pub(super) fn has_ready(&self, queues: &[&str], abilities: &[AbilityLease]) -> bool {

@@ -19,7 +19,9 @@ use crate::fixture::{SOON, database, memory, program_with, records, settings};
 use crate::job::{Host, Job};
 use crate::new_job::NewJob;
 use crate::options::Options;
+use crate::progress::ProgressCell;
 use crate::tools::bell::Bell;
+use crate::tools::front::Front;
 
 struct Mail;
 
@@ -65,6 +67,14 @@ impl Host for Home {
     }
 
     fn tell_replacements(&self, _: &[JobRecord], _: &[JobId], _: &str) {}
+
+    fn register_progress(&self, _: &Arc<ProgressCell>) {}
+
+    fn note_news(&self, _: JobId) {}
+
+    fn front(&self) -> Arc<Front> {
+        Arc::default()
+    }
 
     fn as_any(&self) -> &dyn Any {
         self

@@ -19,6 +19,9 @@ const STUCK_AFTER: Duration = Duration::from_secs(1);
 /// An order that is told of makes a heartbeat this long after the last one, however many are told of.
 const ORDERED: Duration = Duration::from_millis(100);
 
+/// How far jobs are is stored at least this often while somebody asks for news.
+const PROGRESS: Duration = Duration::from_millis(250);
+
 /// Says that the process lives. Nothing else is done between two beats: what may take long is the
 /// janitor's.
 pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
@@ -32,6 +35,7 @@ pub(crate) fn run(session: &Arc<Session>, lane: &Arc<Lane>) {
 fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
     let Rhythm { every, again, limit } = Rhythm::of(&session.client.program.options);
     let (mut next_beat, mut begun) = (Instant::now(), Instant::now());
+    let mut next_progress = begun + every;
     // Until the last job ended its lease must be kept alive, also while stopping.
     while !lane.is_done() {
         let mut due =
@@ -53,6 +57,14 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
                 }
             }
         }
+        if lane.is_asked() {
+            next_progress = next_progress.min(Instant::now() + PROGRESS);
+        }
+        if Instant::now() >= next_progress && lane.database.is_up() && lane.heart.has_beaten() {
+            let pause = if lane.is_asked() { PROGRESS } else { every };
+            next_progress = Instant::now() + pause;
+            note_progress(session, lane, limit);
+        }
         for job in session.dispatch.take_back_stuck(lane.index, STUCK_AFTER) {
             lane.give_back(job);
         }
@@ -61,7 +73,7 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         if lane.is_ordered() {
             due = due.min(begun + ORDERED);
         }
-        let pause = due.saturating_duration_since(Instant::now());
+        let pause = due.min(next_progress).saturating_duration_since(Instant::now());
         lane.heartbeat_bell.wait(pause.clamp(MIN_WAIT, STUCK_AFTER / 2));
     }
 }
@@ -142,6 +154,30 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
         session.stop.note();
     }
     Ok(())
+}
+
+/// Stores how far jobs say that they are. If that fails it is tried again with the next time.
+fn note_progress(session: &Session, lane: &Lane, limit: Duration) {
+    let changed = session.client.progress.changed(&lane.database.name);
+    if changed.records.is_empty() {
+        return;
+    }
+    let jobs: Vec<_> = changed.records.iter().map(|one| one.job).collect();
+    let (worker, records) = (session.worker.id, changed.records.clone());
+    let ask = move |driver: &dyn Driver| driver.note_progress(worker, &records);
+    match lane.database.ask_within(limit, ask, Box::new(|_, _| {})) {
+        Ok(()) => {
+            changed.note_stored();
+            lane.tell_news_of(&jobs);
+        }
+        Err(error) if error.is_down() => {}
+        Err(error) => {
+            if !lane.said_progress.swap(true, Ordering::Relaxed) {
+                let name = &*lane.database.name;
+                log::warn!("database {name:?}: how far jobs are cannot be stored: {error}");
+            }
+        }
+    }
 }
 
 /// A look that fails says nothing of the heartbeat, which is stored: an account may lack the right to read orders.

@@ -15,8 +15,9 @@ use super::shelf::Shelves;
 use super::stop::{Phase, Progress, Stop};
 use super::tally::Tally;
 use crate::database::Database;
-use crate::driver::{ClaimedJob, Settlement, Verdict, WakeSource};
+use crate::driver::{ClaimedJob, Settlement, Tidings, Verdict, WakeSource};
 use crate::job::Tenure;
+use crate::tools::awake;
 use crate::tools::bell::Bell;
 use crate::tools::sync::Mutex;
 
@@ -58,6 +59,10 @@ pub(crate) struct Lane {
     alive: AtomicUsize,
     /// The database tells of new work at this moment, so it need not be asked.
     pub(crate) listening: AtomicBool,
+    /// How far jobs are could not be stored, and that was said.
+    pub(super) said_progress: AtomicBool,
+    /// Until when others are told of the ends of jobs, and of what they tell, in milliseconds by [`awake::now`].
+    told_until: AtomicU64,
     /// Whether the worker's row may still be written: once it is removed, a beat would bring it back.
     pub(crate) may_beat: Mutex<bool>,
     /// The end of the session.
@@ -95,6 +100,8 @@ impl Lane {
             waited_for: AtomicUsize::new(0),
             alive: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
+            said_progress: AtomicBool::new(false),
+            told_until: AtomicU64::new(0),
             may_beat: Mutex::new(true),
             stop,
             progress: Progress::default(),
@@ -186,6 +193,36 @@ impl Lane {
         self.ordered.store(false, Ordering::Release);
     }
 
+    // Those who wait for its jobs in other processes.
+
+    /// Somebody asks for news: for a minute others are told.
+    pub(crate) fn note_asked(&self) {
+        self.told_until.store(millis(awake::now() + TOLD_FOR), Ordering::Release);
+        // How far the jobs are is stored sooner from now on.
+        self.heartbeat_bell.ring();
+    }
+
+    /// Whether somebody asked for news a short while ago.
+    pub(crate) fn is_asked(&self) -> bool {
+        let until = self.told_until.load(Ordering::Acquire);
+        until != 0 && millis(awake::now()) < until
+    }
+
+    /// Tells other processes that these jobs ended, if any asked.
+    pub(crate) fn tell_ends(&self, jobs: impl Iterator<Item = JobId>) {
+        if self.is_asked() {
+            let jobs: Vec<_> = jobs.collect();
+            self.database.driver().tell_news(Tidings::Ended(&jobs));
+        }
+    }
+
+    /// Tells other processes that these jobs told something, if any asked.
+    pub(crate) fn tell_news_of(&self, jobs: &[JobId]) {
+        if self.is_asked() {
+            self.database.driver().tell_news(Tidings::Told(jobs));
+        }
+    }
+
     // What it has.
 
     /// Whether it has leases, or may have in a moment.
@@ -246,6 +283,13 @@ impl Lane {
     }
 }
 
+/// So long others are told after somebody asked.
+const TOLD_FOR: Duration = Duration::from_secs(60);
+
+fn millis(at: Duration) -> u64 {
+    u64::try_from(at.as_millis()).unwrap_or(u64::MAX)
+}
+
 impl Tenure for Lane {
     fn is_stopping(&self) -> bool {
         self.is_stopping()
@@ -257,6 +301,10 @@ impl Tenure for Lane {
 
     fn cancelled(&self, job: JobId, claim: i64) -> Option<Arc<str>> {
         self.cancels.reason(job, claim)
+    }
+
+    fn tell_news(&self, job: JobId) {
+        self.tell_news_of(&[job]);
     }
 
     fn watch_cancel(&self, job: JobId, number: u64, waker: Option<&Waker>) {

@@ -2,7 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::driver::{ErrorKind, Wake};
+use crate::driver::{ErrorKind, Tidings, Wake};
 use crate::session::Session;
 use crate::session::lane::Lane;
 use crate::session::loops::supervise;
@@ -44,7 +44,10 @@ fn listen_on(session: &Arc<Session>, lane: &Arc<Lane>) {
                         lane.listening.store(true, Ordering::Release);
                         lane.database.bell.ring();
                         lane.note_order();
+                        // Whoever waits asks again, for this process did not hear it.
+                        lane.database.driver().tell_news(Tidings::Worker);
                     }
+                    Wake::Asked => lane.note_asked(),
                     Wake::Orders => lane.note_order(),
                     Wake::Queue(queue) => {
                         if session.queues.iter().any(|ours| **ours == *queue) {

@@ -18,6 +18,7 @@ use crate::client::Client;
 use crate::client::cancelled::carry_out;
 use crate::database::Database;
 use crate::database::calls::Late;
+use crate::database::interim::JobStore;
 use crate::database::schema::check_schema;
 use crate::driver::{
     ClaimedJob, Control, Deadline, Driver, DriverError, ErrorKind, JobClaim, Settlement, WorkerId,
@@ -93,6 +94,8 @@ impl Tenure for Alone {
     fn cancelled(&self, job: JobId, claim: i64) -> Option<Arc<str>> {
         self.0.reason(job, claim)
     }
+
+    fn tell_news(&self, _: JobId) {}
 
     fn watch_cancel(&self, job: JobId, number: u64, waker: Option<&Waker>) {
         self.0.watch(job, number, waker);
@@ -270,6 +273,7 @@ impl<'a> Once<'a> {
             driver: Arc::clone(database.driver()),
             worker: worker.id,
             tenure: Arc::clone(&self.alone) as Arc<dyn Tenure>,
+            store: Arc::new(JobStore(Arc::clone(database))),
         };
         let (id, begun) = (job.id, Begun::now());
         let waited = begun.at.saturating_duration_since(job.ready_since);

@@ -1,6 +1,6 @@
 //! One run of one job: hooks, decode, ability, and what follows from how it ended.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use qudo_hooks::{
@@ -109,6 +109,8 @@ pub(crate) fn run_job(
         keeps_status: entry.options.job_status,
         deadline: entry.options.time_limit.and_then(|limit| begun.at.checked_add(limit)),
         written: Mutex::default(),
+        progress: OnceLock::new(),
+        next_sent: Arc::default(),
     };
     let (worker, database) = (job.post.worker, &*job.post.database);
     program.tell(|| Event::Started { worker, database, job: &job.claimed });
@@ -418,12 +420,15 @@ mod tests {
     use crate::ability_options::AbilityOptions;
     use crate::client::draft;
     use crate::driver::Deadline;
+    use crate::driver::{LeaseKey, Sending, SentRecord};
     use crate::error::Error;
     use crate::fixture::{self, SOON, memory, program_with, worker};
-    use crate::job::{Host, Tenure};
+    use crate::job::{Host, Store, Tenure};
     use crate::job_error::{JobError, JobResult, abort, snooze};
     use crate::new_job::NewJob;
     use crate::options::Options;
+    use crate::progress::ProgressCell;
+    use crate::tools::front::Front;
 
     /// What one run does, by the argument of its job.
     struct Mail;
@@ -485,6 +490,14 @@ mod tests {
 
         fn tell_replacements(&self, _: &[JobRecord], _: &[JobId], _: &str) {}
 
+        fn register_progress(&self, _: &Arc<ProgressCell>) {}
+
+        fn note_news(&self, _: JobId) {}
+
+        fn front(&self) -> Arc<Front> {
+            Arc::default()
+        }
+
         fn as_any(&self) -> &dyn Any {
             self
         }
@@ -505,7 +518,19 @@ mod tests {
             None
         }
 
+        fn tell_news(&self, _: JobId) {}
+
         fn watch_cancel(&self, _: JobId, _: u64, _: Option<&std::task::Waker>) {}
+    }
+
+    impl Store for Alone {
+        fn send(&self, _: LeaseKey, _: &Arc<SentRecord>) -> std::result::Result<Sending, Error> {
+            Ok(Sending::Stored)
+        }
+
+        fn last_sent(&self, _: JobId) -> std::result::Result<Option<i32>, Error> {
+            Ok(None)
+        }
     }
 
     fn program(hooks: HookSet) -> Program {
@@ -537,6 +562,7 @@ mod tests {
             driver: memory(),
             worker: worker.id,
             tenure: Arc::new(Alone),
+            store: Arc::new(Alone),
         };
         let context = Context { program: &program, hooks, worker: &worker };
         let ran = run_job(&context, Arc::new(post), job, Begun::now());

@@ -13,7 +13,7 @@ use super::lane::Lane;
 use super::loops::supervise;
 use super::pulses::Kind;
 use super::settle_queue::Taken;
-use super::settling::{AWAY, Answered, Ended, Group, One, Settling};
+use super::settling::{AWAY, Answered, Ended, Group, One, Settling, gone};
 use super::weight::weight;
 use crate::driver::{DriverError, ErrorKind, Settlement};
 use crate::tools::causes::with_causes;
@@ -225,6 +225,7 @@ impl Settler<'_> {
             let error = match self.settling.ask(group) {
                 Ok(answers) => {
                     self.note(self.settling.note_answers(group, &answers, repeated, begun));
+                    self.lane.tell_ends(gone(group));
                     self.note_settled(group);
                     return self.settling.tell_hooks(group, &answers);
                 }
@@ -302,6 +303,7 @@ impl Settler<'_> {
             Ended::Settled(one, answered) => {
                 if let Some(answered) = answered {
                     self.note(answered);
+                    self.lane.tell_ends(gone(std::slice::from_ref(one.settlement())));
                 }
                 self.note_settled(std::slice::from_ref(one.settlement()));
             }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use qudo_hooks::FailureKind;
+use qudo_hooks::{FailureKind, JobId};
 
 use super::aftermath;
 use crate::client::Client;
@@ -68,6 +68,12 @@ pub(super) struct Settling<'a> {
     pub(super) database: &'a Arc<Database>,
     /// Also while the database counts as down: whoever settles a single run may have no time to wait for a probe.
     pub(super) asks_anyway: bool,
+}
+
+/// The jobs that are gone with these settlements.
+pub(super) fn gone(group: &[Settlement]) -> impl Iterator<Item = JobId> + '_ {
+    let last = |one: &&Settlement| matches!(one.verdict, Verdict::Complete | Verdict::Discard);
+    group.iter().filter(last).map(|one| one.job.id)
 }
 
 impl Settling<'_> {
@@ -161,8 +167,7 @@ impl Settling<'_> {
                 );
             }
         }
-        let last = |one: &&Settlement| matches!(one.verdict, Verdict::Complete | Verdict::Discard);
-        self.client.waiters.note(group.iter().filter(last).map(|one| one.job.id));
+        self.client.waiters.note(gone(group));
         if answered.brings_work {
             // The fetcher may sleep until a due time that it heard of before.
             self.database.bell.ring();

@@ -5,6 +5,7 @@ use qudo_hooks::{HookSet, Outcome};
 use super::dispatch::Paces;
 use super::life::ThreadLife;
 use super::shelf::{Exchanged, Shelf};
+use crate::database::interim::JobStore;
 use crate::driver::{ClaimedJob, Settlement, Verdict};
 use crate::job::{Post, Tenure};
 use crate::session::Session;
@@ -83,6 +84,7 @@ impl Thread<'_> {
             worker: self.session.worker.id,
             host: Arc::clone(&self.session.host),
             tenure: Arc::clone(&lane) as Arc<dyn Tenure>,
+            store: Arc::new(JobStore(Arc::clone(&lane.database))),
         });
         Place { lane, post }
     }
@@ -120,6 +122,7 @@ impl Thread<'_> {
             // The ability settled it in a transaction of its own.
             lane.note_settled(1);
             session.client.waiters.note([id]);
+            lane.tell_ends([id].into_iter());
             if matches!(outcome, Outcome::Replaced(_)) {
                 lane.database.bell.ring();
             }

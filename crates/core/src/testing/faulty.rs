@@ -7,15 +7,17 @@ use uuid::Uuid;
 use crate::driver::{
     AbilityLease, Act, Acted, Admin, Ages, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
     ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
-    DriverError, Exception, ExceptionId, ExceptionScan, Head, Inserted, Inspect, JobClaim, JobInfo,
-    JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob, Operate, OperationId,
-    OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Purged, Redrive,
-    Remains, Remark, Rescued, SchemaState, Settled, Settlement, StatRow, StatScan, StatusRow,
-    StatusScan, Step, StrayCursor, Strays, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId,
+    DriverError, Exception, ExceptionId, ExceptionScan, Head, Heard, Inserted, Inspect, Interim,
+    JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, LeaseKey, Leg, Moves, MovingJob,
+    News, Operate, OperationId, OperationRecord, OperationRow, Order, Past, Pause, PlacedJob,
+    ProgressRecord, ProgressRow, Promotion, Purged, Redrive, Remains, Remark, Rescued, SchemaState,
+    Sending, SentRecord, SentRow, Settled, Settlement, StatRow, StatScan, StatusRow, StatusScan,
+    Step, StrayCursor, Strays, Tidings, Traces, Trail, Wake, WakeSource, Wakes, Work, WorkerId,
     WorkerInfo, WorkerSeen,
 };
 
 /// What happens instead of a call of this name, or before it: an error is its answer.
+type Hears = dyn Fn(&mut dyn FnMut(Heard) -> bool) -> Result<(), DriverError> + Send + Sync;
 type Fault = Box<dyn Fn(&str) -> Result<(), DriverError> + Send + Sync>;
 
 /// What a claim answers.
@@ -53,6 +55,8 @@ pub struct FaultyDriver {
     claim: Claim,
     blocks: bool,
     claims_side_by_side: bool,
+    /// What is heard in the place of the driver's news.
+    hears: Option<Box<Hears>>,
 }
 
 impl fmt::Debug for FaultyDriver {
@@ -67,7 +71,7 @@ impl FaultyDriver {
         let claim = |driver: &dyn Driver, request: &ClaimRequest<'_>| driver.claim(request);
         let claims_side_by_side = inner.claims_side_by_side();
         let (fault, claim) = (Box::new(|_: &str| Ok(())), Box::new(claim));
-        Self { inner, fault, claim, blocks: false, claims_side_by_side }
+        Self { inner, fault, claim, blocks: false, claims_side_by_side, hears: None }
     }
 
     /// Its calls may take long, so they are made on threads that can be given up, as those of servers are.
@@ -92,6 +96,16 @@ impl FaultyDriver {
         fault: impl Fn(&str) -> Result<(), DriverError> + Send + Sync + 'static,
     ) -> Self {
         self.fault = Box::new(fault);
+        self
+    }
+
+    /// News of jobs are those that this reports.
+    #[cfg(test)]
+    pub(crate) fn with_news(
+        mut self,
+        hears: impl Fn(&mut dyn FnMut(Heard) -> bool) -> Result<(), DriverError> + Send + Sync + 'static,
+    ) -> Self {
+        self.hears = Some(Box::new(hears));
         self
     }
 
@@ -174,6 +188,16 @@ impl Work for FaultyDriver {
     }
 }
 
+impl Interim for FaultyDriver {
+    calls! {
+        fn send(lease: &LeaseKey, sent: &SentRecord) -> Sending;
+        fn note_progress(worker: WorkerId, records: &[ProgressRecord]) -> ();
+        fn sent(job: JobId, from: i32, limit: u32) -> Vec<SentRow>;
+        fn progress(job: JobId) -> Option<ProgressRow>;
+        fn news(jobs: &[JobId]) -> Vec<News>;
+    }
+}
+
 impl Inspect for FaultyDriver {
     calls! {
         fn lookup(id: JobId) -> Option<JobInfo>;
@@ -233,6 +257,28 @@ impl Wakes for FaultyDriver {
 
     fn listen(&self, on_wake: &mut dyn FnMut(Wake) -> bool) -> Result<(), DriverError> {
         self.inner.listen(on_wake)
+    }
+
+    fn hears_news(&self) -> bool {
+        self.hears.is_some() || self.inner.hears_news()
+    }
+
+    fn listen_for_news(&self, on_news: &mut dyn FnMut(Heard) -> bool) -> Result<(), DriverError> {
+        (self.fault)("listen_for_news")?;
+        match &self.hears {
+            Some(hears) => hears(on_news),
+            None => self.inner.listen_for_news(on_news),
+        }
+    }
+
+    fn ask_for_news(&self) {
+        // Nobody counts on an answer.
+        drop((self.fault)("ask_for_news"));
+        self.inner.ask_for_news();
+    }
+
+    fn tell_news(&self, tidings: Tidings<'_>) {
+        self.inner.tell_news(tidings);
     }
 }
 

@@ -5,6 +5,7 @@
 pub(crate) mod awake;
 pub(crate) mod bell;
 pub(crate) mod causes;
+pub(crate) mod front;
 pub(crate) mod guard;
 pub(crate) mod pattern;
 pub(crate) mod random;

@@ -118,7 +118,7 @@ const STRANGERS: &str = "SELECT CAST(MIN(table_name) AS CHAR) FROM information_s
      WHERE table_schema = DATABASE() AND table_name IN ('qudo_job', 'qudo_ready', 'qudo_scheduled', \
      'qudo_lease', 'qudo_unique', 'qudo_exception_log', 'qudo_job_status', 'qudo_reply', \
      'qudo_worker', 'qudo_moving', 'qudo_control', 'qudo_cancel', 'qudo_operation', 'qudo_stat', \
-     'qudo_stat_report', 'qudo_jobs', 'qudo_exceptions') \
+     'qudo_stat_report', 'qudo_sent', 'qudo_progress', 'qudo_jobs', 'qudo_exceptions') \
      AND NOT EXISTS (SELECT 1 FROM information_schema.tables \
      WHERE table_schema = DATABASE() AND table_name = 'qudo_schema_migrations') \
      HAVING COUNT(*) > 0";
@@ -278,11 +278,19 @@ impl Engine for Mysql {
         const OPERATE: Step = step!("mysql", "2026-11-30-000003_add_operations", oldest: 1);
         const NUMBERS: Step = step!("mysql", "2026-11-30-000004_add_numbers", oldest: 1);
         const ENQUEUE: Step = step!("mysql", "2026-11-30-000005_add_sql_enqueue", oldest: 1);
+        const SENT: Step = step!("mysql", "2026-11-30-000006_add_sent", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE, SENT];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] =
-            &[CREATE, OPERATE, NUMBERS, ENQUEUE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] = &[
+            CREATE,
+            OPERATE,
+            NUMBERS,
+            ENQUEUE,
+            SENT,
+            crate::step::ADD_A_COLUMN,
+            crate::step::BREAK,
+        ];
         crate::step::carried(ALL)
     }
 

@@ -7,6 +7,7 @@ mod connect;
 mod insert;
 mod list;
 mod listen;
+mod news;
 mod notify;
 mod rights;
 mod runs;
@@ -20,8 +21,8 @@ use diesel::PgConnection;
 use diesel::connection::SimpleConnection as _;
 use diesel::result::QueryResult;
 use qudo_core::driver::{
-    AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Inserted, JobRecord,
-    NamedDriver, Password, Remark, Settled, Settlement, Wake, WakeSource,
+    AbilityLease, ClaimRequest, ClaimedJob, DriverError, DriverRegistration, Heard, Inserted,
+    JobRecord, NamedDriver, Password, Remark, Settled, Settlement, Tidings, Wake, WakeSource,
 };
 use uuid::Uuid;
 
@@ -153,11 +154,19 @@ impl Engine for Postgres {
         const OPERATE: Step = step!("postgres", "2026-11-30-000003_add_operations", oldest: 1);
         const NUMBERS: Step = step!("postgres", "2026-11-30-000004_add_numbers", oldest: 1);
         const ENQUEUE: Step = step!("postgres", "2026-11-30-000005_add_sql_enqueue", oldest: 1);
+        const SENT: Step = step!("postgres", "2026-11-30-000006_add_sent", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE, SENT];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] =
-            &[CREATE, OPERATE, NUMBERS, ENQUEUE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] = &[
+            CREATE,
+            OPERATE,
+            NUMBERS,
+            ENQUEUE,
+            SENT,
+            crate::step::ADD_A_COLUMN,
+            crate::step::BREAK,
+        ];
         crate::step::carried(ALL)
     }
 
@@ -356,6 +365,27 @@ impl Engine for Postgres {
 
     fn notify_orders(&self) {
         self.notifier.notify(&mut [notify::ORDERS].into_iter());
+    }
+
+    fn hears_news(&self) -> bool {
+        self.source.listens() && self.tables().news_channel().is_some()
+    }
+
+    fn listen_for_news(&self, on_news: &mut dyn FnMut(Heard) -> bool) -> Result<(), DriverError> {
+        match self.tables().news_channel() {
+            Some(channel) if self.source.listens() => {
+                listen::listen_for_news(&self.source.plain_url_now(), &channel, on_news)
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn ask_for_news(&self) {
+        self.notifier.notify(&mut [notify::ASKED].into_iter());
+    }
+
+    fn tell_news(&self, tidings: Tidings<'_>) {
+        self.notifier.tell(tidings);
     }
 
     fn is_dear(&self, queues: &[&str]) -> bool {

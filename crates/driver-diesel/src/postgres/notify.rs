@@ -7,7 +7,9 @@ use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::deserialize;
+use qudo_core::driver::Tidings;
 
+use super::news::Untold;
 use super::session::Sessions;
 use crate::sql::{Bind, Columns, FromRow};
 
@@ -21,6 +23,9 @@ pub(super) const ORDERS: &str = " orders";
 /// for the disk.
 const NOTIFY_ALONE: &str =
     "SELECT pg_notify(?, ?) FROM set_config('synchronous_commit', 'off', true)";
+
+/// The payload that [asks for news](qudo_core::driver::Wakes::ask_for_news).
+pub(super) const ASKED: &str = " asked";
 
 /// At most one notification per queue in this time; the first goes out at once.
 const COALESCE: Duration = Duration::from_millis(5);
@@ -45,9 +50,27 @@ struct Pending {
     /// When this process last had something to notify.
     last: Option<Instant>,
     queues: HashSet<String>,
+    news: Untold,
     started: bool,
     sending: bool,
     closed: bool,
+}
+
+/// What is sent at once.
+struct Words {
+    queues: HashSet<String>,
+    /// The payloads for the channel of news.
+    news: Vec<String>,
+}
+
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.queues.is_empty() && self.news.is_empty()
+    }
+
+    fn take(&mut self) -> Words {
+        Words { queues: std::mem::take(&mut self.queues), news: self.news.take() }
+    }
 }
 
 #[derive(Default)]
@@ -75,17 +98,28 @@ impl Notifier {
     }
 
     pub(super) fn notify(&self, queues: &mut dyn Iterator<Item = &str>) {
-        let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        let waiting = pending.queues.len();
-        for queue in queues {
-            if !pending.queues.contains(queue) {
-                pending.queues.insert(queue.to_owned());
+        self.add(|pending| {
+            for queue in queues {
+                if !pending.queues.contains(queue) {
+                    pending.queues.insert(queue.to_owned());
+                }
             }
-        }
-        if pending.queues.is_empty() {
+        });
+    }
+
+    /// For those who wait for jobs of this process.
+    pub(super) fn tell(&self, tidings: Tidings<'_>) {
+        self.add(|pending| pending.news.add(tidings));
+    }
+
+    fn add(&self, add: impl FnOnce(&mut Pending)) {
+        let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
+        let was_empty = pending.is_empty();
+        add(&mut pending);
+        if pending.is_empty() {
             return;
         }
-        let sender_sleeps = waiting == 0 && !pending.sending;
+        let sender_sleeps = was_empty && !pending.sending;
         if !pending.started {
             let (shared, sessions) = (Arc::clone(&self.shared), Arc::clone(&self.sessions));
             let thread = std::thread::Builder::new().name("qudo-notify".to_owned());
@@ -108,7 +142,7 @@ impl Drop for Notifier {
         let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
         pending.closed = true;
         self.shared.changed.notify_all();
-        while pending.started && (pending.sending || !pending.queues.is_empty()) {
+        while pending.started && (pending.sending || !pending.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return;
@@ -121,28 +155,32 @@ impl Drop for Notifier {
 
 fn send(shared: &Shared, sessions: &Sessions) {
     loop {
-        let queues = {
+        let words = {
             let mut pending = shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
             pending.sending = false;
             shared.changed.notify_all();
-            while pending.queues.is_empty() {
+            while pending.is_empty() {
                 if pending.closed {
                     return;
                 }
                 pending = shared.changed.wait(pending).unwrap_or_else(PoisonError::into_inner);
             }
             pending.sending = true;
-            std::mem::take(&mut pending.queues)
+            pending.take()
         };
         let sent = sessions.with(false, |conn| {
-            let channel = conn.tables.channel();
-            for queue in &queues {
+            let (channel, news) = (conn.tables.channel(), conn.tables.news_channel());
+            for queue in &words.queues {
                 conn.rows::<Nothing>(NOTIFY_ALONE, &[Bind::Text(&channel), Bind::Text(queue)])?;
+            }
+            for payload in &words.news {
+                let Some(news) = &news else { break };
+                conn.rows::<Nothing>(NOTIFY_ALONE, &[Bind::Text(news), Bind::Text(payload)])?;
             }
             Ok(())
         });
         if let Err(error) = sent {
-            // The jobs are stored; workers find them at their next regular look.
+            // The jobs are stored; workers find them at their next regular look, and so do those who wait.
             log::debug!("cannot notify: {error}");
         }
         std::thread::sleep(COALESCE);

@@ -216,11 +216,19 @@ impl Engine for Sqlite {
         const OPERATE: Step = step!("sqlite", "2026-11-30-000003_add_operations", oldest: 1);
         const NUMBERS: Step = step!("sqlite", "2026-11-30-000004_add_numbers", oldest: 1);
         const ENQUEUE: Step = step!("sqlite", "2026-11-30-000005_add_sql_enqueue", oldest: 1);
+        const SENT: Step = step!("sqlite", "2026-11-30-000006_add_sent", oldest: 1);
         #[cfg(not(qudo_upgrade_test))]
-        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE];
+        const ALL: &[Step] = &[CREATE, OPERATE, NUMBERS, ENQUEUE, SENT];
         #[cfg(qudo_upgrade_test)]
-        const ALL: &[Step] =
-            &[CREATE, OPERATE, NUMBERS, ENQUEUE, crate::step::ADD_A_COLUMN, crate::step::BREAK];
+        const ALL: &[Step] = &[
+            CREATE,
+            OPERATE,
+            NUMBERS,
+            ENQUEUE,
+            SENT,
+            crate::step::ADD_A_COLUMN,
+            crate::step::BREAK,
+        ];
         crate::step::carried(ALL)
     }
 

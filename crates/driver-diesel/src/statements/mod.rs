@@ -12,6 +12,7 @@ pub(crate) mod exception;
 pub(crate) mod facts;
 pub(crate) mod heads;
 pub(crate) mod insert;
+pub(crate) mod interim;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod lookup;

@@ -10,7 +10,7 @@ use super::exception::{NewException, log_exceptions};
 use super::insert::insert_within;
 use super::keys::free_keys;
 use super::ledger::balance;
-use super::trace::{write_replies, write_status};
+use super::trace::{write_replies, write_status, write_successors};
 use super::{Place, RunAfter, Since, put_ready, put_scheduled};
 use crate::bulk::Keyed;
 use crate::engine::{Engine, micros};
@@ -163,7 +163,14 @@ pub(crate) fn insert_replacements<E: Engine>(
     }
     let inserted = insert_within::<E>(conn, &replacements)?;
     let both = inserted.into_iter().zip(&replacements);
-    Ok(both.filter(|(one, _)| *one != Inserted::New).map(|(_, job)| job.id).collect())
+    let refused: HashSet<_> =
+        both.filter(|(one, _)| *one != Inserted::New).map(|(_, job)| job.id).collect();
+    let successor = |one: &&Settlement| {
+        let by = one.extras.as_ref()?.successor(|id| !refused.contains(&id))?;
+        Some((one.job.id, by))
+    };
+    write_successors::<E>(conn, &ours.iter().filter_map(successor).collect::<Vec<_>>())?;
+    Ok(refused)
 }
 
 /// What became of each run.

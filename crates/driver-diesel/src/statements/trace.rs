@@ -51,6 +51,24 @@ fn insert_replies<E: Engine>(
 /// are purged together.
 const TOMBSTONE: i32 = -1;
 
+/// The word of a tombstone whose body is the id of the job that took the place of its own.
+const REPLACED: &str = "replaced";
+
+/// Says which jobs took the place of others that left no reply; in the transaction that stores them.
+pub(crate) fn write_successors<E: Engine>(
+    conn: &mut Sql<'_, E::Conn>,
+    jobs: &[(JobId, JobId)],
+) -> QueryResult<()> {
+    let binds: Vec<_> = jobs
+        .iter()
+        .map(|(job, by)| {
+            let (job, by) = (Bind::Id(job.as_uuid()), Bind::Bytes(by.as_uuid().as_bytes()));
+            vec![job, Bind::Int(TOMBSTONE), Bind::Text(REPLACED), by]
+        })
+        .collect();
+    insert_replies::<E>(conn, &binds)
+}
+
 /// Says how jobs ended that nobody ran to their end; in the transaction that removes them. What an earlier job with this id
 /// left gives way, or it would be taken for this one's, and be purged before this one's time.
 pub(crate) fn write_tombstones<E: Engine>(
@@ -113,6 +131,9 @@ pub(crate) fn remains<E: Engine>(conn: &mut Sql<'_, E::Conn>, job: &Uuid) -> Que
     let mut remains = Remains::default();
     for Reply(seq, row) in rows {
         match seq {
+            TOMBSTONE if row.codec == REPLACED => {
+                remains.replaced_by = Uuid::from_slice(&row.body).ok().map(JobId::from_uuid);
+            }
             TOMBSTONE => remains.ending = Some(Ending::from_stored(&row.codec)),
             _ => remains.replies.push(row),
         }

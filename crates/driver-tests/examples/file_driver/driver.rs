@@ -11,11 +11,12 @@ use qudo::driver::{
     AbilityLease, Act, Acted, Admin, Ages, Arrival, Audit, Bounded, CancelOrder, ClaimRequest,
     ClaimedJob, Control, CountRow, Counts, DeadWorker, Deadline, Departure, Depth, Driver,
     DriverError, DriverRegistration, ErrorKind, Exception, ExceptionId, ExceptionScan, Inserted,
-    Inspect, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, Leg, Moves, MovingJob,
-    NamedDriver, Operate, OperationId, OperationRecord, OperationRow, Order, Past, Pause,
-    PlacedJob, Promotion, Purged, Redrive, Remains, Rescued, SchemaState, Settled, Settlement,
-    StatRow, StatScan, StatusRow, StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource,
-    Wakes, Work, WorkerId, WorkerInfo, WorkerSeen,
+    Inspect, Interim, JobClaim, JobInfo, JobRecord, JobScan, JobState, Keep, KeyRow, LeaseKey, Leg,
+    Moves, MovingJob, NamedDriver, News, Operate, OperationId, OperationRecord, OperationRow,
+    Order, Past, Pause, PlacedJob, ProgressRecord, ProgressRow, Promotion, Purged, Redrive,
+    Remains, Rescued, SchemaState, Sending, SentRecord, SentRow, Settled, Settlement, StatRow,
+    StatScan, StatusRow, StatusScan, Step, StrayCursor, Strays, Traces, Trail, WakeSource, Wakes,
+    Work, WorkerId, WorkerInfo, WorkerSeen,
 };
 use uuid::Uuid;
 
@@ -141,6 +142,40 @@ impl Work for FileDriver {
     fn purge(&self, keep: &Keep, _limit: u32) -> Answer<Purged> {
         let removed = self.0.step(Deadline::NONE, |state| state.purge(keep))?;
         Ok(Purged { removed, more: false })
+    }
+}
+
+impl Interim for FileDriver {
+    fn send(&self, lease: &LeaseKey, sent: &SentRecord) -> Answer<Sending> {
+        accept([sent.value.body.len()].into_iter())?;
+        self.0.step(Deadline::NONE, |state| {
+            if !state.holds(lease.worker, lease.job, lease.claim) {
+                return Sending::LeaseLost;
+            }
+            state.interim.send(state.now, lease.job, sent)
+        })
+    }
+
+    fn note_progress(&self, worker: WorkerId, records: &[ProgressRecord]) -> Answer<()> {
+        self.0.step(Deadline::NONE, |state| {
+            for one in records {
+                if state.holds(worker, one.job, one.claim) {
+                    state.interim.note(state.now, one);
+                }
+            }
+        })
+    }
+
+    fn sent(&self, job: JobId, from: i32, limit: u32) -> Answer<Vec<SentRow>> {
+        self.0.read(|state| state.interim.sent(job, from, limit))
+    }
+
+    fn progress(&self, job: JobId) -> Answer<Option<ProgressRow>> {
+        self.0.read(|state| state.interim.progress(job))
+    }
+
+    fn news(&self, jobs: &[JobId]) -> Answer<Vec<News>> {
+        self.0.read(|state| state.interim.news(jobs))
     }
 }
 

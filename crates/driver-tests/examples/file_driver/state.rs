@@ -10,10 +10,11 @@ use qudo::JobId;
 use qudo::driver::{
     Act, Acted, Ages, Arrival, Bounded, CancelOrder, ClaimRequest, ClaimedJob, Counts, DeadWorker,
     Departure, Due, Exception, ExceptionId, ExceptionRecord, ExceptionScan, Flags, Inserted,
-    JobClaim, JobCursor, JobFacts, JobInfo, JobRecord, JobScan, JobState, Keep, MovingJob, Name,
-    OperationId, OperationRecord, OperationRow, Order, Past, Pause, PlacedJob, Promotion, Redrive,
-    Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatBook, StatusId, StatusRow,
-    StatusScan, Step, Trail, Verdict, WorkerId, WorkerInfo, WorkerOrder, WorkerSeen,
+    InterimBook, JobClaim, JobCursor, JobFacts, JobInfo, JobRecord, JobScan, JobState, Keep,
+    MovingJob, Name, OperationId, OperationRecord, OperationRow, Order, Past, Pause, PlacedJob,
+    Promotion, Redrive, Remains, ReplyRecord, ReplyRow, Rescued, Settled, Settlement, StatBook,
+    StatusId, StatusRow, StatusScan, Step, Trail, Verdict, WorkerId, WorkerInfo, WorkerOrder,
+    WorkerSeen,
 };
 use qudo::hook::FailureKind;
 use serde::{Deserialize, Serialize};
@@ -44,6 +45,7 @@ pub struct State {
     cancels: BTreeMap<JobId, String>,
     pub operations: BTreeMap<OperationId, OperationRow>,
     pub stats: StatBook,
+    pub interim: InterimBook,
 }
 
 /// A live job. It is in exactly one place, because it has one: several tables would have to take care of that.
@@ -345,7 +347,13 @@ impl State {
         // Last, so that a replacement may take the unique key of the job that it replaces.
         let new = extras.replacements.iter();
         let refused = new.filter(|new| matches!(self.insert(new), Inserted::Existing(_)));
-        Settled::done_without(refused.map(|new| new.id).collect())
+        let refused: Vec<_> = refused.map(|new| new.id).collect();
+        let successor = one.extras.as_deref();
+        let successor = successor.and_then(|all| all.successor(|new| !refused.contains(&new)));
+        if let Some(by) = successor {
+            self.remains.insert(id, (now, Remains::replaced_by(by)));
+        }
+        Settled::done_without(refused)
     }
 
     fn log(&mut self, job: JobId, row: &Row, worker: WorkerId, what: &ExceptionRecord, last: bool) {
@@ -542,7 +550,22 @@ impl State {
         }
         self.marks.retain(|_, marks| !marks.is_empty());
         self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
-        before - count(self) + minutes
+        let jobs = &self.jobs;
+        let runs =
+            |id| jobs.get(&id).is_some_and(|row: &Row| matches!(row.place, Place::Leased { .. }));
+        let told = self.interim.purge(now, keep.replies, runs);
+        before - count(self) + minutes + told
+    }
+
+    /// Whether this worker holds the lease under this claim.
+    pub fn holds(&self, worker: WorkerId, job: JobId, claim: i64) -> bool {
+        let is_ours = |place: &Place| match place {
+            Place::Leased { worker: holder, claim: under, .. } => {
+                *holder == worker && *under == claim
+            }
+            _ => false,
+        };
+        self.jobs.get(&job).is_some_and(|row| is_ours(&row.place))
     }
 }
 

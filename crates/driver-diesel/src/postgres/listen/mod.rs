@@ -10,11 +10,12 @@ mod tls;
 use std::time::{Duration, Instant};
 
 use postgres::fallible_iterator::FallibleIterator;
-use qudo_core::driver::{DriverError, ErrorKind, Wake};
+use qudo_core::driver::{DriverError, ErrorKind, Heard, Wake};
 
 use login::ListenLogin;
 
-use super::notify::ORDERS;
+use super::news::{ENDED, TOLD, WORKER, jobs_of};
+use super::notify::{ASKED, ORDERS};
 
 /// How often the listener looks up from its socket to see whether it should stop.
 const TICK: Duration = Duration::from_secs(1);
@@ -30,11 +31,53 @@ pub(super) fn check(url: &url::Url) -> Result<(), String> {
     ListenLogin::of(url).map(drop)
 }
 
-/// Blocks on the connection's socket; without a URL there is a reason why.
+/// Blocks on the connection's socket and reports work; without a URL there is a reason why.
 pub(super) fn listen(
     url: &Result<String, String>,
     channel: &str,
     on_wake: &mut dyn FnMut(Wake) -> bool,
+) -> Result<(), DriverError> {
+    listen_on(url, channel, &mut |said| {
+        on_wake(match said {
+            Said::Connected => Wake::Connected,
+            Said::Nothing => Wake::Tick,
+            Said::Payload(ORDERS) => Wake::Orders,
+            Said::Payload(ASKED) => Wake::Asked,
+            Said::Payload(queue) => Wake::Queue(queue.to_owned()),
+        })
+    })
+}
+
+/// The same for news of jobs.
+pub(super) fn listen_for_news(
+    url: &Result<String, String>,
+    channel: &str,
+    on_news: &mut dyn FnMut(Heard) -> bool,
+) -> Result<(), DriverError> {
+    listen_on(url, channel, &mut |said| {
+        on_news(match said {
+            Said::Connected => Heard::Connected,
+            Said::Payload(WORKER) => Heard::Worker,
+            Said::Payload(text) => match text.strip_prefix(ENDED) {
+                Some(ids) => Heard::Ended(jobs_of(ids)),
+                None => Heard::Told(jobs_of(text.strip_prefix(TOLD).unwrap_or_default())),
+            },
+            Said::Nothing => Heard::Tick,
+        })
+    })
+}
+
+/// What comes from a channel.
+enum Said<'a> {
+    Connected,
+    Payload(&'a str),
+    Nothing,
+}
+
+fn listen_on(
+    url: &Result<String, String>,
+    channel: &str,
+    on_said: &mut dyn FnMut(Said<'_>) -> bool,
 ) -> Result<(), DriverError> {
     let url = url.as_deref().map_err(Clone::clone);
     let url = url.and_then(|url| url::Url::parse(url).map_err(|error| error.to_string()));
@@ -45,17 +88,14 @@ pub(super) fn listen(
     };
     let mut client = login.connect().map_err(refused)?;
     client.batch_execute(&format!("LISTEN \"{channel}\"")).map_err(lost)?;
-    if !on_wake(Wake::Connected) {
+    if !on_said(Said::Connected) {
         return Ok(());
     }
     let mut pinged = Instant::now();
     loop {
         let next = client.notifications().timeout_iter(TICK).next().map_err(lost)?;
-        let wake = next.map_or(Wake::Tick, |sent| match sent.payload() {
-            ORDERS => Wake::Orders,
-            queue => Wake::Queue(queue.to_owned()),
-        });
-        if !on_wake(wake) {
+        let said = next.as_ref().map_or(Said::Nothing, |sent| Said::Payload(sent.payload()));
+        if !on_said(said) {
             return Ok(());
         }
         if pinged.elapsed() > PING_EVERY {

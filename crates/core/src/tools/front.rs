@@ -13,10 +13,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use crate::tools::guard::{catch, say};
-use crate::tools::sync::{Condvar, Mutex};
-use crate::tools::threads::{sleep, spawn};
-use crate::tools::time::Instant;
+use super::guard::{catch, say};
+use super::sync::{Condvar, Mutex};
+use super::threads::{sleep, spawn};
+use super::time::Instant;
 
 /// More tasks at once wait in line, unless some have been under way for long: each call under way has a thread of its
 /// database's besides, and 10,000 tasks that await are to cost a process few threads.

@@ -1,0 +1,3 @@
+-- Removes what up.sql made. What was sent, and how far jobs are, is lost.
+DROP TABLE IF EXISTS qudo_progress;
+DROP TABLE IF EXISTS qudo_sent;

@@ -1,0 +1,29 @@
+-- What jobs tell while they run: values that they send to those who wait, and how far they are. Programs that know only
+-- the tables before it go on working: they write neither, and show neither. Costs nothing.
+
+-- What the runs of a job sent, each as soon as it was sent; number counts over all runs of a job, and has gaps where a
+-- call was not answered. The rows stay when the job ends, for those who read later, and are removed as old as replies.
+CREATE TABLE qudo_sent (
+    job_id UUID NOT NULL,
+    number INTEGER NOT NULL,
+    attempt INTEGER NOT NULL,
+    codec TEXT COLLATE "C" NOT NULL,
+    body BYTEA NOT NULL,
+    sent_at BIGINT NOT NULL,
+    PRIMARY KEY (job_id, number)
+);
+
+CREATE INDEX ix_qudo_sent_at ON qudo_sent (sent_at);
+
+-- How far the last run of a job said that it is; of runs that were shorter than a heartbeat there is nothing. total is NULL
+-- where the job does not know it.
+CREATE TABLE qudo_progress (
+    job_id UUID NOT NULL PRIMARY KEY,
+    attempt INTEGER NOT NULL,
+    done BIGINT NOT NULL,
+    total BIGINT,
+    note TEXT,
+    noted_at BIGINT NOT NULL
+) WITH (fillfactor = 50);
+
+CREATE INDEX ix_qudo_progress_noted ON qudo_progress (noted_at);
