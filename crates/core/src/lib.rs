@@ -57,6 +57,7 @@ mod options;
 mod program;
 mod progress;
 mod session;
+mod spans;
 pub mod testing;
 mod tools;
 

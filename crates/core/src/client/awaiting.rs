@@ -22,13 +22,14 @@ use super::{Client, enqueue};
 use crate::error::Error;
 use crate::new_job::NewJob;
 use crate::progress::Progress;
+use crate::spans::carried;
 use crate::tools::front::Running;
 use crate::tools::time::Instant;
 
 /// As the blocking enqueue, for a task.
 pub(crate) async fn enqueue(client: Arc<Client>, job: NewJob) -> Result<Enqueued, Error> {
     let front = Arc::clone(&client.front);
-    front.run(move || enqueue::enqueue(&client, job)).await
+    front.run(carried(move || enqueue::enqueue(&client, job))).await
 }
 
 /// As the blocking enqueue of many, for a task.
@@ -37,7 +38,7 @@ pub(crate) async fn enqueue_many(
     jobs: Vec<NewJob>,
 ) -> Result<Vec<Enqueued>, Error> {
     let front = Arc::clone(&client.front);
-    front.run(move || enqueue::enqueue_many(&client, jobs)).await
+    front.run(carried(move || enqueue::enqueue_many(&client, jobs))).await
 }
 
 /// As the blocking wait, for a task.

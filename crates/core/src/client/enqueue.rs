@@ -19,6 +19,7 @@ use crate::driver::{Inserted, JobRecord};
 use crate::error::Error;
 use crate::new_job::NewJob;
 use crate::observe::Event;
+use crate::spans::Span;
 use crate::tools::awake;
 use crate::tools::time::Instant;
 
@@ -35,6 +36,7 @@ const MAX_EXPECTED: usize = 65_536;
 
 /// Stores a job durably and tells what became of it.
 pub(crate) fn enqueue(client: &Arc<Client>, job: NewJob) -> Result<Enqueued, Error> {
+    let span = Span::of_enqueue(&job);
     let hooks = client.program.hooks();
     let Some(prepared) = prepare(client, job, &hooks)? else {
         return Ok(Enqueued::Suppressed);
@@ -47,6 +49,7 @@ pub(crate) fn enqueue(client: &Arc<Client>, job: NewJob) -> Result<Enqueued, Err
     let record = Arc::new(vec![prepared.record]);
     let stored = store(client, &record, &prepared.route, until)?;
     stored.database.ring_for(&record, client.program.options.delay);
+    span.note_stored(&stored.database.name, &record[0], stored.answers[0]);
     Ok(conclude(client, &record[0], stored.answers[0], &stored, &hooks, asked))
 }
 
@@ -55,6 +58,7 @@ pub(crate) fn enqueue_many(
     client: &Arc<Client>,
     jobs: impl IntoIterator<Item = NewJob>,
 ) -> Result<Vec<Enqueued>, Error> {
+    let span = Span::of_enqueue_many();
     let hooks = client.program.hooks();
     let jobs = jobs.into_iter();
     let expected = jobs.size_hint().0.min(MAX_EXPECTED);
@@ -78,6 +82,7 @@ pub(crate) fn enqueue_many(
         }
         batch.add(way, place, record);
     }
+    span.note_count(answers.len());
     let (mut sent, mut stored, total) = (false, 0, answers.len());
     let mut groups = batch.into_groups().into_iter();
     while let Some(Group { route, records, places }) = groups.next() {

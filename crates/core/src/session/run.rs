@@ -19,6 +19,7 @@ use crate::job::{Job, Post};
 use crate::job_error::{Unfinished, Wish};
 use crate::observe::Event;
 use crate::program::Program;
+use crate::spans::Span;
 use crate::tools::awake;
 use crate::tools::causes::with_causes;
 use crate::tools::guard::{guard, say};
@@ -112,6 +113,7 @@ pub(crate) fn run_job(
         progress: OnceLock::new(),
         next_sent: Arc::default(),
     };
+    let span = Span::of_run(&job);
     let (worker, database) = (job.post.worker, &*job.post.database);
     program.tell(|| Event::Started { worker, database, job: &job.claimed });
     let end = if job.claimed.crashes.unsigned_abs() > entry.options.max_crashes {
@@ -129,6 +131,7 @@ pub(crate) fn run_job(
     };
     let end = if job.written.get_mut().completed { Ok(committed(&mut job, end)) } else { end };
     let (outcome, verdict, mut extras) = conclude(context, &mut job, entry, end);
+    span.note_outcome(outcome.as_str());
     if !hooks.is_empty() {
         say(|| after(&job, entry, hooks, &outcome));
     }
