@@ -105,6 +105,10 @@ pub mod observe {
 pub mod testing {
     pub use qudo_core::testing::*;
     pub use qudo_core::{Clock, SettableClock, SystemClock, assert_enqueued, refute_enqueued};
+    pub use qudo_driver_diesel::testing::{
+        TakeIn, TestConnection, jobs_in, jobs_of_in, migrate_in,
+    };
+    pub use qudo_driver_diesel::{assert_enqueued_in, refute_enqueued_in};
 }
 
 /// The storage port, for those who write a driver of their own.

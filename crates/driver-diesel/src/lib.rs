@@ -48,6 +48,7 @@ mod statements;
 mod step;
 mod sweep;
 mod tables;
+pub mod testing;
 mod transactional;
 
 pub use transactional::{CompleteIn, EnqueueIn, JobConnection, Transactional};

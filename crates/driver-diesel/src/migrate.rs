@@ -294,29 +294,43 @@ pub(crate) fn apply<E: Engine>(
     }
     let mut refused = None;
     let applied = engine.migrate_alone(|conn| {
-        E::prepare(conn)?;
-        conn.batch(
-            "CREATE TABLE IF NOT EXISTS qudo_schema_migrations (\
-             version VARCHAR(50) NOT NULL PRIMARY KEY, level INTEGER NOT NULL, \
-             oldest_level INTEGER NOT NULL, applied_at BIGINT NOT NULL)",
-        )?;
+        prepare::<E>(conn)?;
         refused = refusal::<E>(conn, force)?;
         if refused.is_some() {
             return Ok(Vec::new());
         }
-        let steps = Steps(E::migrations(), conn.tables);
-        let mut table = OwnTable::<E> { conn, with_begun: false };
-        let applied = table.run_pending_migrations(steps).map_err(boxed)?;
-        let applied = named::<E>(&applied);
-        E::furnish(table.conn)?;
-        // For accounts that may read it and no more.
-        control::identity::<E>(table.conn)?;
-        Ok(applied)
+        apply_missing::<E>(conn)
     })?;
     match refused {
         None => Ok(applied),
         Some(reason) => Err(DriverError::new(ErrorKind::Schema, reason)),
     }
+}
+
+fn prepare<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<()> {
+    E::prepare(conn)?;
+    conn.batch(
+        "CREATE TABLE IF NOT EXISTS qudo_schema_migrations (\
+         version VARCHAR(50) NOT NULL PRIMARY KEY, level INTEGER NOT NULL, \
+         oldest_level INTEGER NOT NULL, applied_at BIGINT NOT NULL)",
+    )
+}
+
+fn apply_missing<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<String>> {
+    let steps = Steps(E::migrations(), conn.tables);
+    let mut table = OwnTable::<E> { conn, with_begun: false };
+    let applied = table.run_pending_migrations(steps).map_err(boxed)?;
+    let applied = named::<E>(&applied);
+    E::furnish(table.conn)?;
+    // For accounts that may read it and no more.
+    control::identity::<E>(table.conn)?;
+    Ok(applied)
+}
+
+/// Applies what is missing on a connection of the caller's, where nobody works: for tests.
+pub(crate) fn apply_on<E: Engine>(conn: &mut Sql<'_, E::Conn>) -> QueryResult<Vec<String>> {
+    prepare::<E>(conn)?;
+    apply_missing::<E>(conn)
 }
 
 /// Reverts everything, newest first.

@@ -44,12 +44,13 @@ use std::fmt;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use qudo_hooks::{Hook, JobView, Outcome};
 
 use crate::ability::Ability;
 use crate::admin::page::Paging;
 use crate::builder::ManagerBuilder;
-use crate::clock::SettableClock;
+use crate::clock::{Clock, SettableClock};
 use crate::driver::JobInfo;
 use crate::error::Error;
 use crate::filter::JobFilter;
@@ -74,7 +75,23 @@ pub struct TestQueue {
 pub struct TestQueueBuilder {
     builder: ManagerBuilder,
     clock: Arc<SettableClock>,
+    #[cfg_attr(not(feature = "tokio"), allow(dead_code, reason = "there is no other clock"))]
+    time: Arc<TestTime>,
     inline: bool,
+}
+
+/// The time of a test queue: that of its clock, which the test moves, and what has gone by on another since.
+struct TestTime {
+    settable: Arc<SettableClock>,
+    follows: OnceLock<Box<Elapsed>>,
+}
+
+type Elapsed = dyn Fn() -> Duration + Send + Sync;
+
+impl Clock for TestTime {
+    fn now(&self) -> DateTime<Utc> {
+        self.settable.now() + self.follows.get().map_or(Duration::ZERO, |elapsed| elapsed())
+    }
 }
 
 impl fmt::Debug for TestQueueBuilder {
@@ -91,9 +108,10 @@ impl TestQueue {
     /// [asked for](TestQueueBuilder::linked).
     pub fn builder() -> TestQueueBuilder {
         let clock = Arc::new(SettableClock::default());
-        let driver = MemoryDriver::with_clock(Arc::clone(&clock) as _);
+        let time = Arc::new(TestTime { settable: Arc::clone(&clock), follows: OnceLock::new() });
+        let driver = MemoryDriver::with_clock(Arc::clone(&time) as _);
         let builder = Manager::builder().linked(false).driver(DATABASE, Arc::new(driver));
-        TestQueueBuilder { builder, clock, inline: false }
+        TestQueueBuilder { builder, clock, time, inline: false }
     }
 
     /// The manager to give to the code under test.
@@ -101,7 +119,8 @@ impl TestQueue {
         &self.manager
     }
 
-    /// Moves the clock: due times, retries and leases follow it. Nothing runs by this alone.
+    /// Moves the clock: due times, retries and leases follow it. Nothing runs by this alone. With
+    /// [`tokio_time`](TestQueueBuilder::tokio_time) it moves on top of tokio's.
     pub fn advance(&self, by: Duration) {
         self.clock.advance(by);
     }
@@ -120,6 +139,25 @@ impl TestQueue {
             outcomes.push(outcome);
         }
         Ok(outcomes)
+    }
+
+    /// As [`run_all`](Self::run_all), for an async test: another thread runs the jobs one after another, so that the
+    /// runtime of the test goes on, which async abilities need. Where the runtime's time is paused it moves on meanwhile, to the next of
+    /// its timers.
+    ///
+    /// # Errors
+    ///
+    /// As [`Manager::work_once`].
+    pub async fn run_all_async(&self) -> Result<Vec<Outcome>, Error> {
+        let mut outcomes = Vec::new();
+        let front = Arc::clone(&self.manager.client().front);
+        loop {
+            let manager = self.manager.clone();
+            match front.run(move || manager.work_once()).await? {
+                Some(outcome) => outcomes.push(outcome),
+                None => return Ok(outcomes),
+            }
+        }
     }
 
     /// The live jobs, in the order of their enqueue.
@@ -170,6 +208,26 @@ impl TestQueueBuilder {
     /// Sets anything else that a manager's builder can.
     pub fn with(mut self, more: impl FnOnce(ManagerBuilder) -> ManagerBuilder) -> Self {
         self.builder = more(self.builder);
+        self
+    }
+
+    /// The queue's time goes on with tokio's, of the runtime in which this is called: where that is paused, as in
+    /// `#[tokio::test(start_paused = true)]`, it stands still until the test advances it or sleeps, and then due times and retries follow.
+    ///
+    /// # Panics
+    ///
+    /// Outside of a runtime.
+    #[cfg(feature = "tokio")]
+    #[track_caller]
+    pub fn tokio_time(self) -> Self {
+        let (handle, begun) = (tokio::runtime::Handle::current(), tokio::time::Instant::now());
+        let elapsed = move || {
+            // Of this runtime, whichever thread asks.
+            let _entered = handle.enter();
+            begun.elapsed()
+        };
+        // A second call changes nothing: both follow the same time.
+        drop(self.time.follows.set(Box::new(elapsed)));
         self
     }
 
