@@ -21,6 +21,7 @@ use crate::new_job::NewJob;
 use crate::observe::Event;
 use crate::spans::Span;
 use crate::tools::awake;
+use crate::tools::polling::warn_if_polled;
 use crate::tools::time::Instant;
 
 /// A job that went through the hooks and is encoded, with where it may go.
@@ -36,6 +37,7 @@ const MAX_EXPECTED: usize = 65_536;
 
 /// Stores a job durably and tells what became of it.
 pub(crate) fn enqueue(client: &Arc<Client>, job: NewJob) -> Result<Enqueued, Error> {
+    warn_if_polled("enqueue", "enqueue_async");
     let span = Span::of_enqueue(&job);
     let hooks = client.program.hooks();
     let Some(prepared) = prepare(client, job, &hooks)? else {
@@ -58,6 +60,7 @@ pub(crate) fn enqueue_many(
     client: &Arc<Client>,
     jobs: impl IntoIterator<Item = NewJob>,
 ) -> Result<Vec<Enqueued>, Error> {
+    warn_if_polled("enqueue_many", "enqueue_many_async");
     let span = Span::of_enqueue_many();
     let hooks = client.program.hooks();
     let jobs = jobs.into_iter();

@@ -14,6 +14,7 @@ use crate::database::Database;
 use crate::driver::{Ending, Exception, JobState, ReplyRow};
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::tools::polling::warn_if_polled;
 
 /// What a client holds to await the reply of a job. `R` is the type of the reply.
 ///
@@ -123,6 +124,7 @@ impl<R> Ticket<R> {
     ///
     /// When the job's database does not answer.
     pub fn check(&self) -> Result<Standing, Error> {
+        warn_if_polled("a wait or a look of a ticket", "check_async");
         self.job.look_once().map(Standing::from)
     }
 
@@ -156,6 +158,7 @@ impl<R> Ticket<R> {
     ///
     /// When the job's database does not answer.
     pub fn progress(&self) -> Result<Option<Progress>, Error> {
+        warn_if_polled("a wait or a look of a ticket", "progress_async");
         self.job.progress()
     }
 
@@ -191,6 +194,7 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn wait_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<T, Error> {
+        warn_if_polled("a wait or a look of a ticket", "wait_async");
         self.last_reply(self.job.wait_for_end(limit)?)
     }
 
@@ -216,6 +220,7 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait), except the errors of the reply.
     pub fn wait_done(&self, limit: Duration) -> Result<(), Error> {
+        warn_if_polled("a wait or a look of a ticket", "wait_done_async");
         self.job.wait_for_end(limit).map(drop)
     }
 
@@ -238,6 +243,7 @@ impl<R> Ticket<R> {
     ///
     /// As [`wait`](Self::wait).
     pub fn replies_as<T: DeserializeOwned>(&self, limit: Duration) -> Result<Vec<T>, Error> {
+        warn_if_polled("a wait or a look of a ticket", "replies_async");
         self.all_replies(self.job.wait_for_end(limit)?)
     }
 

@@ -19,6 +19,7 @@ use crate::database::Database;
 use crate::driver::{Driver, DriverError, JobState, News, ProgressRow, SentRow};
 use crate::error::Error;
 use crate::progress::Progress;
+use crate::tools::polling::warn_if_polled;
 use crate::tools::time::Instant;
 
 /// So many values are read at once: each may be large.
@@ -324,6 +325,7 @@ impl<T: DeserializeOwned> Iterator for Updates<T> {
     type Item = Result<Update<T>, Error>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        warn_if_polled("an iterator of updates", "a stream of them");
         let begun = Instant::now();
         let until = begun.checked_add(self.limit).unwrap_or_else(|| begun + FOR_EVER);
         let (client, limit) = (Arc::clone(&self.reader.client), self.limit);

@@ -8,6 +8,7 @@ pub(crate) mod causes;
 pub(crate) mod front;
 pub(crate) mod guard;
 pub(crate) mod pattern;
+pub(crate) mod polling;
 pub(crate) mod random;
 pub(crate) mod reply;
 pub(crate) mod secret;

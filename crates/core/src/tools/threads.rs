@@ -24,3 +24,9 @@ pub(crate) fn sleep(pause: Duration) {
 pub(crate) fn processors() -> usize {
     thread::available_parallelism().map_or(1, usize::from)
 }
+
+/// Whether this thread was started here.
+#[cfg(feature = "tokio")]
+pub(crate) fn is_ours() -> bool {
+    std::thread::current().name().is_some_and(|name| name.starts_with("qudo"))
+}
