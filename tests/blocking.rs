@@ -79,14 +79,14 @@ fn a_call_that_blocks_a_runtime_is_warned_of_once() {
 
     let (first, second) = (manager.clone(), manager.clone());
     runtime.block_on(async move {
-        let sent = tokio::spawn(async move { first.enqueue(NewJob::named("child", 1.into())) });
-        let sent = sent.await.expect("no panic").expect("stored");
-        assert!(matches!(sent.wait(Duration::ZERO), Err(Error::WaitTimeout { .. })));
+        let enqueued = tokio::spawn(async move { first.enqueue(NewJob::named("child", 1.into())) });
+        let enqueued = enqueued.await.expect("no panic").expect("stored");
+        assert!(matches!(enqueued.wait(Duration::ZERO), Err(Error::WaitTimeout { .. })));
         // The task has its budget still: it need not yield before it is ready.
         let mut polls = 0;
         let counted = std::future::poll_fn(|_| {
             polls += 1;
-            second.ticket(sent.id().expect("new")).check().expect("answers");
+            second.ticket(enqueued.id().expect("new")).check().expect("answers");
             assert!(tokio::task::coop::has_budget_remaining());
             std::task::Poll::Ready(())
         });

@@ -123,10 +123,10 @@ pub async fn serve(
         asked.await;
         let _nobody_watches = stops.send(());
     };
-    axum::serve(listener, app).with_graceful_shutdown(asked).await?;
+    let served = axum::serve(listener, app).with_graceful_shutdown(asked).await;
     // It blocks until the last job has ended.
     tokio::task::spawn_blocking(|| working.stop()).await?;
-    Ok(())
+    Ok(served?)
 }
 
 /// The tables of the shop and of qudo.

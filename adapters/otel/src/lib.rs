@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Mutex, PoisonError};
+use std::thread::ThreadId;
 use std::time::SystemTime;
 
 use opentelemetry::propagation::{Extractor, Injector, TextMapPropagator};
@@ -14,11 +15,18 @@ use opentelemetry_sdk::propagation::TraceContextPropagator;
 use qudo::hook::{Hook, HookError, JobDraft, JobView};
 use qudo::{JobId, Meta, NewJob, Outcome};
 
+/// A run: of one job there may be two in a process, where a lease was lost; each is concluded on the thread that ran it.
+type Run = (JobId, u32, ThreadId);
+
+fn run_of(job: &JobView<'_>) -> Run {
+    (job.id(), job.attempt(), std::thread::current().id())
+}
+
 /// The hook that carries the context of a trace from an enqueue to the runs of its job, and makes a span of each run.
 #[derive(Default)]
 pub struct Traces {
     /// The spans of runs that are not over, which end when their outcome is known.
-    running: Mutex<HashMap<JobId, (Context, SystemTime)>>,
+    running: Mutex<HashMap<Run, (Context, SystemTime)>>,
 }
 
 impl fmt::Debug for Traces {
@@ -32,8 +40,8 @@ struct Carrier<'a>(&'a mut Meta);
 
 impl Injector for Carrier<'_> {
     fn set(&mut self, key: &str, value: String) {
-        // An empty tracestate says nothing.
-        if !value.is_empty() {
+        // An empty tracestate says nothing, but must not leave that of another trace.
+        if !value.is_empty() || self.0.get(key).is_some() {
             self.0.set(key, value);
         }
     }
@@ -109,7 +117,7 @@ impl Hook for Traces {
         let span = tracer.build_with_context(builder(job), &Context::new());
         let context = Context::new().with_span(span);
         let attached = context.clone().attach();
-        let ends = Ends { traces: self, job: job.id(), context: Some(context) };
+        let ends = Ends { traces: self, run: run_of(job), context: Some(context) };
         next();
         drop(ends);
         drop(attached);
@@ -117,7 +125,7 @@ impl Hook for Traces {
 
     fn post_work(&self, job: &JobView<'_>, outcome: &Outcome) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some((context, ended)) = running.remove(&job.id()) else { return };
+        let Some((context, ended)) = running.remove(&run_of(job)) else { return };
         drop(running);
         let span = context.span();
         span.set_attribute(KeyValue::new("qudo.outcome", outcome.as_str()));
@@ -132,7 +140,7 @@ impl Hook for Traces {
 /// Keeps the span of a run until its outcome is known, also if the run panics.
 struct Ends<'a> {
     traces: &'a Traces,
-    job: JobId,
+    run: Run,
     context: Option<Context>,
 }
 
@@ -140,7 +148,7 @@ impl Drop for Ends<'_> {
     fn drop(&mut self) {
         if let Some(context) = self.context.take() {
             let mut running = self.traces.running.lock().unwrap_or_else(PoisonError::into_inner);
-            running.insert(self.job, (context, SystemTime::now()));
+            running.insert(self.run, (context, SystemTime::now()));
         }
     }
 }

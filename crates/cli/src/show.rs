@@ -28,8 +28,11 @@ pub(crate) fn run(manager: &Manager, arguments: &OneJob) -> Result<ExitCode, Fai
     let facts = info
         .map(|job| &job.facts)
         .or_else(|| last.filter(|row| row.discarded).map(|row| &row.facts));
-    // A job of which nothing is known tells nothing, and one whose database is away is told of below.
-    let progress = manager.ticket(arguments.job).progress().unwrap_or_default();
+    // Not that of the job that it was enqueued again as. A job whose database is away is told of below.
+    let goes_on = last.is_some_and(|row| row.redriven_as.is_some());
+    let is_its_own = info.is_some() || (last.is_some() && !goes_on);
+    let progress = is_its_own.then(|| manager.ticket(arguments.job).progress());
+    let progress = progress.and_then(Result::ok).flatten();
     let argument = facts.and_then(|facts| manager.readable_argument(facts));
     if arguments.json {
         let object = json!({

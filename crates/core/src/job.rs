@@ -42,7 +42,7 @@ pub(crate) trait Host: Send + Sync {
     /// The job told something.
     fn note_news(&self, job: JobId);
 
-    /// The threads that block for futures.
+    /// The threads that block for futures that send.
     fn front(&self) -> Arc<Front>;
 
     /// The manager itself.
@@ -266,17 +266,20 @@ impl Job {
     /// It asks no database and costs a short lock, so call it as often as you like. Those who wait in this process see
     /// it at once, by [`Ticket::progress`](crate::Ticket::progress), [`Ticket::updates`](crate::Ticket::updates) and so on;
     /// it is stored for others with the next heartbeat, every five seconds by default, and within a second on PostgreSQL while
-    /// somebody waits for news there. A run that is shorter stores nothing. During [`work_once`](crate::Manager::work_once) it is not
-    /// stored.
+    /// somebody waits for news there. A run that is shorter stores nothing, and what is said after the last heartbeat of a run is not stored.
+    /// During [`work_once`](crate::Manager::work_once) nothing is.
     pub fn progress(&self, done: u64, total: impl Into<Option<u64>>, note: &str) {
+        if let Some(cell) = self.progress.get() {
+            return cell.note(done, total.into(), note);
+        }
         let cell = self.progress.get_or_init(|| {
             let (claimed, database) = (&self.claimed, Arc::clone(&self.post.database));
-            let cell = ProgressCell::new(claimed.id, claimed.claim, claimed.attempt, database);
-            let cell = Arc::new(cell);
-            self.post.host.register_progress(&cell);
-            cell
+            Arc::new(ProgressCell::new(claimed.id, claimed.claim, claimed.attempt, database))
         });
         cell.note(done, total.into(), note);
+        self.post.host.register_progress(cell);
+        // Those who wait in this process look now and then from here on.
+        self.post.host.note_news(self.id());
     }
 
     /// Sends a value to those who wait, at once: it is stored when this method returns, in a transaction of its own,
@@ -415,17 +418,20 @@ impl Outgoing {
             *next = Some(number.saturating_add(1));
             let sent = Arc::new(SentRecord { number, attempt: self.attempt, value });
             match store.send(self.lease, &sent)? {
-                Sending::Stored => break,
+                Sending::Stored => {
+                    drop(next);
+                    self.post.host.note_news(job);
+                    self.post.tenure.tell_news(job);
+                    return Ok(());
+                }
                 Sending::LeaseLost => return Err(Error::LeaseLost { job }),
                 // By a run that lost its lease, after this one asked for the last.
                 Sending::NumberTaken => *next = None,
             }
             value = Arc::try_unwrap(sent).map_or_else(|sent| sent.value.clone(), |sent| sent.value);
         }
-        drop(next);
-        self.post.host.note_news(job);
-        self.post.tenure.tell_news(job);
-        Ok(())
+        // Others run it, and send more than this one can.
+        Err(Error::LeaseLost { job })
     }
 }
 

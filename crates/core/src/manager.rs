@@ -1000,7 +1000,7 @@ impl Host for Manager {
     }
 
     fn front(&self) -> Arc<Front> {
-        Arc::clone(&self.client().front)
+        Arc::clone(&self.client().sends)
     }
 
     fn as_any(&self) -> &dyn Any {

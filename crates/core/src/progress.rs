@@ -13,6 +13,9 @@ use crate::tools::time::utc_now;
 /// The longest note that is kept, in bytes.
 const MAX_NOTE: usize = 1_000;
 
+/// With fewer, runs that ended are not looked for.
+const FEW: usize = 64;
+
 /// How far a job said that it is, with [`Job::progress`](crate::Job::progress).
 #[derive(Debug, Clone, PartialEq, Eq)]
 #[non_exhaustive]
@@ -81,15 +84,16 @@ impl ProgressCell {
         noted.changes += 1;
     }
 
-    fn now(&self) -> Progress {
+    /// What it said last; `None` when it said nothing yet.
+    fn now(&self) -> Option<Progress> {
         let noted = self.noted.lock();
-        Progress {
+        (noted.changes > 0).then(|| Progress {
             done: noted.done,
             total: noted.total,
             note: Some(noted.note.clone()).filter(|note| !note.is_empty()),
             attempt: self.attempt.unsigned_abs(),
             at: noted.at,
-        }
+        })
     }
 
     /// What is to be stored, with the number of the change, if it changed since it was stored.
@@ -100,7 +104,7 @@ impl ProgressCell {
         if is_stored {
             return None;
         }
-        let Progress { done, total, note, .. } = self.now();
+        let Progress { done, total, note, .. } = self.now()?;
         // Not every engine stores a NUL.
         let note = note.map(|note| note.replace('\0', "\u{fffd}"));
         let (job, claim, attempt) = (self.job, self.claim, self.attempt);
@@ -131,13 +135,24 @@ impl Changed {
 impl ProgressBook {
     /// A run begins to say how far it is.
     pub(crate) fn register(&self, cell: &Arc<ProgressCell>) {
-        self.0.lock().insert(cell.job, Arc::downgrade(cell));
+        let mut book = self.0.lock();
+        // Where no heartbeat does so.
+        if book.len() >= FEW && book.len().is_power_of_two() {
+            book.retain(|_, cell| cell.strong_count() > 0);
+        }
+        // A run that lost its lease may begin to say it after the one that has it.
+        let newer = |other: &Weak<ProgressCell>| {
+            other.upgrade().is_some_and(|other| other.claim > cell.claim)
+        };
+        if !book.get(&cell.job).is_some_and(newer) {
+            book.insert(cell.job, Arc::downgrade(cell));
+        }
     }
 
     /// How far a job is that runs in this process.
     pub(crate) fn of(&self, job: JobId) -> Option<Progress> {
         let cell = self.0.lock().get(&job)?.upgrade()?;
-        Some(cell.now())
+        cell.now()
     }
 
     /// What the runs of this database said since it was stored. Forgets those that ended.
@@ -166,6 +181,8 @@ mod tests {
         let (book, job) = (ProgressBook::default(), JobId::new());
         let cell = Arc::new(ProgressCell::new(job, 7, 2, Arc::from("one")));
         book.register(&cell);
+        assert_eq!(book.of(job), None, "it said nothing yet");
+        book.register(&Arc::new(ProgressCell::new(job, 6, 1, Arc::from("one"))));
         assert!(book.changed("one").records.is_empty(), "nothing was said");
         cell.note(1, Some(4), "a\0b");
         assert!(book.changed("two").records.is_empty(), "of another database");
@@ -193,16 +210,16 @@ mod tests {
     fn a_long_note_is_cut_at_a_letter_and_a_fraction_is_at_most_one() {
         let cell = ProgressCell::new(JobId::new(), 1, 1, Arc::from("one"));
         cell.note(7, Some(5), &"ä".repeat(1_000));
-        let now = cell.now();
+        let now = cell.now().expect("said");
         assert_eq!(now.note.as_deref().map(str::len), Some(MAX_NOTE));
         assert_eq!(now.fraction(), Some(1.0));
         cell.note(1, Some(4), &format!("a{}", "ä".repeat(1_000)));
-        let now = cell.now();
+        let now = cell.now().expect("said");
         assert_eq!(now.note.as_deref().map(str::len), Some(MAX_NOTE - 1));
         assert_eq!(now.fraction(), Some(0.25));
         cell.note(1, None, "");
-        assert_eq!(cell.now().fraction(), None);
+        assert_eq!(cell.now().expect("said").fraction(), None);
         cell.note(0, Some(0), "");
-        assert_eq!(cell.now().fraction(), Some(1.0), "of nothing all is done");
+        assert_eq!(cell.now().expect("said").fraction(), Some(1.0), "of nothing all is done");
     }
 }

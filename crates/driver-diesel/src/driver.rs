@@ -449,6 +449,9 @@ impl<E: Engine> Interim for DieselDriver<E> {
     }
 
     fn news(&self, jobs: &[JobId]) -> Result<Vec<News>, DriverError> {
+        if let [job] = jobs {
+            return self.engine.read(|conn| Ok(vec![interim::news_of::<E>(conn, job.as_uuid())?]));
+        }
         let jobs: Vec<_> = jobs.iter().map(|id| *id.as_uuid()).collect();
         self.engine.read(|conn| interim::news::<E>(conn, &jobs))
     }
@@ -613,6 +616,10 @@ impl<E: Engine> Wakes for DieselDriver<E> {
 
     fn ask_for_news(&self) {
         self.engine.ask_for_news();
+    }
+
+    fn say_last(&self) {
+        self.engine.say_last();
     }
 
     fn tell_news(&self, tidings: Tidings<'_>) {

@@ -367,6 +367,9 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     /// See [`Wakes::ask_for_news`](qudo_core::driver::Wakes::ask_for_news).
     fn ask_for_news(&self) {}
 
+    /// See [`Wakes::say_last`](qudo_core::driver::Wakes::say_last).
+    fn say_last(&self) {}
+
     /// See [`Wakes::tell_news`](qudo_core::driver::Wakes::tell_news).
     fn tell_news(&self, _: Tidings<'_>) {}
 

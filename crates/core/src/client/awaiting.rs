@@ -17,7 +17,7 @@ use super::keeper::until_ended;
 use super::lookout::MIN_ANSWER;
 use super::pauses::Pause;
 use super::ticket::{Standing, Ticket};
-use super::tracked::{Done, FOR_EVER, LOST, Tracked, Verdict};
+use super::tracked::{Done, FOR_EVER, LOST, MAX_LINKS, Tracked, Verdict};
 use super::{Client, enqueue};
 use crate::error::Error;
 use crate::new_job::NewJob;
@@ -45,15 +45,17 @@ pub(crate) async fn enqueue_many(
 async fn wait_for_end(mut job: Arc<Tracked>, limit: Duration) -> Result<Done, Error> {
     let begun = Instant::now();
     let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
-    loop {
-        while let Some(next) = job.next() {
-            job = next;
-        }
+    job = job.last();
+    for _ in 0..MAX_LINKS {
         match wait_for_this(&job, begun, until, limit).await? {
             Ok(done) => return Ok(done),
             Err(next) => job = next,
         }
+        if begun.elapsed() > limit {
+            return Err(job.time_is_up(limit, None));
+        }
     }
+    Err(Error::OutcomeUnknown { job: job.id })
 }
 
 /// Awaits the end of this job, or the job that goes on in its place.
@@ -71,7 +73,7 @@ async fn wait_for_this(
         let look = move || asked.look(limit.saturating_sub(begun.elapsed()));
         // It may wait in line behind others, whose databases hang.
         let at_most = client.pauses.until(until.max(Instant::now() + MIN_ANSWER));
-        if let Some(found) = unless_over(client.looks.run(look), at_most).await {
+        if let Some(found) = unless_over(&mut client.looks.run(look), at_most).await {
             match job.judge(found)? {
                 Verdict::Done(done) => return Ok(Ok(done)),
                 Verdict::GoesOn(next) => return Ok(Err(next)),
@@ -94,9 +96,9 @@ async fn wait_for_this(
 }
 
 /// The answer, unless the pause is over before.
-async fn unless_over<T>(mut running: Running<T>, mut pause: Pause) -> Option<T> {
+pub(super) async fn unless_over<T>(running: &mut Running<T>, mut pause: Pause) -> Option<T> {
     poll_fn(|context| {
-        if let Poll::Ready(answer) = Pin::new(&mut running).poll(context) {
+        if let Poll::Ready(answer) = Pin::new(&mut *running).poll(context) {
             return Poll::Ready(Some(answer));
         }
         Pin::new(&mut pause).poll(context).map(|()| None)

@@ -31,9 +31,16 @@ const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 /// A thread that pauses looks so often whether anybody waits still.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
-/// Since when nobody began to wait, by the place of the database in memory: each thread holds its own.
+/// By the place of the database in memory: when somebody was last seen to wait, and which thread listens, which holds the database.
 #[derive(Default)]
-pub(crate) struct Hearings(Mutex<HashMap<usize, Instant>>);
+pub(crate) struct Hearings(Mutex<Listened>);
+
+#[derive(Default)]
+struct Listened {
+    all: HashMap<usize, (Instant, u64)>,
+    /// The number of the thread that was started last.
+    threads: u64,
+}
 
 fn key(database: &Arc<Database>) -> usize {
     Arc::as_ptr(database) as usize
@@ -43,17 +50,49 @@ impl Hearings {
     /// How many databases are listened to.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.lock().len()
+        self.0.lock().all.len()
     }
 
-    /// Whether somebody waited a short while ago; the thread ends otherwise.
-    fn is_wanted(&self, database: &Arc<Database>) -> bool {
-        let mut all = self.0.lock();
-        let wanted = all.get(&key(database)).is_some_and(|at| at.elapsed() < IDLE_FOR);
+    /// Notes that somebody waits; the number of the thread that is to be started, if none listens.
+    fn note(&self, database: &Arc<Database>) -> Option<u64> {
+        let mut inner = self.0.lock();
+        if let Some((seen, _)) = inner.all.get_mut(&key(database)) {
+            *seen = Instant::now();
+            return None;
+        }
+        inner.threads += 1;
+        let thread = inner.threads;
+        inner.all.insert(key(database), (Instant::now(), thread));
+        Some(thread)
+    }
+
+    /// Whether anybody waits, or did a short while ago. If not, the thread that asks is no more the one that listens.
+    fn is_wanted(&self, database: &Arc<Database>, thread: u64, waits: bool) -> bool {
+        let mut inner = self.0.lock();
+        let Some((seen, its)) = inner.all.get_mut(&key(database)) else { return false };
+        if *its != thread {
+            return false;
+        }
+        if waits {
+            *seen = Instant::now();
+        }
+        let wanted = seen.elapsed() < IDLE_FOR;
         if !wanted {
-            all.remove(&key(database));
+            inner.all.remove(&key(database));
         }
         wanted
+    }
+
+    fn forget(&self, database: &Arc<Database>, thread: u64) {
+        let mut inner = self.0.lock();
+        if inner.all.get(&key(database)).is_some_and(|(_, its)| *its == thread) {
+            inner.all.remove(&key(database));
+        }
+    }
+
+    /// The last word of those who asked is said before their program ends.
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.lock().all.is_empty()
     }
 }
 
@@ -62,25 +101,47 @@ pub(super) fn hear(client: &Arc<Client>, database: &Arc<Database>) {
     if !database.driver().hears_news() {
         return;
     }
-    let is_heard = client.hearings.0.lock().insert(key(database), Instant::now()).is_some();
-    if is_heard {
-        return;
-    }
-    let (of, at) = (Arc::downgrade(client), Arc::clone(database));
-    if let Err(error) = spawn("qudo-news", move || listen(&of, &at)) {
+    let Some(number) = client.hearings.note(database) else { return };
+    let thread = Thread { client: Arc::downgrade(client), database: Arc::clone(database), number };
+    if let Err(error) = spawn("qudo-news", move || thread.listen()) {
         log::debug!("no thread can be started that hears news of jobs: {error}");
-        client.hearings.0.lock().remove(&key(database));
+        client.hearings.forget(database, number);
     }
 }
 
-fn listen(client: &Weak<Client>, database: &Arc<Database>) {
-    let is_wanted = || client.upgrade().is_some_and(|client| client.hearings.is_wanted(database));
-    let (mut pause, mut was_told) = (FIRST_PAUSE, false);
-    while is_wanted() {
-        if database.is_up() {
-            let ended = listen_once(client, database, &mut pause);
-            if let Err(error) = ended {
-                let (name, text) = (&*database.name, with_causes(&error));
+/// The thread that listens to one database.
+struct Thread {
+    client: Weak<Client>,
+    database: Arc<Database>,
+    number: u64,
+}
+
+impl Drop for Thread {
+    /// Also after a panic: the next wait starts another.
+    fn drop(&mut self) {
+        if let Some(client) = self.client.upgrade() {
+            client.hearings.forget(&self.database, self.number);
+        }
+    }
+}
+
+impl Thread {
+    fn is_wanted(&self) -> bool {
+        self.client.upgrade().is_some_and(|client| self.is_wanted_by(&client))
+    }
+
+    fn is_wanted_by(&self, client: &Client) -> bool {
+        let waits = client.lookouts.has_waiters(&self.database);
+        client.hearings.is_wanted(&self.database, self.number, waits)
+    }
+
+    fn listen(&self) {
+        let (mut pause, mut was_told) = (FIRST_PAUSE, false);
+        while self.is_wanted() {
+            if self.database.is_up()
+                && let Err(error) = self.listen_once(&mut pause)
+            {
+                let (name, text) = (&*self.database.name, with_causes(&error));
                 if error.kind() == ErrorKind::Permission {
                     if !was_told {
                         log::warn!(
@@ -92,37 +153,33 @@ fn listen(client: &Weak<Client>, database: &Arc<Database>) {
                     log::debug!("database {name:?}: news of jobs: {text}");
                 }
             }
+            let until = Instant::now() + jitter(pause);
+            while Instant::now() < until && self.is_wanted() {
+                sleep(until.saturating_duration_since(Instant::now()).min(LOOK_UP));
+            }
+            pause = (pause * 2).min(MAX_PAUSE);
         }
-        let until = Instant::now() + jitter(pause);
-        while Instant::now() < until && is_wanted() {
-            sleep(until.saturating_duration_since(Instant::now()).min(LOOK_UP));
-        }
-        pause = (pause * 2).min(MAX_PAUSE);
     }
-}
 
-fn listen_once(
-    client: &Weak<Client>,
-    database: &Arc<Database>,
-    pause: &mut Duration,
-) -> Result<(), DriverError> {
-    let mut asked = Instant::now();
-    database.driver().listen_for_news(&mut |heard| {
-        let Some(client) = client.upgrade() else { return false };
-        let waiters = &client.waiters;
-        let is_new = matches!(heard, Heard::Connected | Heard::Worker);
-        match heard {
-            Heard::Connected => *pause = FIRST_PAUSE,
-            Heard::Ended(jobs) => waiters.note(jobs),
-            Heard::Told(jobs) => waiters.note_news(jobs),
-            Heard::Worker | Heard::Tick => {}
-        }
-        if is_new || asked.elapsed() >= ASK_EVERY {
-            asked = Instant::now();
-            database.driver().ask_for_news();
-        }
-        database.is_up() && client.hearings.is_wanted(database)
-    })
+    fn listen_once(&self, pause: &mut Duration) -> Result<(), DriverError> {
+        let (mut asked, driver) = (Instant::now(), self.database.driver());
+        driver.listen_for_news(&mut |heard| {
+            let Some(client) = self.client.upgrade() else { return false };
+            let waiters = &client.waiters;
+            let is_new = matches!(heard, Heard::Connected | Heard::Worker);
+            match heard {
+                Heard::Connected => *pause = FIRST_PAUSE,
+                Heard::Ended(jobs) => waiters.note(jobs),
+                Heard::Told(jobs) => waiters.note_news(jobs),
+                Heard::Worker | Heard::Tick => {}
+            }
+            if is_new || asked.elapsed() >= ASK_EVERY {
+                asked = Instant::now();
+                driver.ask_for_news();
+            }
+            self.database.is_up() && self.is_wanted_by(&client)
+        })
+    }
 }
 
 #[cfg(test)]
@@ -193,5 +250,26 @@ mod tests {
         drop(client);
         drop(say.send(Heard::Tick));
         eventually(|| gone.strong_count() == 0);
+    }
+
+    #[test]
+    fn it_is_wanted_while_anybody_waits_and_for_a_while_after() {
+        let (hearings, database) = (Hearings::default(), fixture::database("one", memory()));
+        let first = hearings.note(&database).expect("nobody listens");
+        assert_eq!(hearings.note(&database), None, "somebody does");
+        let long_ago = || {
+            let past = Instant::now().checked_sub(IDLE_FOR * 2).expect("the machine runs longer");
+            hearings.0.lock().all.get_mut(&key(&database)).expect("is there").0 = past;
+        };
+        long_ago();
+        assert!(hearings.is_wanted(&database, first, true), "one wait may take hours");
+        assert!(hearings.is_wanted(&database, first, false), "the next is often not far");
+        long_ago();
+        assert!(!hearings.is_wanted(&database, first, false));
+        // Another begins; the first, which may not have ended yet, does not listen beside it.
+        let second = hearings.note(&database).expect("nobody listens");
+        assert!(!hearings.is_wanted(&database, first, true));
+        hearings.forget(&database, first);
+        assert!(hearings.is_wanted(&database, second, true));
     }
 }

@@ -160,6 +160,11 @@ impl Lookouts {
         lookout.hand_over(led);
     }
 
+    /// Whether anybody waits for a job of this database.
+    pub(super) fn has_waiters(&self, database: &Arc<Database>) -> bool {
+        self.0.lock().get(&Self::key(database)).is_some_and(|lookout| lookout.has_jobs())
+    }
+
     /// How many databases are looked at.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {

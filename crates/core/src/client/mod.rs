@@ -50,6 +50,8 @@ pub(crate) struct Client {
     hearings: Hearings,
     /// For tasks that enqueue.
     pub(crate) front: Arc<Front>,
+    /// For async bodies that send values: a job that sends many at once stands in nobody else's way.
+    pub(crate) sends: Arc<Front>,
     /// For tasks that look how their jobs fare: apart, so that they stand in no enqueue's way.
     pub(crate) looks: Arc<Front>,
     pub(crate) pauses: Arc<Pauses>,
@@ -66,8 +68,21 @@ impl Client {
             lookouts: Lookouts::default(),
             hearings: Hearings::default(),
             front: Arc::default(),
+            sends: Arc::default(),
             looks: Arc::default(),
             pauses: Arc::default(),
+        }
+    }
+}
+
+impl Drop for Client {
+    /// A thread that listens holds its database for a moment longer, and with it the notifications that are not sent yet: a program that ends
+    /// now would take them along.
+    fn drop(&mut self) {
+        if !self.hearings.is_empty() {
+            for database in self.databases.all().iter() {
+                database.driver().say_last();
+            }
         }
     }
 }

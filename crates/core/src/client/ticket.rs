@@ -113,6 +113,11 @@ impl<R> Ticket<R> {
         self.job.id
     }
 
+    /// The job that goes on in its place, which errors name.
+    fn last_id(&self) -> JobId {
+        self.job.last().id
+    }
+
     /// The short name of the job's database; `None` for a ticket rebuilt from an id.
     pub fn database(&self) -> Option<&str> {
         self.job.database.as_ref().map(|database| &*database.name)
@@ -151,8 +156,8 @@ impl<R> Ticket<R> {
         Updates::of(self.tracked())
     }
 
-    /// How far the job said last that it is, with [`Job::progress`](crate::Job::progress); `None` when it said nothing, or nothing
-    /// was stored yet.
+    /// How far the job said last that it is, with [`Job::progress`](crate::Job::progress); `None` when it said nothing, nothing
+    /// was stored yet, or it completed.
     ///
     /// # Errors
     ///
@@ -203,9 +208,8 @@ impl<R> Ticket<R> {
         match self.replies_kept(done)?.last() {
             Some(reply) => self.decode(reply),
             // `()` decodes from null, which is what a job without a reply says.
-            None => {
-                serde_json::from_value(Value::Null).map_err(|_| Error::NoReply { job: self.id() })
-            }
+            None => serde_json::from_value(Value::Null)
+                .map_err(|_| Error::NoReply { job: self.last_id() }),
         }
     }
 
@@ -250,14 +254,14 @@ impl<R> Ticket<R> {
     fn replies_kept(&self, done: Done) -> Result<Vec<ReplyRow>, Error> {
         match done {
             Done::Replies(replies) => Ok(replies),
-            Done::Expired => Err(Error::ReplyExpired { job: self.id() }),
+            Done::Expired => Err(Error::ReplyExpired { job: self.last_id() }),
         }
     }
 
     fn decode<T: DeserializeOwned>(&self, reply: &ReplyRow) -> Result<T, Error> {
         self.job.client.program.codecs.decode(&reply.codec, &reply.body).map_err(|source| {
             Error::Codec {
-                what: format!("the reply of job {} is not of the type asked for", self.id()),
+                what: format!("the reply of job {} is not of the type asked for", self.last_id()),
                 source,
             }
         })

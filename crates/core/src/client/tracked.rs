@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use qudo_hooks::{FailureKind, JobId};
+use uuid::Uuid;
 
 use super::Client;
 use super::hearing::hear;
@@ -26,6 +27,9 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600
 
 /// How long one look waits for an answer.
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
+
+/// More jobs are not followed from one to the next in one call: they may lead in a circle, where ids are given again.
+pub(super) const MAX_LINKS: usize = 100_000;
 
 /// A job that was moved more often is not followed further.
 const MAX_MOVES: usize = 10;
@@ -57,7 +61,11 @@ pub(super) enum Followed {
     Lives(Option<JobState>),
     /// Another job [goes on](Tracked::next).
     GoesOn,
+    Completed,
+    /// It failed for good, was cancelled or removed.
     Ended,
+    /// Nobody knows it.
+    Unknown,
 }
 
 /// A job that completed, as a caller who waited for it is told.
@@ -77,17 +85,19 @@ pub(super) struct Tracked {
     place: Mutex<Option<Arc<Database>>>,
     /// When the job was alive for sure, in milliseconds by [`awake::now`]; 0 if nobody saw it yet.
     alive: AtomicU64,
+    /// Of a restored ticket: the id of the database where the job was, until that was compared.
+    expected: Mutex<Option<Uuid>>,
     /// The job that goes on in its place: it was replaced by it, or failed for good and was enqueued again as it.
     next: Mutex<Option<Arc<Tracked>>>,
 }
 
-impl Clone for Tracked {
-    fn clone(&self) -> Self {
-        let alive = self.alive.load(Ordering::Relaxed);
-        let job = Self::new(&self.client, self.id, self.database.clone(), alive);
-        job.place.lock().clone_from(&self.place.lock());
-        job.next.lock().clone_from(&self.next.lock());
-        job
+impl Drop for Tracked {
+    /// One after the other: a chain that is long would be dropped in as many calls within each other.
+    fn drop(&mut self) {
+        let mut next = self.next.get_mut().take();
+        while let Some(mut job) = next.and_then(Arc::into_inner) {
+            next = job.next.get_mut().take();
+        }
     }
 }
 
@@ -112,18 +122,39 @@ impl Tracked {
         client: &Arc<Client>,
         id: JobId,
         database: Option<Arc<Database>>,
+        identity: Option<Uuid>,
         alive: Option<Duration>,
     ) -> Self {
         // Without the database where it was alive, that says nothing.
-        let alive = alive.filter(|_| database.is_some()).map_or(0, millis);
-        Self::new(client, id, database, alive)
+        let alive = alive.filter(|_| database.is_some() && identity.is_some()).map_or(0, millis);
+        let job = Self::new(client, id, database, alive);
+        *job.expected.lock() = identity;
+        job
     }
 
-    /// The job that goes on in the place of this one at last, as far as is known.
+    /// Makes sure, once, that the database of this name is the one where the job was. That another does not have it says nothing.
+    fn check_identity(&self) -> Result<(), Error> {
+        let expected = *self.expected.lock();
+        let (Some(expected), Some(database)) = (expected, &self.database) else { return Ok(()) };
+        let control = database.meet();
+        let control = control.map_err(|error| Error::database(&database.name, ACTION, error))?;
+        if control.identity != Some(expected) {
+            self.alive.store(0, Ordering::Relaxed);
+        }
+        *self.expected.lock() = None;
+        Ok(())
+    }
+
+    /// The job that goes on in the place of this one at last, as far as is known. What lies between is forgotten: a chain may
+    /// be long.
     pub(super) fn last(self: &Arc<Self>) -> Arc<Self> {
         let mut last = Arc::clone(self);
-        while let Some(next) = last.next() {
+        for _ in 0..MAX_LINKS {
+            let Some(next) = last.next() else { break };
             last = next;
+        }
+        if !Arc::ptr_eq(&last, self) {
+            *self.next.lock() = Some(Arc::clone(&last));
         }
         last
     }
@@ -136,7 +167,8 @@ impl Tracked {
 
     fn new(client: &Arc<Client>, id: JobId, database: Option<Arc<Database>>, alive: u64) -> Self {
         let (place, next, alive) = (Mutex::default(), Mutex::default(), AtomicU64::new(alive));
-        Self { client: Arc::clone(client), id, database, place, alive, next }
+        let expected = Mutex::default();
+        Self { client: Arc::clone(client), id, database, place, alive, expected, next }
     }
 
     /// The job that goes on in the place of this one, if a look found that out.
@@ -170,54 +202,71 @@ impl Tracked {
     }
 
     /// Looks once how the job fares, or the one that goes on in its place.
-    pub(super) fn look_once(&self) -> Result<Found, Error> {
-        if let Some(next) = self.next() {
-            return next.look_once();
+    pub(super) fn look_once(self: &Arc<Self>) -> Result<Found, Error> {
+        let mut job = self.last();
+        for _ in 0..MAX_LINKS {
+            let next = match job.look(CHECK_WITHIN)? {
+                Found::Failed(failure) => match job.note_redrive(&failure) {
+                    Some(next) => next,
+                    None => return Ok(Found::Failed(failure)),
+                },
+                Found::Replaced(by) if by != job.id => job.note_replacement(by),
+                found => return Ok(found),
+            };
+            job = next;
         }
-        match self.look(CHECK_WITHIN)? {
-            Found::Failed(failure) => match self.note_redrive(&failure) {
-                Some(next) => next.look_once(),
-                None => Ok(Found::Failed(failure)),
-            },
-            Found::Replaced(by) => self.note_replacement(by).look_once(),
-            found => Ok(found),
-        }
+        Ok(Found::Unknown)
     }
 
     /// How far the job said last that it is, or the one that goes on in its place.
-    pub(super) fn progress(&self) -> Result<Option<Progress>, Error> {
-        if let Some(next) = self.next() {
-            return next.progress();
+    pub(super) fn progress(self: &Arc<Self>) -> Result<Option<Progress>, Error> {
+        let mut job = self.last();
+        for _ in 0..MAX_LINKS {
+            if let Some(ours) = job.client.progress.of(job.id) {
+                return Ok(Some(ours));
+            }
+            match job.follow_on(CHECK_WITHIN)? {
+                Followed::GoesOn => job = job.last(),
+                Followed::Completed => return Ok(None),
+                Followed::Lives(_) | Followed::Ended | Followed::Unknown => break,
+            }
         }
-        if let Some(ours) = self.client.progress.of(self.id) {
-            return Ok(Some(ours));
-        }
-        if matches!(self.follow_on(CHECK_WITHIN)?, Followed::GoesOn) {
-            return self.next().map_or(Ok(None), |next| next.progress());
-        }
-        let (Some(database), job) = (self.place(), self.id) else { return Ok(None) };
-        let asked = database.begin_ticket(ACTION, move |driver| driver.progress(job));
+        let (Some(database), id) = (job.place(), job.id) else { return Ok(None) };
+        let asked = database.begin_ticket(ACTION, move |driver| driver.progress(id));
         let progress = asked.wait_at_most(CHECK_WITHIN.min(database.limit()))?;
         Ok(progress.map(Progress::from))
     }
 
     /// Waits until the job completed, or the one that goes on in its place; returns its replies.
-    pub(super) fn wait_for_end(&self, limit: Duration) -> Result<Done, Error> {
-        if let Some(next) = self.next() {
-            return next.wait_for_end(limit);
-        }
+    pub(super) fn wait_for_end(self: &Arc<Self>, limit: Duration) -> Result<Done, Error> {
         let begun = Instant::now();
+        let mut job = self.last();
+        for _ in 0..MAX_LINKS {
+            match job.wait_for_this(begun, limit)? {
+                Ok(done) => return Ok(done),
+                Err(next) => job = next,
+            }
+            if begun.elapsed() > limit {
+                return Err(job.time_is_up(limit, None));
+            }
+        }
+        Err(Error::OutcomeUnknown { job: job.id })
+    }
+
+    /// Waits for the end of this job, or for the one that goes on in its place.
+    fn wait_for_this(
+        &self,
+        begun: Instant,
+        limit: Duration,
+    ) -> Result<Result<Done, Arc<Self>>, Error> {
         let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
         let mut seen = None;
         let waiters = &self.client.waiters;
         let mut watch = waiters.watch(self.id);
         loop {
             match self.judge(self.look(limit.saturating_sub(begun.elapsed())))? {
-                Verdict::Done(done) => return Ok(done),
-                Verdict::GoesOn(next) => {
-                    drop(watch);
-                    return next.wait_for_end(limit.saturating_sub(begun.elapsed()));
-                }
+                Verdict::Done(done) => return Ok(Ok(done)),
+                Verdict::GoesOn(next) => return Ok(Err(next)),
                 Verdict::Waits(state) => seen = state.or(seen),
             }
             if limit.saturating_sub(begun.elapsed()).is_zero() {
@@ -252,6 +301,8 @@ impl Tracked {
                     Error::JobFailed { job, attempt, message }
                 })
             }
+            // It was given its own id again, and ended once more.
+            Ok(Found::Replaced(by)) if by == job => Ok(Verdict::Done(Done::Replies(Vec::new()))),
             Ok(Found::Replaced(by)) => Ok(Verdict::GoesOn(self.note_replacement(by))),
             Ok(Found::Removed(ending)) => Err(Error::JobRemoved { job, ending }),
             Ok(Found::Unknown) => Err(Error::OutcomeUnknown { job }),
@@ -266,12 +317,10 @@ impl Tracked {
         match self.judge(self.look(limit)) {
             Ok(Verdict::Waits(state)) => Ok(Followed::Lives(state)),
             Ok(Verdict::GoesOn(_)) => Ok(Followed::GoesOn),
-            Ok(Verdict::Done(_))
-            | Err(
-                Error::JobFailed { .. }
-                | Error::JobCancelled { .. }
-                | Error::JobRemoved { .. }
-                | Error::OutcomeUnknown { .. },
+            Ok(Verdict::Done(_)) => Ok(Followed::Completed),
+            Err(Error::OutcomeUnknown { .. }) => Ok(Followed::Unknown),
+            Err(
+                Error::JobFailed { .. } | Error::JobCancelled { .. } | Error::JobRemoved { .. },
             ) => Ok(Followed::Ended),
             Err(error) => Err(error),
         }
@@ -296,6 +345,7 @@ impl Tracked {
     /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
     /// on.
     pub(super) fn look(&self, limit: Duration) -> Result<Found, Error> {
+        self.check_identity()?;
         let (begun, place) = (awake::now(), self.place());
         // As it was before: a thread that shares this ticket may see the job alive after this look found nothing.
         let mut alive = self.alive.load(Ordering::Relaxed);
@@ -473,12 +523,12 @@ mod tests {
     }
 
     #[test]
-    fn a_job_that_was_seen_alive_is_remembered_so_also_by_a_clone() {
+    fn a_job_that_was_seen_alive_is_remembered_so() {
         let client = client(databases(&["one"]));
-        let job = Tracked::of_id(&client, JobId::new());
+        let job = Arc::new(Tracked::of_id(&client, JobId::new()));
         assert!(matches!(job.look_once(), Ok(Found::Unknown)));
         job.alive.store(millis(awake::now()), Ordering::Relaxed);
-        assert!(matches!(job.clone().look_once(), Ok(Found::Completed(_))));
+        assert!(matches!(job.look_once(), Ok(Found::Completed(_))));
     }
 
     #[test]
@@ -488,10 +538,31 @@ mod tests {
         let records = records(1);
         two.driver().insert(&records, Deadline::NONE).expect("stored");
         // As after a move so long ago that its trail was removed.
-        let job = Tracked::new(&client, records[0].id, Some(one), 0);
+        let job = Arc::new(Tracked::new(&client, records[0].id, Some(one), 0));
         assert!(matches!(job.look_once(), Ok(Found::Lives(JobState::Ready))));
         assert_eq!(job.place().map(|place| place.name.to_string()).as_deref(), Some("two"));
         two.driver().dequeue(records[0].id, None).expect("answers");
         assert!(matches!(job.look_once(), Ok(Found::Completed(_))), "it was alive a moment ago");
+    }
+
+    #[test]
+    fn a_chain_of_any_length_is_followed_and_let_go_and_kept_as_its_last_job() {
+        let client = client(databases(&["one"]));
+        let first = Arc::new(Tracked::of_id(&client, JobId::new()));
+        let mut last = Arc::clone(&first);
+        for _ in 0..50_000 {
+            last = last.note_next(JobId::new(), 0);
+        }
+        let between = Arc::downgrade(&first.next().expect("is there"));
+        assert_eq!(first.last().id, last.id);
+        assert!(between.upgrade().is_none(), "what lies between is forgotten");
+        // As it is dropped before anybody asked for its end, on a thread of a small stack.
+        let long = Arc::new(Tracked::of_id(&client, JobId::new()));
+        let mut at = Arc::clone(&long);
+        for _ in 0..50_000 {
+            at = at.note_next(JobId::new(), 0);
+        }
+        drop(at);
+        drop(long);
     }
 }

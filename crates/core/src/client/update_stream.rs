@@ -9,13 +9,18 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_core::Stream;
+use qudo_hooks::JobId;
 use serde::de::DeserializeOwned;
 
+use super::Client;
+use super::awaiting::unless_over;
 use super::hearing::hear;
 use super::keeper::until_ended;
+use super::lookout::MIN_ANSWER;
 use super::tracked::{FOR_EVER, LOST};
 use super::updates::{Reader, Update};
 use crate::error::Error;
+use crate::tools::front::Running;
 use crate::tools::time::Instant;
 
 /// What a job tells while it runs, as a stream; made by [`Updates::into_stream`](crate::Updates::into_stream).
@@ -23,15 +28,25 @@ use crate::tools::time::Instant;
 /// It needs no runtime of any kind and occupies no thread while it waits. It can be read with [`next`](Self::next), or as a
 /// [`Stream`]. Dropped, it leaves nothing behind.
 pub struct UpdateStream<T> {
+    client: Arc<Client>,
     limit: Duration,
-    /// The reader, while no call is under way; gone after a panic.
-    reader: Option<Reader>,
+    /// What is at hand, while no call is under way; gone after a panic.
+    held: Option<Held>,
     waiting: Option<Waiting>,
     value: PhantomData<fn() -> T>,
 }
 
+/// A reader, or its look that was not over when the limit was.
+enum Held {
+    Reader(Box<Reader>),
+    Looking(Running<Looked>, JobId),
+}
+
+/// A reader with what its look found.
+type Looked = (Box<Reader>, Result<bool, Error>);
+
 /// Waits until the reader found something, or until all is read.
-type Waiting = Pin<Box<dyn Future<Output = (Reader, Result<(), Error>)> + Send>>;
+type Waiting = Pin<Box<dyn Future<Output = (Held, Result<(), Error>)> + Send>>;
 
 impl<T> fmt::Debug for UpdateStream<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -41,7 +56,14 @@ impl<T> fmt::Debug for UpdateStream<T> {
 
 impl<T> UpdateStream<T> {
     pub(super) fn of(reader: Reader, limit: Duration) -> Self {
-        Self { limit, reader: Some(reader), waiting: None, value: PhantomData }
+        let client = Arc::clone(&reader.client);
+        Self {
+            client,
+            limit,
+            held: Some(Held::Reader(Box::new(reader))),
+            waiting: None,
+            value: PhantomData,
+        }
     }
 
     /// What comes next; `None` when the job ended. A future that is dropped has taken nothing.
@@ -54,39 +76,58 @@ impl<T> UpdateStream<T> {
 }
 
 /// Waits until the reader found something.
-async fn find(mut reader: Reader, limit: Duration) -> (Reader, Result<(), Error>) {
+async fn find(held: Held, client: Arc<Client>, limit: Duration) -> (Held, Result<(), Error>) {
     let begun = Instant::now();
     let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
-    let client = Arc::clone(&reader.client);
+    let mut held = held;
     loop {
-        // Before the look, so that nothing is told in between that nobody hears.
-        let mut watch = client.waiters.watch(reader.job.id);
-        let left = limit.saturating_sub(begun.elapsed());
-        let look = move || {
-            let looked = reader.look(left);
-            (reader, looked)
+        let job = match &held {
+            Held::Reader(reader) => reader.job.id,
+            Held::Looking(_, job) => *job,
         };
-        let looked;
-        (reader, looked) = client.looks.run(look).await;
+        // Before the look, so that nothing is told in between that nobody hears.
+        let mut watch = client.waiters.watch(job);
+        let mut looking = match held {
+            Held::Looking(running, _) => running,
+            Held::Reader(mut reader) => {
+                let left = limit.saturating_sub(begun.elapsed());
+                client.looks.run(move || {
+                    let looked = reader.look(left);
+                    (reader, looked)
+                })
+            }
+        };
+        // It may wait in line behind others, whose databases hang.
+        let at_most = client.pauses.until(until.max(Instant::now() + MIN_ANSWER));
+        let Some((mut reader, looked)) = unless_over(&mut looking, at_most).await else {
+            let error = Error::WaitTimeout { job, after: limit, database: None, state: None };
+            return (Held::Looking(looking, job), Err(error));
+        };
+        let is_found = reader.has_something();
         match looked {
-            Err(error) => return (reader, Err(error)),
-            Ok(true) if !reader.has_something() => continue,
-            Ok(_) if reader.has_something() => return (reader, Ok(())),
-            Ok(_) => {}
+            Err(error) => return (Held::Reader(reader), Err(error)),
+            Ok(_) if is_found => return (Held::Reader(reader), Ok(())),
+            Ok(true) => {
+                held = Held::Reader(reader);
+                continue;
+            }
+            Ok(false) => {}
         }
         if limit.saturating_sub(begun.elapsed()).is_zero() {
             let error = reader.time_is_up(limit);
-            return (reader, Err(error));
+            return (Held::Reader(reader), Err(error));
         }
         match reader.awaited_in() {
             Some(database) => {
                 hear(&client, &database);
-                watch.hears = Some(reader.known());
+                (watch.hears, watch.pause) = (Some(reader.known()), reader.pause);
                 let until = reader.rests_until(until);
                 until_ended(&client, &database, &mut watch, until).await;
+                reader.pause = watch.pause;
             }
             None => client.pauses.until(until.min(Instant::now() + LOST)).await,
         }
+        held = Held::Reader(reader);
     }
 }
 
@@ -95,7 +136,7 @@ impl<T: DeserializeOwned> Stream for UpdateStream<T> {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         loop {
-            if let Some(reader) = &mut self.reader {
+            if let Some(Held::Reader(reader)) = &mut self.held {
                 if let Some(found) = reader.take() {
                     return Poll::Ready(Some(found));
                 }
@@ -103,15 +144,15 @@ impl<T: DeserializeOwned> Stream for UpdateStream<T> {
                     return Poll::Ready(None);
                 }
             }
-            let limit = self.limit;
-            if let Some(reader) = self.reader.take() {
-                self.waiting = Some(Box::pin(find(reader, limit)));
+            let (limit, client) = (self.limit, Arc::clone(&self.client));
+            if let Some(held) = self.held.take() {
+                self.waiting = Some(Box::pin(find(held, client, limit)));
             }
             let Some(waiting) = &mut self.waiting else { return Poll::Ready(None) };
-            let Poll::Ready((reader, found)) = waiting.as_mut().poll(context) else {
+            let Poll::Ready((held, found)) = waiting.as_mut().poll(context) else {
                 return Poll::Pending;
             };
-            (self.waiting, self.reader) = (None, Some(reader));
+            (self.waiting, self.held) = (None, Some(held));
             if let Err(error) = found {
                 return Poll::Ready(Some(Err(error)));
             }

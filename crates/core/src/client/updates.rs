@@ -36,7 +36,8 @@ const LOOK_AT_OURS: Duration = Duration::from_millis(100);
 pub enum Update<T> {
     /// It sent a value.
     Sent(Sent<T>),
-    /// It said how far it is: the last that it said; what it said in between may be left out.
+    /// It said how far it is: the last that it said; what it said in between may be left out, and what it said in the seconds before its
+    /// end.
     Progress(Progress),
 }
 
@@ -66,20 +67,31 @@ enum Raw {
 pub(super) struct Reader {
     pub(super) client: Arc<Client>,
     pub(super) job: Arc<Tracked>,
-    /// Where it was read last, by its short name: numbers are of one database.
-    place: Option<Arc<str>>,
-    /// What is known of the job's news there.
-    known: News,
-    /// The number of the value that is read next.
-    next: i32,
+    /// Where the job is, or was; the last is where it is read now. Numbers are of one database.
+    stations: Vec<Station>,
     /// Values of earlier attempts are passed over.
     attempt: i32,
     all_attempts: bool,
     progress: Option<Progress>,
     found: VecDeque<Raw>,
     state: Option<JobState>,
+    /// The database that has its values did not answer.
+    is_away: bool,
     /// All is read.
     ended: bool,
+    /// Said at the end: how the job ended is not known.
+    last_word: Option<Error>,
+    /// How long after the last look the next one comes, if nothing is told.
+    pub(super) pause: Option<Duration>,
+}
+
+/// What was read in one database.
+struct Station {
+    database: Arc<Database>,
+    /// What is known of the job's news there.
+    known: News,
+    /// The number of the value that is read next.
+    next: i32,
 }
 
 /// What a database was asked.
@@ -87,6 +99,15 @@ struct Told {
     news: News,
     sent: Vec<SentRow>,
     progress: Option<ProgressRow>,
+}
+
+/// How much of what there is was read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Extent {
+    All,
+    Part,
+    /// The database did not answer.
+    Away,
 }
 
 /// Asks one database what a job told since.
@@ -102,28 +123,25 @@ fn told(driver: &dyn Driver, job: JobId, next: i32, known: News) -> Result<Told,
 
 impl Reader {
     pub(super) fn new(job: Arc<Tracked>) -> Self {
-        let (client, known) = (Arc::clone(&job.client), News::nothing(job.id));
-        let (found, attempt) = (VecDeque::new(), 0);
-        let (all_attempts, ended) = (false, false);
-        let (place, progress, state, next) = (None, None, None, 0);
         Self {
-            client,
+            client: Arc::clone(&job.client),
             job,
-            place,
-            known,
-            next,
-            attempt,
-            all_attempts,
-            progress,
-            found,
-            state,
-            ended,
+            stations: Vec::new(),
+            attempt: 0,
+            all_attempts: false,
+            progress: None,
+            found: VecDeque::new(),
+            state: None,
+            is_away: false,
+            ended: false,
+            last_word: None,
+            pause: None,
         }
     }
 
     /// Whether nothing more will come.
     pub(super) fn is_over(&self) -> bool {
-        self.ended && self.found.is_empty()
+        self.ended && self.found.is_empty() && self.last_word.is_none()
     }
 
     /// Looks what is new; whether to look again at once. The end of the job is looked at first: all that it told is there
@@ -133,40 +151,71 @@ impl Reader {
             Some(_) => Followed::GoesOn,
             None => self.job.follow_on(limit)?,
         };
-        let is_read = self.read(limit, matches!(followed, Followed::Ended))?;
+        let is_over = !matches!(followed, Followed::GoesOn | Followed::Lives(_));
+        let extent = self.read(limit, is_over)?;
+        self.is_away = extent == Extent::Away;
+        if !self.found.is_empty() {
+            self.pause = None;
+        }
         match followed {
             Followed::Lives(state) => self.state = state,
-            _ if !is_read => {}
-            Followed::Ended => self.ended = true,
+            _ if extent != Extent::All => {}
+            Followed::Completed | Followed::Ended => self.ended = true,
+            Followed::Unknown => {
+                self.ended = true;
+                self.last_word = Some(Error::OutcomeUnknown { job: self.job.id });
+            }
             Followed::GoesOn => {
                 if let Some(next) = self.job.next() {
-                    self.known = News::nothing(next.id);
-                    (self.job, self.place, self.next, self.attempt) = (next, None, 0, 0);
+                    (self.job, self.attempt) = (next, 0);
+                    self.stations.clear();
                 }
                 return Ok(true);
             }
         }
-        Ok(!is_read)
+        Ok(extent == Extent::Part)
     }
 
-    /// Reads what the job's database has of it; whether that is all.
-    fn read(&mut self, limit: Duration, is_over: bool) -> Result<bool, Error> {
-        let Some(database) = self.place_of_news(limit, is_over)? else { return Ok(true) };
-        if self.place.as_ref() != Some(&database.name) {
-            // It was moved, and is counted anew.
-            (self.place, self.next) = (Some(Arc::clone(&database.name)), 0);
-            self.known = News::nothing(self.job.id);
+    /// Reads what the job's database has of it.
+    fn read(&mut self, limit: Duration, is_over: bool) -> Result<Extent, Error> {
+        let Some(database) = self.place_of_news(limit, is_over)? else { return Ok(Extent::All) };
+        let is_here = |one: &Station| Arc::ptr_eq(&one.database, &database);
+        if let Some(last) = self.stations.last().filter(|last| !is_here(last)) {
+            // It was moved: first what it told there since the last look.
+            let left = Arc::clone(&last.database);
+            match self.read_at(&left, limit)? {
+                Extent::All => {}
+                extent => return Ok(extent),
+            }
         }
-        let (job, next, known) = (self.job.id, self.next, self.known);
+        // It may have come back.
+        let station = if let Some(at) = self.stations.iter().position(is_here) {
+            self.stations.remove(at)
+        } else {
+            let (known, database) = (News::nothing(self.job.id), Arc::clone(&database));
+            Station { database, known, next: 0 }
+        };
+        self.stations.push(station);
+        self.read_at(&database, limit)
+    }
+
+    /// Reads at the last station.
+    fn read_at(&mut self, database: &Arc<Database>, limit: Duration) -> Result<Extent, Error> {
+        let Some(station) = self.stations.last_mut() else { return Ok(Extent::All) };
+        let (job, next, known) = (self.job.id, station.next, station.known);
         let ask = move |driver: &dyn Driver| told(driver, job, next, known);
         let asked = database.begin_ticket(ACTION, ask);
         let asked = asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER));
         let Told { news, sent, progress } = match asked {
-            // A dead database may come back with it; the limit bounds the wait.
-            Err(error) if error.is_down() && !is_over => return Ok(true),
+            // It may come back with it; the limit bounds the wait.
+            Err(error) if error.is_down() => return Ok(Extent::Away),
             answer => answer?,
         };
-        self.known = news;
+        station.known = news;
+        let is_all = sent.len() < PAGE as usize;
+        if let Some(last) = sent.last() {
+            station.next = last.number.saturating_add(1);
+        }
         let newest = news.sent.map_or(0, |last| last.attempt);
         if newest > self.attempt && !self.all_attempts {
             self.attempt = newest;
@@ -176,15 +225,13 @@ impl Reader {
             };
             self.found.retain(is_newest);
         }
-        let is_all = sent.len() < PAGE as usize;
         for row in sent {
-            self.next = row.number.saturating_add(1);
             if self.all_attempts || row.attempt >= self.attempt {
                 self.found.push_back(Raw::Sent(job, row));
             }
         }
         self.note_progress(progress.map(Progress::from));
-        Ok(is_all)
+        Ok(if is_all { Extent::All } else { Extent::Part })
     }
 
     /// The database that has what the job told. Of one that ended before anybody looked only that may be left.
@@ -233,7 +280,7 @@ impl Reader {
 
     /// The database where its news can be awaited.
     pub(super) fn awaited_in(&self) -> Option<Arc<Database>> {
-        self.job.awaited_in(self.state.as_ref())
+        self.job.awaited_in(self.state.as_ref()).filter(|_| !self.is_away)
     }
 
     /// Until when nobody need look, if nothing is told.
@@ -245,12 +292,15 @@ impl Reader {
 
     /// What is known of the job's news, for those who look for many.
     pub(super) fn known(&self) -> News {
-        self.known
+        self.stations.last().map_or(News::nothing(self.job.id), |station| station.known)
     }
 
     /// The next of what was found.
     pub(super) fn take<T: DeserializeOwned>(&mut self) -> Option<Result<Update<T>, Error>> {
-        let (job, row) = match self.found.pop_front()? {
+        let Some(found) = self.found.pop_front() else {
+            return self.last_word.take().filter(|_| self.ended).map(Err);
+        };
+        let (job, row) = match found {
             Raw::Progress(progress) => return Some(Ok(Update::Progress(progress))),
             Raw::Sent(job, row) => (job, row),
         };
@@ -279,7 +329,10 @@ impl Reader {
 /// its end [`Ticket::wait`](crate::Ticket::wait) answers at once.
 ///
 /// Of a job that was run several times the values of the newest attempt are read that sent any; those of an earlier one that were read
-/// before stay read. Values that were sent before the first call are read too, as long as replies are kept.
+/// before stay read. A run that snoozes, or is given back, spends no attempt: the next goes on under the same. Values that were sent before the first call are read too, as long as replies are kept.
+///
+/// A job of which nobody knows how it ended has [`Error::OutcomeUnknown`] for a last item, such as one of a transaction that is not committed.
+/// Values that were sent in another database before a reader came are not found after a move.
 ///
 /// Nothing is missed while a database is down: the wait goes on. With a limit for each call an item is
 /// [`Error::WaitTimeout`] when nothing came, and the next call waits again. Other errors are items too: a database that refuses, a
@@ -334,7 +387,7 @@ impl<T: DeserializeOwned> Iterator for Updates<T> {
             if let Some(found) = reader.take() {
                 return Some(found);
             }
-            if reader.ended {
+            if reader.is_over() {
                 return None;
             }
             // Before the look, so that nothing is told in between that nobody hears.
@@ -351,12 +404,79 @@ impl<T: DeserializeOwned> Iterator for Updates<T> {
             match reader.awaited_in() {
                 Some(database) => {
                     hear(&client, &database);
-                    watch.hears = Some(reader.known);
+                    (watch.hears, watch.pause) = (Some(reader.known()), reader.pause);
                     let until = reader.rests_until(until);
                     client.lookouts.wait(&client.waiters, &database, &mut watch, until);
+                    reader.pause = watch.pause;
                 }
                 None => drop(watch.wait_until(until.min(Instant::now() + LOST))),
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+    use crate::ability::Ability;
+    use crate::driver::ErrorKind;
+    use crate::fixture::memory;
+    use crate::job::Job;
+    use crate::job_error::JobResult;
+    use crate::manager::Manager;
+    use crate::testing::FaultyDriver;
+
+    /// Sends, and is replaced by itself as often.
+    struct Chain;
+
+    impl Ability for Chain {
+        const NAME: &'static str = "chain";
+        type Arg = u32;
+        type Reply = ();
+
+        fn work(job: &Job, links: u32) -> JobResult<()> {
+            job.send(&links)?;
+            if links > 0 {
+                job.replace(Self::job(links - 1));
+            }
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn nothing_is_passed_over_while_a_database_is_away_for_a_moment() {
+        // The questions that go wrong, by their numbers from when it is said.
+        for broken in 0..6 {
+            let asked = Arc::new(AtomicU32::new(u32::MAX / 2));
+            let count = Arc::clone(&asked);
+            let driver = FaultyDriver::new(memory()).with_fault(move |call| {
+                let is_it = matches!(call, "news" | "sent");
+                if is_it && count.fetch_add(1, Ordering::SeqCst) == broken {
+                    return Err(DriverError::new(ErrorKind::Down, "away"));
+                }
+                Ok(())
+            });
+            let manager = Manager::builder()
+                .linked(false)
+                .driver("one", Arc::new(driver))
+                .retry_seconds(1)
+                .ability::<Chain>()
+                .build()
+                .expect("valid");
+            let sent = manager.enqueue(Chain::job(2)).expect("stored");
+            while manager.work_once().expect("works").is_some() {}
+            asked.store(0, Ordering::SeqCst);
+            let updates = sent.ticket().expect("new").updates::<u32>();
+            let values: Vec<_> = updates
+                .within(Duration::from_secs(30))
+                .filter_map(|update| match update.expect("waits on") {
+                    Update::Sent(one) => Some(one.value),
+                    Update::Progress(_) => None,
+                })
+                .collect();
+            assert_eq!(values, [2, 1, 0], "with the question {broken} broken");
         }
     }
 }

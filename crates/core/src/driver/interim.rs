@@ -112,7 +112,7 @@ pub struct SentLast {
 }
 
 /// What a job tells while it runs, beside its end: values that are sent, and how far it is. Both stay when the job ends, until they are as old
-/// as replies are kept.
+/// as replies are kept; values of a live job are not removed, because its numbers go on.
 ///
 /// # Errors
 ///
@@ -136,6 +136,7 @@ pub trait Interim {
     /// How far the last run of a job said that it was.
     fn progress(&self, job: JobId) -> Result<Option<ProgressRow>, DriverError>;
 
-    /// What is new of these jobs, in any order; those of which nothing is stored may be left out.
+    /// What is new of these jobs, in any order; those of which nothing is stored may be left out, and where more than one is asked for, those
+    /// that do not live.
     fn news(&self, jobs: &[JobId]) -> Result<Vec<News>, DriverError>;
 }

@@ -57,18 +57,19 @@ impl InterimBook {
         jobs.iter().map(|job| News { job: *job, sent: last(job), noted_at: noted(job) }).collect()
     }
 
-    /// Removes what is older than this, but for the progress of jobs that run; returns how many rows.
+    /// Removes what is older than this, but for what live jobs sent, and the progress of jobs that run; returns how many rows.
     pub fn purge(
         &mut self,
         now: DateTime<Utc>,
         age: Duration,
+        lives: impl Fn(JobId) -> bool,
         runs: impl Fn(JobId) -> bool,
     ) -> usize {
         let rows =
             |book: &Self| book.sent.values().map(Vec::len).sum::<usize>() + book.progress.len();
         let before = rows(self);
-        self.sent.retain(|_, rows| {
-            rows.retain(|row| row.sent_at + age >= now);
+        self.sent.retain(|job, rows| {
+            rows.retain(|row| row.sent_at + age >= now || lives(*job));
             !rows.is_empty()
         });
         self.progress.retain(|job, row| row.noted_at + age >= now || runs(*job));

@@ -504,8 +504,9 @@ impl Store {
         });
         self.operations.retain(|_, row| row.changed_at + keep.exceptions >= now);
         let minutes = self.stats.purge(now, keep.stats);
-        let leases = &self.leases;
-        let told = self.interim.purge(now, keep.replies, |job| leases.contains_key(&job));
+        let (jobs, leases) = (&self.jobs, &self.leases);
+        let (lives, runs) = (|job| jobs.contains_key(&job), |job| leases.contains_key(&job));
+        let told = self.interim.purge(now, keep.replies, lives, runs);
         before - count(self) + minutes + told
     }
 

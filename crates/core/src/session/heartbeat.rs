@@ -63,7 +63,8 @@ fn beat_on(session: &Arc<Session>, lane: &Arc<Lane>) {
         if Instant::now() >= next_progress && lane.database.is_up() && lane.heart.has_beaten() {
             let pause = if lane.is_asked() { PROGRESS } else { every };
             next_progress = Instant::now() + pause;
-            note_progress(session, lane, limit);
+            // No longer than a part of the time to the next beat, which has to be made.
+            note_progress(session, lane, (every / 4).clamp(PROGRESS, PROGRESS * 4));
         }
         for job in session.dispatch.take_back_stuck(lane.index, STUCK_AFTER) {
             lane.give_back(job);
@@ -165,7 +166,7 @@ fn note_progress(session: &Session, lane: &Lane, limit: Duration) {
     let jobs: Vec<_> = changed.records.iter().map(|one| one.job).collect();
     let (worker, records) = (session.worker.id, changed.records.clone());
     let ask = move |driver: &dyn Driver| driver.note_progress(worker, &records);
-    match lane.database.ask_within(limit, ask, Box::new(|_, _| {})) {
+    match lane.database.ask_shortly(limit, ask) {
         Ok(()) => {
             changed.note_stored();
             lane.tell_news_of(&jobs);

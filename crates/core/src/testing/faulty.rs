@@ -277,6 +277,10 @@ impl Wakes for FaultyDriver {
         self.inner.ask_for_news();
     }
 
+    fn say_last(&self) {
+        self.inner.say_last();
+    }
+
     fn tell_news(&self, tidings: Tidings<'_>) {
         self.inner.tell_news(tidings);
     }

@@ -384,6 +384,10 @@ impl Engine for Postgres {
         self.notifier.notify(&mut [notify::ASKED].into_iter());
     }
 
+    fn say_last(&self) {
+        self.notifier.say_last();
+    }
+
     fn tell_news(&self, tidings: Tidings<'_>) {
         self.notifier.tell(tidings);
     }

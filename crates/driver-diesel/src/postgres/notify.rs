@@ -135,13 +135,11 @@ impl Notifier {
     }
 }
 
-impl Drop for Notifier {
-    /// A client that enqueues and ends must still be heard.
-    fn drop(&mut self) {
+impl Notifier {
+    /// Waits, for so long at most, until all is sent.
+    pub(super) fn say_last(&self) {
         let deadline = Instant::now() + LAST_WORD;
         let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
-        pending.closed = true;
-        self.shared.changed.notify_all();
         while pending.started && (pending.sending || !pending.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());
             if left.is_zero() {
@@ -150,6 +148,15 @@ impl Drop for Notifier {
             let waited = self.shared.changed.wait_timeout(pending, left);
             pending = waited.unwrap_or_else(PoisonError::into_inner).0;
         }
+    }
+}
+
+impl Drop for Notifier {
+    /// A client that enqueues and ends must still be heard.
+    fn drop(&mut self) {
+        self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
+        self.shared.changed.notify_all();
+        self.say_last();
     }
 }
 

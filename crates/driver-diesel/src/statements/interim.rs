@@ -1,6 +1,6 @@
 //! What runs tell before they end: values that they send, and how far they are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use diesel::deserialize;
 use diesel::result::QueryResult;
@@ -164,36 +164,57 @@ pub(crate) fn progress<E: Engine>(
     Ok(conn.row::<Progress>(sql, &[Bind::Id(job)])?.map(|row| row.0))
 }
 
-struct Last(Uuid, i64, i64);
+struct Last(SentLast);
 
 impl FromRow for Last {
     fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
-        Ok(Self(columns.id()?, columns.big()?, columns.big()?))
+        Ok(Self(SentLast { number: columns.int()?, attempt: columns.int()? }))
     }
 }
 
-/// What is new of these jobs.
+struct Told(News);
+
+impl FromRow for Told {
+    fn from_row(columns: &mut dyn Columns) -> deserialize::Result<Self> {
+        let job = JobId::from_uuid(columns.id()?);
+        let whole = |number: i64| i32::try_from(number).unwrap_or(i32::MAX);
+        let (number, attempt) = (columns.opt_big()?.map(whole), columns.opt_big()?.map(whole));
+        let sent = number.zip(attempt).map(|(number, attempt)| SentLast { attempt, number });
+        Ok(Self(News { job, sent, noted_at: columns.opt_big()?.map(instant) }))
+    }
+}
+
+/// What is new of one job, also of one that ended.
+pub(crate) fn news_of<E: Engine>(conn: &mut Sql<'_, E::Conn>, job: &Uuid) -> QueryResult<News> {
+    let last =
+        "SELECT number, attempt FROM qudo_sent WHERE job_id = ? ORDER BY number DESC LIMIT 1";
+    let sent = conn.row::<Last>(last, &[Bind::Id(job)])?.map(|last| last.0);
+    let noted = "SELECT noted_at FROM qudo_progress WHERE job_id = ?";
+    let noted_at = conn.row::<i64>(noted, &[Bind::Id(job)])?.map(instant);
+    Ok(News { job: JobId::from_uuid(*job), sent, noted_at })
+}
+
+/// What is new of those of these jobs that live. Each answer is two steps into an index, however many values a job sent: a maximum over
+/// groups would read all of them.
 pub(crate) fn news<E: Engine>(
     conn: &mut Sql<'_, E::Conn>,
     jobs: &[Uuid],
 ) -> QueryResult<Vec<News>> {
-    let mut all: HashMap<Uuid, News> = HashMap::new();
+    let last = |column: &str| {
+        format!(
+            "(SELECT CAST(s.{column} AS {}) FROM qudo_sent s WHERE s.job_id = j.id \
+             ORDER BY s.number DESC LIMIT 1)",
+            E::BIG
+        )
+    };
     let head = format!(
-        "SELECT job_id, CAST(MAX(attempt) AS {big}), CAST(MAX(number) AS {big}) FROM qudo_sent \
-         WHERE job_id IN",
-        big = E::BIG
+        "SELECT j.id, {}, {}, (SELECT p.noted_at FROM qudo_progress p WHERE p.job_id = j.id) \
+         FROM qudo_job j WHERE j.id IN",
+        last("number"),
+        last("attempt")
     );
-    let new = |job| News::nothing(JobId::from_uuid(job));
-    for Last(job, attempt, number) in rows_in(conn, &head, &[], jobs, " GROUP BY job_id")? {
-        let whole = |number: i64| i32::try_from(number).unwrap_or(i32::MAX);
-        let last = SentLast { attempt: whole(attempt), number: whole(number) };
-        all.entry(job).or_insert_with(|| new(job)).sent = Some(last);
-    }
-    let head = "SELECT job_id, noted_at FROM qudo_progress WHERE job_id IN";
-    for Aged(job, at) in rows_in(conn, head, &[], jobs, "")? {
-        all.entry(job).or_insert_with(|| new(job)).noted_at = Some(instant(at));
-    }
-    Ok(all.into_values().collect())
+    let rows = rows_in::<_, Told>(conn, &head, &[], jobs, "")?;
+    Ok(rows.into_iter().map(|row| row.0).collect())
 }
 
 struct Aged(Uuid, i64);
@@ -204,8 +225,8 @@ impl FromRow for Aged {
     }
 }
 
-/// Removes what is older than replies are kept, but for the progress of runs that are not over. Returns how many rows, and whether there
-/// may be more.
+/// Removes what is older than replies are kept, but for what live jobs sent, whose numbers go on, and the progress of runs that are not
+/// over. Returns how many rows, and whether there may be more.
 ///
 /// Locking: by key, passing over what another purge has locked.
 pub(crate) fn purge<E: Engine>(
@@ -215,7 +236,8 @@ pub(crate) fn purge<E: Engine>(
 ) -> QueryResult<(usize, bool)> {
     let age = [Bind::Big(micros(keep.replies)), Bind::Big(limit.into())];
     let sql = format!(
-        "SELECT job_id, sent_at FROM qudo_sent WHERE sent_at < (SELECT {}) - ? ORDER BY sent_at LIMIT ?",
+        "SELECT s.job_id, s.sent_at FROM qudo_sent s WHERE s.sent_at < (SELECT {}) - ? \
+         AND NOT EXISTS (SELECT 1 FROM qudo_job j WHERE j.id = s.job_id) ORDER BY s.sent_at LIMIT ?",
         E::NOW
     );
     let old: Vec<Aged> = conn.rows(&sql, &age)?;

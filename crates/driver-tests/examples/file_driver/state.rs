@@ -553,7 +553,8 @@ impl State {
         let jobs = &self.jobs;
         let runs =
             |id| jobs.get(&id).is_some_and(|row: &Row| matches!(row.place, Place::Leased { .. }));
-        let told = self.interim.purge(now, keep.replies, runs);
+        let lives = |id| jobs.contains_key(&id);
+        let told = self.interim.purge(now, keep.replies, lives, runs);
         before - count(self) + minutes + told
     }
 
