@@ -274,7 +274,8 @@ impl Job {
         }
         let cell = self.progress.get_or_init(|| {
             let (claimed, database) = (&self.claimed, Arc::clone(&self.post.database));
-            Arc::new(ProgressCell::new(claimed.id, claimed.claim, claimed.attempt, database))
+            let run = (claimed.claim, claimed.attempt);
+            Arc::new(ProgressCell::new(claimed.id, run, database, self.begun_awake))
         });
         cell.note(done, total.into(), note);
         self.post.host.register_progress(cell);

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use qudo_hooks::JobId;
@@ -55,6 +56,8 @@ pub(crate) struct ProgressCell {
     claim: i64,
     attempt: i32,
     database: Arc<str>,
+    /// When the run began, by the clock that goes on while the machine sleeps.
+    begun: Duration,
     noted: Mutex<Noted>,
 }
 
@@ -69,10 +72,15 @@ struct Noted {
 }
 
 impl ProgressCell {
-    pub(crate) fn new(job: JobId, claim: i64, attempt: i32, database: Arc<str>) -> Self {
+    pub(crate) fn new(
+        job: JobId,
+        (claim, attempt): (i64, i32),
+        database: Arc<str>,
+        begun: Duration,
+    ) -> Self {
         let (note, at) = (String::new(), utc_now());
         let noted = Noted { done: 0, total: None, note, at, changes: 0, stored: 0 };
-        Self { job, claim, attempt, database, noted: Mutex::new(noted) }
+        Self { job, claim, attempt, database, begun, noted: Mutex::new(noted) }
     }
 
     pub(crate) fn note(&self, done: u64, total: Option<u64>, note: &str) {
@@ -142,7 +150,7 @@ impl ProgressBook {
         }
         // A run that lost its lease may begin to say it after the one that has it.
         let newer = |other: &Weak<ProgressCell>| {
-            other.upgrade().is_some_and(|other| other.claim > cell.claim)
+            other.upgrade().is_some_and(|other| other.begun > cell.begun)
         };
         if !book.get(&cell.job).is_some_and(newer) {
             book.insert(cell.job, Arc::downgrade(cell));
@@ -179,10 +187,16 @@ mod tests {
     #[test]
     fn what_changed_is_to_be_stored_until_it_is() {
         let (book, job) = (ProgressBook::default(), JobId::new());
-        let cell = Arc::new(ProgressCell::new(job, 7, 2, Arc::from("one")));
+        let cell =
+            Arc::new(ProgressCell::new(job, (7, 2), Arc::from("one"), Duration::from_secs(9)));
         book.register(&cell);
         assert_eq!(book.of(job), None, "it said nothing yet");
-        book.register(&Arc::new(ProgressCell::new(job, 6, 1, Arc::from("one"))));
+        book.register(&Arc::new(ProgressCell::new(
+            job,
+            (8, 1),
+            Arc::from("one"),
+            Duration::from_secs(8),
+        )));
         assert!(book.changed("one").records.is_empty(), "nothing was said");
         cell.note(1, Some(4), "a\0b");
         assert!(book.changed("two").records.is_empty(), "of another database");
@@ -208,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_long_note_is_cut_at_a_letter_and_a_fraction_is_at_most_one() {
-        let cell = ProgressCell::new(JobId::new(), 1, 1, Arc::from("one"));
+        let cell = ProgressCell::new(JobId::new(), (1, 1), Arc::from("one"), Duration::ZERO);
         cell.note(7, Some(5), &"ä".repeat(1_000));
         let now = cell.now().expect("said");
         assert_eq!(now.note.as_deref().map(str::len), Some(MAX_NOTE));

@@ -618,8 +618,8 @@ impl<E: Engine> Wakes for DieselDriver<E> {
         self.engine.ask_for_news();
     }
 
-    fn say_last(&self) {
-        self.engine.say_last();
+    fn say_last(&self, limit: Duration) {
+        self.engine.say_last(limit);
     }
 
     fn tell_news(&self, tidings: Tidings<'_>) {

@@ -368,7 +368,7 @@ pub(crate) trait Engine: Send + Sync + Sized + 'static {
     fn ask_for_news(&self) {}
 
     /// See [`Wakes::say_last`](qudo_core::driver::Wakes::say_last).
-    fn say_last(&self) {}
+    fn say_last(&self, _: Duration) {}
 
     /// See [`Wakes::tell_news`](qudo_core::driver::Wakes::tell_news).
     fn tell_news(&self, _: Tidings<'_>) {}

@@ -3,6 +3,7 @@
 //! The blocking part is done by the threads of the [front](super::front), the waiting by no thread: a task sleeps until its
 //! job's end wakes it.
 
+use std::collections::HashSet;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use super::keeper::until_ended;
 use super::lookout::MIN_ANSWER;
 use super::pauses::Pause;
 use super::ticket::{Standing, Ticket};
-use super::tracked::{Done, FOR_EVER, LOST, MAX_LINKS, Tracked, Verdict};
+use super::tracked::{Done, FOR_EVER, LOST, Tracked, Verdict};
 use super::{Client, enqueue};
 use crate::error::Error;
 use crate::new_job::NewJob;
@@ -46,13 +47,11 @@ async fn wait_for_end(mut job: Arc<Tracked>, limit: Duration) -> Result<Done, Er
     let begun = Instant::now();
     let until = begun.checked_add(limit).unwrap_or_else(|| begun + FOR_EVER);
     job = job.last();
-    for _ in 0..MAX_LINKS {
+    let mut passed = HashSet::new();
+    while passed.insert(job.id) {
         match wait_for_this(&job, begun, until, limit).await? {
             Ok(done) => return Ok(done),
             Err(next) => job = next,
-        }
-        if begun.elapsed() > limit {
-            return Err(job.time_is_up(limit, None));
         }
     }
     Err(Error::OutcomeUnknown { job: job.id })
@@ -87,7 +86,7 @@ async fn wait_for_this(
             Some(database) => {
                 hear(&client, &database);
                 let again = Instant::now() + job.look_again_after();
-                until_ended(&client, &database, &mut watch, until.min(again)).await;
+                let _told = until_ended(&client, &database, &mut watch, until.min(again)).await;
             }
             // It is being moved out of the spool, or no database says where it is.
             None => client.pauses.until(until.min(Instant::now() + LOST)).await,

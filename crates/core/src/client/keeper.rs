@@ -35,13 +35,13 @@ struct Awaiting<'a, 'w> {
     is_told: bool,
 }
 
-/// Awaits that the job may have ended, or until then.
+/// Awaits that the job may have ended, or told something that is heard, or until then; whether it did.
 pub(super) fn until_ended<'a, 'w>(
     client: &'a Arc<Client>,
     database: &Arc<Database>,
     watch: &'a mut Watch<'w>,
     until: Instant,
-) -> impl Future<Output = ()> + use<'a, 'w> {
+) -> impl Future<Output = bool> + use<'a, 'w> {
     static NEXT: AtomicU64 = AtomicU64::new(0);
     let lookout = client.lookouts.join(database, watch);
     lookout.inner.lock().tasks += 1;
@@ -52,11 +52,14 @@ pub(super) fn until_ended<'a, 'w>(
 }
 
 impl Awaiting<'_, '_> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<()> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<bool> {
         // First, so that no end comes in between.
         self.watch.ended().set_waker(self.number, Some(context.waker()));
-        if self.watch.has_ended() || Pin::new(&mut self.pause).poll(context).is_ready() {
-            return Poll::Ready(());
+        if self.watch.has_ended() {
+            return Poll::Ready(true);
+        }
+        if Pin::new(&mut self.pause).poll(context).is_ready() {
+            return Poll::Ready(false);
         }
         let is_kept = std::mem::replace(&mut self.lookout.inner.lock().has_keeper, true);
         if is_kept && std::mem::replace(&mut self.is_told, true) {
@@ -74,7 +77,7 @@ impl Awaiting<'_, '_> {
 
     fn start_keeper(&self) {
         let (client, lookout) = (Arc::clone(self.client), Arc::clone(&self.lookout));
-        if let Err(error) = spawn("qudo-tickets", move || keep(&client, &lookout)) {
+        if let Err(error) = spawn("qudo-tickets", move || keep(client, &lookout)) {
             log::error!("no thread can be started that looks for jobs which tasks await: {error}");
             // Threads that wait look for themselves, and tasks try again.
             sleep(TRY_AGAIN_AFTER);
@@ -94,12 +97,18 @@ impl Drop for Awaiting<'_, '_> {
 }
 
 /// Looks for all, until no task awaits.
-fn keep(client: &Arc<Client>, lookout: &Arc<Lookout>) {
+fn keep(mut client: Arc<Client>, lookout: &Arc<Lookout>) {
     loop {
         if lookout.inner.lock().tasks == 0 {
+            // A program that ends meanwhile must not find its client held, whose end says what is not said yet.
+            let idle = Arc::downgrade(&client);
+            drop(client);
             // A thread that waits looks for itself.
             let is_idle = || !lookout.bell.wait(IDLE_FOR);
-            if (lookout.has_jobs() || is_idle()) && client.lookouts.dismiss_keeper(lookout) {
+            let may_leave = lookout.has_jobs() || is_idle();
+            let Some(held) = idle.upgrade() else { return };
+            client = held;
+            if may_leave && client.lookouts.dismiss_keeper(lookout) {
                 // A thread that waits has to look from now on.
                 lookout.hand_over(false);
                 return;

@@ -142,22 +142,23 @@ impl Lookouts {
     }
 
     /// Waits until the job may have ended, or until then. Those whose jobs are gone are woken through `waiters`, of
-    /// which `watch` is.
+    /// which `watch` is. Tells whether it may have ended, or told something that is heard.
     pub(super) fn wait(
         &self,
         waiters: &Waiters,
         database: &Arc<Database>,
         watch: &mut Watch<'_>,
         until: Instant,
-    ) {
+    ) -> bool {
         let lookout = self.join(database, watch);
         if lookout.inner.lock().has_keeper {
             // This job may be due before the one that it sleeps for.
             lookout.bell.ring();
         }
-        let led = lookout.wait(waiters, watch, until);
+        let (led, is_told) = lookout.wait(waiters, watch, until);
         self.leave(&lookout, watch);
         lookout.hand_over(led);
+        is_told
     }
 
     /// Whether anybody waits for a job of this database.
@@ -180,16 +181,17 @@ impl Inner {
 }
 
 impl Lookout {
-    /// Tells whether this thread is the one that looks, which is for it to hand over.
-    fn wait(&self, waiters: &Waiters, watch: &mut Watch<'_>, until: Instant) -> bool {
+    /// Tells whether this thread is the one that looks, which is for it to hand over, and whether its job may have ended or told
+    /// something.
+    fn wait(&self, waiters: &Waiters, watch: &mut Watch<'_>, until: Instant) -> (bool, bool) {
         let mut leads = false;
         loop {
             leads = leads || self.inner.lock().take_lead();
             let next = if leads { self.next_due().min(until) } else { until };
             match watch.wait_until(next) {
-                Woken::Ended => return leads,
+                Woken::Ended => return (leads, true),
                 Woken::Called => {}
-                Woken::TimeIsUp if Instant::now() >= until => return leads,
+                Woken::TimeIsUp if Instant::now() >= until => return (leads, false),
                 Woken::TimeIsUp => self.look(waiters, until),
             }
         }

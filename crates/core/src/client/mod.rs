@@ -12,6 +12,7 @@ mod keeper;
 pub(crate) mod known;
 mod lookout;
 mod pauses;
+mod reader;
 pub(crate) mod route;
 pub(crate) mod saved;
 mod several;
@@ -24,11 +25,13 @@ pub(crate) mod updates;
 pub(crate) mod waiters;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::database::set::Databases;
 use crate::program::Program;
 use crate::progress::ProgressBook;
 use crate::tools::front::Front;
+use crate::tools::time::Instant;
 use hearing::Hearings;
 use lookout::Lookouts;
 use pauses::Pauses;
@@ -75,13 +78,17 @@ impl Client {
     }
 }
 
+/// What is not said by then, of all databases together, is not said.
+const LAST_WORD: Duration = Duration::from_secs(1);
+
 impl Drop for Client {
     /// A thread that listens holds its database for a moment longer, and with it the notifications that are not sent yet: a program that ends
     /// now would take them along.
     fn drop(&mut self) {
         if !self.hearings.is_empty() {
+            let until = Instant::now() + LAST_WORD;
             for database in self.databases.all().iter() {
-                database.driver().say_last();
+                database.driver().say_last(until.saturating_duration_since(Instant::now()));
             }
         }
     }

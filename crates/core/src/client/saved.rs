@@ -52,7 +52,8 @@ impl<R> Ticket<R> {
         SavedTicket {
             job: job.id,
             database: place.as_ref().map(|one| one.name.to_string()),
-            identity: place.and_then(|one| one.orders.known().identity),
+            // One that was restored and not compared yet is passed on as it came.
+            identity: job.expected().or_else(|| place?.orders.known().identity),
             alive: alive.and_then(|age| utc_now().checked_sub_signed(age)),
         }
     }
@@ -60,7 +61,8 @@ impl<R> Ticket<R> {
 
 /// The ticket that was saved. A database that this manager does not have is as one that is not known.
 pub(crate) fn restore<R>(client: &Arc<Client>, saved: &SavedTicket) -> Ticket<R> {
-    let by_id = saved.identity.and_then(|id| client.databases.find_identity(&id.to_string()));
+    // As far as databases have told already: nobody is asked here.
+    let by_id = saved.identity.and_then(|id| client.databases.known_as(id));
     let named = || client.databases.found(saved.database.as_deref()?).ok();
     let database = by_id.or_else(named);
     let age = saved.alive.filter(|at| *at <= utc_now() + AHEAD);

@@ -153,7 +153,7 @@ impl<R> Ticket<R> {
     /// }
     /// ```
     pub fn updates<T: DeserializeOwned>(&self) -> Updates<T> {
-        Updates::of(self.tracked())
+        Updates::of(&self.job)
     }
 
     /// How far the job said last that it is, with [`Job::progress`](crate::Job::progress); `None` when it said nothing, nothing

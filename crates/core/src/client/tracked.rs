@@ -1,5 +1,6 @@
 //! A job that is followed to its end, through moves and databases that are away.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -27,9 +28,6 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(100 * 365 * 24 * 3_600
 
 /// How long one look waits for an answer.
 const CHECK_WITHIN: Duration = Duration::from_secs(10);
-
-/// More jobs are not followed from one to the next in one call: they may lead in a circle, where ids are given again.
-pub(super) const MAX_LINKS: usize = 100_000;
 
 /// A job that was moved more often is not followed further.
 const MAX_MOVES: usize = 10;
@@ -132,25 +130,45 @@ impl Tracked {
         job
     }
 
+    /// The id of the database where it was alive, if that is not compared yet.
+    pub(super) fn expected(&self) -> Option<Uuid> {
+        *self.expected.lock()
+    }
+
     /// Makes sure, once, that the database of this name is the one where the job was. That another does not have it says nothing.
-    fn check_identity(&self) -> Result<(), Error> {
-        let expected = *self.expected.lock();
-        let (Some(expected), Some(database)) = (expected, &self.database) else { return Ok(()) };
-        let control = database.meet();
-        let control = control.map_err(|error| Error::database(&database.name, ACTION, error))?;
-        if control.identity != Some(expected) {
+    fn check_identity(&self, limit: Duration) -> Result<(), Error> {
+        let (Some(expected), Some(database)) = (self.expected(), &self.database) else {
+            return Ok(());
+        };
+        let identity = match database.orders.known().identity {
+            Some(known) => Some(known),
+            None => {
+                let asked = database.begin_ticket(ACTION, |driver| Ok(driver.control()?.identity));
+                asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))?
+            }
+        };
+        let mut open = self.expected.lock();
+        // Another thread may have compared it, and found out more since.
+        if open.take() == Some(expected) && identity != Some(expected) {
             self.alive.store(0, Ordering::Relaxed);
         }
-        *self.expected.lock() = None;
         Ok(())
+    }
+
+    /// The same job for itself: what goes on in its place is found out anew.
+    pub(super) fn alone(&self) -> Self {
+        let alive = self.alive.load(Ordering::Relaxed);
+        let job = Self::new(&self.client, self.id, self.database.clone(), alive);
+        job.place.lock().clone_from(&self.place.lock());
+        *job.expected.lock() = self.expected();
+        job
     }
 
     /// The job that goes on in the place of this one at last, as far as is known. What lies between is forgotten: a chain may
     /// be long.
     pub(super) fn last(self: &Arc<Self>) -> Arc<Self> {
         let mut last = Arc::clone(self);
-        for _ in 0..MAX_LINKS {
-            let Some(next) = last.next() else { break };
+        while let Some(next) = last.next() {
             last = next;
         }
         if !Arc::ptr_eq(&last, self) {
@@ -203,8 +221,8 @@ impl Tracked {
 
     /// Looks once how the job fares, or the one that goes on in its place.
     pub(super) fn look_once(self: &Arc<Self>) -> Result<Found, Error> {
-        let mut job = self.last();
-        for _ in 0..MAX_LINKS {
+        let (mut job, mut passed) = (self.last(), HashSet::new());
+        while passed.insert(job.id) {
             let next = match job.look(CHECK_WITHIN)? {
                 Found::Failed(failure) => match job.note_redrive(&failure) {
                     Some(next) => next,
@@ -220,8 +238,8 @@ impl Tracked {
 
     /// How far the job said last that it is, or the one that goes on in its place.
     pub(super) fn progress(self: &Arc<Self>) -> Result<Option<Progress>, Error> {
-        let mut job = self.last();
-        for _ in 0..MAX_LINKS {
+        let (mut job, mut passed) = (self.last(), HashSet::new());
+        while passed.insert(job.id) {
             if let Some(ours) = job.client.progress.of(job.id) {
                 return Ok(Some(ours));
             }
@@ -240,14 +258,11 @@ impl Tracked {
     /// Waits until the job completed, or the one that goes on in its place; returns its replies.
     pub(super) fn wait_for_end(self: &Arc<Self>, limit: Duration) -> Result<Done, Error> {
         let begun = Instant::now();
-        let mut job = self.last();
-        for _ in 0..MAX_LINKS {
+        let (mut job, mut passed) = (self.last(), HashSet::new());
+        while passed.insert(job.id) {
             match job.wait_for_this(begun, limit)? {
                 Ok(done) => return Ok(done),
                 Err(next) => job = next,
-            }
-            if begun.elapsed() > limit {
-                return Err(job.time_is_up(limit, None));
             }
         }
         Err(Error::OutcomeUnknown { job: job.id })
@@ -345,7 +360,7 @@ impl Tracked {
     /// Looks where the job is known to be, and follows it where it went; where it lives is known from then
     /// on.
     pub(super) fn look(&self, limit: Duration) -> Result<Found, Error> {
-        self.check_identity()?;
+        self.check_identity(limit)?;
         let (begun, place) = (awake::now(), self.place());
         // As it was before: a thread that shares this ticket may see the job alive after this look found nothing.
         let mut alive = self.alive.load(Ordering::Relaxed);

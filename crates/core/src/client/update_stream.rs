@@ -17,8 +17,9 @@ use super::awaiting::unless_over;
 use super::hearing::hear;
 use super::keeper::until_ended;
 use super::lookout::MIN_ANSWER;
+use super::reader::Reader;
 use super::tracked::{FOR_EVER, LOST};
-use super::updates::{Reader, Update};
+use super::updates::Update;
 use crate::error::Error;
 use crate::tools::front::Running;
 use crate::tools::time::Instant;
@@ -90,6 +91,13 @@ async fn find(held: Held, client: Arc<Client>, limit: Duration) -> (Held, Result
         let mut looking = match held {
             Held::Looking(running, _) => running,
             Held::Reader(mut reader) => {
+                if let Some(rest) = reader.rests_until() {
+                    client.pauses.until(rest.min(until)).await;
+                    if Instant::now() >= until {
+                        let error = reader.time_is_up(limit);
+                        return (Held::Reader(reader), Err(error));
+                    }
+                }
                 let left = limit.saturating_sub(begun.elapsed());
                 client.looks.run(move || {
                     let looked = reader.look(left);
@@ -107,25 +115,34 @@ async fn find(held: Held, client: Arc<Client>, limit: Duration) -> (Held, Result
         match looked {
             Err(error) => return (Held::Reader(reader), Err(error)),
             Ok(_) if is_found => return (Held::Reader(reader), Ok(())),
+            Ok(_) if Instant::now() >= until => {
+                let error = reader.time_is_up(limit);
+                return (Held::Reader(reader), Err(error));
+            }
             Ok(true) => {
                 held = Held::Reader(reader);
                 continue;
             }
             Ok(false) => {}
         }
-        if limit.saturating_sub(begun.elapsed()).is_zero() {
-            let error = reader.time_is_up(limit);
-            return (Held::Reader(reader), Err(error));
-        }
-        match reader.awaited_in() {
-            Some(database) => {
-                hear(&client, &database);
-                (watch.hears, watch.pause) = (Some(reader.known()), reader.pause);
-                let until = reader.rests_until(until);
-                until_ended(&client, &database, &mut watch, until).await;
-                reader.pause = watch.pause;
+        let Some(database) = reader.awaited_in() else {
+            client.pauses.until(until.min(Instant::now() + LOST)).await;
+            held = Held::Reader(reader);
+            continue;
+        };
+        hear(&client, &database);
+        (watch.hears, watch.pause) = (Some(reader.known()), reader.pause);
+        let again = reader.looks_again_at().min(until);
+        loop {
+            let idle = reader.idles_until(again);
+            let is_told = until_ended(&client, &database, &mut watch, idle).await;
+            if is_told || Instant::now() >= again || reader.note_ours() {
+                break;
             }
-            None => client.pauses.until(until.min(Instant::now() + LOST)).await,
+        }
+        reader.pause = watch.pause;
+        if reader.has_something() {
+            return (Held::Reader(reader), Ok(()));
         }
         held = Held::Reader(reader);
     }

@@ -66,13 +66,16 @@ impl Databases {
     /// The database that calls itself so; those that do not answer are left out.
     pub(crate) fn find_identity(&self, identity: &str) -> Option<Arc<Database>> {
         let wanted = Uuid::parse_str(identity).ok()?;
-        let everywhere = self.everywhere();
-        // As far as they have told already: one that is away is found too.
-        let told = self.settings.identities.find(wanted);
-        if let Some(one) = everywhere.iter().find(|one| told == Some(one.order)) {
-            return Some(Arc::clone(one));
+        if let Some(one) = self.known_as(wanted) {
+            return Some(one);
         }
-        everywhere.into_iter().find(|one| one.identity().is_ok_and(|other| other == wanted))
+        self.everywhere().into_iter().find(|one| one.identity().is_ok_and(|other| other == wanted))
+    }
+
+    /// The same as far as databases have told already: nobody is asked, and one that is away is found too.
+    pub(crate) fn known_as(&self, identity: Uuid) -> Option<Arc<Database>> {
+        let told = self.settings.identities.find(identity)?;
+        self.everywhere().into_iter().find(|one| one.order == told)
     }
 
     /// The home of a unique key among the databases that are not draining, as far as is known.

@@ -107,8 +107,8 @@ pub trait Wakes {
     /// default nobody is asked.
     fn ask_for_news(&self) {}
 
-    /// Waits, for a second at most, until what was told and asked is sent: the program may end. By default nothing is.
-    fn say_last(&self) {}
+    /// Waits, for this long at most, until what was told and asked is sent: the program may end. By default nothing is.
+    fn say_last(&self, _: Duration) {}
 
     /// Tells those who listen. Does not wait for the database, and may be lost. By default nobody is told.
     fn tell_news(&self, tidings: Tidings<'_>) {

@@ -1,5 +1,5 @@
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use crate::database::schema::usable;
@@ -157,15 +157,32 @@ fn beat(session: &Session, lane: &Lane, limit: Duration) -> Result<(), DriverErr
     Ok(())
 }
 
-/// Stores how far jobs say that they are. If that fails it is tried again with the next time.
+/// That how far jobs are is being stored.
+struct Storing(Arc<AtomicBool>);
+
+impl Drop for Storing {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
+/// Stores how far jobs say that they are. If that fails it is tried again with the next time; not while a call that was abandoned goes on,
+/// which would write over what is newer.
 fn note_progress(session: &Session, lane: &Lane, limit: Duration) {
+    if lane.is_storing.swap(true, Ordering::AcqRel) {
+        return;
+    }
+    let storing = Storing(Arc::clone(&lane.is_storing));
     let changed = session.client.progress.changed(&lane.database.name);
     if changed.records.is_empty() {
         return;
     }
     let jobs: Vec<_> = changed.records.iter().map(|one| one.job).collect();
     let (worker, records) = (session.worker.id, changed.records.clone());
-    let ask = move |driver: &dyn Driver| driver.note_progress(worker, &records);
+    let ask = move |driver: &dyn Driver| {
+        let _storing = storing;
+        driver.note_progress(worker, &records)
+    };
     match lane.database.ask_shortly(limit, ask) {
         Ok(()) => {
             changed.note_stored();
@@ -197,7 +214,7 @@ fn note_cancels(lane: &Lane, cancels: Result<Vec<CancelOrder>, DriverError>) {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicBool, AtomicU64};
+    use std::sync::atomic::AtomicU64;
 
     use super::*;
     use crate::driver::{Deadline, Order};

@@ -59,6 +59,8 @@ pub(crate) struct Lane {
     alive: AtomicUsize,
     /// The database tells of new work at this moment, so it need not be asked.
     pub(crate) listening: AtomicBool,
+    /// How far jobs are is being stored.
+    pub(super) is_storing: Arc<AtomicBool>,
     /// How far jobs are could not be stored, and that was said.
     pub(super) said_progress: AtomicBool,
     /// Until when others are told of the ends of jobs, and of what they tell, in milliseconds by [`awake::now`].
@@ -100,6 +102,7 @@ impl Lane {
             waited_for: AtomicUsize::new(0),
             alive: AtomicUsize::new(0),
             listening: AtomicBool::new(false),
+            is_storing: Arc::default(),
             said_progress: AtomicBool::new(false),
             told_until: AtomicU64::new(0),
             may_beat: Mutex::new(true),

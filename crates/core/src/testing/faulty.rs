@@ -1,5 +1,6 @@
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use qudo_hooks::JobId;
 use uuid::Uuid;
@@ -277,8 +278,8 @@ impl Wakes for FaultyDriver {
         self.inner.ask_for_news();
     }
 
-    fn say_last(&self) {
-        self.inner.say_last();
+    fn say_last(&self, limit: Duration) {
+        self.inner.say_last(limit);
     }
 
     fn tell_news(&self, tidings: Tidings<'_>) {

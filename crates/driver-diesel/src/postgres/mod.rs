@@ -16,6 +16,7 @@ mod settle;
 mod triggers;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel::PgConnection;
 use diesel::connection::SimpleConnection as _;
@@ -384,8 +385,8 @@ impl Engine for Postgres {
         self.notifier.notify(&mut [notify::ASKED].into_iter());
     }
 
-    fn say_last(&self) {
-        self.notifier.say_last();
+    fn say_last(&self, limit: Duration) {
+        self.notifier.say_last(limit);
     }
 
     fn tell_news(&self, tidings: Tidings<'_>) {

@@ -137,8 +137,8 @@ impl Notifier {
 
 impl Notifier {
     /// Waits, for so long at most, until all is sent.
-    pub(super) fn say_last(&self) {
-        let deadline = Instant::now() + LAST_WORD;
+    pub(super) fn say_last(&self, limit: Duration) {
+        let deadline = Instant::now() + limit;
         let mut pending = self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner);
         while pending.started && (pending.sending || !pending.is_empty()) {
             let left = deadline.saturating_duration_since(Instant::now());
@@ -156,7 +156,7 @@ impl Drop for Notifier {
     fn drop(&mut self) {
         self.shared.pending.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
         self.shared.changed.notify_all();
-        self.say_last();
+        self.say_last(LAST_WORD);
     }
 }
 
