@@ -103,7 +103,7 @@ fn told(url: &str, run: &impl Fn(Transaction<'_>) -> Answers) {
     let lost = one(job(1), false).expect("stored for a moment");
     assert!(jobs(&manager).is_empty());
     let ticket = lost.ticket().expect("new");
-    assert!(matches!(ticket.check(), Ok(qudo::Progress::Unknown)));
+    assert!(matches!(ticket.check(), Ok(qudo::Standing::Unknown)));
 
     // A commit stores the job with what hooks and codecs made of it.
     let keyed = || job(21).uniqkey("k 'ü'").priority(3).codec("msgpack");
