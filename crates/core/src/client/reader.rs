@@ -133,13 +133,11 @@ impl Reader {
         if !self.found.is_empty() {
             self.pause = None;
         }
-        match &looked {
-            Ok(_) => self.rest = None,
-            // Whoever goes on after an error that stays must not go on at once.
-            Err(_) => {
-                let rest = self.rest.map_or(LOST, |(rest, _)| (rest * 2).min(MAX_REST));
-                self.rest = Some((rest, Instant::now() + rest));
-            }
+        // Whoever goes on after an error that stays must not go on at once.
+        let former = self.rest.take().filter(|_| looked.is_err());
+        if looked.is_err() {
+            let rest = former.map_or(LOST, |(rest, _)| (rest * 2).min(MAX_REST));
+            self.rest = Some((rest, Instant::now() + rest));
         }
         looked
     }

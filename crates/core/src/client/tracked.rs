@@ -140,13 +140,11 @@ impl Tracked {
         let (Some(expected), Some(database)) = (self.expected(), &self.database) else {
             return Ok(());
         };
-        let identity = match database.orders.known().identity {
-            Some(known) => Some(known),
-            None => {
-                let asked = database.begin_ticket(ACTION, |driver| Ok(driver.control()?.identity));
-                asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))?
-            }
-        };
+        let mut identity = database.orders.known().identity;
+        if identity.is_none() {
+            let asked = database.begin_ticket(ACTION, |driver| Ok(driver.control()?.identity));
+            identity = asked.wait_at_most(limit.min(database.limit()).max(MIN_ANSWER))?;
+        }
         let mut open = self.expected.lock();
         // Another thread may have compared it, and found out more since.
         if open.take() == Some(expected) && identity != Some(expected) {

@@ -130,7 +130,7 @@ fn step(reader: &mut Reader, until: Instant, left: Duration) -> Result<(), Error
     // Before the look, so that nothing is told in between that nobody hears.
     let mut watch = client.waiters.watch(reader.job.id);
     if let Some(rest) = reader.rests_until() {
-        drop(watch.wait_until(rest.min(until)));
+        watch.wait_until(rest.min(until));
         if Instant::now() >= until {
             return Ok(());
         }
@@ -140,7 +140,7 @@ fn step(reader: &mut Reader, until: Instant, left: Duration) -> Result<(), Error
         return Ok(());
     }
     let Some(database) = reader.awaited_in() else {
-        drop(watch.wait_until(until.min(Instant::now() + LOST)));
+        watch.wait_until(until.min(Instant::now() + LOST));
         return Ok(());
     };
     hear(&client, &database);
