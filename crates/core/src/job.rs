@@ -285,7 +285,7 @@ impl Job {
 
     /// Sends a value to those who wait, at once: it is stored when this method returns, in a transaction of its own,
     /// whatever becomes of the run. [`Ticket::updates`](crate::Ticket::updates) reads it, with the attempt that sent it and a number
-    /// that counts over all attempts. It is kept as long as replies are.
+    /// that counts over all attempts in this database. It is kept while the job lives, and as long as replies are.
     ///
     /// Each call is a round trip and a commit; [`reply`](Self::reply) stores a value with the end of the run. May be called
     /// from several threads: one after the other is stored. Blocks; for async bodies there is [`send_async`](Self::send_async).

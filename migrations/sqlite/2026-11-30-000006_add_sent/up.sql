@@ -2,7 +2,8 @@
 -- the tables before it go on working: they write neither, and show neither. Costs nothing.
 
 -- What the runs of a job sent, each as soon as it was sent; number counts over all runs of a job, and has gaps where a
--- call was not answered. The rows stay when the job ends, for those who read later, and are removed as old as replies.
+-- call was not answered. The rows stay while the job lives, and
+-- after it for readers that come late, until they are as old as replies are kept.
 CREATE TABLE qudo_sent (
     job_id BLOB NOT NULL,
     number INTEGER NOT NULL,

@@ -15,20 +15,20 @@ use crate::tools::sync::Mutex;
 use crate::tools::threads::{sleep, spawn};
 use crate::tools::time::Instant;
 
-/// The connection stays so long after the last wait: the next is often not far.
+/// How long the connection stays after the last wait: the next wait is often not far.
 const IDLE_FOR: Duration = Duration::from_secs(60);
 
-/// Processes that run jobs are asked so often, each time for a minute.
+/// How often processes that run jobs are asked for news, each time for a minute.
 const ASK_EVERY: Duration = Duration::from_secs(20);
 
 /// A broken connection is made anew this soon; each failure doubles the pause.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const MAX_PAUSE: Duration = Duration::from_secs(10);
 
-/// One whose login is refused does not mend itself.
+/// A login that is refused does not mend itself.
 const REFUSED_PAUSE: Duration = Duration::from_secs(300);
 
-/// A thread that pauses looks so often whether anybody waits still.
+/// How often a thread that pauses looks whether anybody still waits.
 const LOOK_UP: Duration = Duration::from_secs(1);
 
 /// By the place of the database in memory: when somebody was last seen to wait, and which thread listens, which holds the database.
@@ -90,7 +90,7 @@ impl Hearings {
         }
     }
 
-    /// The last word of those who asked is said before their program ends.
+    /// Whether no database is listened to.
     pub(super) fn is_empty(&self) -> bool {
         self.0.lock().all.is_empty()
     }

@@ -11,6 +11,7 @@ use serde::de::DeserializeOwned;
 use super::ticket::Ticket;
 use crate::error::Error;
 use crate::tools::bell::Bell;
+use crate::tools::polling::warn_if_polled;
 use crate::tools::sync::Mutex;
 
 /// Wakes the thread that blocks.
@@ -98,12 +99,14 @@ impl<R: DeserializeOwned + 'static> Ticket<R> {
     /// Waits until all these jobs completed, or the limit is over; returns an answer for each, in order, as [`wait`](Self::wait)
     /// does. One thread waits for any number of jobs, and databases are asked for many in one statement.
     pub fn wait_all(tickets: &[Self], limit: Duration) -> Vec<Result<R, Error>> {
+        warn_if_polled("wait_all", "wait_all_async");
         block_on(Self::wait_all_async(tickets, limit))
     }
 
     /// Waits until the first of these jobs ended, or the limit is over; returns which, and its answer, as [`wait`](Self::wait)
     /// does. `None` without any ticket.
     pub fn wait_any(tickets: &[Self], limit: Duration) -> Option<(usize, Result<R, Error>)> {
+        warn_if_polled("wait_any", "wait_any_async");
         block_on(Self::wait_any_async(tickets, limit))
     }
 

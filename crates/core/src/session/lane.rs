@@ -286,7 +286,7 @@ impl Lane {
     }
 }
 
-/// So long others are told after somebody asked.
+/// How long other processes are told of ends and news after one of them asked.
 const TOLD_FOR: Duration = Duration::from_secs(60);
 
 fn millis(at: Duration) -> u64 {
