@@ -1,13 +1,15 @@
 //! Those who wait for a job and read what it tells, while its server is stopped: they wait on, miss nothing, and their limits
 //! hold; and how they hear of it from processes that run jobs.
 
-#![cfg(all(feature = "postgres", feature = "mysql", feature = "tokio"))]
+#![cfg(all(feature = "sqlite", feature = "postgres", feature = "mysql", feature = "tokio"))]
 #![allow(missing_docs, reason = "a test is read, not called")]
 
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use qudo::admin::AuditOptions;
 use qudo::{Error, Job, JobResult, Manager, Ticket, Update};
 use qudo_test_servers::{
     Engine, FreshDatabase, Mariadb, Mysql, Options, Postgres, Server, can_start, eventually,
@@ -164,4 +166,60 @@ fn any_number_of_tickets_listens_on_one_connection() {
     working.stop();
     drop((worker, reader));
     eventually(DEADLINE, "nobody listens", || listeners(fresh.url()) == 0);
+}
+
+/// A worker that is killed while it sends; by itself a test that has nothing to do.
+#[test]
+fn doomed_worker() {
+    let Ok(url) = std::env::var("QUDO_DOOMED_WORKER") else { return };
+    // Nobody opens this gate.
+    let builder = Manager::builder().linked(false).database(&*url).ability::<told>();
+    let builder = builder.plugin(Gate::default()).heartbeat(BEAT, DEAD_AFTER);
+    builder.build().expect("valid").work().expect("is killed before");
+}
+
+const BEAT: Duration = Duration::from_millis(100);
+const DEAD_AFTER: Duration = Duration::from_secs(1);
+
+fn killed(url: &str) {
+    let gate = Gate::default();
+    let builder = Manager::builder().linked(false).database(url).ability::<told>();
+    let builder = builder.plugin(gate.clone()).heartbeat(BEAT, DEAD_AFTER);
+    let manager = builder.build().expect("valid");
+    manager.migrate().expect("migrates");
+    let sent = manager.enqueue(told::job(())).expect("stored");
+    let ticket = sent.ticket().expect("new");
+    let mut doomed = Command::new(std::env::current_exe().expect("a test has a path"))
+        .args(["--exact", "doomed_worker", "--nocapture"])
+        .env("QUDO_DOOMED_WORKER", url)
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("starts");
+    let mut updates = ticket.updates::<u32>().all_attempts().within(DEADLINE);
+    let mut next = || match updates.next()?.expect("answers") {
+        Update::Sent(one) => Some((one.attempt, one.number, one.value)),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(next(), Some((1, 0, 0)));
+    doomed.kill().expect("is killed");
+    doomed.wait().expect("is gone");
+    gate.open();
+    gate.open();
+    let working = manager.start().expect("starts");
+    assert_eq!((next(), next(), next()), (Some((2, 1, 0)), Some((2, 2, 1)), None));
+    assert_eq!(ticket.wait(DEADLINE).expect("replied"), 7);
+    working.stop();
+    let report = manager.audit(AuditOptions::default());
+    assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn what_a_killed_worker_sent_is_read_before_what_the_next_attempt_sends() {
+    for engine in ["postgres", "mariadb", "mysql"] {
+        if let Some(fresh) = FreshDatabase::on(engine, "killed") {
+            killed(fresh.url());
+        }
+    }
+    let place = tempfile::tempdir().expect("a temporary directory");
+    killed(&format!("sqlite:{}", place.path().join("jobs.db").display()));
 }
